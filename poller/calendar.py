@@ -1,0 +1,115 @@
+"""Reporting days and release windows, by rule. Pure: the date is an argument.
+
+Sources: the SFC's weekly "aggregated reportable short positions" and FINRA Rule 4560, checked
+against the days each has published. The calendar chooses between polling intervals and never
+decides what is new: a wrong calendar costs latency, never correctness.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from functools import cache
+from typing import Final
+
+import holidays
+
+from poller.model import Market
+
+_EXCHANGES: Final = {Market.HK: "XHKG", Market.US: "XNYS"}
+_OPENING: Final = {Market.HK: time(9), Market.US: time(16)}
+_DAY: Final = timedelta(days=1)
+_FRIDAY: Final = 4
+_MID_MONTH: Final = 15
+_US_BUSINESS_DAYS_TO_RELEASE: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A reporting day and the earliest instant (aware, market's zone) its figures are expected."""
+
+    day: date
+    opens: datetime
+
+
+@cache
+def _scheduled_holidays(market: Market, year: int) -> frozenset[date]:
+    """Holidays known in advance. Typhoons and days of mourning do not move a reporting day."""
+    closures = holidays.financial_holidays(_EXCHANGES[market], years=year)
+    sudden = getattr(closures, "special_public_holidays", {}).get(year, ())
+    # one sudden closure is a bare (month, day, name), several are a tuple of those
+    listed = [sudden] if sudden and isinstance(sudden[0], int) else sudden
+    unscheduled = {date(year, int(entry[0]), int(entry[1])) for entry in listed}
+    return frozenset(day for day in closures if day not in unscheduled)
+
+
+@cache
+def is_trading_day(market: Market, day: date) -> bool:
+    """Tell whether the exchange was scheduled to trade; half days count."""
+    return day.weekday() <= _FRIDAY and day not in _scheduled_holidays(market, day.year)
+
+
+def _at_or_before(market: Market, day: date) -> date:
+    while not is_trading_day(market, day):
+        day -= _DAY
+    return day
+
+
+def _after(market: Market, day: date, trading_days: int) -> date:
+    while trading_days:
+        day += _DAY
+        trading_days -= is_trading_day(market, day)
+    return day
+
+
+def _hk_reporting_days(start: date) -> Iterator[date]:
+    """Yield the last scheduled trading day of each ISO week; a week without one has none."""
+    friday = start - timedelta(days=start.weekday() - _FRIDAY)
+    while True:
+        day = _at_or_before(Market.HK, friday)
+        if day > friday - timedelta(days=5) and day >= start:
+            yield day
+        friday += timedelta(days=7)
+
+
+def _us_reporting_days(start: date) -> Iterator[date]:
+    """Yield the 15th and the last day of each month, each moved back to a business day."""
+    month = start.replace(day=1)
+    while True:
+        following = (month + timedelta(days=31)).replace(day=1)
+        for nominal in (month.replace(day=_MID_MONTH), following - _DAY):
+            day = _at_or_before(Market.US, nominal)
+            if day >= start:
+                yield day
+        month = following
+
+
+def reporting_days(market: Market, start: date) -> Iterator[date]:
+    """Yield, without end, the reporting days from `start` on, oldest first."""
+    return _hk_reporting_days(start) if market is Market.HK else _us_reporting_days(start)
+
+
+@cache
+def release_of(market: Market, day: date) -> Release:
+    """Return when the figures of reporting day `day` are expected at the earliest."""
+    if market is Market.HK:
+        published = _at_or_before(market, day + timedelta(days=7 + _FRIDAY - day.weekday()))
+    else:
+        published = _after(market, day, _US_BUSINESS_DAYS_TO_RELEASE)
+    return Release(day, datetime.combine(published, _OPENING[market], market.zone))
+
+
+@cache
+def expected_after(market: Market, watermark: date) -> Release:
+    """Return the release that brings the first reporting day after `watermark`."""
+    return release_of(market, next(reporting_days(market, watermark + _DAY)))
+
+
+def released_by(market: Market, now: datetime, count: int) -> tuple[date, ...]:
+    """Return the last `count` reporting days whose window is open at `now`, newest first."""
+    start = now.astimezone(market.zone).date() - timedelta(days=31 + 16 * count)
+    days: list[date] = []
+    for day in reporting_days(market, start):
+        if release_of(market, day).opens > now:
+            return tuple(reversed(days[-count:])) if count else ()
+        days.append(day)
+    return ()

@@ -1,0 +1,75 @@
+"""Every error of the project, grouped by what the caller does next.
+
+PollerError
+├── ConfigError        tell the operator every problem at once, exit 2
+├── BadCode            refuse the symbol by name, before a request is spent
+├── GatewayError       something about one request to OpenD
+│   ├── TooFrequent    somebody else spends our budget: wait a full period
+│   ├── Unavailable    no answer: back off, the watermark stands
+│   ├── Malformed      an answer that cannot be trusted: publish nothing, ask again later
+│   └── Refused        OpenD will not serve this code: keep it out, tell the operator
+└── StoreError         something about Redis
+    ├── StoreDown      no answer, or it takes no writes just now: wait, nothing is spent meanwhile
+    ├── Superseded     the state moved since it was read: read again, compare again
+    ├── LeaseLost      another poller is active: stand by
+    └── StoreMisfit    only the operator can mend it: wrong version, wrong type, unusable value
+"""
+
+from collections.abc import Sequence
+
+
+class PollerError(Exception):
+    """Root of all errors a caller is expected to handle."""
+
+
+class ConfigError(PollerError):
+    """The configuration is refused whole; `problems` holds one line per problem."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Keep the lines apart, so that a face can print one per line."""
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class BadCode(PollerError, ValueError):
+    """Not a symbol this service can ask for; the text names it and the cure."""
+
+
+class GatewayError(PollerError):
+    """A request to OpenD that brought no usable answer."""
+
+
+class TooFrequent(GatewayError):
+    """Somebody else spends our budget: wait a full period."""
+
+
+class Unavailable(GatewayError):
+    """No answer: back off, the watermark stands."""
+
+
+class Malformed(GatewayError):
+    """An answer that cannot be trusted: publish nothing, ask again later, tell the operator."""
+
+
+class Refused(GatewayError):
+    """The gateway will not serve this code: keep it out, tell the operator."""
+
+
+class StoreError(PollerError):
+    """A command to Redis that did not do what was asked."""
+
+
+class StoreDown(StoreError):
+    """No answer, or no writes accepted just now: wait for it; nothing was decided."""
+
+
+class Superseded(StoreError):
+    """The state is not what the comparison saw: read again, compare again."""
+
+
+class LeaseLost(StoreError):
+    """Another poller holds the lease, or ours ran out: stand by."""
+
+
+class StoreMisfit(StoreError):
+    """Only the operator can mend it; the text names the key or setting and the cure."""

@@ -1,0 +1,283 @@
+"""The nouns: market, code, record, vintage, event. Frozen values, no I/O.
+
+Column names and native types are the SDK's (`get_short_interest`); an absent number is None.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any, Final, NewType
+from zoneinfo import ZoneInfo
+
+from poller.errors import BadCode
+
+Code = NewType("Code", str)
+"""`HK.00700`, `US.AAPL`: a market and a symbol as the SDK writes them. Made by `parse_code`."""
+
+
+class Market(StrEnum):
+    """A market whose short interest is published, and its own time zone."""
+
+    HK = "HK"
+    US = "US"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Trading days are dates in this zone."""
+        return _ZONES[self]
+
+
+_ZONES: Final = {Market.HK: ZoneInfo("Asia/Hong_Kong"), Market.US: ZoneInfo("America/New_York")}
+_SYMBOL: Final = re.compile(r"(HK|US)\.([A-Z0-9][A-Z0-9._-]{0,19})", re.ASCII)
+_SHORTENED_HK: Final = re.compile(r"HK\.([0-9]{1,4})", re.ASCII)
+
+
+def parse_code(text: str) -> Code:
+    """Return `text` as a code, or raise BadCode with what to write instead."""
+    if (short := _SHORTENED_HK.fullmatch(text)) is not None:
+        msg = f"{text!r}: Hong Kong symbols have five digits; write 'HK.{int(short[1]):05}'"
+        raise BadCode(msg)
+    if _SYMBOL.fullmatch(text) is None:
+        tidied = text.strip().upper()
+        hint = f"; write {tidied!r}" if tidied != text and _SYMBOL.fullmatch(tidied) else ""
+        msg = f"{text!r} is not a code: expected HK. or US. and a symbol, like HK.00700 or US.AAPL"
+        raise BadCode(msg + hint)
+    return Code(text)
+
+
+def market_of(code: Code) -> Market:
+    """Return the market a code belongs to."""
+    return Market(code.partition(".")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class HkRecord:
+    """One reporting day of a Hong Kong symbol.
+
+    `timestamp`: seconds, 00:00 Hong Kong time. `aggregated_short`: shares.
+    `aggregated_short_ratio`: percent. Prices in the symbol's currency.
+    """
+
+    timestamp: int | None
+    timestamp_str: str
+    aggregated_short: int | None
+    aggregated_short_ratio: float | None
+    close_price: float | None
+    last_close_price: float | None
+
+    @property
+    def shares(self) -> int | None:
+        """Shares sold short and not yet bought back."""
+        return self.aggregated_short
+
+    @property
+    def ratio(self) -> float | None:
+        """Short shares in percent of the issued shares."""
+        return self.aggregated_short_ratio
+
+    @property
+    def day(self) -> date:
+        """The trading day, in the market's own zone."""
+        return date.fromisoformat(self.timestamp_str)
+
+
+@dataclass(frozen=True, slots=True)
+class UsRecord:
+    """One settlement day of a US symbol.
+
+    `timestamp`: seconds, 00:00 New York time. `shares_short`, `avg_daily_share_volume`: shares.
+    `short_percent`: percent. `days_to_cover`: days (1.00 is a floor, 999.99 a cap).
+    """
+
+    timestamp: int | None
+    timestamp_str: str
+    shares_short: int | None
+    short_percent: float | None
+    avg_daily_share_volume: int | None
+    days_to_cover: float | None
+    close_price: float | None
+    last_close_price: float | None
+
+    @property
+    def shares(self) -> int | None:
+        """Shares sold short and not yet bought back."""
+        return self.shares_short
+
+    @property
+    def ratio(self) -> float | None:
+        """Short shares in percent; the vendor does not document of what."""
+        return self.short_percent
+
+    @property
+    def day(self) -> date:
+        """The trading day, in the market's own zone."""
+        return date.fromisoformat(self.timestamp_str)
+
+
+Record = HkRecord | UsRecord
+RECORD_TYPES: Final[Mapping[Market, type[HkRecord] | type[UsRecord]]] = {
+    Market.HK: HkRecord,
+    Market.US: UsRecord,
+}
+
+
+def columns(market: Market) -> tuple[str, ...]:
+    """Return the column names of a market's record, as in the SDK's DataFrame."""
+    return tuple(field.name for field in fields(RECORD_TYPES[market]))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of the gateway: records newest first as listed, and where to go on.
+
+    `next_key` is None at the end. `oddities` says in words what was dropped and why.
+    """
+
+    records: tuple[Record, ...]
+    next_key: str | None
+    oddities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vintage:
+    """What was reported of one day, at one time. `revision` counts the vintages of the day."""
+
+    record: Record
+    revision: int
+    observed_at: datetime
+
+    @property
+    def day(self) -> date:
+        """The trading day, in the market's own zone."""
+        return self.record.day
+
+    def to_json(self) -> str:
+        """Return the JSON kept in the history hash."""
+        extra = {"revision": self.revision, "observed_at": isoformat(self.observed_at)}
+        return to_json(asdict(self.record) | extra)
+
+    @classmethod
+    def from_json(cls, market: Market, text: str) -> "Vintage":
+        """Read what `to_json` wrote; anything else is a ValueError that says what is wrong."""
+        raw = json.loads(text)
+        if not isinstance(raw, dict):
+            msg = "not a JSON object"
+            raise ValueError(msg)  # noqa: TRY004  one error type for every unusable text
+        kind = RECORD_TYPES[market]
+        if missing := {*columns(market), "revision", "observed_at"} - raw.keys():
+            msg = f"lacks {', '.join(sorted(missing))}"
+            raise ValueError(msg)
+        record = kind(**{name: _number(name, raw[name]) for name in columns(market)})
+        revision, observed_at = raw["revision"], raw["observed_at"]
+        if not isinstance(revision, int) or revision < 0 or not isinstance(observed_at, str):
+            msg = "revision must be a whole number and observed_at a time"
+            raise ValueError(msg)
+        seen = datetime.fromisoformat(observed_at)
+        if seen.tzinfo is None:
+            msg = "observed_at lacks its time zone"
+            raise ValueError(msg)
+        record.day  # noqa: B018  an unreadable day is a ValueError here, not later
+        return cls(record, revision, seen)
+
+
+_INTEGERS: Final = {"timestamp", "aggregated_short", "shares_short", "avg_daily_share_volume"}
+
+
+def _number(name: str, value: object) -> Any:  # noqa: ANN401  the column decides the type
+    """Check one JSON value against the column it stands in."""
+    if name == "timestamp_str":
+        good = isinstance(value, str)
+    elif isinstance(value, bool):
+        good = False
+    elif name in _INTEGERS:
+        good = value is None or isinstance(value, int)
+    else:
+        good = value is None or isinstance(value, int | float)
+    if not good:
+        msg = f"{name} is {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+class EventType(StrEnum):
+    """What an event says; CONTRACT words, used on the stream as they are."""
+
+    REPORTED = "short_interest.reported"
+    REVISED = "short_interest.revised"
+    BACKFILLED = "short_interest.backfilled"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What moved between two reports of a symbol. Facts only, no score.
+
+    `shares`: int. `percent`: of the previous shares, None when they were 0. `ratio_points`:
+    percentage points. `days`: between the two trading days. `price_percent`: of the earlier close.
+    `percentile`: 0-100, the share of known days up to this one that are not above it.
+    `year_high`, `year_low`: against the 365 days before. `history_days`: how many days those rest
+    on. `delay_hours`: from 00:00 of the trading day in the market's zone to the observation.
+    """
+
+    shares: int | None
+    percent: float | None
+    ratio_points: float | None
+    days: int
+    price_percent: float | None
+    percentile: float | None
+    year_high: bool | None
+    year_low: bool | None
+    history_days: int
+    delay_hours: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the stream."""
+
+    type: EventType
+    code: Code
+    vintage: Vintage
+    previous: Record | None
+    change: Change | None
+
+    @property
+    def id(self) -> str:
+        """Code, trading day, revision: never used twice."""
+        return f"{self.code}:{self.vintage.record.timestamp_str}:{self.vintage.revision}"
+
+    def fields(self) -> dict[str, str]:
+        """Return the flat, textual fields of the stream entry."""
+        return {
+            "id": self.id,
+            "type": str(self.type),
+            "code": self.code,
+            "market": str(market_of(self.code)),
+            "trading_day": self.vintage.record.timestamp_str,
+            "revision": str(self.vintage.revision),
+            "observed_at": isoformat(self.vintage.observed_at),
+            "data": to_json(
+                {
+                    "record": asdict(self.vintage.record),
+                    "previous": asdict(self.previous) if self.previous else None,
+                    "change": asdict(self.change) if self.change else None,
+                }
+            ),
+        }
+
+
+def to_json(value: object) -> str:
+    """Return minified JSON; a NaN is a programming error here, so it raises."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def isoformat(moment: datetime) -> str:
+    """Return UTC with milliseconds and a Z: `2026-05-08T09:15:02.123Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def unique(codes: Iterable[Code]) -> tuple[Code, ...]:
+    """Return the codes in order of first appearance, each once."""
+    return tuple(dict.fromkeys(codes))
