@@ -1,0 +1,333 @@
+"""The configuration: one frozen value, refused whole with every problem and its key.
+
+Order: defaults, then the TOML file, then environment variables `POLLER_SECTION__KEY`. Nothing else
+reads the environment.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from poller.errors import BadCode, ConfigError
+from poller.model import Code, parse_code, unique
+
+PREFIX: Final = "POLLER_"
+DEFAULT_FILE: Final = Path("config/poller.toml")
+_LISTS: Final = {"opend", "webhooks"}  # sections that are tables in a list
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _split(value: object) -> object:
+    """Let an environment variable give a list as `a,b,c`."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text, re.ASCII):
+        raise ValueError("use letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("start it with redis://, rediss:// (TLS) or unix:// (a socket)")
+    return url
+
+
+def _code_file(path: Path) -> Path:
+    _, problems = read_codes(path)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return path
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(_split)]
+CodeFiles = Annotated[
+    tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(_split)
+]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Opend(_Section):
+    """One gateway; gateways of one account share one request budget."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Port = 11111
+    account: Annotated[str, AfterValidator(_namespace)] = "main"
+    rsa_private_key_file: Path | None = None
+
+
+class Redis(_Section):
+    """Where the state lives; without a URL an embedded server in `state_dir`."""
+
+    url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
+
+
+class Watchlist(_Section):
+    """What is polled. `history`: rows published as backfilled at first sight of a symbol."""
+
+    codes: Codes = (Code("HK.00700"), Code("US.AAPL"))
+    files: CodeFiles = ()
+    futu_groups: Names = ()
+    history: Annotated[int, Field(ge=0, le=10_000)] = 50
+
+    @model_validator(mode="after")
+    def _only_what_is_named(self) -> Self:
+        """The two example codes are for a configuration that names nothing else."""
+        if (self.files or self.futu_groups) and "codes" not in self.model_fields_set:
+            object.__setattr__(self, "codes", ())
+        return self
+
+
+class Budget(_Section):
+    """At most `requests` in any `period` seconds, per account."""
+
+    requests: Annotated[int, Field(ge=1)] = 30
+    period: Seconds = 30.0
+
+
+class Schedule(_Section):
+    """Seconds between probes: once a report is due, before, and when it is late."""
+
+    due: Seconds = 30.0
+    idle: Seconds = 1200.0
+    late: Seconds = 300.0
+
+
+class Web(_Section):
+    """Where the status page is served."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Webhook(_Section):
+    """One endpoint of webhook deliveries."""
+
+    name: Annotated[str, AfterValidator(_namespace)]
+    url: SecretStr
+    secret: SecretStr | None = None
+    events: Annotated[
+        tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(_split)
+    ] = ("reported", "revised")
+    codes: Names = ("*",)
+    filter: str | None = None
+    allow_http: bool = False
+    allow_private: bool = False
+
+
+class Config(_Section):
+    """Everything an operator can set."""
+
+    state_dir: Path = Path("state")
+    opend: Annotated[tuple[Opend, ...], Field(min_length=1)] = (Opend(),)
+    redis: Redis = Redis()
+    watchlist: Watchlist = Watchlist()
+    budget: Budget = Budget()
+    schedule: Schedule = Schedule()
+    web: Web = Web()
+    webhooks: tuple[Webhook, ...] = ()
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Config:
+    """Return the configuration, or raise ConfigError with one line per problem.
+
+    `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
+    """
+    chosen = file or (Path(named) if (named := environment.get("POLLER_CONFIG")) else None)
+    if chosen is None and DEFAULT_FILE.is_file():
+        chosen = DEFAULT_FILE
+    problems: list[str] = []
+    raw: dict[str, Any] = _read(chosen) if chosen else {}
+    origin = _merge(raw, environment, problems)
+    _read_secrets(raw, problems)
+    source = str(chosen) if chosen else "configuration"
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as invalid:
+        errors = invalid.errors()
+        # a table that is refused leaves its list empty: not a problem of its own
+        errors = [e for e in errors if e["type"] != "too_short"] or errors
+        problems += [_problem(error, raw, source, origin) for error in errors]
+        raise ConfigError(problems) from None
+    problems += [f"{source}: {line}" for line in _contradictions(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: there is no such file"]) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigError([f"{path}: cannot be read: {problem}"]) from None
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
+
+
+def _merge(
+    raw: dict[str, Any], environment: Mapping[str, str], problems: list[str]
+) -> dict[str, str]:
+    """Lay `POLLER_SECTION__KEY` over `raw`; returns which dotted key came from which variable.
+
+    A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
+    """
+    origin = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or variable == "POLLER_CONFIG":
+            continue
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        if path[0] in _LISTS and len(path) > 1 and not path[1].isdigit():
+            path.insert(1, "0")
+        try:
+            _put(raw, path, text)
+        except (TypeError, IndexError, KeyError):
+            problems.append(f"{variable}: there is no such key")
+            continue
+        origin[".".join(path)] = variable
+    return origin
+
+
+def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
+    here: Any = raw
+    for step, following in zip(path, [*path[1:], ""], strict=True):
+        key: Any = int(step) if isinstance(here, list) else step
+        if not following:
+            here[key] = json.loads(text) if text.startswith(("[", "{")) else text
+            return
+        if isinstance(here, list) and key == len(here):
+            here.append({})
+        elif isinstance(here, dict) and key not in here:
+            here[key] = [] if key in _LISTS and here is raw else {}
+        here = here[key]
+
+
+def _read_secrets(raw: dict[str, Any], problems: list[str]) -> None:
+    """Replace `url_file` and `secret_file` by the text of the file."""
+    webhooks = raw.get("webhooks", [])
+    tables = [("redis", raw.get("redis"), "url")]
+    tables += [(f"webhooks.{n}", table, "secret") for n, table in enumerate(webhooks)]
+    for name, table, key in tables:
+        if not isinstance(table, dict) or f"{key}_file" not in table:
+            continue
+        path = Path(str(table.pop(f"{key}_file")))
+        try:
+            table[key] = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as problem:
+            problems.append(f"{name}.{key}_file: {path}: {getattr(problem, 'strerror', problem)}")
+
+
+def _problem(
+    error: Any,  # noqa: ANN401  pydantic's ErrorDetails
+    raw: Mapping[str, Any],
+    source: str,
+    origin: Mapping[str, str],
+) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    where = next(
+        (variable for known, variable in origin.items() if f"{key}.".startswith(f"{known}.")),
+        f"{source}: {key}",
+    )
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_did_you_mean(error['loc'])}"
+    text = str(error["msg"]).removeprefix("Value error, ")
+    value = _value_at(raw, error["loc"])
+    shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
+    secret = error["loc"][-1] in {"url", "secret"}
+    return f"{where}: {text}{'' if secret else shown}"
+
+
+def _did_you_mean(location: tuple[int | str, ...]) -> str:
+    model: Any = Config
+    for part in location[:-1]:
+        if isinstance(part, str):
+            model = _SECTIONS.get(part, model)
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(sorted(known))}"
+
+
+_SECTIONS: Final[Mapping[str, type[_Section]]] = {
+    "opend": Opend,
+    "redis": Redis,
+    "watchlist": Watchlist,
+    "budget": Budget,
+    "schedule": Schedule,
+    "web": Web,
+    "webhooks": Webhook,
+}
+
+
+def _value_at(raw: Any, location: tuple[int | str, ...]) -> Any:  # noqa: ANN401  TOML has no types
+    for part in location:
+        try:
+            raw = raw[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Check what no single key can tell."""
+    lines = []
+    keys = {gateway.rsa_private_key_file for gateway in config.opend}
+    if len(keys) > 1:
+        lines.append(
+            "opend: the SDK encrypts all connections with one key or none: give every gateway the "
+            "same rsa_private_key_file"
+        )
+    places = [(gateway.host, gateway.port) for gateway in config.opend]
+    lines += [
+        f"opend: {host}:{port} is listed twice"
+        for host, port in dict.fromkeys(places)
+        if places.count((host, port)) > 1
+    ]
+    return lines
+
+
+def read_codes(path: Path) -> tuple[tuple[Code, ...], list[str]]:
+    """Read a watchlist file: one code a line, `#` starts a comment.
+
+    Returns the codes and one line per problem, with its place; never raises.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        return (), [f"{path}: {getattr(problem, 'strerror', None) or problem}"]
+    codes, problems = [], []
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            codes.append(parse_code(text))
+        except BadCode as problem:
+            problems.append(f"{path}:{number}: {problem}")
+    return unique(codes), problems

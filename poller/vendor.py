@@ -1,0 +1,137 @@
+"""What the SDK's answers mean: DataFrames → page, texts → errors. Parsed here, once.
+
+The SDK returns `(0, us_frame, hk_frame)` or `(-1, text, None)`. The other market's frame is empty.
+An absent field in some rows turns an integer column into floats with NaN, in all rows into a column
+of None; `timestamp_str` changes its type with the version of pandas. So every cell is read alone.
+"""
+
+import math
+import numbers
+from collections.abc import Hashable, Mapping
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from poller.errors import GatewayError, Malformed, Refused, TooFrequent, Unavailable
+from poller.model import RECORD_TYPES, Code, Market, Page, Record, columns, market_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TOO_FREQUENT: Final = ("频率太高", "頻率太高", "too frequent", "每30秒最多")
+# Words that speak of the code itself. Whatever else is said (not logged in, a lost connection, a
+# text never seen before) passes by waiting: taking it for the code's fault would park a watchlist.
+_ABOUT_THE_CODE: Final = (
+    "未知股票",
+    "未知的股票",
+    "股票代码",
+    "股票代碼",
+    "代码错误",
+    "代碼錯誤",
+    "不支持",
+    "不支援",
+    "退市",
+    "除牌",
+    "未知分组",
+    "未知分組",
+    "unknown stock",
+    "unknown security",
+    "unknown code",
+    "no such",
+    "not support",
+    "unsupported",
+    "invalid code",
+    "invalid security",
+    "format of code",
+    "delisted",
+)
+_TEXT_LIMIT: Final = 300
+
+
+def error_of(message: object, asked_for: str) -> GatewayError:
+    """Return the error a refusal's text stands for, by what to do next. `asked_for`: a code.
+
+    The SDK drops the error code, so the text is all there is; it may be empty or an exception.
+    """
+    text = str(message).strip()[:_TEXT_LIMIT]
+    folded = text.casefold()
+    if any(sign in folded for sign in _TOO_FREQUENT):
+        return TooFrequent(text)
+    if any(sign in folded for sign in _ABOUT_THE_CODE):
+        return Refused(f"{asked_for}: OpenD refuses it: {text}")
+    return Unavailable(text or "OpenD refused without a word")
+
+
+def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:
+    """Return the typed page of `code`, or raise Malformed when the frames are not its own."""
+    market = market_of(code)
+    own, other = (hk_frame, us_frame) if market is Market.HK else (us_frame, hk_frame)
+    if own is None or not hasattr(own, "columns"):
+        raise Malformed(f"{code}: the SDK returned {type(own).__name__} where a table belongs")
+    frame = cast("pd.DataFrame", own)
+    if frame.empty and getattr(other, "empty", True) is False:
+        raise Malformed(f"{code}: OpenD answered with rows of the other market")
+    if missing := set(columns(market)) - set(frame.columns):
+        raise Malformed(f"{code}: the SDK's table lacks {', '.join(sorted(missing))}")
+    records: list[Record] = []
+    oddities: list[str] = []
+    for row in frame.to_dict("records"):
+        try:
+            records.append(_record(market, row))
+        except ValueError as problem:
+            oddities.append(f"a row was dropped: {problem}")
+    return Page(tuple(records), _next_key(frame.attrs), tuple(dict.fromkeys(oddities)))
+
+
+def _next_key(attributes: Mapping[Hashable, Any]) -> str | None:
+    """Return where to go on. An empty key would make the SDK ask for the first page again."""
+    key = attributes.get("next_key")
+    return None if key is None or str(key) in {"", "-1"} else str(key)
+
+
+def _record(market: Market, row: Mapping[Hashable, Any]) -> Record:
+    timestamp = _whole(row["timestamp"])
+    values: dict[str, Any] = {"timestamp": timestamp, "timestamp_str": _day(market, row, timestamp)}
+    for name in columns(market):
+        if name in _COUNTS:
+            values[name] = _whole(row[name])
+        elif name not in values:
+            values[name] = _real(row[name])
+    return RECORD_TYPES[market](**values)
+
+
+_COUNTS: Final = {"shares_short", "avg_daily_share_volume", "aggregated_short"}
+
+
+def _day(market: Market, row: Mapping[Hashable, Any], timestamp: int | None) -> str:
+    """Return the trading day as text; from the timestamp only where the text is absent."""
+    text = row["timestamp_str"]
+    if isinstance(text, str) and text:
+        try:
+            return str(date.fromisoformat(text[:10]))
+        except ValueError:
+            raise ValueError(f"timestamp_str is {text!r}, not a day") from None
+    if timestamp is None or timestamp <= 0:
+        raise ValueError("it has neither timestamp_str nor timestamp")
+    try:
+        return str(datetime.fromtimestamp(timestamp, market.zone).date())
+    except (OverflowError, OSError, ValueError):
+        raise ValueError(f"timestamp is {timestamp}, not a day") from None
+
+
+def _whole(value: object) -> int | None:
+    number = _real(value)
+    if number is None:
+        return None
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if number != int(number):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(number)
+
+
+def _real(value: object) -> float | None:
+    """Return a finite float, or None for what stands for absent: None, NaN, pandas' own."""
+    if value is None or not isinstance(value, numbers.Real):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
