@@ -9,12 +9,11 @@ then as sent when the answer came, because the gateway counts it somewhere in be
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
 from asyncio_throttle.throttler import Throttler
 
-from poller.errors import StoreError, Unavailable
+from poller.errors import StoreError
 from poller.store import Store
 
 GUARD: Final = 1 / 300
@@ -55,9 +54,11 @@ class Budget:
         self._turn = asyncio.Lock()
         self._names = (f"{owner}-{n}" for n in itertools.count())
 
-    @contextlib.asynccontextmanager
-    async def spend(self) -> AsyncIterator[None]:
-        """Wait for one request's worth of budget, first come first served; send inside."""
+    async def acquire(self) -> str:
+        """Wait for one request's worth of budget, first come first served; returns its name.
+
+        Send at once, and `settle` whatever comes of it. Raises StoreDown.
+        """
         name = next(self._names)
         async with self._turn:
             await self._pace.acquire()
@@ -69,17 +70,14 @@ class Budget:
                 margin=self._margin,
             ):
                 await asyncio.sleep(wait)
-        answered = True
-        try:
-            yield
-        except Unavailable:
-            answered = False
-            raise
-        finally:
-            # with the store down, the ledger keeps the later time it was given at the grant
-            with contextlib.suppress(StoreError):
-                margin = 0.0 if answered else self._margin
-                await self._store.settle(self.account, name, period=self._period, margin=margin)
+        return name
+
+    async def settle(self, name: str, *, answered: bool) -> None:
+        """Count a request as sent now, or, unanswered, as possibly still on its way."""
+        margin = 0.0 if answered else self._margin
+        # with the store down, the ledger keeps the later time it was given at the grant
+        with contextlib.suppress(StoreError):
+            await self._store.settle(self.account, name, period=self._period, margin=margin)
 
     async def exhaust(self) -> None:
         """Spend nothing for a full period: the gateway says that somebody else did."""

@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from redis import exceptions
@@ -43,6 +43,7 @@ class Embedded:
         self._gate = self._dir / "gate.lock"
         self._password_file = self._dir / "password"
         self._pid: int | None = None
+        self._presence: Any = None  # redis-py types no answer
 
     @property
     def socket(self) -> Path:
@@ -63,12 +64,17 @@ class Embedded:
     async def running(self) -> AsyncIterator[str]:
         """Hold the server while the block runs, starting it where needed; yields its URL."""
         self._prepare()
-        await self.ensure()
+        # held open all the time: whoever leaves sees by it that the server is still needed
+        self._presence = Redis.from_url(
+            self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0), single_connection_client=True
+        )
         try:
+            await self.ensure()
             yield self.url
         finally:
             with contextlib.suppress(exceptions.RedisError, OSError):
                 await self._leave()
+            await self._presence.aclose()
 
     async def ensure(self) -> bool:
         """Start the server unless it lives; True when it had to be started."""
@@ -175,12 +181,11 @@ class Embedded:
         )
 
     async def _until_answers(self) -> None:
-        client = self._client()
         try:
             async with asyncio.timeout(START_LIMIT):
                 while True:
                     try:
-                        await client.ping()
+                        await self._presence.ping()
                     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
                         await asyncio.sleep(0.01)
                     except exceptions.ResponseError:
@@ -192,25 +197,10 @@ class Embedded:
                 f"the embedded server did not answer within {START_LIMIT:.0f} s; "
                 f"see {self._dir / 'server.log'}"
             ) from None
-        finally:
-            await client.aclose()
 
     async def _leave(self) -> None:
         """Shut the server down, unless somebody else is connected."""
         async with self._exclusive():
-            client = self._client()
-            try:
-                others = [c for c in await client.client_list() if c["id"] != await _id(client)]
-                if not others:
-                    await client.shutdown(nosave=True)
-            finally:
-                await client.aclose()
-
-    def _client(self) -> Redis:
-        return Redis.from_url(
-            self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0), single_connection_client=True
-        )
-
-
-async def _id(client: Redis) -> str:
-    return str(await client.client_id())
+            own = str(await self._presence.client_id())
+            if all(client["id"] == own for client in await self._presence.client_list()):
+                await self._presence.shutdown(nosave=True)

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,16 @@ class Gateway(Protocol):
 
     async def group(self, name: str) -> list[str]:
         """Return the codes of one of the user's watch groups; raises GatewayError."""
+
+
+async def any_ready(gateways: Sequence[Gateway]) -> None:
+    """Return once one of the gateways is ready."""
+    waits = [asyncio.ensure_future(gateway.wait_ready()) for gateway in gateways]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 @dataclass(frozen=True, slots=True)

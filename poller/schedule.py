@@ -108,21 +108,26 @@ class Schedule:
                 self._push(code)
         return set(fresh), set(gone)
 
-    def next(self, now: datetime) -> Probe | Wait:
-        """Return what to poll now; the caller must `record` an outcome for every probe."""
-        self._forgive_clock(now)
+    def due_at(self) -> datetime | None:
+        """Return when the first symbol is due; None while nothing waits."""
         while self._heap:
             due_at, number, code = self._heap[0]
             symbol = self._symbols.get(code)
-            if symbol is None or symbol.entry != number:
-                heapq.heappop(self._heap)
-            elif due_at > now:
-                return Wait(due_at)
-            else:
-                heapq.heappop(self._heap)
-                symbol.polling = True
-                return Probe(code, symbol.reason)
-        return Wait(None)
+            if symbol is not None and symbol.entry == number:
+                return due_at
+            heapq.heappop(self._heap)
+        return None
+
+    def next(self, now: datetime) -> Probe | Wait:
+        """Return what to poll now; the caller must `record` an outcome for every probe."""
+        self.tick(now)
+        due_at = self.due_at()
+        if due_at is None or due_at > now:
+            return Wait(due_at)
+        _, _, code = heapq.heappop(self._heap)
+        symbol = self._symbols[code]
+        symbol.polling = True
+        return Probe(code, symbol.reason)
 
     def record(self, code: Code, outcome: Outcome, now: datetime) -> None:
         """Plan the next probe of `code` after the one that ended `now`."""
@@ -149,8 +154,8 @@ class Schedule:
                 symbol.due_at = _LONG_AGO
         self._push(code)
 
-    def _forgive_clock(self, now: datetime) -> None:
-        """After the clock stepped back, let nothing wait longer than an idle interval."""
+    def tick(self, now: datetime) -> None:
+        """Take note of the time: after a step back, nothing waits longer than an idle interval."""
         if now < self._latest - _STEP:
             for code, symbol in self._symbols.items():
                 symbol.due_at = min(symbol.due_at, now + self._intervals.idle)

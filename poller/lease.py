@@ -1,0 +1,65 @@
+"""One active poller, others on standby: who may poll, and for how long."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from poller.errors import LeaseLost, StoreDown, StoreError
+from poller.observe import Happened, Observe, Recovered, Trouble
+from poller.poll import Poller
+from poller.store import Lease, Store
+
+TTL: Final = 10.0
+"""Seconds a lease lives without being renewed: the longest gap after a kill -9, plus one look."""
+
+RENEWAL: Final = 3.0
+LOOK: Final = 1.0
+"""Seconds between two looks of a poller on standby."""
+
+
+async def keep_polling(store: Store, owner: str, poller: Poller, observe: Observe) -> None:
+    """Poll while holding the lease, stand by while another does; for ever."""
+    while True:
+        lease = await _acquire(store, owner, observe)
+        observe(Happened("polling", (("lease", lease.token),)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_renew(store, lease, observe), name="renew the lease")
+                group.create_task(poller.run(lease), name="poll")
+        except* LeaseLost:
+            observe(Happened("standing by: another poller holds the lease, or Redis was away"))
+        finally:
+            await _give_back(store, lease)
+
+
+async def _acquire(store: Store, owner: str, observe: Observe) -> Lease:
+    waiting = False
+    while True:
+        try:
+            lease = await store.acquire_lease(owner, TTL)
+            observe(Recovered("redis"))
+        except StoreDown as problem:
+            observe(Trouble("redis", str(problem)))
+            lease = None
+        else:
+            if lease is not None:
+                return lease
+            if not waiting:
+                observe(Happened("standing by: another poller is active"))
+            waiting = True
+        await asyncio.sleep(LOOK)
+
+
+async def _renew(store: Store, lease: Lease, observe: Observe) -> None:
+    while True:
+        await asyncio.sleep(RENEWAL)
+        try:
+            if not await store.renew_lease(lease, TTL):
+                raise LeaseLost(lease.value)
+        except StoreDown as problem:
+            observe(Trouble("redis", str(problem)))
+
+
+async def _give_back(store: Store, lease: Lease) -> None:
+    with contextlib.suppress(StoreError):  # it runs out by itself
+        await store.release_lease(lease)

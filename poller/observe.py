@@ -1,0 +1,106 @@
+"""What happens, as facts, and the log that reads them: one line per fact, on stderr.
+
+Trouble is told when it begins or changes its reason, and its end once. Nothing else decides what
+an operator sees; no fact carries a secret.
+"""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from poller.model import Code, Event, EventType
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something an operator may want to know once."""
+
+    what: str
+    details: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """`subject` does not do its work; `reason` names the cause, and the cure if there is one."""
+
+    subject: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """`subject` does its work; silent unless it was in trouble."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A commit appended these entries, in this order."""
+
+    code: Code
+    events: tuple[Event, ...]
+
+
+Fact = Happened | Trouble | Recovered | Published
+Observe = Callable[[Fact], None]
+
+
+class Journal:
+    """Writes facts to the log; remembers what is in trouble."""
+
+    def __init__(self) -> None:
+        self._log: Any = structlog.get_logger()
+        self._troubled: dict[str, str] = {}
+
+    def __call__(self, fact: Fact) -> None:
+        """Write one line, or none when the fact is no news."""
+        match fact:
+            case Happened(what, details):
+                self._log.info(what, **dict(details))
+            case Trouble(subject, reason):
+                if self._troubled.get(subject) != reason:
+                    self._troubled[subject] = reason
+                    self._log.warning(f"{subject}: {reason}")
+            case Recovered(subject):
+                if self._troubled.pop(subject, None) is not None:
+                    self._log.info(f"{subject}: recovered")
+            case Published(code, events):
+                self._log.info("published", code=code, **_summary(events))
+
+
+def _summary(events: tuple[Event, ...]) -> dict[str, object]:
+    counts = Counter(event.type.rpartition(".")[2] for event in events)
+    told: dict[str, object] = dict(counts)
+    last = events[-1]
+    told["trading_day"] = str(last.vintage.day)
+    if len(events) == 1 and last.type is not EventType.BACKFILLED:
+        told["shares"] = last.vintage.record.shares
+        told["change"] = last.change.shares if last.change else None
+    return told
+
+
+def configure(*, level: int = logging.INFO) -> None:
+    """Send the log to stderr: coloured on a terminal, one JSON object a line elsewhere."""
+    terminal = sys.stderr.isatty()
+    render: Any
+    if terminal:
+        render = structlog.dev.ConsoleRenderer(pad_event_to=0)
+    else:
+        render = structlog.processors.JSONRenderer(ensure_ascii=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S" if terminal else "iso"),
+            structlog.processors.format_exc_info,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,307 @@
+"""The poll loop: schedule, budget, gateway, comparison and commit, one after the other.
+
+A thin driver: what is polled and why is `schedule`'s, what is new is `compare`'s, what may be
+written is `store`'s. The order of effects: the request is spent before it is sent, the watermark
+moves with the entries. So a crash between any two steps costs a request and nothing else.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Final
+
+from poller.budget import Budget
+from poller.compare import Comparison, Reading, compare, progress
+from poller.errors import (
+    GatewayError,
+    Malformed,
+    Refused,
+    StoreDown,
+    StoreError,
+    StoreMisfit,
+    Superseded,
+    TooFrequent,
+    Unavailable,
+)
+from poller.model import Code, Page
+from poller.observe import Happened, Observe, Published, Recovered, Trouble
+from poller.opend import Gateway, any_ready
+from poller.schedule import (
+    Answered,
+    Excluded,
+    Failed,
+    Outcome,
+    Postponed,
+    Probe,
+    Schedule,
+)
+from poller.store import Lease, Snapshot, Store
+
+GRACE: Final = 4.0
+"""Seconds for what is in flight when the service is asked to stop."""
+
+_IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
+_LONGEST_WAIT: Final = 60.0  # a step of the wall clock is noticed after this many seconds
+_CONFIRMATIONS: Final = 3
+_STORE_PAUSE: Final = 1.0
+
+
+def wall_clock() -> datetime:
+    """Return the current instant, aware."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One symbol's turn: whom to ask, what was spent for it, by what right it is committed."""
+
+    code: Code
+    gateway: Gateway
+    budget: Budget
+    grant: str
+    lease: Lease
+
+
+class Poller:
+    """Polls what the schedule plans, through all gateways, while it holds the lease."""
+
+    def __init__(
+        self,
+        store: Store,
+        gateways: Sequence[Gateway],
+        budgets: Mapping[str, Budget],
+        schedule: Schedule,
+        *,
+        history: int,
+        observe: Observe,
+        now: Callable[[], datetime] = wall_clock,
+    ) -> None:
+        """`budgets`: by account. `history`: rows published at first sight of a symbol."""
+        self._store = store
+        self._gateways = gateways
+        self._budgets = budgets
+        self._schedule = schedule
+        self._history = history
+        self._observe = observe
+        self._now = now
+        self._wake = asyncio.Event()
+        self._in_flight: dict[asyncio.Task[None], Gateway] = {}
+        self._cut: dict[Code, int] = {}
+        self._failed: asyncio.Future[None] | None = None
+
+    def watch(self, codes: Sequence[Code]) -> None:
+        """Watch exactly these codes from now on."""
+        new, gone = self._schedule.watch(codes)
+        for code in gone:
+            self._observe(Recovered(code))
+        if new or gone:
+            counts = (("added", len(new)), ("removed", len(gone)), ("symbols", len(codes)))
+            self._observe(Happened("watchlist", counts))
+        self._notify()
+
+    async def run(self, lease: Lease) -> None:
+        """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
+        self._failed = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for account in self._budgets:
+                    group.create_task(self._drive(account, lease), name=f"drive {account}")
+                group.create_task(_result(self._failed), name="failure of a poll")
+        finally:
+            await self._drain()
+
+    async def _drive(self, account: str, lease: Lease) -> None:
+        budget = self._budgets[account]
+        gateways = [gateway for gateway in self._gateways if gateway.account == account]
+        while True:
+            await self._until_due()
+            gateway = await self._free(gateways)
+            try:
+                grant = await budget.acquire()
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+                await asyncio.sleep(_STORE_PAUSE)
+                continue
+            self._observe(Recovered("redis"))
+            decision = self._schedule.next(self._now())
+            if isinstance(decision, Probe) and gateway.ready:
+                self._start(_Turn(decision.code, gateway, budget, grant, lease))
+                continue
+            if isinstance(decision, Probe):
+                self._schedule.record(decision.code, Postponed(), self._now())
+            await budget.settle(grant, answered=True)
+
+    async def _until_due(self) -> None:
+        while True:
+            wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
+            if due_at is not None and due_at <= now:
+                return
+            wait = _LONGEST_WAIT if due_at is None else (due_at - now).total_seconds()
+            await _set_within(wake, min(wait, _LONGEST_WAIT))
+            self._schedule.tick(self._now())
+
+    async def _free(self, gateways: Sequence[Gateway]) -> Gateway:
+        """Return the least busy gateway that can take a request, once there is one."""
+        while True:
+            wake = self._wake
+            ready = [gateway for gateway in gateways if gateway.ready]
+            busy = list(self._in_flight.values())
+            if ready:
+                gateway = min(ready, key=busy.count)
+                if busy.count(gateway) < _IN_FLIGHT:
+                    return gateway
+                await _set_within(wake, _LONGEST_WAIT)
+                continue
+            await any_ready(gateways)
+
+    def _notify(self) -> None:
+        self._wake.set()
+        self._wake = asyncio.Event()
+
+    def _start(self, turn: _Turn) -> None:
+        task = asyncio.create_task(self._poll(turn), name=f"poll {turn.code}")
+        self._in_flight[task] = turn.gateway
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._in_flight[task]
+        self._notify()
+        if task.cancelled() or (problem := task.exception()) is None:
+            return
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(problem)
+
+    async def _drain(self) -> None:
+        """Let what is in flight finish; what does not is given back: nothing was committed."""
+        if self._failed is not None:
+            self._failed.cancel()
+        if self._in_flight:
+            _, late = await asyncio.wait(list(self._in_flight), timeout=GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _poll(self, turn: _Turn) -> None:
+        outcome: Outcome = Postponed()
+        try:
+            outcome = await self._look(turn)
+        finally:
+            self._schedule.record(turn.code, outcome, self._now())
+
+    async def _look(self, turn: _Turn) -> Outcome:
+        """Poll one symbol whole, and say what came of it, by what to do next."""
+        account = f"budget of account {turn.budget.account}"
+        try:
+            watermark = await self._publish(turn)
+        except TooFrequent as problem:
+            text = (
+                f"OpenD says {str(problem)!r}: another program spends requests of this account; "
+                "waiting a full period"
+            )
+            self._observe(Trouble(account, text))
+            await turn.budget.exhaust()
+            return Postponed()
+        except Refused as problem:
+            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later"))
+            return Excluded()
+        except StoreDown as problem:
+            self._observe(Trouble("redis", str(problem)))
+        except Superseded:
+            pass  # twice in a row: somebody else writes this symbol; look again later
+        except (Unavailable, Malformed, StoreMisfit) as problem:
+            self._observe(Trouble(turn.code, str(problem)))
+        else:
+            self._observe(Recovered(account))
+            self._observe(Recovered(turn.code))
+            return Answered(watermark)
+        return Failed()
+
+    async def _publish(self, turn: _Turn) -> date | None:
+        try:
+            return await self._attempt(turn)
+        except Superseded:
+            # an old answer compared again could take a newer one back: ask again
+            return await self._attempt(replace(turn, grant=await turn.budget.acquire()))
+
+    async def _attempt(self, turn: _Turn) -> date | None:
+        """Read, compare, commit; returns the watermark as it stands then."""
+        code = turn.code
+        try:
+            snapshot = await self._store.snapshot(code)
+        except StoreError:
+            await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
+            raise
+        pages, observed_at = await self._read(turn, snapshot)
+        comparison = compare(
+            code,
+            [record for page in pages for record in page.records],
+            snapshot.known,
+            observed_at=observed_at,
+            history=self._history,
+        )
+        await self._store.commit(code, comparison, snapshot, turn.lease)
+        dropped = [oddity for page in pages for oddity in page.oddities]
+        self._tell(code, comparison, [*snapshot.notes, *dropped])
+        return comparison.watermark
+
+    def _tell(self, code: Code, comparison: Comparison, notes: Sequence[str]) -> None:
+        """Report what was published, and once per change what was odd about the answer."""
+        odd = "; ".join([*notes, *comparison.oddities])
+        self._observe(Trouble(f"{code} answer", odd) if odd else Recovered(f"{code} answer"))
+        if comparison.events:
+            self._observe(Published(code, comparison.events))
+
+    async def _read(self, turn: _Turn, snapshot: Snapshot) -> tuple[list[Page], datetime]:
+        """Read page after page until there are enough; returns them and when the first came."""
+        grant, pages, observed_at = turn.grant, list[Page](), None
+        while True:
+            key = pages[-1].next_key if pages else None
+            pages.append(await fetch(turn.gateway, turn.budget, grant, turn.code, key))
+            observed_at = observed_at or self._now()
+            match progress(turn.code, pages, snapshot.known, history=self._history):
+                case Reading.MORE:
+                    grant = await turn.budget.acquire()
+                case Reading.CUT:
+                    self._confirm_cut(turn.code, snapshot, pages)
+                    return pages, observed_at
+                case Reading.ENOUGH:
+                    self._cut.pop(turn.code, None)
+                    return pages, observed_at
+
+    def _confirm_cut(self, code: Code, snapshot: Snapshot, pages: Sequence[Page]) -> None:
+        """Accept an answer that ends above the watermark only when it was given several times."""
+        oldest = min(record.day for page in pages for record in page.records)
+        self._cut[code] = self._cut.get(code, 0) + 1
+        story = f"OpenD's history of it ends at {oldest}, above the watermark {snapshot.watermark}"
+        if self._cut[code] < _CONFIRMATIONS:
+            raise Malformed(f"{story}: asking again before anything is published")
+        self._cut.pop(code)
+        self._observe(Happened(f"{code}: {story}; the days between are not to be had"))
+
+
+async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: str | None) -> Page:
+    """Send one request that `grant` was spent for, and settle it whatever comes."""
+    answered = False
+    try:
+        page = await gateway.page(code, key)
+        answered = True
+    except Unavailable:
+        raise
+    except GatewayError:
+        answered = True
+        raise
+    finally:
+        await budget.settle(grant, answered=answered)
+    return page
+
+
+async def _result(future: "asyncio.Future[None]") -> None:
+    await future
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(seconds, 0)):
+            await event.wait()
