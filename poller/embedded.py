@@ -35,10 +35,8 @@ _SOCKET_PATH_LIMIT: Final = 107
 class Embedded:
     """The server of one `state_dir`. Use `running` to hold it; `ensure` starts it again."""
 
-    def __init__(self, state_dir: Path, *, appendfsync: str = "everysec") -> None:
-        """`appendfsync`: `always` loses nothing even when the machine itself dies."""
+    def __init__(self, state_dir: Path) -> None:
         self._dir = (state_dir / "redis").absolute()
-        self._appendfsync = appendfsync
         self._lock = self._dir / "server.lock"
         self._gate = self._dir / "gate.lock"
         self._password_file = self._dir / "password"
@@ -171,7 +169,7 @@ class Embedded:
                 f"requirepass {self._password_file.read_text(encoding='ascii')}",
                 f'dir "{self._dir}"',
                 "appendonly yes",
-                f"appendfsync {self._appendfsync}",
+                "appendfsync everysec",
                 'save ""',
                 "maxmemory-policy noeviction",
                 "loglevel warning",

@@ -1,0 +1,121 @@
+"""What a person reads on a terminal: one line per event, tables, progress. Readers only."""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poller.model import Market, Vintage, columns, isoformat, to_json
+from poller.store import Entry
+
+_COLOURS: Final = {"reported": "green", "revised": "yellow", "backfilled": "dim"}
+
+
+def console() -> Console:
+    """Return a console on stdout; it colours on a terminal only."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def errors() -> Console:
+    """Return a console on stderr, for progress bars."""
+    return Console(stderr=True)
+
+
+def entry_line(entry: Entry) -> Text:
+    """Return one line of `tail`: time, symbol, day, kind, shares, change, ratio."""
+    fields = entry.fields
+    kind = fields.get("type", "").rpartition(".")[2]
+    try:
+        told = json.loads(fields["data"])
+        record, change = told["record"], told["change"]
+    except (KeyError, ValueError, TypeError):
+        return Text(f"{entry.id} is not an event of this service: {dict(fields)}", "red")
+    shares = record.get("aggregated_short", record.get("shares_short"))
+    ratio = record.get("aggregated_short_ratio", record.get("short_percent"))
+    line = Text()
+    line.append(f"{fields.get('observed_at', '')[11:19]}  ", "dim")
+    line.append(f"{fields.get('code', ''):<9}", "bold")
+    line.append(f" {fields.get('trading_day', '')}  ")
+    line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
+    line.append(f" {_number(shares):>15} short")
+    line.append(f"  {'-' if ratio is None else f'{ratio:.2f}'} %", "dim")
+    if change is not None:
+        line.append("  ")
+        line.append(*_moved(change))
+    return line
+
+
+def _moved(change: Mapping[str, Any]) -> tuple[str, str]:
+    shares, percent = change["shares"], change["percent"]
+    if shares is None:
+        return "change unknown", "dim"
+    if not shares:
+        return "unchanged", "dim"
+    part = "" if percent is None else f" ({percent:+.2f} %)"
+    return f"{shares:+,}{part}", "red" if shares > 0 else "cyan"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def entry_json(entry: Entry) -> str:
+    """Return one line of `tail --json`: the flat fields, `data` parsed, and `stream_id`."""
+    told: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
+    try:
+        told["data"] = json.loads(told["data"])
+        told["revision"] = int(told["revision"])
+    except (KeyError, ValueError, TypeError):
+        pass  # somebody else's entry: as it is
+    return to_json(told)
+
+
+def history_rows(market: Market, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
+    """Return rows with the SDK's column names, then `revision` and `observed_at`."""
+    return [
+        {name: asdict(vintage.record)[name] for name in columns(market)}
+        | {"revision": vintage.revision, "observed_at": isoformat(vintage.observed_at)}
+        for vintage in vintages
+    ]
+
+
+def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> None:
+    """Print a symbol's history to stdout as `table`, `csv` or `json`."""
+    rows = history_rows(market, vintages)
+    names = [*columns(market), "revision", "observed_at"]
+    match form:
+        case "json":
+            sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        case "csv":
+            writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        case _:
+            cells = [[_cell(name, row[name]) for name in names] for row in rows]
+            print_table(names, cells)
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) and name not in {"timestamp", "revision"}:
+        return f"{value:,}"
+    return str(value)
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout, numbers to the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for index, name in enumerate(names):
+        numeric = bool(rows) and rows[0][index][:1].isdigit()
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    wide = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+    wide.print(table)

@@ -1,0 +1,60 @@
+"""`python -m poller.simulator`: an OpenD on loopback until SIGINT or SIGTERM."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from poller.model import parse_code
+from poller.simulator import Faults, Simulator, World
+
+_REMEMBERED = 10_000
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m poller.simulator", description=__doc__)
+    parser.add_argument("--port", type=int, default=11111, help="0 takes a free one")
+    parser.add_argument("--hk", type=int, default=30, help="made-up Hong Kong symbols")
+    parser.add_argument("--us", type=int, default=10, help="made-up US symbols")
+    parser.add_argument(
+        "--code", type=parse_code, action="append", default=[], help="a further symbol, by its code"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="another seed, another world")
+    parser.add_argument("--requests", type=int, default=30, help="the limit, per period")
+    parser.add_argument("--period", type=float, default=30.0, help="seconds")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each reply")
+    parser.add_argument("--key", type=Path, help="RSA private key (PEM, 1024 bits): encrypt")
+    return parser
+
+
+async def _serve(chosen: argparse.Namespace, key: bytes | None) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    world = World(seed=chosen.seed, hk=chosen.hk, us=chosen.us, named=tuple(chosen.code))
+    simulator = Simulator(
+        world,
+        faults=Faults(delay=chosen.delay),
+        requests=chosen.requests,
+        period=chosen.period,
+        rsa_private_key=key,
+        remember=_REMEMBERED,
+    )
+    await simulator.start(port=chosen.port)
+    symbols = len(world.codes())
+    sys.stdout.write(f"OpenD simulator on 127.0.0.1:{simulator.port}, {symbols} symbols\n")
+    sys.stdout.flush()
+    await stop.wait()
+    await simulator.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until told to stop."""
+    chosen = _parser().parse_args(arguments)
+    asyncio.run(_serve(chosen, chosen.key.read_bytes() if chosen.key else None))
+
+
+if __name__ == "__main__":
+    main()

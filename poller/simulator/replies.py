@@ -1,0 +1,124 @@
+"""From the world's answers to the SDK's messages. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from typing import Final
+
+from poller.model import HkRecord, Record, UsRecord
+from poller.simulator.wire import Message, Proto, response
+from poller.simulator.world import Answer
+
+_REFUSED: Final = -1
+_SERVER_VERSION: Final = 1011
+_SERVER_BUILD: Final = 7108
+_LOGIN_USER: Final = 10_000_001
+_CLOSED: Final = 6
+_STOCK: Final = 3
+_CUSTOM_GROUP, _ALL_GROUPS = 1, 3
+_MARKET_NUMBERS: Final = {"HK": 1, "HK_FUTURE": 2, "US": 11, "SH": 21, "SZ": 22, "SG": 31, "JP": 41}
+_MARKET_NAMES: Final = {number: name for name, number in _MARKET_NUMBERS.items()}
+
+
+def refusal(proto: int, text: str) -> Message:
+    """Return an error; the SDK shows its text and drops everything else."""
+    reply = response(proto)
+    reply.retType, reply.retMsg = _REFUSED, text
+    return reply
+
+
+def _success(proto: Proto) -> Message:
+    reply = response(proto)
+    reply.retType = 0
+    reply.s2c.SetInParent()  # present even when it stays empty
+    return reply
+
+
+def login(connection: int, key: str, iv: str | None, *, keep_alive: int) -> Message:
+    """Return the reply to InitConnect. `keep_alive`: seconds. `iv` None: not encrypted."""
+    reply = _success(Proto.INIT_CONNECT)
+    reply.s2c.serverVer = _SERVER_VERSION
+    reply.s2c.loginUserID = _LOGIN_USER
+    reply.s2c.connID = connection
+    reply.s2c.connAESKey = key
+    reply.s2c.keepAliveInterval = keep_alive
+    if iv is not None:
+        reply.s2c.aesCBCiv = iv
+    return reply
+
+
+def heartbeat(now: datetime) -> Message:
+    """Return the reply to KeepAlive."""
+    reply = _success(Proto.KEEP_ALIVE)
+    reply.s2c.time = int(now.timestamp())
+    return reply
+
+
+def global_state(now: datetime, *, logged_in: bool) -> Message:
+    """Return the reply to GetGlobalState: all markets closed, no trading account."""
+    reply = _success(Proto.GLOBAL_STATE)
+    for market in ("HK", "US", "SH", "SZ", "HKFuture"):
+        setattr(reply.s2c, f"market{market}", _CLOSED)
+    reply.s2c.qotLogined, reply.s2c.trdLogined = logged_in, False
+    reply.s2c.serverVer, reply.s2c.serverBuildNo = _SERVER_VERSION, _SERVER_BUILD
+    reply.s2c.time = int(now.timestamp())
+    return reply
+
+
+def groups(known: Mapping[str, tuple[str, ...]], kind: int) -> Message:
+    """Return the names of the user's watch groups, all of them his own; `kind` is the SDK's."""
+    reply = _success(Proto.GROUPS)
+    for name in known if kind in {_CUSTOM_GROUP, _ALL_GROUPS} else ():
+        reply.s2c.groupList.add(groupName=name, groupType=_CUSTOM_GROUP)
+    return reply
+
+
+def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
+    """Return the members of one watch group."""
+    if name not in known:
+        return refusal(Proto.GROUP, f"未知分组 {name}")
+    reply = _success(Proto.GROUP)
+    for number, code in enumerate(known[name], start=1):
+        market, _, symbol = code.partition(".")
+        basic = reply.s2c.staticInfoList.add().basic
+        basic.security.market = _MARKET_NUMBERS[market]
+        basic.security.code = symbol
+        basic.id, basic.lotSize, basic.secType = number, 100, _STOCK
+        basic.name, basic.listTime = symbol, ""
+    return reply
+
+
+def code_of(security: Message) -> str:
+    """Return a Security as the SDK writes codes; a market without a name keeps its number."""
+    return f"{_MARKET_NAMES.get(security.market, security.market)}.{security.code}"
+
+
+def short_interest(answer: Answer, next_key: str, *, wrong_market: bool = False) -> Message:
+    """Return one page. A None in a record leaves its field out, as OpenD may do."""
+    reply = _success(Proto.SHORT_INTEREST)
+    for record in answer.records:
+        shown = _foreign(record) if wrong_market else record
+        items = reply.s2c.hkItemList if isinstance(shown, HkRecord) else reply.s2c.usItemList
+        items.add(**_present(shown))
+    reply.s2c.nextKey = next_key
+    return reply
+
+
+def _present(record: Record) -> dict[str, object]:
+    """Name a record's figures as the message does: `short_percent` is `shortPercent` there."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {_camel(name): value for name, value in values.items() if value is not None}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(part.capitalize() for part in others)
+
+
+def _foreign(record: Record) -> Record:
+    """Return the same figures as a record of the other market."""
+    start = (record.timestamp, record.timestamp_str, record.shares, record.ratio)
+    prices = (record.close_price, record.last_close_price)
+    if isinstance(record, HkRecord):
+        return UsRecord(*start, None, None, *prices)
+    return HkRecord(*start, *prices)

@@ -1,0 +1,285 @@
+"""What the simulated OpenD knows: a pure function of (request, now). No I/O, no clock.
+
+A world is a frozen value; to let something happen at once, give the simulator another one
+(`dataclasses.replace`). Its symbols are made from the seed, or given by hand in `extra`.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache, cached_property
+from itertools import islice, takewhile
+from math import prod
+from typing import Final
+
+from poller.calendar import release_of, reporting_days
+from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of, unique
+from poller.simulator.series import TENCENT, Walk, days_to_cover, draw, hk_codes, us_codes, walk
+
+END: Final = "-1"
+"""The next key of a last page."""
+MOST_ROWS: Final = 50
+
+Rows = Callable[[Code, datetime], Sequence[Record]]
+"""The rows of a code at an instant, newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortInterest:
+    """A request for one page. `code` may be of any market; `next_key` "" asks for the newest."""
+
+    code: str
+    next_key: str = ""
+    num: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One page, newest first. `next_key` is END on the last one."""
+
+    market: Market
+    records: tuple[Record, ...]
+    next_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """OpenD's words for why it does not answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """From `at` on, `day` of `code` shows its short figures times `factor`; 0 shares stay 0."""
+
+    code: Code
+    day: date
+    at: datetime
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """From `at` on, every day of `code` shows shares times `factor` and prices divided by it."""
+
+    code: Code
+    at: datetime
+    factor: float
+
+
+@dataclass(frozen=True)
+class World:
+    """Every symbol, its rows and the instant each row appears.
+
+    `hk`, `us`: how many symbols are made up; `named`: further ones, made up in the same way but
+    always with rows. `without_rows`: the fraction of made-up symbols that never get a row.
+    `since`, `history`, `depth`: a symbol has this many reporting days before `since` (`depth` per
+    code; the newest may be released a little after it) and grows from there. They are part of its
+    identity, as its walk begins with its first day. `shift` moves every release by rule,
+    `releases` sets a market's day to an instant instead,
+    `stagger` spreads a release over the symbols. A day is never shown before it begins.
+    `refused`: the error text per code. `groups`: the user's watch groups, codes of any market.
+    `extra`: hand-given rows per code, or a function that gives them. `latency`: the median delay
+    of an answer, which varies between half and one and a half of it.
+    """
+
+    seed: int = 1
+    hk: int = 0
+    us: int = 0
+    named: tuple[Code, ...] = ()
+    tencent: bool = True
+    without_rows: float = 0.1
+    since: date = date(2026, 1, 1)
+    history: int = 60
+    depth: Mapping[Code, int] = field(default_factory=dict)
+    stagger: timedelta = timedelta()
+    shift: timedelta = timedelta()
+    releases: Mapping[tuple[Market, date], datetime] = field(default_factory=dict)
+    revisions: tuple[Revision, ...] = ()
+    splits: tuple[Split, ...] = ()
+    refused: Mapping[Code, str] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    extra: Mapping[Code, tuple[Record, ...] | Rows] = field(default_factory=dict)
+    latency: timedelta = timedelta()
+
+    def codes(self) -> tuple[Code, ...]:
+        """Return every code that is answered, Tencent's first."""
+        return self._codes
+
+    def release(self, code: Code, day: date) -> datetime:
+        """Return the instant (aware, UTC) at which `day` of `code` appears."""
+        market = market_of(code)
+        instant = self.releases.get((market, day))
+        if instant is None:
+            instant = _rule(self.seed, market, day) + self.shift
+        if self.stagger:
+            instant += self.stagger * draw(self.seed, "stagger", code, day)
+        return instant.astimezone(UTC)
+
+    def records(self, code: Code, now: datetime) -> tuple[Record, ...]:
+        """Return all rows of a code at `now`, newest first: the truth to compare with."""
+        return tuple(self._newest_first(code, now))
+
+    def answer(self, request: ShortInterest, now: datetime) -> tuple[Answer | Refusal, timedelta]:
+        """Return what OpenD says to a request that arrives at `now`, and how long it takes."""
+        share = draw(self.seed, "latency", request, now) if self.latency else 0.0
+        return self._outcome(request, now), self.latency * (0.5 + share)
+
+    def _outcome(self, request: ShortInterest, now: datetime) -> Answer | Refusal:
+        code, num = Code(request.code), request.num
+        if not 1 <= num <= MOST_ROWS:
+            return Refusal(f"num 参数超出范围（1~{MOST_ROWS}）")
+        if (text := self.refused.get(code)) is not None:
+            return Refusal(text)
+        if code not in self._known:
+            return Refusal(_why_unknown(code))
+        try:
+            before = date.fromordinal(int(request.next_key, 16)) if request.next_key else None
+        except ValueError:
+            return Refusal("next_key 参数无效")
+        page = list(islice(self._newest_first(code, now, before), num + 1))
+        more = len(page) > num
+        # a key names the last day served, so that a release between two pages shifts nothing
+        key = f"{page[num - 1].day.toordinal():x}" if more else END
+        return Answer(market_of(code), tuple(page[:num]), key)
+
+    @cached_property
+    def _codes(self) -> tuple[Code, ...]:
+        """Every known code, in the order of the fields that bring it."""
+        made_up = hk_codes(self.seed, self.hk) + us_codes(self.seed, self.us)
+        first = (TENCENT,) if self.tencent else ()
+        return unique((*first, *self.named, *self.extra, *made_up))
+
+    @cached_property
+    def _known(self) -> frozenset[Code]:
+        return frozenset(self._codes)
+
+    def _newest_first(
+        self, code: Code, now: datetime, before: date | None = None
+    ) -> Iterator[Record]:
+        """Yield the rows older than `before`, as revisions and splits show them at `now`."""
+        revisions = [one for one in self.revisions if one.code == code and one.at <= now]
+        scale = prod(one.factor for one in self.splits if one.code == code and one.at <= now)
+        for row in self._rows(code, now, before):
+            text = row.timestamp_str
+            revised = prod(one.factor for one in revisions if one.day.isoformat() == text)
+            yield row if scale == revised == 1 else _shown(row, scale, revised)
+
+    def _rows(self, code: Code, now: datetime, before: date | None) -> Iterable[Record]:
+        given = self.extra.get(code)
+        if given is None and self.tencent and code == TENCENT:
+            given = TENCENT_ROWS
+        if given is None:
+            return self._walked(code, now, before) if self._has_rows(code) else ()
+        rows = given(code, now) if callable(given) else given
+        return [row for row in rows if before is None or row.day < before]
+
+    def _has_rows(self, code: Code) -> bool:
+        if code in self.named:
+            return True
+        return code in self._known and draw(self.seed, "covered", code) >= self.without_rows
+
+    def _walked(self, code: Code, now: datetime, before: date | None) -> Iterator[Record]:
+        market = market_of(code)
+        today = now.astimezone(market.zone).date()
+        depth = self.depth.get(code, self.history)
+        days = _timeline(market, self.since, depth, max(today.year, self.since.year))
+        symbol = walk(self.seed, code)
+        until = bisect_right(days, today) if before is None else bisect_left(days, before)
+        for index in range(until - 1, -1, -1):
+            # one check per day: an early or late day leaves its neighbours where they are
+            if self.release(code, days[index]) <= now:
+                yield _record(market, symbol, days[index], index)
+
+
+@cache
+def _rule(seed: int, market: Market, day: date) -> datetime:
+    """Half an hour to four hours after the window opens; the market's symbols share it."""
+    opens = release_of(market, day).opens.astimezone(UTC)
+    return opens + timedelta(hours=0.5 + 3.5 * draw(seed, "release", market, day))
+
+
+@cache
+def _timeline(market: Market, since: date, depth: int, year: int) -> tuple[date, ...]:
+    """Return `depth` reporting days before `since`, and all from there to the end of `year`."""
+    longest = timedelta(days=17)  # between two reporting days, with room for holidays
+    early = reporting_days(market, since - longest * (depth + 2))
+    past = tuple(takewhile(lambda day: day < since, early))
+    later = takewhile(lambda day: day.year <= year, reporting_days(market, since))
+    return past[len(past) - depth :] + tuple(later)
+
+
+@cache
+def _midnight(market: Market, day: date) -> int:
+    return int(datetime.combine(day, time(), market.zone).timestamp())
+
+
+def _record(market: Market, symbol: Walk, day: date, index: int) -> Record:
+    shares, volume, close, last = symbol.at(index)
+    stamp, text = _midnight(market, day), day.isoformat()
+    percent = round(100 * shares / symbol.issued, 2)
+    if market is Market.HK:
+        return HkRecord(stamp, text, shares, percent, close, last)
+    cover = days_to_cover(shares, volume)
+    return UsRecord(stamp, text, shares, percent, volume, cover, close, last)
+
+
+def _shown(row: Record, scale: float, revised: float) -> Record:
+    """Rescale a row by a split (shares up, prices down) and revise its short figures."""
+    shares = None if row.shares is None else round(row.shares * scale * revised)
+    percent = None if row.ratio is None else round(row.ratio * revised, 2)
+    close = None if row.close_price is None else round(row.close_price / scale, 3)
+    last = None if row.last_close_price is None else round(row.last_close_price / scale, 3)
+    if isinstance(row, HkRecord):
+        return replace(
+            row,
+            aggregated_short=shares,
+            aggregated_short_ratio=percent,
+            close_price=close,
+            last_close_price=last,
+        )
+    volume = row.avg_daily_share_volume
+    volume = None if volume is None else round(volume * scale)
+    cover = row.days_to_cover
+    if cover is not None and shares is not None and volume is not None:
+        cover = days_to_cover(shares, volume)
+    return replace(
+        row,
+        shares_short=shares,
+        short_percent=percent,
+        avg_daily_share_volume=volume,
+        days_to_cover=cover,
+        close_price=close,
+        last_close_price=last,
+    )
+
+
+def _why_unknown(code: str) -> str:
+    """Return OpenD's words for a code it has no short interest of."""
+    market, _, symbol = code.partition(".")
+    if market not in set(Market):
+        return f"不支持的市场 {code}，仅支持港股和美股"
+    index_of = {Market.HK: symbol.startswith("80") and len(symbol) > len("00700")}
+    if index_of.get(Market(market), symbol.startswith(".")):
+        return f"不支持的证券类型 {code}，仅支持正股和基金"
+    return f"未知股票 {code}"
+
+
+TENCENT_ROWS: Final = tuple(
+    HkRecord(_midnight(Market.HK, date.fromisoformat(day)), day, shares, percent, close, last)
+    for day, shares, percent, close, last in (
+        ("2026-04-30", 51480638, 0.56, 467.8, 479.2),
+        ("2026-04-24", 51888755, 0.56, 493.4, 495.2),
+        ("2026-04-17", 47974208, 0.52, 510.5, 517.0),
+        ("2026-04-10", 48424833, 0.53, 504.5, 508.5),
+        ("2026-04-02", 49982828, 0.54, 489.2, 496.6),
+        ("2026-03-27", 52744147, 0.57, 493.4, 495.6),
+        ("2026-03-20", 51710854, 0.56, 508.0, 513.0),
+        ("2026-03-13", 48105325, 0.52, 547.5, 546.5),
+        ("2026-03-06", 42404275, 0.46, 519.0, 502.0),
+        ("2026-02-27", 36037870, 0.39, 518.0, 512.0),
+    )
+)
+"""The rows Futu's own page shows of HK.00700; they never change nor grow."""
