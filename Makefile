@@ -1,0 +1,30 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each does its own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+SET_UP := .venv/.set-up
+
+.PHONY: demo test check format clean
+
+demo: $(SET_UP)
+	@$(BIN)/python -m poller.demo
+
+# says how long each part took
+test: $(SET_UP)
+	@$(BIN)/python tests/run.py
+
+check: $(SET_UP)
+	$(BIN)/ruff format --check poller tests
+	$(BIN)/ruff check poller tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(SET_UP)
+	$(BIN)/ruff format poller tests
+	$(BIN)/ruff check --fix poller tests
+
+$(SET_UP): pyproject.toml config/pins/dev.txt config/pins/build.txt
+	@sh tests/set-up.sh $(PYTHON)
+	@touch $@
+
+clean:
+	rm -rf .venv

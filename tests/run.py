@@ -1,0 +1,32 @@
+"""`make test`: every part of the suite in turn, and how long each took."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("format", (str(BIN / "ruff"), "format", "--check", "-q", "poller", "tests")),
+    ("lint", (str(BIN / "ruff"), "check", "-q", "poller", "tests")),
+    ("types", (str(BIN / "mypy"),)),
+    ("layers", (str(BIN / "lint-imports"),)),
+    ("tests", (str(BIN / "pytest"), "-q", "--cov=poller", "--cov-report=")),
+)
+
+
+def main() -> int:
+    """Run all parts, also after a failure; 1 when any failed."""
+    took, failed = [], []
+    for name, command in PARTS:
+        began = time.monotonic()
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+        took.append(f"{name} {time.monotonic() - began:.0f} s")
+    sys.stdout.write(f"took: {', '.join(took)}\n")
+    sys.stdout.write(f"failed: {', '.join(failed)}\n" if failed else "all parts passed\n")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
