@@ -28,3 +28,7 @@ $(SET_UP): pyproject.toml config/pins/dev.txt config/pins/build.txt
 
 clean:
 	rm -rf .venv
+
+.PHONY: chaos
+chaos: $(SET_UP)
+	CHAOS_KILLS=$${CHAOS_KILLS:-1000} $(BIN)/pytest -q tests/test_chaos.py

@@ -1,0 +1,146 @@
+"""The poller as a process of its own, beside a simulator in the test's loop."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from poller.embedded import Embedded
+from poller.model import Code, Record, market_of
+from poller.redisstore import RedisStore
+from poller.simulator import Simulator, World
+from poller.store import Entry
+
+PATIENCE = 30.0
+
+
+@dataclass
+class Service:
+    """A poller process with quick intervals. `state_dir` outlives it."""
+
+    state_dir: Path
+    port: int
+    codes: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    process: asyncio.subprocess.Process | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the whole configuration, as environment variables."""
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith("POLLER_")},
+            "POLLER_CONFIG": os.devnull,
+            "POLLER_STATE_DIR": str(self.state_dir),
+            "POLLER_OPEND__PORT": str(self.port),
+            "POLLER_WATCHLIST__CODES": self.codes,
+            "POLLER_SCHEDULE__DUE": "0.2",
+            "POLLER_SCHEDULE__IDLE": "0.2",
+            "POLLER_SCHEDULE__LATE": "0.2",
+            "POLLER_BUDGET__PERIOD": "1.0",
+            **self.settings,
+        }
+
+    async def start(self) -> None:
+        """Start the process."""
+        log = (self.state_dir / "log").open("ab")
+        with log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "poller", "run", env=self.environment(), stderr=log
+            )
+
+    async def kill(self) -> None:
+        """Kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        """Ask it to stop; returns its exit code. More than 10 s is a failure."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            return await self.process.wait()
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the log lines so far."""
+        lines = (self.state_dir / "log").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    async def said(self, text: str) -> None:
+        """Wait until the log speaks of `text`."""
+        await until(lambda: any(text in line["event"] for line in self.log()))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until the world outside this process satisfies a condition."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def poller(service: Service, *arguments: str) -> tuple[int, str, str]:
+    """Run one command; returns exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "poller",
+        *arguments,
+        env=service.environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@contextlib.asynccontextmanager
+async def store_of(service: Service) -> AsyncIterator[RedisStore]:
+    """Open the embedded server of a service, as a second client."""
+    async with Embedded(service.state_dir).running() as url:
+        store = RedisStore(url, "short-interest")
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+async def entries(store: RedisStore, count: int, code: str | None = None) -> list[Entry]:
+    """Wait until the stream holds at least `count` entries (of a code); returns them all."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = await store.read("0", count=100_000, block=None)
+            mine = [entry for entry in found if code in (None, entry.fields["code"])]
+            if len(mine) >= count:
+                return mine
+            await asyncio.sleep(0.02)
+
+
+def with_rows(world: World, code: Code, rows: tuple[Record, ...]) -> World:
+    """Return a world that shows exactly these rows of a code, newest first."""
+    return replace(world, extra={**world.extra, code: rows})
+
+
+def later(record: Record, *, days: int, **figures: Any) -> Record:  # noqa: ANN401
+    """Return a record of a later day with other figures."""
+    day = record.day + timedelta(days=days)
+    zone = market_of(Code("HK.00001")).zone
+    stamp = int(datetime.combine(day, datetime.min.time(), zone).timestamp())
+    return replace(record, timestamp=stamp, timestamp_str=str(day), **figures)
+
+
+def simulator(world: World) -> Simulator:
+    """Return a simulator that allows 30 requests a second, as the service is told."""
+    return Simulator(world, requests=30, period=1.0)
+
+
+def now() -> datetime:
+    """Return the current instant."""
+    return datetime.now(UTC)

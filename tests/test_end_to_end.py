@@ -1,0 +1,189 @@
+"""The poller as a process, the unmodified SDK over TCP, the simulator, a real server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from poller.model import Code
+from poller.simulator import Simulator, World
+from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
+
+TENCENT = Code("HK.00700")
+
+
+@pytest.fixture
+async def opend() -> AsyncIterator[Simulator]:
+    """An OpenD that knows HK.00700 with the ten rows of the vendor's page."""
+    async with simulator(World()) as running:
+        yield running
+
+
+@pytest.fixture
+async def service(tmp_path: Path, opend: Simulator) -> AsyncIterator[Service]:
+    """A service that watches HK.00700, not started; stopped at the end."""
+    made = Service(tmp_path, opend.port, TENCENT)
+    yield made
+    if made.process is not None and made.process.returncode is None:
+        await made.stop()
+
+
+async def test_the_vendors_rows_reach_a_subscriber(service: Service) -> None:
+    """At first sight the ten rows are on the stream, oldest first, and SIGTERM ends with 0."""
+    await service.start()
+    async with store_of(service) as store:
+        found = await entries(store, 10)
+        watermarks = await store.watermarks()
+    days = [entry.fields["trading_day"] for entry in found]
+    assert days == sorted(days)
+    assert (days[0], days[-1], len(days)) == ("2026-02-27", "2026-04-30", 10)
+    assert {entry.fields["type"] for entry in found} == {"short_interest.backfilled"}
+    last = json.loads(found[-1].fields["data"])
+    assert last["record"] == {
+        "timestamp": 1777478400,
+        "timestamp_str": "2026-04-30",
+        "aggregated_short": 51480638,
+        "aggregated_short_ratio": 0.56,
+        "close_price": 467.8,
+        "last_close_price": 479.2,
+    }
+    assert last["change"]["shares"] == 51480638 - 51888755
+    assert str(watermarks[TENCENT]) == "2026-04-30"
+    assert await service.stop() == 0
+
+
+async def test_new_day_then_revision(service: Service, opend: Simulator) -> None:
+    """A newer day is reported with its change; other figures of it are a revision, once."""
+    await service.start()
+    rows = opend.world.records(TENCENT, now())
+    async with store_of(service) as store:
+        await entries(store, 10)
+        new = later(rows[0], days=8, aggregated_short=60_000_000)
+        opend.world = with_rows(opend.world, TENCENT, (new, *rows))
+        reported = (await entries(store, 11))[-1]
+        revised_row = later(rows[0], days=8, aggregated_short=61_000_000)
+        opend.world = with_rows(opend.world, TENCENT, (revised_row, *rows))
+        found = await entries(store, 12)
+        before = len(opend.seen)
+        await opend.until_seen(before + 5)
+        assert len(await entries(store, 12)) == 12
+    assert reported.fields["id"] == "HK.00700:2026-05-08:0"
+    assert reported.fields["type"] == "short_interest.reported"
+    revised = found[-1].fields
+    assert (revised["id"], revised["type"]) == (
+        "HK.00700:2026-05-08:1",
+        "short_interest.revised",
+    )
+    assert json.loads(revised["data"])["change"]["shares"] == 1_000_000
+    assert json.loads(revised["data"])["previous"]["aggregated_short"] == 60_000_000
+
+
+async def test_missed_days_over_several_pages(service: Service, opend: Simulator) -> None:
+    """170 days missed while down come oldest first and whole; the budget holds."""
+    rows = opend.world.records(TENCENT, now())
+    await service.start()
+    async with store_of(service) as store:
+        await entries(store, 10)
+        assert await service.stop() == 0
+        missed = tuple(
+            later(rows[0], days=n, aggregated_short=50_000_000 + n) for n in range(170, 0, -1)
+        )
+        opend.world = with_rows(opend.world, TENCENT, missed + rows)
+        await service.start()
+        found = await entries(store, 180)
+    new = [entry.fields["trading_day"] for entry in found[10:]]
+    assert new == [row.timestamp_str for row in reversed(missed)]
+    assert {entry.fields["type"] for entry in found[10:]} == {"short_interest.reported"}
+    assert opend.most_in_window() <= 30
+
+
+async def test_a_refused_code_does_not_hold_up_the_others(tmp_path: Path, opend: Simulator) -> None:
+    """A code OpenD does not know is named in the log once; the good one is published."""
+    service = Service(tmp_path, opend.port, "HK.99999,HK.00700")
+    await service.start()
+    async with store_of(service) as store:
+        await entries(store, 10, TENCENT)
+    await service.said("OpenD refuses it")
+    assert await service.stop() == 0
+
+
+async def test_opend_may_come_later(tmp_path: Path) -> None:
+    """Without OpenD the service waits and says so; once it is there, rows come by themselves."""
+    opend = simulator(World())
+    await opend.start()
+    port = opend.port
+    await opend.close()
+    service = Service(tmp_path, port, TENCENT)
+    await service.start()
+    await service.said("nobody listens")
+    await opend.start(port=port)
+    async with store_of(service) as store:
+        await entries(store, 10)
+    assert await service.stop() == 0
+    await opend.close()
+
+
+@pytest.mark.parametrize("way", ["kick", "cut", "refuse_login"])
+async def test_a_broken_connection_is_replaced(
+    service: Service, opend: Simulator, way: str
+) -> None:
+    """After a kick, a reply cut in the middle or a refused login, new rows come again."""
+    await service.start()
+    rows = opend.world.records(TENCENT, now())
+    async with store_of(service) as store:
+        await entries(store, 10)
+        if way == "cut":
+            opend.faults.cut = 50
+            await service.said("the connection was lost")
+        else:
+            opend.faults.refuse_login = "未登录" if way == "refuse_login" else None
+            opend.faults.kick()
+            await service.said("OpenD 127.0.0.1")
+        opend.faults.refuse_login = None
+        new = later(rows[0], days=8, aggregated_short=60_000_000)
+        opend.world = with_rows(opend.world, TENCENT, (new, *rows))
+        async with asyncio.timeout(60):
+            await entries(store, 11)
+    assert await service.stop() == 0
+
+
+async def test_wrong_configuration_is_refused_whole(service: Service) -> None:
+    """Every problem is named with its key, exit code 2, no traceback, nothing was asked."""
+    service.settings = {
+        "POLLER_BUDGET__REQUESTS": "0",
+        "POLLER_SCHEDUL__DUE": "3",
+        "POLLER_WATCHLIST__CODES": "HK.700",
+    }
+    code, _, err = await poller(service, "run")
+    assert code == 2
+    assert "POLLER_BUDGET__REQUESTS" in err
+    assert "did you mean 'schedule'" in err
+    assert "HK.00700" in err
+    assert "Traceback" not in err
+
+
+async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
+    """`watch add` takes effect in the running service; history, tail and backfill agree."""
+    world = World(hk=3, without_rows=0.0)
+    code = world.codes()[1]
+    async with simulator(world) as opend:
+        service = Service(tmp_path, opend.port, TENCENT)
+        service.settings = {"POLLER_WATCHLIST__HISTORY": "3"}
+        await service.start()
+        async with store_of(service) as store:
+            await entries(store, 3)
+            assert (await poller(service, "watch", "add", code))[0] == 0
+            found = await entries(store, 3, code)
+            exit_code, out, _ = await poller(service, "history", code, "--format", "json")
+            assert exit_code == 0
+            shown = [row["timestamp_str"] for row in json.loads(out)]
+            assert shown == [entry.fields["trading_day"] for entry in reversed(found)]
+            tail = await poller(service, "tail", "--from", "0", "--count", "2", "--json")
+            assert len(tail[1].splitlines()) == 2
+            assert (await poller(service, "backfill", code))[0] == 0
+            truth = world.records(code, now())
+            assert len(await entries(store, len(truth), code)) == len(truth)
+        assert (await poller(service, "check"))[0] == 0
+        assert await service.stop() == 0
