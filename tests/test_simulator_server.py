@@ -2,13 +2,7 @@
 
 import asyncio
 import math
-import signal
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
 
 import pytest
 from Crypto.PublicKey import RSA
@@ -16,87 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.model import Code
-from poller.simulator import TENCENT, Faults, Proto, Seen, Simulator, Verdict, Window, World
+from poller.simulator import Faults, Proto, Seen, Simulator, Verdict, Window, World
 from poller.simulator.wire import (
     HEADER_SIZE,
     LONGEST_BODY,
     Garbled,
     Header,
-    Message,
     Session,
     parse,
     plain_packet,
     request,
 )
+from tests.simulator_client import Client, connected
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 TOO_FREQUENT = "获取空头持仓频率太高，请求失败，每30秒最多30次。"
-
-
-@dataclass
-class Client:
-    """The least client there is: packets out, packets in."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    serials: Iterator[int] = field(default_factory=lambda: count(1))
-
-    def send(self, proto: Proto, **fields: object) -> int:
-        """Send a request whose fields are named as in the message; return its serial."""
-        message = request(proto)
-        for name, value in fields.items():
-            setattr(message.c2s, name, value)
-        return self.send_message(proto, message)
-
-    def send_message(self, proto: Proto, message: Message) -> int:
-        """Send a request as it is; return its serial."""
-        serial = next(self.serials)
-        self.writer.write(plain_packet(proto, serial, message))
-        return serial
-
-    def page(self, code: str, next_key: str = "", num: int | None = None) -> int:
-        """Ask for short interest of a Hong Kong or US code."""
-        message = request(Proto.SHORT_INTEREST)
-        market, _, symbol = code.partition(".")
-        message.c2s.security.market = {"HK": 1, "US": 11, "SH": 21}[market]
-        message.c2s.security.code = symbol
-        if next_key:
-            message.c2s.nextKey = next_key
-        if num is not None:
-            message.c2s.num = num
-        return self.send_message(Proto.SHORT_INTEREST, message)
-
-    async def receive(self) -> tuple[int, Message]:
-        """Return serial and message of the next reply."""
-        header = Header.parse(await self.reader.readexactly(HEADER_SIZE))
-        plain = Session(None).open(header, await self.reader.readexactly(header.length))
-        return header.serial, parse(Proto(header.proto), plain, reply=True)
-
-    async def login(self) -> Message:
-        """Send InitConnect and return the reply."""
-        self.send(Proto.INIT_CONNECT, clientVer=1011, clientID="test", packetEncAlgo=-1)
-        _, reply = await self.receive()
-        return reply
-
-    async def gone(self) -> bool:
-        """Tell whether the other end hung up without another byte."""
-        try:
-            return await self.reader.read(1) == b""
-        except ConnectionError:
-            return True
-
-
-@asynccontextmanager
-async def connected(simulator: Simulator, *, login: bool = True) -> AsyncIterator[Client]:
-    """Connect, log in, and hang up at the end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
-    client = Client(reader, writer)
-    try:
-        if login:
-            assert (await client.login()).retType == 0
-        yield client
-    finally:
-        writer.close()
 
 
 @given(
@@ -349,153 +277,3 @@ async def test_a_closed_simulator_can_be_started_again_on_its_port() -> None:
     assert simulator.most_in_window() == 2
     await simulator.close()
     await simulator.close()
-
-
-async def test_delay_holds_replies_back() -> None:
-    """With an endless delay nothing is answered, yet everything is recorded."""
-    async with Simulator(World()) as simulator, connected(simulator) as client:
-        simulator.faults.delay = math.inf
-        simulator.faults.jitter = 1.0
-        client.page("HK.00700")
-        await simulator.until_seen(1)
-        assert simulator.seen[-1].verdict is Verdict.ANSWERED
-        simulator.faults.delay = simulator.faults.jitter = 0.0
-        serial = client.send(Proto.KEEP_ALIVE, time=0)
-        assert (await client.receive())[0] == serial
-
-
-def test_jitter_adds_up_to_itself() -> None:
-    """Every reply is held for the delay and a part of the jitter, another one each time."""
-    faults = Faults(delay=1.0, jitter=0.5)
-    held = [faults.hold() for _ in range(100)]
-    assert all(1.0 <= one < 1.5 for one in held)
-    assert len(set(held)) == 100
-
-
-async def test_silence_next_mutes_queries_but_not_heartbeats() -> None:
-    """The next n queries are never answered; they count against the limit all the same."""
-    async with Simulator(World(), requests=3) as simulator, connected(simulator) as client:
-        simulator.faults.silence_next = 2
-        muted = [client.page("HK.00700") for _ in range(2)]
-        alive = client.send(Proto.KEEP_ALIVE, time=0)
-        assert (await client.receive())[0] == alive
-        answered = [client.page("HK.00700") for _ in range(2)]
-        replies = dict([await client.receive() for _ in range(2)])
-        assert [replies[serial].retType for serial in answered] == [0, -1]
-        assert not replies.keys() & muted
-
-
-async def test_silence_mutes_everything_but_the_login() -> None:
-    """While silent not even heartbeats are answered; afterwards all is well."""
-    async with Simulator(World()) as simulator, connected(simulator) as client:
-        simulator.faults.silence = True
-        client.page("HK.00700")
-        client.send(Proto.KEEP_ALIVE, time=0)
-        await simulator.until_seen(1, Proto.KEEP_ALIVE)
-        async with connected(simulator):
-            pass
-        assert [seen.verdict for seen in simulator.seen[1:3]] == [Verdict.SILENT] * 2
-        simulator.faults.silence = False
-        serial = client.send(Proto.KEEP_ALIVE, time=0)
-        assert (await client.receive())[0] == serial
-
-
-@pytest.mark.parametrize("size", [0, 10, 44, 50])
-async def test_cut_sends_the_first_bytes_and_hangs_up(size: int) -> None:
-    """Exactly so many bytes of the next reply arrive, then the stream ends; it happens once."""
-    async with Simulator(World()) as simulator:
-        async with connected(simulator) as client:
-            simulator.faults.cut = size
-            client.page("HK.00700")
-            assert len(await client.reader.read()) == size
-            assert simulator.seen[-1].verdict is Verdict.CUT
-        async with connected(simulator) as client:
-            client.page("HK.00700")
-            assert (await client.receive())[1].retType == 0
-
-
-async def test_garbage_keeps_the_header_and_scrambles_the_body() -> None:
-    """The next n bodies do not fit their digest; the stream stays in step."""
-    async with Simulator(World()) as simulator, connected(simulator) as client:
-        simulator.faults.garbage_next = 1
-        client.page("HK.00700")
-        with pytest.raises(Garbled):
-            await client.receive()
-        client.page("HK.00700")
-        assert (await client.receive())[1].retType == 0
-
-
-async def test_kick_hangs_up_on_everyone_present() -> None:
-    """All connections end at once; new ones are welcome."""
-    async with Simulator(World()) as simulator:
-        async with connected(simulator) as one, connected(simulator) as other:
-            simulator.faults.kick()
-            assert await one.gone()
-            assert await other.gone()
-        async with connected(simulator) as client:
-            client.page("HK.00700")
-            assert (await client.receive())[1].retType == 0
-    simulator.faults.kick()
-
-
-async def test_drop_accepts_hangs_up_before_a_word() -> None:
-    """New connections end at once while the fault lasts; those present stay."""
-    async with Simulator(World()) as simulator, connected(simulator) as client:
-        simulator.faults.drop_accepts = True
-        async with connected(simulator, login=False) as dropped:
-            assert await dropped.gone()
-        client.page("HK.00700")
-        assert (await client.receive())[1].retType == 0
-
-
-async def test_a_failing_mutate_is_not_hidden() -> None:
-    """An error in a test's own hook ends the connection and comes out of `close`."""
-
-    def broken(_: Message) -> None:
-        raise ZeroDivisionError
-
-    simulator = Simulator(World(), faults=Faults(mutate={TENCENT: broken}))
-    await simulator.start()
-    async with connected(simulator) as client:
-        client.page("HK.00700")
-        assert await client.gone()
-    with pytest.raises(ExceptionGroup) as caught:
-        await simulator.close()
-    assert caught.value.subgroup(ZeroDivisionError) is not None
-
-
-async def test_the_command_serves_until_told_to_stop() -> None:
-    """`python -m poller.simulator` says where it listens, serves, and leaves with 0 on SIGTERM."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "poller.simulator", "--port", "0", "--hk", "3", "--us", "2"),
-        *("--code", "US.AAPL"),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    line = (await process.stdout.readline()).decode()
-    assert line.startswith("OpenD simulator on 127.0.0.1:")
-    assert line.endswith(", 7 symbols\n")
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", int(line.partition(",")[0].rpartition(":")[2])
-    )
-    client = Client(reader, writer)
-    assert (await client.login()).retType == 0
-    client.page("US.AAPL", num=5)
-    assert len((await client.receive())[1].s2c.usItemList) == 5
-    process.send_signal(signal.SIGTERM)
-    assert await process.wait() == 0
-    assert await client.gone()
-    writer.close()
-
-
-async def test_the_simulator_does_not_import_the_sdk() -> None:
-    """Only the SDK's generated messages are loaded: no log, no signal handler, no pandas."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c"),
-        "import sys, poller.simulator.wire as wire\n"
-        "wire.request(wire.Proto.SHORT_INTEREST)\n"
-        "print(sorted({'futu', 'pandas'} & set(sys.modules)))",
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
-    assert output == b"[]\n"

@@ -18,9 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=11111, help="0 takes a free one")
     parser.add_argument("--hk", type=int, default=30, help="made-up Hong Kong symbols")
     parser.add_argument("--us", type=int, default=10, help="made-up US symbols")
-    parser.add_argument(
-        "--code", type=parse_code, action="append", default=[], help="a further symbol, by its code"
-    )
+    parser.add_argument("--code", action="append", default=[], help="a further symbol, by its code")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another world")
     parser.add_argument("--requests", type=int, default=30, help="the limit, per period")
     parser.add_argument("--period", type=float, default=30.0, help="seconds")
@@ -29,21 +27,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(chosen: argparse.Namespace, key: bytes | None) -> None:
+async def _serve(simulator: Simulator, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    world = World(seed=chosen.seed, hk=chosen.hk, us=chosen.us, named=tuple(chosen.code))
-    simulator = Simulator(
-        world,
-        faults=Faults(delay=chosen.delay),
-        requests=chosen.requests,
-        period=chosen.period,
-        rsa_private_key=key,
-        remember=_REMEMBERED,
-    )
-    await simulator.start(port=chosen.port)
-    symbols = len(world.codes())
+    await simulator.start(port=port)
+    symbols = len(simulator.world.codes())
     sys.stdout.write(f"OpenD simulator on 127.0.0.1:{simulator.port}, {symbols} symbols\n")
     sys.stdout.flush()
     await stop.wait()
@@ -51,9 +40,24 @@ async def _serve(chosen: argparse.Namespace, key: bytes | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until told to stop."""
-    chosen = _parser().parse_args(arguments)
-    asyncio.run(_serve(chosen, chosen.key.read_bytes() if chosen.key else None))
+    """Serve until told to stop; what cannot be served is a usage error."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        named = tuple(map(parse_code, chosen.code))
+        world = World(seed=chosen.seed, hk=chosen.hk, us=chosen.us, named=named)
+        world.codes()
+        simulator = Simulator(
+            world,
+            faults=Faults(delay=chosen.delay),
+            requests=chosen.requests,
+            period=chosen.period,
+            rsa_private_key=chosen.key.read_bytes() if chosen.key else None,
+            remember=_REMEMBERED,
+        )
+        asyncio.run(_serve(simulator, chosen.port))
+    except (OSError, ValueError) as problem:
+        parser.error(str(problem))
 
 
 if __name__ == "__main__":

@@ -60,11 +60,11 @@ def _utc_now() -> datetime:
 class Simulator:
     """One OpenD. `async with Simulator(world) as simulator:` serves on `simulator.port`.
 
-    `world` and `faults` may be replaced while it runs. At most `requests` in any `period` seconds
-    for short interest; a `window` given instead is shared with other simulators of the account.
-    `now` gives the world's time (aware), `clock` the arrivals' (monotonic seconds).
-    `rsa_private_key`: PEM; clients must then have it, too, and the SDK can use 1024 bits only.
-    `seen` holds every request, or the last `remember`.
+    While it runs, `world` may be replaced and the fields of `faults` set. At most `requests` in
+    any `period` seconds for short interest; a `window` given instead is shared with other
+    simulators of the account. `now` gives the world's time (aware), `clock` the arrivals'
+    (monotonic seconds). `rsa_private_key`: PEM; clients must then have it, too, and the SDK can
+    use 1024 bits only. `seen` holds every request, or the last `remember`.
     """
 
     def __init__(  # noqa: PLR0913  each is one independent property of the simulated gateway
