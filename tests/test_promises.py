@@ -1,0 +1,178 @@
+"""The comparison's promises, for any answers of a gateway."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.compare import Comparison, Known, Reading, compare, progress
+from poller.errors import Malformed, StoreMisfit
+from poller.model import Code, EventType, HkRecord, Page, Record, Vintage
+
+CODE = Code("HK.00700")
+FIRST = date(2026, 1, 2)
+SEEN = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def row(week: int, shares: int | None = 100, ratio: float | None = 0.5) -> HkRecord:
+    """Return the row of a week, counted from the first one."""
+    day = FIRST + timedelta(days=7 * week)
+    return HkRecord(None, str(day), shares, ratio, 10.0, 9.0)
+
+
+rows = st.lists(
+    st.builds(row, st.integers(0, 30), st.one_of(st.none(), st.integers(0, 3)), st.just(0.5)),
+    max_size=12,
+)
+
+
+def look(records: Sequence[Record], known: Known, history: int = 50) -> Comparison:
+    """Compare at a fixed time."""
+    return compare(CODE, records, known, observed_at=SEEN, history=history)
+
+
+def after(known: Known, comparison: Comparison) -> Known:
+    """Return what is known once a comparison is committed."""
+    fresh = [event.vintage for event in comparison.events] + list(comparison.silent)
+    return Known(comparison.watermark, {**known.vintages, **{v.day: v for v in fresh}})
+
+
+@given(rows, rows, st.integers(0, 5))
+def test_replaying_an_answer_publishes_nothing(
+    earlier: list[HkRecord], answer: list[HkRecord], history: int
+) -> None:
+    """The same answer twice is no news the second time, whatever was known before."""
+    known = after(Known(), look(earlier, Known(), history))
+    known = after(known, look(answer, known, history))
+    again = look(answer, known, history)
+    assert again.events == ()
+    assert again.watermark == known.watermark
+
+
+@given(rows, rows)
+def test_the_watermark_never_goes_back(earlier: list[HkRecord], answer: list[HkRecord]) -> None:
+    """No answer moves the watermark to an older day, and new days come oldest first."""
+    known = after(Known(), look(earlier, Known()))
+    found = look(answer, known)
+    if known.watermark is not None:
+        assert found.watermark is not None
+        assert found.watermark >= known.watermark
+    days = [e.vintage.day for e in found.events if e.type is EventType.REPORTED]
+    assert days == sorted(days)
+
+
+@given(rows, st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(answer: list[HkRecord], chance: object) -> None:
+    """However an answer without contradictions is split and ordered, the events are the same."""
+    unique = list({record.day: record for record in answer}.values())
+    shuffled = sorted(unique, key=lambda _: chance.random())  # type: ignore[attr-defined]
+    known = after(Known(), look(unique[:4], Known()))
+    assert look(unique, known) == look(shuffled, known)
+
+
+@given(st.lists(rows, max_size=6))
+def test_the_events_reproduce_history(answers: list[list[HkRecord]]) -> None:
+    """Applying the entries of a symbol in order gives its history; no id is used twice."""
+    known, replayed, ids = Known(), dict[date, Vintage](), []
+    for answer in answers:
+        found = look(answer, known)
+        known = after(known, found)
+        replayed |= {event.vintage.day: event.vintage for event in found.events}
+        ids += [event.id for event in found.events]
+    assert replayed == dict(known.vintages)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(("history", "events"), [(0, 0), (3, 3), (50, 10)])
+def test_first_sight(history: int, events: int) -> None:
+    """At first sight the newest `history` rows are backfilled; the watermark is the newest day."""
+    found = look([row(n) for n in range(10)], Known(), history)
+    assert [event.type for event in found.events] == [EventType.BACKFILLED] * events
+    assert found.watermark == row(9).day
+    assert len(found.silent) == (not history)
+
+
+@pytest.mark.parametrize(
+    ("now", "types"),
+    [
+        ([row(4, 100), row(5, 7)], [EventType.REPORTED]),
+        ([row(4, 101)], [EventType.REVISED]),
+        ([row(4, 100, 0.6)], [EventType.REVISED]),
+        ([HkRecord(None, row(4).timestamp_str, 100, 0.5, 11.0, 9.9)], []),
+        ([row(4, None, 0.5)], []),
+        ([row(4, 100), row(3, 9)], [EventType.BACKFILLED]),
+        ([row(4, 100), row(1, 9)], []),
+        ([row(3, 9), row(2, 9)], []),
+        ([], []),
+        ([row(4, 100), row(400, 9)], []),
+        ([row(4, 99), row(4, 100)], []),
+    ],
+    ids=[
+        "new day",
+        "shares revised",
+        "ratio revised",
+        "prices only",
+        "figure gone",
+        "missing between",
+        "below the floor",
+        "older answer",
+        "empty answer",
+        "in the future",
+        "listed twice, one as known",
+    ],
+)
+def test_what_is_news(now: list[HkRecord], types: list[EventType]) -> None:
+    """With weeks 2 and 4 known, each answer publishes just this."""
+    known = after(Known(), look([row(2, 100), row(4, 100)], Known()))
+    assert [event.type for event in look(now, known).events] == types
+
+
+def test_change_facts() -> None:
+    """Change is told against the day before; there is no percentage of 0."""
+    known = after(Known(), look([row(1, 0), row(2, 80)], Known()))
+    assert known.vintages[row(2).day].revision == 0
+    change = look([row(2, 80), row(3, 100)], known).events[0].change
+    assert change is not None
+    assert (change.shares, change.percent, change.days, change.year_high) == (20, 25.0, 7, True)
+    first = look([row(1, 0), row(2, 80)], Known()).events[1].change
+    assert first is not None
+    assert (first.shares, first.percent) == (80, None)
+
+
+def test_a_watermark_in_the_future_is_refused() -> None:
+    """A watermark no day can exceed would silence a symbol for ever: the operator is told."""
+    with pytest.raises(StoreMisfit, match="in the future"):
+        look([row(1)], Known(date(2099, 1, 1)))
+
+
+def page(*weeks: int, key: str | None = "k") -> Page:
+    """Return a page of weeks as listed."""
+    return Page(tuple(row(week) for week in weeks), key)
+
+
+KNOWN = after(Known(), look([row(2), row(5)], Known()))
+
+
+@pytest.mark.parametrize(
+    ("pages", "verdict"),
+    [
+        ([page(9, 8, 7)], Reading.MORE),
+        ([page(9, 8, 3, 7)], Reading.MORE),
+        ([page(9, 8), page(7, 6, 5, key="l")], Reading.ENOUGH),
+        ([page(4, 3)], Reading.ENOUGH),
+        ([page(9, 8, key=None)], Reading.CUT),
+        ([page(9, 8), page(key="l")], Reading.CUT),
+        ([page(key=None)], Reading.ENOUGH),
+    ],
+)
+def test_how_far_to_read(pages: list[Page], verdict: Reading) -> None:
+    """Pages are read down to the watermark; one row out of order does not end it too early."""
+    assert progress(CODE, pages, KNOWN, history=50) is verdict
+
+
+def test_paging_in_circles_publishes_nothing() -> None:
+    """A key that comes again before the watermark is an error, not an end."""
+    with pytest.raises(Malformed, match="does not end"):
+        progress(CODE, [page(9, 8), page(9, 8)], KNOWN, history=50)

