@@ -32,3 +32,7 @@ clean:
 .PHONY: chaos
 chaos: $(SET_UP)
 	CHAOS_KILLS=$${CHAOS_KILLS:-1000} $(BIN)/pytest -q tests/test_chaos.py
+
+.PHONY: bench
+bench: $(SET_UP)
+	$(BIN)/python -m tests.bench

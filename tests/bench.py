@@ -1,0 +1,191 @@
+"""`make bench`: ratios against bare baselines in the same run, written to BENCHMARKS.md."""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from poller.compare import Known, compare
+from poller.embedded import Embedded
+from poller.model import Code, HkRecord
+from poller.redisstore import RedisStore
+from poller.simulator import Simulator, World
+from poller.store import ONE_OFF
+from tests.service import Service, store_of
+
+SYMBOLS, ROWS, HOPS, REPEATS = 200, 50, 1000, 5
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def rows() -> list[HkRecord]:
+    """Return fifty weeks."""
+    first = date(2025, 1, 3)
+    days = [first + timedelta(days=7 * n) for n in range(ROWS)]
+    return [HkRecord(0, str(day), 1000 + n, 0.5, 10.0, 9.0) for n, day in enumerate(days)]
+
+
+async def commit_ratio(store: RedisStore, client: Any) -> tuple[float, float]:  # noqa: ANN401
+    """Return rows a second committed, and pipelined bare XADD of the same bytes."""
+    code = Code("HK.00001")
+    plan = compare(code, rows(), Known(), observed_at=NOW, history=ROWS)
+    entries = [event.fields() for event in plan.events]
+    codes = [Code(f"HK.{n:05}") for n in range(SYMBOLS)]
+
+    async def ours() -> None:
+        for each in codes:
+            snapshot = await store.snapshot(each)
+            events = tuple(replace(event, code=each) for event in plan.events)
+            await store.commit(each, replace(plan, events=events), snapshot, ONE_OFF)
+
+    async def bare() -> None:
+        for _ in codes:
+            async with client.pipeline(transaction=False) as pipe:
+                for entry in entries:
+                    pipe.xadd("bare", entry)
+                await pipe.execute()
+
+    return await _rate(ours, client), await _rate(bare, client)
+
+
+async def _rate(work: Callable[[], Awaitable[None]], client: Any) -> float:  # noqa: ANN401
+    rates = []
+    for _ in range(REPEATS):
+        await client.flushall()
+        began = time.perf_counter()
+        await work()
+        rates.append(SYMBOLS * ROWS / (time.perf_counter() - began))
+    return statistics.median(rates)
+
+
+async def hops(store: RedisStore, client: Any) -> tuple[list[float], list[float]]:  # noqa: ANN401
+    """Return milliseconds from commit, and from bare XADD, to a blocked reader."""
+    await client.flushall()
+    code, snapshot = Code("HK.00001"), await store.snapshot(Code("HK.00001"))
+    ours, bare = [], []
+    for n in range(HOPS):
+        record = replace(rows()[0], timestamp_str=str(date(2000, 1, 1) + timedelta(days=n)))
+        found = compare(code, [record], snapshot.known, observed_at=NOW, history=1)
+
+        async def commit(found: Any = found, snapshot: Any = snapshot) -> None:  # noqa: ANN401
+            await store.commit(code, found, snapshot, ONE_OFF)
+
+        ours.append(await _hop(client, store.keys.stream, commit))
+        snapshot = await store.snapshot(code)
+        fields = found.events[0].fields()
+        bare.append(await _hop(client, "bare", lambda fields=fields: client.xadd("bare", fields)))
+    return ours, bare
+
+
+async def _hop(client: Any, stream: str, send: Callable[[], Awaitable[Any]]) -> float:  # noqa: ANN401
+    last = await client.xrevrange(stream, count=1)
+    reader = asyncio.create_task(client.xread({stream: last[0][0] if last else "0"}, block=5000))
+    await asyncio.sleep(0)
+    while not (await client.info("clients"))["blocked_clients"]:
+        pass
+    began = time.perf_counter()
+    sending = asyncio.ensure_future(send())
+    await reader
+    took = time.perf_counter() - began
+    await sending
+    return 1000 * took
+
+
+async def start_and_memory(symbols: int) -> tuple[float, float]:
+    """Return seconds from exec to the log's `ready`, and MiB of resident memory after the polls."""
+    world = World(hk=symbols, without_rows=0.0, history=12)
+    with tempfile.TemporaryDirectory() as folder:
+        async with Simulator(world, requests=10**6, period=1.0, remember=1) as opend:
+            service = Service(Path(folder), opend.port, "HK.00700")
+            listed = Path(folder) / "list"
+            listed.write_text("\n".join(world.codes()))
+            service.settings = {
+                "POLLER_WATCHLIST__FILES": str(listed),
+                "POLLER_WATCHLIST__HISTORY": "12",
+                "POLLER_BUDGET__REQUESTS": "1000000",
+                "POLLER_SCHEDULE__DUE": "3600",
+                "POLLER_SCHEDULE__IDLE": "3600",
+                "POLLER_SCHEDULE__LATE": "3600",
+            }
+            began = time.perf_counter()
+            await service.start()
+            await service.said("ready")
+            ready = time.perf_counter() - began
+            async with store_of(service) as store:
+                while len(await store.watermarks()) < symbols:
+                    await asyncio.sleep(0.5)
+            assert service.process is not None
+            memory = resident(service.process.pid)
+            await service.stop()
+    return ready, memory
+
+
+def resident(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
+
+
+def p99(figures: list[float]) -> float:
+    """Return the 99th percentile."""
+    return statistics.quantiles(figures, n=100)[98]
+
+
+def bare_import() -> tuple[float, float]:
+    """Return seconds and MiB of a process that only imports the SDK."""
+    code = "import futu,resource;print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    with tempfile.TemporaryDirectory() as home:
+        began = time.perf_counter()
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, env=os.environ | {"HOME": home}, capture_output=True, check=True
+        )
+        took = time.perf_counter() - began
+    return took, int(done.stdout.split()[-1]) / 1024
+
+
+def _row(what: str, ours: float, bare: float, goal: str) -> str:
+    return f"| {what} | {ours:.4g} | {bare:.4g} | **{ours / bare:.2f}** | {goal} |\n"
+
+
+async def measure() -> str:
+    """Measure everything and return the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with Embedded(Path(folder)).running() as url:
+            store, client = RedisStore(url, "bench"), Redis.from_url(url, decode_responses=True)
+            rate = await commit_ratio(store, client)
+            hop, bare_hop = await hops(store, client)
+            await store.close()
+            await client.aclose()
+    imports = [await asyncio.to_thread(bare_import) for _ in range(3)]
+    base = tuple(statistics.median(figures) for figures in zip(*imports, strict=True))
+    ready, small = await start_and_memory(100)
+    many = int(os.environ.get("BENCH_SYMBOLS", "10000"))
+    _, large = await start_and_memory(many)
+    p50 = statistics.median
+    return (
+        "# Benchmarks\n\nRatios against bare baselines in the same run (`make bench`); the "
+        "absolute figures are of one noisy machine.\n\n| what | ours | bare | ratio | goal |\n"
+        "|---|---|---|---|---|\n"
+        + _row("commit, rows/s / pipelined XADD", *rate, "≥ 0.5")
+        + _row("commit → blocked reader, p50 ms / XADD → XREAD", p50(hop), p50(bare_hop), "≤ 2")
+        + _row("the same, p99 ms", p99(hop), p99(bare_hop), "≤ 2")
+        + _row("start to ready, s / import futu", ready, base[0], "≤ 2")
+        + _row("RSS with 100 symbols, MiB / import futu", small, base[1], "")
+        + _row(f"RSS with {many:,} symbols, MiB / import futu", large, base[1], "≤ 1.5")
+    )
+
+
+if __name__ == "__main__":
+    measured = asyncio.run(measure())
+    sys.stdout.write(measured)
+    Path("BENCHMARKS.md").write_text(measured, encoding="utf-8")
