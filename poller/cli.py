@@ -5,6 +5,7 @@ Each command is a thin reader or writer over the same parts the service is made 
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, date, datetime
@@ -153,6 +154,10 @@ def tail(
     """
     from poller import commands  # noqa: PLC0415
 
+    if not re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", from_):
+        raise Refused(WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"])
+    if count is not None and count < 1:
+        raise Refused(WRONG, [f"--count {count}: give a number above 0"])
     settings = load(config, os.environ)
     _finish(app.until_signalled(commands.tail(settings, from_, count, as_json=json)))
 

@@ -5,6 +5,7 @@ in seconds, one repeat, each of them idempotent or refused when repeated), and o
 blocking read (a socket timeout longer than the wait, never repeated).
 """
 
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import date
@@ -99,7 +100,24 @@ class RedisStore:
             )
             raise StoreMisfit(msg)
         await self._check_types()
+        await self._rehearse()
         return f"{name} {version}"
+
+    async def _rehearse(self) -> None:
+        """Run a whole commit on scratch keys.
+
+        A script that fails half-way is not rolled back: a user who may append but not write a hash
+        would append the same entries at every try. Better to learn it before the first.
+        """
+        scratch = f"{{{self.keys.namespace}}}:rehearsal:{secrets.token_hex(4)}"
+        keys = [f"{scratch}:{part}" for part in ("stream", "mark", "history", "vintages", "lease")]
+        with _translated():
+            try:
+                await self._commit(
+                    keys=keys, args=["-", "", "", "-", 1, "-", "", "-", 0, 1, 2, "-", "-"]
+                )
+            finally:
+                await self._redis.delete(*keys)
 
     async def _check_types(self) -> None:
         wanted = {
@@ -325,7 +343,7 @@ def _translated() -> Iterator[None]:
             raise StoreDown(text) from problem
         if text.startswith("WRONGTYPE"):
             raise StoreMisfit(f"a key of this namespace holds another type: {text}") from problem
-        raise
+        raise StoreMisfit(f"Redis refuses a command: {text}") from problem
     except exceptions.AuthenticationError as problem:
         raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
     except (exceptions.RedisError, OSError) as problem:

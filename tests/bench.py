@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,11 @@ async def hops(store: RedisStore, client: Any) -> tuple[list[float], list[float]
     for n in range(HOPS):
         record = replace(rows()[0], timestamp_str=str(date(2000, 1, 1) + timedelta(days=n)))
         found = compare(code, [record], snapshot.known, observed_at=NOW, history=1)
-
-        async def commit(found: Any = found, snapshot: Any = snapshot) -> None:  # noqa: ANN401
-            await store.commit(code, found, snapshot, ONE_OFF)
-
+        commit = partial(store.commit, code, found, snapshot, ONE_OFF)
         ours.append(await _hop(client, store.keys.stream, commit))
         snapshot = await store.snapshot(code)
         fields = found.events[0].fields()
-        bare.append(await _hop(client, "bare", lambda fields=fields: client.xadd("bare", fields)))
+        bare.append(await _hop(client, "bare", partial(client.xadd, "bare", fields)))
     return ours, bare
 
 

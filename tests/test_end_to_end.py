@@ -187,3 +187,23 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
             assert len(await entries(store, len(truth), code)) == len(truth)
         assert (await poller(service, "check"))[0] == 0
         assert await service.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["history", "HK.700"],
+        ["watch", "add", "SH.600519"],
+        ["tail", "--from", "rubbish"],
+        ["history", "HK.00700", "--as-known-at", "soon"],
+        ["backfill"],
+        ["run", "--config", "missing.toml"],
+        ["nonsense"],
+    ],
+)
+async def test_wrong_usage_is_told_in_a_line(service: Service, arguments: list[str]) -> None:
+    """What a user types wrongly gets a line and exit code 2, never a traceback."""
+    code, out, err = await poller(service, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("poller: ")
+    assert "Traceback" not in err

@@ -259,6 +259,22 @@ async def test_an_unfit_server_is_refused(raw: tuple[RedisStore, Any]) -> None:
     assert await store.watermarks() == {}
 
 
+async def test_a_user_who_may_write_only_half_is_refused(
+    raw: tuple[RedisStore, Any], tmp_path: Path
+) -> None:
+    """Rights that would let a commit stop half-way are found before anything is published."""
+    store, client = raw
+    await client.execute_command(
+        "ACL", "SETUSER", "half", "on", ">half", "~*", "+@all", "-hset", "-config"
+    )
+    other = RedisStore(f"unix://half:half@{Embedded(tmp_path).socket}", "short-interest")
+    with pytest.raises(StoreMisfit, match="hset"):
+        await other.inspect()
+    await other.close()
+    assert await ids(store) == []
+    assert not [key async for key in client.scan_iter("*rehearsal*")]
+
+
 async def test_a_seeded_watermark_counts(store: Store) -> None:
     """With a watermark and no history, only newer days are reported."""
     empty = replace(await store.snapshot(CODE), known=Known(date(2026, 4, 2)))
