@@ -100,7 +100,7 @@ async def _hop(client: Any, stream: str, send: Callable[[], Awaitable[Any]]) -> 
 
 async def start_and_memory(symbols: int) -> tuple[float, float]:
     """Return seconds from exec to the log's `ready`, and MiB of resident memory after the polls."""
-    world = World(hk=symbols, without_rows=0.0, history=12)
+    world = World(hk=symbols // 2, us=symbols // 2, without_rows=0.0, history=12)
     with tempfile.TemporaryDirectory() as folder:
         async with Simulator(world, requests=10**6, period=1.0, remember=1) as opend:
             service = Service(Path(folder), opend.port, "HK.00700")
