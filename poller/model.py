@@ -6,9 +6,10 @@ Column names and native types are the SDK's (`get_short_interest`); an absent nu
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final, NewType
 from zoneinfo import ZoneInfo
 
@@ -53,8 +54,23 @@ def market_of(code: Code) -> Market:
     return Market(code.partition(".")[0])
 
 
+class _Columns:
+    """A frozen row whose fields are its columns."""
+
+    __slots__ = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Return column → value, in order; `dataclasses.asdict` would copy every number."""
+        return {name: getattr(self, name) for name in _names(type(self))}
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 @dataclass(frozen=True, slots=True)
-class HkRecord:
+class HkRecord(_Columns):
     """One reporting day of a Hong Kong symbol.
 
     `timestamp`: seconds, 00:00 Hong Kong time. `aggregated_short`: shares.
@@ -85,7 +101,7 @@ class HkRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class UsRecord:
+class UsRecord(_Columns):
     """One settlement day of a US symbol.
 
     `timestamp`: seconds, 00:00 New York time. `shares_short`, `avg_daily_share_volume`: shares.
@@ -126,7 +142,7 @@ RECORD_TYPES: Final[Mapping[Market, type[HkRecord] | type[UsRecord]]] = {
 
 def columns(market: Market) -> tuple[str, ...]:
     """Return the column names of a market's record, as in the SDK's DataFrame."""
-    return tuple(field.name for field in fields(RECORD_TYPES[market]))
+    return _names(RECORD_TYPES[market])
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +173,7 @@ class Vintage:
     def to_json(self) -> str:
         """Return the JSON kept in the history hash."""
         extra = {"revision": self.revision, "observed_at": isoformat(self.observed_at)}
-        return to_json(asdict(self.record) | extra)
+        return to_json(self.record.columns() | extra)
 
     @classmethod
     def from_json(cls, market: Market, text: str) -> "Vintage":
@@ -211,7 +227,7 @@ class EventType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(_Columns):
     """What moved between two reports of a symbol. Facts only, no score.
 
     `shares`: int. `percent`: of the previous shares, None when they were 0. `ratio_points`:
@@ -260,9 +276,9 @@ class Event:
             "observed_at": isoformat(self.vintage.observed_at),
             "data": to_json(
                 {
-                    "record": asdict(self.vintage.record),
-                    "previous": asdict(self.previous) if self.previous else None,
-                    "change": asdict(self.change) if self.change else None,
+                    "record": self.vintage.record.columns(),
+                    "previous": self.previous.columns() if self.previous else None,
+                    "change": self.change.columns() if self.change else None,
                 }
             ),
         }
@@ -270,7 +286,10 @@ class Event:
 
 def to_json(value: object) -> str:
     """Return minified JSON; a NaN is a programming error here, so it raises."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def isoformat(moment: datetime) -> str:

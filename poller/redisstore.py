@@ -114,7 +114,7 @@ class RedisStore:
         with _translated():
             try:
                 await self._commit(
-                    keys=keys, args=["-", "", "", "-", 1, "-", "", "-", 0, 1, 2, "-", "-"]
+                    keys=keys, args=["-", "", "", "-", 1, "-", "", "-", 0, 1, 1, "-", "-"]
                 )
             finally:
                 await self._redis.delete(*keys)
@@ -315,12 +315,10 @@ def _flat(writes: Sequence[Write], entries: Sequence[Mapping[str, str]]) -> Iter
     for write in writes:
         yield from (write.day, write.expected, write.text)
         yield "" if write.revision is None else write.revision
-    yield len(entries)
+    names = tuple(entries[0]) if entries else ()
+    yield from (len(entries), len(names), *names)
     for entry in entries:
-        yield 2 * len(entry)
-        for name, value in entry.items():
-            yield name
-            yield value
+        yield from (entry[name] for name in names)
 
 
 def _wrong_type(key: str, found: str, wanted: str) -> str:

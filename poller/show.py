@@ -4,7 +4,6 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from rich.console import Console
@@ -79,7 +78,7 @@ def entry_json(entry: Entry) -> str:
 def history_rows(market: Market, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
     """Return rows with the SDK's column names, then `revision` and `observed_at`."""
     return [
-        {name: asdict(vintage.record)[name] for name in columns(market)}
+        vintage.record.columns()
         | {"revision": vintage.revision, "observed_at": isoformat(vintage.observed_at)}
         for vintage in vintages
     ]
