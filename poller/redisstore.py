@@ -316,7 +316,9 @@ def _flat(writes: Sequence[Write], entries: Sequence[Mapping[str, str]]) -> Iter
         yield from (write.day, write.expected, write.text)
         yield "" if write.revision is None else write.revision
     names = tuple(entries[0]) if entries else ()
-    yield from (len(entries), len(names), *names)
+    yield len(entries)
+    yield len(names)
+    yield from names
     for entry in entries:
         yield from (entry[name] for name in names)
 
