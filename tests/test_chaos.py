@@ -162,7 +162,9 @@ class Trial:
 @pytest.fixture
 async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
     """A world whose releases lie far in the past, which leaves room for a new day per kill."""
-    world = World(hk=4, us=0, without_rows=0.0, history=20, shift=timedelta(days=KILLS + 250))
+    room = timedelta(days=KILLS + 250)
+    since = now().date() - 2 * room
+    world = World(hk=4, us=0, without_rows=0.0, history=20, since=since, shift=room)
     codes = world.codes()[1:]
     server = Server(tmp_path)
     await server.start()
