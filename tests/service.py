@@ -75,7 +75,11 @@ class Service:
 
     async def said(self, text: str) -> None:
         """Wait until the log speaks of `text`."""
-        await until(lambda: any(text in line["event"] for line in self.log()))
+        await until(lambda: self.told(text) > 0)
+
+    def told(self, text: str) -> int:
+        """Return how many lines of the log speak of `text`."""
+        return sum(text in line["event"] for line in self.log())
 
 
 async def until(condition: Callable[[], bool]) -> None:
