@@ -115,23 +115,23 @@ def test_us_rows_tell_the_days_to_cover() -> None:
         (
             HONG_KONG[1],
             (
-                "HK.00700 reported 1,480,638 shares short on 13 Nov 2026, -408,117 (-21.61 %) since "
-                "6 Nov 2026; ratio 14.81 %."
+                "HK.00700 reported 1,480,638 shares short on 13 Nov 2026, -408,117 (-21.61 %) "
+                "since 6 Nov 2026; ratio 14.81 %."
             ),
         ),
         (
             HONG_KONG[0],
             (
-                "HK.00005 reported 1,000,000 shares short on 13 Nov 2026, unchanged since 6 Nov 2026; "
-                "ratio 10.00 %."
+                "HK.00005 reported 1,000,000 shares short on 13 Nov 2026, unchanged since "
+                "6 Nov 2026; ratio 10.00 %."
             ),
         ),
         (HONG_KONG[4], "HK.00941 reported – shares short on 13 Nov 2026; ratio –."),
         (
             REVISED[0],
             (
-                "HK.00388 was revised for 13 Nov 2026: 1,000,000 → 1,040,000 shares short (+4.00 %), "
-                "ratio 10.00 % → 10.40 %."
+                "HK.00388 was revised for 13 Nov 2026: 1,000,000 → 1,040,000 shares short "
+                "(+4.00 %), ratio 10.00 % → 10.40 %."
             ),
         ),
         (
