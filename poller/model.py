@@ -6,7 +6,7 @@ Column names and native types are the SDK's (`get_short_interest`); an absent nu
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, Final, NewType
@@ -53,8 +53,18 @@ def market_of(code: Code) -> Market:
     return Market(code.partition(".")[0])
 
 
+class _Columns:
+    """A frozen row whose fields are its columns."""
+
+    __slots__ = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Return column → value, in order; `dataclasses.asdict` would copy every number."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 @dataclass(frozen=True, slots=True)
-class HkRecord:
+class HkRecord(_Columns):
     """One reporting day of a Hong Kong symbol.
 
     `timestamp`: seconds, 00:00 Hong Kong time. `aggregated_short`: shares.
@@ -85,7 +95,7 @@ class HkRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class UsRecord:
+class UsRecord(_Columns):
     """One settlement day of a US symbol.
 
     `timestamp`: seconds, 00:00 New York time. `shares_short`, `avg_daily_share_volume`: shares.
@@ -157,7 +167,7 @@ class Vintage:
     def to_json(self) -> str:
         """Return the JSON kept in the history hash."""
         extra = {"revision": self.revision, "observed_at": isoformat(self.observed_at)}
-        return to_json(asdict(self.record) | extra)
+        return to_json(self.record.columns() | extra)
 
     @classmethod
     def from_json(cls, market: Market, text: str) -> "Vintage":
@@ -211,7 +221,7 @@ class EventType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(_Columns):
     """What moved between two reports of a symbol. Facts only, no score.
 
     `shares`: int. `percent`: of the previous shares, None when they were 0. `ratio_points`:
@@ -260,9 +270,9 @@ class Event:
             "observed_at": isoformat(self.vintage.observed_at),
             "data": to_json(
                 {
-                    "record": asdict(self.vintage.record),
-                    "previous": asdict(self.previous) if self.previous else None,
-                    "change": asdict(self.change) if self.change else None,
+                    "record": self.vintage.record.columns(),
+                    "previous": self.previous.columns() if self.previous else None,
+                    "change": self.change.columns() if self.change else None,
                 }
             ),
         }
@@ -270,7 +280,10 @@ class Event:
 
 def to_json(value: object) -> str:
     """Return minified JSON; a NaN is a programming error here, so it raises."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def isoformat(moment: datetime) -> str:

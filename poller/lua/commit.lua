@@ -5,7 +5,7 @@
 -- KEYS  1 stream  2 watermark  3 history  4 vintages  5 lease
 -- ARGV  1 code  2 lease value ("": one-off, no lease)  3 watermark expected ("": none)  4 watermark
 --       next  5 number of days W, then W times: day, expected text, new text, revision ("": repair)
---       then number of entries, then per entry: number of texts, texts (field, value, …)
+--       then number of entries E, number of fields F, the F field names, then E times the F values
 local types = { 'stream', 'hash', 'hash', 'hash', 'string' }
 for i, wanted in ipairs(types) do
   local found = redis.call('TYPE', KEYS[i]).ok
@@ -31,12 +31,13 @@ for i = 0, count - 1 do
 end
 
 at = at + 4 * count
-local entries = tonumber(ARGV[at])
+local entries, fields = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
 at = at + 1
-for _ = 1, entries do
-  local texts = tonumber(ARGV[at])
-  redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + texts))
-  at = at + 1 + texts
+local values, texts = at + fields, {}
+for field = 1, fields do texts[2 * field - 1] = ARGV[at + field] end
+for entry = 0, entries - 1 do
+  for field = 1, fields do texts[2 * field] = ARGV[values + entry * fields + field] end
+  redis.call('XADD', KEYS[1], '*', unpack(texts))
 end
 
 -- a call takes some 8,000 arguments at the most

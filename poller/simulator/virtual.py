@@ -1,0 +1,60 @@
+"""Virtual time: asyncio's own loop with a clock that jumps, so that a year passes in seconds.
+
+Nothing in the program knows of it: `asyncio.sleep`, `timeout` and `call_at` read the loop's clock,
+and whenever every task waits, the clock jumps to the next timer instead of waiting for it. Two runs
+with the same seed take the same turns. No socket and no thread may be waited for inside: only what
+happens in the loop itself can move the clock, so waiting for anything else is a deadlock.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Deadlock(RuntimeError):
+    """Every task waits and no timer is set: nothing could ever happen again."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Reports what is ready and otherwise lets the clock jump over the time it should wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elapsed = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise Deadlock("every task waits, and no timer is set")
+            self.elapsed += max(timeout, 0.0)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop that starts at `began` (aware) and whose seconds cost nothing."""
+
+    def __init__(self, began: datetime) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+        # a timer is due when it is nearer than this: above the rounding of 1e8 s, below any wait
+        self._clock_resolution = 1e-6
+        self._began = began
+
+    def time(self) -> float:
+        """Return the virtual seconds since the start."""
+        return self._jumping.elapsed
+
+    def now(self) -> datetime:
+        """Return the virtual instant, aware."""
+        return (self._began + timedelta(seconds=self._jumping.elapsed)).astimezone(UTC)
+
+
+def run_virtually(began: datetime, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run `work` in virtual time, as `asyncio.run` would; raises Deadlock instead of hanging."""
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(began)) as runner:
+        return runner.run(work)
