@@ -6,6 +6,7 @@ delivery is retried and given up by the same rules.
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from apprise import NotifyBase
 
 TIMEOUT: Final = 20.0
-"""Seconds a message may take."""
+"""Seconds a message by `apprise` may take."""
 
 ANSWER_LIMIT: Final = 64 * 1024
 """Bytes read of an answer."""
@@ -41,7 +42,7 @@ class Channel(Protocol):
     monospaced: bool
 
     async def post(self, message: Message) -> Outcome:
-        """Post it; never raises but for a defect, and ends within `TIMEOUT`."""
+        """Post it; never raises but for a defect, and ends in time."""
 
 
 class Feishu:
@@ -60,7 +61,10 @@ class Feishu:
         session: aiohttp.ClientSession,
         now: Callable[[], datetime],
     ) -> None:
-        """`secret`: of the bot's signature check, None if it has none. `session`: guarded."""
+        """`secret`: of the bot's signature check, None if it has none.
+
+        `session`: with the guard on addresses and the time limit; the caller closes it.
+        """
         self._url = url
         self._secret = secret
         self._session = session
@@ -73,13 +77,10 @@ class Feishu:
             timestamp = str(int(self._now().timestamp()))
             body |= {"timestamp": timestamp, "sign": signature(timestamp, self._secret)}
         try:
-            async with (
-                asyncio.timeout(TIMEOUT),
-                self._session.post(self._url, json=body, allow_redirects=False) as response,
-            ):
+            async with self._session.post(self._url, json=body, allow_redirects=False) as response:
                 return self._judge(response, await _beginning(response))
         except TimeoutError:
-            return Failed(f"Feishu: no answer within {TIMEOUT:g} s")
+            return Failed("Feishu: no answer in time")
         except aiohttp.ClientConnectorError as problem:
             return Failed(f"Feishu: no connection: {problem.strerror or 'unknown host'}")
         except (aiohttp.ClientError, OSError, ValueError) as problem:
@@ -163,7 +164,7 @@ class Apprise:
 
         def work() -> None:
             result = self._notify(message)
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
                 loop.call_soon_threadsafe(settle, result)
 
         threading.Thread(target=work, name=f"chat {self._name}", daemon=True).start()
@@ -176,7 +177,6 @@ class Apprise:
     def _notify(self, message: Message) -> Outcome:
         """Post in this thread; whatever the library raises is a failure, its text is not shown."""
         form = "markdown" if "```" in message.body else "text"
-        _HEARD.words = []
         try:
             done = self._service.notify(title=message.title, body=message.body, body_format=form)
         except Exception as problem:  # noqa: BLE001  a hundred plugins, any of which may raise
@@ -196,7 +196,7 @@ _STATUS: Final = re.compile(r"\berror=([1-5]\d\d)\b")
 
 
 class _Heard(threading.local):
-    """What the library logged in this thread since its last message."""
+    """What the library logged in this thread; a message has a thread of its own."""
 
     words: list[str]
 
