@@ -56,7 +56,7 @@ def market_of(code: Code) -> Market:
 class _Columns:
     """A frozen row whose fields are its columns."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """Return column → value, in order; `dataclasses.asdict` would copy every number."""

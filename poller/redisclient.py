@@ -11,6 +11,9 @@ from redis.backoff import ConstantBackoff
 
 from poller.errors import StoreDown, StoreMisfit
 
+NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
+"""What to say of a server that is too old."""
+
 _TRANSIENT: Final = (
     "BUSY",
     "CLUSTERDOWN",
@@ -55,15 +58,18 @@ def translated() -> Iterator[None]:
             raise StoreDown(text) from problem
         if text.startswith("WRONGTYPE"):
             raise StoreMisfit(f"a key of this namespace holds another type: {text}") from problem
+        if text.startswith("unknown command"):  # HELLO, the first command of all, came with 6.0
+            raise StoreMisfit(f"the server is too old ({text}): {NEEDED}") from problem
         raise StoreMisfit(f"Redis refuses a command: {text}") from problem
     except exceptions.AuthenticationError as problem:
         raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
     except (exceptions.RedisError, OSError) as problem:
-        if isinstance(problem.__cause__, exceptions.AuthenticationError):
+        if isinstance(problem.__cause__, _REFUSED_TYPES):  # in the handshake
             raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
         raise StoreDown(str(problem) or type(problem).__name__) from problem
 
 
+_REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)
 _TRANSIENT_TYPES: Final = (
     exceptions.BusyLoadingError,
     exceptions.OutOfMemoryError,

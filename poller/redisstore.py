@@ -19,7 +19,7 @@ from redis.backoff import ConstantBackoff
 from poller.compare import Comparison
 from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.model import Code, Vintage
-from poller.redisclient import connect
+from poller.redisclient import NEEDED, connect
 from poller.redisclient import translated as _translated
 from poller.store import (
     Entry,
@@ -64,10 +64,7 @@ class RedisStore:
         version = str(server.get("valkey_version", server["redis_version"]))
         numbers = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
         if numbers < OLDEST:
-            msg = (
-                f"{name} {version} is too old: this service needs Redis 6.2 or Valkey 7.2 or newer"
-            )
-            raise StoreMisfit(msg)
+            raise StoreMisfit(f"{name} {version} is too old: {NEEDED}")
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             msg = (
