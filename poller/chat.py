@@ -13,14 +13,16 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
 
-from poller.digest import Message
+from poller.digest import Message, digest
+from poller.model import Market
 from poller.retry import Delivered, Failed, Outcome, retry_after
+from poller.store import Entry
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -44,6 +46,36 @@ class Channel(Protocol):
     async def post(self, message: Message) -> Outcome:
         """Post it; never raises but for a defect, and ends in time."""
 
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class Chat:
+    """A `webhook.Sender`: the entries of a lane, all of one market and day, are one message."""
+
+    def __init__(
+        self, channel: Channel, *, missing: Callable[[Market, date], Awaitable[int | None]]
+    ) -> None:
+        """`missing`: how many symbols are still without that day; None: not known."""
+        self._channel = channel
+        self._missing = missing
+
+    async def send(self, entries: Sequence[Entry]) -> Outcome:
+        """Post the digest of at least one entry."""
+        fields = entries[0].fields
+        market, day = Market(fields["market"]), date.fromisoformat(fields["trading_day"])
+        message = digest(
+            [entry.fields for entry in entries],
+            limit=self._channel.limit,
+            missing=await self._missing(market, day),
+            monospaced=self._channel.monospaced,
+        )
+        return await self._channel.post(message)
+
+    async def close(self) -> None:
+        """See `Channel.close`."""
+        await self._channel.close()
+
 
 class Feishu:
     """A custom bot of Feishu or Lark."""
@@ -63,7 +95,7 @@ class Feishu:
     ) -> None:
         """`secret`: of the bot's signature check, None if it has none.
 
-        `session`: with the guard on addresses and the time limit; the caller closes it.
+        `session`: with the guard on addresses and the time limit; `close` closes it.
         """
         self._url = url
         self._secret = secret
@@ -85,6 +117,10 @@ class Feishu:
             return Failed(f"Feishu: no connection: {problem.strerror or 'unknown host'}")
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             return Failed(f"Feishu: no usable answer: {type(problem).__name__}")
+
+    async def close(self) -> None:
+        """See `Channel.close`."""
+        await self._session.close()
 
     def _judge(self, response: aiohttp.ClientResponse, answer: bytes) -> Outcome:
         """Return what the status, and under a 200 the body's code, stand for."""
@@ -173,6 +209,9 @@ class Apprise:
                 return await outcome
         except TimeoutError:
             return Failed(f"{self._name}: no answer within {self._timeout:g} s")
+
+    async def close(self) -> None:
+        """See `Channel.close`; the library keeps no connection."""
 
     def _notify(self, message: Message) -> Outcome:
         """Post in this thread; whatever the library raises is a failure, its text is not shown."""

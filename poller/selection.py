@@ -86,11 +86,14 @@ class Selection:
         program = None if self.filter is None else _compiled(self.filter)
         object.__setattr__(self, "_program", program)
 
+    def covers(self, code: str) -> bool:
+        """Tell whether one of the patterns fits a code."""
+        return any(fnmatchcase(code, pattern) for pattern in self.codes)
+
     def matches(self, fields: Mapping[str, str]) -> bool:
         """Tell whether the endpoint gets this stream entry; one that is no event of ours, never."""
         event = fields.get("type", "").removeprefix("short_interest.")
-        code = fields.get("code", "")
-        if event not in self.events or not any(fnmatchcase(code, one) for one in self.codes):
+        if event not in self.events or not self.covers(fields.get("code", "")):
             return False
         if self._program is None:
             return True

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 from aiohttp.test_utils import TestServer
 
-from poller.chat import Apprise, Feishu
+from poller.chat import Apprise, Chat, Feishu
 from poller.digest import Message
+from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.retry import Delivered, Failed
+from poller.store import Entry
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
 MESSAGE = Message("Hong Kong short interest", "HK.00700  -0.79 %")
@@ -87,6 +89,28 @@ async def test_a_signed_message_is_taken(
     """The bot accepts the signature and shows title and body."""
     assert await feishu(bot[1], session).post(MESSAGE) == Delivered(200)
     assert bot[0].texts == [MESSAGE.text]
+
+
+async def test_the_events_of_a_lane_are_one_message(
+    bot: tuple[Bot, TestServer], session: ClientSession
+) -> None:
+    """What a relay sends arrives as one digest, which says how many symbols are missing."""
+
+    async def missing(market: Market, day: date) -> int:
+        return 12 if (market, day) == (Market.HK, date(2026, 11, 13)) else 0
+
+    record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
+    vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
+    entries = [
+        Entry(f"{n}-0", Event(EventType.REPORTED, Code(code), vintage, None, None).fields())
+        for n, code in enumerate(("HK.00700", "HK.00005"))
+    ]
+    chat = Chat(feishu(bot[1], session), missing=missing)
+    assert await chat.send(entries) == Delivered(200)
+    await chat.close()
+    (text,) = bot[0].texts
+    assert text.startswith("Hong Kong short interest, 13 Nov 2026: 2 reported, 12 missing\n")
+    assert session.closed
 
 
 @pytest.mark.parametrize(("secret", "late"), [("another", 0), (None, 0), (SECRET, 3700)])
