@@ -209,13 +209,13 @@ def _compiled(text: str) -> Any:  # noqa: ANN401  the library ships no types
     except RuntimeError as problem:
         raise ValueError(_explained(text, str(problem))) from None
     if program.return_type() != cel.Type.BOOL:
-        raise ValueError("the filter gives no yes or no: compare it with something")
+        raise ValueError("it gives no yes or no: compare it with something")
     return program
 
 
 def _explained(text: str, said: str) -> str:
     if (error := _ERROR.search(said)) is None:
-        return "the filter is too long or too deeply nested"
+        return "it is too long or too deeply nested"
     line, column, why = int(error[1]), int(error[2]), error[3].removesuffix(" [INVALID_ARGUMENT]")
     row = text.split("\n")[line - 1]
     if (undeclared := _UNDECLARED.match(why)) is not None:
@@ -232,7 +232,7 @@ def _explained(text: str, said: str) -> str:
     place = f"column {column}" if line == 1 else f"line {line}, column {column}"
     rest = row[column - 1 :]
     shown = repr(rest[:_SHOWN] + "…" * (len(rest) > _SHOWN)) if rest.strip() else "the end"
-    return f"filter, {place}, at {shown}: {why}"
+    return f"{place}, at {shown}: {why}"
 
 
 def _meant(name: str) -> str:
