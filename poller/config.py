@@ -156,11 +156,11 @@ class Webhook(_Section):
     url: SecretStr
     secret: Secrets
 
-    @field_validator("filter")
+    @field_validator("codes", "filter")
     @classmethod
-    def _understood(cls, text: str | None) -> str | None:
-        Selection(filter=text)
-        return text
+    def _understood(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of either key
+        Selection(**{str(info.field_name): value})
+        return value
 
     @field_validator("url")
     @classmethod
