@@ -25,7 +25,8 @@ from poller.observe import Happened, Observe, Recovered, Trouble
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.poll import Poller
 from poller.redisstore import RedisStore
-from poller.schedule import Intervals, Schedule
+from poller.release import Intervals
+from poller.schedule import Schedule
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 
 _PAUSE: Final = 1.0

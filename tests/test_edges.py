@@ -20,11 +20,11 @@ from poller.errors import (
     Unavailable,
 )
 from poller.model import Code, HkRecord, Market, UsRecord, columns, parse_code
+from poller.release import Intervals
 from poller.schedule import (
     Answered,
     Excluded,
     Failed,
-    Intervals,
     Probe,
     Schedule,
     Wait,
