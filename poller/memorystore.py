@@ -100,7 +100,7 @@ class MemoryStore:
         if len(log) < limit:
             log[request] = now + margin
             return 0
-        return max(1e-6, sorted(log.values())[len(log) - limit] + period - now)
+        return max(1e-6, min(sorted(log.values())[len(log) - limit], now) + period - now)
 
     async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
         """See `Store.settle`."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from functools import cache
 from typing import Any, Final, NewType
 from zoneinfo import ZoneInfo
 
@@ -57,16 +56,11 @@ def market_of(code: Code) -> Market:
 class _Columns:
     """A frozen row whose fields are its columns."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """Return column → value, in order; `dataclasses.asdict` would copy every number."""
-        return {name: getattr(self, name) for name in _names(type(self))}
-
-
-@cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +136,7 @@ RECORD_TYPES: Final[Mapping[Market, type[HkRecord] | type[UsRecord]]] = {
 
 def columns(market: Market) -> tuple[str, ...]:
     """Return the column names of a market's record, as in the SDK's DataFrame."""
-    return _names(RECORD_TYPES[market])
+    return tuple(field.name for field in fields(RECORD_TYPES[market]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def entry_json(entry: Entry) -> str:
     return to_json(told)
 
 
-def history_rows(market: Market, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
+def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
     """Return rows with the SDK's column names, then `revision` and `observed_at`."""
     return [
         vintage.record.columns()
@@ -86,7 +86,7 @@ def history_rows(market: Market, vintages: Sequence[Vintage]) -> list[dict[str, 
 
 def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> None:
     """Print a symbol's history to stdout as `table`, `csv` or `json`."""
-    rows = history_rows(market, vintages)
+    rows = history_rows(vintages)
     names = [*columns(market), "revision", "observed_at"]
     match form:
         case "json":

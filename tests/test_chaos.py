@@ -1,56 +1,204 @@
-"""Kill -9 at random moments: the stream equals the simulator's truth at the end.
+"""Kill -9 at random and at every point between two effects: the stream equals the truth at the end.
 
-Twenty kills here; `CHAOS_KILLS=1000 make chaos` for more. The seed is printed on failure.
+Two pollers share a Redis, so that a killed one's work goes on at once. What is killed, and where:
+a poller or the server, before a command reaches the server, after the server has done it and before
+anybody knows, while OpenD answers, or at any moment. Connections are cut there, too. Twenty kills
+here; `CHAOS_KILLS=1000 make chaos` for more. The seed is printed.
 """
 
 import asyncio
+import contextlib
 import os
 import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
+from poller.model import Code
+from poller.redisstore import RedisStore
 from poller.simulator import Simulator, World
-from tests.service import Service, entries, later, now, store_of, with_rows
+from tests.service import Service, entries, later, now, with_rows
+from tests.wire import Point, Server, Wire
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
+REACHED = 4.0
+"""Seconds a point may take to come up; a poller that has nothing to say never reaches some."""
+
+POINTS = tuple(
+    Point(step, done)
+    for step in ("lease", "grant", "snapshot", "settle", "commit", "renew")
+    for done in (False, True)
+)
+STEP_OF = {"spend": "settle"}
+ASKED = Point("asking OpenD", done=True)
 
 
-@pytest.mark.timeout(120 + 5 * KILLS)
-async def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    """Whatever is killed or cut: no id twice, nothing missing, budget held, watermark newest."""
-    chance = random.Random(SEED)
-    # releases far in the past leave room for a new day per kill
-    world = World(hk=4, us=2, without_rows=0.0, history=20, shift=timedelta(days=250))
+def void(_: bool) -> None:  # noqa: FBT001  what `mutate` wants to be told
+    """Return nothing."""
+
+
+@dataclass
+class Trial:
+    """The parts under test, and what is expected of them."""
+
+    opend: Simulator
+    server: Server
+    store: RedisStore
+    client: "Redis"
+    folder: Path
+    codes: tuple[Code, ...]
+    chance: random.Random
+    truth: dict[Code, list[str]] = field(default_factory=dict)
+    pollers: list[tuple[Service, Wire]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
+    struck: Counter[str] = field(default_factory=Counter)
+
+    async def enter(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start one more poller, which stands by while another is active."""
+        home = self.folder / str(next(self.numbers))
+        home.mkdir()
+        wire = Wire(self.server, home / "wire.sock")
+        url = await stack.enter_async_context(wire.laid())
+        service = Service(home, self.opend.port, ",".join(self.codes))
+        service.settings = {"POLLER_WATCHLIST__HISTORY": "1000", "POLLER_REDIS__URL": url}
+        await service.start()
+        self.pollers.append((service, wire))
+
+    async def news(self) -> None:
+        """Let OpenD report a new day of a symbol, or revise the day that was published last."""
+        code = self.chance.choice(self.codes)
+        rows = self.opend.world.records(code, now())
+        known = (await self.store.snapshot(code)).known
+        last = known.vintages.get(rows[0].day)
+        shares = self.chance.randrange(1, 10**9)
+        settled = last is not None and last.record.shares == rows[0].shares
+        if settled and self.chance.random() < 0.3:
+            assert last is not None
+            changed = later(rows[0], days=0, aggregated_short=shares)
+            rows = (changed, *rows[1:])
+            self.truth[code].append(f"{code}:{changed.timestamp_str}:{last.revision + 1}")
+        elif rows[0].day < now().date() - timedelta(days=2):
+            rows = (later(rows[0], days=1, aggregated_short=shares), *rows)
+            self.truth[code].append(f"{code}:{rows[0].timestamp_str}:0")
+        self.opend.world = with_rows(self.opend.world, code, rows)
+
+    async def strike(self, stack: contextlib.AsyncExitStack) -> None:
+        """Kill or cut something once, somewhere; replace what was killed."""
+        what = self.chance.choices(("poller", "server", "wire", "opend"), (70, 12, 12, 6))[0]
+        if what == "opend":
+            await self._trouble_at_opend()
+            return
+        (service, wire), reached = self.pollers[0], asyncio.Event()
+        target = self.chance.choice((*POINTS, ASKED, None))
+
+        def hit(point: Point) -> bool:
+            step = replace(point, step=STEP_OF.get(point.step, point.step))
+            if step != target or reached.is_set():
+                return True
+            reached.set()
+            if what == "poller":
+                assert service.process is not None
+                service.process.kill()
+            elif what == "server":
+                self.server.kill()
+            return False
+
+        wire.at = hit
+        if target is ASKED:
+            for code in self.codes:
+                self.opend.faults.mutate[code] = lambda _: void(hit(ASKED))
+        patience = self.chance.uniform(0, 1) if target is None else REACHED
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await reached.wait()
+        self.opend.faults.mutate.clear()
+        where = target if target is not None and reached.is_set() else "at any moment"
+        self.struck[f"{what} {where}"] += 1
+        await self._replace(what, service, stack, struck=reached.is_set())
+        wire.at = lambda _: True
+
+    async def _replace(
+        self, what: str, service: Service, stack: contextlib.AsyncExitStack, *, struck: bool
+    ) -> None:
+        if what == "server":
+            if not struck:
+                self.server.kill()
+            await self.server.start()
+        elif what == "poller":
+            await service.kill()
+            self.pollers.pop(0)
+            # that a dead one's lease runs out has a test of its own: here it would be idle time
+            await self.client.delete(self.store.keys.lease)
+            await self.enter(stack)
+
+    async def _trouble_at_opend(self) -> None:
+        faults = self.opend.faults
+        way = self.chance.choice(("kick", "cut", "refuse", "silence", "garbage"))
+        self.struck[f"OpenD: {way}"] += 1
+        match way:
+            case "kick":
+                faults.kick()
+            case "cut":
+                faults.cut = self.chance.randrange(1, 200)
+            case "refuse":
+                faults.refuse_login = "未登录"
+                faults.kick()
+                await asyncio.sleep(0.5)
+                faults.refuse_login = None
+            case "silence":
+                faults.silence_next = 2
+            case _:
+                faults.garbage_next = 1
+
+
+@pytest.fixture
+async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
+    """A world whose releases lie far in the past, which leaves room for a new day per kill."""
+    room = timedelta(days=KILLS + 250)
+    since = now().date() - 2 * room
+    world = World(hk=4, us=0, without_rows=0.0, history=20, since=since, shift=room)
     codes = world.codes()[1:]
+    server = Server(tmp_path)
+    await server.start()
+    store = RedisStore(f"unix://{server.path}", "short-interest")
+    client = Redis(unix_socket_path=str(server.path))
     async with Simulator(world, requests=30, period=1.0) as opend:
-        service = Service(tmp_path, opend.port, ",".join(codes))
-        service.settings = {"POLLER_WATCHLIST__HISTORY": "1000"}
-        async with store_of(service) as store:
-            for _ in range(KILLS):
-                await service.start()
-                code = chance.choice(codes)
-                rows = opend.world.records(code, now())
-                if rows[0].day < now().date() - timedelta(days=2):
-                    opend.world = with_rows(opend.world, code, (later(rows[0], days=1), *rows))
-                if chance.random() < 0.3:
-                    opend.faults.cut = chance.randrange(1, 200)
-                await asyncio.sleep(chance.uniform(0.3, 2.5))
-                if chance.random() < 0.3:
-                    opend.faults.kick()
-                await service.kill()
-            opend.faults.cut = None
-            await service.start()
-            truth = {c: [r.timestamp_str for r in opend.world.records(c, now())] for c in codes}
-            found = await entries(store, sum(map(len, truth.values())))
-            watermarks = await store.watermarks()
-        assert await service.stop() == 0
-        ids = [entry.fields["id"] for entry in found]
-        assert len(ids) == len(set(ids)), f"seed {SEED}"
-        for code, days in truth.items():
-            told = [e.fields["trading_day"] for e in found if e.fields["code"] == code]
-            assert told == list(reversed(days)), f"{code}, seed {SEED}"
-            assert str(watermarks[code]) == days[0]
-        assert opend.most_in_window() <= 30, f"seed {SEED}"
+        made = Trial(opend, server, store, client, tmp_path, codes, random.Random(SEED))
+        for code in codes:
+            days = [row.timestamp_str for row in reversed(world.records(code, now()))]
+            made.truth[code] = [f"{code}:{day}:0" for day in days]
+        yield made
+    await store.close()
+    await client.aclose()
+    server.kill()
+
+
+@pytest.mark.timeout(120 + 6 * KILLS)
+async def test_kills_lose_and_double_nothing(trial: Trial) -> None:
+    """Whatever is killed or cut: no id twice, nothing missing, budget held, watermark newest."""
+    async with contextlib.AsyncExitStack() as stack:
+        await trial.enter(stack)
+        await trial.enter(stack)
+        for _ in range(KILLS):
+            await trial.news()
+            await trial.strike(stack)
+        expected = sum(map(len, trial.truth.values()))
+        found = await entries(trial.store, expected)
+        watermarks = await trial.store.watermarks()
+        for service, _ in trial.pollers:
+            await service.said("ready")
+        assert [await service.stop() for service, _ in trial.pollers] == [0, 0]
+    sys.stdout.write(f"seed {SEED}: {dict(sorted(trial.struck.items()))}\n")
+    for code, ids in trial.truth.items():
+        told = [entry.fields["id"] for entry in found if entry.fields["code"] == code]
+        assert told == ids, f"{code}, seed {SEED}"
+        assert str(watermarks[code]) == max(ids).split(":")[1]
+    assert trial.opend.most_in_window() <= 30, f"seed {SEED}"

@@ -21,4 +21,5 @@ if spent < limit then
   return 0
 end
 local blocking = redis.call('ZRANGE', KEYS[1], spent - limit, spent - limit, 'WITHSCORES')
-return math.max(1, math.ceil(blocking[2] + period - now))
+-- one that lies ahead is still unanswered: it may be settled this very moment, so ask again by then
+return math.max(1, math.ceil(math.min(blocking[2], now) + period - now))

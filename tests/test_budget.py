@@ -1,0 +1,125 @@
+"""The budget in virtual time: no window ever holds more than the limit, and little is left unused.
+
+`BUDGET_REQUESTS=1000000` runs the first test over a million requests.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+from datetime import UTC, datetime
+from itertools import count
+
+import pytest
+
+from poller.budget import Budget
+from poller.memorystore import MemoryStore
+from poller.simulator.virtual import run_virtually
+from poller.simulator.window import Window
+
+REQUESTS, PERIOD = 30, 30.0
+LONGEST_TRANSIT = 14.0
+"""Seconds a request is on its way at the most; the budget allows for half a period."""
+
+TOTAL = int(os.environ.get("BUDGET_REQUESTS", "50000"))
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class NoPace:
+    """No pacing inside the process: the ledger alone must hold."""
+
+    async def acquire(self) -> None:
+        """Return at once."""
+
+
+class Account:
+    """One account at the gateway: counts what arrives, which a sender's death does not undo."""
+
+    def __init__(self, chance: random.Random, *, steady: bool = False) -> None:
+        self.window = Window(REQUESTS, PERIOD)
+        self.arrived = 0
+        self._chance = chance
+        self._steady = steady
+
+    def _transit(self) -> float:
+        """Return the seconds to the gateway: mostly some milliseconds, at times very long."""
+        if self._steady:
+            return 0.1
+        if self._chance.random() < 0.02:
+            return self._chance.uniform(0.0, LONGEST_TRANSIT)
+        return self._chance.uniform(0.001, 0.05)
+
+    async def ask(self) -> bool:
+        """Send one request; tells whether an answer came."""
+        loop, transit = asyncio.get_running_loop(), self._transit()
+        loop.call_later(transit, self._arrive)
+        await asyncio.sleep(transit + 0.1)
+        return self._steady or self._chance.random() > 0.01
+
+    def _arrive(self) -> None:
+        self.arrived += 1
+        self.window.admit(asyncio.get_running_loop().time())
+
+
+async def process(budget: Budget, account: Account) -> None:
+    """Spend as much as is to be had, with many requests on their way at once."""
+
+    async def one(grant: str) -> None:
+        answered = await account.ask()
+        await budget.settle(grant, answered=answered)
+
+    async with asyncio.TaskGroup() as group:
+        while True:
+            group.create_task(one(await budget.acquire()))
+
+
+@pytest.mark.timeout(120 + TOTAL // 2000)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_window_holds_more_than_the_limit(seed: int) -> None:
+    """Two processes of an account, killed at random, with requests lost and late: never over."""
+    chance = random.Random(seed)
+
+    async def trial() -> Account:
+        loop = asyncio.get_running_loop()
+        store, account, names = MemoryStore(loop.time), Account(chance), count()
+
+        async def lives() -> None:
+            while account.arrived < TOTAL:
+                budget = Budget(
+                    store,
+                    "main",
+                    f"p{next(names)}",
+                    requests=REQUESTS,
+                    period=PERIOD,
+                    pace=NoPace(),
+                )
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(chance.expovariate(1 / 60)):
+                        await process(budget, account)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lives())
+            group.create_task(lives())
+        return account
+
+    account = run_virtually(BEGAN, trial())
+    assert account.arrived >= TOTAL
+    assert account.window.most == REQUESTS
+
+
+def test_a_busy_poller_uses_what_it_may() -> None:
+    """With answers after 0.2 s, a poller that always wants more uses at least 98 %."""
+    periods = 100
+
+    async def trial() -> Account:
+        loop = asyncio.get_running_loop()
+        store, account = MemoryStore(loop.time), Account(random.Random(0), steady=True)
+        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(periods * PERIOD):
+                await process(budget, account)
+        return account
+
+    account = run_virtually(BEGAN, trial())
+    assert account.window.most == REQUESTS
+    assert account.arrived >= 0.98 * REQUESTS * periods
