@@ -122,7 +122,7 @@ async def serve(config: Config, observe: Observe) -> None:
             ports.store,
             ports.gateways,
             ports.budgets,
-            Schedule(_intervals(config)),
+            Schedule(_intervals(config), config.watchlist.weights),
             history=config.watchlist.history,
             observe=observe,
         )

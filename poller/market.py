@@ -30,7 +30,7 @@ LAPSED_AFTER: Final = 3
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 
 _DAY: Final = timedelta(days=1)
-_QUIET: Final = 72  # idle intervals between two looks at a symbol without rows, a day at most
+_QUIET: Final = 36  # idle intervals between two looks at a symbol without rows, a day at most
 
 
 class Standing(Enum):
@@ -70,7 +70,7 @@ class Detected:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """`found` symbols of a market show the day; `missing` others took part and do not."""
+    """`found` symbols show the day; `missing` others took part and do not."""
 
     market: Market
     day: date
@@ -107,14 +107,14 @@ class MarketQueue:
         self._current = 0  # active symbols that show the newest day
         self._completed = True
         self._stage: tuple[bool, datetime | None] = (False, None)  # of the sweep
-        self._known_quiet: frozenset[str] = frozenset()
+        self._known_quiet: dict[str, int] = {}
 
     def load(self, state: MarketState) -> None:
         """Take up what was remembered, before any symbol is added."""
         self.newest = state.newest
         self._sightings = list(state.sightings)
         self.sweep.take_up(timedelta(seconds=state.pause), state.resumes)
-        self._known_quiet = frozenset(state.quiet)
+        self._known_quiet = {code: n for n, code in enumerate(state.quiet, 1)}
 
     def state(self) -> MarketState:
         """Return what must outlive this process."""
@@ -135,6 +135,10 @@ class MarketQueue:
     def wanted(self) -> int:
         """How many of them do not show the newest day."""
         return self.active - self._current
+
+    def seniority(self, code: Code) -> int:
+        """Return the place among the symbols without rows, by the last look; 0 for others."""
+        return self._known_quiet.get(code, 0)
 
     def add(self, symbol: Symbol) -> None:
         """Follow a symbol; with a watermark it continues, without it is looked at at once."""
@@ -277,33 +281,35 @@ class MarketQueue:
             return _taken(self._fresh, "it was not looked at since the start")
         if not self.sweep.running:
             self.sweep.resume()
-        return _swept(queue, f"the report of {self.newest} is out: {self.wanted} to go")
+        return _taken(queue, f"the report of {self.newest} is out: {self.wanted} to go", swept=True)
 
     def probe_at(self) -> datetime | None:
         """Return when one symbol is watched next; None while a sweep runs, or nobody is there."""
-        if self.sweep.running or (self._rotates() or self._lags()) is None:
+        if self.sweep.running or self._watched() is None:
             return None
         return self._watch_at
 
-    def take_probe(self, now: datetime) -> Symbol:
+    def take_probe(self, now: datetime) -> Symbol | None:
         """Return the symbol to watch; `probe_at` has told that there is one."""
-        reason, lags = self._watch_reason, self._lags()
-        queue = self._rotates()
-        if lags is not None and (queue is None or self._alone):
-            symbol = _swept(lags, reason)
-        else:
-            symbol = _taken(queue or self._fresh, reason)
+        reason, queue = self._watch_reason, self._watched()
         self._plan_watch(now)
-        return symbol
+        if queue is None:
+            return None
+        return _taken(queue, reason, swept=not self._is_current(queue[0][1]))
 
     @property
     def _alone(self) -> bool:
         """Whether so few show the newest day that it may be theirs alone."""
         return 2 * self._current < self.active
 
-    def _rotates(self) -> Queue | None:
-        """Return the queue whose head was not polled for longest among those that kept up."""
+    def _watched(self) -> Queue | None:
+        """Return the queue whose head was not polled for longest, of those that kept up.
+
+        When few show the newest day, the others are watched on as well.
+        """
         queues = [queue for queue in self._rotation.values() if _head(queue) is not None]
+        if self._alone and (lags := self._lags()) is not None:
+            queues.append(lags)
         return min(queues, key=lambda queue: queue[0][0], default=None)
 
     def _lags(self) -> Queue | None:
@@ -381,15 +387,9 @@ def _best(tiers: dict[Key, Queue]) -> Queue | None:
     return None
 
 
-def _taken(queue: Queue, reason: str) -> Symbol:
+def _taken(queue: Queue, reason: str, *, swept: bool = False) -> Symbol:
     """Take the head, which counts, to be polled."""
     _, symbol = queue.popleft()
-    symbol.ticket, symbol.polling, symbol.swept, symbol.reason = 0, True, False, reason
-    return symbol
-
-
-def _swept(queue: Queue, reason: str) -> Symbol:
-    """Take the head to be polled because a newer day is out."""
-    symbol = _taken(queue, reason)
-    symbol.swept, symbol.rounds = True, symbol.rounds + 1
+    symbol.ticket, symbol.polling, symbol.swept, symbol.reason = 0, True, swept, reason
+    symbol.rounds += swept
     return symbol

@@ -126,6 +126,7 @@ class RedisStore:
             self.keys.fence: "string",
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
+            self.keys.schedule: "hash",
         }
         with _translated():
             for key, kind in wanted.items():
@@ -261,6 +262,16 @@ class RedisStore:
         """See `Store.watch_version`."""
         with _translated():
             return int(await self._redis.get(self.keys.watch_version) or 0)
+
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        with _translated():
+            return dict(await self._redis.hgetall(self.keys.schedule))
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        with _translated():
+            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
 
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""

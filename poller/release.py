@@ -88,19 +88,20 @@ class MarketState:
 
     @classmethod
     def from_json(cls, text: str) -> "MarketState":
-        """Read what `to_json` wrote; raises ValueError for anything else."""
+        """Read what `to_json` wrote, `{}` as nothing; raises ValueError for anything else."""
         try:
             raw: dict[str, Any] = json.loads(text)
+            newest, sightings = raw.get("newest"), raw.get("sightings", ())
             return cls(
-                newest=date.fromisoformat(raw["newest"]) if raw["newest"] else None,
+                newest=date.fromisoformat(newest) if newest else None,
                 sightings=tuple(
-                    Sighting(date.fromisoformat(day), _instant(at)) for day, at in raw["sightings"]
+                    Sighting(date.fromisoformat(day), _instant(at)) for day, at in sightings
                 ),
-                pause=float(raw["pause"]),
-                resumes=_instant(raw["resumes"]),
-                quiet=tuple(str(code) for code in raw["quiet"]),
+                pause=float(raw.get("pause", 0)),
+                resumes=_instant(raw.get("resumes")),
+                quiet=tuple(str(code) for code in raw.get("quiet", ())),
             )
-        except (KeyError, TypeError, AttributeError) as problem:
+        except (TypeError, AttributeError) as problem:
             raise ValueError(f"not a market's state: {problem!r}") from None
 
 

@@ -126,7 +126,7 @@ class Schedule:
             if symbol in self._again:
                 self._again.remove(symbol)
         fresh = [code for code in wanted if code not in self._symbols]
-        for code in fresh:
+        for code in sorted(fresh, key=lambda code: self._queue(code).seniority(code)):
             symbol = Symbol(code, self._weight(code), self._known.pop(code, None))
             self._symbols[code] = symbol
             self._queue(code).add(symbol)
