@@ -13,7 +13,12 @@ from rich.text import Text
 from poller.model import Market, Vintage, columns, isoformat, to_json
 from poller.store import Entry
 
-_COLOURS: Final = {"reported": "green", "revised": "yellow", "backfilled": "dim"}
+_COLOURS: Final = {
+    "reported": "green",
+    "revised": "yellow",
+    "backfilled": "dim",
+    "restated": "magenta",
+}
 
 
 def console() -> Console:
@@ -44,7 +49,9 @@ def entry_line(entry: Entry) -> Text:
     line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
     line.append(f" {_number(shares):>15} short")
     line.append(f"  {'-' if ratio is None else f'{ratio:.2f}'} %", "dim")
-    if change is not None:
+    if (restated := told.get("restated")) is not None:
+        line.append(f"  {restated['days']} days from {restated['from']} × {restated['factor']:g}")
+    elif change is not None:
         line.append("  ")
         line.append(*_moved(change))
     return line
