@@ -200,7 +200,7 @@ def _merge(
     A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
     """
     origin = {}
-    for variable, text in sorted(environment.items()):
+    for variable, text in sorted(environment.items(), key=_in_order):
         if not variable.startswith(PREFIX) or variable == "POLLER_CONFIG":
             continue
         path = variable.removeprefix(PREFIX).lower().split("__")
@@ -213,6 +213,11 @@ def _merge(
             continue
         origin[".".join(path)] = variable
     return origin
+
+
+def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
+    """Sort the tables of a list by their number: 10 comes after 9."""
+    return [(len(part), part) for part in item[0].split("__")]
 
 
 def _put(raw: dict[str, Any], path: list[str], text: str) -> None:

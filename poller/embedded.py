@@ -126,6 +126,7 @@ class Embedded:
         return True
 
     def _start(self, lock: int) -> None:
+        self.socket.parent.mkdir(exist_ok=True, mode=0o700)  # the last to leave took it away
         self.socket.unlink(missing_ok=True)
         try:
             binary = get_binary_path()
@@ -202,3 +203,6 @@ class Embedded:
             own = str(await self._presence.client_id())
             if all(client["id"] == own for client in await self._presence.client_list()):
                 await self._presence.shutdown(nosave=True)
+                if self.socket.parent != self._dir:
+                    self.socket.unlink(missing_ok=True)
+                    self.socket.parent.rmdir()

@@ -106,10 +106,9 @@ def _shares(record: Record) -> str:
 
 
 def _summary(events: tuple[Event, ...]) -> dict[str, object]:
-    counts = Counter(event.type.rpartition(".")[2] for event in events)
-    told: dict[str, object] = dict(counts)
     last = events[-1]
-    told["trading_day"] = str(last.vintage.day)
+    told: dict[str, object] = {"trading_day": str(last.vintage.day)}
+    told |= Counter(event.type.rpartition(".")[2] for event in events)
     if len(events) == 1 and last.type is not EventType.BACKFILLED:
         told["shares"] = last.vintage.record.shares
         told["change"] = last.change.shares if last.change else None
@@ -121,7 +120,7 @@ def configure(*, level: int = logging.INFO) -> None:
     terminal = sys.stderr.isatty()
     render: Any
     if terminal:
-        render = structlog.dev.ConsoleRenderer(pad_event_to=0)
+        render = structlog.dev.ConsoleRenderer(pad_event_to=0, sort_keys=False)
     else:
         render = structlog.processors.JSONRenderer(ensure_ascii=False)
     structlog.configure(

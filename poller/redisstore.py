@@ -38,6 +38,8 @@ from poller.store import (
 OLDEST: Final = (6, 2)
 """The first Redis with XAUTOCLAIM and the stream commands used here."""
 
+_NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
+
 _TRANSIENT: Final = (
     "BUSY",
     "CLUSTERDOWN",
@@ -92,10 +94,7 @@ class RedisStore:
         version = str(server.get("valkey_version", server["redis_version"]))
         numbers = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
         if numbers < OLDEST:
-            msg = (
-                f"{name} {version} is too old: this service needs Redis 6.2 or Valkey 7.2 or newer"
-            )
-            raise StoreMisfit(msg)
+            raise StoreMisfit(f"{name} {version} is too old: {_NEEDED}")
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             msg = (
@@ -377,15 +376,18 @@ def _translated() -> Iterator[None]:
             raise StoreDown(text) from problem
         if text.startswith("WRONGTYPE"):
             raise StoreMisfit(f"a key of this namespace holds another type: {text}") from problem
+        if text.startswith("unknown command"):  # HELLO, the first command of all, came with 6.0
+            raise StoreMisfit(f"the server is too old ({text}): {_NEEDED}") from problem
         raise StoreMisfit(f"Redis refuses a command: {text}") from problem
     except exceptions.AuthenticationError as problem:
         raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
     except (exceptions.RedisError, OSError) as problem:
-        if isinstance(problem.__cause__, exceptions.AuthenticationError):
+        if isinstance(problem.__cause__, _REFUSED_TYPES):  # in the handshake
             raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
         raise StoreDown(str(problem) or type(problem).__name__) from problem
 
 
+_REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)
 _TRANSIENT_TYPES: Final = (
     exceptions.BusyLoadingError,
     exceptions.OutOfMemoryError,

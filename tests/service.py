@@ -23,13 +23,17 @@ PATIENCE = 30.0
 
 @dataclass
 class Service:
-    """A poller process with quick intervals. `state_dir` outlives it."""
+    """A poller process with quick intervals. `state_dir` outlives it.
+
+    `directory`: where it is started, this project's if None.
+    """
 
     state_dir: Path
     port: int
     codes: str
     settings: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
+    directory: Path | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the whole configuration, as environment variables."""
@@ -51,7 +55,10 @@ class Service:
         log = (self.state_dir / "log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "poller", "run", env=self.environment(), stderr=log
+                *(sys.executable, "-m", "poller", "run"),
+                env=self.environment(),
+                cwd=self.directory,
+                stderr=log,
             )
 
     async def kill(self) -> None:
@@ -75,7 +82,11 @@ class Service:
 
     async def said(self, text: str) -> None:
         """Wait until the log speaks of `text`."""
-        await until(lambda: any(text in line["event"] for line in self.log()))
+        await until(lambda: self.told(text) > 0)
+
+    def told(self, text: str) -> int:
+        """Return how many lines of the log speak of `text`."""
+        return sum(text in line["event"] for line in self.log())
 
 
 async def until(condition: Callable[[], bool]) -> None:

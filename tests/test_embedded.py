@@ -1,0 +1,195 @@
+"""The embedded server under the service: killed, orphaned, shared, out of space, kept private."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import stat
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from signal import SIGKILL
+
+import pytest
+from redis.asyncio import Redis
+
+from poller.embedded import Embedded
+from poller.model import Code
+from poller.redisstore import RedisStore
+from poller.simulator import Simulator, World
+from poller.store import Entry
+from tests.service import (
+    Service,
+    entries,
+    later,
+    now,
+    simulator,
+    until,
+    with_rows,
+)
+
+TENCENT = Code("HK.00700")
+RESTARTED = "the embedded server was gone: started again"
+
+
+@pytest.fixture
+async def opend() -> AsyncIterator[Simulator]:
+    """An OpenD that knows HK.00700 with the ten rows of the vendor's page."""
+    async with simulator(World()) as running:
+        yield running
+
+
+@pytest.fixture
+async def service(tmp_path: Path, opend: Simulator) -> AsyncIterator[Service]:
+    """A service that watches HK.00700, not started; stopped at the end."""
+    made = Service(tmp_path, opend.port, TENCENT)
+    yield made
+    if made.process is not None and made.process.returncode is None:
+        await made.stop()
+
+
+def show_new_day(opend: Simulator) -> None:
+    """Let OpenD report one more day."""
+    rows = opend.world.records(TENCENT, now())
+    new = later(rows[0], days=1, aggregated_short=(rows[0].shares or 0) + 1)
+    opend.world = with_rows(opend.world, TENCENT, (new, *rows))
+
+
+async def server_of(state_dir: Path) -> int:
+    """Return the process id of the server of a state directory."""
+    client = Redis.from_url(Embedded(state_dir).url)
+    try:
+        return int((await client.info("server"))["process_id"])
+    finally:
+        await client.aclose()
+
+
+def alive(process: int) -> bool:
+    """Tell whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def once_each(found: list[Entry]) -> bool:
+    """Tell whether every event is on the stream once."""
+    ids = [entry.fields["id"] for entry in found]
+    return len(ids) == len(set(ids))
+
+
+@contextlib.asynccontextmanager
+async def reader(state_dir: Path) -> AsyncIterator[RedisStore]:
+    """Connect to a running server without keeping it in existence."""
+    store = RedisStore(Embedded(state_dir).url, "short-interest")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def test_a_killed_server_comes_back(service: Service, opend: Simulator) -> None:
+    """Kill -9 of the server: said once, recovered once, nothing lost or doubled."""
+    await service.start()
+    await service.said("polling")
+    async with reader(service.state_dir) as store:
+        await entries(store, 10)
+        os.kill(await server_of(service.state_dir), SIGKILL)
+        show_new_day(opend)
+        await service.said(RESTARTED)
+        found = await entries(store, 11)
+        assert once_each(found)
+    await service.said("redis: recovered")
+    assert [service.told(text) for text in (RESTARTED, "redis: recovered")] == [1, 1]
+    assert service.told("redis: ") == 2
+    assert service.told("standing by") == 0
+
+
+async def test_an_orphan_is_adopted_and_shared(service: Service, opend: Simulator) -> None:
+    """A server that outlives its program serves the next two, and ends with the last."""
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "poller", "tail"), env=service.environment()
+    )
+    await until(Embedded(service.state_dir).socket.exists)
+    server = await server_of(service.state_dir)
+    command.kill()
+    await command.wait()
+    await service.start()
+    await service.said("polling")
+    other = Service(service.state_dir, opend.port, TENCENT)
+    await other.start()
+    await service.said("standing by")
+    assert await server_of(service.state_dir) == server
+    async with reader(service.state_dir) as store:
+        await entries(store, 10)
+        assert await service.stop() == 0
+        show_new_day(opend)
+        assert once_each(await entries(store, 11))
+    assert await other.stop() == 0
+    await until(lambda: not alive(server))
+
+
+async def test_a_full_disk_is_waited_out(service: Service, opend: Simulator) -> None:
+    """A server that cannot write: said once, recovered alone, nothing lost or doubled.
+
+    A limit on the size of its files stands for the full disk: it needs no rights, and the server
+    meets the same failed write.
+    """
+    unlimited = resource.RLIM_INFINITY
+    await service.start()
+    await service.said("polling")
+    async with reader(service.state_dir) as store:
+        await entries(store, 10)
+        server = await server_of(service.state_dir)
+        resource.prlimit(server, resource.RLIMIT_FSIZE, (0, unlimited))
+        await service.said("redis: MISCONF")
+        show_new_day(opend)
+        resource.prlimit(server, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        assert once_each(await entries(store, 11))
+    assert [service.told(f"redis: {text}") for text in ("MISCONF", "recovered", "")] == [1, 1, 2]
+    assert service.told(RESTARTED) == 0
+
+
+async def test_nothing_leaves_the_state_directory(opend: Simulator, tmp_path: Path) -> None:
+    """Home, working and temporary directory stay empty; the password stays the owner's own."""
+    outside = [tmp_path / name for name in ("home", "work", "tmp")]
+    for directory in (*outside, tmp_path / "state"):
+        directory.mkdir()
+    home, work, temporary = outside
+    service = Service(tmp_path / "state", opend.port, TENCENT, directory=work)
+    service.settings = {"HOME": str(home), "TMPDIR": str(temporary)}
+    await service.start()
+    await service.said("published")
+    password = service.state_dir / "redis" / "password"
+    assert stat.S_IMODE(password.stat().st_mode) == 0o600
+    assert stat.S_IMODE(password.parent.stat().st_mode) == 0o700
+    secret = password.read_bytes()
+    assert len(secret) > 30
+    shown = [*command_lines(), (service.state_dir / "log").read_bytes()]
+    assert not any(secret in text for text in shown)
+    assert await service.stop() == 0
+    assert [list(directory.iterdir()) for directory in outside] == [[], [], []]
+
+
+def command_lines() -> Iterator[bytes]:
+    """Return the command line of every process there is."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_bytes()
+
+
+async def test_a_path_too_long_for_a_socket(opend: Simulator, tmp_path: Path) -> None:
+    """A state directory deeper than a socket's path may be works, and nothing is left of it."""
+    deep = tmp_path / ("deep" * 30)
+    deep.mkdir()
+    service = Service(deep, opend.port, TENCENT)
+    await service.start()
+    await service.said("published")
+    socket = Embedded(deep).socket
+    assert socket.exists()
+    assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+    async with reader(deep) as store:
+        assert len(await entries(store, 10)) == 10
+    assert await service.stop() == 0
+    assert not socket.parent.exists()
