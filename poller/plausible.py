@@ -104,8 +104,9 @@ def same_level(one: Record, other: Record) -> bool:
 def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> Restatement | None:
     """Return the factor that rescales every known day listed, or None where there is none.
 
-    At least three days moved by it, each to a whole number of shares; 0 stayed 0 and the ratios
-    stayed. Days without a figure give no evidence. The factor is the simplest fraction that fits.
+    At least three days moved by it, each to a whole number of shares, and no day between them is
+    missing; 0 stayed 0 and the ratios stayed. So who applies the factor to every day from the first
+    to the last has the new history. The factor is the simplest fraction that fits.
     """
     pairs = {
         day: (before.record, now)
@@ -116,6 +117,11 @@ def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) ->
     }
     moved = sorted(day for day, (before, now) in pairs.items() if before.shares != now.shares)
     if len(moved) < _RESTATED_LEAST or not all(_ratio_stays(*pair) for pair in pairs.values()):
+        return None
+    if any(
+        moved[0] < day < moved[-1] and vintage.record.shares is not None and day not in pairs
+        for day, vintage in known.items()
+    ):
         return None
     figures = [(before.shares or 0, now.shares or 0) for before, now in pairs.values()]
     if sum(bool(before and now) for before, now in figures) < _RESTATED_LEAST:
