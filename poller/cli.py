@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from poller import __version__, app, observe
 from poller.config import Config, load
 from poller.errors import BadCode, ConfigError, PollerError
+from poller.held import Ruling
 from poller.model import Code, parse_code
 
 FAILED: Final = 1
@@ -42,6 +43,10 @@ watch = App(
     name="watch", help="Show or change the live watchlist; takes effect in a running service."
 )
 cli.command(watch)
+quarantined = App(
+    name="quarantine", help="Show figures that cannot be true and are held, and rule on them."
+)
+cli.command(quarantined)
 
 
 class Refused(Exception):
@@ -220,6 +225,49 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
     from poller import commands  # noqa: PLC0415
 
     _finish(commands.watch_list(load(config, os.environ), as_json=json))
+
+
+@quarantined.command(name="list")
+def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
+    """List the held figures, why they are held, and what was ruled on them."""
+    from poller import quarantine  # noqa: PLC0415
+
+    _finish(quarantine.show_held(load(config, os.environ), as_json=json))
+
+
+@quarantined.command(name="release")
+def quarantine_release(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
+    """Let the next poll publish the held figures of these days."""
+    _rule(code, days, Ruling.RELEASED, config)
+
+
+@quarantined.command(name="discard")
+def quarantine_discard(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
+    """Drop the held figures of these days; other figures of them are judged anew."""
+    _rule(code, days, Ruling.DISCARDED, config)
+
+
+def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None) -> None:
+    from poller import quarantine  # noqa: PLC0415
+
+    (symbol,) = _codes([code])
+    wanted = tuple(dict.fromkeys(days))
+    _finish(quarantine.rule(load(config, os.environ), symbol, wanted, ruling))
+
+
+@cli.command
+def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFile = None) -> None:
+    """Print reporting days that the calendar expects and history lacks.
+
+    Args:
+        codes: HK.00700 US.AAPL …; all that are watched, if none is named
+        json: one JSON list
+        config: TOML file
+    """
+    from poller import commands  # noqa: PLC0415
+
+    wanted = _codes(codes) if codes else ()
+    _finish(commands.gaps(load(config, os.environ), wanted, as_json=json))
 
 
 @cli.command
