@@ -55,7 +55,7 @@ async def opened(
             url = await stack.enter_async_context(embedded.running())
         else:
             url = config.redis.url.get_secret_value() if config.redis.url else ""
-        store = RedisStore(url, config.redis.namespace)
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
         await _until_there(store, observe)
         if loading is not None:

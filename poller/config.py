@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from poller.errors import BadCode, ConfigError
+from poller.location import locate
 from poller.model import Code, parse_code, unique
 
 PREFIX: Final = "POLLER_"
@@ -50,9 +50,7 @@ def _namespace(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("start it with redis://, rediss:// (TLS) or unix:// (a socket)")
+    locate(url.get_secret_value())
     return url
 
 
@@ -82,10 +80,14 @@ class Opend(_Section):
 
 
 class Redis(_Section):
-    """Where the state lives; without a URL an embedded server in `state_dir`."""
+    """Where the state lives; without a URL an embedded server in `state_dir`.
+
+    `replicas`: how many of them must have a commit before it counts as done.
+    """
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
+    replicas: Annotated[int, Field(ge=0, le=100)] = 0
 
 
 class Watchlist(_Section):

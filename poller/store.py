@@ -50,6 +50,11 @@ class Keys:
         """Counter: the changes to the live watchlist."""
         return f"{{{self.namespace}}}:watch:version"
 
+    @property
+    def replicated(self) -> str:
+        """String: written to see whether the replicas follow; only with `redis.replicas`."""
+        return f"{{{self.namespace}}}:replicated"
+
     def history(self, code: Code) -> str:
         """Hash: trading day → JSON of that day as last reported."""
         return f"{{{self.namespace}}}:history:{code}"
