@@ -96,12 +96,14 @@ class Opend(_Section):
 class Redis(_Section):
     """Where the state lives; without a URL an embedded server in `state_dir`.
 
-    `replicas`: how many of them must have a commit before it counts as done.
+    `replicas`: how many of them must have a commit before it counts as done. `keep_days`: how long
+    the stream keeps its entries; 0 for ever.
     """
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
     replicas: Annotated[int, Field(ge=0, le=100)] = 0
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
 
 
 class Watchlist(_Section):

@@ -11,6 +11,7 @@ from poller.compare import Comparison
 from poller.connections import NEEDED, Connections, translated
 from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
 from poller.model import Code, Vintage
+from poller.retention import Group
 from poller.store import (
     Entry,
     Keys,
@@ -281,6 +282,29 @@ class RedisStore:
         with translated():
             found = await self._redis.xrevrange(self.keys.stream, count=count)
         return [Entry(*entry) for entry in reversed(found)]
+
+    async def groups(self) -> list[Group]:
+        """See `poller.trim.Stream.groups`."""
+        with translated():
+            first = await self._redis.xrange(self.keys.stream, count=1)
+            if not first:
+                return []
+            found = await self._redis.xinfo_groups(self.keys.stream)
+            return [Group(each["name"], await self._unread(each, first[0][0])) for each in found]
+
+    async def _unread(self, group: Mapping[str, Any], first: str) -> str | None:
+        # what was trimmed before it was acknowledged stays in the group's list: look behind it
+        pending = await self._redis.xpending_range(self.keys.stream, group["name"], first, "+", 1)
+        if pending:
+            return str(pending[0]["message_id"])
+        after = f"({group['last-delivered-id']}"
+        entries = await self._redis.xrange(self.keys.stream, after, count=1)
+        return entries[0][0] if entries else None
+
+    async def trim(self, before: str) -> int:
+        """See `poller.trim.Stream.trim`."""
+        with translated():
+            return int(await self._redis.xtrim(self.keys.stream, minid=before, approximate=False))
 
     @asynccontextmanager
     async def _blocking(self, block: float) -> AsyncIterator[Any]:
