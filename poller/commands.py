@@ -54,7 +54,7 @@ async def store_of(config: Config) -> AsyncIterator[RedisStore]:
             url = await stack.enter_async_context(Embedded(config.state_dir).running())
         else:
             url = config.redis.url.get_secret_value()
-        store = RedisStore(url, config.redis.namespace)
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
         try:
             await store.inspect()

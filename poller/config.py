@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +27,7 @@ from pydantic import (
 
 from poller.endpoint import Endpoint, check_secret, check_url
 from poller.errors import BadCode, ConfigError
+from poller.location import locate
 from poller.model import Code, parse_code, unique
 from poller.selection import Selection
 
@@ -54,9 +54,7 @@ def _namespace(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("start it with redis://, rediss:// (TLS) or unix:// (a socket)")
+    locate(url.get_secret_value())
     return url
 
 
@@ -96,10 +94,16 @@ class Opend(_Section):
 
 
 class Redis(_Section):
-    """Where the state lives; without a URL an embedded server in `state_dir`."""
+    """Where the state lives; without a URL an embedded server in `state_dir`.
+
+    `replicas`: how many of them must have a commit before it counts as done. `keep_days`: how long
+    the stream keeps its entries; 0 for ever.
+    """
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
+    replicas: Annotated[int, Field(ge=0, le=100)] = 0
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
 
 
 def _pattern(text: str) -> str:

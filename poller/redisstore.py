@@ -1,9 +1,4 @@
-"""The store on a Redis-compatible server: the only file that speaks Redis.
-
-Three kinds of connection, because redis-py's defaults suit none of them: short commands (bounded
-in seconds, one repeat, each of them idempotent or refused when repeated), and one client per
-blocking read (a socket timeout longer than the wait, never repeated).
-"""
+"""The store on a Redis-compatible server."""
 
 import re
 import secrets
@@ -13,14 +8,11 @@ from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-
 from poller.compare import Comparison
-from poller.errors import LeaseLost, StoreMisfit, Superseded
+from poller.connections import NEEDED, Connections, translated
+from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
 from poller.model import Code, Vintage
-from poller.redisclient import NEEDED, connect, translated
+from poller.retention import Group
 from poller.store import (
     Entry,
     HeldWrite,
@@ -40,14 +32,20 @@ OLDEST: Final = (6, 2)
 
 _MICRO: Final = 1_000_000
 
+_WAIT_LIMIT: Final = 1
+"""Seconds replicas may take to have a commit."""
+
 
 class RedisStore:
-    """A `poller.store.Store` on one server. Make it with `connect`."""
+    """A `poller.store.Store` on a server, a Cluster, or what Sentinels watch."""
 
-    def __init__(self, url: str, namespace: str) -> None:
-        self._url = url
+    def __init__(self, url: str, namespace: str, *, replicas: int = 0) -> None:
+        """`replicas`: how many of them must have a commit before it counts as done."""
         self.keys = Keys(namespace)
-        self._redis = connect(url)
+        self._connections = Connections(url)
+        self._redis = self._connections.brief()
+        self._replicas = replicas
+        self._behind = False
         lua = files("poller") / "lua"
         self._commit, self._grant, self._spend, self._lease, self._renew = (
             self._redis.register_script((lua / f"{name}.lua").read_text())
@@ -147,7 +145,7 @@ class RedisStore:
         written = _flat(writes, entries, held, quarantine_entries(code, comparison))
         arguments = [code, lease.value, snapshot.watermark, watermark, *written]
         with translated():
-            verdict, *detail = await self._commit(keys=keys, args=arguments)
+            verdict, *detail = await self._replicated(keys, arguments)
         match verdict:
             case "ok":
                 return
@@ -157,6 +155,35 @@ class RedisStore:
                 raise StoreMisfit(_wrong_type(*detail))
             case _:
                 raise Superseded(f"{code}: {detail[0]} is not what was read")
+
+    async def _replicated(self, keys: list[str], arguments: list[str | int]) -> Any:  # noqa: ANN401
+        """Run the commit and wait for the replicas, on one connection as WAIT demands.
+
+        Too few of them: StoreDown, although the primary has it. There it stays, or it goes together
+        with its watermark when another becomes primary: found known or published again, once.
+        """
+        if not self._replicas:
+            return await self._commit(keys=keys, args=arguments)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await self._commit(keys=keys, args=arguments, client=pipe)
+            return await self._followed(pipe)
+
+    async def _catch_up(self) -> None:
+        """Raise StoreDown unless the replicas follow again."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(self.keys.replicated, self._replicas)
+            await self._followed(pipe)
+
+    async def _followed(self, pipe: Any) -> Any:  # noqa: ANN401
+        pipe.wait(self._replicas, _WAIT_LIMIT * 1000)
+        answer, reached = await pipe.execute()
+        self._behind = reached < self._replicas
+        if self._behind:
+            raise StoreDown(
+                f"fewer than {self._replicas} replicas (redis.replicas) follow within "
+                f"{_WAIT_LIMIT} s: start them; nothing is polled until they do"
+            )
+        return answer
 
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
@@ -190,6 +217,8 @@ class RedisStore:
         """See `Store.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
         with translated():
+            if self._behind:  # ask OpenD for nothing that could not be published
+                await self._catch_up()
             wait = await self._grant(
                 keys=[self.keys.budget(account)], args=[request, limit, *times]
             )
@@ -285,17 +314,32 @@ class RedisStore:
             found = await self._redis.xrevrange(self.keys.stream, count=count)
         return [Entry(*entry) for entry in reversed(found)]
 
+    async def groups(self) -> list[Group]:
+        """See `poller.trim.Stream.groups`."""
+        with translated():
+            first = await self._redis.xrange(self.keys.stream, count=1)
+            if not first:
+                return []
+            found = await self._redis.xinfo_groups(self.keys.stream)
+            return [Group(each["name"], await self._unread(each, first[0][0])) for each in found]
+
+    async def _unread(self, group: Mapping[str, Any], first: str) -> str | None:
+        # what was trimmed before it was acknowledged stays in the group's list: look behind it
+        pending = await self._redis.xpending_range(self.keys.stream, group["name"], first, "+", 1)
+        if pending:
+            return str(pending[0]["message_id"])
+        after = f"({group['last-delivered-id']}"
+        entries = await self._redis.xrange(self.keys.stream, after, count=1)
+        return entries[0][0] if entries else None
+
+    async def trim(self, before: str) -> int:
+        """See `poller.trim.Stream.trim`."""
+        with translated():
+            return int(await self._redis.xtrim(self.keys.stream, minid=before, approximate=False))
+
     @asynccontextmanager
     async def _blocking(self, block: float) -> AsyncIterator[Any]:
-        redis: Any = Redis.from_url(
-            self._url,
-            socket_timeout=block + 5,
-            socket_connect_timeout=2,
-            retry=Retry(ConstantBackoff(0), 0),
-            decode_responses=True,
-            encoding_errors="replace",
-            client_name="poller",
-        )
+        redis = self._connections.blocking(block)
         try:
             yield redis
         finally:

@@ -56,6 +56,11 @@ class Keys:
         """Hash: market → JSON of what its plan remembers over a restart."""
         return f"{{{self.namespace}}}:schedule"
 
+    @property
+    def replicated(self) -> str:
+        """String: written to see whether the replicas follow; only with `redis.replicas`."""
+        return f"{{{self.namespace}}}:replicated"
+
     def history(self, code: Code) -> str:
         """Hash: trading day → JSON of that day as last reported."""
         return f"{{{self.namespace}}}:history:{code}"

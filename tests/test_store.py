@@ -1,8 +1,8 @@
-"""One suite for every store: in memory, the embedded Valkey, Debian's Redis, Redis 8."""
+"""One suite for every store: in memory, embedded, Debian's Redis, Redis 8, Cluster, Sentinel."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,15 +18,35 @@ from poller.memorystore import MemoryStore
 from poller.model import Code, HkRecord
 from poller.redisstore import RedisStore
 from poller.store import ONE_OFF, Snapshot, Store, as_known_at
+from tests import nodes
 from tests.servers import KINDS, running
 
 CODE = Code("HK.00700")
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 
 
-@pytest.fixture(params=["memory", *KINDS])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Cluster of three nodes, by the URL of all of them."""
+    with nodes.cluster(tmp_path_factory.mktemp("cluster")) as members:
+        yield "redis://" + ",".join(f"127.0.0.1:{member.port}" for member in members)
+
+
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A primary and its replica, by the URL of the Sentinel that watches them."""
+    with nodes.watched(tmp_path_factory.mktemp("sentinel")) as (_, _, watchers):
+        yield nodes.sentinel_url(watchers)
+
+
+@pytest.fixture(params=["memory", *KINDS, "cluster", "sentinel"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty store of each kind."""
+    if request.param in {"cluster", "sentinel"}:
+        shared = RedisStore(request.getfixturevalue(request.param), f"of-{tmp_path.name}")
+        yield shared
+        await shared.close()
+        return
     if request.param == "memory":
         yield MemoryStore(time.time)
         return
