@@ -3,32 +3,24 @@
 Each command is a thin reader or writer over the same parts the service is made of.
 """
 
-import asyncio
 import os
 import re
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from poller import __version__, app, observe
 from poller.config import Config, load
-from poller.errors import BadCode, ConfigError, PollerError
+from poller.ending import WRONG, ConfigFile, Refused
+from poller.ending import complain as _complain
+from poller.ending import finish as _finish
+from poller.ending import report as _report
+from poller.errors import BadCode, PollerError
 from poller.model import Code, parse_code
-
-FAILED: Final = 1
-WRONG: Final = 2
-
-ConfigFile = Annotated[
-    Path | None,
-    Parameter(
-        name="--config",
-        help="TOML file; else POLLER_CONFIG, else config/poller.toml, else the defaults",
-    ),
-]
+from poller.webhookcli import webhook
 
 cli = App(
     name="poller",
@@ -42,14 +34,7 @@ watch = App(
     name="watch", help="Show or change the live watchlist; takes effect in a running service."
 )
 cli.command(watch)
-
-
-class Refused(Exception):
-    """A command that ends with this text on stderr and this exit code."""
-
-    def __init__(self, code: int, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.code = code
+cli.command(webhook)
 
 
 @cli.command
@@ -96,55 +81,13 @@ def _serve(settings: Config, *, simulate: bool, relaying: bool = True) -> None:
     _finish(app.until_signalled(work()), journal)
 
 
-def _finish(work: Coroutine[Any, Any, None], journal: observe.Observe | None = None) -> NoReturn:
-    """Run to the end and leave the process, without waiting for the SDK's threads."""
-
-    async def whole() -> None:
-        code = 0
-        try:
-            await work
-        except BaseException as problem:  # noqa: BLE001  the process ends here, with its reason
-            code = _report(problem)
-        if journal is not None and code == 0:
-            journal(observe.Happened("stopped"))
-        app.leave(code)
-
-    asyncio.run(whole())
-    raise AssertionError("leave() returned")
-
-
-def _report(problem: BaseException) -> int:
-    """Say on stderr why the program ends; returns its exit code."""
-    if isinstance(problem, BaseExceptionGroup):
-        return _report(problem.exceptions[0])
-    if isinstance(problem, Refused):
-        _complain(str(problem))
-        return problem.code
-    if isinstance(problem, ConfigError | BadCode | CycloptsError):
-        _complain(str(problem))
-        return WRONG
-    if isinstance(problem, PollerError):
-        _complain(str(problem) or type(problem).__name__)
-        return FAILED
-    if isinstance(problem, KeyboardInterrupt | asyncio.CancelledError | BrokenPipeError):
-        return 0
-    import traceback  # noqa: PLC0415  only for a defect of ours, which is worth its trace
-
-    traceback.print_exception(problem)
-    return FAILED
-
-
-def _complain(text: str) -> None:
-    sys.stderr.write("".join(f"poller: {line}\n" for line in text.splitlines()))
-
-
 @cli.command
 def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
-    from poller import commands  # noqa: PLC0415  keeps `--help` quick
+    from poller import commands, webhookcommands  # noqa: PLC0415  keeps `--help` quick
 
     settings = load(config, os.environ)
-    _finish(commands.check(settings))
+    _finish(commands.check(settings, webhookcommands.check))
 
 
 @cli.command

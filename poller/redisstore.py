@@ -41,7 +41,7 @@ class RedisStore:
     """A `poller.store.Store` on one server. Make it with `connect`."""
 
     def __init__(self, url: str, namespace: str) -> None:
-        self._url = url
+        self.url = url
         self.keys = Keys(namespace)
         self._redis = connect(url)
         lua = files("poller") / "lua"
@@ -257,7 +257,7 @@ class RedisStore:
     @asynccontextmanager
     async def _blocking(self, block: float) -> AsyncIterator[Any]:
         redis: Any = Redis.from_url(
-            self._url,
+            self.url,
             socket_timeout=block + 5,
             socket_connect_timeout=2,
             retry=Retry(ConstantBackoff(0), 0),
