@@ -28,7 +28,8 @@ from poller.poll import Poller, wall_clock
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
-from poller.schedule import Intervals, Schedule
+from poller.release import Intervals
+from poller.schedule import Schedule
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 from poller.webhook import SignedPost
 
@@ -129,7 +130,7 @@ async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> N
             ports.store,
             ports.gateways,
             ports.budgets,
-            Schedule(_intervals(config)),
+            Schedule(_intervals(config), config.watchlist.weights),
             history=config.watchlist.history,
             observe=observe,
         )

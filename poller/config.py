@@ -102,13 +102,26 @@ class Redis(_Section):
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
 
 
+def _pattern(text: str) -> str:
+    if not text.startswith(("HK.", "US.", "*", "?", "[")):
+        raise ValueError("give a code or a shell pattern of codes: 'HK.00700', 'US.*'")
+    return text
+
+
 class Watchlist(_Section):
-    """What is polled. `history`: rows published as backfilled at first sight of a symbol."""
+    """What is polled. `history`: rows published as backfilled at first sight of a symbol.
+
+    `weights`: by code or shell pattern; heavier symbols are polled first when a report is out.
+    """
 
     codes: Codes = (Code("HK.00700"), Code("US.AAPL"))
     files: CodeFiles = ()
     futu_groups: Names = ()
     history: Annotated[int, Field(ge=0, le=10_000)] = 50
+    weights: Mapping[
+        Annotated[str, AfterValidator(_pattern)],
+        Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    ] = {}
 
     @model_validator(mode="after")
     def _only_what_is_named(self) -> Self:
@@ -126,7 +139,7 @@ class Budget(_Section):
 
 
 class Schedule(_Section):
-    """Seconds between probes: once a report is due, before, and when it is late."""
+    """Seconds between probes of a market: once a report is due, before, and when it is late."""
 
     due: Seconds = 30.0
     idle: Seconds = 1200.0

@@ -4,7 +4,7 @@ It counts as a stand-in only because it passes the same suite as the real server
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -35,18 +35,23 @@ class MemoryStore:
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
     live: dict[str, bool] = field(default_factory=dict)
     live_version: int = 0
+    plans: dict[str, str] = field(default_factory=dict)
     fence: int = 0
     holder: Lease | None = None
     holder_until: float = 0.0
     _appended: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _snapshots: dict[Code, Snapshot] = field(default_factory=dict)
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
+        if (kept := self._snapshots.get(code)) is not None:
+            return kept
         watermark = self.watermark_texts.get(code, "")
         history = self.history_texts.get(code, {})
-        return read_snapshot(
-            code, watermark, history, self.vintage_texts.get(code, {}), keys=self.keys
-        )
+        vintages = self.vintage_texts.get(code, {})
+        found = read_snapshot(code, watermark, history, vintages, keys=self.keys)
+        self._snapshots[code] = found
+        return found
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
@@ -66,6 +71,7 @@ class MemoryStore:
             used = write.revision is not None and f"{write.day}:{write.revision}" in vintages
             if history.get(write.day, "") != write.expected or used:
                 raise Superseded(f"{code}: {write.day} is not what was read")
+        self._snapshots.pop(code, None)
         for event in comparison.events:
             self.entries.append(Entry(f"{len(self.entries) + 1}-0", event.fields()))
         for write in writes:
@@ -152,6 +158,14 @@ class MemoryStore:
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
         return self.live_version
+
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        return dict(self.plans)
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        self.plans |= texts
 
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""

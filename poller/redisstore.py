@@ -99,6 +99,7 @@ class RedisStore:
             self.keys.fence: "string",
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
+            self.keys.schedule: "hash",
         }
         with translated():
             for key, kind in wanted.items():
@@ -234,6 +235,16 @@ class RedisStore:
         """See `Store.watch_version`."""
         with translated():
             return int(await self._redis.get(self.keys.watch_version) or 0)
+
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        with translated():
+            return dict(await self._redis.hgetall(self.keys.schedule))
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        with translated():
+            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
 
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""

@@ -158,6 +158,14 @@ async def test_the_live_watchlist(store: Store) -> None:
     assert await store.watch_version() == before + 2
 
 
+async def test_the_plan_is_kept(store: Store) -> None:
+    """What the schedule remembers is read back; a name not given stays as it was."""
+    assert await store.schedule() == {}
+    await store.save_schedule({"HK": "{}", "US": "{}"})
+    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'})
+    assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
+
+
 async def test_a_blocked_reader_is_woken(store: Store) -> None:
     """A reader that waits gets the entry when it is appended."""
     await publish(store, row(2))
