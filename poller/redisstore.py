@@ -41,6 +41,7 @@ class RedisStore:
 
     def __init__(self, url: str, namespace: str, *, replicas: int = 0) -> None:
         """`replicas`: how many of them must have a commit before it counts as done."""
+        self.url = url
         self.keys = Keys(namespace)
         self._connections = Connections(url)
         self._redis = self._connections.brief()

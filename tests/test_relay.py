@@ -5,19 +5,17 @@ import itertools
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.compare import compare
 from poller.courier import Timing
 from poller.endpoint import Endpoint
 from poller.memoryoutbox import MemoryOutbox
 from poller.memorystore import MemoryStore
-from poller.model import Code, HkRecord
 from poller.observe import Fact, Happened, Recovered, Trouble
 from poller.pace import OPEN_FOR, Breaker, Pace
 from poller.relay import Relay
@@ -36,7 +34,8 @@ from poller.retry import (
 )
 from poller.selection import Selection
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.store import ONE_OFF, Entry
+from poller.store import Entry
+from tests.feed import publish
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -80,15 +79,8 @@ class Scene:
     facts: list[Fact]
 
     async def publish(self, code: str, *days: int) -> None:
-        """Append events of one symbol, a day of 2026 each."""
-        new_year = date(2026, 1, 1)
-        rows = [
-            HkRecord(None, str(new_year + timedelta(days=day)), 100 + day, 0.5, 10.0, 9.0)
-            for day in days
-        ]
-        snapshot = await self.store.snapshot(Code(code))
-        found = compare(Code(code), rows, snapshot.known, observed_at=BEGAN, history=500)
-        await self.store.commit(Code(code), found, snapshot, ONE_OFF)
+        """Append events of one symbol."""
+        await publish(self.store, code, days)
 
     def said(self, kind: type[Fact]) -> list[Fact]:
         """Return the facts of a kind."""
@@ -250,7 +242,7 @@ def test_410_disables_and_enabling_sends_what_waited() -> None:
 
     line = Line(lambda _, at: Failed("410", 410) if at < 60 else Delivered(200))
     scene = play(act, desk=line)
-    assert [event[-4:] for _, event in line.calls] == ["02:0", "02:0", "03:0"]
+    assert [event[-4:] for _, event in line.calls] == ["01:0", "01:0", "02:0"]
     assert any("poller webhook enable desk" in str(fact) for fact in scene.said(Trouble))
 
 
@@ -279,7 +271,7 @@ def test_a_changed_endpoint_gets_what_waited() -> None:
         scene.lines["desk"] = Line(lambda *_: Delivered(200))
         scene.relay.configure([endpoint(rate=7.0)])
         await asyncio.sleep(60)
-        assert [event[-4:] for _, event in scene.lines["desk"].calls] == ["02:0", "03:0"]
+        assert [event[-4:] for _, event in scene.lines["desk"].calls] == ["01:0", "02:0"]
         scene.relay.configure([])
         await asyncio.sleep(1)
         assert scene.lines["desk"].closed
