@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
 from poller.budget import Budget
@@ -25,7 +25,6 @@ from poller.observe import Happened, Observe, Recovered, Trouble
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.poll import Poller
 from poller.redisstore import RedisStore
-from poller.release import Intervals
 from poller.schedule import Schedule
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 
@@ -122,7 +121,7 @@ async def serve(config: Config, observe: Observe) -> None:
             ports.store,
             ports.gateways,
             ports.budgets,
-            Schedule(_intervals(config), config.watchlist.weights),
+            Schedule(config.schedule.intervals, config.watchlist.weights),
             history=config.watchlist.history,
             observe=observe,
         )
@@ -149,11 +148,6 @@ async def serve(config: Config, observe: Observe) -> None:
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
                 work.create_task(keep_polling(ports.store, owner, poller, observe), name="polling")
-
-
-def _intervals(config: Config) -> Intervals:
-    table = config.schedule
-    return Intervals(*(timedelta(seconds=s) for s in (table.due, table.idle, table.late)))
 
 
 async def _keep_alive(embedded: Embedded, observe: Observe) -> None:

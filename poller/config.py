@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from pydantic import (
 
 from poller.errors import BadCode, ConfigError
 from poller.model import Code, parse_code, unique
+from poller.release import Intervals
 
 PREFIX: Final = "POLLER_"
 DEFAULT_FILE: Final = Path("config/poller.toml")
@@ -130,6 +132,11 @@ class Schedule(_Section):
     due: Seconds = 30.0
     idle: Seconds = 1200.0
     late: Seconds = 300.0
+
+    @property
+    def intervals(self) -> Intervals:
+        """The same, as the plan wants them."""
+        return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
 
 
 class Web(_Section):

@@ -14,8 +14,8 @@ from typing import Final
 
 from poller.model import Code, Market
 from poller.release import (
+    ODD_HOURS,
     REMEMBERED,
-    REST,
     Intervals,
     MarketState,
     Sighting,
@@ -216,7 +216,7 @@ class MarketQueue:
     def _saw(self, day: date, now: datetime, *, seen: bool) -> None:
         """A release: everybody is wanted. Its hour counts when the market was watched till then."""
         gap = None if self._looked_at is None else now - self._looked_at
-        timely = seen and gap is not None and gap <= REST * self._intervals.idle
+        timely = seen and gap is not None and gap <= ODD_HOURS * self._intervals.idle
         self._sightings.append(Sighting(day, now if timely else None))
         del self._sightings[:-REMEMBERED]
         self._raise_to(day)
