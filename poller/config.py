@@ -129,8 +129,8 @@ class Budget(_Section):
 class Schedule(_Section):
     """Seconds between probes of a market: once a report is due, before, and when it is late."""
 
-    due: Seconds = 30.0
-    idle: Seconds = 1200.0
+    due: Seconds = 20.0
+    idle: Seconds = 2400.0
     late: Seconds = 300.0
 
     @property

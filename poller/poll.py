@@ -25,11 +25,10 @@ from poller.errors import (
     TooFrequent,
     Unavailable,
 )
-from poller.market import Completed, Notice
 from poller.model import Code, Market, Page
 from poller.observe import Happened, Observe, Published, Recovered, Trouble
 from poller.opend import Gateway, any_ready
-from poller.release import MarketState
+from poller.release import Completed, MarketState, Notice
 from poller.schedule import (
     Answered,
     Excluded,

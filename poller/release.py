@@ -14,7 +14,7 @@ from math import sqrt
 from typing import Any, Final
 
 from poller.calendar import expected_after, is_trading_day, knows, release_of
-from poller.model import Market
+from poller.model import Code, Market
 
 REMEMBERED: Final = 8
 """Releases an hour is learned from."""
@@ -42,10 +42,14 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A reporting day and when it was first seen (aware); None: later than it appeared."""
+    """A reporting day and when it was first seen (aware); None: later than it appeared.
+
+    `scattered`: it came symbol by symbol.
+    """
 
     day: date
     at: datetime | None
+    scattered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ class MarketState:
         return json.dumps(
             {
                 "newest": _text(self.newest),
-                "sightings": [[_text(one.day), _text(one.at)] for one in self.sightings],
+                "sightings": [
+                    [_text(one.day), _text(one.at), one.scattered] for one in self.sightings
+                ],
                 "pause": self.pause,
                 "resumes": _text(self.resumes),
                 "quiet": self.quiet,
@@ -98,7 +104,8 @@ class MarketState:
             return cls(
                 newest=date.fromisoformat(newest) if newest else None,
                 sightings=tuple(
-                    Sighting(date.fromisoformat(day), _instant(at)) for day, at in sightings
+                    Sighting(date.fromisoformat(day), _instant(at), bool(scattered))
+                    for day, at, scattered in sightings
                 ),
                 pause=float(raw.get("pause", 0)),
                 resumes=_instant(raw.get("resumes")),
@@ -106,6 +113,28 @@ class MarketState:
             )
         except (TypeError, AttributeError) as problem:
             raise ValueError(f"not a market's state: {problem!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """The first newer day of a market."""
+
+    market: Market
+    day: date
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """`found` symbols show the day; `missing` others took part and do not."""
+
+    market: Market
+    day: date
+    found: int
+    missing: int
+
+
+Notice = Detected | Completed
 
 
 def _text(value: date | datetime | None) -> str | None:

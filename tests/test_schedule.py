@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.calendar import release_of
-from poller.market import Completed, Detected
 from poller.model import Code, Market
-from poller.release import Intervals, MarketState, Sighting, expected, next_probe
+from poller.release import (
+    Completed,
+    Detected,
+    Intervals,
+    MarketState,
+    Sighting,
+    expected,
+    next_probe,
+)
 from poller.schedule import (
     Answered,
     Excluded,
