@@ -11,11 +11,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from poller import __version__, app, observe
 from poller.config import Config, load
-from poller.ending import WRONG, ConfigFile, Refused, complain, finish, report
+from poller.ending import FAILED, WRONG, ConfigFile, Refused, complain, finish, report
 from poller.errors import BadCode, PollerError
 from poller.held import Ruling
 from poller.model import Code, parse_code
@@ -227,6 +227,62 @@ def backfill(
     wanted = _codes(codes)
     settings = load(config, os.environ)
     finish(app.until_signalled(commands.backfill(settings, wanted, since or date.min)))
+
+
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
+Few = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=99))]
+
+
+@cli.command
+def simulate(  # noqa: PLR0913  each is one thing to vary
+    *,
+    hk: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=9000))] = 300,
+    us: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=99_999))] = 700,
+    weeks: Few = 52,
+    seed: int = 1,
+    release: Literal[
+        "simultaneous", "staggered", "early", "late", "holiday", "daily"
+    ] = "simultaneous",
+    without_rows: Share = 0.0,
+    gateways: Few = 1,
+    accounts: Few = 1,
+    faults: Share = 0.0,
+    json: bool = False,
+    plot: Path | None = None,
+    config: ConfigFile = None,
+) -> None:
+    """Play weeks of polling in seconds, and say how late each report would be told.
+
+    Args:
+        hk: Hong Kong symbols
+        us: US symbols
+        weeks: how long
+        seed: another one brings other instants; the same one the same run
+        release: how reports come: all symbols at once, over two hours, a day early, two days late,
+            after a holiday, or every day
+        without_rows: share of the symbols that never have rows
+        gateways: how many OpenD share the work
+        accounts: how many accounts they are logged in to; each has a budget of its own
+        faults: share of the requests that get no answer
+        json: one JSON object
+        plot: write an SVG picture of the latencies to this file
+        config: TOML file; its intervals, budget and weights count
+    """
+    from poller import planning  # noqa: PLC0415
+
+    problems = []
+    if accounts > gateways:
+        problems.append(f"--accounts {accounts}: each needs a gateway; raise --gateways {gateways}")
+    if not hk + us:
+        problems.append("--hk 0 --us 0: there is nothing to poll")
+    if plot is not None and not plot.absolute().parent.is_dir():
+        problems.append(f"--plot {plot}: there is no directory {plot.parent}")
+    if problems:
+        raise Refused(WRONG, problems)
+    season = planning.season(hk, us, weeks, seed, release, without_rows)
+    setting = planning.setting(load(config, os.environ), season, gateways, accounts, faults)
+    if not planning.plan(setting, as_json=json, plot=plot):
+        raise Refused(FAILED, ["a report was missed or told twice: a defect, worth reporting"])
 
 
 def _codes(texts: Sequence[str]) -> tuple[Code, ...]:

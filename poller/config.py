@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
@@ -29,6 +30,7 @@ from poller.endpoint import Endpoint, check_secret, check_url
 from poller.errors import BadCode, ConfigError
 from poller.location import locate
 from poller.model import Code, parse_code, unique
+from poller.release import Intervals
 from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
@@ -145,9 +147,14 @@ class Budget(_Section):
 class Schedule(_Section):
     """Seconds between probes of a market: once a report is due, before, and when it is late."""
 
-    due: Seconds = 30.0
-    idle: Seconds = 1200.0
+    due: Seconds = 20.0
+    idle: Seconds = 2400.0
     late: Seconds = 300.0
+
+    @property
+    def intervals(self) -> Intervals:
+        """The same, as the plan wants them."""
+        return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
 
 
 class Web(_Section):

@@ -25,12 +25,11 @@ from poller.errors import (
     TooFrequent,
     Unavailable,
 )
-from poller.market import Completed, Notice
 from poller.model import Code, Market, Page, market_of
 from poller.observe import Happened, Observe, Published, Quarantined, Recovered, Trouble
 from poller.opend import Gateway, any_ready
 from poller.plausible import CALM, Sweep
-from poller.release import MarketState
+from poller.release import Completed, MarketState, Notice
 from poller.schedule import (
     Answered,
     Excluded,
