@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from poller.calendar import release_of, reporting_days
+from poller.calendar import missing_days, release_of, reporting_days
 from poller.config import Config, load, read_codes
 from poller.errors import (
     BadCode,
@@ -199,6 +199,31 @@ def test_us_publication(settled: str, published: str) -> None:
     """FINRA publishes on the seventh exchange business day after settlement."""
     release = release_of(Market.US, date.fromisoformat(settled))
     assert str(release.opens.date()) == published
+
+
+@pytest.mark.parametrize(
+    ("market", "known", "now", "missing"),
+    [
+        (Market.HK, ["2026-03-20", "2026-04-10"], "2026-04-23T02", ["2026-03-27", "2026-04-02"]),
+        (Market.HK, ["2026-03-20"], "2026-04-02T00", []),
+        (Market.HK, ["2026-03-20"], "2026-04-02T02", ["2026-03-27"]),
+        (Market.HK, ["2026-12-18"], "2027-01-15T02", ["2026-12-24", "2026-12-31", "2027-01-08"]),
+        (Market.HK, ["2026-02-06"], "2026-02-27T02", ["2026-02-13", "2026-02-20"]),
+        (Market.US, ["2026-02-13", "2026-03-31"], "2026-04-14T00", ["2026-02-27", "2026-03-13"]),
+        (Market.US, ["2026-04-30"], "2026-06-09T21", ["2026-05-15", "2026-05-29"]),
+        (Market.US, ["2026-04-30"], "2026-06-09T19", ["2026-05-15"]),
+        (Market.US, [], "2026-06-09T19", []),
+    ],
+    ids=[
+        "Good Friday", "not released", "just released", "year's end", "New Year's week",
+        "weekends at month ends", "month's end released", "an hour before", "nothing known",
+    ],
+)  # fmt: skip
+def test_missing_days(market: Market, known: list[str], now: str, missing: list[str]) -> None:
+    """What the calendar expects and nobody knows, of what is released by now."""
+    days = [date.fromisoformat(text) for text in known]
+    found = missing_days(market, days, datetime.fromisoformat(now).replace(tzinfo=UTC))
+    assert [str(day) for day in found] == missing
 
 
 INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))
