@@ -409,6 +409,19 @@ def test_a_wholesale_anomaly_holds_new_days_until_sane_ones_prevail() -> None:
     assert symbol.shows({1: M, 2: 50_000}) == [(REPORTED, day(2))]
 
 
+def test_a_market_gone_wrong_is_stopped_within_twenty_symbols() -> None:
+    """Symbol after symbol at a twentieth: nineteen are believed, no more."""
+    sweep, published = CALM, []
+    for n in range(30):
+        known = after({1: M}).known
+        code, answer = Code(f"US.A{n}"), rows({1: M, 2: 50_000})
+        for _ in range(2):
+            found = compare(code, answer, known, observed_at=SEEN, history=50, sweep=sweep)
+            sweep = found.sweep
+        published.append(len(found.events))
+    assert published == [1] * 19 + [0] * 11
+
+
 def test_a_sweep_counts_each_symbol_once() -> None:
     """One symbol asked again and again is no anomaly, and a corrected one is sane again."""
     sweep = CALM
