@@ -1,15 +1,19 @@
 """The README names what there is: verbs, keys in Redis, fields of an event, settings."""
 
+import asyncio
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.asyncio import Redis
 
 from poller.cli import cli
 from poller.config import Config, Opend, Webhook
+from poller.embedded import Embedded
 from poller.model import Change, Code, EventType
 from poller.store import Keys
 
@@ -62,3 +66,26 @@ def test_every_setting_is_in_the_shipped_file(section: str) -> None:
     told = set(re.findall(r"(\w+) = ", SHIPPED))
     told |= {key.removesuffix("_file") for key in told}
     assert set(model.model_fields) - told == set()
+
+
+async def test_the_readmes_consumer_prints_a_new_event(tmp_path: Path) -> None:
+    """The Python lines of the README, pointed at a server, print what is appended after them."""
+    block = re.search(r"```python\n(import json, redis.*?)```", README, re.DOTALL)
+    assert block is not None
+    async with Embedded(tmp_path).running() as url:
+        code = block[1].replace("redis.Redis(", f"redis.Redis.from_url({url!r}, ")
+        admin = Redis.from_url(url)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-u", "-c", code), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            while not (await admin.info("clients"))["blocked_clients"]:
+                await asyncio.sleep(0.02)
+            event = {"id": "HK.00700:2026-04-30:0", "data": '{"change":{"shares":7}}'}
+            await admin.xadd("short-interest", event)  # type: ignore[arg-type]
+            line = (await process.stdout.readline()).decode()
+        process.kill()
+        await process.wait()
+        await admin.aclose()
+    assert line == "HK.00700:2026-04-30:0 {'shares': 7}\n"
