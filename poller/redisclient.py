@@ -1,5 +1,6 @@
 """What every speaker of Redis shares: connections for short commands, and errors as ours."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -47,9 +48,17 @@ def connect(url: str) -> Any:  # noqa: ANN401  redis-py types every answer as te
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours, by what the caller does next."""
+    """Turn redis-py's errors into ours, by what the caller does next.
+
+    A cancellation that arrives together with an answer is lost in Python 3.11's `wait_for`, which
+    redis-py writes with; it is raised here after all, or a service would miss its SIGTERM.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
     try:
         yield
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
     except exceptions.ResponseError as problem:
         text = str(problem)
         if text.startswith(_FORBIDDEN) or isinstance(problem, exceptions.NoPermissionError):

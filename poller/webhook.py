@@ -122,14 +122,14 @@ class SignedPost:
             case aiohttp.ClientConnectorCertificateError():
                 return f"its certificate is not accepted: {problem.certificate_error}"
             case aiohttp.ClientConnectorError(os_error=cause):
-                return f"no connection: {_words(cause)}"
+                return f"no connection: {words(cause)}"
             case aiohttp.ServerDisconnectedError() | ConnectionError():
                 return "it closed the connection without an answer"
             case _:
                 return f"its answer is not HTTP: {type(problem).__name__}"
 
 
-def _words(problem: OSError) -> str:
+def words(problem: OSError) -> str:
     """Say what the system, or the guard, has against a connection; no address of ours in it."""
     if problem.errno is None or problem.errno == errno.EACCES:
         return problem.strerror or str(problem)

@@ -20,7 +20,7 @@ from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.retry import Delivered, Failed
 from poller.store import Entry
-from poller.webhook import SignedPost, is_event, reach
+from poller.webhook import SignedPost, is_event, reach, words
 
 _BATCH: Final = 200
 
@@ -273,6 +273,6 @@ async def _connect(table: Webhook) -> Row:
     try:
         await reach(endpoint)
     except OSError as problem:
-        return name, "failed", endpoint.masked(str(problem))
+        return name, "failed", endpoint.masked(words(problem))
     cure = f"it accepts connections; to send an event: poller webhook test {table.name}"
     return name, "ok", cure
