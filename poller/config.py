@@ -9,9 +9,9 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +28,9 @@ from pydantic import (
 
 from poller.endpoint import Endpoint, check_secret, check_url
 from poller.errors import BadCode, ConfigError
+from poller.location import locate
 from poller.model import Code, parse_code, unique
+from poller.release import Intervals
 from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
@@ -54,9 +56,7 @@ def _namespace(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("start it with redis://, rediss:// (TLS) or unix:// (a socket)")
+    locate(url.get_secret_value())
     return url
 
 
@@ -96,10 +96,16 @@ class Opend(_Section):
 
 
 class Redis(_Section):
-    """Where the state lives; without a URL an embedded server in `state_dir`."""
+    """Where the state lives; without a URL an embedded server in `state_dir`.
+
+    `replicas`: how many of them must have a commit before it counts as done. `keep_days`: how long
+    the stream keeps its entries; 0 for ever.
+    """
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
+    replicas: Annotated[int, Field(ge=0, le=100)] = 0
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
 
 
 def _pattern(text: str) -> str:
@@ -141,9 +147,14 @@ class Budget(_Section):
 class Schedule(_Section):
     """Seconds between probes of a market: once a report is due, before, and when it is late."""
 
-    due: Seconds = 30.0
-    idle: Seconds = 1200.0
+    due: Seconds = 20.0
+    idle: Seconds = 2400.0
     late: Seconds = 300.0
+
+    @property
+    def intervals(self) -> Intervals:
+        """The same, as the plan wants them."""
+        return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
 
 
 class Web(_Section):

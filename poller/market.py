@@ -7,17 +7,20 @@ a decision costs the same with a thousand symbols as with a hundred thousand.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
 from poller.model import Code, Market
 from poller.release import (
+    ODD_HOURS,
     REMEMBERED,
-    REST,
+    Completed,
+    Detected,
     Intervals,
     MarketState,
+    Notice,
     Sighting,
     Window,
     expected,
@@ -27,6 +30,8 @@ from poller.sweep import Sweep
 
 LAPSED_AFTER: Final = 3
 """Missed releases after which a symbol is looked at once a day."""
+SCATTERED: Final = 4
+"""How much oftener a market is watched whose reports came symbol by symbol: few of many show it."""
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 
 _DAY: Final = timedelta(days=1)
@@ -59,26 +64,6 @@ class Symbol:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Detected:
-    """The first newer day of a market."""
-
-    market: Market
-    day: date
-    code: Code
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """`found` symbols show the day; `missing` others took part and do not."""
-
-    market: Market
-    day: date
-    found: int
-    missing: int
-
-
-Notice = Detected | Completed
 Queue = deque[tuple[int, Symbol]]
 Key = tuple[int, float, int]
 
@@ -93,6 +78,7 @@ class MarketQueue:
         self.sweep = Sweep(intervals)
         self.version = 0  # grows with whatever `state` tells
         self._intervals = intervals
+        self._scattered = replace(intervals, due=intervals.due / SCATTERED)
         self._tickets = tickets
         self._watch_at = LONG_AGO
         self._watch_reason = "nothing of this market was looked at since the start"
@@ -211,12 +197,14 @@ class MarketQueue:
         if swept and not notices:
             news = before is not None and watermark is not None and watermark > before
             self.sweep.tally(news=news, kept_up=lag <= 1, wanted=self.wanted, now=now)
+            if self.sweep.mixed and not self._sightings[-1].scattered:
+                self._sightings[-1] = replace(self._sightings[-1], scattered=True)
         return notices + self._settle(now)
 
     def _saw(self, day: date, now: datetime, *, seen: bool) -> None:
         """A release: everybody is wanted. Its hour counts when the market was watched till then."""
         gap = None if self._looked_at is None else now - self._looked_at
-        timely = seen and gap is not None and gap <= REST * self._intervals.idle
+        timely = seen and gap is not None and gap <= ODD_HOURS * self._intervals.idle
         self._sightings.append(Sighting(day, now if timely else None))
         del self._sightings[:-REMEMBERED]
         self._raise_to(day)
@@ -318,7 +306,9 @@ class MarketQueue:
     def _plan_watch(self, now: datetime) -> None:
         window = self.window()
         if window is not None:
-            plan = next_probe(self.market, window, now, self._intervals)
+            scattered = bool(self._sightings) and self._sightings[-1].scattered
+            steps = self._scattered if scattered else self._intervals
+            plan = next_probe(self.market, window, now, steps)
             self._watch_at, self._watch_reason = plan
 
     def window(self) -> Window | None:

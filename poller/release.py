@@ -14,18 +14,21 @@ from math import sqrt
 from typing import Any, Final
 
 from poller.calendar import expected_after, is_trading_day, knows, release_of
-from poller.model import Market
+from poller.model import Code, Market
 
 REMEMBERED: Final = 8
 """Releases an hour is learned from."""
 LATE_AFTER: Final = timedelta(hours=12)
-REST: Final = 6
-"""Idle intervals (two hours at 20 min) between two probes while nobody publishes."""
+ODD_HOURS: Final = 3
+"""Idle intervals (an hour at 20 min) between two probes at hours at which no report came yet."""
+REST: Final = 12
+"""Idle intervals (four hours at 20 min) between two probes while nobody publishes."""
 
 _ENOUGH: Final = 4  # releases before their hours count
 _LEAST_MARGIN: Final = timedelta(minutes=15)
 _DAYTIME: Final = (time(7), time(23))
 _DAY: Final = timedelta(days=1)
+_USUAL: Final = timedelta(hours=6)  # as long as the hour is not learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,14 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A reporting day and when it was first seen (aware); None: later than it appeared."""
+    """A reporting day and when it was first seen (aware); None: later than it appeared.
+
+    `scattered`: it came symbol by symbol.
+    """
 
     day: date
     at: datetime | None
+    scattered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,9 @@ class MarketState:
         return json.dumps(
             {
                 "newest": _text(self.newest),
-                "sightings": [[_text(one.day), _text(one.at)] for one in self.sightings],
+                "sightings": [
+                    [_text(one.day), _text(one.at), one.scattered] for one in self.sightings
+                ],
                 "pause": self.pause,
                 "resumes": _text(self.resumes),
                 "quiet": self.quiet,
@@ -95,7 +104,8 @@ class MarketState:
             return cls(
                 newest=date.fromisoformat(newest) if newest else None,
                 sightings=tuple(
-                    Sighting(date.fromisoformat(day), _instant(at)) for day, at in sightings
+                    Sighting(date.fromisoformat(day), _instant(at), bool(scattered))
+                    for day, at, scattered in sightings
                 ),
                 pause=float(raw.get("pause", 0)),
                 resumes=_instant(raw.get("resumes")),
@@ -103,6 +113,28 @@ class MarketState:
             )
         except (TypeError, AttributeError) as problem:
             raise ValueError(f"not a market's state: {problem!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """The first newer day of a market."""
+
+    market: Market
+    day: date
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """`found` symbols show the day; `missing` others took part and do not."""
+
+    market: Market
+    day: date
+    found: int
+    missing: int
+
+
+Notice = Detected | Completed
 
 
 def _text(value: date | datetime | None) -> str | None:
@@ -195,9 +227,8 @@ def _next_probe(
         return min(soon, max(opens, now + intervals.due)), why
     soonest = max(window.possible, now + intervals.due)
     why = f"{report} is expected from {opens:%Y-%m-%d %H:%M} UTC on"
-    if _may_publish(market, window, now):
-        return min(now + intervals.idle, soonest), why
-    return min(now + REST * intervals.idle, soonest), f"{why}; nobody publishes at this hour"
+    pauses, hour = _hour(market, window, now)
+    return min(now + pauses * intervals.idle, soonest), f"{why}; {hour}"
 
 
 def _eager(window: Window, now: datetime, intervals: Intervals) -> timedelta:
@@ -213,8 +244,13 @@ def _eager(window: Window, now: datetime, intervals: Intervals) -> timedelta:
     return intervals.due * max(1.5 * sqrt(left), 0.5)
 
 
-def _may_publish(market: Market, window: Window, now: datetime) -> bool:
-    """Tell whether a report could come early now: its day has ended, and it is a working day."""
+def _hour(market: Market, window: Window, now: datetime) -> tuple[int, str]:
+    """Return how many idle intervals to pause before a window, by how likely an early report is."""
     local = now.astimezone(market.zone)
     at_work = _DAYTIME[0] <= local.time() < _DAYTIME[1] and is_trading_day(market, local.date())
-    return at_work and local.date() > window.day
+    if local.date() <= window.day or not at_work:
+        return REST, "nobody publishes at this hour"
+    since = (now - window.opens) % _DAY
+    if since <= (window.closes or window.opens + _USUAL) - window.opens:
+        return 1, "reports came at this hour of the day"
+    return ODD_HOURS, "no report came at this hour yet"

@@ -16,13 +16,12 @@ from typing import Final
 from poller.market import (
     LONG_AGO,
     MarketQueue,
-    Notice,
     Standing,
     Symbol,
     once_a_day,
 )
 from poller.model import Code, Market, market_of
-from poller.release import Intervals, MarketState
+from poller.release import Intervals, MarketState, Notice
 
 _STEP: Final = timedelta(minutes=1)
 _WATCH_SHARE: Final = 10

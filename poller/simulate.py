@@ -5,12 +5,11 @@ have been told is the season's.
 """
 
 import asyncio
+import contextlib
 import gc
 import hashlib
-import statistics
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -19,11 +18,12 @@ from typing import Final
 from poller.budget import Budget
 from poller.errors import TooFrequent, Unavailable
 from poller.memorystore import MemoryStore
-from poller.model import Code, EventType, Page, market_of
+from poller.model import Code, EventType, Market, Page, market_of
 from poller.observe import Fact, Published
 from poller.poll import Poller
 from poller.release import Intervals
 from poller.schedule import Schedule
+from poller.simulator.bounds import Latencies
 from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
@@ -31,6 +31,8 @@ from poller.store import ONE_OFF
 
 WARM_UP: Final = timedelta(days=1)
 """Before the season begins: everything is looked at for the first time."""
+
+_DAY: Final = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -50,37 +52,19 @@ class Setting:
     latency: float = 0.0
     faults: float = 0.0
     busy: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Latencies:
-    """Seconds from the appearance of a symbol's day to its event, over a season."""
-
-    mean: float
-    p50: float
-    p99: float
-    requests: int
-
-    @classmethod
-    def of(cls, seconds: Sequence[float], requests: int) -> "Latencies":
-        """Summarize."""
-        if not seconds:
-            return cls(0.0, 0.0, 0.0, requests)
-        ordered = sorted(seconds)
-        return cls(
-            statistics.fmean(ordered),
-            ordered[len(ordered) // 2],
-            ordered[min(len(ordered) * 99 // 100, len(ordered) - 1)],
-            requests,
-        )
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
 class Measured:
-    """What a run brought. `releases`: begin of each (seconds) with its symbols' latencies."""
+    """What a run brought. `releases`: market and number of the day → its symbols' latencies.
+
+    `missed`, `doubled`: days of symbols never told, or told more than once. `trace`: a digest of
+    every request and its instant. `facts`: what the log would say.
+    """
 
     season: Season
-    releases: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    releases: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
     requests: int = 0
     missed: int = 0
     doubled: int = 0
@@ -150,8 +134,9 @@ class _LoopPace:
 class _Run:
     """One season under way."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, progress: Callable[[float], None]) -> None:
         self.setting, self.season = setting, setting.season
+        self._progress = progress
         self.measured = Measured(self.season)
         self._accounts = {name: _Account(setting) for name in setting.accounts}
         self._chance = Random(self.season.seed)
@@ -175,12 +160,16 @@ class _Run:
             now=self._now,
         )
         poller.watch(self.season.codes)
-        length = (self.season.ends - self.season.began + WARM_UP).total_seconds()
-        try:
-            async with asyncio.timeout(length):
-                await poller.run(ONE_OFF)
-        except TimeoutError:
-            pass
+        polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
+        days = (self.season.ends - self.season.began + WARM_UP).days
+        for day in range(days):
+            await asyncio.wait([polling], timeout=_DAY)
+            self._progress((day + 1) / days)
+            if polling.done():
+                await polling
+        polling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await polling
         return self._result()
 
     def _budget(self, store: MemoryStore, account: str) -> Budget:
@@ -237,14 +226,23 @@ class _Run:
         return found
 
 
-def simulate(setting: Setting, make: Callable[[Intervals], Schedule] = Schedule) -> Measured:
-    """Play a season; the same setting brings the same trace. Raises Deadlock instead of hanging."""
-    run = _Run(setting)
+def simulate(
+    setting: Setting,
+    *,
+    schedule: Schedule | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Measured:
+    """Play a season; the same setting brings the same trace. Raises Deadlock instead of hanging.
+
+    `schedule`: another policy to play it with. `progress` is told the share of it that has passed.
+    """
+    plan = schedule or Schedule(setting.intervals, setting.weights)
+    run = _Run(setting, progress)
     with _without_collector():
-        return run_virtually(setting.season.began - WARM_UP, run.play(make(setting.intervals)))
+        return run_virtually(setting.season.began - WARM_UP, run.play(plan))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
     """Keep the garbage collector from walking over a year of records again and again."""
     gc.disable()

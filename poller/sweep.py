@@ -38,6 +38,11 @@ class Sweep:
         return len(self._answers) == BLOCK and sum(self._answers) < BLOCK / 2
 
     @property
+    def mixed(self) -> bool:
+        """Whether this release came symbol by symbol so far."""
+        return min(self._hits, self._kept_up_misses) >= _MIXED
+
+    @property
     def faded(self) -> bool:
         """Whether the pauses have grown so long that the release may be called complete."""
         return self.pause >= min(32 * self._first, self._longest)
@@ -78,9 +83,8 @@ class Sweep:
             self.rest(now)
 
     def _limit(self, wanted: int) -> int:
-        mixed = min(self._hits, self._kept_up_misses) >= _MIXED
-        if mixed and not self._again:
-            return max(BLOCK, wanted)
+        if self.mixed and not self._again:
+            return max(2 * BLOCK, wanted)
         return min(BLOCK, wanted)
 
     def rest(self, now: datetime) -> None:

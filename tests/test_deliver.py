@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from poller.model import Code
 from poller.outbox import Attempt, Settlement
 from poller.poll import wall_clock
-from poller.redisclient import translated
+from poller.connections import translated
 from poller.redisoutbox import RedisOutbox
 from poller.simulator import World
 from tests.feed import publish

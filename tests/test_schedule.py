@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.calendar import release_of
-from poller.market import Completed, Detected
 from poller.model import Code, Market
-from poller.release import Intervals, MarketState, Sighting, expected, next_probe
+from poller.release import (
+    Completed,
+    Detected,
+    Intervals,
+    MarketState,
+    Sighting,
+    expected,
+    next_probe,
+)
 from poller.schedule import (
     Answered,
     Excluded,
@@ -86,11 +93,12 @@ def test_watching_goes_round() -> None:
         (NOW, timedelta(seconds=30), "is due"),
         (NOW + timedelta(days=1), timedelta(minutes=5), "is late"),
         (NOW - timedelta(hours=20), timedelta(minutes=20), "expected from 2026-11-20 01:00"),
-        (NOW - timedelta(hours=10), timedelta(hours=2), "nobody publishes"),
-        (NOW - timedelta(days=7), timedelta(hours=2), "nobody publishes"),
+        (NOW - timedelta(hours=14), timedelta(hours=1), "no report came at this hour"),
+        (NOW - timedelta(hours=10), timedelta(hours=4), "nobody publishes"),
+        (NOW - timedelta(days=7), timedelta(hours=4), "nobody publishes"),
         (NOW - timedelta(minutes=65), timedelta(minutes=5), "expected from"),
     ],
-    ids=["due", "late", "idle", "at night", "before the day has ended", "just before"],
+    ids=["due", "late", "idle", "odd hours", "at night", "before the day has ended", "just before"],
 )
 def test_intervals(now: datetime, pause: timedelta, why: str) -> None:
     """Calendar and hour choose the pause between two probes of a market."""
