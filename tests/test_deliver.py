@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from aiohttp import web
 from standardwebhooks import Webhook
 
+from poller.connections import translated
 from poller.model import Code
 from poller.outbox import Attempt, Settlement
 from poller.poll import wall_clock
-from poller.connections import translated
 from poller.redisoutbox import RedisOutbox
 from poller.simulator import World
 from tests.feed import publish
@@ -239,3 +240,40 @@ async def test_the_receivers_half(look: Callable[..., Awaitable[Any]]) -> None:
     for case in refused:
         with pytest.raises(ValueError, match=r"Node|poller"):
             await look(*case)
+
+
+async def test_a_chat_gets_one_message(service: Service, tmp_path: Path) -> None:
+    """The events of a day go to a Feishu bot together, and only once it says so are they done."""
+    posts: list[dict[str, Any]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        posts.append(await request.json())
+        return web.json_response({"code": 0 if len(posts) > 1 else 9499, "msg": "too many"})
+
+    app = web.Application()
+    app.router.add_post("/bot", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    service.settings = {
+        "POLLER_WEBHOOKS__0__NAME": "chat",
+        "POLLER_WEBHOOKS__0__FEISHU": "true",
+        "POLLER_WEBHOOKS__0__WAIT": "0.5",
+        "POLLER_WEBHOOKS__0__URL": f"http://127.0.0.1:{runner.addresses[0][1]}/bot",
+        "POLLER_WEBHOOKS__0__EVENTS": "reported,backfilled",
+    }
+    async with store_of(service) as store:
+        assert (await poller(service, "webhook", "enable", "chat"))[0] == 0
+        codes = [f"HK.{n:05}" for n in range(1, 6)]
+        for code in codes:
+            await publish(store, code, [1])
+        await service.start()
+        await service.said("webhook chat: fails: Feishu: 9499")
+        assert len(posts) == 1
+        assert all(code in posts[0]["content"]["text"] for code in codes)
+        assert await service.stop() == 0
+        assert (await poller(service, "webhook", "test", "chat"))[0] == 0
+        assert "A test" in posts[1]["content"]["text"]
+    await runner.cleanup()
+    assert "/bot" not in (tmp_path / "log").read_text()
