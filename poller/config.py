@@ -157,7 +157,7 @@ class Web(_Section):
 
 
 class Webhook(_Section):
-    """One endpoint; `connections` and `rate` are each process's. `wait`: a message gathers so long."""
+    """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
 
     name: Annotated[str, AfterValidator(_namespace)]
     events: Annotated[
