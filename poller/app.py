@@ -29,9 +29,9 @@ from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
 from poller.schedule import Schedule
+from poller.senders import check_channels, sender_of
 from poller.trim import keep_trimmed
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
-from poller.webhook import SignedPost
 
 _PAUSE: Final = 1.0
 
@@ -176,14 +176,16 @@ async def deliver(config: Config, observe: Observe) -> None:
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
     """Return the relay of the configured endpoints, not yet running."""
     chance = random.SystemRandom()
+    endpoints = [webhook.endpoint() for webhook in config.webhooks]
+    check_channels(endpoints)
     relay = Relay(
         ports.store,
         ports.outbox,
         observe,
-        sender=lambda endpoint: SignedPost(endpoint, now=wall_clock),
+        sender=lambda endpoint: sender_of(endpoint, ports.store),
         jitter=lambda: chance.uniform(-1, 1),
     )
-    relay.configure([webhook.endpoint() for webhook in config.webhooks])
+    relay.configure(endpoints)
     return relay
 
 

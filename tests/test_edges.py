@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from poller.config import Config, load, read_codes
+from poller.codefile import read_codes
+from poller.config import Config, load
 from poller.errors import (
     BadCode,
     ConfigError,
