@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import gc
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -60,18 +60,25 @@ class Measured:
     """What a run brought. `releases`: market and number of the day → its symbols' latencies.
 
     `missed`, `doubled`: days of symbols never told, or told more than once. `trace`: a digest of
-    every request and its instant. `facts`: what the log would say.
+    every request and its instant. `sent`: each request's instant, `polls`: how many a symbol got.
+    `facts`: what the log would say.
     """
 
     season: Season
     releases: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
-    requests: int = 0
+    sent: list[float] = field(default_factory=list)
+    polls: Counter[Code] = field(default_factory=Counter)
     missed: int = 0
     doubled: int = 0
     most_in_window: int = 0
     trace: str = ""
     revised: int = 0
     facts: list[Fact] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        """How many were sent in the season."""
+        return sum(at >= 0 for at in self.sent)
 
     @property
     def latencies(self) -> Latencies:
@@ -186,7 +193,8 @@ class _Run:
     async def answer(self, account: str, code: Code, key: str | None) -> Page:
         """Answer one request."""
         at = self._seconds()
-        self.measured.requests += at >= 0
+        self.measured.sent.append(at)
+        self.measured.polls[code] += 1
         self._trace.update(f"{at:.3f} {account} {code} {key}\n".encode())
         admitted = self._accounts[account].admits(at, self.setting.period)
         if self.setting.latency:
