@@ -25,9 +25,10 @@ from poller.errors import (
     TooFrequent,
     Unavailable,
 )
-from poller.model import Code, Market, Page
-from poller.observe import Happened, Observe, Published, Recovered, Trouble
+from poller.model import Code, Market, Page, market_of
+from poller.observe import Happened, Observe, Published, Quarantined, Recovered, Trouble
 from poller.opend import Gateway, any_ready
+from poller.plausible import CALM, Sweep
 from poller.release import Completed, MarketState, Notice
 from poller.schedule import (
     Answered,
@@ -91,6 +92,7 @@ class Poller:
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway] = {}
         self._cut: dict[Code, int] = {}
+        self._sweeps: dict[Market, Sweep] = {}
         self._failed: asyncio.Future[None] | None = None
         self._replanned = asyncio.Event()
         self._saved = schedule.version
@@ -293,8 +295,11 @@ class Poller:
             snapshot.known,
             observed_at=observed_at,
             history=self._history,
+            sweep=self._sweeps.get(market_of(code), CALM),
         )
+        self._sweeps[market_of(code)] = comparison.sweep
         await self._store.commit(code, comparison, snapshot, turn.lease)
+        self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
         return comparison.watermark
