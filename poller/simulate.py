@@ -41,7 +41,8 @@ class Setting:
 
     `accounts`: the account of each gateway. `requests` in `period` seconds are allowed to each
     account. `latency`: seconds an answer takes. `faults`: share of requests that get no answer.
-    `busy`: when (seconds) another program spends the whole budget of an account.
+    `busy`: when (seconds) another program spends the whole budget of an account. `restarts`: when
+    one process ends and another takes over.
     """
 
     season: Season
@@ -52,6 +53,7 @@ class Setting:
     latency: float = 0.0
     faults: float = 0.0
     busy: tuple[float, ...] = ()
+    restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -154,30 +156,32 @@ class _Run:
             for market, days in self.season.days.items()
         }
 
-    async def play(self, schedule: Schedule) -> Measured:
-        """Poll to the end of the season."""
-        setting, store = self.setting, MemoryStore(asyncio.get_running_loop().time)
-        poller = Poller(
+    async def play(self, make: Callable[[], Schedule]) -> Measured:
+        """Poll to the end of the season, by one process after the other."""
+        store = MemoryStore(asyncio.get_running_loop().time)
+        length = (self.season.ends - self.season.began).total_seconds()
+        for until in (*self.setting.restarts, length):
+            poller = self._poller(store, make())
+            poller.watch(self.season.codes)
+            polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
+            while self._seconds() < until and not polling.done():
+                await asyncio.wait([polling], timeout=min(_DAY, until - self._seconds()))
+                self._progress(max(self._seconds(), 0) / length)
+            polling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await polling
+        return self._result()
+
+    def _poller(self, store: MemoryStore, schedule: Schedule) -> Poller:
+        return Poller(
             store,
-            [_Gateway(f"{n}", name, self) for n, name in enumerate(setting.accounts)],
+            [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
             {name: self._budget(store, name) for name in self._accounts},
             schedule,
             history=1,
             observe=lambda fact: self._observe(fact, store),
             now=self._now,
         )
-        poller.watch(self.season.codes)
-        polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
-        days = (self.season.ends - self.season.began + WARM_UP).days
-        for day in range(days):
-            await asyncio.wait([polling], timeout=_DAY)
-            self._progress((day + 1) / days)
-            if polling.done():
-                await polling
-        polling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await polling
-        return self._result()
 
     def _budget(self, store: MemoryStore, account: str) -> Budget:
         requests, period = self.setting.requests, self.setting.period
@@ -237,17 +241,17 @@ class _Run:
 def simulate(
     setting: Setting,
     *,
-    schedule: Schedule | None = None,
+    make: Callable[[], Schedule] | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Measured:
     """Play a season; the same setting brings the same trace. Raises Deadlock instead of hanging.
 
-    `schedule`: another policy to play it with. `progress` is told the share of it that has passed.
+    `make`: gives another policy to play it with. `progress` is told the share that has passed.
     """
-    plan = schedule or Schedule(setting.intervals, setting.weights)
     run = _Run(setting, progress)
+    make = make or (lambda: Schedule(setting.intervals, setting.weights))
     with _without_collector():
-        return run_virtually(setting.season.began - WARM_UP, run.play(plan))
+        return run_virtually(setting.season.began - WARM_UP, run.play(make))
 
 
 @contextlib.contextmanager

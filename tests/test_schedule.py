@@ -75,6 +75,17 @@ def test_new_symbols_come_in_order_and_never_twice_at_once() -> None:
     assert plan.next(NOW) == Wait(None)
 
 
+def test_at_first_sight_nothing_is_a_release() -> None:
+    """Symbols whose last days differ, as some stopped reporting, are no news to anybody."""
+    plan, watched = Schedule(INTERVALS), codes(4)
+    plan.watch(watched)
+    for weeks, code in enumerate(watched):
+        assert ask(plan, NOW) == code
+        assert plan.record(code, Answered(OLD + timedelta(weeks=weeks - 3)), NOW) == []
+    assert plan.states()[Market.HK].sightings == ()
+    assert plan.states()[Market.HK].newest == OLD
+
+
 def test_watching_goes_round() -> None:
     """One symbol per interval, the one not polled for longest; nobody is wanted without news."""
     watched = codes(3)
@@ -316,7 +327,7 @@ def test_nobody_is_forgotten(seed: int) -> None:
         if chance.random() < 0.02:
             days[chance.choice(watched)] += timedelta(days=1)
         if step in {200, 700}:
-            plan.restore(known, states)
+            plan.restore(known, states if step == 200 else {})
         decision = plan.next(now)
         if isinstance(decision, Probe):
             code = decision.code

@@ -129,6 +129,17 @@ def test_too_frequent_in_mid_sweep() -> None:
     assert measured.latencies.p99 <= oracle(season, Rate()).p99 + 2 * DUE + 3 * 30
 
 
+def test_restarts_cost_a_look_each() -> None:
+    """A new process every few hours, some in mid-sweep: what was swept is not swept again."""
+    season = small(without_rows=0.2)
+    begins = sorted(at for each in season.releases.values() for at in each if at > 0)
+    hours = tuple(3600.0 * n for n in range(1, 24 * 7 * season.weeks, 7))
+    restarts = tuple(sorted({*hours, *(at + 35.0 for at in begins)}))
+    restarted, plain = play(season, restarts=restarts), play(season)
+    assert restarted.requests <= plain.requests + 5 * len(restarts)
+    assert restarted.latencies.p99 <= plain.latencies.p99 + 60
+
+
 def test_answers_that_fail_are_asked_for_again() -> None:
     """One request in ten gets no answer."""
     play(small(weeks=2), faults=0.1, latency=0.5)
@@ -200,7 +211,7 @@ def test_the_model_of_round_robin_is_that_of_the_dispatcher() -> None:
     """Played for two weeks at a slow rate, it is as late as its model says."""
     season = Season(BEGAN, 2, 100, 0, model=Model.DAILY)
     played = Setting(season, INTERVALS, requests=6, period=300.0)
-    measured = simulate(played, schedule=RoundRobin(INTERVALS)).latencies
+    measured = simulate(played, make=lambda: RoundRobin(INTERVALS)).latencies
     model: Latencies = round_robin(season, Rate(6, 300.0))
     assert measured.mean == pytest.approx(model.mean, rel=0.05)
     assert measured.requests == pytest.approx(model.requests, rel=0.01)

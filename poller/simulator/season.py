@@ -132,8 +132,9 @@ class Season:
 
     def _row(self, code: Code, index: int, day: date, revised: list[Revision]) -> Record:
         """Return figures that, as in life, often repeat from one report to the next."""
-        level = crc32(f"{self.seed}:{code}:{index // 2}".encode())
-        shares = 1000 + level % 10_000_000
+        level = crc32(f"{self.seed}:{code}".encode())
+        moved = crc32(f"{self.seed}:{code}:{index // 2}".encode()) % 20
+        shares = round((100_000 + level % 10_000_000) * (1 + moved / 100))
         for revision in revised:
             if revision.day in (None, day):
                 shares = round(shares * revision.factor)
