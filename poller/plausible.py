@@ -21,6 +21,7 @@ _MILLION: Final = 1_000_000
 _SAME_LEVEL: Final = 10
 _RESTATED_LEAST: Final = 3  # days; two could share a factor by chance
 _RATIO_ROUNDING: Final = 0.015  # percentage points: a split leaves the ratio where it was
+_SLACKS: Final = (Fraction(1, 2), Fraction(1))  # shares: rounded, cut off
 _WILD: Final = 0.9
 _WILD_ZERO: Final = 100_000  # shares
 _LAST: Final = 30
@@ -106,7 +107,8 @@ def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) ->
 
     At least three days moved by it, each to a whole number of shares, and no day between them is
     missing; 0 stayed 0 and the ratios stayed. So who applies the factor to every day from the first
-    to the last has the new history. The factor is the simplest fraction that fits.
+    to the last has the new history. The factor is the simplest fraction that fits the figures as
+    rounded, or as cut off.
     """
     pairs = {
         day: (before.record, now)
@@ -126,8 +128,9 @@ def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) ->
     figures = [(before.shares or 0, now.shares or 0) for before, now in pairs.values()]
     if sum(bool(before and now) for before, now in figures) < _RESTATED_LEAST:
         return None
-    factor = _factor(figures, Fraction(1, 2)) or _factor(figures, Fraction(1))
-    return None if factor in {None, 1} else Restatement(float(factor or 0), tuple(moved))
+    fitting = [factor for slack in _SLACKS if (factor := _factor(figures, slack)) is not None]
+    factor = min(fitting, key=lambda one: one.denominator, default=Fraction(1))
+    return None if factor == 1 else Restatement(float(factor), tuple(moved))
 
 
 def _ratio_stays(before: Record, now: Record) -> bool:

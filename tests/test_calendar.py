@@ -1,11 +1,18 @@
 """Reporting days and release days: as they were published, and by rule through 2028."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice, pairwise, takewhile
 
 import pytest
 
-from poller.calendar import expected_after, is_trading_day, knows, release_of, reporting_days
+from poller.calendar import (
+    expected_after,
+    is_trading_day,
+    knows,
+    missing_days,
+    release_of,
+    reporting_days,
+)
 from poller.model import Market
 
 HK_PAGE = (
@@ -132,3 +139,28 @@ def test_where_the_calendar_ends_weekdays_count() -> None:
     assert not knows(Market.HK, 2150)
     assert is_trading_day(Market.US, date(2150, 12, 25)) == (date(2150, 12, 25).weekday() < 5)
     assert release_of(Market.US, date(2150, 6, 15)).opens.date() == date(2150, 6, 24)
+
+
+@pytest.mark.parametrize(
+    ("market", "known", "now", "missing"),
+    [
+        (Market.HK, ["2026-03-20", "2026-04-10"], "2026-04-23T02", ["2026-03-27", "2026-04-02"]),
+        (Market.HK, ["2026-03-20"], "2026-04-02T00", []),
+        (Market.HK, ["2026-03-20"], "2026-04-02T02", ["2026-03-27"]),
+        (Market.HK, ["2026-12-18"], "2027-01-15T02", ["2026-12-24", "2026-12-31", "2027-01-08"]),
+        (Market.HK, ["2026-02-06"], "2026-02-27T02", ["2026-02-13", "2026-02-20"]),
+        (Market.US, ["2026-02-13", "2026-03-31"], "2026-04-14T00", ["2026-02-27", "2026-03-13"]),
+        (Market.US, ["2026-04-30"], "2026-06-09T21", ["2026-05-15", "2026-05-29"]),
+        (Market.US, ["2026-04-30"], "2026-06-09T19", ["2026-05-15"]),
+        (Market.US, [], "2026-06-09T19", []),
+    ],
+    ids=[
+        "Good Friday", "not released", "just released", "year's end", "New Year's week",
+        "weekends at month ends", "month's end released", "an hour before", "nothing known",
+    ],
+)  # fmt: skip
+def test_missing_days(market: Market, known: list[str], now: str, missing: list[str]) -> None:
+    """What the calendar expects and nobody knows, of what is released by now."""
+    days = [date.fromisoformat(text) for text in known]
+    found = missing_days(market, days, datetime.fromisoformat(now).replace(tzinfo=UTC))
+    assert [str(day) for day in found] == missing
