@@ -33,6 +33,7 @@ WARM_UP: Final = timedelta(days=1)
 """Before the season begins: everything is looked at for the first time."""
 
 _DAY: Final = 86_400.0
+_CHANGES: Final = (EventType.REVISED, EventType.RESTATED)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Setting:
 class Measured:
     """What a run brought. `releases`: market and number of the day → its symbols' latencies.
 
-    `missed`, `doubled`: days of symbols never told, or told more than once. `trace`: a digest of
+    `missed`, `doubled`: days of symbols never told, or told more than once. `changed`: events that
+    tell other figures of known days. `trace`: a digest of
     every request and its instant. `sent`: each request's instant, `polls`: how many a symbol got.
     `facts`: what the log would say.
     """
@@ -74,7 +76,7 @@ class Measured:
     doubled: int = 0
     most_in_window: int = 0
     trace: str = ""
-    revised: int = 0
+    changed: Counter[EventType] = field(default_factory=Counter)
     facts: list[Fact] = field(default_factory=list)
 
     @property
@@ -215,10 +217,10 @@ class _Run:
             return
         store.entries.clear()  # read by nobody else, and a year of them is long
         for event in fact.events:
-            index = self._index[market_of(fact.code)][event.vintage.day]
-            self.measured.revised += event.type is EventType.REVISED
-            if event.type is EventType.REVISED:
+            if event.type in _CHANGES:
+                self.measured.changed[event.type] += 1
                 continue
+            index = self._index[market_of(fact.code)][event.vintage.day]
             self.measured.doubled += (fact.code, index) in self._told
             self._told.add((fact.code, index))
             appeared = self.season.appears(fact.code, index)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from poller.config import Config
-from poller.model import Code, Market
+from poller.model import Code, EventType, Market
 from poller.observe import Happened
 from poller.planning import season as season_of
 from poller.planning import setting, svg
@@ -31,8 +31,8 @@ BEGAN = datetime(2027, 1, 4, tzinfo=UTC)
 
 
 def small(**options: Any) -> Season:  # noqa: ANN401
-    """Return four weeks of a hundred symbols."""
-    return Season(**{"began": BEGAN, "weeks": 4, "hk": 40, "us": 60, **options})
+    """Return three weeks of a hundred symbols."""
+    return Season(**{"began": BEGAN, "weeks": 3, "hk": 40, "us": 60, **options})
 
 
 def play(season: Season, **options: Any) -> Measured:  # noqa: ANN401
@@ -57,7 +57,11 @@ def releases_told(measured: Measured) -> int:
         ({"model": Model.STAGGERED}, 120, 900),
         ({"model": Model.EARLY}, IDLE, 2 * IDLE),
         ({"model": Model.LATE}, LATE, LATE + 60),
-        ({"model": Model.HOLIDAY, "began": datetime(2027, 3, 8, tzinfo=UTC)}, 60, LATE + 60),
+        (
+            {"model": Model.HOLIDAY, "began": datetime(2027, 3, 8, tzinfo=UTC), "weeks": 4},
+            60,
+            LATE + 60,
+        ),
         ({"began": datetime(2027, 3, 15, tzinfo=UTC)}, DUE, 2 * DUE + 30),
         ({"model": Model.DAILY, "weeks": 3}, 12 * IDLE, 12 * IDLE),
     ],
@@ -74,7 +78,7 @@ def test_releases(options: dict[str, Any], mean: float, p99: float) -> None:
 
 def test_the_seasons_are_what_they_are_called() -> None:
     """The Thursday season has the Thursday before Good Friday; the holiday one moves a release."""
-    season = small(began=datetime(2027, 3, 8, tzinfo=UTC))
+    season = small(began=datetime(2027, 3, 8, tzinfo=UTC), weeks=4)
     assert date(2027, 3, 25) in season.days[Market.HK]
     moved = replace(season, model=Model.HOLIDAY)
     assert moved.releases[Market.HK] != season.releases[Market.HK]
@@ -99,14 +103,18 @@ def test_symbols_without_rows_cost_a_look_a_day() -> None:
     assert measured.latencies.mean <= oracle(season, Rate()).mean + DUE
 
 
-@pytest.mark.parametrize("day", [date(2027, 1, 8), None], ids=["a revision", "a split"])
-def test_other_figures_without_a_new_day(day: date | None) -> None:
+@pytest.mark.parametrize(
+    ("day", "kind"),
+    [(date(2027, 1, 8), EventType.REVISED), (None, EventType.RESTATED)],
+    ids=["a revision", "a split"],
+)
+def test_other_figures_without_a_new_day(day: date | None, kind: EventType) -> None:
     """They are told once, with the next release at the latest, and start no sweep."""
     code = small().codes[0]
     at = datetime(2027, 1, 27, tzinfo=UTC)
-    season = small(revisions=(Revision(code, at, 2.0, day),))
-    measured, plain = play(season), play(small())
-    assert measured.revised == (1 if day else 4)
+    season = small(weeks=4, revisions=(Revision(code, at, 2.0, day),))
+    measured, plain = play(season), play(small(weeks=4))
+    assert measured.changed == {kind: 1}
     assert releases_told(measured) == releases_told(plain)
 
 
@@ -133,7 +141,7 @@ def test_restarts_cost_a_look_each() -> None:
     """A new process every few hours, some in mid-sweep: what was swept is not swept again."""
     season = small(without_rows=0.2)
     begins = sorted(at for each in season.releases.values() for at in each if at > 0)
-    hours = tuple(3600.0 * n for n in range(1, 24 * 7 * season.weeks, 7))
+    hours = tuple(3600.0 * n for n in range(1, 24 * 7 * season.weeks, 11))
     restarts = tuple(sorted({*hours, *(at + 35.0 for at in begins)}))
     restarted, plain = play(season, restarts=restarts), play(season)
     assert restarted.requests <= plain.requests + 5 * len(restarts)
@@ -147,7 +155,7 @@ def test_answers_that_fail_are_asked_for_again() -> None:
 
 def test_two_accounts_are_twice_as_quick() -> None:
     """Each account brings a budget of its own; two gateways of one account do not."""
-    season = Season(BEGAN, 2, 200, 0)
+    season = Season(BEGAN, 1, 200, 0)
     means = [
         play(season, accounts=accounts).latencies.mean
         for accounts in (("a",), ("a", "a"), ("a", "b"))
