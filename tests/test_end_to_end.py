@@ -204,6 +204,8 @@ async def test_a_broken_connection_is_replaced(
         async with asyncio.timeout(60):
             await entries(store, 11)
     assert await service.stop() == 0
+    told = [line["event"] for line in service.log() if line["level"] == "warning"]
+    assert all(text.startswith("OpenD ") for text in told)
 
 
 async def test_wrong_configuration_is_refused_whole(service: Service) -> None:
