@@ -227,7 +227,7 @@ async def simulated(config: Config) -> AsyncIterator[Config]:
         changes["budget"] = config.budget.model_copy(update={"period": 3.0})
     if config.schedule == Config().schedule:
         changes["schedule"] = config.schedule.model_copy(
-            update={"due": 2.0, "idle": 10.0, "late": 2.0}
+            update={"due": 0.2, "idle": 0.02, "late": 0.2}  # at any hour of the day
         )
     world = story(datetime.now(UTC))
     changes["watchlist"] = config.watchlist.model_copy(
