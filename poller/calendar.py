@@ -43,6 +43,11 @@ def _scheduled_holidays(market: Market, year: int) -> frozenset[date]:
     return frozenset(day for day in closures if day not in unscheduled)
 
 
+def knows(market: Market, year: int) -> bool:
+    """Tell whether any holiday of that year is known; without, every weekday counts as trading."""
+    return bool(_scheduled_holidays(market, year))
+
+
 @cache
 def is_trading_day(market: Market, day: date) -> bool:
     """Tell whether the exchange was scheduled to trade; half days count."""

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Final
 
@@ -32,6 +32,9 @@ from poller.redisstore import RedisStore
 from poller.store import ONE_OFF, as_known_at
 from poller.watchlist import Watchlist
 
+Row = tuple[str, str, str]
+"""What was tried, `ok`, `failed` or what else it is, and what was found."""
+
 _BLOCK: Final = 5.0
 _CONNECT_LIMIT: Final = 8.0
 
@@ -54,7 +57,7 @@ async def store_of(config: Config) -> AsyncIterator[RedisStore]:
             url = await stack.enter_async_context(Embedded(config.state_dir).running())
         else:
             url = config.redis.url.get_secret_value()
-        store = RedisStore(url, config.redis.namespace)
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
         try:
             await store.inspect()
@@ -231,21 +234,19 @@ async def _first_ready(gateways: Sequence[OpenD]) -> OpenD:
     return waits[done.pop()]
 
 
-async def check(config: Config) -> None:
-    """Try everything the service needs and print what was found."""
+async def check(config: Config, further: Callable[[Config], Awaitable[list[Row]]]) -> None:
+    """Try everything the service needs, and what `further` tries; print what was found."""
     rows = [("configuration", "ok", f"{len(config.watchlist.codes)} codes in it")]
     rows.append(await _check_store(config))
     if rows[-1][1] == "ok":
         rows += await _check_gateways(config)
-    for endpoint in config.webhooks:
-        text = "this version does not deliver webhooks yet"
-        rows.append((f"webhook {endpoint.name}", "not tried", text))
+    rows += await further(config)
     show.print_table(("what", "state", "found"), rows)
     if any(state == "failed" for _, state, _ in rows):
         raise Failure("not everything works; see the table")
 
 
-async def _check_store(config: Config) -> tuple[str, str, str]:
+async def _check_store(config: Config) -> Row:
     name = "redis" if config.redis.url else "redis (embedded)"
     try:
         async with store_of(config) as store:
@@ -254,7 +255,7 @@ async def _check_store(config: Config) -> tuple[str, str, str]:
         return name, "failed", str(problem)
 
 
-async def _check_gateways(config: Config) -> list[tuple[str, str, str]]:
+async def _check_gateways(config: Config) -> list[Row]:
     troubles: dict[str, str] = {}
 
     def remember(fact: Fact) -> None:

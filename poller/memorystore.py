@@ -41,17 +41,23 @@ class MemoryStore:
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
     live: dict[str, bool] = field(default_factory=dict)
     live_version: int = 0
+    plans: dict[str, str] = field(default_factory=dict)
     fence: int = 0
     holder: Lease | None = None
     holder_until: float = 0.0
     _appended: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _snapshots: dict[Code, Snapshot] = field(default_factory=dict)
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
+        if (kept := self._snapshots.get(code)) is not None:
+            return kept
         watermark = self.watermark_texts.get(code, "")
         history = self.history_texts.get(code, {})
         vintages, held = self.vintage_texts.get(code, {}), self.held_texts.get(code, {})
-        return read_snapshot(code, watermark, history, vintages, held, keys=self.keys)
+        found = read_snapshot(code, watermark, history, vintages, held, keys=self.keys)
+        self._snapshots[code] = found
+        return found
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
@@ -63,6 +69,7 @@ class MemoryStore:
         if not writes and not held_writes and watermark == snapshot.watermark:
             return
         self._refuse(code, writes, held_writes, snapshot, lease)
+        self._snapshots.pop(code, None)
         _append(self.entries, [event.fields() for event in comparison.events])
         _append(self.quarantined, quarantine_entries(code, comparison))
         held = self.held_texts.setdefault(code, {})
@@ -181,6 +188,14 @@ class MemoryStore:
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
         return self.live_version
+
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        return dict(self.plans)
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        self.plans |= texts
 
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""

@@ -51,6 +51,16 @@ class Keys:
         """Counter: the changes to the live watchlist."""
         return f"{{{self.namespace}}}:watch:version"
 
+    @property
+    def schedule(self) -> str:
+        """Hash: market → JSON of what its plan remembers over a restart."""
+        return f"{{{self.namespace}}}:schedule"
+
+    @property
+    def replicated(self) -> str:
+        """String: written to see whether the replicas follow; only with `redis.replicas`."""
+        return f"{{{self.namespace}}}:replicated"
+
     def history(self, code: Code) -> str:
         """Hash: trading day → JSON of that day as last reported."""
         return f"{{{self.namespace}}}:history:{code}"
@@ -196,6 +206,12 @@ class Store(Protocol):
 
     async def watch_version(self) -> int:
         """Return a number that changes with every change of the live watchlist."""
+
+    async def schedule(self) -> dict[str, str]:
+        """Return what `save_schedule` was last given: name → text."""
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """Keep these texts; names not given stay as they are."""
 
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """Return up to `count` entries after an id; wait up to `block` seconds for the first."""

