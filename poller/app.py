@@ -28,7 +28,7 @@ from poller.poll import Poller, wall_clock
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
-from poller.schedule import Intervals, Schedule
+from poller.schedule import Schedule
 from poller.trim import keep_trimmed
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 from poller.webhook import SignedPost
@@ -130,7 +130,7 @@ async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> N
             ports.store,
             ports.gateways,
             ports.budgets,
-            Schedule(_intervals(config)),
+            Schedule(config.schedule.intervals, config.watchlist.weights),
             history=config.watchlist.history,
             observe=observe,
         )
@@ -195,11 +195,6 @@ def _chores(
         return []
     keep = timedelta(days=config.redis.keep_days)
     return [lambda: keep_trimmed(store, keep, observe, wall_clock)]
-
-
-def _intervals(config: Config) -> Intervals:
-    table = config.schedule
-    return Intervals(*(timedelta(seconds=s) for s in (table.due, table.idle, table.late)))
 
 
 async def _keep_alive(embedded: Embedded, observe: Observe) -> None:

@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
@@ -29,6 +30,7 @@ from poller.endpoint import Endpoint, check_secret, check_url
 from poller.errors import BadCode, ConfigError
 from poller.location import locate
 from poller.model import Code, parse_code, unique
+from poller.release import Intervals
 from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
@@ -106,13 +108,26 @@ class Redis(_Section):
     keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
 
 
+def _pattern(text: str) -> str:
+    if not text.startswith(("HK.", "US.", "*", "?", "[")):
+        raise ValueError("give a code or a shell pattern of codes: 'HK.00700', 'US.*'")
+    return text
+
+
 class Watchlist(_Section):
-    """What is polled. `history`: rows published as backfilled at first sight of a symbol."""
+    """What is polled. `history`: rows published as backfilled at first sight of a symbol.
+
+    `weights`: by code or shell pattern; heavier symbols are polled first when a report is out.
+    """
 
     codes: Codes = (Code("HK.00700"), Code("US.AAPL"))
     files: CodeFiles = ()
     futu_groups: Names = ()
     history: Annotated[int, Field(ge=0, le=10_000)] = 50
+    weights: Mapping[
+        Annotated[str, AfterValidator(_pattern)],
+        Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    ] = {}
 
     @model_validator(mode="after")
     def _only_what_is_named(self) -> Self:
@@ -130,11 +145,16 @@ class Budget(_Section):
 
 
 class Schedule(_Section):
-    """Seconds between probes: once a report is due, before, and when it is late."""
+    """Seconds between probes of a market: once a report is due, before, and when it is late."""
 
-    due: Seconds = 30.0
-    idle: Seconds = 1200.0
+    due: Seconds = 20.0
+    idle: Seconds = 2400.0
     late: Seconds = 300.0
+
+    @property
+    def intervals(self) -> Intervals:
+        """The same, as the plan wants them."""
+        return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
 
 
 class Web(_Section):
@@ -160,11 +180,11 @@ class Webhook(_Section):
     url: SecretStr
     secret: Secrets
 
-    @field_validator("filter")
+    @field_validator("codes", "filter")
     @classmethod
-    def _understood(cls, text: str | None) -> str | None:
-        Selection(filter=text)
-        return text
+    def _understood(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of either key
+        Selection(**{str(info.field_name): value})
+        return value
 
     @field_validator("url")
     @classmethod

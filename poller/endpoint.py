@@ -74,10 +74,10 @@ def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
-    except ValueError as problem:
-        raise ValueError(f"it is no URL: {problem}") from None
-    if parts.scheme not in {"http", "https"} or not host:
-        raise ValueError("write it in full, like https://example.org/hook")
+    except ValueError:  # its text could show the URL
+        host = ""
+    if not host or parts.scheme not in {"http", "https"}:
+        raise ValueError("write it in full, as https:// and so on")
     local = names_loopback(host)
     if parts.scheme == "http" and not (local or allow_http):
         raise ValueError(

@@ -1,5 +1,6 @@
 """The store on a Redis-compatible server."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,10 +15,13 @@ from poller.model import Code, Vintage
 from poller.retention import Group
 from poller.store import (
     Entry,
+    HeldWrite,
     Keys,
     Lease,
     Snapshot,
     Write,
+    held_writes_of,
+    quarantine_entries,
     read_snapshot,
     read_vintages,
     writes_of,
@@ -37,6 +41,7 @@ class RedisStore:
 
     def __init__(self, url: str, namespace: str, *, replicas: int = 0) -> None:
         """`replicas`: how many of them must have a commit before it counts as done."""
+        self.url = url
         self.keys = Keys(namespace)
         self._connections = Connections(url)
         self._redis = self._connections.brief()
@@ -80,23 +85,27 @@ class RedisStore:
         would append the same entries at every try. Better to learn it before the first.
         """
         scratch = f"{{{self.keys.namespace}}}:rehearsal:{secrets.token_hex(4)}"
-        keys = [f"{scratch}:{part}" for part in ("stream", "mark", "history", "vintages", "lease")]
+        parts = ("stream", "mark", "history", "vintages", "lease", "held", "quarantine")
+        keys = [f"{scratch}:{part}" for part in parts]
+        entry = {"-": "-"}
+        held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
+        written = _flat([Write("-", "", "-", 0)], [entry], held, [entry])
         with translated():
             try:
-                await self._commit(
-                    keys=keys, args=["-", "", "", "-", 1, "-", "", "-", 0, 1, 1, "-", "-"]
-                )
+                await self._commit(keys=keys, args=["-", "", "", "-", *written])
             finally:
                 await self._redis.delete(*keys)
 
     async def _check_types(self) -> None:
         wanted = {
             self.keys.stream: "stream",
+            self.keys.quarantine: "stream",
             self.keys.watermark: "hash",
             self.keys.lease: "string",
             self.keys.fence: "string",
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
+            self.keys.schedule: "hash",
         }
         with translated():
             for key, kind in wanted.items():
@@ -111,16 +120,18 @@ class RedisStore:
                 pipe.hget(self.keys.watermark, code)
                 pipe.hgetall(self.keys.history(code))
                 pipe.hgetall(self.keys.vintages(code))
-                watermark, history, vintages = await pipe.execute()
-        return read_snapshot(code, watermark or "", history, vintages, keys=self.keys)
+                pipe.hgetall(self.keys.held(code))
+                watermark, history, vintages, held = await pipe.execute()
+        return read_snapshot(code, watermark or "", history, vintages, held, keys=self.keys)
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
         """See `Store.commit`."""
         writes = writes_of(comparison, snapshot)
+        held = held_writes_of(comparison, snapshot)
         watermark = str(comparison.watermark or "")
-        if not writes and watermark == snapshot.watermark:
+        if not writes and not held and watermark == snapshot.watermark:
             return
         keys = [
             self.keys.stream,
@@ -128,9 +139,12 @@ class RedisStore:
             self.keys.history(code),
             self.keys.vintages(code),
             self.keys.lease,
+            self.keys.held(code),
+            self.keys.quarantine,
         ]
         entries = [event.fields() for event in comparison.events]
-        arguments = [code, lease.value, snapshot.watermark, watermark, *_flat(writes, entries)]
+        written = _flat(writes, entries, held, quarantine_entries(code, comparison))
+        arguments = [code, lease.value, snapshot.watermark, watermark, *written]
         with translated():
             verdict, *detail = await self._replicated(keys, arguments)
         match verdict:
@@ -189,6 +203,14 @@ class RedisStore:
         with translated():
             texts = await self._redis.hgetall(self.keys.vintages(code))
         return read_vintages(code, texts, keys=self.keys)
+
+    async def held_codes(self) -> list[Code]:
+        """See `Store.held_codes`."""
+        start = self.keys.held(Code(""))
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
+        with translated():
+            keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
+        return sorted(Code(key.removeprefix(start)) for key in keys)
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -264,6 +286,16 @@ class RedisStore:
         with translated():
             return int(await self._redis.get(self.keys.watch_version) or 0)
 
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        with translated():
+            return dict(await self._redis.hgetall(self.keys.schedule))
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        with translated():
+            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
+
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""
         if block is None:
@@ -325,12 +357,26 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
 
 
-def _flat(writes: Sequence[Write], entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+def _flat(
+    writes: Sequence[Write],
+    entries: Sequence[Mapping[str, str]],
+    held: Sequence[HeldWrite],
+    quarantined: Sequence[Mapping[str, str]],
+) -> Iterator[str | int]:
     """Lay the arguments out as commit.lua reads them."""
     yield len(writes)
     for write in writes:
         yield from (write.day, write.expected, write.text)
         yield "" if write.revision is None else write.revision
+    yield len(held)
+    for each in held:
+        yield from (each.day, each.expected, each.text)
+    yield from _table(entries)
+    yield from _table(quarantined)
+
+
+def _table(entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+    """Yield a head with the names, then the values of each entry."""
     names = tuple(entries[0]) if entries else ()
     yield len(entries)
     yield len(names)
