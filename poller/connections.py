@@ -129,14 +129,14 @@ class _Sentinels:
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as problem:
                 if isinstance(problem, exceptions.AuthenticationError):
                     raise
-                answers.append("does not answer")
+                answers.append(_absence(problem))
             else:
                 if found is not None:
                     return found
-                answers.append(f"knows no primary named {self._name!r}")
+                answers.append(f"{self._nodes[0].host} knows no primary named {self._name!r}")
             self._nodes.rotate(-1)
-        told = ", ".join(sorted(set(answers)))
-        raise exceptions.ConnectionError(f"of {len(answers)} Sentinels each {told}")
+        told = "; ".join(sorted(set(answers)))
+        raise exceptions.ConnectionError(f"no Sentinel names the primary: {told}")
 
     async def _ask(self, node: Node) -> Node | None:
         settings = {
@@ -284,7 +284,7 @@ def _absence(problem: Exception) -> str:
     if isinstance(problem, exceptions.BusyLoadingError):
         return f"LOADING: {_CURES['LOADING']}"
     if isinstance(problem, exceptions.TimeoutError | TimeoutError):
-        return "no answer in time; waiting for it"
+        return "no answer in time"
     if (found := _UNHEARD.search(text)) is not None:
         return f"nobody listens at {found[1]}"
     if _CUT.search(text):
