@@ -15,9 +15,11 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from poller import __version__, app, observe
-from poller.config import Config, load
+from poller.config import load
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.model import Code, parse_code
+from poller.notify import Notify
+from poller.reload import Reload
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -60,29 +62,38 @@ def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
         simulate: use the bundled OpenD simulator on a loopback port instead of your OpenD
         config: TOML file
     """
-    _serve(load(config, os.environ), simulate=simulate)
+    _serve(config, simulate=simulate)
 
 
 @cli.command
 def poll(*, config: ConfigFile = None) -> None:
     """Run the polling role alone, for a process manager."""
-    _serve(load(config, os.environ), simulate=False)
+    _serve(config, simulate=False)
 
 
-def _serve(settings: Config, *, simulate: bool) -> None:
-    observe.configure()
+def _serve(file: Path | None, *, simulate: bool) -> None:
+    settings = load(file, os.environ)
+    observe.configure(level=settings.log_level, secrets=settings.secrets())
     journal = observe.Journal()
+    notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+    reload = Reload(asyncio.Event(), lambda: load(file, os.environ))
 
     async def work() -> None:
         if not simulate:
-            await app.serve(settings, journal)
+            await app.serve(settings, journal, notify=notify, reload=reload)
             return
         async with app.simulated(settings) as simulated:
             period = simulated.budget.period
             journal(observe.Happened("simulating OpenD", (("budget_period", period),)))
-            await app.serve(simulated, journal)
+            await app.serve(simulated, journal, notify=notify)
 
-    _finish(app.until_signalled(work()), journal)
+    def stopping() -> None:
+        journal(observe.Happened("stopping"))
+        notify(STOPPING=1, STATUS="stopping: what is in flight may end")
+
+    # whoever runs it in a terminal and closes that wants it ended, not reloaded
+    hangup = None if simulate or sys.stderr.isatty() else reload.asked.set
+    _finish(app.until_signalled(work(), stopping=stopping, hangup=hangup), journal)
 
 
 def _finish(work: Coroutine[Any, Any, None], journal: observe.Observe | None = None) -> NoReturn:

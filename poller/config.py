@@ -8,10 +8,10 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -145,6 +145,7 @@ class Config(_Section):
     """Everything an operator can set."""
 
     state_dir: Path = Path("state")
+    log_level: Literal["info", "warning", "error"] = "info"
     opend: Annotated[tuple[Opend, ...], Field(min_length=1)] = (Opend(),)
     redis: Redis = Redis()
     watchlist: Watchlist = Watchlist()
@@ -153,18 +154,39 @@ class Config(_Section):
     web: Web = Web()
     webhooks: tuple[Webhook, ...] = ()
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return every text that must not be shown, passwords inside URLs on their own, too."""
+        found = dict.fromkeys(_secrets_in(self))
+        for text in tuple(found):
+            _, _, rest = text.partition("://")
+            password = rest.rpartition("@")[0].partition(":")[2]
+            found |= dict.fromkeys((password, unquote(password)) if password else ())
+        return tuple(found)
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    match value:
+        case SecretStr():
+            yield value.get_secret_value()
+        case BaseModel():
+            for _, inner in value:
+                yield from _secrets_in(inner)
+        case tuple():
+            for inner in value:
+                yield from _secrets_in(inner)
+
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     """Return the configuration, or raise ConfigError with one line per problem.
 
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
     """
-    chosen = file or (Path(named) if (named := environment.get("POLLER_CONFIG")) else None)
-    if chosen is None and DEFAULT_FILE.is_file():
-        chosen = DEFAULT_FILE
+    chosen = chosen_file(file, environment)
     problems: list[str] = []
     raw: dict[str, Any] = _read(chosen) if chosen else {}
     origin = _merge(raw, environment, problems)
+    if credentials := environment.get("CREDENTIALS_DIRECTORY"):
+        _use_credentials(raw, Path(credentials))
     _read_secrets(raw, problems)
     source = str(chosen) if chosen else "configuration"
     try:
@@ -179,6 +201,51 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the file that is read: the one asked for, or the first of the usual places."""
+    if file is not None:
+        return file
+    if named := environment.get("POLLER_CONFIG"):
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the files that hold secrets, as the configuration names them."""
+    chosen = chosen_file(file, environment)
+    raw: dict[str, Any] = _read(chosen) if chosen else {}
+    _merge(raw, environment, [])
+    names = [name for table, key in _file_keys(raw) for name in _names(table[key])]
+    return tuple(dict.fromkeys(map(Path, names)))
+
+
+def _use_credentials(raw: dict[str, Any], directory: Path) -> None:
+    """Read a secret from the credential that systemd loaded under its file's name, if any."""
+    for table, key in _file_keys(raw):
+        paths = [Path(name) for name in _names(table[key])]
+        loaded = [directory / path.name for path in paths]
+        pairs = zip(loaded, paths, strict=True)
+        table[key] = ",".join(str(new if new.is_file() else old) for new, old in pairs)
+
+
+def _file_keys(table: object) -> Iterator[tuple[dict[str, Any], str]]:
+    """Find the keys by which a secret is given as a file."""
+    if isinstance(table, list):
+        for inner in table:
+            yield from _file_keys(inner)
+    elif isinstance(table, dict):
+        for key, value in table.items():
+            if key.endswith("_file"):
+                yield table, key
+            else:
+                yield from _file_keys(value)
+
+
+def _names(value: object) -> list[str]:
+    names = _split(value)
+    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,16 +4,18 @@ Trouble is told when it begins or changes its reason, and its end once. Nothing 
 an operator sees; no fact carries a secret.
 """
 
-import logging
+import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import structlog
+from structlog.typing import EventDict
 
-from poller.model import Code, Event, EventType
+from poller.model import Code, Event, EventType, Market
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,117 @@ class Published:
     events: tuple[Event, ...]
 
 
-Fact = Happened | Trouble | Recovered | Published
+@dataclass(frozen=True, slots=True)
+class Active:
+    """This process polls; `token` is the fencing token of its lease."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """This process does not poll, and takes over when it can."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest day on record of a market, as found at the start."""
+
+    market: Market
+    day: date
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything is up and the roles work."""
+
+    details: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reloading:
+    """The configuration is being read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The keys that count from now on, and those whose change needs a restart."""
+
+    taken: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The configuration read again is wrong; the old one stays. One line per problem."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A loop that does the service's work began, and is expected to turn."""
+
+    loop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The loop came round, be it only to find nothing to do."""
+
+    loop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The loop ended, and is not expected to turn."""
+
+    loop: str
+
+
+Fact = (
+    Happened
+    | Trouble
+    | Recovered
+    | Published
+    | Active
+    | Standby
+    | Newest
+    | Ready
+    | Reloading
+    | Reloaded
+    | Rejected
+    | Entered
+    | Turned
+    | Left
+)
 Observe = Callable[[Fact], None]
+
+LONGEST_TURN = 60.0
+"""Seconds within which a loop that is not stuck comes round, however little there is to do."""
+
+
+def to_all(*readers: Observe) -> Observe:
+    """Return what tells every reader, in this order."""
+
+    def tell(fact: Fact) -> None:
+        for reader in readers:
+            reader(fact)
+
+    return tell
+
+
+@contextlib.contextmanager
+def turning(observe: Observe, loop: str) -> Iterator[Callable[[], None]]:
+    """Expect a loop to turn while the block runs; yields what it calls each time it does."""
+    turned = Turned(loop)
+    observe(Entered(loop))
+    try:
+        yield lambda: observe(turned)
+    finally:
+        observe(Left(loop))
 
 
 class Journal:
@@ -61,8 +172,6 @@ class Journal:
     def __call__(self, fact: Fact) -> None:
         """Write one line, or none when the fact is no news."""
         match fact:
-            case Happened(what, details):
-                self._log.info(what, **dict(details))
             case Trouble(subject, reason):
                 if self._troubled.get(subject) != reason:
                     self._troubled[subject] = reason
@@ -70,8 +179,28 @@ class Journal:
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:
                     self._log.info(f"{subject}: recovered")
+            case Reloaded(taken, kept):
+                self._log.info("configuration read again", changed=", ".join(taken) or "nothing")
+                if kept:
+                    self._log.warning(f"needs a restart: {', '.join(kept)}")
+            case Rejected(problems):
+                for problem in problems:
+                    self._log.error(f"configuration not taken, the old one stays: {problem}")
+            case _:
+                self._note(fact)
+
+    def _note(self, fact: Fact) -> None:
+        match fact:
+            case Happened(what, details):
+                self._log.info(what, **dict(details))
             case Published(code, events):
                 self._log.info("published", code=code, **_summary(events))
+            case Active(token):
+                self._log.info("polling", lease=token)
+            case Standby(reason):
+                self._log.info(f"standing by: {reason}")
+            case Ready(details):
+                self._log.info("ready", **dict(details))
 
 
 def _summary(events: tuple[Event, ...]) -> dict[str, object]:
@@ -84,8 +213,11 @@ def _summary(events: tuple[Event, ...]) -> dict[str, object]:
     return told
 
 
-def configure(*, level: int = logging.INFO) -> None:
-    """Send the log to stderr: coloured on a terminal, one JSON object a line elsewhere."""
+def configure(*, level: str = "info", secrets: Sequence[str] = ()) -> None:
+    """Send the log to stderr: coloured on a terminal, one JSON object a line elsewhere.
+
+    `level`: the least that is written. No line holds one of the `secrets`, whoever wrote it.
+    """
     terminal = sys.stderr.isatty()
     render: Any
     if terminal:
@@ -97,9 +229,28 @@ def configure(*, level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S" if terminal else "iso"),
             structlog.processors.format_exc_info,
+            _Redaction(secrets),
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a reload changes level and secrets
     )
+
+
+class _Redaction:
+    """Replaces secrets in whatever is about to be written."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = sorted(secrets, key=len, reverse=True)  # a URL before its password
+
+    def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
+        return {name: self._clean(value) for name, value in event.items()}
+
+    def _clean(self, value: object) -> object:
+        if isinstance(value, int | float | bool | None):
+            return value
+        text = str(value)
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        return text

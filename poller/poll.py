@@ -26,12 +26,21 @@ from poller.errors import (
     Unavailable,
 )
 from poller.model import Code, Page
-from poller.observe import Happened, Observe, Published, Recovered, Trouble
+from poller.observe import (
+    LONGEST_TURN,
+    Happened,
+    Observe,
+    Published,
+    Recovered,
+    Trouble,
+    turning,
+)
 from poller.opend import Gateway, any_ready
 from poller.schedule import (
     Answered,
     Excluded,
     Failed,
+    Intervals,
     Outcome,
     Postponed,
     Probe,
@@ -43,9 +52,13 @@ GRACE: Final = 4.0
 """Seconds for what is in flight when the service is asked to stop."""
 
 _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
-_LONGEST_WAIT: Final = 60.0  # a step of the wall clock is noticed after this many seconds
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
+
+
+def dispatcher(account: str) -> str:
+    """Return the name of the loop that spends the budget of an account."""
+    return f"dispatcher of account {account}"
 
 
 def wall_clock() -> datetime:
@@ -91,6 +104,12 @@ class Poller:
         self._cut: dict[Code, int] = {}
         self._failed: asyncio.Future[None] | None = None
 
+    def configure(self, intervals: Intervals, *, history: int) -> None:
+        """Poll at these intervals from now on; what is in flight goes on."""
+        self._schedule.configure(intervals, self._now())
+        self._history = history
+        self._notify()
+
     def watch(self, codes: Sequence[Code]) -> None:
         """Watch exactly these codes from now on."""
         new, gone = self._schedule.watch(codes)
@@ -113,37 +132,47 @@ class Poller:
             await self._drain()
 
     async def _drive(self, account: str, lease: Lease) -> None:
+        with turning(self._observe, dispatcher(account)) as turned:
+            while True:
+                turned()
+                await self._dispatch(account, lease, turned)
+
+    async def _dispatch(self, account: str, lease: Lease, turned: Callable[[], None]) -> None:
+        """Wait until a symbol is due and may be asked for, and start its poll."""
         budget = self._budgets[account]
         gateways = [gateway for gateway in self._gateways if gateway.account == account]
-        while True:
-            await self._until_due()
-            gateway = await self._free(gateways)
-            try:
-                grant = await budget.acquire()
-            except StoreDown as problem:
-                self._observe(Trouble("redis", str(problem)))
-                await asyncio.sleep(_STORE_PAUSE)
-                continue
-            self._observe(Recovered("redis"))
-            decision = self._schedule.next(self._now())
-            if isinstance(decision, Probe) and gateway.ready:
-                self._start(_Turn(decision.code, gateway, budget, grant, lease))
-                continue
-            if isinstance(decision, Probe):
-                self._schedule.record(decision.code, Postponed(), self._now())
-            await budget.settle(grant, answered=True)
+        await self._until_due(turned)
+        gateway = await self._free(gateways, turned)
+        try:
+            grant = await budget.acquire()
+        except StoreDown as problem:
+            self._observe(Trouble("redis", str(problem)))
+            await asyncio.sleep(_STORE_PAUSE)
+            return
+        self._observe(Recovered("redis"))
+        decision = self._schedule.next(self._now())
+        if isinstance(decision, Probe) and gateway.ready:
+            self._start(_Turn(decision.code, gateway, budget, grant, lease))
+            return
+        if isinstance(decision, Probe):
+            self._schedule.record(decision.code, Postponed(), self._now())
+        await budget.settle(grant, answered=True)
 
-    async def _until_due(self) -> None:
+    async def _until_due(self, turned: Callable[[], None]) -> None:
         while True:
             wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
             if due_at is not None and due_at <= now:
                 return
-            wait = _LONGEST_WAIT if due_at is None else (due_at - now).total_seconds()
-            await _set_within(wake, min(wait, _LONGEST_WAIT))
+            wait = LONGEST_TURN if due_at is None else (due_at - now).total_seconds()
+            await _set_within(wake, min(wait, LONGEST_TURN))
+            turned()
             self._schedule.tick(self._now())
 
-    async def _free(self, gateways: Sequence[Gateway]) -> Gateway:
-        """Return the least busy gateway that can take a request, once there is one."""
+    async def _free(self, gateways: Sequence[Gateway], turned: Callable[[], None]) -> Gateway:
+        """Return the least busy gateway that can take a request, once there is one.
+
+        While none is connected the dispatcher turns; while all are busy it does not, as polls end.
+        """
         while True:
             wake = self._wake
             ready = [gateway for gateway in gateways if gateway.ready]
@@ -152,9 +181,12 @@ class Poller:
                 gateway = min(ready, key=busy.count)
                 if busy.count(gateway) < _IN_FLIGHT:
                     return gateway
-                await _set_within(wake, _LONGEST_WAIT)
+                await _set_within(wake, LONGEST_TURN)
                 continue
-            await any_ready(gateways)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LONGEST_TURN):
+                    await any_ready(gateways)
+            turned()
 
     def _notify(self) -> None:
         self._wake.set()

@@ -108,6 +108,15 @@ class Schedule:
                 self._push(code)
         return set(fresh), set(gone)
 
+    def configure(self, intervals: Intervals, now: datetime) -> None:
+        """Plan by these intervals from now on; nothing waits longer than the new idle one."""
+        self._intervals = intervals
+        self._hurry(now)
+
+    def due(self, now: datetime) -> int:
+        """Return how many symbols wait for their turn."""
+        return sum(not s.polling and s.due_at <= now for s in self._symbols.values())
+
     def due_at(self) -> datetime | None:
         """Return when the first symbol is due; None while nothing waits."""
         while self._heap:
@@ -156,12 +165,17 @@ class Schedule:
 
     def tick(self, now: datetime) -> None:
         """Take note of the time: after a step back, nothing waits longer than an idle interval."""
-        if now < self._latest - _STEP:
-            for code, symbol in self._symbols.items():
-                symbol.due_at = min(symbol.due_at, now + self._intervals.idle)
-                if not symbol.polling:
-                    self._push(code)
-        self._latest = now if now < self._latest - _STEP else max(now, self._latest)
+        back = now < self._latest - _STEP
+        if back:
+            self._hurry(now)
+        self._latest = now if back else max(now, self._latest)
+
+    def _hurry(self, now: datetime) -> None:
+        """Let nothing wait longer than an idle interval from now."""
+        for code, symbol in self._symbols.items():
+            symbol.due_at = min(symbol.due_at, now + self._intervals.idle)
+            if not symbol.polling:
+                self._push(code)
 
     def plan(self) -> Mapping[Code, tuple[datetime, str]]:
         """Return when each symbol is polled next, and why."""
