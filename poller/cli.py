@@ -44,6 +44,8 @@ watch = App(
     name="watch", help="Show or change the live watchlist; takes effect in a running service."
 )
 cli.command(watch)
+service = App(name="service", help="Put the poller under systemd.")
+cli.command(service)
 
 
 class Refused(Exception):
@@ -238,6 +240,26 @@ def backfill(
     wanted = _codes(codes)
     settings = load(config, os.environ)
     _finish(app.until_signalled(commands.backfill(settings, wanted, since or date.min)))
+
+
+@service.command(name="install")
+def service_install(
+    *,
+    role: Literal["run", "poll", "deliver", "web"] = "run",
+    dry_run: bool = False,
+    config: ConfigFile = None,
+) -> None:
+    """Write the systemd unit for this environment; print it unless root.
+
+    Args:
+        role: the whole service, or one role of it in a unit of its own
+        dry_run: print the unit, write nothing
+        config: TOML file
+    """
+    from poller.install import install  # noqa: PLC0415
+    from poller.unit import Role  # noqa: PLC0415
+
+    install(Role(role), config, os.environ, dry_run=dry_run)
 
 
 def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
