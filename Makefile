@@ -36,3 +36,8 @@ chaos: $(SET_UP)
 .PHONY: bench
 bench: $(SET_UP)
 	$(BIN)/python -m tests.bench
+
+# the unit under a real systemd, in a tree of its own; needs root and systemd-nspawn
+.PHONY: systemd
+systemd: $(SET_UP)
+	$(BIN)/python -m tests.real_systemd

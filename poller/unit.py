@@ -72,14 +72,15 @@ ExecStart={command}
 WorkingDirectory={directory}
 # a wrong configuration does not mend itself; everything else is tried again
 Restart=always
-RestartSec=5
+RestartSec=1
 RestartPreventExitStatus=2
 TimeoutStartSec=3min
-TimeoutStopSec=20
 # each loop that does the work comes round once a minute, however little there is to do
 WatchdogSec=3min
-# the embedded server outlives the first signal: what is in flight is still written
+# the embedded server outlives the first signal: what is in flight is still written. After a crash
+# it is ended when the lease has run out, too
 KillMode=mixed
+TimeoutStopSec=12
 
 DynamicUser=yes
 User=poller
