@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from poller import __version__, app, observe
-from poller.config import load
+from poller.config import Config, load
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.model import Code, parse_code
 from poller.notify import Notify
@@ -73,9 +73,15 @@ def poll(*, config: ConfigFile = None) -> None:
     _serve(config, simulate=False)
 
 
-def _serve(file: Path | None, *, simulate: bool) -> None:
+def _load(file: Path | None) -> Config:
+    """Read the configuration; nothing logged from here on holds its secrets."""
     settings = load(file, os.environ)
     observe.configure(level=settings.log_level, secrets=settings.secrets())
+    return settings
+
+
+def _serve(file: Path | None, *, simulate: bool) -> None:
+    settings = _load(file)
     journal = observe.Journal()
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))
     reload = Reload(asyncio.Event(), lambda: load(file, os.environ))
@@ -130,9 +136,7 @@ def _report(problem: BaseException) -> int:
         return FAILED
     if isinstance(problem, KeyboardInterrupt | asyncio.CancelledError | BrokenPipeError):
         return 0
-    import traceback  # noqa: PLC0415  only for a defect of ours, which is worth its trace
-
-    traceback.print_exception(problem)
+    observe.tell_defect(problem)
     return FAILED
 
 
@@ -145,7 +149,7 @@ def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
     from poller import commands  # noqa: PLC0415  keeps `--help` quick
 
-    settings = load(config, os.environ)
+    settings = _load(config)
     _finish(commands.check(settings))
 
 
@@ -171,7 +175,7 @@ def tail(
         raise Refused(WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"])
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
-    settings = load(config, os.environ)
+    settings = _load(config)
     _finish(app.until_signalled(commands.tail(settings, from_, count, as_json=json)))
 
 
@@ -197,7 +201,7 @@ def history(
     moment = as_known_at
     if moment is not None and moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    _finish(commands.history(load(config, os.environ), symbol, format, moment))
+    _finish(commands.history(_load(config), symbol, format, moment))
 
 
 @watch.command(name="add")
@@ -205,7 +209,7 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """Watch these codes from now on, on top of the configuration."""
     from poller import commands  # noqa: PLC0415
 
-    _finish(commands.watch(load(config, os.environ), _codes(codes), wanted=True))
+    _finish(commands.watch(_load(config), _codes(codes), wanted=True))
 
 
 @watch.command(name="remove")
@@ -213,7 +217,7 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
     """Stop watching these codes, whatever the configuration says; their history stays."""
     from poller import commands  # noqa: PLC0415
 
-    _finish(commands.watch(load(config, os.environ), _codes(codes), wanted=False))
+    _finish(commands.watch(_load(config), _codes(codes), wanted=False))
 
 
 @watch.command(name="list")
@@ -221,7 +225,7 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """List the watched codes, where each comes from, and its watermark."""
     from poller import commands  # noqa: PLC0415
 
-    _finish(commands.watch_list(load(config, os.environ), as_json=json))
+    _finish(commands.watch_list(_load(config), as_json=json))
 
 
 @cli.command
@@ -238,7 +242,7 @@ def backfill(
     from poller import commands  # noqa: PLC0415
 
     wanted = _codes(codes)
-    settings = load(config, os.environ)
+    settings = _load(config)
     _finish(app.until_signalled(commands.backfill(settings, wanted, since or date.min)))
 
 

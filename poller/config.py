@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -24,11 +24,20 @@ from pydantic import (
     model_validator,
 )
 
+from poller import credentials
 from poller.errors import BadCode, ConfigError
 from poller.model import Code, parse_code, unique
 
 PREFIX: Final = "POLLER_"
 DEFAULT_FILE: Final = Path("config/poller.toml")
+_URL_OPTIONS: Final = {
+    "db",
+    "ssl_ca_certs",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+}
 _LISTS: Final = {"opend", "webhooks"}  # sections that are tables in a list
 
 
@@ -50,9 +59,23 @@ def _namespace(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
+    try:
+        parts = urlsplit(url.get_secret_value())
+        parts.port  # noqa: B018  read for its error
+    except ValueError:  # its text would hold half a password
+        raise ValueError(
+            "host or port cannot be read; in a password write / as %2F, # as %23, ? as %3F, "
+            "[ as %5B and everything that is not ASCII in this way, too"
+        ) from None
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("start it with redis://, rediss:// (TLS) or unix:// (a socket)")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if options.keys() - _URL_OPTIONS:
+        raise ValueError(
+            f"it has an option that is not known; known: {', '.join(sorted(_URL_OPTIONS))}"
+        )
+    if not options.get("db", "0").isdecimal():
+        raise ValueError("its option db is not a number")
     return url
 
 
@@ -185,8 +208,8 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     problems: list[str] = []
     raw: dict[str, Any] = _read(chosen) if chosen else {}
     origin = _merge(raw, environment, problems)
-    if credentials := environment.get("CREDENTIALS_DIRECTORY"):
-        _use_credentials(raw, Path(credentials))
+    if directory := environment.get("CREDENTIALS_DIRECTORY"):
+        credentials.put_in_place(raw, Path(directory))
     _read_secrets(raw, problems)
     source = str(chosen) if chosen else "configuration"
     try:
@@ -217,35 +240,7 @@ def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Pat
     chosen = chosen_file(file, environment)
     raw: dict[str, Any] = _read(chosen) if chosen else {}
     _merge(raw, environment, [])
-    names = [name for table, key in _file_keys(raw) for name in _names(table[key])]
-    return tuple(dict.fromkeys(map(Path, names)))
-
-
-def _use_credentials(raw: dict[str, Any], directory: Path) -> None:
-    """Read a secret from the credential that systemd loaded under its file's name, if any."""
-    for table, key in _file_keys(raw):
-        paths = [Path(name) for name in _names(table[key])]
-        loaded = [directory / path.name for path in paths]
-        pairs = zip(loaded, paths, strict=True)
-        table[key] = ",".join(str(new if new.is_file() else old) for new, old in pairs)
-
-
-def _file_keys(table: object) -> Iterator[tuple[dict[str, Any], str]]:
-    """Find the keys by which a secret is given as a file."""
-    if isinstance(table, list):
-        for inner in table:
-            yield from _file_keys(inner)
-    elif isinstance(table, dict):
-        for key, value in table.items():
-            if key.endswith("_file"):
-                yield table, key
-            else:
-                yield from _file_keys(value)
-
-
-def _names(value: object) -> list[str]:
-    names = _split(value)
-    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
+    return credentials.named_in(raw)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from structlog.typing import EventDict
@@ -137,7 +137,9 @@ Fact = (
 )
 Observe = Callable[[Fact], None]
 
-LONGEST_TURN = 60.0
+_SHORTEST_SECRET: Final = 4  # less would blot out words, and guards nothing
+
+LONGEST_TURN: Final = 60.0
 """Seconds within which a loop that is not stuck comes round, however little there is to do."""
 
 
@@ -238,11 +240,20 @@ def configure(*, level: str = "info", secrets: Sequence[str] = ()) -> None:
     )
 
 
+def tell_defect(problem: BaseException) -> None:
+    """Log an error nobody expected, with its trace."""
+    structlog.get_logger().error(
+        f"a defect of the poller, please report it: {type(problem).__name__}", exc_info=problem
+    )
+
+
 class _Redaction:
     """Replaces secrets in whatever is about to be written."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = sorted(secrets, key=len, reverse=True)  # a URL before its password
+        long = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        quoted = [repr(secret)[1:-1] for secret in long]
+        self._secrets = sorted({*long, *quoted}, key=len, reverse=True)  # a URL before its password
 
     def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
         return {name: self._clean(value) for name, value in event.items()}
