@@ -7,6 +7,7 @@ then the connections go; then the embedded server, if nobody else uses it.
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import signal
 import socket
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from poller.budget import Budget
 from poller.config import Config, Opend
@@ -34,16 +35,21 @@ from poller.observe import (
     Trouble,
     Turned,
     configure,
+    dispatcher,
     to_all,
     turning,
 )
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
-from poller.poll import Poller, dispatcher, wall_clock
+from poller.poll import Poller, wall_clock
+from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
+from poller.relay import Relay
 from poller.reload import Reload, follow
-from poller.schedule import Intervals, Schedule
+from poller.schedule import Schedule
+from poller.trim import keep_trimmed
 from poller.vitals import Vitals
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.webhook import SignedPost
 
 _PAUSE: Final = 1.0
 
@@ -53,6 +59,7 @@ class Ports:
     """What the service stands on: opened by `opened`, or put together by a test."""
 
     store: RedisStore
+    outbox: RedisOutbox
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -72,14 +79,17 @@ async def opened(
             url = await stack.enter_async_context(embedded.running())
         else:
             url = config.redis.url.get_secret_value() if config.redis.url else ""
-        store = RedisStore(url, config.redis.namespace)
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
+        outbox = RedisOutbox(url, config.redis.namespace)
+        stack.push_async_callback(outbox.close)
         await _until_there(store, observe)
         if loading is not None:
             await loading
         owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         yield Ports(
             store,
+            outbox,
             [OpenD(_address(table), sdk, _connection_fact(observe)) for table in config.opend],
             {
                 account: Budget(
@@ -127,14 +137,28 @@ async def _until_there(store: RedisStore, observe: Observe) -> None:
                 return
 
 
+class Role(Protocol):
+    """What a process does: the whole service, or a part of it."""
+
+    def __call__(
+        self, config: Config, observe: Observe, *, notify: Notify, reload: Reload
+    ) -> Coroutine[Any, Any, None]:
+        """Work until cancelled."""
+
+
 async def serve(
-    config: Config, observe: Observe, *, notify: Notify | None = None, reload: Reload | None = None
+    config: Config,
+    observe: Observe,
+    *,
+    relaying: bool = True,
+    notify: Notify | None = None,
+    reload: Reload | None = None,
 ) -> None:
-    """Poll until cancelled."""
-    schedule = Schedule(_intervals(config))
+    """Poll, and deliver unless another role does that, until cancelled."""
+    schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
 
     def summary() -> str:
-        return f"watching {len(schedule.codes)} symbols, {schedule.due(wall_clock())} due"
+        return f"watching {len(schedule.codes)} symbols, {schedule.wanted} due"
 
     observe = to_all(observe, Vitals(notify or Notify(None), summary))
     async with opened(config, observe) as ports:
@@ -147,6 +171,7 @@ async def serve(
             history=config.watchlist.history,
             observe=observe,
         )
+        relay = relay_of(config, ports, observe)
         group_budget = Budget(
             ports.store,
             f"{config.opend[0].account}:groups",
@@ -155,14 +180,14 @@ async def serve(
             period=GROUP_PERIOD,
         )
         owner = f"{socket.gethostname()}-{os.getpid()}"
+        chores = _chores(config, ports.store, observe)
 
         def apply(fresh: Config) -> None:
             configure(level=fresh.log_level, secrets=fresh.secrets())
             watchlist.configure(*_sources(fresh))
-            poller.configure(_intervals(fresh), history=fresh.watchlist.history)
+            poller.configure(fresh.schedule.intervals, history=fresh.watchlist.history)
+            relay.configure([webhook.endpoint() for webhook in fresh.webhooks])
 
-        if config.webhooks:
-            observe(Trouble("webhooks", "configured, but this version does not deliver them yet"))
         await _tell_newest(ports.store, observe)
         # two groups, so that what is in flight can still end while the gateways are connected
         async with asyncio.TaskGroup() as connections:
@@ -175,7 +200,11 @@ async def serve(
                 work.create_task(
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
-                work.create_task(keep_polling(ports.store, owner, poller, observe), name="polling")
+                work.create_task(
+                    keep_polling(ports.store, owner, poller, observe, chores), name="polling"
+                )
+                if relaying:
+                    work.create_task(relay.run(), name="relay")
                 if reload is not None:
                     work.create_task(follow(reload, config, apply, observe), name="reload")
                 observe(Ready((("gateways", len(ports.gateways)),)))
@@ -198,9 +227,48 @@ async def _tell_newest(store: RedisStore, observe: Observe) -> None:
         observe(Newest(market, day))
 
 
-def _intervals(config: Config) -> Intervals:
-    table = config.schedule
-    return Intervals(*(timedelta(seconds=s) for s in (table.due, table.idle, table.late)))
+async def deliver(config: Config, observe: Observe, *, notify: Notify, reload: Reload) -> None:
+    """Deliver webhooks, and nothing else, until cancelled; without any, wait for a reload."""
+    endpoints = len(config.webhooks)
+    observe = to_all(observe, Vitals(notify, lambda: f"delivering to {endpoints} endpoints"))
+    async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
+        relay = relay_of(config, ports, observe)
+
+        def apply(fresh: Config) -> None:
+            nonlocal endpoints
+            endpoints = len(fresh.webhooks)
+            configure(level=fresh.log_level, secrets=fresh.secrets())
+            relay.configure([webhook.endpoint() for webhook in fresh.webhooks])
+
+        if ports.embedded is not None:
+            work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
+        work.create_task(relay.run(), name="relay")
+        work.create_task(follow(reload, config, apply, observe), name="reload")
+        observe(Ready((("webhooks", endpoints),)))
+
+
+def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
+    """Return the relay of the configured endpoints, not yet running."""
+    chance = random.SystemRandom()
+    relay = Relay(
+        ports.store,
+        ports.outbox,
+        observe,
+        sender=lambda endpoint: SignedPost(endpoint, now=wall_clock),
+        jitter=lambda: chance.uniform(-1, 1),
+    )
+    relay.configure([webhook.endpoint() for webhook in config.webhooks])
+    return relay
+
+
+def _chores(
+    config: Config, store: RedisStore, observe: Observe
+) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """Return what the active poller does beside polling."""
+    if not config.redis.keep_days:
+        return []
+    keep = timedelta(days=config.redis.keep_days)
+    return [lambda: keep_trimmed(store, keep, observe, wall_clock)]
 
 
 async def _keep_alive(embedded: Embedded, observe: Observe) -> None:

@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -21,12 +22,18 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from poller import credentials
+from poller.endpoint import Endpoint, check_secret, check_url
 from poller.errors import BadCode, ConfigError
+from poller.location import locate
 from poller.model import Code, parse_code, unique
+from poller.release import Intervals
+from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
 DEFAULT_FILE: Final = Path("config/poller.toml")
@@ -59,17 +66,8 @@ def _namespace(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(url.get_secret_value())
-        parts.port  # noqa: B018  read for its error
-    except ValueError:  # its text would hold half a password
-        raise ValueError(
-            "host or port cannot be read; in a password write / as %2F, # as %23, ? as %3F, "
-            "[ as %5B and everything that is not ASCII in this way, too"
-        ) from None
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("start it with redis://, rediss:// (TLS) or unix:// (a socket)")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    known = locate(url.get_secret_value())
+    options = dict(parse_qsl(urlsplit(known.url).query, keep_blank_values=True))
     if options.keys() - _URL_OPTIONS:
         raise ValueError(
             f"it has an option that is not known; known: {', '.join(sorted(_URL_OPTIONS))}"
@@ -86,7 +84,17 @@ def _code_file(path: Path) -> Path:
     return path
 
 
+def _secret(secret: SecretStr) -> SecretStr:
+    check_secret(secret.get_secret_value())
+    return secret
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Secrets = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_secret)], ...],
+    BeforeValidator(_split),
+    Field(min_length=1),
+]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(_split)]
 CodeFiles = Annotated[
     tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(_split)
@@ -105,19 +113,38 @@ class Opend(_Section):
 
 
 class Redis(_Section):
-    """Where the state lives; without a URL an embedded server in `state_dir`."""
+    """Where the state lives; without a URL an embedded server in `state_dir`.
+
+    `replicas`: how many of them must have a commit before it counts as done. `keep_days`: how long
+    the stream keeps its entries; 0 for ever.
+    """
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
+    replicas: Annotated[int, Field(ge=0, le=100)] = 0
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+
+
+def _pattern(text: str) -> str:
+    if not text.startswith(("HK.", "US.", "*", "?", "[")):
+        raise ValueError("give a code or a shell pattern of codes: 'HK.00700', 'US.*'")
+    return text
 
 
 class Watchlist(_Section):
-    """What is polled. `history`: rows published as backfilled at first sight of a symbol."""
+    """What is polled. `history`: rows published as backfilled at first sight of a symbol.
+
+    `weights`: by code or shell pattern; heavier symbols are polled first when a report is out.
+    """
 
     codes: Codes = (Code("HK.00700"), Code("US.AAPL"))
     files: CodeFiles = ()
     futu_groups: Names = ()
     history: Annotated[int, Field(ge=0, le=10_000)] = 50
+    weights: Mapping[
+        Annotated[str, AfterValidator(_pattern)],
+        Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    ] = {}
 
     @model_validator(mode="after")
     def _only_what_is_named(self) -> Self:
@@ -135,11 +162,16 @@ class Budget(_Section):
 
 
 class Schedule(_Section):
-    """Seconds between probes: once a report is due, before, and when it is late."""
+    """Seconds between probes of a market: once a report is due, before, and when it is late."""
 
-    due: Seconds = 30.0
-    idle: Seconds = 1200.0
+    due: Seconds = 20.0
+    idle: Seconds = 2400.0
     late: Seconds = 300.0
+
+    @property
+    def intervals(self) -> Intervals:
+        """The same, as the plan wants them."""
+        return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
 
 
 class Web(_Section):
@@ -150,11 +182,9 @@ class Web(_Section):
 
 
 class Webhook(_Section):
-    """One endpoint of webhook deliveries."""
+    """One endpoint of webhook deliveries; `connections` and `rate` hold in each process."""
 
     name: Annotated[str, AfterValidator(_namespace)]
-    url: SecretStr
-    secret: SecretStr | None = None
     events: Annotated[
         tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(_split)
     ] = ("reported", "revised")
@@ -162,6 +192,36 @@ class Webhook(_Section):
     filter: str | None = None
     allow_http: bool = False
     allow_private: bool = False
+    connections: Annotated[int, Field(ge=1, le=100)] = 8
+    rate: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    url: SecretStr
+    secret: Secrets
+
+    @field_validator("codes", "filter")
+    @classmethod
+    def _understood(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of either key
+        Selection(**{str(info.field_name): value})
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
+        check_url(url.get_secret_value(), **allowed)
+        return url
+
+    def endpoint(self) -> Endpoint:
+        """Return it as delivery knows it."""
+        return Endpoint(
+            self.name,
+            self.url.get_secret_value(),
+            tuple(secret.get_secret_value() for secret in self.secret),
+            Selection(frozenset(self.events), self.codes, self.filter),
+            allow_http=self.allow_http,
+            allow_private=self.allow_private,
+            connections=self.connections,
+            rate=self.rate,
+        )
 
 
 class Config(_Section):
@@ -210,7 +270,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     origin = _merge(raw, environment, problems)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
-    _read_secrets(raw, problems)
+    problems += credentials.read(raw)
     source = str(chosen) if chosen else "configuration"
     try:
         config = Config.model_validate(raw)
@@ -262,7 +322,7 @@ def _merge(
     A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
     """
     origin = {}
-    for variable, text in sorted(environment.items()):
+    for variable, text in sorted(environment.items(), key=_in_order):
         if not variable.startswith(PREFIX) or variable == "POLLER_CONFIG":
             continue
         path = variable.removeprefix(PREFIX).lower().split("__")
@@ -277,6 +337,11 @@ def _merge(
     return origin
 
 
+def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
+    """Sort the tables of a list by their number: 10 comes after 9."""
+    return [(len(part), part) for part in item[0].split("__")]
+
+
 def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
     here: Any = raw
     for step, following in zip(path, [*path[1:], ""], strict=True):
@@ -289,21 +354,6 @@ def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
         elif isinstance(here, dict) and key not in here:
             here[key] = [] if key in _LISTS and here is raw else {}
         here = here[key]
-
-
-def _read_secrets(raw: dict[str, Any], problems: list[str]) -> None:
-    """Replace `url_file` and `secret_file` by the text of the file."""
-    webhooks = raw.get("webhooks", [])
-    tables = [("redis", raw.get("redis"), "url")]
-    tables += [(f"webhooks.{n}", table, "secret") for n, table in enumerate(webhooks)]
-    for name, table, key in tables:
-        if not isinstance(table, dict) or f"{key}_file" not in table:
-            continue
-        path = Path(str(table.pop(f"{key}_file")))
-        try:
-            table[key] = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as problem:
-            problems.append(f"{name}.{key}_file: {path}: {getattr(problem, 'strerror', problem)}")
 
 
 def _problem(
@@ -322,7 +372,7 @@ def _problem(
     text = str(error["msg"]).removeprefix("Value error, ")
     value = _value_at(raw, error["loc"])
     shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
-    secret = error["loc"][-1] in {"url", "secret"}
+    secret = not {"url", "secret"}.isdisjoint(error["loc"])
     return f"{where}: {text}{'' if secret else shown}"
 
 
@@ -365,6 +415,12 @@ def _contradictions(config: Config) -> list[str]:
             "opend: the SDK encrypts all connections with one key or none: give every gateway the "
             "same rsa_private_key_file"
         )
+    names = [webhook.name for webhook in config.webhooks]
+    lines += [
+        f"webhooks: {name} is the name of two: each keeps a queue under its name"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
     places = [(gateway.host, gateway.port) for gateway in config.opend]
     lines += [
         f"opend: {host}:{port} is listed twice"

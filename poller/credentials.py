@@ -22,6 +22,29 @@ def put_in_place(raw: dict[str, Any], directory: Path) -> None:
         table[key] = ",".join(str(copy if copy.is_file() else path) for copy, path in pairs)
 
 
+def read(raw: dict[str, Any]) -> list[str]:
+    """Replace `url_file` and `secret_file` by the text of the file, or of each of several.
+
+    Returns a line for each that cannot be read.
+    """
+    problems = []
+    tables = [("redis", raw.get("redis"))]
+    tables += [(f"webhooks.{n}", table) for n, table in enumerate(raw.get("webhooks", []))]
+    for name, table in tables:
+        for key in ("url", "secret"):
+            if not isinstance(table, dict) or f"{key}_file" not in table:
+                continue
+            texts = []
+            for path in _paths(table.pop(f"{key}_file")):
+                try:
+                    texts += path.read_text(encoding="utf-8").split()
+                except (OSError, UnicodeDecodeError) as problem:
+                    reason = getattr(problem, "strerror", problem)
+                    problems.append(f"{name}.{key}_file: {path}: {reason}")
+            table[key] = ",".join(texts)
+    return problems
+
+
 def _file_keys(table: object) -> Iterator[tuple[dict[str, Any], str]]:
     if isinstance(table, list):
         for inner in table:

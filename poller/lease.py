@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from poller.errors import LeaseLost, StoreDown, StoreError
 from poller.observe import Active, Observe, Recovered, Standby, Trouble, turning
@@ -18,8 +18,17 @@ LOOK: Final = 1.0
 """Seconds between two looks of a poller on standby."""
 
 
-async def keep_polling(store: Store, owner: str, poller: Poller, observe: Observe) -> None:
-    """Poll while holding the lease, stand by while another does; for ever."""
+async def keep_polling(
+    store: Store,
+    owner: str,
+    poller: Poller,
+    observe: Observe,
+    chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+) -> None:
+    """Poll while holding the lease, stand by while another does; for ever.
+
+    `chores`: what else only the active poller does; they never end by themselves.
+    """
     with turning(observe, "lease") as turned:
         while True:
             lease = await _acquire(store, owner, observe, turned)
@@ -28,6 +37,8 @@ async def keep_polling(store: Store, owner: str, poller: Poller, observe: Observ
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_renew(store, lease, observe, turned), name="renew the lease")
                     group.create_task(poller.run(lease), name="poll")
+                    for chore in chores:
+                        group.create_task(chore())
             except* LeaseLost:
                 observe(Standby("another poller holds the lease, or Redis was away"))
             finally:

@@ -15,7 +15,8 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict
 
-from poller.model import Code, Event, EventType, Market
+from poller.held import Held
+from poller.model import Code, Event, EventType, Market, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,14 @@ class Published:
 
     code: Code
     events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """These figures of a symbol wait for the operator's ruling, oldest day first; perhaps none."""
+
+    code: Code
+    held: tuple[Held, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,7 @@ Fact = (
     | Trouble
     | Recovered
     | Published
+    | Quarantined
     | Active
     | Standby
     | Newest
@@ -151,6 +161,11 @@ def to_all(*readers: Observe) -> Observe:
             reader(fact)
 
     return tell
+
+
+def dispatcher(account: str) -> str:
+    """Return the name of the loop that spends the budget of an account."""
+    return f"dispatcher of account {account}"
 
 
 @contextlib.contextmanager
@@ -195,6 +210,11 @@ class Journal:
         match fact:
             case Happened(what, details):
                 self._log.info(what, **dict(details))
+            case Quarantined(code, ()):
+                if self._troubled.pop(f"{code} quarantine", None) is not None:
+                    self._log.info(f"{code}: nothing is held any more")
+            case Quarantined(code, held):
+                self(Trouble(f"{code} quarantine", _ruling_wanted(code, held)))
             case Published(code, events):
                 self._log.info("published", code=code, **_summary(events))
             case Active(token):
@@ -203,6 +223,23 @@ class Journal:
                 self._log.info(f"standing by: {reason}")
             case Ready(details):
                 self._log.info("ready", **dict(details))
+
+
+def _ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
+    days = " ".join(str(each.day) for each in held)
+    told = "; ".join(
+        f"{each.day} is held as {each.reason}, {_shares(each.record)}"
+        + (f" after {_shares(each.previous)}" if each.previous else "")
+        for each in held
+    )
+    return (
+        f"{told}. To publish what is true: poller quarantine release {code} {days}; to drop what "
+        f"is not: poller quarantine discard {code} {days}"
+    )
+
+
+def _shares(record: Record) -> str:
+    return "no figure" if record.shares is None else f"{record.shares:,} shares"
 
 
 def _summary(events: tuple[Event, ...]) -> dict[str, object]:

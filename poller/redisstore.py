@@ -1,31 +1,27 @@
-"""The store on a Redis-compatible server: the only file that speaks Redis.
+"""The store on a Redis-compatible server."""
 
-Three kinds of connection, because redis-py's defaults suit none of them: short commands (bounded
-in seconds, one repeat, each of them idempotent or refused when repeated), and one client per
-blocking read (a socket timeout longer than the wait, never repeated).
-"""
-
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
-from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-
 from poller.compare import Comparison
+from poller.connections import NEEDED, Connections, translated
 from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
 from poller.model import Code, Vintage
+from poller.retention import Group
 from poller.store import (
     Entry,
+    HeldWrite,
     Keys,
     Lease,
     Snapshot,
     Write,
+    held_writes_of,
+    quarantine_entries,
     read_snapshot,
     read_vintages,
     writes_of,
@@ -34,43 +30,23 @@ from poller.store import (
 OLDEST: Final = (6, 2)
 """The first Redis with XAUTOCLAIM and the stream commands used here."""
 
-_NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
-
-_TRANSIENT: Final = (
-    "BUSY",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "NOREPLICAS",
-    "OOM",
-    "READONLY",
-    "TRYAGAIN",
-)
-_FORBIDDEN: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
 _MICRO: Final = 1_000_000
+
+_WAIT_LIMIT: Final = 1
+"""Seconds replicas may take to have a commit."""
 
 
 class RedisStore:
-    """A `poller.store.Store` on one server. Make it with `connect`."""
+    """A `poller.store.Store` on a server, a Cluster, or what Sentinels watch."""
 
-    def __init__(self, url: str, namespace: str) -> None:
-        self._url = url
+    def __init__(self, url: str, namespace: str, *, replicas: int = 0) -> None:
+        """`replicas`: how many of them must have a commit before it counts as done."""
+        self.url = url
         self.keys = Keys(namespace)
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=16,
-            timeout=5,
-            socket_timeout=5,
-            socket_connect_timeout=2,
-            retry=Retry(ConstantBackoff(0.1), 1),
-            health_check_interval=15,
-            decode_responses=True,
-            encoding_errors="replace",
-            client_name="poller",
-        )
-        # Any: redis-py types every answer as text or bytes, whatever decode_responses says
-        self._redis: Any = Redis.from_pool(pool)
+        self._connections = Connections(url)
+        self._redis = self._connections.brief()
+        self._replicas = replicas
+        self._behind = False
         lua = files("poller") / "lua"
         self._commit, self._grant, self._spend, self._lease, self._renew = (
             self._redis.register_script((lua / f"{name}.lua").read_text())
@@ -83,14 +59,14 @@ class RedisStore:
 
     async def inspect(self) -> str:
         """Return the server's name and version, or raise StoreMisfit with the cure."""
-        with _translated():
+        with translated():
             server = await self._redis.info("server")
             memory = await self._redis.info("memory")
         name = "Valkey" if "valkey_version" in server else "Redis"
         version = str(server.get("valkey_version", server["redis_version"]))
         numbers = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
         if numbers < OLDEST:
-            raise StoreMisfit(f"{name} {version} is too old: {_NEEDED}")
+            raise StoreMisfit(f"{name} {version} is too old: {NEEDED}")
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             msg = (
@@ -109,25 +85,29 @@ class RedisStore:
         would append the same entries at every try. Better to learn it before the first.
         """
         scratch = f"{{{self.keys.namespace}}}:rehearsal:{secrets.token_hex(4)}"
-        keys = [f"{scratch}:{part}" for part in ("stream", "mark", "history", "vintages", "lease")]
-        with _translated():
+        parts = ("stream", "mark", "history", "vintages", "lease", "held", "quarantine")
+        keys = [f"{scratch}:{part}" for part in parts]
+        entry = {"-": "-"}
+        held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
+        written = _flat([Write("-", "", "-", 0)], [entry], held, [entry])
+        with translated():
             try:
-                await self._commit(
-                    keys=keys, args=["-", "", "", "-", 1, "-", "", "-", 0, 1, 1, "-", "-"]
-                )
+                await self._commit(keys=keys, args=["-", "", "", "-", *written])
             finally:
                 await self._redis.delete(*keys)
 
     async def _check_types(self) -> None:
         wanted = {
             self.keys.stream: "stream",
+            self.keys.quarantine: "stream",
             self.keys.watermark: "hash",
             self.keys.lease: "string",
             self.keys.fence: "string",
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
+            self.keys.schedule: "hash",
         }
-        with _translated():
+        with translated():
             for key, kind in wanted.items():
                 found = await self._redis.type(key)
                 if found not in {"none", kind}:
@@ -135,21 +115,23 @@ class RedisStore:
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
-        with _translated():
+        with translated():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hget(self.keys.watermark, code)
                 pipe.hgetall(self.keys.history(code))
                 pipe.hgetall(self.keys.vintages(code))
-                watermark, history, vintages = await pipe.execute()
-        return read_snapshot(code, watermark or "", history, vintages, keys=self.keys)
+                pipe.hgetall(self.keys.held(code))
+                watermark, history, vintages, held = await pipe.execute()
+        return read_snapshot(code, watermark or "", history, vintages, held, keys=self.keys)
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
         """See `Store.commit`."""
         writes = writes_of(comparison, snapshot)
+        held = held_writes_of(comparison, snapshot)
         watermark = str(comparison.watermark or "")
-        if not writes and watermark == snapshot.watermark:
+        if not writes and not held and watermark == snapshot.watermark:
             return
         keys = [
             self.keys.stream,
@@ -157,11 +139,14 @@ class RedisStore:
             self.keys.history(code),
             self.keys.vintages(code),
             self.keys.lease,
+            self.keys.held(code),
+            self.keys.quarantine,
         ]
         entries = [event.fields() for event in comparison.events]
-        arguments = [code, lease.value, snapshot.watermark, watermark, *_flat(writes, entries)]
-        with _translated():
-            verdict, *detail = await self._commit(keys=keys, args=arguments)
+        written = _flat(writes, entries, held, quarantine_entries(code, comparison))
+        arguments = [code, lease.value, snapshot.watermark, watermark, *written]
+        with translated():
+            verdict, *detail = await self._replicated(keys, arguments)
         match verdict:
             case "ok":
                 return
@@ -172,9 +157,38 @@ class RedisStore:
             case _:
                 raise Superseded(f"{code}: {detail[0]} is not what was read")
 
+    async def _replicated(self, keys: list[str], arguments: list[str | int]) -> Any:  # noqa: ANN401
+        """Run the commit and wait for the replicas, on one connection as WAIT demands.
+
+        Too few of them: StoreDown, although the primary has it. There it stays, or it goes together
+        with its watermark when another becomes primary: found known or published again, once.
+        """
+        if not self._replicas:
+            return await self._commit(keys=keys, args=arguments)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await self._commit(keys=keys, args=arguments, client=pipe)
+            return await self._followed(pipe)
+
+    async def _catch_up(self) -> None:
+        """Raise StoreDown unless the replicas follow again."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(self.keys.replicated, self._replicas)
+            await self._followed(pipe)
+
+    async def _followed(self, pipe: Any) -> Any:  # noqa: ANN401
+        pipe.wait(self._replicas, _WAIT_LIMIT * 1000)
+        answer, reached = await pipe.execute()
+        self._behind = reached < self._replicas
+        if self._behind:
+            raise StoreDown(
+                f"fewer than {self._replicas} replicas (redis.replicas) follow within "
+                f"{_WAIT_LIMIT} s: start them; nothing is polled until they do"
+            )
+        return answer
+
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
-        with _translated():
+        with translated():
             texts = await self._redis.hgetall(self.keys.watermark)
         found = {}
         for code, text in texts.items():
@@ -186,16 +200,26 @@ class RedisStore:
 
     async def vintages(self, code: Code) -> list[Vintage]:
         """See `Store.vintages`."""
-        with _translated():
+        with translated():
             texts = await self._redis.hgetall(self.keys.vintages(code))
         return read_vintages(code, texts, keys=self.keys)
+
+    async def held_codes(self) -> list[Code]:
+        """See `Store.held_codes`."""
+        start = self.keys.held(Code(""))
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
+        with translated():
+            keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
+        return sorted(Code(key.removeprefix(start)) for key in keys)
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
     ) -> float:
         """See `Store.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with _translated():
+        with translated():
+            if self._behind:  # ask OpenD for nothing that could not be published
+                await self._catch_up()
             wait = await self._grant(
                 keys=[self.keys.budget(account)], args=[request, limit, *times]
             )
@@ -213,19 +237,19 @@ class RedisStore:
         self, account: str, requests: list[str], period: float, margin: float
     ) -> None:
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with _translated():
+        with translated():
             await self._spend(keys=[self.keys.budget(account)], args=[*times, *requests])
 
     async def spent(self, account: str, *, period: float) -> int:
         """See `Store.spent`."""
-        with _translated():
+        with translated():
             seconds, micros = await self._redis.time()
             since = seconds * _MICRO + micros - round(period * _MICRO)
             return int(await self._redis.zcount(self.keys.budget(account), f"({since}", "+inf"))
 
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
         """See `Store.acquire_lease`."""
-        with _translated():
+        with translated():
             value = await self._lease(
                 keys=[self.keys.lease, self.keys.fence], args=[owner, round(ttl * 1000)]
             )
@@ -233,19 +257,19 @@ class RedisStore:
 
     async def renew_lease(self, lease: Lease, ttl: float) -> bool:
         """See `Store.renew_lease`."""
-        with _translated():
+        with translated():
             return bool(
                 await self._renew(keys=[self.keys.lease], args=[lease.value, round(ttl * 1000)])
             )
 
     async def release_lease(self, lease: Lease) -> None:
         """See `Store.release_lease`."""
-        with _translated():
+        with translated():
             await self._renew(keys=[self.keys.lease], args=[lease.value, 0])
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
         """See `Store.watch`."""
-        with _translated():
+        with translated():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
                 pipe.incr(self.keys.watch_version)
@@ -253,23 +277,33 @@ class RedisStore:
 
     async def watched(self) -> dict[str, bool]:
         """See `Store.watched`."""
-        with _translated():
+        with translated():
             texts = await self._redis.hgetall(self.keys.watch)
         return {code: text == "1" for code, text in texts.items()}
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
-        with _translated():
+        with translated():
             return int(await self._redis.get(self.keys.watch_version) or 0)
+
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        with translated():
+            return dict(await self._redis.hgetall(self.keys.schedule))
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        with translated():
+            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
 
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""
         if block is None:
-            with _translated():
+            with translated():
                 found = await self._redis.xread({self.keys.stream: after}, count=count)
         else:
             async with self._blocking(block) as redis:
-                with _translated():
+                with translated():
                     found = await redis.xread(
                         {self.keys.stream: after}, count=count, block=round(block * 1000)
                     )
@@ -277,21 +311,36 @@ class RedisStore:
 
     async def last_entries(self, count: int) -> list[Entry]:
         """See `Store.last_entries`."""
-        with _translated():
+        with translated():
             found = await self._redis.xrevrange(self.keys.stream, count=count)
         return [Entry(*entry) for entry in reversed(found)]
 
+    async def groups(self) -> list[Group]:
+        """See `poller.trim.Stream.groups`."""
+        with translated():
+            first = await self._redis.xrange(self.keys.stream, count=1)
+            if not first:
+                return []
+            found = await self._redis.xinfo_groups(self.keys.stream)
+            return [Group(each["name"], await self._unread(each, first[0][0])) for each in found]
+
+    async def _unread(self, group: Mapping[str, Any], first: str) -> str | None:
+        # what was trimmed before it was acknowledged stays in the group's list: look behind it
+        pending = await self._redis.xpending_range(self.keys.stream, group["name"], first, "+", 1)
+        if pending:
+            return str(pending[0]["message_id"])
+        after = f"({group['last-delivered-id']}"
+        entries = await self._redis.xrange(self.keys.stream, after, count=1)
+        return entries[0][0] if entries else None
+
+    async def trim(self, before: str) -> int:
+        """See `poller.trim.Stream.trim`."""
+        with translated():
+            return int(await self._redis.xtrim(self.keys.stream, minid=before, approximate=False))
+
     @asynccontextmanager
     async def _blocking(self, block: float) -> AsyncIterator[Any]:
-        redis: Any = Redis.from_url(
-            self._url,
-            socket_timeout=block + 5,
-            socket_connect_timeout=2,
-            retry=Retry(ConstantBackoff(0), 0),
-            decode_responses=True,
-            encoding_errors="replace",
-            client_name="poller",
-        )
+        redis = self._connections.blocking(block)
         try:
             yield redis
         finally:
@@ -308,12 +357,26 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
 
 
-def _flat(writes: Sequence[Write], entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+def _flat(
+    writes: Sequence[Write],
+    entries: Sequence[Mapping[str, str]],
+    held: Sequence[HeldWrite],
+    quarantined: Sequence[Mapping[str, str]],
+) -> Iterator[str | int]:
     """Lay the arguments out as commit.lua reads them."""
     yield len(writes)
     for write in writes:
         yield from (write.day, write.expected, write.text)
         yield "" if write.revision is None else write.revision
+    yield len(held)
+    for each in held:
+        yield from (each.day, each.expected, each.text)
+    yield from _table(entries)
+    yield from _table(quarantined)
+
+
+def _table(entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+    """Yield a head with the names, then the values of each entry."""
     names = tuple(entries[0]) if entries else ()
     yield len(entries)
     yield len(names)
@@ -327,36 +390,3 @@ def _wrong_type(key: str, found: str, wanted: str) -> str:
         f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
         f"redis.namespace, or look at the key and delete it"
     )
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours, by what the caller does next."""
-    try:
-        yield
-    except exceptions.ResponseError as problem:
-        text = str(problem)
-        if text.startswith(_FORBIDDEN) or isinstance(problem, exceptions.NoPermissionError):
-            raise StoreMisfit(f"Redis refuses this user: {text}") from problem
-        if text.startswith(_TRANSIENT) or isinstance(problem, _TRANSIENT_TYPES):
-            raise StoreDown(text) from problem
-        if text.startswith("WRONGTYPE"):
-            raise StoreMisfit(f"a key of this namespace holds another type: {text}") from problem
-        if text.startswith("unknown command"):  # HELLO, the first command of all, came with 6.0
-            raise StoreMisfit(f"the server is too old ({text}): {_NEEDED}") from problem
-        raise StoreMisfit(f"Redis refuses a command: {text}") from problem
-    except exceptions.AuthenticationError as problem:
-        raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
-    except (exceptions.RedisError, OSError) as problem:
-        if isinstance(problem.__cause__, _REFUSED_TYPES):  # in the handshake
-            raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
-        raise StoreDown(str(problem) or type(problem).__name__) from problem
-
-
-_REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)
-_TRANSIENT_TYPES: Final = (
-    exceptions.BusyLoadingError,
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-)

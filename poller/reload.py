@@ -14,7 +14,8 @@ from poller.config import Config
 from poller.errors import ConfigError
 from poller.observe import Observe, Rejected, Reloaded, Reloading
 
-RELOADABLE: Final = ("log_level", "watchlist", "schedule", "webhooks")
+_RELOADABLE: Final = ("log_level", "watchlist", "schedule", "webhooks")
+_WEIGHTS: Final = "watchlist.weights"  # the plan files each symbol under its weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,11 @@ class Reload:
 def merge(running: Config, fresh: Config) -> tuple[Config, Reloaded]:
     """Return what counts from now on, and which keys of it are new and which had to stay."""
     changed = tuple(_differences(running, fresh, ""))
-    taken = tuple(key for key in changed if key.split(".")[0] in RELOADABLE)
+    taken = tuple(key for key in changed if key.split(".")[0] in _RELOADABLE and key != _WEIGHTS)
     kept = tuple(key for key in changed if key not in taken)
-    update = {section: getattr(fresh, section) for section in RELOADABLE}
+    update = {section: getattr(fresh, section) for section in _RELOADABLE}
+    weights = {"weights": running.watchlist.weights}
+    update["watchlist"] = fresh.watchlist.model_copy(update=weights)
     return running.model_copy(update=update), Reloaded(taken, kept)
 
 
