@@ -9,6 +9,7 @@ single one, a Cluster's owner of the slot, the primary the Sentinels name. A con
 one, and to its successor when it is told so; transactions and scripts need nothing else.
 """
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -232,9 +233,17 @@ _CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours, by what the caller does next."""
+    """Turn redis-py's errors into ours, by what the caller does next.
+
+    A cancellation that arrives together with an answer is lost in Python 3.11's `wait_for`, which
+    redis-py writes with; it is raised here after all, or a service would miss its SIGTERM.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
     try:
         yield
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
     except exceptions.ResponseError as problem:
         raise _refusal(problem) from problem
     except exceptions.AuthenticationError as problem:
