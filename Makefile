@@ -37,3 +37,8 @@ chaos: $(SET_UP)
 bench: $(SET_UP)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_schedule
+
+# the unit under a real systemd, in a tree of its own; needs root and systemd-nspawn
+.PHONY: systemd
+systemd: $(SET_UP)
+	$(BIN)/python -m tests.real_systemd

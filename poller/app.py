@@ -14,23 +14,41 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn, Protocol
 
 from poller.budget import Budget
 from poller.config import Config, Opend
 from poller.embedded import Embedded
-from poller.errors import StoreDown, StoreMisfit
+from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.lease import keep_polling
-from poller.observe import Happened, Observe, Recovered, Trouble
+from poller.model import Code, Market, market_of
+from poller.notify import Notify
+from poller.observe import (
+    Happened,
+    Newest,
+    Observe,
+    Ready,
+    Recovered,
+    Trouble,
+    Turned,
+    configure,
+    dispatcher,
+    to_all,
+    turning,
+)
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.poll import Poller, wall_clock
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
+from poller.reload import Reload, follow
 from poller.schedule import Schedule
 from poller.senders import check_channels, sender_of
 from poller.trim import keep_trimmed
+from poller.vitals import Vitals
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 
 _PAUSE: Final = 1.0
@@ -80,6 +98,7 @@ async def opened(
                     owner,
                     requests=config.budget.requests,
                     period=config.budget.period,
+                    waiting=partial(observe, Turned(dispatcher(account))),
                 )
                 for account in dict.fromkeys(table.account for table in config.opend)
             },
@@ -104,36 +123,55 @@ def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of Co
 
 
 async def _until_there(store: RedisStore, observe: Observe) -> None:
-    while True:
-        try:
-            server = await store.inspect()
-        except StoreDown as problem:
-            observe(Trouble("redis", str(problem)))
-            await asyncio.sleep(_PAUSE)
-        else:
-            observe(Recovered("redis"))
-            observe(Happened("store", (("server", server), ("stream", store.keys.stream))))
-            return
+    with turning(observe, "start") as turned:
+        while True:
+            turned()
+            try:
+                server = await store.inspect()
+            except StoreDown as problem:
+                observe(Trouble("redis", str(problem)))
+                await asyncio.sleep(_PAUSE)
+            else:
+                observe(Recovered("redis"))
+                observe(Happened("store", (("server", server), ("stream", store.keys.stream))))
+                return
 
 
-async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> None:
+class Role(Protocol):
+    """What a process does: the whole service, or a part of it."""
+
+    def __call__(
+        self, config: Config, observe: Observe, *, notify: Notify, reload: Reload
+    ) -> Coroutine[Any, Any, None]:
+        """Work until cancelled."""
+
+
+async def serve(
+    config: Config,
+    observe: Observe,
+    *,
+    relaying: bool = True,
+    notify: Notify | None = None,
+    reload: Reload | None = None,
+) -> None:
     """Poll, and deliver unless another role does that, until cancelled."""
+    schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
+
+    def summary() -> str:
+        return f"watching {len(schedule.codes)} symbols, {schedule.wanted} due"
+
+    observe = to_all(observe, Vitals(notify or Notify(None), summary))
     async with opened(config, observe) as ports:
-        watchlist = Watchlist(
-            config.watchlist.codes,
-            config.watchlist.files,
-            config.watchlist.futu_groups,
-            ports.store,
-            observe,
-        )
+        watchlist = Watchlist(*_sources(config), ports.store, observe)
         poller = Poller(
             ports.store,
             ports.gateways,
             ports.budgets,
-            Schedule(config.schedule.intervals, config.watchlist.weights),
+            schedule,
             history=config.watchlist.history,
             observe=observe,
         )
+        relay = relay_of(config, ports, observe)
         group_budget = Budget(
             ports.store,
             f"{config.opend[0].account}:groups",
@@ -142,7 +180,15 @@ async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> N
             period=GROUP_PERIOD,
         )
         owner = f"{socket.gethostname()}-{os.getpid()}"
-        observe(Happened("ready", (("gateways", len(ports.gateways)),)))
+        chores = _chores(config, ports.store, observe)
+
+        def apply(fresh: Config) -> None:
+            configure(level=fresh.log_level, secrets=fresh.secrets())
+            watchlist.configure(*_sources(fresh))
+            poller.configure(fresh.schedule.intervals, history=fresh.watchlist.history)
+            relay.configure([webhook.endpoint() for webhook in fresh.webhooks])
+
+        await _tell_newest(ports.store, observe)
         # two groups, so that what is in flight can still end while the gateways are connected
         async with asyncio.TaskGroup() as connections:
             for gateway in ports.gateways:
@@ -155,22 +201,50 @@ async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> N
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
                 work.create_task(
-                    keep_polling(
-                        ports.store, owner, poller, observe, _chores(config, ports.store, observe)
-                    ),
-                    name="polling",
+                    keep_polling(ports.store, owner, poller, observe, chores), name="polling"
                 )
-                if config.webhooks and relaying:
-                    work.create_task(relay_of(config, ports, observe).run(), name="relay")
+                if relaying:
+                    work.create_task(relay.run(), name="relay")
+                if reload is not None:
+                    work.create_task(follow(reload, config, apply, observe), name="reload")
+                observe(Ready((("gateways", len(ports.gateways)),)))
 
 
-async def deliver(config: Config, observe: Observe) -> None:
-    """Deliver webhooks, and nothing else, until cancelled."""
+def _sources(config: Config) -> tuple[Sequence[Code], Sequence[Path], Sequence[str]]:
+    table = config.watchlist
+    return table.codes, table.files, table.futu_groups
+
+
+async def _tell_newest(store: RedisStore, observe: Observe) -> None:
+    newest: dict[Market, date] = {}
+    try:
+        watermarks = await store.watermarks()
+    except StoreError:  # only a status line is the poorer; polling finds out what is wrong
+        return
+    for code, day in watermarks.items():
+        newest[market_of(code)] = max(day, newest.get(market_of(code), day))
+    for market, day in newest.items():
+        observe(Newest(market, day))
+
+
+async def deliver(config: Config, observe: Observe, *, notify: Notify, reload: Reload) -> None:
+    """Deliver webhooks, and nothing else, until cancelled; without any, wait for a reload."""
+    endpoints = len(config.webhooks)
+    observe = to_all(observe, Vitals(notify, lambda: f"delivering to {endpoints} endpoints"))
     async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
+        relay = relay_of(config, ports, observe)
+
+        def apply(fresh: Config) -> None:
+            nonlocal endpoints
+            endpoints = len(fresh.webhooks)
+            configure(level=fresh.log_level, secrets=fresh.secrets())
+            relay.configure([webhook.endpoint() for webhook in fresh.webhooks])
+
         if ports.embedded is not None:
             work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
-        work.create_task(relay_of(config, ports, observe).run(), name="relay")
-        observe(Happened("ready", (("webhooks", len(config.webhooks)),)))
+        work.create_task(relay.run(), name="relay")
+        work.create_task(follow(reload, config, apply, observe), name="reload")
+        observe(Ready((("webhooks", endpoints),)))
 
 
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
@@ -242,17 +316,31 @@ async def simulated(config: Config) -> AsyncIterator[Config]:
         yield config.model_copy(update=changes)
 
 
-async def until_signalled(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or SIGTERM or SIGINT arrives; it is cancelled then, and awaited."""
+async def until_signalled(
+    work: Coroutine[Any, Any, None],
+    *,
+    stopping: Callable[[], None] = lambda: None,
+    hangup: Callable[[], None] | None = None,
+) -> None:
+    """Run `work` until it ends or SIGTERM or SIGINT arrives; it is cancelled then, and awaited.
+
+    `stopping` is called first. SIGHUP calls `hangup`; without one it ends the work, too.
+    """
     task = asyncio.create_task(work, name="service")
     loop = asyncio.get_running_loop()
+    ending = [signal.SIGTERM, signal.SIGINT]
 
     def stop() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ending:
             loop.add_signal_handler(number, os._exit, 1)  # asked twice: at once
+        stopping()
         task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    if hangup is None:
+        ending.append(signal.SIGHUP)
+    else:
+        loop.add_signal_handler(signal.SIGHUP, hangup)
+    for number in ending:
         loop.add_signal_handler(number, stop)
     try:
         await task

@@ -9,6 +9,7 @@ then as sent when the answer came, because the gateway counts it somewhere in be
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from asyncio_throttle.throttler import Throttler
@@ -21,6 +22,8 @@ GUARD: Final = 1 / 300
 
 MARGIN: Final = 1 / 2
 """Of the period: how long an unanswered request may still be on its way to the gateway (15 s)."""
+
+_LONGEST_SLEEP: Final = 60.0  # then the ledger is asked again, however long it bade us wait
 
 
 SPARE: Final = 1 / 10
@@ -46,10 +49,15 @@ class Budget:
         requests: int,
         period: float,
         pace: Pace | None = None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """`owner`: a name no other process uses. `period`: seconds."""
+        """`owner`: a name no other process uses. `period`: seconds.
+
+        `waiting` is called each time the ledger bids us wait: that is not being stuck.
+        """
         self.account = account
         self._store = store
+        self._waiting = waiting
         self._requests = requests
         self._period = period * (1 + GUARD)
         self._margin = period * MARGIN
@@ -75,7 +83,8 @@ class Budget:
                 period=self._period,
                 margin=self._margin,
             ):
-                await asyncio.sleep(wait)
+                self._waiting()
+                await asyncio.sleep(min(wait, _LONGEST_SLEEP))
         return name
 
     async def settle(self, name: str, *, answered: bool) -> None:

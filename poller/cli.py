@@ -3,22 +3,26 @@
 Each command is a thin reader or writer over the same parts the service is made of.
 """
 
+import asyncio
 import os
 import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from poller import __version__, app, observe
 from poller.config import Config, load
-from poller.ending import FAILED, WRONG, ConfigFile, Refused, complain, finish, report
+from poller.ending import FAILED, WRONG, ConfigFile, Refused, begin, complain, finish, report
 from poller.errors import BadCode, PollerError
 from poller.held import Ruling
 from poller.model import Code, parse_code
+from poller.notify import Notify
+from poller.reload import Reload
 from poller.webhookcli import webhook
 
 cli = App(
@@ -38,44 +42,54 @@ quarantined = App(
 )
 cli.command(quarantined)
 cli.command(webhook)
+service = App(name="service", help="Put the poller under systemd.")
+cli.command(service)
 
 
 @cli.command
 def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
-    """Run the service: poll the watchlist and publish what is new.
+    """Run the service: poll the watchlist, publish what is new, deliver it to the webhooks.
 
     Args:
         simulate: use the bundled OpenD simulator on a loopback port instead of your OpenD
         config: TOML file
     """
-    _serve(load(config, os.environ), simulate=simulate)
+    if simulate:
+        _simulated(begin(config))
+    _serve(config, partial(app.serve, relaying=True))
 
 
 @cli.command
 def poll(*, config: ConfigFile = None) -> None:
     """Run the polling role alone, for a process manager."""
-    _serve(load(config, os.environ), simulate=False, relaying=False)
+    _serve(config, partial(app.serve, relaying=False))
 
 
 @cli.command
 def deliver(*, config: ConfigFile = None) -> None:
     """Run the delivering role alone; any number of them share the work."""
-    settings = load(config, os.environ)
-    if not settings.webhooks:
-        raise Refused(WRONG, ["nothing to deliver to: add a [[webhooks]] table"])
-    observe.configure()
-    journal = observe.Journal()
-    finish(app.until_signalled(app.deliver(settings, journal)), journal)
+    _serve(config, app.deliver)
 
 
-def _serve(settings: Config, *, simulate: bool, relaying: bool = True) -> None:
-    observe.configure()
+def _serve(file: Path | None, role: app.Role) -> NoReturn:
+    settings, journal = begin(file), observe.Journal()
+    notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+    reload = Reload(asyncio.Event(), lambda: load(file, os.environ))
+
+    def stopping() -> None:
+        journal(observe.Happened("stopping"))
+        notify(STOPPING=1, STATUS="stopping: what is in flight may end")
+
+    work = role(settings, journal, notify=notify, reload=reload)
+    # whoever runs it in a terminal and closes that wants it ended, not reloaded
+    hangup = None if sys.stderr.isatty() else reload.asked.set
+    finish(app.until_signalled(work, stopping=stopping, hangup=hangup), journal)
+
+
+def _simulated(settings: Config) -> NoReturn:
     journal = observe.Journal()
 
     async def work() -> None:
-        if not simulate:
-            await app.serve(settings, journal, relaying=relaying)
-            return
         async with app.simulated(settings) as simulated:
             period = simulated.budget.period
             journal(observe.Happened("simulating OpenD", (("budget_period", period),)))
@@ -89,7 +103,7 @@ def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
     from poller import commands, webhookcommands  # noqa: PLC0415  keeps `--help` quick
 
-    settings = load(config, os.environ)
+    settings = begin(config)
     finish(commands.check(settings, webhookcommands.check))
 
 
@@ -115,7 +129,7 @@ def tail(
         raise Refused(WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"])
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
-    settings = load(config, os.environ)
+    settings = begin(config)
     finish(app.until_signalled(commands.tail(settings, from_, count, as_json=json)))
 
 
@@ -141,7 +155,7 @@ def history(
     moment = as_known_at
     if moment is not None and moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    finish(commands.history(load(config, os.environ), symbol, format, moment))
+    finish(commands.history(begin(config), symbol, format, moment))
 
 
 @watch.command(name="add")
@@ -149,7 +163,7 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """Watch these codes from now on, on top of the configuration."""
     from poller import commands  # noqa: PLC0415
 
-    finish(commands.watch(load(config, os.environ), _codes(codes), wanted=True))
+    finish(commands.watch(begin(config), _codes(codes), wanted=True))
 
 
 @watch.command(name="remove")
@@ -157,7 +171,7 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
     """Stop watching these codes, whatever the configuration says; their history stays."""
     from poller import commands  # noqa: PLC0415
 
-    finish(commands.watch(load(config, os.environ), _codes(codes), wanted=False))
+    finish(commands.watch(begin(config), _codes(codes), wanted=False))
 
 
 @watch.command(name="list")
@@ -165,7 +179,7 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """List the watched codes, where each comes from, and its watermark."""
     from poller import commands  # noqa: PLC0415
 
-    finish(commands.watch_list(load(config, os.environ), as_json=json))
+    finish(commands.watch_list(begin(config), as_json=json))
 
 
 @quarantined.command(name="list")
@@ -173,7 +187,7 @@ def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """List the held figures, why they are held, and what was ruled on them."""
     from poller import quarantine  # noqa: PLC0415
 
-    finish(quarantine.show_held(load(config, os.environ), as_json=json))
+    finish(quarantine.show_held(begin(config), as_json=json))
 
 
 @quarantined.command(name="release")
@@ -193,7 +207,7 @@ def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None
 
     (symbol,) = _codes([code])
     wanted = tuple(dict.fromkeys(days))
-    finish(quarantine.rule(load(config, os.environ), symbol, wanted, ruling))
+    finish(quarantine.rule(begin(config), symbol, wanted, ruling))
 
 
 @cli.command
@@ -208,7 +222,7 @@ def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFi
     from poller import commands  # noqa: PLC0415
 
     wanted = _codes(codes) if codes else ()
-    finish(commands.gaps(load(config, os.environ), wanted, as_json=json))
+    finish(commands.gaps(begin(config), wanted, as_json=json))
 
 
 @cli.command
@@ -225,7 +239,7 @@ def backfill(
     from poller import commands  # noqa: PLC0415
 
     wanted = _codes(codes)
-    settings = load(config, os.environ)
+    settings = begin(config)
     finish(app.until_signalled(commands.backfill(settings, wanted, since or date.min)))
 
 
@@ -280,9 +294,29 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     if problems:
         raise Refused(WRONG, problems)
     season = planning.season(hk, us, weeks, seed, release, without_rows)
-    setting = planning.setting(load(config, os.environ), season, gateways, accounts, faults)
+    setting = planning.setting(begin(config), season, gateways, accounts, faults)
     if not planning.plan(setting, as_json=json, plot=plot):
         raise Refused(FAILED, ["a report was missed or told twice: a defect, worth reporting"])
+
+
+@service.command(name="install")
+def service_install(
+    *,
+    role: Literal["run", "poll", "deliver", "web"] = "run",
+    dry_run: bool = False,
+    config: ConfigFile = None,
+) -> None:
+    """Write the systemd unit for this environment; print it unless root.
+
+    Args:
+        role: the whole service, or one role of it in a unit of its own
+        dry_run: print the unit, write nothing
+        config: TOML file
+    """
+    from poller.install import install  # noqa: PLC0415
+    from poller.unit import Role  # noqa: PLC0415
+
+    install(Role(role), config, os.environ, dry_run=dry_run)
 
 
 def _codes(texts: Sequence[str]) -> tuple[Code, ...]:

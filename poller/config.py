@@ -8,10 +8,11 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from poller import credentials
 from poller.codefile import read_codes
 from poller.endpoint import Endpoint, Kind, check_secrets, check_url, kind_of
 from poller.errors import ConfigError
@@ -36,6 +38,14 @@ from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
 DEFAULT_FILE: Final = Path("config/poller.toml")
+_URL_OPTIONS: Final = {
+    "db",
+    "ssl_ca_certs",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+}
 _LISTS: Final = {"opend", "webhooks"}  # sections that are tables in a list
 
 
@@ -57,7 +67,14 @@ def _namespace(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    locate(url.get_secret_value())
+    known = locate(url.get_secret_value())
+    options = dict(parse_qsl(urlsplit(known.url).query, keep_blank_values=True))
+    if options.keys() - _URL_OPTIONS:
+        raise ValueError(
+            f"it has an option that is not known; known: {', '.join(sorted(_URL_OPTIONS))}"
+        )
+    if not options.get("db", "0").isdecimal():
+        raise ValueError("its option db is not a number")
     return url
 
 
@@ -217,6 +234,7 @@ class Config(_Section):
     """Everything an operator can set."""
 
     state_dir: Path = Path("state")
+    log_level: Literal["info", "warning", "error"] = "info"
     opend: Annotated[tuple[Opend, ...], Field(min_length=1)] = (Opend(),)
     redis: Redis = Redis()
     watchlist: Watchlist = Watchlist()
@@ -225,19 +243,40 @@ class Config(_Section):
     web: Web = Web()
     webhooks: tuple[Webhook, ...] = ()
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return every text that must not be shown, passwords inside URLs on their own, too."""
+        found = dict.fromkeys(_secrets_in(self))
+        for text in tuple(found):
+            _, _, rest = text.partition("://")
+            password = rest.rpartition("@")[0].partition(":")[2]
+            found |= dict.fromkeys((password, unquote(password)) if password else ())
+        return tuple(found)
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    match value:
+        case SecretStr():
+            yield value.get_secret_value()
+        case BaseModel():
+            for _, inner in value:
+                yield from _secrets_in(inner)
+        case tuple():
+            for inner in value:
+                yield from _secrets_in(inner)
+
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     """Return the configuration, or raise ConfigError with one line per problem.
 
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
     """
-    chosen = file or (Path(named) if (named := environment.get("POLLER_CONFIG")) else None)
-    if chosen is None and DEFAULT_FILE.is_file():
-        chosen = DEFAULT_FILE
+    chosen = chosen_file(file, environment)
     problems: list[str] = []
     raw: dict[str, Any] = _read(chosen) if chosen else {}
     origin = _merge(raw, environment, problems)
-    _read_secrets(raw, problems)
+    if directory := environment.get("CREDENTIALS_DIRECTORY"):
+        credentials.put_in_place(raw, Path(directory))
+    problems += credentials.read(raw)
     source = str(chosen) if chosen else "configuration"
     try:
         config = Config.model_validate(raw)
@@ -251,6 +290,23 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the file that is read: the one asked for, or the first of the usual places."""
+    if file is not None:
+        return file
+    if named := environment.get("POLLER_CONFIG"):
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the files that hold secrets, as the configuration names them."""
+    chosen = chosen_file(file, environment)
+    raw: dict[str, Any] = _read(chosen) if chosen else {}
+    _merge(raw, environment, [])
+    return credentials.named_in(raw)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -304,25 +360,6 @@ def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
         elif isinstance(here, dict) and key not in here:
             here[key] = [] if key in _LISTS and here is raw else {}
         here = here[key]
-
-
-def _read_secrets(raw: dict[str, Any], problems: list[str]) -> None:
-    """Replace `url_file` and `secret_file` by the text of the file, or of each of several."""
-    webhooks = raw.get("webhooks", [])
-    tables = [("redis", raw.get("redis"))]
-    tables += [(f"webhooks.{n}", table) for n, table in enumerate(webhooks)]
-    for name, table in tables:
-        for key in ("url", "secret"):
-            if not isinstance(table, dict) or f"{key}_file" not in table:
-                continue
-            texts = []
-            for path in map(str, cast("list[object]", _split(table.pop(f"{key}_file")))):
-                try:
-                    texts += Path(path).read_text(encoding="utf-8").split()
-                except (OSError, UnicodeDecodeError) as problem:
-                    reason = getattr(problem, "strerror", problem)
-                    problems.append(f"{name}.{key}_file: {path}: {reason}")
-            table[key] = ",".join(texts)
 
 
 def _problem(

@@ -14,7 +14,7 @@ from typing import Final
 
 from poller.endpoint import Endpoint, Kind
 from poller.errors import StoreDown, StoreMisfit, Superseded
-from poller.observe import Happened, Observe, Recovered, Trouble
+from poller.observe import Happened, Observe, Recovered, Trouble, turning
 from poller.outbox import Attempt, Chosen, Claim, Claimed, Outbox, Settlement
 from poller.pace import Pace
 from poller.retry import Dead, Delivered, Disable, Done, Failed, Later, Outcome, Verdict, decide
@@ -137,14 +137,16 @@ class Courier:
 
     async def _deliver_all(self) -> None:
         try:
-            while True:
-                self._work.clear()
-                try:
-                    pause = await self._turn()
-                except (StoreDown, StoreMisfit) as problem:
-                    await self._stumble(problem)
-                else:
-                    await _woken(self._work, pause)
+            with turning(self._observe, f"{self._subject} deliveries") as turned:
+                while True:
+                    turned()
+                    self._work.clear()
+                    try:
+                        pause = await self._turn()
+                    except (StoreDown, StoreMisfit) as problem:
+                        await self._stumble(problem)
+                    else:
+                        await _woken(self._work, pause)
         finally:
             await self._drain()
 

@@ -1,6 +1,7 @@
-"""How a command ends: its exit code, and one line on stderr that says why."""
+"""How a command begins and ends: its configuration, its exit code, one line that says why."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Final, NoReturn
 from cyclopts import CycloptsError, Parameter
 
 from poller import app, observe
+from poller.config import Config, load
 from poller.errors import BadCode, ConfigError, PollerError
 
 FAILED: Final = 1
@@ -29,6 +31,13 @@ class Refused(Exception):
     def __init__(self, code: int, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
         self.code = code
+
+
+def begin(file: Path | None) -> Config:
+    """Read the configuration; nothing logged from here on holds its secrets."""
+    settings = load(file, os.environ)
+    observe.configure(level=settings.log_level, secrets=settings.secrets())
+    return settings
 
 
 def finish(work: Coroutine[Any, Any, None], journal: observe.Observe | None = None) -> NoReturn:
@@ -63,9 +72,7 @@ def report(problem: BaseException) -> int:
         return FAILED
     if isinstance(problem, KeyboardInterrupt | asyncio.CancelledError | BrokenPipeError):
         return 0
-    import traceback  # noqa: PLC0415  only for a defect of ours, which is worth its trace
-
-    traceback.print_exception(problem)
+    observe.tell_defect(problem)
     return FAILED
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from poller.errors import LeaseLost, StoreDown, StoreError
-from poller.observe import Happened, Observe, Recovered, Trouble
+from poller.observe import Active, Observe, Recovered, Standby, Trouble, turning
 from poller.poll import Poller
 from poller.store import Lease, Store
 
@@ -29,24 +29,26 @@ async def keep_polling(
 
     `chores`: what else only the active poller does; they never end by themselves.
     """
-    while True:
-        lease = await _acquire(store, owner, observe)
-        observe(Happened("polling", (("lease", lease.token),)))
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_renew(store, lease, observe), name="renew the lease")
-                group.create_task(poller.run(lease), name="poll")
-                for chore in chores:
-                    group.create_task(chore())
-        except* LeaseLost:
-            observe(Happened("standing by: another poller holds the lease, or Redis was away"))
-        finally:
-            await _give_back(store, lease)
+    with turning(observe, "lease") as turned:
+        while True:
+            lease = await _acquire(store, owner, observe, turned)
+            observe(Active(lease.token))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_renew(store, lease, observe, turned), name="renew the lease")
+                    group.create_task(poller.run(lease), name="poll")
+                    for chore in chores:
+                        group.create_task(chore())
+            except* LeaseLost:
+                observe(Standby("another poller holds the lease, or Redis was away"))
+            finally:
+                await _give_back(store, lease)
 
 
-async def _acquire(store: Store, owner: str, observe: Observe) -> Lease:
+async def _acquire(store: Store, owner: str, observe: Observe, turned: Callable[[], None]) -> Lease:
     waiting = False
     while True:
+        turned()
         try:
             lease = await store.acquire_lease(owner, TTL)
             observe(Recovered("redis"))
@@ -57,12 +59,12 @@ async def _acquire(store: Store, owner: str, observe: Observe) -> Lease:
             if lease is not None:
                 return lease
             if not waiting:
-                observe(Happened("standing by: another poller is active"))
+                observe(Standby("another poller is active"))
             waiting = True
         await asyncio.sleep(LOOK)
 
 
-async def _renew(store: Store, lease: Lease, observe: Observe) -> None:
+async def _renew(store: Store, lease: Lease, observe: Observe, turned: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(RENEWAL)
         try:
@@ -70,6 +72,7 @@ async def _renew(store: Store, lease: Lease, observe: Observe) -> None:
                 raise LeaseLost(lease.value)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
+        turned()
 
 
 async def _give_back(store: Store, lease: Lease) -> None:

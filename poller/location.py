@@ -10,6 +10,10 @@ _SENTINEL: Final = "+sentinel"
 _SENTINEL_OPTIONS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
 _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?")
 _PORT: Final = 6379
+_UNREADABLE: Final = (
+    "write the hosts as HOST:PORT, several with commas between them, and percent-encode "
+    "'@', '/', '#', '?', '[' and what is not ASCII in a password"
+)
 _SENTINEL_PORT: Final = 26379
 
 
@@ -37,7 +41,10 @@ class Location:
 
 def locate(url: str) -> Location:
     """Read a URL, or raise ValueError with what to write instead; the text holds no secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text would hold the password
+        raise ValueError(_UNREADABLE) from None
     base, watched = parts.scheme.removesuffix(_SENTINEL), parts.scheme.endswith(_SENTINEL)
     if base not in {"redis", "rediss", "unix"} or (watched and base == "unix"):
         raise ValueError(
@@ -69,8 +76,5 @@ def _node(text: str, port: int) -> Node:
         return Node("localhost", port)
     found = _HOST.fullmatch(text)
     if found is None:
-        raise ValueError(
-            "write the hosts as HOST:PORT, several with commas between them, and percent-encode "
-            "'@', '/', '#' and '?' in a password"
-        )
+        raise ValueError(_UNREADABLE)
     return Node(found["host"].strip("[]"), int(found["port"] or port))

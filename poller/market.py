@@ -77,8 +77,7 @@ class MarketQueue:
         self.newest: date | None = None
         self.sweep = Sweep(intervals)
         self.version = 0  # grows with whatever `state` tells
-        self._intervals = intervals
-        self._scattered = replace(intervals, due=intervals.due / SCATTERED)
+        self.configure(intervals)
         self._tickets = tickets
         self._watch_at = LONG_AGO
         self._watch_reason = "nothing of this market was looked at since the start"
@@ -94,6 +93,12 @@ class MarketQueue:
         self._completed = True
         self._stage: tuple[bool, datetime | None] = (False, None)  # of the sweep
         self._known_quiet: dict[str, int] = {}
+
+    def configure(self, intervals: Intervals) -> None:
+        """Plan by these intervals from now on."""
+        self._intervals = intervals
+        self._scattered = replace(intervals, due=intervals.due / SCATTERED)
+        self.sweep.configure(intervals)
 
     def load(self, state: MarketState) -> None:
         """Take up what was remembered, before any symbol is added."""

@@ -4,17 +4,19 @@ Trouble is told when it begins or changes its reason, and its end once. Nothing 
 an operator sees; no fact carries a secret.
 """
 
-import logging
+import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import date
+from typing import Any, Final
 
 import structlog
+from structlog.typing import EventDict
 
 from poller.held import Held
-from poller.model import Code, Event, EventType, Record
+from poller.model import Code, Event, EventType, Market, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,125 @@ class Quarantined:
     held: tuple[Held, ...]
 
 
-Fact = Happened | Trouble | Recovered | Published | Quarantined
+@dataclass(frozen=True, slots=True)
+class Active:
+    """This process polls; `token` is the fencing token of its lease."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """This process does not poll, and takes over when it can."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest day on record of a market, as found at the start."""
+
+    market: Market
+    day: date
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything is up and the roles work."""
+
+    details: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reloading:
+    """The configuration is being read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The keys that count from now on, and those whose change needs a restart."""
+
+    taken: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The configuration read again is wrong; the old one stays. One line per problem."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A loop that does the service's work began, and is expected to turn."""
+
+    loop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The loop came round, be it only to find nothing to do."""
+
+    loop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The loop ended, and is not expected to turn."""
+
+    loop: str
+
+
+Fact = (
+    Happened
+    | Trouble
+    | Recovered
+    | Published
+    | Quarantined
+    | Active
+    | Standby
+    | Newest
+    | Ready
+    | Reloading
+    | Reloaded
+    | Rejected
+    | Entered
+    | Turned
+    | Left
+)
 Observe = Callable[[Fact], None]
+
+_SHORTEST_SECRET: Final = 4  # less would blot out words, and guards nothing
+
+LONGEST_TURN: Final = 60.0
+"""Seconds within which a loop that is not stuck comes round, however little there is to do."""
+
+
+def to_all(*readers: Observe) -> Observe:
+    """Return what tells every reader, in this order."""
+
+    def tell(fact: Fact) -> None:
+        for reader in readers:
+            reader(fact)
+
+    return tell
+
+
+def dispatcher(account: str) -> str:
+    """Return the name of the loop that spends the budget of an account."""
+    return f"dispatcher of account {account}"
+
+
+@contextlib.contextmanager
+def turning(observe: Observe, loop: str) -> Iterator[Callable[[], None]]:
+    """Expect a loop to turn while the block runs; yields what it calls each time it does."""
+    turned = Turned(loop)
+    observe(Entered(loop))
+    try:
+        yield lambda: observe(turned)
+    finally:
+        observe(Left(loop))
 
 
 class Journal:
@@ -70,13 +189,6 @@ class Journal:
     def __call__(self, fact: Fact) -> None:
         """Write one line, or none when the fact is no news."""
         match fact:
-            case Quarantined(code, ()):
-                if self._troubled.pop(f"{code} quarantine", None) is not None:
-                    self._log.info(f"{code}: nothing is held any more")
-            case Quarantined(code, held):
-                self(Trouble(f"{code} quarantine", _ruling_wanted(code, held)))
-            case Happened(what, details):
-                self._log.info(what, **dict(details))
             case Trouble(subject, reason):
                 if self._troubled.get(subject) != reason:
                     self._troubled[subject] = reason
@@ -84,8 +196,33 @@ class Journal:
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:
                     self._log.info(f"{subject}: recovered")
+            case Reloaded(taken, kept):
+                self._log.info("configuration read again", changed=", ".join(taken) or "nothing")
+                if kept:
+                    self._log.warning(f"needs a restart: {', '.join(kept)}")
+            case Rejected(problems):
+                for problem in problems:
+                    self._log.error(f"configuration not taken, the old one stays: {problem}")
+            case _:
+                self._note(fact)
+
+    def _note(self, fact: Fact) -> None:
+        match fact:
+            case Happened(what, details):
+                self._log.info(what, **dict(details))
+            case Quarantined(code, ()):
+                if self._troubled.pop(f"{code} quarantine", None) is not None:
+                    self._log.info(f"{code}: nothing is held any more")
+            case Quarantined(code, held):
+                self(Trouble(f"{code} quarantine", _ruling_wanted(code, held)))
             case Published(code, events):
                 self._log.info("published", code=code, **_summary(events))
+            case Active(token):
+                self._log.info("polling", lease=token)
+            case Standby(reason):
+                self._log.info(f"standing by: {reason}")
+            case Ready(details):
+                self._log.info("ready", **dict(details))
 
 
 def _ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
@@ -115,8 +252,11 @@ def _summary(events: tuple[Event, ...]) -> dict[str, object]:
     return told
 
 
-def configure(*, level: int = logging.INFO) -> None:
-    """Send the log to stderr: coloured on a terminal, one JSON object a line elsewhere."""
+def configure(*, level: str = "info", secrets: Sequence[str] = ()) -> None:
+    """Send the log to stderr: coloured on a terminal, one JSON object a line elsewhere.
+
+    `level`: the least that is written. No line holds one of the `secrets`, whoever wrote it.
+    """
     terminal = sys.stderr.isatty()
     render: Any
     if terminal:
@@ -128,9 +268,37 @@ def configure(*, level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S" if terminal else "iso"),
             structlog.processors.format_exc_info,
+            _Redaction(secrets),
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a reload changes level and secrets
     )
+
+
+def tell_defect(problem: BaseException) -> None:
+    """Log an error nobody expected, with its trace."""
+    structlog.get_logger().error(
+        f"a defect of the poller, please report it: {type(problem).__name__}", exc_info=problem
+    )
+
+
+class _Redaction:
+    """Replaces secrets in whatever is about to be written."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        long = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        quoted = [repr(secret)[1:-1] for secret in long]
+        self._secrets = sorted({*long, *quoted}, key=len, reverse=True)  # a URL before its password
+
+    def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
+        return {name: self._clean(value) for name, value in event.items()}
+
+    def _clean(self, value: object) -> object:
+        if isinstance(value, int | float | bool | None):
+            return value
+        text = str(value)
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        return text

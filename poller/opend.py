@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -43,6 +44,7 @@ _THREADS: Final = 32
 _REACH_LIMIT: Final = 4.0
 _READY: Final = "READY"
 _KEY_BITS: Final = 1024
+_LOG_SIZE: Final = 1_000_000  # bytes; one older file of this size is kept
 
 Result = TypeVar("Result")
 
@@ -149,7 +151,7 @@ class Sdk:
                 del os.environ["HOME"]
             else:
                 os.environ["HOME"] = before
-        logger.file_level = logging.WARNING
+        _keep_small(logger, self._home / "futu.log")
         # without its handler, as enable_console_log leaves it, it would end on stderr all the same
         logger.console_level = logging.CRITICAL
         futu.SysConfig.set_all_thread_daemon(True)
@@ -166,6 +168,20 @@ class Sdk:
         context = self._module.OpenQuoteContext(host=ip, port=port, is_async_connect=True)
         context.set_sync_query_connect_timeout(2)
         return context
+
+
+def _keep_small(logger: Any, path: Path) -> None:  # noqa: ANN401  the SDK has no types
+    """Let the SDK log warnings to one file of bounded size; its own made one a day and start."""
+    mine = RotatingFileHandler(path, maxBytes=_LOG_SIZE, backupCount=1, encoding="utf-8")
+    mine.setFormatter(logger.formatter)
+    theirs, logger.fileHandler = logger.fileHandler, mine
+    logger.file_logger.removeHandler(theirs)
+    logger.file_logger.addHandler(mine)
+    theirs.close()
+    for old in Path(theirs.baseFilename).parent.glob("py_*.log*"):
+        old.unlink(missing_ok=True)
+    logger.file_level = logging.WARNING
+    logging.raiseExceptions = False  # a full disk is no reason for a traceback a line
 
 
 def _check_key(path: Path) -> None:

@@ -27,10 +27,20 @@ from poller.errors import (
     Unavailable,
 )
 from poller.model import Code, Market, Page, market_of
-from poller.observe import Happened, Observe, Published, Quarantined, Recovered, Trouble
+from poller.observe import (
+    LONGEST_TURN,
+    Happened,
+    Observe,
+    Published,
+    Quarantined,
+    Recovered,
+    Trouble,
+    dispatcher,
+    turning,
+)
 from poller.opend import Gateway, any_ready
 from poller.plausible import CALM, Sweep
-from poller.release import Completed, MarketState, Notice
+from poller.release import Completed, Intervals, MarketState, Notice
 from poller.schedule import (
     Answered,
     Excluded,
@@ -46,7 +56,6 @@ GRACE: Final = 4.0
 """Seconds for what is in flight when the service is asked to stop."""
 
 _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
-_LONGEST_WAIT: Final = 60.0  # a step of the wall clock is noticed after this many seconds
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
 _SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
@@ -97,6 +106,12 @@ class Poller:
         self._failed: asyncio.Future[None] | None = None
         self._replanned = asyncio.Event()
         self._saved = schedule.version
+
+    def configure(self, intervals: Intervals, *, history: int) -> None:
+        """Poll at these intervals from now on; what is in flight goes on."""
+        self._schedule.configure(intervals, self._now())
+        self._history = history
+        self._notify()
 
     def watch(self, codes: Sequence[Code]) -> None:
         """Watch exactly these codes from now on."""
@@ -168,37 +183,44 @@ class Poller:
             self._replanned.set()
 
     async def _drive(self, account: str, lease: Lease) -> None:
+        with turning(self._observe, dispatcher(account)) as turned:
+            while True:
+                turned()
+                await self._dispatch(account, lease, turned)
+
+    async def _dispatch(self, account: str, lease: Lease, turned: Callable[[], None]) -> None:
+        """Wait until a symbol is due and may be asked for, and start its poll."""
         budget = self._budgets[account]
         gateways = [gateway for gateway in self._gateways if gateway.account == account]
-        while True:
-            await self._until_due()
-            gateway = await self._free(gateways)
-            try:
-                # one-off commands of this account find a share left, but not during a release
-                grant = await budget.acquire(sparing=not self._schedule.presses(self._now()))
-            except StoreDown as problem:
-                self._observe(Trouble("redis", str(problem)))
-                await asyncio.sleep(_STORE_PAUSE)
-                continue
-            self._observe(Recovered("redis"))
-            decision = self._schedule.next(self._now())
-            if isinstance(decision, Probe) and gateway.ready:
-                self._start(_Turn(decision.code, gateway, budget, grant, lease))
-                continue
-            if isinstance(decision, Probe):
-                self._record(decision.code, Postponed())
-            await budget.settle(grant, answered=True)
+        await self._until_due(turned)
+        gateway = await self._free(gateways, turned)
+        try:
+            # one-off commands of this account find a share left, but not during a release
+            grant = await budget.acquire(sparing=not self._schedule.presses(self._now()))
+        except StoreDown as problem:
+            self._observe(Trouble("redis", str(problem)))
+            await asyncio.sleep(_STORE_PAUSE)
+            return
+        self._observe(Recovered("redis"))
+        decision = self._schedule.next(self._now())
+        if isinstance(decision, Probe) and gateway.ready:
+            self._start(_Turn(decision.code, gateway, budget, grant, lease))
+            return
+        if isinstance(decision, Probe):
+            self._record(decision.code, Postponed())
+        await budget.settle(grant, answered=True)
 
-    async def _until_due(self) -> None:
+    async def _until_due(self, turned: Callable[[], None]) -> None:
         while True:
             wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
             if due_at is not None and due_at <= now:
                 return
-            wait = _LONGEST_WAIT if due_at is None else (due_at - now).total_seconds()
-            await _set_within(wake, min(wait, _LONGEST_WAIT))
+            wait = LONGEST_TURN if due_at is None else (due_at - now).total_seconds()
+            await _set_within(wake, min(wait, LONGEST_TURN))
+            turned()
             self._schedule.tick(self._now())
 
-    async def _free(self, gateways: Sequence[Gateway]) -> Gateway:
+    async def _free(self, gateways: Sequence[Gateway], turned: Callable[[], None]) -> Gateway:
         """Return the least busy gateway that can take a request, once there is one."""
         while True:
             wake = self._wake
@@ -208,9 +230,12 @@ class Poller:
                 gateway = min(ready, key=busy.count)
                 if busy.count(gateway) < _IN_FLIGHT:
                     return gateway
-                await _set_within(wake, _LONGEST_WAIT)
+                await _set_within(wake, LONGEST_TURN)  # no turn: a poll that never ends is stuck
                 continue
-            await any_ready(gateways)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LONGEST_TURN):
+                    await any_ready(gateways)
+            turned()
 
     def _notify(self) -> None:
         self._wake.set()

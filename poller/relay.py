@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from poller.courier import Courier, Timing
 from poller.endpoint import Endpoint
 from poller.errors import StoreDown, StoreMisfit
-from poller.observe import Observe, Recovered, Trouble
+from poller.observe import Observe, Recovered, Trouble, turning
 from poller.outbox import Outbox
 from poller.store import Store
 from poller.webhook import Sender
@@ -79,17 +79,25 @@ class Relay:
 
     async def _toll(self) -> None:
         """Ring for every courier when the stream has grown."""
-        after, block = "", self._timing.block.total_seconds()
-        while True:
-            try:
-                if not after or await self._store.read(after, count=1, block=block):
-                    newest = await self._store.last_entries(1)
-                    after = newest[0].id if newest else "0-0"
-                    for courier, _ in self._running.values():
-                        courier.ring()
-            except (StoreDown, StoreMisfit) as problem:
-                self._observe(Trouble("redis", str(problem)))
-                await asyncio.sleep(self._timing.pause.total_seconds())
-                after = ""
-            else:
-                self._observe(Recovered("redis"))
+        after = ""
+        with turning(self._observe, "stream bell") as turned:
+            while True:
+                turned()
+                try:
+                    after = await self._rung(after)
+                except (StoreDown, StoreMisfit) as problem:
+                    self._observe(Trouble("redis", str(problem)))
+                    await asyncio.sleep(self._timing.pause.total_seconds())
+                    after = ""
+                else:
+                    self._observe(Recovered("redis"))
+
+    async def _rung(self, after: str) -> str:
+        """Wait a while for an entry after this id, and ring; returns the newest id then."""
+        block = self._timing.block.total_seconds()
+        if after and not await self._store.read(after, count=1, block=block):
+            return after
+        newest = await self._store.last_entries(1)
+        for courier, _ in self._running.values():
+            courier.ring()
+        return newest[0].id if newest else "0-0"

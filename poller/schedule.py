@@ -131,6 +131,18 @@ class Schedule:
             self._queue(code).add(symbol)
         return set(fresh), set(gone)
 
+    def configure(self, intervals: Intervals, now: datetime) -> None:
+        """Plan by these intervals from now on; nothing waits longer than the new idle one."""
+        self._intervals = intervals
+        for queue in self._markets.values():
+            queue.configure(intervals)
+        self._hurry(now)
+
+    @property
+    def wanted(self) -> int:
+        """How many symbols do not show the newest day of their market yet."""
+        return sum(queue.wanted for queue in self._markets.values())
+
     def due_at(self) -> datetime | None:
         """Return when something is due; None while nothing waits."""
         if self._again:
@@ -205,14 +217,18 @@ class Schedule:
         """Take note of the time: after a step back, nothing waits longer than an idle interval."""
         back = now < self._latest - _STEP
         if back:
-            latest = now + self._intervals.idle
-            for queue in self._markets.values():
-                queue.hurry(latest)
-            waiting = [entry for entry in self._retries if entry[2].retry_at == entry[0]]
-            self._retries.clear()
-            for at, _, symbol in waiting:
-                self._retry(symbol, min(at, latest), symbol.reason)
+            self._hurry(now)
         self._latest = now if back else max(now, self._latest)
+
+    def _hurry(self, now: datetime) -> None:
+        """Let nothing wait longer than an idle interval from now."""
+        latest = now + self._intervals.idle
+        for queue in self._markets.values():
+            queue.hurry(latest)
+        waiting = [entry for entry in self._retries if entry[2].retry_at == entry[0]]
+        self._retries.clear()
+        for at, _, symbol in waiting:
+            self._retry(symbol, min(at, latest), symbol.reason)
 
     def outlook(self, code: Code) -> tuple[datetime | None, str]:
         """Return when a watched code is looked at next (None: in its turn, or now), and why."""

@@ -25,12 +25,16 @@ class Sweep:
     def __init__(self, intervals: Intervals) -> None:
         self.running = False
         self.resumes: datetime | None = None
-        self._first = min(4 * intervals.due, _FIRST)
-        self._longest = max(min(18 * intervals.idle, _LONGEST), self._first)
+        self.configure(intervals)
         self.pause = self._first
         self._answers: deque[bool] = deque(maxlen=BLOCK)
         self._hits = self._misses = self._kept_up_misses = 0
         self._again = False  # a block after a pause
+
+    def configure(self, intervals: Intervals) -> None:
+        """Pause by these intervals from the next pause on."""
+        self._first = min(4 * intervals.due, _FIRST)
+        self._longest = max(min(18 * intervals.idle, _LONGEST), self._first)
 
     @property
     def poor(self) -> bool:

@@ -5,6 +5,7 @@ runs takes no symbol with it, and the operator is told once.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -39,15 +40,30 @@ class Watchlist:
         store: Store,
         observe: Observe,
     ) -> None:
-        self._codes = codes
-        self._files: dict[Path, tuple[Code, ...]] = dict.fromkeys(files, ())
+        self._codes: Sequence[Code] = ()
+        self._files: dict[Path, tuple[Code, ...]] = {}
         self._stamps: dict[Path, tuple[int, int, int]] = {}
-        self._groups: dict[str, tuple[Code, ...]] = dict.fromkeys(groups, ())
+        self._groups: dict[str, tuple[Code, ...]] = {}
+        self._regrouped = asyncio.Event()
         self._live: Mapping[str, bool] = {}
         self._version = -1
         self._changed = True
         self._store = store
         self._observe = observe
+        self.configure(codes, files, groups)
+
+    def configure(
+        self, codes: Sequence[Code], files: Sequence[Path], groups: Sequence[str]
+    ) -> None:
+        """Take these sources from now on; what is known of one that stays is kept."""
+        self._codes = codes
+        self._files = {path: self._files.get(path, ()) for path in files}
+        self._stamps = {path: stamp for path, stamp in self._stamps.items() if path in self._files}
+        self._groups = {name: self._groups.get(name, ()) for name in groups}
+        for path in self._files:
+            self._read_file(path)
+        self._regrouped.set()
+        self._changed = True
 
     def sources(self) -> dict[Code, list[str]]:
         """Return every watched code with where it comes from."""
@@ -118,11 +134,14 @@ class Watchlist:
 
     async def follow_groups(self, gateways: Sequence[Gateway], budget: Budget) -> None:
         """Read the Futu groups again and again, through whichever gateway is ready."""
-        while self._groups:
-            for name in self._groups:
+        while True:
+            self._regrouped.clear()
+            for name in tuple(self._groups):
                 await any_ready(gateways)
                 await self._read_group(name, gateways, budget)
-            await asyncio.sleep(GROUPS_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GROUPS_EVERY):
+                    await self._regrouped.wait()
 
     async def _read_group(self, name: str, gateways: Sequence[Gateway], budget: Budget) -> None:
         subject = f"Futu group {name}"
@@ -139,7 +158,7 @@ class Watchlist:
             await budget.exhaust()
         except GatewayError as problem:
             answered = False
-            kept = len(self._groups[name])
+            kept = len(self._groups.get(name, ()))
             text = f"{problem}; the {kept} codes it last held stay watched"
             self._observe(Trouble(subject, text))
         else:
@@ -148,6 +167,8 @@ class Watchlist:
             await budget.settle(grant, answered=answered)
 
     def _take_group(self, name: str, subject: str, texts: Sequence[str]) -> None:
+        if name not in self._groups:  # a reload has just left it out
+            return
         codes, others = [], []
         for text in texts:
             try:

@@ -1,13 +1,11 @@
 """The `webhook` commands: what each endpoint has got, and what to do when it has not."""
 
-import os
 from datetime import UTC, datetime
 
 from cyclopts import App
 
 from poller import app
-from poller.config import load
-from poller.ending import WRONG, ConfigFile, Refused, finish
+from poller.ending import WRONG, ConfigFile, Refused, begin, finish
 
 webhook = App(
     name="webhook", help="Show the endpoints and their state; test, replay, enable, forget."
@@ -19,7 +17,7 @@ def list_(*, json: bool = False, config: ConfigFile = None) -> None:
     """List the endpoints: state, lag, last success, last error, next attempt."""
     from poller import webhookcommands  # noqa: PLC0415  keeps `--help` quick
 
-    finish(webhookcommands.print_states(load(config, os.environ), as_json=json))
+    finish(webhookcommands.print_states(begin(config), as_json=json))
 
 
 @webhook.command(name="test")
@@ -27,7 +25,7 @@ def try_out(name: str, /, *, config: ConfigFile = None) -> None:
     """Send a signed test event to an endpoint, now and once."""
     from poller import webhookcommands  # noqa: PLC0415
 
-    finish(app.until_signalled(webhookcommands.test(load(config, os.environ), name)))
+    finish(app.until_signalled(webhookcommands.test(begin(config), name)))
 
 
 @webhook.command
@@ -54,7 +52,7 @@ def replay(
     if bool(id) == (since is not None):
         raise Refused(WRONG, ["say what: either --id EVENT, or --since TIME [--until TIME]"])
     times = (_aware(since), _aware(until))
-    finish(webhookcommands.replay(load(config, os.environ), name, id, *times))
+    finish(webhookcommands.replay(begin(config), name, id, *times))
 
 
 @webhook.command
@@ -71,7 +69,7 @@ def dead(
     """
     from poller import webhookcommands  # noqa: PLC0415
 
-    finish(webhookcommands.dead(load(config, os.environ), name, requeue=requeue, as_json=json))
+    finish(webhookcommands.dead(begin(config), name, requeue=requeue, as_json=json))
 
 
 @webhook.command
@@ -79,7 +77,7 @@ def enable(name: str, /, *, config: ConfigFile = None) -> None:
     """Send to a disabled endpoint again; what waited meanwhile goes first."""
     from poller import webhookcommands  # noqa: PLC0415
 
-    finish(webhookcommands.enable(load(config, os.environ), name))
+    finish(webhookcommands.enable(begin(config), name))
 
 
 @webhook.command
@@ -87,7 +85,7 @@ def forget(name: str, /, *, config: ConfigFile = None) -> None:
     """Remove everything kept of an endpoint that is no longer configured."""
     from poller import webhookcommands  # noqa: PLC0415
 
-    finish(webhookcommands.forget(load(config, os.environ), name))
+    finish(webhookcommands.forget(begin(config), name))
 
 
 def _aware(moment: datetime | None) -> datetime | None:

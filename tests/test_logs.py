@@ -1,0 +1,158 @@
+"""The log: short on a quiet day, one JSON object a line, without a secret; the SDK's kept small."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from base64 import b64encode
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poller.config import Config, load
+from poller.errors import ConfigError
+from poller.model import Code
+from poller.observe import Happened, Journal, Rejected, Trouble, configure, tell_defect
+from poller.simulator import Proto, Simulator, World
+from tests.service import Service, entries, poller, store_of, until
+
+CODE = Code("HK.00700")
+PASSWORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=4)
+
+
+async def test_a_quiet_day_is_a_short_log(tmp_path: Path) -> None:
+    """Hundreds of polls without news add no line; an outage adds two however long it is."""
+    async with Simulator(World(), requests=100, period=1.0) as opend:
+        service = Service(tmp_path, opend.port, CODE)
+        service.settings = {
+            "POLLER_SCHEDULE__DUE": "0.02",
+            "POLLER_SCHEDULE__IDLE": "0.02",
+            "POLLER_SCHEDULE__LATE": "0.02",
+            "POLLER_BUDGET__REQUESTS": "100",
+        }
+        await service.start()
+        async with store_of(service) as store:
+            await entries(store, 10)
+        polls = 200
+        await until(lambda: sum(one.proto == Proto.SHORT_INTEREST for one in opend.seen) > polls)
+        opend.faults.drop_accepts = True
+        opend.faults.kick()
+        await service.said("the connection was lost")
+        opend.faults.drop_accepts = False
+        await service.said("recovered")
+        assert await service.stop() == 0
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    said = [json.loads(line)["event"] for line in lines]
+    outage = [text for text in said if text.startswith(("OpenD", CODE))]
+    assert len(outage) <= 6  # connected, lost, recovered, connected; a poll that was cut, recovered
+    assert [text for text in said if text not in outage] == [
+        "store",
+        "ready",
+        "watchlist",
+        "polling",
+        "published",
+        "stopping",
+        "stopped",
+    ]
+
+
+def written(config: Config, defect: str, *facts: Happened | Trouble | Rejected) -> str:
+    """Return what is written, under this configuration, about facts and about a defect."""
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        configure(secrets=config.secrets())
+        journal = Journal()
+        for fact in facts:
+            journal(fact)
+        try:
+            raise ValueError(defect)
+        except ValueError as problem:
+            tell_defect(problem)
+    return log.getvalue()
+
+
+@settings(max_examples=40)
+@given(password=PASSWORDS, key=st.binary(min_size=24, max_size=64))
+def test_no_line_and_no_repr_holds_a_secret(password: str, key: bytes) -> None:
+    """Whoever puts a secret into a fact or an error: what is written does not hold it."""
+    password = f"hunter2{password}"  # so that it is no word of the log
+    secret = f"whsec_{b64encode(key).decode()}"
+    url = f"redis://user:{quote(password, safe='')}@127.0.0.1:1/0"
+    hook = f"https://example.org/{quote(password, safe='')}"
+    config = Config.model_validate(
+        {
+            "redis": {"url": url},
+            "webhooks": [{"name": "desk", "url": hook, "secret": secret}],
+        }
+    )
+    told = written(
+        config,
+        f"{url!r} {password!r} {secret!r}",
+        Happened("a", (("where", url),)),
+        Trouble("redis", f"{password} is wrong, and so is {secret}"),
+        Rejected((hook,)),
+    )
+    shown = told + repr(config) + str(config)
+    assert "hunter2" not in shown
+    assert secret not in shown
+    for line in told.splitlines():
+        json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2/x@127.0.0.1:1/0",
+        "redis://:hunter2#x@127.0.0.1:1/0",
+        "redis://:hunter2?x@127.0.0.1:1/0",
+        "redis://[hunter2@127.0.0.1/0",
+        "redis://:hunter2℀@127.0.0.1/0",
+        "redis://127.0.0.1:1/0?hunter2=1",
+        "redis://127.0.0.1:1/0?db=hunter2",
+        "http://:hunter2@127.0.0.1",
+    ],
+)
+def test_a_refused_url_is_not_shown(url: str) -> None:
+    """A password with a character that ends it early is told as such, without a piece of it."""
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"POLLER_CONFIG": "/dev/null", "POLLER_REDIS__URL": url})
+    assert str(caught.value).startswith("POLLER_REDIS__URL: ")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["check", "tail"])
+async def test_no_command_shows_a_secret(tmp_path: Path, verb: str) -> None:
+    """A server that does not answer is told without its password."""
+    url = "redis://user:hunter2@127.0.0.1:1/0"
+    service = Service(tmp_path, 1, CODE, {"POLLER_REDIS__URL": url})
+    code, out, err = await poller(service, verb)
+    assert code == 1
+    assert "127.0.0.1:1" in out + err
+    assert "hunter2" not in out + err
+
+
+TALK = """
+import asyncio, os, pathlib, sys
+from poller.opend import Sdk
+asyncio.run(Sdk(pathlib.Path(sys.argv[1])).load())
+from futu.common.ft_logger import logger
+for n in range(30_000):
+    logger.info("never written")
+    logger.warning(f"{n} " + "x" * 100)
+os._exit(0)
+"""
+
+
+def test_the_sdks_log_is_bounded(tmp_path: Path) -> None:
+    """Whatever the SDK warns of and however often it is started: two files of a megabyte."""
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", TALK, str(tmp_path)], check=True)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(path.name for path in files) == ["futu.log", "futu.log.1"]
+    assert sum(path.stat().st_size for path in files) <= 2_000_000
+    last = (tmp_path / "sdk/futu.log").read_text(encoding="utf-8").splitlines()[-1]
+    assert "29999 xxx" in last
+    assert "never" not in last

@@ -1,0 +1,151 @@
+"""SIGHUP: another configuration for a running service, whole or not at all."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poller.config import Config
+from poller.model import Code
+from poller.reload import merge
+from poller.simulator import Proto, Simulator, World
+from tests.service import Service, entries, simulator, store_of, until
+
+FIRST = Code("HK.00700")
+
+
+@dataclass
+class FromFile(Service):
+    """A service that is configured by a file, so that it can change."""
+
+    @property
+    def file(self) -> Path:
+        """The configuration."""
+        return self.state_dir / "poller.toml"
+
+    def write(self, *codes: str, idle: float = 1000.0, further: str = "") -> None:
+        """Write a configuration of these codes; `further`: top-level lines."""
+        self.file.write_text(
+            f"{further}\nstate_dir = '{self.state_dir}'\n[[opend]]\nport = {self.port}\n"
+            f"[watchlist]\ncodes = {list(codes)}\n"
+            f"[schedule]\ndue = {idle}\nidle = {idle}\nlate = {idle}\n"
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return where the configuration is."""
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("POLLER_")}
+        return {**plain, "POLLER_CONFIG": str(self.file)}
+
+    def hang_up(self) -> None:
+        """Send SIGHUP."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    def lines(self, text: str) -> list[dict[str, Any]]:
+        """Return the log lines that hold a text."""
+        return [line for line in self.log() if text in line["event"]]
+
+
+@pytest.fixture
+async def opend() -> AsyncIterator[Simulator]:
+    """An OpenD with three made-up symbols beside HK.00700."""
+    async with simulator(World(hk=3, without_rows=0.0)) as running:
+        yield running
+
+
+@pytest.fixture
+async def service(tmp_path: Path, opend: Simulator) -> AsyncIterator[FromFile]:
+    """A service of one symbol, long intervals, not started."""
+    made = FromFile(tmp_path, opend.port, FIRST)
+    made.write(FIRST)
+    yield made
+    if made.process is not None and made.process.returncode is None:
+        await made.stop()
+
+
+def asked(opend: Simulator) -> int:
+    """Return how many requests for short interest arrived."""
+    return sum(one.proto == Proto.SHORT_INTEREST for one in opend.seen)
+
+
+async def test_what_is_in_flight_and_the_lease_stay(service: FromFile, opend: Simulator) -> None:
+    """A reload amid a request: it is answered, not repeated, and the lease is never let go."""
+    opend.faults.delay = 2.0
+    await service.start()
+    await until(lambda: asked(opend) == 1)
+    service.hang_up()
+    await service.said("configuration read again")
+    async with store_of(service) as store:
+        await entries(store, 10)
+    assert asked(opend) == 1
+    assert [line["changed"] for line in service.lines("read again")] == ["nothing"]
+    assert len(service.lines("polling")) == 1
+    assert service.lines("standing by") == []
+    assert await service.stop() == 0
+
+
+async def test_watchlist_and_intervals_change(service: FromFile, opend: Simulator) -> None:
+    """A new code is polled at once, and new intervals count for what was planned by the old."""
+    second = opend.world.codes()[1]
+    await service.start()
+    async with store_of(service) as store:
+        await entries(store, 10)
+        service.write(FIRST, second, idle=0.3)
+        service.hang_up()
+        await entries(store, 1, second)
+        before = asked(opend)
+        await until(lambda: asked(opend) > before + 6)
+    (told,) = service.lines("read again")
+    assert told["changed"] == "watchlist.codes, schedule.due, schedule.idle, schedule.late"
+    assert await service.stop() == 0
+
+
+async def test_a_broken_file_changes_nothing(service: FromFile, opend: Simulator) -> None:
+    """Each problem is a line, each time; the old configuration works on, a mended one counts."""
+    await service.start()
+    await service.said("ready")
+    service.write("HK.5", idle=-1.0)
+    service.hang_up()
+    await until(lambda: len(service.lines("not taken")) == 4)
+    service.hang_up()
+    await until(lambda: len(service.lines("not taken")) == 8)
+    assert "write 'HK.00005'" in service.lines("watchlist.codes")[0]["event"]
+    async with store_of(service) as store:
+        await entries(store, 10)
+        second = opend.world.codes()[1]
+        service.write(second)
+        service.hang_up()
+        await entries(store, 1, second)
+    assert await service.stop() == 0
+
+
+async def test_log_level_and_what_needs_a_restart(service: FromFile) -> None:
+    """The level counts at once; keys of the process itself are named and stay."""
+    await service.start()
+    await service.said("ready")
+    further = 'log_level = "warning"\nredis.namespace = "other"\nbudget.requests = 3'
+    service.write(FIRST, further=further)
+    service.hang_up()
+    await service.said("needs a restart: redis.namespace, budget.requests")
+    assert service.lines("read again") == []
+    service.write(FIRST, further="log_level = 'shrill'")
+    service.hang_up()
+    await service.said("log_level")
+    assert await service.stop() == 0
+    assert service.lines("stopped") == []
+
+
+def test_what_a_reload_keeps_is_named_again_next_time() -> None:
+    """The running value stays what it was, so the difference does not get lost."""
+    fresh = Config.model_validate(
+        {"state_dir": "elsewhere", "watchlist": {"history": 3}, "opend": [{"port": 1}]}
+    )
+    running, told = merge(Config(), fresh)
+    assert (told.taken, told.kept) == (("watchlist.history",), ("state_dir", "opend"))
+    assert running.watchlist.history == 3
+    assert (running.state_dir, running.opend) == (Config().state_dir, Config().opend)
+    assert merge(running, fresh)[1].kept == ("state_dir", "opend")
