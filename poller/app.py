@@ -7,6 +7,7 @@ then the connections go; then the embedded server, if nobody else uses it.
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import signal
 import socket
@@ -23,10 +24,13 @@ from poller.errors import StoreDown, StoreMisfit
 from poller.lease import keep_polling
 from poller.observe import Happened, Observe, Recovered, Trouble
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
-from poller.poll import Poller
+from poller.poll import Poller, wall_clock
+from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
+from poller.relay import Relay
 from poller.schedule import Intervals, Schedule
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.webhook import SignedPost
 
 _PAUSE: Final = 1.0
 
@@ -36,6 +40,7 @@ class Ports:
     """What the service stands on: opened by `opened`, or put together by a test."""
 
     store: RedisStore
+    outbox: RedisOutbox
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -57,12 +62,15 @@ async def opened(
             url = config.redis.url.get_secret_value() if config.redis.url else ""
         store = RedisStore(url, config.redis.namespace)
         stack.push_async_callback(store.close)
+        outbox = RedisOutbox(url, config.redis.namespace)
+        stack.push_async_callback(outbox.close)
         await _until_there(store, observe)
         if loading is not None:
             await loading
         owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         yield Ports(
             store,
+            outbox,
             [OpenD(_address(table), sdk, _connection_fact(observe)) for table in config.opend],
             {
                 account: Budget(
@@ -107,8 +115,8 @@ async def _until_there(store: RedisStore, observe: Observe) -> None:
             return
 
 
-async def serve(config: Config, observe: Observe) -> None:
-    """Poll until cancelled."""
+async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> None:
+    """Poll, and deliver unless another role does that, until cancelled."""
     async with opened(config, observe) as ports:
         watchlist = Watchlist(
             config.watchlist.codes,
@@ -133,8 +141,6 @@ async def serve(config: Config, observe: Observe) -> None:
             period=GROUP_PERIOD,
         )
         owner = f"{socket.gethostname()}-{os.getpid()}"
-        if config.webhooks:
-            observe(Trouble("webhooks", "configured, but this version does not deliver them yet"))
         observe(Happened("ready", (("gateways", len(ports.gateways)),)))
         # two groups, so that what is in flight can still end while the gateways are connected
         async with asyncio.TaskGroup() as connections:
@@ -148,6 +154,31 @@ async def serve(config: Config, observe: Observe) -> None:
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
                 work.create_task(keep_polling(ports.store, owner, poller, observe), name="polling")
+                if config.webhooks and relaying:
+                    work.create_task(relay_of(config, ports, observe).run(), name="relay")
+
+
+async def deliver(config: Config, observe: Observe) -> None:
+    """Deliver webhooks, and nothing else, until cancelled."""
+    async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
+        if ports.embedded is not None:
+            work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
+        work.create_task(relay_of(config, ports, observe).run(), name="relay")
+        observe(Happened("ready", (("webhooks", len(config.webhooks)),)))
+
+
+def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
+    """Return the relay of the configured endpoints, not yet running."""
+    chance = random.SystemRandom()
+    relay = Relay(
+        ports.store,
+        ports.outbox,
+        observe,
+        sender=lambda endpoint: SignedPost(endpoint, now=wall_clock),
+        jitter=lambda: chance.uniform(-1, 1),
+    )
+    relay.configure([webhook.endpoint() for webhook in config.webhooks])
+    return relay
 
 
 def _intervals(config: Config) -> Intervals:

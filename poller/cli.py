@@ -66,16 +66,27 @@ def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
 @cli.command
 def poll(*, config: ConfigFile = None) -> None:
     """Run the polling role alone, for a process manager."""
-    _serve(load(config, os.environ), simulate=False)
+    _serve(load(config, os.environ), simulate=False, relaying=False)
 
 
-def _serve(settings: Config, *, simulate: bool) -> None:
+@cli.command
+def deliver(*, config: ConfigFile = None) -> None:
+    """Run the delivering role alone; any number of them share the work."""
+    settings = load(config, os.environ)
+    if not settings.webhooks:
+        raise Refused(WRONG, ["nothing to deliver to: add a [[webhooks]] table"])
+    observe.configure()
+    journal = observe.Journal()
+    _finish(app.until_signalled(app.deliver(settings, journal)), journal)
+
+
+def _serve(settings: Config, *, simulate: bool, relaying: bool = True) -> None:
     observe.configure()
     journal = observe.Journal()
 
     async def work() -> None:
         if not simulate:
-            await app.serve(settings, journal)
+            await app.serve(settings, journal, relaying=relaying)
             return
         async with app.simulated(settings) as simulated:
             period = simulated.budget.period

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -21,11 +21,15 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
+from poller.endpoint import Endpoint, check_secret, check_url
 from poller.errors import BadCode, ConfigError
 from poller.model import Code, parse_code, unique
+from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
 DEFAULT_FILE: Final = Path("config/poller.toml")
@@ -63,7 +67,17 @@ def _code_file(path: Path) -> Path:
     return path
 
 
+def _secret(secret: SecretStr) -> SecretStr:
+    check_secret(secret.get_secret_value())
+    return secret
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Secrets = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_secret)], ...],
+    BeforeValidator(_split),
+    Field(min_length=1),
+]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(_split)]
 CodeFiles = Annotated[
     tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(_split)
@@ -127,11 +141,9 @@ class Web(_Section):
 
 
 class Webhook(_Section):
-    """One endpoint of webhook deliveries."""
+    """One endpoint of webhook deliveries; `connections` and `rate` hold in each process."""
 
     name: Annotated[str, AfterValidator(_namespace)]
-    url: SecretStr
-    secret: SecretStr | None = None
     events: Annotated[
         tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(_split)
     ] = ("reported", "revised")
@@ -139,6 +151,36 @@ class Webhook(_Section):
     filter: str | None = None
     allow_http: bool = False
     allow_private: bool = False
+    connections: Annotated[int, Field(ge=1, le=100)] = 8
+    rate: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    url: SecretStr
+    secret: Secrets
+
+    @field_validator("filter")
+    @classmethod
+    def _understood(cls, text: str | None) -> str | None:
+        Selection(filter=text)
+        return text
+
+    @field_validator("url")
+    @classmethod
+    def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
+        check_url(url.get_secret_value(), **allowed)
+        return url
+
+    def endpoint(self) -> Endpoint:
+        """Return it as delivery knows it."""
+        return Endpoint(
+            self.name,
+            self.url.get_secret_value(),
+            tuple(secret.get_secret_value() for secret in self.secret),
+            Selection(frozenset(self.events), self.codes, self.filter),
+            allow_http=self.allow_http,
+            allow_private=self.allow_private,
+            connections=self.connections,
+            rate=self.rate,
+        )
 
 
 class Config(_Section):
@@ -230,18 +272,22 @@ def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
 
 
 def _read_secrets(raw: dict[str, Any], problems: list[str]) -> None:
-    """Replace `url_file` and `secret_file` by the text of the file."""
+    """Replace `url_file` and `secret_file` by the text of the file, or of each of several."""
     webhooks = raw.get("webhooks", [])
-    tables = [("redis", raw.get("redis"), "url")]
-    tables += [(f"webhooks.{n}", table, "secret") for n, table in enumerate(webhooks)]
-    for name, table, key in tables:
-        if not isinstance(table, dict) or f"{key}_file" not in table:
-            continue
-        path = Path(str(table.pop(f"{key}_file")))
-        try:
-            table[key] = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as problem:
-            problems.append(f"{name}.{key}_file: {path}: {getattr(problem, 'strerror', problem)}")
+    tables = [("redis", raw.get("redis"))]
+    tables += [(f"webhooks.{n}", table) for n, table in enumerate(webhooks)]
+    for name, table in tables:
+        for key in ("url", "secret"):
+            if not isinstance(table, dict) or f"{key}_file" not in table:
+                continue
+            texts = []
+            for path in map(str, cast("list[object]", _split(table.pop(f"{key}_file")))):
+                try:
+                    texts += Path(path).read_text(encoding="utf-8").split()
+                except (OSError, UnicodeDecodeError) as problem:
+                    reason = getattr(problem, "strerror", problem)
+                    problems.append(f"{name}.{key}_file: {path}: {reason}")
+            table[key] = ",".join(texts)
 
 
 def _problem(
@@ -260,7 +306,7 @@ def _problem(
     text = str(error["msg"]).removeprefix("Value error, ")
     value = _value_at(raw, error["loc"])
     shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
-    secret = error["loc"][-1] in {"url", "secret"}
+    secret = not {"url", "secret"}.isdisjoint(error["loc"])
     return f"{where}: {text}{'' if secret else shown}"
 
 
@@ -303,6 +349,12 @@ def _contradictions(config: Config) -> list[str]:
             "opend: the SDK encrypts all connections with one key or none: give every gateway the "
             "same rsa_private_key_file"
         )
+    names = [webhook.name for webhook in config.webhooks]
+    lines += [
+        f"webhooks: {name} is the name of two: each keeps a queue under its name"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
     places = [(gateway.host, gateway.port) for gateway in config.opend]
     lines += [
         f"opend: {host}:{port} is listed twice"

