@@ -22,7 +22,7 @@ from poller.config import Config, Opend
 from poller.embedded import Embedded
 from poller.errors import StoreDown, StoreMisfit
 from poller.lease import keep_polling
-from poller.observe import Happened, Observe, Recovered, Trouble
+from poller.observe import Connection, Happened, Observe, Recovered, Trouble
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.poll import Poller, wall_clock
 from poller.redisoutbox import RedisOutbox
@@ -92,6 +92,7 @@ def _address(table: Opend) -> Address:
 
 def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange
     def tell(change: ConnectionChange) -> None:
+        observe(Connection(change.gateway, change.ready, change.reason, change.rebuilds))
         subject = f"OpenD {change.gateway}"
         if change.ready:
             observe(Recovered(subject))

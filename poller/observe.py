@@ -9,11 +9,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
 import structlog
 
 from poller.model import Code, Event, EventType
+
+
+PollOutcome = Literal["answered", "failed", "refused", "postponed"]
+AttemptOutcome = Literal["delivered", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,45 @@ class Published:
     events: tuple[Event, ...]
 
 
-Fact = Happened | Trouble | Recovered | Published
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A look at a symbol ended."""
+
+    code: Code
+    outcome: PollOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A gateway became usable or stopped being so; `rebuilds`: connections thrown away so far."""
+
+    gateway: str
+    ready: bool
+    reason: str
+    rebuilds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """One attempt to deliver ended. `lag`: of its oldest event behind the stream."""
+
+    endpoint: str
+    outcome: AttemptOutcome
+    lag: timedelta
+
+
+Fact = Happened | Trouble | Recovered | Published | Polled | Connection | Attempted
 Observe = Callable[[Fact], None]
+
+
+def all_of(*readers: Observe) -> Observe:
+    """Return what tells every fact to each of these."""
+
+    def tell(fact: Fact) -> None:
+        for reader in readers:
+            reader(fact)
+
+    return tell
 
 
 class Journal:
@@ -72,6 +114,8 @@ class Journal:
                     self._log.info(f"{subject}: recovered")
             case Published(code, events):
                 self._log.info("published", code=code, **_summary(events))
+            case Polled() | Connection() | Attempted():
+                pass  # for those who count; what an operator should read is said beside it
 
 
 def _summary(events: tuple[Event, ...]) -> dict[str, object]:

@@ -26,7 +26,15 @@ from poller.errors import (
     Unavailable,
 )
 from poller.model import Code, Page
-from poller.observe import Happened, Observe, Published, Recovered, Trouble
+from poller.observe import (
+    Happened,
+    Observe,
+    Polled,
+    PollOutcome,
+    Published,
+    Recovered,
+    Trouble,
+)
 from poller.opend import Gateway, any_ready
 from poller.schedule import (
     Answered,
@@ -46,6 +54,12 @@ _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _LONGEST_WAIT: Final = 60.0  # a step of the wall clock is noticed after this many seconds
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
+_WORDS: Final[Mapping[type[Outcome], PollOutcome]] = {
+    Answered: "answered",
+    Failed: "failed",
+    Excluded: "refused",
+    Postponed: "postponed",
+}
 
 
 def wall_clock() -> datetime:
@@ -189,6 +203,7 @@ class Poller:
             outcome = await self._look(turn)
         finally:
             self._schedule.record(turn.code, outcome, self._now())
+            self._observe(Polled(turn.code, _WORDS[type(outcome)]))
 
     async def _look(self, turn: _Turn) -> Outcome:
         """Poll one symbol whole, and say what came of it, by what to do next."""
