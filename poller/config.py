@@ -60,6 +60,15 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _token(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
+        raise ValueError(
+            "give at least 16 printable characters without spaces; make one: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    return token
+
+
 def _code_file(path: Path) -> Path:
     _, problems = read_codes(path)
     if problems:
@@ -134,10 +143,11 @@ class Schedule(_Section):
 
 
 class Web(_Section):
-    """Where the status page is served."""
+    """Where the status page is served, and what it demands; port 0: any free one."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8080
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    token: Annotated[SecretStr, AfterValidator(_token)] | None = None
 
 
 class Webhook(_Section):
@@ -242,7 +252,7 @@ def _merge(
     A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
     """
     origin = {}
-    for variable, text in sorted(environment.items()):
+    for variable, text in sorted(environment.items(), key=_in_order):
         if not variable.startswith(PREFIX) or variable == "POLLER_CONFIG":
             continue
         path = variable.removeprefix(PREFIX).lower().split("__")
@@ -255,6 +265,11 @@ def _merge(
             continue
         origin[".".join(path)] = variable
     return origin
+
+
+def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
+    """Sort the tables of a list by their number: 10 comes after 9."""
+    return [(len(part), part) for part in item[0].split("__")]
 
 
 def _put(raw: dict[str, Any], path: list[str], text: str) -> None:

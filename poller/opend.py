@@ -150,7 +150,8 @@ class Sdk:
             else:
                 os.environ["HOME"] = before
         logger.file_level = logging.WARNING
-        futu.SysConfig.enable_console_log(False)  # noqa: FBT003  the SDK's signature
+        # without its handler, as enable_console_log leaves it, it would end on stderr all the same
+        logger.console_level = logging.CRITICAL
         futu.SysConfig.set_all_thread_daemon(True)
         if self._key is not None:
             _check_key(self._key)
@@ -173,7 +174,8 @@ def _check_key(path: Path) -> None:
     try:
         bits = RSA.import_key(path.read_bytes()).size_in_bits()
     except (OSError, ValueError, IndexError, TypeError) as problem:
-        raise ConfigError([f"opend.rsa_private_key_file: {path}: {problem}"]) from None
+        text = getattr(problem, "strerror", None) or problem
+        raise ConfigError([f"opend.rsa_private_key_file: {path}: {text}"]) from None
     if bits != _KEY_BITS:
         line = f"opend.rsa_private_key_file: {path} holds {bits} bits; OpenD and the SDK need 1024"
         raise ConfigError([line])

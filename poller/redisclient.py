@@ -12,7 +12,6 @@ from redis.backoff import ConstantBackoff
 from poller.errors import StoreDown, StoreMisfit
 
 NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
-"""What to say of a server that is too old."""
 
 _TRANSIENT: Final = (
     "BUSY",

@@ -19,8 +19,7 @@ from redis.backoff import ConstantBackoff
 from poller.compare import Comparison
 from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.model import Code, Vintage
-from poller.redisclient import NEEDED, connect
-from poller.redisclient import translated as _translated
+from poller.redisclient import NEEDED, connect, translated
 from poller.store import (
     Entry,
     Keys,
@@ -57,7 +56,7 @@ class RedisStore:
 
     async def inspect(self) -> str:
         """Return the server's name and version, or raise StoreMisfit with the cure."""
-        with _translated():
+        with translated():
             server = await self._redis.info("server")
             memory = await self._redis.info("memory")
         name = "Valkey" if "valkey_version" in server else "Redis"
@@ -84,7 +83,7 @@ class RedisStore:
         """
         scratch = f"{{{self.keys.namespace}}}:rehearsal:{secrets.token_hex(4)}"
         keys = [f"{scratch}:{part}" for part in ("stream", "mark", "history", "vintages", "lease")]
-        with _translated():
+        with translated():
             try:
                 await self._commit(
                     keys=keys, args=["-", "", "", "-", 1, "-", "", "-", 0, 1, 1, "-", "-"]
@@ -101,7 +100,7 @@ class RedisStore:
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
         }
-        with _translated():
+        with translated():
             for key, kind in wanted.items():
                 found = await self._redis.type(key)
                 if found not in {"none", kind}:
@@ -109,7 +108,7 @@ class RedisStore:
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
-        with _translated():
+        with translated():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hget(self.keys.watermark, code)
                 pipe.hgetall(self.keys.history(code))
@@ -134,7 +133,7 @@ class RedisStore:
         ]
         entries = [event.fields() for event in comparison.events]
         arguments = [code, lease.value, snapshot.watermark, watermark, *_flat(writes, entries)]
-        with _translated():
+        with translated():
             verdict, *detail = await self._commit(keys=keys, args=arguments)
         match verdict:
             case "ok":
@@ -148,7 +147,7 @@ class RedisStore:
 
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
-        with _translated():
+        with translated():
             texts = await self._redis.hgetall(self.keys.watermark)
         found = {}
         for code, text in texts.items():
@@ -160,7 +159,7 @@ class RedisStore:
 
     async def vintages(self, code: Code) -> list[Vintage]:
         """See `Store.vintages`."""
-        with _translated():
+        with translated():
             texts = await self._redis.hgetall(self.keys.vintages(code))
         return read_vintages(code, texts, keys=self.keys)
 
@@ -169,7 +168,7 @@ class RedisStore:
     ) -> float:
         """See `Store.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with _translated():
+        with translated():
             wait = await self._grant(
                 keys=[self.keys.budget(account)], args=[request, limit, *times]
             )
@@ -187,19 +186,19 @@ class RedisStore:
         self, account: str, requests: list[str], period: float, margin: float
     ) -> None:
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with _translated():
+        with translated():
             await self._spend(keys=[self.keys.budget(account)], args=[*times, *requests])
 
     async def spent(self, account: str, *, period: float) -> int:
         """See `Store.spent`."""
-        with _translated():
+        with translated():
             seconds, micros = await self._redis.time()
             since = seconds * _MICRO + micros - round(period * _MICRO)
             return int(await self._redis.zcount(self.keys.budget(account), f"({since}", "+inf"))
 
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
         """See `Store.acquire_lease`."""
-        with _translated():
+        with translated():
             value = await self._lease(
                 keys=[self.keys.lease, self.keys.fence], args=[owner, round(ttl * 1000)]
             )
@@ -207,19 +206,19 @@ class RedisStore:
 
     async def renew_lease(self, lease: Lease, ttl: float) -> bool:
         """See `Store.renew_lease`."""
-        with _translated():
+        with translated():
             return bool(
                 await self._renew(keys=[self.keys.lease], args=[lease.value, round(ttl * 1000)])
             )
 
     async def release_lease(self, lease: Lease) -> None:
         """See `Store.release_lease`."""
-        with _translated():
+        with translated():
             await self._renew(keys=[self.keys.lease], args=[lease.value, 0])
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
         """See `Store.watch`."""
-        with _translated():
+        with translated():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
                 pipe.incr(self.keys.watch_version)
@@ -227,23 +226,23 @@ class RedisStore:
 
     async def watched(self) -> dict[str, bool]:
         """See `Store.watched`."""
-        with _translated():
+        with translated():
             texts = await self._redis.hgetall(self.keys.watch)
         return {code: text == "1" for code, text in texts.items()}
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
-        with _translated():
+        with translated():
             return int(await self._redis.get(self.keys.watch_version) or 0)
 
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""
         if block is None:
-            with _translated():
+            with translated():
                 found = await self._redis.xread({self.keys.stream: after}, count=count)
         else:
             async with self._blocking(block) as redis:
-                with _translated():
+                with translated():
                     found = await redis.xread(
                         {self.keys.stream: after}, count=count, block=round(block * 1000)
                     )
@@ -251,7 +250,7 @@ class RedisStore:
 
     async def last_entries(self, count: int) -> list[Entry]:
         """See `Store.last_entries`."""
-        with _translated():
+        with translated():
             found = await self._redis.xrevrange(self.keys.stream, count=count)
         return [Entry(*entry) for entry in reversed(found)]
 

@@ -1,19 +1,251 @@
-"""Which events an endpoint gets."""
+"""Which events an endpoint gets: by what they say, by code, and by an expression. Pure.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A filter is an expression of CEL, the Common Expression Language, that is true or false:
+
+    abs(change.percent) >= 10 && record.days_to_cover > 5
+    market == "HK" && (shares > 5000000 || change.year_high)
+
+| name | is |
+|---|---|
+| `event` | `"reported"`, `"revised"` or `"backfilled"` |
+| `code`, `market`, `trading_day`, `observed_at` | texts as on the stream; days and times compare |
+| `revision` | number |
+| `shares`, `ratio` | the short shares and their percentage, of either market |
+| `record.…`, `previous.…` | every figure among the SDK's columns; also `.shares`, `.ratio` |
+| `change.…` | every figure of `change`; `change.year_high` and `.year_low` are true or false |
+
+Operators: `&& || ! == != < <= > >= in + - * / ? :`, `abs(number)`, and of a text `.startsWith()`,
+`.endsWith()`, `.contains()`. In arithmetic numbers need their decimal point (`2.0`), in comparisons
+`2` will do. There are no loops, no regular expressions and no other functions, so an expression can
+neither run code nor take long.
+
+A missing figure (Hong Kong has no `record.days_to_cover`, a first row no `change`) decides nothing:
+`!(change.percent > 10)` is not true of a row without a change, while the other side of `||` still
+counts. What stays undecided does not match.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any, Final
+
+from cel_expr_python import cel
+
+from poller.model import Change, EventType, Market, columns, parse_code
+
+EVENTS: Final = tuple(kind.removeprefix("short_interest.") for kind in EventType)
+"""What `events` may hold."""
+
+_TEXTS: Final = ("code", "market", "trading_day", "observed_at")
+_NEUTRAL: Final = {
+    "shares": ("aggregated_short", "shares_short"),
+    "ratio": ("aggregated_short_ratio", "short_percent"),
+}
+_FIGURES: Final = {*columns(Market.HK), *columns(Market.US), *_NEUTRAL} - {"timestamp_str"}
+
+
+def _types() -> dict[str, str]:
+    """Return every name a filter may use, with its type in CEL."""
+    names = dict.fromkeys(("event", *_TEXTS), "string")
+    names |= dict.fromkeys(("revision", *_NEUTRAL), "double")
+    for row in ("record", "previous"):
+        names |= dict.fromkeys((f"{row}.{name}" for name in sorted(_FIGURES)), "double")
+    for one in fields(Change):
+        is_flag = one.name in {"year_high", "year_low"}
+        names[f"change.{one.name}"] = "bool" if is_flag else "double"
+    return names
+
+
+NAMES: Final[Mapping[str, str]] = _types()
+"""Name → `string`, `double` or `bool`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`events`: reported, revised, backfilled. `codes`: shell patterns, one of which matches."""
+    """The events an endpoint gets: all three conditions hold.
+
+    `events`: of EVENTS. `codes`: shell patterns, one of which fits. `filter`: see the module; None
+    lets everything pass. Raises ValueError with one line that says what to write instead.
+    """
 
     events: frozenset[str] = frozenset({"reported", "revised"})
     codes: tuple[str, ...] = ("*",)
     filter: str | None = None
+    _program: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check every part, so that nothing is left to be found out by an event."""
+        if unknown := self.events - set(EVENTS):
+            raise ValueError(f"{min(unknown)!r} is no event; known are {', '.join(EVENTS)}")
+        for pattern in self.codes:
+            _check_pattern(pattern)
+        program = None if self.filter is None else _compiled(self.filter)
+        object.__setattr__(self, "_program", program)
 
     def matches(self, fields: Mapping[str, str]) -> bool:
-        """Return whether the flat fields of a stream entry are wanted."""
-        kind = fields["type"].rpartition(".")[2]
-        return kind in self.events and any(fnmatchcase(fields["code"], p) for p in self.codes)
+        """Tell whether the endpoint gets this stream entry; one that is no event of ours, never."""
+        event = fields.get("type", "").removeprefix("short_interest.")
+        code = fields.get("code", "")
+        if event not in self.events or not any(fnmatchcase(code, one) for one in self.codes):
+            return False
+        if self._program is None:
+            return True
+        return self._program.eval(data=dict(_values(event, fields))).value() is True
+
+
+def _check_pattern(pattern: str) -> None:
+    """Refuse what no code can fit; codes are upper case, and a pattern compares exactly."""
+    if pattern != pattern.upper():
+        raise ValueError(f"{pattern!r} fits no code; write {pattern.upper()!r}")
+    if not any(wild in pattern for wild in "*?["):
+        parse_code(pattern)
+
+
+def _values(event: str, entry: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+    """Yield what is known of an entry by its name in a filter; what is missing stays out."""
+    yield "event", event
+    for name in _TEXTS:
+        if name in entry:
+            yield name, entry[name]
+    try:
+        told = json.loads(entry["data"], parse_int=float)
+        yield "revision", float(entry["revision"])
+    except (KeyError, ValueError):
+        return
+    for part in ("record", "previous", "change"):
+        row = told.get(part) if isinstance(told, dict) else None
+        for name, value in _row(row) if isinstance(row, dict) else ():
+            if type(value) is _TYPES.get(NAMES.get(f"{part}.{name}")):
+                yield f"{part}.{name}", value
+                if part == "record" and name in _NEUTRAL:
+                    yield name, value
+
+
+_TYPES: Final[Mapping[str | None, type]] = {"double": float, "bool": bool}
+
+
+def _row(row: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Yield the columns, and the short figures under the names that fit either market."""
+    yield from row.items()
+    for neutral, names in _NEUTRAL.items():
+        yield from ((neutral, row[name]) for name in names if name in row)
+
+
+# the language: what is listed here and nothing else
+
+_COMPARISONS: Final = {
+    "_==_": "equals",
+    "_!=_": "not_equals",
+    "_<_": "less",
+    "_<=_": "less_equals",
+    "_>_": "greater",
+    "_>=_": "greater_equals",
+}
+_ARITHMETIC: Final = {"_+_": "add", "_-_": "subtract", "_*_": "multiply", "_/_": "divide"}
+_STANDARD: Final = ("_&&_", "_||_", "!_", "_?_:_", "@in", "startsWith", "endsWith", "contains")
+
+
+@cache
+def _language() -> Any:  # noqa: ANN401  the library ships no types
+    """Return CEL reduced to the operators above.
+
+    A number compares with a whole number, which CEL's own checker refuses although its runtime can.
+    """
+    standard: list[dict[str, object]] = [{"name": name} for name in _STANDARD]
+    standard += [
+        {"name": name, "overloads": [{"id": f"{verb}_double"}]}
+        for name, verb in {**_ARITHMETIC, "-_": "negate"}.items()
+    ]
+    functions = [
+        {"name": name, "overloads": list(_comparison(name, verb))}
+        for name, verb in _COMPARISONS.items()
+    ]
+    functions.append({"name": "abs", "overloads": [_overload("abs_double", "double", "double")]})
+    variables = [{"name": name, "type_name": kind} for name, kind in NAMES.items()]
+    settings = {
+        "stdlib": {"disable_macros": True, "include_functions": standard},
+        "variables": variables,
+        "functions": functions,
+    }
+    config = cel.NewEnvConfigFromYaml(json.dumps(settings))  # JSON is YAML
+    return cel.NewEnv(config=config, function_impls={"abs_double": abs})
+
+
+def _comparison(name: str, verb: str) -> Iterator[dict[str, object]]:
+    pairs = [("double", "double"), ("double", "int64"), ("int64", "double"), ("string", "string")]
+    if name in {"_==_", "_!=_"}:
+        pairs.append(("bool", "bool"))
+    for one, other in pairs:
+        yield _overload(f"{verb}_{one}_{other}", "bool", one, other)
+
+
+def _overload(name: str, gives: str, *takes: str) -> dict[str, object]:
+    arguments = [{"type_name": kind.removesuffix("64")} for kind in takes]
+    return {"id": name, "args": arguments, "return": {"type_name": gives}}
+
+
+# what the library says, told in the words of this page
+
+_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_UNDECLARED: Final = re.compile(r"undeclared reference to '([^']+)'")
+_MISFIT: Final = re.compile(r"found no matching overload for '([^']+)' applied to '\((.*)\)'")
+_OTHERWISE_SPELLED: Final = re.compile(r"\b(and|or|not)\b|(?<![=!<>])=(?!=)")
+_SPELLING: Final = "write &&, ||, ! and == for and, or, not and ="
+_SHOWN: Final = 30
+_WORDS: Final = {"double": "number", "int": "whole number", "string": "text", "bool": "true/false"}
+
+
+def _compiled(text: str) -> Any:  # noqa: ANN401  the library ships no types
+    """Return the checked program, or raise ValueError that points at the first mistake."""
+    try:
+        program = _language().compile(text)
+    except RuntimeError as problem:
+        raise ValueError(_explained(text, str(problem))) from None
+    if program.return_type() != cel.Type.BOOL:
+        raise ValueError("the filter gives no yes or no: compare it with something")
+    return program
+
+
+def _explained(text: str, said: str) -> str:
+    if (error := _ERROR.search(said)) is None:
+        return "the filter is too long or too deeply nested"
+    line, column, why = int(error[1]), int(error[2]), error[3].removesuffix(" [INVALID_ARGUMENT]")
+    row = text.split("\n")[line - 1]
+    if (undeclared := _UNDECLARED.match(why)) is not None:
+        name = undeclared[1]
+        # the library points at the last dot or the parenthesis
+        column = row.rfind(name, 0, column + len(name)) + 1 or column
+        why = _SPELLING if name == "not" else f"unknown name {name!r}{_meant(name)}"
+    elif (misfit := _MISFIT.match(why)) is not None:
+        why = _why_no_overload(misfit[1].replace("_", "").removeprefix("@"), misfit[2].split(", "))
+    elif _OTHERWISE_SPELLED.search(text):
+        why = _SPELLING
+    elif why.startswith("Syntax error"):
+        why = "this cannot stand here" if row[column - 1 :].strip() else "something is missing"
+    place = f"column {column}" if line == 1 else f"line {line}, column {column}"
+    rest = row[column - 1 :]
+    shown = repr(rest[:_SHOWN] + "…" * (len(rest) > _SHOWN)) if rest.strip() else "the end"
+    return f"filter, {place}, at {shown}: {why}"
+
+
+def _meant(name: str) -> str:
+    last = [known for known in NAMES if known.rpartition(".")[2] == name]
+    close = last or difflib.get_close_matches(name, [*NAMES, "abs"], n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return (
+        f"; known are {', '.join(known for known in NAMES if '.' not in known)}, record.…, change.…"
+    )
+
+
+def _why_no_overload(operator: str, kinds: list[str]) -> str:
+    if "type(type)" in kinds:  # the language's own `type`, which the stream's field calls to mind
+        return "unknown name 'type'; did you mean 'event'?"
+    words = " and ".join(_WORDS.get(kind, kind) for kind in kinds)
+    whole = operator in "+-*/" and "int" in kinds and set(kinds) <= {"int", "double"}
+    hint = ": write numbers with a decimal point, like 2.0" if whole else ""
+    return f"{operator!r} does not go with {words}{hint}"

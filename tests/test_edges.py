@@ -148,6 +148,12 @@ def test_environment_and_secret_files(tmp_path: Path) -> None:
     assert "hunter2" not in repr(config)
 
 
+def test_more_than_ten_gateways_by_environment() -> None:
+    """Tables are taken in the order of their numbers, not of their digits."""
+    ports = {f"POLLER_OPEND__{n}__PORT": str(1000 + n) for n in range(12)}
+    assert [table.port for table in load(None, ports).opend] == list(range(1000, 1012))
+
+
 def test_a_watchlist_file_names_its_bad_lines(tmp_path: Path) -> None:
     """Good lines count, bad ones are named with their place."""
     path = tmp_path / "list"

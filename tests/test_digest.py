@@ -1,0 +1,222 @@
+"""The digest: what a person reads in a chat, to the letter, and what holds for any events."""
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.compare import Known, compare
+from poller.digest import MOST_ROWS, digest
+from poller.model import Change, Code, Event, EventType, HkRecord, UsRecord, Vintage
+from poller.simulator import World
+
+SEEN = datetime(2026, 11, 20, 12, tzinfo=UTC)
+Entry = dict[str, str]
+
+
+def told(
+    code: str,
+    now: int | None,
+    before: int | None,
+    *,
+    cover: float | None = None,
+    kind: EventType = EventType.REPORTED,
+) -> Entry:
+    """Return an event's fields: `now` and `before` are shares, 100,000 of them are one percent."""
+    day, earlier = "2026-11-13", "2026-11-06" if kind is EventType.REPORTED else "2026-11-13"
+
+    def row(text: str, shares: int | None) -> HkRecord | UsRecord:
+        ratio = None if shares is None else shares / 100_000
+        if code.startswith("HK"):
+            return HkRecord(None, text, shares, ratio, None, None)
+        return UsRecord(None, text, shares, ratio, None, cover, None, None)
+
+    moved = None if now is None or before is None else now - before
+    change = Change(
+        shares=moved,
+        percent=100 * moved / before if moved is not None and before else None,
+        ratio_points=None,
+        days=7,
+        price_percent=None,
+        percentile=None,
+        year_high=None,
+        year_low=None,
+        history_days=2,
+        delay_hours=9.5,
+    )
+    vintage = Vintage(row(day, now), int(kind is EventType.REVISED), SEEN)
+    return Event(kind, Code(code), vintage, row(earlier, before), change).fields()
+
+
+HONG_KONG = [
+    told("HK.00005", 1_000_000, 1_000_000),
+    told("HK.00700", 1_480_638, 1_888_755),
+    told("HK.06089", 17_076, 9_350),
+    told("HK.08014", 395_062, 0),
+    told("HK.00941", None, 5),
+]
+REVISED = [
+    told("HK.00388", 1_040_000, 1_000_000, kind=EventType.REVISED),
+    told("HK.01810", 700_000, 1_000_000, kind=EventType.REVISED),
+]
+
+
+def test_a_release_as_a_table() -> None:
+    """Columns line up, the biggest move stands first, what is absent is a dash."""
+    message = digest(HONG_KONG, limit=2_000, missing=12, monospaced=True)
+    assert message.text == (
+        "Hong Kong short interest, 13 Nov 2026: 5 reported, 12 missing\n"
+        "2 up, 1 down, 1 unchanged\n"
+        "```\n"
+        "symbol       change      short    ratio\n"
+        "HK.06089   +82.63 %     17,076   0.17 %\n"
+        "HK.00700   -21.61 %  1,480,638  14.81 %\n"
+        "HK.08014     from 0    395,062   3.95 %\n"
+        "HK.00005  unchanged  1,000,000  10.00 %\n"
+        "HK.00941          –          –        –\n"
+        "```"
+    )
+
+
+def test_a_release_with_revisions_as_lines() -> None:
+    """Where columns would not line up there are none; revisions say old and new."""
+    message = digest(HONG_KONG[:2] + REVISED, limit=2_000)
+    assert message.text == (
+        "Hong Kong short interest, 13 Nov 2026: 2 reported, 2 revised\n"
+        "0 up, 1 down, 1 unchanged\n"
+        "symbol  change  short  ratio\n"
+        "HK.00700  -21.61 %  1,480,638  14.81 %\n"
+        "HK.00005  unchanged  1,000,000  10.00 %\n"
+        "Revised:\n"
+        "HK.01810  -30.00 %  1,000,000  →  700,000\n"
+        "HK.00388  +4.00 %  1,000,000  →  1,040,000"
+    )
+
+
+def test_us_rows_tell_the_days_to_cover() -> None:
+    """A row without them keeps its place in the column."""
+    rows = [told("US.AAPL", 110_000, 100_000, cover=2.5), told("US.GME", 90_000, 100_000)]
+    assert digest(rows, limit=2_000, monospaced=True).body == (
+        "1 up, 1 down, 0 unchanged\n"
+        "```\n"
+        "symbol     change    short   ratio  to cover\n"
+        "US.AAPL  +10.00 %  110,000  1.10 %    2.50 d\n"
+        "US.GME   -10.00 %   90,000  0.90 %         –\n"
+        "```"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (
+            HONG_KONG[1],
+            (
+                "HK.00700 reported 1,480,638 shares short on 13 Nov 2026, -408,117 (-21.61 %) "
+                "since 6 Nov 2026; ratio 14.81 %."
+            ),
+        ),
+        (
+            HONG_KONG[0],
+            (
+                "HK.00005 reported 1,000,000 shares short on 13 Nov 2026, unchanged since "
+                "6 Nov 2026; ratio 10.00 %."
+            ),
+        ),
+        (HONG_KONG[4], "HK.00941 reported – shares short on 13 Nov 2026; ratio –."),
+        (
+            REVISED[0],
+            (
+                "HK.00388 was revised for 13 Nov 2026: 1,000,000 → 1,040,000 shares short "
+                "(+4.00 %), ratio 10.00 % → 10.40 %."
+            ),
+        ),
+        (
+            told("US.AAPL", 110_000, 100_000, cover=2.5),
+            (
+                "US.AAPL reported 110,000 shares short on 13 Nov 2026, +10,000 (+10.00 %) since "
+                "6 Nov 2026; ratio 1.10 %, 2.50 days to cover."
+            ),
+        ),
+    ],
+)
+def test_one_event_is_one_sentence(entry: Entry, sentence: str) -> None:
+    """It has no title and needs no table."""
+    assert digest([entry], limit=2_000).text == sentence
+
+
+def test_a_sweep_of_500_symbols_is_one_message() -> None:
+    """A whole release of a made-up market fits each channel; what does not fit is counted."""
+    world = World(hk=560, tencent=False, history=3)
+    events = [
+        compare(code, rows, Known(), observed_at=SEEN, history=3).events[-1]
+        for code in world.codes()
+        if (rows := world.records(code, SEEN))
+    ]
+    entries = [event.fields() | {"type": str(EventType.REPORTED)} for event in events]
+    for limit, rows_shown in ((40_000, MOST_ROWS), (2_000, MOST_ROWS), (400, 6)):
+        message = digest(entries, limit=limit, missing=0, monospaced=True)
+        assert len(re.findall(r"^HK\.", message.body, re.MULTILINE)) == rows_shown
+        assert message.body.endswith(f"… and {len(entries) - rows_shown:,} more")
+        assert "missing" not in message.title
+
+
+shares = st.none() | st.integers(0, 2**64)
+entries = st.lists(
+    st.builds(
+        told,
+        st.integers(0, 99_999).map("HK.{:05}".format),
+        shares,
+        shares,
+        kind=st.sampled_from(EventType),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(entries, st.integers(100, 5_000), st.none() | st.integers(0, 9_999), st.booleans())
+def test_never_over_the_limit(
+    rows: list[Entry],
+    limit: int,
+    missing: int | None,
+    monospaced: bool,  # noqa: FBT001
+) -> None:
+    """Whatever is told, the message fits, has something to say and closes its blocks."""
+    message = digest(rows, limit=limit, missing=missing, monospaced=monospaced)
+    assert len(message.text) <= limit
+    assert message.body
+    assert message.text.count("```") % 2 == 0
+
+
+@given(entries)
+def test_the_biggest_move_comes_first(rows: list[Entry]) -> None:
+    """No percentage in a table is followed by a bigger one."""
+    body = digest([*rows, HONG_KONG[0]], limit=40_000).body
+    for part in body.split("Revised:"):
+        moves = [abs(float(found.replace(",", ""))) for found in _PERCENT.findall(part)]
+        assert moves == sorted(moves, reverse=True)
+
+
+_PERCENT = re.compile(r"^HK\.\d+  ([+-][\d,.]+) %", re.MULTILINE)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+columns = st.sampled_from(["aggregated_short", "percent", "shares", "days_to_cover", "x"])
+parts = st.dictionaries(columns, json_values) | json_values
+anything = st.dictionaries(st.sampled_from(["record", "previous", "change"]), parts)
+
+
+@given(
+    st.lists(st.fixed_dictionaries({"data": anything.map(json.dumps) | st.text()}), min_size=1),
+    st.booleans(),
+)
+def test_an_entry_of_any_shape_is_no_trouble(rows: list[Entry], alone: bool) -> None:  # noqa: FBT001
+    """An entry edited by hand is shown with dashes, and raises nothing."""
+    assert digest(rows if alone else [*rows, *HONG_KONG], limit=300).body

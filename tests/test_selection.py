@@ -1,0 +1,236 @@
+"""Selection: who gets an event, and what is said of a filter that cannot be used."""
+
+import json
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.compare import Known, compare
+from poller.model import Change, Code, Event, EventType, HkRecord, UsRecord, Vintage
+from poller.selection import EVENTS, NAMES, Selection
+from poller.simulator import World
+
+HK, US = Code("HK.00700"), Code("US.AAPL")
+SEEN = datetime(2026, 11, 20, tzinfo=UTC)
+EVERYTHING = frozenset(EVENTS)
+
+
+def entry(
+    record: HkRecord | UsRecord, change: Change | None = None, code: Code = HK
+) -> dict[str, str]:
+    """Return the stream fields of a reported row."""
+    vintage = Vintage(record, 0, SEEN)
+    return Event(EventType.REPORTED, code, vintage, None, change).fields()
+
+
+def moved(percent: float | None) -> Change:
+    """Return a change of which only the percentage matters."""
+    return Change(
+        shares=5,
+        percent=percent,
+        ratio_points=None,
+        days=7,
+        price_percent=None,
+        percentile=None,
+        year_high=True,
+        year_low=None,
+        history_days=2,
+        delay_hours=9.5,
+    )
+
+
+HK_ROW = HkRecord(None, "2026-11-13", 5_000_000, 0.56, 467.8, None)
+US_ROW = UsRecord(None, "2026-10-30", 900, 1.25, 300, 6.5, 200.0, None)
+HK_ENTRY = entry(HK_ROW, moved(-12.5))
+US_ENTRY = entry(US_ROW, moved(10.0), US)
+FIRST = entry(HK_ROW)
+
+
+@pytest.mark.parametrize(
+    ("text", "matching"),
+    [
+        ("abs(change.percent) >= 10 && record.days_to_cover > 5", [US_ENTRY]),
+        ("abs(change.percent) >= 10", [HK_ENTRY, US_ENTRY]),
+        ("change.percent < 0", [HK_ENTRY]),
+        ("!(change.percent < 0)", [US_ENTRY]),
+        ("change.percent < 0 || shares > 1000", [HK_ENTRY, FIRST]),
+        ("change.year_high && change.delay_hours == 9.5", [HK_ENTRY, US_ENTRY]),
+        ("change.year_low || !change.year_low", []),
+        ("shares == 900 && ratio > 1.2 && revision == 0", [US_ENTRY]),
+        ("shares / record.avg_daily_share_volume == 3.0", [US_ENTRY]),
+        ('market == "HK" && event == "reported"', [HK_ENTRY, FIRST]),
+        ("trading_day >= '2026-11-01'", [HK_ENTRY, FIRST]),
+        ("code in ['US.AAPL', 'US.MSFT'] || code.endsWith('05')", [US_ENTRY]),
+        ("record.aggregated_short * 2.0 > 9e6", [HK_ENTRY, FIRST]),
+        ("previous.shares >= 0", []),
+        ("true", [HK_ENTRY, US_ENTRY, FIRST]),
+    ],
+)
+def test_what_a_filter_lets_pass(text: str, matching: list[dict[str, str]]) -> None:
+    """Figures of both markets compare; one that is missing decides nothing."""
+    selection = Selection(filter=text)
+    assert [one for one in (HK_ENTRY, US_ENTRY, FIRST) if selection.matches(one)] == matching
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("shares > 1 && change.percnt > 3", "column 15, at 'change.percnt > 3': unknown name"),
+        ("change.percnt > 3", "did you mean 'change.percent'?"),
+        ("days_to_cover > 5", "did you mean 'record.days_to_cover'?"),
+        ("type == 'reported'", "did you mean 'event'?"),
+        ("abz(change.percent) > 1", "column 1, at 'abz(change.percent) > 1': unknown name 'abz'"),
+        ("whatever > 1", "known are event, code"),
+        ("shares > 1 &&\n  foo > 2", "line 2, column 3, at 'foo > 2'"),
+        ("shares > 1 and ratio > 2", "column 12, at 'and ratio > 2': write &&"),
+        ("not (shares > 1)", "write &&"),
+        ("event = 'revised'", "column 7, at \"= 'revised'\": write &&"),
+        ("code > 5", "column 6, at '> 5': '>' does not go with text and whole number"),
+        ("shares * 2 > 5", "like 2.0"),
+        ("shares", "gives no yes or no"),
+        ("shares > ", "at the end"),
+        ("", "at the end"),
+        ("(" * 200 + "true" + ")" * 200, "too deeply nested"),
+        ("true || " * 20_000 + "true", "too long"),
+        ("__import__('os').system('id')", "unknown name '__import__'"),
+        ("code.__class__ == code", "column 5"),
+        ("code.matches('(a+)+$')", "unknown name 'matches'"),
+        ("[1.0].all(x, x > 0)", "unknown name 'x'"),
+        ("9**9**9 > 1", "column 3"),
+    ],
+)
+def test_a_filter_that_cannot_be_used(text: str, said: str) -> None:
+    """It is refused when it is read, in one line that names the place and the cure."""
+    with pytest.raises(ValueError, match=r"filter") as caught:
+        Selection(filter=text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"events": frozenset({"new"})}, "'new' is no event; known are reported, revised"),
+        ({"codes": ("hk.*",)}, "write 'HK.*'"),
+        ({"codes": ("HK.700",)}, "write 'HK.00700'"),
+    ],
+)
+def test_events_and_codes_nothing_can_fit(wrong: dict[str, Any], said: str) -> None:
+    """A condition that no event could ever meet is a mistake."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Selection(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("codes", "matching"),
+    [(("*",), [HK, US]), (("HK.*",), [HK]), (("HK.00005", "US.AAP?"), [US]), ((), [])],
+)
+def test_codes_are_shell_patterns(codes: tuple[str, ...], matching: list[Code]) -> None:
+    """One fitting pattern is enough; without a pattern nothing fits."""
+    selection = Selection(codes=codes)
+    found = [one["code"] for one in (HK_ENTRY, US_ENTRY) if selection.matches(one)]
+    assert found == matching
+
+
+@given(st.sets(st.sampled_from(EVENTS)), st.sampled_from(EventType))
+def test_events(events: set[str], kind: EventType) -> None:
+    """Exactly the chosen kinds pass."""
+    fields = HK_ENTRY | {"type": str(kind)}
+    assert Selection(frozenset(events)).matches(fields) == (kind.rpartition(".")[2] in events)
+
+
+figures = st.none() | st.integers(-(2**63), 2**64) | st.floats(-1e9, 1e9)
+limits = st.integers(-(10**9), 10**9) | st.floats(-1e9, 1e9)
+
+
+@given(figures, limits)
+def test_a_comparison_is_that_of_numbers_and_false_without_one(
+    value: float | None, limit: float
+) -> None:
+    """A figure compares as in Python; where it is missing, neither side of the coin matches."""
+    fields = HK_ENTRY | {"data": json.dumps({"record": {"short_percent": value}})}
+    above = Selection(filter=f"ratio > {limit!r}").matches(fields)
+    assert above == (value is not None and float(value) > limit)
+    other = Selection(filter=f"!(ratio > {limit!r})").matches(fields)
+    assert other == (value is not None and not above)
+
+
+words = st.sampled_from([*NAMES, "&&", "||", "!", "==", ">", "(", ")", "abs(", "1", "2.5", "'a'"])
+
+
+@given(st.text(max_size=40) | st.lists(words, max_size=12).map(" ".join))
+def test_any_text_is_a_filter_or_a_line(text: str) -> None:
+    """Whatever is written is used or refused in one line, and no event brings it down."""
+    try:
+        selection = Selection(filter=text)
+    except ValueError as refused:
+        assert len(str(refused).splitlines()) == 1  # noqa: PT017  most texts are refused
+        return
+    for one in (HK_ENTRY, US_ENTRY, FIRST):
+        selection.matches(one)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+columns = st.sampled_from([name.rpartition(".")[2] for name in NAMES])
+parts = st.dictionaries(columns, json_values, max_size=4) | json_values
+told = st.dictionaries(st.sampled_from(["record", "previous", "change"]), parts).map(json.dumps)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(HK_ENTRY)), st.text(max_size=9) | told))
+def test_an_entry_of_any_shape_is_no_trouble(changed: dict[str, str]) -> None:
+    """Somebody else's entry, or one edited by hand, matches or not, and raises nothing."""
+    text = "abs(change.percent) > 1 || ratio > 1 || change.year_high || trading_day > '2026'"
+    Selection(EVERYTHING, filter=text).matches(HK_ENTRY | changed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "code in [" + ",".join(["'HK.00001'"] * 8_000) + "]",
+        " || ".join([f"'{'a' * 4_000}'.contains('{'a' * 2_000}b')"] * 15),
+        "!" * 90_000 + "true",
+    ],
+    ids=["list", "search", "chain"],
+)
+def test_the_longest_filters_are_quick(text: str) -> None:
+    """The costliest filters the limits allow take milliseconds an event, not seconds."""
+    selection = Selection(filter=text)
+    began = datetime.now(UTC)
+    for _ in range(10):
+        selection.matches(HK_ENTRY)
+    assert datetime.now(UTC) - began < timedelta(seconds=2)
+
+
+def test_a_filter_agrees_with_the_events_of_a_world() -> None:
+    """Over a year of rows as the service publishes them, a filter finds what Python finds."""
+    world = World(hk=6, us=6, history=30)
+    selection = Selection(EVERYTHING, filter="change.percent >= 5 && record.days_to_cover > 2")
+    checked = []
+    for code in world.codes():
+        rows = world.records(code, SEEN)
+        for event in compare(code, rows, Known(), observed_at=SEEN, history=50).events:
+            change, cover = event.change, asdict(event.vintage.record).get("days_to_cover")
+            expected = change is not None and (change.percent or 0) >= 5 and (cover or 0) > 2
+            assert selection.matches(event.fields()) == expected
+            checked.append(expected)
+    assert {True, False} == set(checked)
+
+
+def test_every_name_of_the_language_is_one_an_event_has() -> None:
+    """No name is promised that a stream entry could not bring."""
+    hk = Event(EventType.REPORTED, HK, Vintage(HK_ROW, 0, SEEN), HK_ROW, moved(1.0)).fields()
+    us = Event(EventType.REPORTED, US, Vintage(US_ROW, 0, SEEN), US_ROW, moved(1.0)).fields()
+    given = set(hk) | {"event", "shares", "ratio"}
+    for one in (hk, us):
+        for part, row in json.loads(one["data"]).items():
+            given |= {f"{part}.{name}" for name in (*row, "shares", "ratio")}
+    assert set(NAMES) <= given
