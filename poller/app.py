@@ -22,14 +22,22 @@ from poller.config import Config, Opend
 from poller.embedded import Embedded
 from poller.errors import StoreDown, StoreMisfit
 from poller.lease import keep_polling
-from poller.observe import Connection, Happened, Observe, Recovered, Trouble
+from poller.metrics import Metrics
+from poller.model import Code
+from poller.observe import Connection, Happened, Observe, Recovered, Trouble, all_of
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.poll import Poller, wall_clock
+from poller.redisboard import RedisBoard
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
+from poller.report import Process, Reporter
 from poller.schedule import Intervals, Schedule
+from poller.status import Role
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.web.overview import Overview
+from poller.web.server import serve as serve_page
+from poller.web.sources import Sources
 from poller.webhook import SignedPost
 
 _PAUSE: Final = 1.0
@@ -41,6 +49,7 @@ class Ports:
 
     store: RedisStore
     outbox: RedisOutbox
+    board: RedisBoard
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -64,13 +73,16 @@ async def opened(
         stack.push_async_callback(store.close)
         outbox = RedisOutbox(url, config.redis.namespace)
         stack.push_async_callback(outbox.close)
+        board = RedisBoard(url, config.redis.namespace)
+        stack.push_async_callback(board.close)
         await _until_there(store, observe)
         if loading is not None:
             await loading
-        owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        owner = f"{_process()}-{secrets.token_hex(4)}"
         yield Ports(
             store,
             outbox,
+            board,
             [OpenD(_address(table), sdk, _connection_fact(observe)) for table in config.opend],
             {
                 account: Budget(
@@ -116,8 +128,11 @@ async def _until_there(store: RedisStore, observe: Observe) -> None:
             return
 
 
-async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> None:
-    """Poll, and deliver unless another role does that, until cancelled."""
+async def serve(config: Config, journal: Observe, role: Role = "run") -> None:
+    """Poll, and unless other processes do that, deliver and show the page, until cancelled."""
+    gateways = [_address(table) for table in config.opend]
+    reporter, metrics = Reporter(Process(_process(), role), gateways, now=wall_clock), Metrics()
+    observe = all_of(journal, reporter, metrics)
     async with opened(config, observe) as ports:
         watchlist = Watchlist(
             config.watchlist.codes,
@@ -141,7 +156,6 @@ async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> N
             requests=GROUP_REQUESTS,
             period=GROUP_PERIOD,
         )
-        owner = f"{socket.gethostname()}-{os.getpid()}"
         observe(Happened("ready", (("gateways", len(ports.gateways)),)))
         # two groups, so that what is in flight can still end while the gateways are connected
         async with asyncio.TaskGroup() as connections:
@@ -149,23 +163,54 @@ async def serve(config: Config, observe: Observe, *, relaying: bool = True) -> N
                 connections.create_task(gateway.supervise(), name=f"gateway {gateway.name}")
             if ports.embedded is not None:
                 connections.create_task(_keep_alive(ports.embedded, observe), name="embedded")
+
+            def watch(codes: Sequence[Code]) -> None:
+                poller.watch(codes)
+                reporter.watch(codes)
+
             async with asyncio.TaskGroup() as work:
-                work.create_task(watchlist.follow(poller.watch), name="watchlist")
+                work.create_task(reporter.run(ports.board, observe), name="report")
+                work.create_task(watchlist.follow(watch), name="watchlist")
                 work.create_task(
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
-                work.create_task(keep_polling(ports.store, owner, poller, observe), name="polling")
-                if config.webhooks and relaying:
+                work.create_task(
+                    keep_polling(ports.store, _process(), poller, observe), name="polling"
+                )
+                if config.webhooks and role == "run":
                     work.create_task(relay_of(config, ports, observe).run(), name="relay")
+                if role == "run":
+                    work.create_task(page(config, ports, metrics, observe), name="page")
 
 
-async def deliver(config: Config, observe: Observe) -> None:
+async def deliver(config: Config, journal: Observe) -> None:
     """Deliver webhooks, and nothing else, until cancelled."""
+    reporter = Reporter(Process(_process(), "deliver"), now=wall_clock)
+    observe = all_of(journal, reporter)
     async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
         if ports.embedded is not None:
             work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
+        work.create_task(reporter.run(ports.board, observe), name="report")
         work.create_task(relay_of(config, ports, observe).run(), name="relay")
         observe(Happened("ready", (("webhooks", len(config.webhooks)),)))
+
+
+async def web(config: Config, journal: Observe) -> None:
+    """Show the page, and nothing else, until cancelled."""
+    reporter, metrics = Reporter(Process(_process(), "web"), now=wall_clock), Metrics()
+    observe = all_of(journal, reporter, metrics)
+    async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
+        if ports.embedded is not None:
+            work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
+        work.create_task(reporter.run(ports.board, observe), name="report")
+        work.create_task(page(config, ports, metrics, observe), name="page")
+
+
+async def page(config: Config, ports: Ports, metrics: Metrics, observe: Observe) -> None:
+    """Serve what Redis tells, until cancelled."""
+    overview = Overview(ports.store, ports.board, config.watchlist.codes)
+    sources = Sources(config, ports.store, ports.board, ports.outbox, overview, metrics, wall_clock)
+    await serve_page(sources, observe)
 
 
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
@@ -180,6 +225,11 @@ def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
     )
     relay.configure([webhook.endpoint() for webhook in config.webhooks])
     return relay
+
+
+def _process() -> str:
+    """Return the name this process goes by in Redis."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _intervals(config: Config) -> Intervals:

@@ -18,6 +18,7 @@ from poller import __version__, app, observe
 from poller.config import Config, load
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.model import Code, parse_code
+from poller.status import Role
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -66,7 +67,7 @@ def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
 @cli.command
 def poll(*, config: ConfigFile = None) -> None:
     """Run the polling role alone, for a process manager."""
-    _serve(load(config, os.environ), simulate=False, relaying=False)
+    _serve(load(config, os.environ), simulate=False, role="poll")
 
 
 @cli.command
@@ -80,13 +81,22 @@ def deliver(*, config: ConfigFile = None) -> None:
     _finish(app.until_signalled(app.deliver(settings, journal)), journal)
 
 
-def _serve(settings: Config, *, simulate: bool, relaying: bool = True) -> None:
+@cli.command
+def web(*, config: ConfigFile = None) -> None:
+    """Run the status page alone, on this or another machine; it reads Redis only."""
+    settings = load(config, os.environ)
+    observe.configure()
+    journal = observe.Journal()
+    _finish(app.until_signalled(app.web(settings, journal)), journal)
+
+
+def _serve(settings: Config, *, simulate: bool, role: Role = "run") -> None:
     observe.configure()
     journal = observe.Journal()
 
     async def work() -> None:
         if not simulate:
-            await app.serve(settings, journal, relaying=relaying)
+            await app.serve(settings, journal, role)
             return
         async with app.simulated(settings) as simulated:
             period = simulated.budget.period

@@ -26,9 +26,10 @@ from pydantic import (
     model_validator,
 )
 
-from poller.endpoint import Endpoint, check_secret, check_url
-from poller.errors import BadCode, ConfigError
-from poller.model import Code, parse_code, unique
+from poller.codefile import read_codes
+from poller.endpoint import Endpoint, check_secret, check_url, names_loopback
+from poller.errors import ConfigError
+from poller.model import Code, parse_code
 from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
@@ -287,12 +288,12 @@ def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
 
 
 def _read_secrets(raw: dict[str, Any], problems: list[str]) -> None:
-    """Replace `url_file` and `secret_file` by the text of the file, or of each of several."""
+    """Replace `url_file` and the like by the text of the file, or of each of several."""
     webhooks = raw.get("webhooks", [])
-    tables = [("redis", raw.get("redis"))]
+    tables = [("redis", raw.get("redis")), ("web", raw.get("web"))]
     tables += [(f"webhooks.{n}", table) for n, table in enumerate(webhooks)]
     for name, table in tables:
-        for key in ("url", "secret"):
+        for key in ("url", "secret", "token"):
             if not isinstance(table, dict) or f"{key}_file" not in table:
                 continue
             texts = []
@@ -321,7 +322,7 @@ def _problem(
     text = str(error["msg"]).removeprefix("Value error, ")
     value = _value_at(raw, error["loc"])
     shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
-    secret = not {"url", "secret"}.isdisjoint(error["loc"])
+    secret = not {"url", "secret", "token"}.isdisjoint(error["loc"])
     return f"{where}: {text}{'' if secret else shown}"
 
 
@@ -370,6 +371,11 @@ def _contradictions(config: Config) -> list[str]:
         for name in dict.fromkeys(names)
         if names.count(name) > 1
     ]
+    if config.web.token is None and not names_loopback(config.web.host):
+        lines.append(
+            f"web.host: {config.web.host} can be reached from other machines: set web.token_file, "
+            "or use 127.0.0.1"
+        )
     places = [(gateway.host, gateway.port) for gateway in config.opend]
     lines += [
         f"opend: {host}:{port} is listed twice"
@@ -377,24 +383,3 @@ def _contradictions(config: Config) -> list[str]:
         if places.count((host, port)) > 1
     ]
     return lines
-
-
-def read_codes(path: Path) -> tuple[tuple[Code, ...], list[str]]:
-    """Read a watchlist file: one code a line, `#` starts a comment.
-
-    Returns the codes and one line per problem, with its place; never raises.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        return (), [f"{path}: {getattr(problem, 'strerror', None) or problem}"]
-    codes, problems = [], []
-    for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        try:
-            codes.append(parse_code(text))
-        except BadCode as problem:
-            problems.append(f"{path}:{number}: {problem}")
-    return unique(codes), problems

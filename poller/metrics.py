@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -18,6 +25,8 @@ from prometheus_client.registry import Collector
 from poller import __version__
 from poller.model import Market, market_of
 from poller.observe import Attempted, Connection, Fact, Polled, Published, Recovered, Trouble
+
+disable_created_metrics()  # a series beside every counter that nobody reads
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _LAGS: Final = (0.1, 0.5, 1, 5, 30, 300, 1800, 7200, 86400)

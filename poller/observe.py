@@ -16,7 +16,6 @@ import structlog
 
 from poller.model import Code, Event, EventType
 
-
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
 AttemptOutcome = Literal["delivered", "failed"]
 

@@ -12,9 +12,10 @@ from poller.board import Board
 from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.model import Code
 from poller.observe import Connection, Fact, Observe, Recovered, Trouble
-from poller.opend import Gateway
+from poller.opend import Address
 from poller.status import EVERY, TROUBLES_KEPT, GatewayState, MarketState, Report, Role
 
+_NEW: Final = "connecting"
 _SHORTEST: Final = 0.2  # seconds between two reports, however much changes
 
 
@@ -31,21 +32,19 @@ class Reporter:
 
     def __init__(
         self,
-        board: Board,
         process: Process,
-        gateways: Sequence[Gateway] = (),
+        gateways: Sequence[Address] = (),
         *,
         now: Callable[[], datetime],
         markets: Callable[[], Mapping[str, MarketState]] = dict,
     ) -> None:
         """`markets`: where each market's release stands, by the schedule."""
-        self._board = board
         self._process = process
         self._now = now
         self._markets = markets
         self._gateways = {
-            gateway.name: GatewayState(gateway.name, gateway.account, False, "connecting", now())  # noqa: FBT003  its `ready`
-            for gateway in gateways
+            str(each): GatewayState(str(each), each.account, ready=False, reason=_NEW, since=now())
+            for each in gateways
         }
         self._troubles: dict[str, str] = {}
         self._codes: tuple[Code, ...] = ()
@@ -75,13 +74,13 @@ class Reporter:
         self._codes = tuple(codes)
         self._changed.set()
 
-    async def run(self, observe: Observe) -> None:
+    async def run(self, board: Board, observe: Observe) -> None:
         """Report again and again; the report is removed at the end."""
         try:
             while True:
                 self._changed.clear()
                 try:
-                    await self._report()
+                    await self._report(board)
                 except (StoreDown, StoreMisfit) as problem:
                     observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_SHORTEST)
@@ -90,13 +89,13 @@ class Reporter:
                         await self._changed.wait()
         finally:
             with contextlib.suppress(StoreError):  # it counts as dead within a minute
-                await self._board.retire(self._process.name)
+                await board.retire(self._process.name)
 
-    async def _report(self) -> None:
-        token, _, holder = (await self._board.lease()).partition(":")
+    async def _report(self, board: Board) -> None:
+        token, _, holder = (await board.lease()).partition(":")
         lease = int(token) if holder == self._process.name else None
         if lease is not None and self._codes != self._told:
-            await self._board.tell_symbols(self._codes)
+            await board.tell_symbols(self._codes)
             self._told = self._codes
         kept = list(self._troubles.items())[-TROUBLES_KEPT:]
         report = Report(
@@ -109,4 +108,4 @@ class Reporter:
             markets=self._markets(),
             troubles=dict(kept),
         )
-        await self._board.report(self._process.name, report)
+        await board.report(self._process.name, report)

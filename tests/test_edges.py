@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from poller.calendar import release_of, reporting_days
-from poller.config import Config, load, read_codes
+from poller.codefile import read_codes
+from poller.config import Config, load
 from poller.errors import (
     BadCode,
     ConfigError,

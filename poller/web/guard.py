@@ -7,12 +7,14 @@ token is demanded: as a bearer token, or once in a form, which a cookie then sta
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from poller.endpoint import names_loopback
 
 OPEN: Final = frozenset({"/healthz", "/login", "/static/page.css"})
 """What is served without a token: it tells nothing."""
@@ -33,21 +35,12 @@ HEADERS: Final = {
 }
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handle], Awaitable[web.StreamResponse]]
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host, as written, can only be this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def names_this_machine(header: str) -> bool:
     """Return whether a Host header names the loopback."""
     try:
-        return is_loopback(urlsplit(f"//{header}").hostname or "")
+        return names_loopback(urlsplit(f"//{header}").hostname or "")
     except ValueError:
         return False
 
@@ -56,18 +49,18 @@ def guard(token: str | None) -> Middleware:
     """Return the middleware that lets in only those who may read."""
 
     @web.middleware
-    async def admit(request: web.Request, handle: Handle) -> web.StreamResponse:
+    async def admit(request: web.Request, handler: Handle) -> web.StreamResponse:
         if request.path in OPEN:
-            return await handle(request)
+            return await handler(request)
         if token is None:
             if names_this_machine(request.host):
-                return await handle(request)
+                return await handler(request)
             raise web.HTTPMisdirectedRequest(
                 text="this page answers to localhost only; to serve it under another name, set "
                 "web.token_file\n"
             )
         if _is_bearer(request, token) or _is_session(request, token):
-            return await handle(request)
+            return await handler(request)
         if "text/html" in request.headers.get("Accept", ""):
             raise web.HTTPSeeOther("/login")
         raise web.HTTPUnauthorized(
@@ -81,7 +74,12 @@ def guard(token: str | None) -> Middleware:
 def grant(response: web.StreamResponse, token: str, *, secure: bool) -> None:
     """Set the cookie that stands for the token."""
     response.set_cookie(
-        COOKIE, _session(token), max_age=_COOKIE_AGE, httponly=True, samesite="Strict", secure=secure
+        COOKIE,
+        _session(token),
+        max_age=_COOKIE_AGE,
+        httponly=True,
+        samesite="Strict",
+        secure=secure,
     )
 
 

@@ -1,4 +1,4 @@
-"""For those who watch the watcher: is the loop alive, is the service ready, what are the numbers."""
+"""For those who watch: does the loop turn, is the service ready, and what are the numbers."""
 
 from aiohttp import web
 

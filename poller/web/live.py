@@ -84,5 +84,6 @@ def _event(entry: Entry) -> str:
 
 async def end(app: web.Application) -> None:
     """End all readers, so that the server can close at once."""
-    for task in list(app[READERS]):
+    readers = app[READERS]
+    for task in tuple(readers):
         task.cancel()

@@ -194,5 +194,3 @@ def _or_null(schema: Schema) -> Schema:
 
 def _reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
-
-

@@ -1,5 +1,6 @@
 """The pages people read: the watchlist, and one symbol. Server-rendered, whole without script."""
 
+from datetime import date
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -8,7 +9,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from poller import __version__
-from poller.model import Market, Vintage
+from poller.model import Code, Market, Vintage
 from poller.status import Polls
 from poller.web import words
 from poller.web.api import code_of, history_of, view_of
@@ -58,9 +59,9 @@ async def index(request: web.Request) -> web.Response:
     view = view_of(request.query)
     survey = await sources.survey()
     listing = listed(list(sources.overview.rows.values()), view)
-    polls: dict[Any, Polls] = {}
-    lines: list[words.Line] = []
-    if not survey.redis:
+    if survey.redis:
+        polls, lines = dict[Code, Polls](), list[words.Line]()
+    else:
         polls = await sources.board.polls([row.code for row in listing.rows])
         lines = words.lines(await sources.store.last_entries(_ENTRIES))[:_LINES]
     return _page(
@@ -100,11 +101,13 @@ async def symbol(request: web.Request) -> web.Response:
     )
 
 
-async def _earlier(sources: Sources, vintages: list[Vintage], code: Any) -> dict[Any, list[Vintage]]:  # noqa: ANN401
+async def _earlier(
+    sources: Sources, vintages: list[Vintage], code: Code
+) -> dict[date, list[Vintage]]:
     """Return what was reported before of the days that were revised, newest vintage first."""
     if not any(vintage.revision for vintage in vintages):
         return {}
-    found: dict[Any, list[Vintage]] = {}
+    found: dict[date, list[Vintage]] = {}
     newest = {vintage.day: vintage.revision for vintage in vintages}
     for vintage in reversed(await sources.store.vintages(code)):
         if vintage.revision < newest.get(vintage.day, 0):

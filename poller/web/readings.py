@@ -25,7 +25,9 @@ def readings(survey: Survey) -> Iterator[Reading]:
     for budget in survey.budgets:
         account = (budget.account,)
         yield Reading("poller_budget_used_requests", budget.used, account)
-        yield Reading("poller_budget_headroom_requests", max(budget.limit - budget.used, 0), account)
+        yield Reading(
+            "poller_budget_headroom_requests", max(budget.limit - budget.used, 0), account
+        )
         yield Reading("poller_budget_period_seconds", budget.period, account)
     yield from _markets(survey)
     yield from _endpoints(survey)

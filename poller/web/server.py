@@ -49,10 +49,10 @@ def application(sources: Sources) -> web.Application:
 
 
 @web.middleware
-async def _told(request: web.Request, handle: Handle) -> web.StreamResponse:
+async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
     """Say what went wrong in the asker's language: JSON below /api, a line of text elsewhere."""
     try:
-        return await handle(request)
+        return await handler(request)
     except StoreError as problem:
         error: web.HTTPException = web.HTTPServiceUnavailable(text=f"Redis: {problem}")
     except web.HTTPException as raised:
@@ -97,5 +97,3 @@ async def _listen(runner: web.AppRunner, sources: Sources, observe: Observe) -> 
     host, port = runner.addresses[0][:2]
     shown = f"[{host}]" if ":" in host else host
     observe(Happened("page", (("url", f"http://{shown}:{port}/"),)))
-
-
