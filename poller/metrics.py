@@ -26,7 +26,8 @@ from poller import __version__
 from poller.model import Market, market_of
 from poller.observe import Attempted, Connection, Fact, Polled, Published, Recovered, Trouble
 
-disable_created_metrics()  # a series beside every counter that nobody reads
+# a series beside every counter that nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _LAGS: Final = (0.1, 0.5, 1, 5, 30, 300, 1800, 7200, 86400)

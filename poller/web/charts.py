@@ -23,7 +23,7 @@ _LEFT, _RIGHT = 64, 696
 _TOP, _SPLIT = 34, 250
 _PRICE_TOP, _BOTTOM = 290, 370
 _TICKS: Final = 4
-_DAY_TICKS: Final = 6
+_DAY_TICKS: Final = 4
 _MOST_DOTS: Final = 60
 
 Point = tuple[float, float]

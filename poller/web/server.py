@@ -16,7 +16,7 @@ from poller.web.sources import SOURCES, Sources
 
 _SHUTDOWN: Final = 1.0  # seconds for answers on their way
 _MOST_BODY: Final = 4096
-_PAUSE: Final = 5.0
+_PAUSE: Final = 1.0
 
 
 def application(sources: Sources) -> web.Application:

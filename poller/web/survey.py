@@ -67,7 +67,7 @@ def unready(survey: Survey) -> list[str]:
     if not survey.pollers:
         return ["no poller reports: start poller run or poller poll"]
     reasons = []
-    if not any(report.lease is not None for report in survey.pollers.values()):
+    if not survey.lease:
         reasons.append("no poller holds the lease")
     if not any(gateway.ready for gateway in survey.gateways):
         reasons += [f"OpenD {gateway.name}: {gateway.reason}" for gateway in survey.gateways]
