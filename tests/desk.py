@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from poller.web.sources import Sources
 from tests.service import until
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
+_NEVER = timedelta(0)  # a look is not shared: the clock stands still
 HK, US = Code("HK.00700"), Code("US.AAPL")
 
 
@@ -61,25 +62,20 @@ class Desk:
         found = compare(code, rows, snapshot.known, observed_at=at, history=500)
         await self.store.commit(code, found, snapshot, ONE_OFF)
 
-    async def watch(self, *codes: Code) -> None:
-        """Let these be watched, and wait until the page has read them."""
-        await self.board.tell_symbols(codes)
-        await until(lambda: tuple(self.sources.overview.rows) == codes)
-        await until(lambda: self.sources.overview.loaded)
+    async def shows(self, code: Code, shares: int) -> None:
+        """Wait until the page has read this figure."""
+        await until(lambda: self.sources.overview.rows[code].shares == shares)
 
-    async def report(self, *, ready: bool = True, **troubles: str) -> None:
+    async def report(
+        self, *, ready: bool = True, troubles: Mapping[str, str] | None = None
+    ) -> None:
         """Report as a poller that holds the lease."""
         if not await self.board.lease():
             await self.store.acquire_lease("host-1", 60)
         reason = "connected" if ready else "nobody listens"
         gateway = GatewayState("127.0.0.1:11111", "main", ready, reason, NOW)
-        report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, troubles=troubles)
+        report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, troubles=troubles or {})
         await self.board.report("host-1", report)
-        await self.forget()
-
-    async def forget(self) -> None:
-        """Let the next reader have a look of its own."""
-        self.sources._last.clear()  # noqa: SLF001  the test's clock stands still
 
 
 def record(code: Code, day: date, shares: int) -> HkRecord | UsRecord:
@@ -90,8 +86,10 @@ def record(code: Code, day: date, shares: int) -> HkRecord | UsRecord:
 
 
 @contextlib.asynccontextmanager
-async def desk(tmp_path: Path, *, token: str | None = None, port: int = 0) -> AsyncIterator[Desk]:
-    """Run the page while the block runs; the clock stands at NOW."""
+async def desk(
+    tmp_path: Path, *codes: Code, token: str | None = None, port: int = 0
+) -> AsyncIterator[Desk]:
+    """Run the page of these symbols while the block runs; the clock stands at NOW."""
     secret = None if token is None else SecretStr(token)
     config = Config(state_dir=tmp_path, web=Web(port=port, token=secret))
     async with contextlib.AsyncExitStack() as stack:
@@ -102,11 +100,14 @@ async def desk(tmp_path: Path, *, token: str | None = None, port: int = 0) -> As
             stack.push_async_callback(each.close)
         stack.push_async_callback(raw.aclose)
         overview = Overview(store, board, (HK,))
-        sources = Sources(config, store, board, outbox, overview, Metrics(), lambda: NOW)
+        sources = Sources(
+            config, store, board, outbox, overview, Metrics(), lambda: NOW, timedelta(0)
+        )
         made = Desk(sources, store, board, raw, [], url)
+        await board.tell_symbols(codes)
         task = asyncio.create_task(serve(sources, made.facts.append))
         try:
-            await until(lambda: bool(made.facts))
+            await until(lambda: bool(made.troubles) or overview.loaded)
             yield made
         finally:
             task.cancel()

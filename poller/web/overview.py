@@ -18,9 +18,8 @@ from poller.web.rows import Row, row_of
 
 _TOGETHER: Final = 20  # histories read in one go: some 10 ms of parsing, then others have a turn
 _BATCH: Final = 500
-_BLOCK: Final = 5.0
 _PAUSE: Final = 1.0
-_LOOK: Final = 2.0  # seconds between two looks at what is watched
+_LOOK: Final = 1.0  # seconds between two looks at what is watched
 
 
 class Overview:
@@ -47,6 +46,7 @@ class Overview:
                 await asyncio.sleep(_PAUSE)
             else:
                 observe(Recovered("page"))
+            _end_if_cancelled()
 
     async def _step(self) -> None:
         if not self._after:
@@ -55,7 +55,7 @@ class Overview:
         if time.monotonic() - self._looked >= _LOOK:
             await self._adopt()
             self._looked = time.monotonic()
-        entries = await self._store.read(self._after, count=_BATCH, block=_BLOCK)
+        entries = await self._store.read(self._after, count=_BATCH, block=_LOOK)
         if entries:
             await self._read(_codes_of(entries) & self.rows.keys())
             self._after = entries[-1].id
@@ -84,6 +84,13 @@ class Overview:
     def _ring(self) -> None:
         self.bell.set()
         self.bell = asyncio.Event()
+
+
+def _end_if_cancelled() -> None:
+    """Raise the cancellation that redis-py now and then loses between two connections."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _codes_of(entries: Sequence[Entry]) -> set[Code]:

@@ -22,13 +22,12 @@ from poller.web.survey import Spending, Survey
 _ANSWER_LIMIT: Final = 3.0
 """Seconds Redis has for one look."""
 
-_FRESH: Final = timedelta(seconds=1)
-"""A look is shared by all who ask within this time, so that readers cannot wear Redis out."""
-
-
 @dataclass(frozen=True)
 class Sources:
-    """Everything a handler may ask."""
+    """Everything a request may need.
+
+    `fresh`: a look is shared by all who ask within this time, so that they cannot wear Redis out.
+    """
 
     config: Config
     store: Store
@@ -37,13 +36,14 @@ class Sources:
     overview: Overview
     metrics: Metrics
     now: Callable[[], datetime]
+    fresh: timedelta = timedelta(seconds=1)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[Survey] = field(default_factory=list)
 
     async def survey(self) -> Survey:
         """Return the state of the service, a second old at the most; never raises StoreError."""
         async with self._lock:
-            if self._last and timedelta() <= self.now() - self._last[-1].at < _FRESH:
+            if self._last and timedelta() <= self.now() - self._last[-1].at < self.fresh:
                 return self._last[-1]
             try:
                 async with asyncio.timeout(_ANSWER_LIMIT):
