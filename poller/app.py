@@ -209,8 +209,17 @@ async def web(config: Config, journal: Observe) -> None:
 async def page(config: Config, ports: Ports, metrics: Metrics, observe: Observe) -> None:
     """Serve what Redis tells, until cancelled."""
     overview = Overview(ports.store, ports.board, config.watchlist.codes)
-    sources = Sources(config, ports.store, ports.board, ports.outbox, overview, metrics, wall_clock)
-    await serve_page(sources, observe)
+    sources = Sources(
+        config,
+        ports.store,
+        ports.board,
+        ports.outbox,
+        overview,
+        metrics,
+        observe,
+        wall_clock,
+    )
+    await serve_page(sources)
 
 
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:

@@ -41,7 +41,6 @@ class Desk:
     board: RedisBoard
     raw: Any
     facts: list[Fact]
-    redis: str
 
     @property
     def url(self) -> str:
@@ -100,12 +99,21 @@ async def desk(
             stack.push_async_callback(each.close)
         stack.push_async_callback(raw.aclose)
         overview = Overview(store, board, (HK,))
+        facts: list[Fact] = []
         sources = Sources(
-            config, store, board, outbox, overview, Metrics(), lambda: NOW, timedelta(0)
+            config,
+            store,
+            board,
+            outbox,
+            overview,
+            Metrics(),
+            facts.append,
+            lambda: NOW,
+            _NEVER,
         )
-        made = Desk(sources, store, board, raw, [], url)
+        made = Desk(sources, store, board, raw, facts)
         await board.tell_symbols(codes)
-        task = asyncio.create_task(serve(sources, made.facts.append))
+        task = asyncio.create_task(serve(sources))
         try:
             await until(lambda: bool(made.troubles) or overview.loaded)
             yield made

@@ -18,7 +18,7 @@ from poller.web.survey import as_json
 
 MOST_EVENTS: Final = 1000
 _ID: Final = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?", re.ASCII)
-_NUMBER: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
 def routes() -> list[web.RouteDef]:
@@ -105,10 +105,10 @@ async def events(request: web.Request) -> web.Response:
     """Return entries of the stream: what follows `after`, or the newest."""
     sources = request.app[SOURCES]
     count = _whole(request.query, "count", 100, MOST_EVENTS)
-    after = request.query.get("after", "")
-    if after and not _ID.fullmatch(after):
+    after = request.query.get("after")
+    if after is not None and not _ID.fullmatch(after):
         raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
-    if after:
+    if after is not None:
         found = await sources.store.read(after, count=count, block=None)
     else:
         found = await sources.store.last_entries(count)

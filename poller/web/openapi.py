@@ -44,7 +44,7 @@ def document(*, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
                 "One page of the watchlist",
                 listing,
                 _query("q", _TEXT, "part of a code"),
-                _query("market", _MARKET, "this market alone"),
+                _query("market", {"enum": ["", *Market]}, "this market alone; empty: all"),
                 _query("sort", sort, "by this figure, with a minus the largest first"),
                 _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
             ),

@@ -1,6 +1,7 @@
 """The HTTP server: routes, errors, and its life beside the tasks that feed it."""
 
 import asyncio
+import logging
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -9,13 +10,17 @@ from aiohttp import web
 
 from poller.errors import StoreError
 from poller.model import to_json
-from poller.observe import Happened, Observe, Recovered, Trouble
+from poller.observe import Happened, Recovered, Trouble
 from poller.web import api, health, live, pages
 from poller.web.guard import Handle, guard, harden
 from poller.web.sources import SOURCES, Sources
 
 _SHUTDOWN: Final = 1.0  # seconds for answers on their way
 _MOST_BODY: Final = 4096
+
+# aiohttp would log a trace for every request that is not HTTP; our own defects are told
+_UNHEARD: Final = logging.getLogger("poller.web.unheard")
+_UNHEARD.disabled = True
 _PAUSE: Final = 1.0
 
 
@@ -57,30 +62,39 @@ async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
         error: web.HTTPException = web.HTTPServiceUnavailable(text=f"Redis: {problem}")
     except web.HTTPException as raised:
         error = raised
+    except Exception as defect:  # noqa: BLE001  of ours: it ends this answer, and nothing else
+        resource = request.match_info.route.resource
+        place = resource.canonical if resource is not None else "page"
+        request.app[SOURCES].observe(Trouble(f"page {place}", repr(defect)))
+        error = web.HTTPInternalServerError(text="a defect of the page; the log has it")
     if request.path.startswith("/api/"):
         error.text = to_json({"error": (error.text or error.reason).strip()})
         error.content_type = "application/json"
     raise error
 
 
-async def serve(sources: Sources, observe: Observe) -> None:
+async def serve(sources: Sources) -> None:
     """Serve until cancelled; a port in use is told and tried again, the rest of the service works.
 
     With port 0 the system chooses one; the log names it.
     """
     runner = web.AppRunner(
-        application(sources), access_log=None, shutdown_timeout=_SHUTDOWN, handle_signals=False
+        application(sources),
+        access_log=None,
+        logger=_UNHEARD,
+        shutdown_timeout=_SHUTDOWN,
+        handle_signals=False,
     )
     await runner.setup()
     try:
-        await _listen(runner, sources, observe)
-        await sources.overview.run(observe)
+        await _listen(runner, sources)
+        await sources.overview.run(sources.observe)
     finally:
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, sources: Sources, observe: Observe) -> None:
-    table = sources.config.web
+async def _listen(runner: web.AppRunner, sources: Sources) -> None:
+    table, observe = sources.config.web, sources.observe
     while True:
         site = web.TCPSite(runner, table.host, table.port)
         try:

@@ -12,6 +12,7 @@ from poller.board import Board
 from poller.config import Config
 from poller.errors import StoreError
 from poller.metrics import Metrics
+from poller.observe import Observe
 from poller.outbox import Outbox, Status
 from poller.status import Report, living
 from poller.store import Store
@@ -21,6 +22,7 @@ from poller.web.survey import Spending, Survey
 
 _ANSWER_LIMIT: Final = 3.0
 """Seconds Redis has for one look."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -35,6 +37,7 @@ class Sources:
     outbox: Outbox
     overview: Overview
     metrics: Metrics
+    observe: Observe
     now: Callable[[], datetime]
     fresh: timedelta = timedelta(seconds=1)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
