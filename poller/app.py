@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
@@ -32,8 +32,9 @@ from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
 from poller.report import Process, Reporter
-from poller.schedule import Intervals, Schedule
+from poller.schedule import Schedule
 from poller.status import Role
+from poller.trim import keep_trimmed
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 from poller.web.overview import Overview
 from poller.web.server import serve as serve_page
@@ -69,7 +70,7 @@ async def opened(
             url = await stack.enter_async_context(embedded.running())
         else:
             url = config.redis.url.get_secret_value() if config.redis.url else ""
-        store = RedisStore(url, config.redis.namespace)
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
         outbox = RedisOutbox(url, config.redis.namespace)
         stack.push_async_callback(outbox.close)
@@ -145,7 +146,7 @@ async def serve(config: Config, journal: Observe, role: Role = "run") -> None:
             ports.store,
             ports.gateways,
             ports.budgets,
-            Schedule(_intervals(config)),
+            Schedule(config.schedule.intervals, config.watchlist.weights),
             history=config.watchlist.history,
             observe=observe,
         )
@@ -175,7 +176,14 @@ async def serve(config: Config, journal: Observe, role: Role = "run") -> None:
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
                 work.create_task(
-                    keep_polling(ports.store, _process(), poller, observe), name="polling"
+                    keep_polling(
+                        ports.store,
+                        _process(),
+                        poller,
+                        observe,
+                        _chores(config, ports.store, observe),
+                    ),
+                    name="polling",
                 )
                 if config.webhooks and role == "run":
                     work.create_task(relay_of(config, ports, observe).run(), name="relay")
@@ -241,9 +249,14 @@ def _process() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _intervals(config: Config) -> Intervals:
-    table = config.schedule
-    return Intervals(*(timedelta(seconds=s) for s in (table.due, table.idle, table.late)))
+def _chores(
+    config: Config, store: RedisStore, observe: Observe
+) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """Return what the active poller does beside polling."""
+    if not config.redis.keep_days:
+        return []
+    keep = timedelta(days=config.redis.keep_days)
+    return [lambda: keep_trimmed(store, keep, observe, wall_clock)]
 
 
 async def _keep_alive(embedded: Embedded, observe: Observe) -> None:

@@ -23,6 +23,10 @@ MARGIN: Final = 1 / 2
 """Of the period: how long an unanswered request may still be on its way to the gateway (15 s)."""
 
 
+SPARE: Final = 1 / 10
+"""Of the requests, left to others who ask while nothing presses."""
+
+
 class Pace(Protocol):
     """What is needed of asyncio-throttle's Throttler."""
 
@@ -54,18 +58,20 @@ class Budget:
         self._turn = asyncio.Lock()
         self._names = (f"{owner}-{n}" for n in itertools.count())
 
-    async def acquire(self) -> str:
+    async def acquire(self, *, sparing: bool = False) -> str:
         """Wait for one request's worth of budget, first come first served; returns its name.
 
-        Send at once, and `settle` whatever comes of it. Raises StoreDown.
+        Send at once, and `settle` whatever comes of it. `sparing`: leave the last tenth to other
+        processes of the account. Raises StoreDown.
         """
+        limit = self._requests - int(self._requests * SPARE) * sparing
         name = next(self._names)
         async with self._turn:
             await self._pace.acquire()
             while wait := await self._store.grant(
                 self.account,
                 name,
-                limit=self._requests,
+                limit=limit,
                 period=self._period,
                 margin=self._margin,
             ):

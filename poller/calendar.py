@@ -5,10 +5,11 @@ against the days each has published. The calendar chooses between polling interv
 decides what is new: a wrong calendar costs latency, never correctness.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cache
+from itertools import takewhile
 from typing import Final
 
 import holidays
@@ -40,6 +41,11 @@ def _scheduled_holidays(market: Market, year: int) -> frozenset[date]:
     listed = [sudden] if sudden and isinstance(sudden[0], int) else sudden
     unscheduled = {date(year, int(entry[0]), int(entry[1])) for entry in listed}
     return frozenset(day for day in closures if day not in unscheduled)
+
+
+def knows(market: Market, year: int) -> bool:
+    """Tell whether any holiday of that year is known; without, every weekday counts as trading."""
+    return bool(_scheduled_holidays(market, year))
 
 
 @cache
@@ -113,3 +119,17 @@ def released_by(market: Market, now: datetime, count: int) -> tuple[date, ...]:
             return tuple(reversed(days[-count:])) if count else ()
         days.append(day)
     return ()
+
+
+def missing_days(market: Market, known: Collection[date], now: datetime) -> tuple[date, ...]:
+    """Return the reporting days since the oldest known one that `known` lacks, oldest first.
+
+    A day whose release window is not open yet at `now` (aware) is not missing; nor is anything
+    where nothing is known.
+    """
+    if not known:
+        return ()
+    expected = takewhile(
+        lambda day: release_of(market, day).opens <= now, reporting_days(market, min(known))
+    )
+    return tuple(day for day in expected if day not in known)

@@ -6,26 +6,29 @@ delivery is retried and given up by the same rules.
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import re
 import threading
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
 
-from poller.digest import Message
+from poller.digest import Message, digest
+from poller.model import Market
 from poller.retry import Delivered, Failed, Outcome, retry_after
+from poller.store import Entry
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
 
 TIMEOUT: Final = 20.0
-"""Seconds a message may take."""
+"""Seconds a message by `apprise` may take."""
 
 ANSWER_LIMIT: Final = 64 * 1024
 """Bytes read of an answer."""
@@ -41,7 +44,37 @@ class Channel(Protocol):
     monospaced: bool
 
     async def post(self, message: Message) -> Outcome:
-        """Post it; never raises but for a defect, and ends within `TIMEOUT`."""
+        """Post it; never raises but for a defect, and ends in time."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class Chat:
+    """A `webhook.Sender`: the entries of a lane, all of one market and day, are one message."""
+
+    def __init__(
+        self, channel: Channel, *, missing: Callable[[Market, date], Awaitable[int | None]]
+    ) -> None:
+        """`missing`: how many symbols are still without that day; None: not known."""
+        self._channel = channel
+        self._missing = missing
+
+    async def send(self, entries: Sequence[Entry]) -> Outcome:
+        """Post the digest of at least one entry."""
+        fields = entries[0].fields
+        market, day = Market(fields["market"]), date.fromisoformat(fields["trading_day"])
+        message = digest(
+            [entry.fields for entry in entries],
+            limit=self._channel.limit,
+            missing=await self._missing(market, day),
+            monospaced=self._channel.monospaced,
+        )
+        return await self._channel.post(message)
+
+    async def close(self) -> None:
+        """See `Channel.close`."""
+        await self._channel.close()
 
 
 class Feishu:
@@ -60,7 +93,10 @@ class Feishu:
         session: aiohttp.ClientSession,
         now: Callable[[], datetime],
     ) -> None:
-        """`secret`: of the bot's signature check, None if it has none. `session`: guarded."""
+        """`secret`: of the bot's signature check, None if it has none.
+
+        `session`: with the guard on addresses and the time limit; `close` closes it.
+        """
         self._url = url
         self._secret = secret
         self._session = session
@@ -73,17 +109,18 @@ class Feishu:
             timestamp = str(int(self._now().timestamp()))
             body |= {"timestamp": timestamp, "sign": signature(timestamp, self._secret)}
         try:
-            async with (
-                asyncio.timeout(TIMEOUT),
-                self._session.post(self._url, json=body, allow_redirects=False) as response,
-            ):
+            async with self._session.post(self._url, json=body, allow_redirects=False) as response:
                 return self._judge(response, await _beginning(response))
         except TimeoutError:
-            return Failed(f"Feishu: no answer within {TIMEOUT:g} s")
+            return Failed("Feishu: no answer in time")
         except aiohttp.ClientConnectorError as problem:
             return Failed(f"Feishu: no connection: {problem.strerror or 'unknown host'}")
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             return Failed(f"Feishu: no usable answer: {type(problem).__name__}")
+
+    async def close(self) -> None:
+        """See `Channel.close`."""
+        await self._session.close()
 
     def _judge(self, response: aiohttp.ClientResponse, answer: bytes) -> Outcome:
         """Return what the status, and under a 200 the body's code, stand for."""
@@ -163,7 +200,7 @@ class Apprise:
 
         def work() -> None:
             result = self._notify(message)
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
                 loop.call_soon_threadsafe(settle, result)
 
         threading.Thread(target=work, name=f"chat {self._name}", daemon=True).start()
@@ -173,10 +210,12 @@ class Apprise:
         except TimeoutError:
             return Failed(f"{self._name}: no answer within {self._timeout:g} s")
 
+    async def close(self) -> None:
+        """See `Channel.close`; the library keeps no connection."""
+
     def _notify(self, message: Message) -> Outcome:
         """Post in this thread; whatever the library raises is a failure, its text is not shown."""
         form = "markdown" if "```" in message.body else "text"
-        _HEARD.words = []
         try:
             done = self._service.notify(title=message.title, body=message.body, body_format=form)
         except Exception as problem:  # noqa: BLE001  a hundred plugins, any of which may raise
@@ -196,7 +235,7 @@ _STATUS: Final = re.compile(r"\berror=([1-5]\d\d)\b")
 
 
 class _Heard(threading.local):
-    """What the library logged in this thread since its last message."""
+    """What the library logged in this thread; a message has a thread of its own."""
 
     words: list[str]
 

@@ -3,33 +3,24 @@
 Each command is a thin reader or writer over the same parts the service is made of.
 """
 
-import asyncio
 import os
 import re
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from poller import __version__, app, observe
 from poller.config import Config, load
-from poller.errors import BadCode, ConfigError, PollerError
+from poller.ending import FAILED, WRONG, ConfigFile, Refused, complain, finish, report
+from poller.errors import BadCode, PollerError
+from poller.held import Ruling
 from poller.model import Code, parse_code
 from poller.status import Role
-
-FAILED: Final = 1
-WRONG: Final = 2
-
-ConfigFile = Annotated[
-    Path | None,
-    Parameter(
-        name="--config",
-        help="TOML file; else POLLER_CONFIG, else config/poller.toml, else the defaults",
-    ),
-]
+from poller.webhookcli import webhook
 
 cli = App(
     name="poller",
@@ -43,14 +34,11 @@ watch = App(
     name="watch", help="Show or change the live watchlist; takes effect in a running service."
 )
 cli.command(watch)
-
-
-class Refused(Exception):
-    """A command that ends with this text on stderr and this exit code."""
-
-    def __init__(self, code: int, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.code = code
+quarantined = App(
+    name="quarantine", help="Show figures that cannot be true and are held, and rule on them."
+)
+cli.command(quarantined)
+cli.command(webhook)
 
 
 @cli.command
@@ -78,7 +66,7 @@ def deliver(*, config: ConfigFile = None) -> None:
         raise Refused(WRONG, ["nothing to deliver to: add a [[webhooks]] table"])
     observe.configure()
     journal = observe.Journal()
-    _finish(app.until_signalled(app.deliver(settings, journal)), journal)
+    finish(app.until_signalled(app.deliver(settings, journal)), journal)
 
 
 @cli.command
@@ -87,7 +75,7 @@ def web(*, config: ConfigFile = None) -> None:
     settings = load(config, os.environ)
     observe.configure()
     journal = observe.Journal()
-    _finish(app.until_signalled(app.web(settings, journal)), journal)
+    finish(app.until_signalled(app.web(settings, journal)), journal)
 
 
 def _serve(settings: Config, *, simulate: bool, role: Role = "run") -> None:
@@ -103,58 +91,16 @@ def _serve(settings: Config, *, simulate: bool, role: Role = "run") -> None:
             journal(observe.Happened("simulating OpenD", (("budget_period", period),)))
             await app.serve(simulated, journal)
 
-    _finish(app.until_signalled(work()), journal)
-
-
-def _finish(work: Coroutine[Any, Any, None], journal: observe.Observe | None = None) -> NoReturn:
-    """Run to the end and leave the process, without waiting for the SDK's threads."""
-
-    async def whole() -> None:
-        code = 0
-        try:
-            await work
-        except BaseException as problem:  # noqa: BLE001  the process ends here, with its reason
-            code = _report(problem)
-        if journal is not None and code == 0:
-            journal(observe.Happened("stopped"))
-        app.leave(code)
-
-    asyncio.run(whole())
-    raise AssertionError("leave() returned")
-
-
-def _report(problem: BaseException) -> int:
-    """Say on stderr why the program ends; returns its exit code."""
-    if isinstance(problem, BaseExceptionGroup):
-        return _report(problem.exceptions[0])
-    if isinstance(problem, Refused):
-        _complain(str(problem))
-        return problem.code
-    if isinstance(problem, ConfigError | BadCode | CycloptsError):
-        _complain(str(problem))
-        return WRONG
-    if isinstance(problem, PollerError):
-        _complain(str(problem) or type(problem).__name__)
-        return FAILED
-    if isinstance(problem, KeyboardInterrupt | asyncio.CancelledError | BrokenPipeError):
-        return 0
-    import traceback  # noqa: PLC0415  only for a defect of ours, which is worth its trace
-
-    traceback.print_exception(problem)
-    return FAILED
-
-
-def _complain(text: str) -> None:
-    sys.stderr.write("".join(f"poller: {line}\n" for line in text.splitlines()))
+    finish(app.until_signalled(work()), journal)
 
 
 @cli.command
 def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
-    from poller import commands  # noqa: PLC0415  keeps `--help` quick
+    from poller import commands, webhookcommands  # noqa: PLC0415  keeps `--help` quick
 
     settings = load(config, os.environ)
-    _finish(commands.check(settings))
+    finish(commands.check(settings, webhookcommands.check))
 
 
 @cli.command
@@ -180,7 +126,7 @@ def tail(
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
     settings = load(config, os.environ)
-    _finish(app.until_signalled(commands.tail(settings, from_, count, as_json=json)))
+    finish(app.until_signalled(commands.tail(settings, from_, count, as_json=json)))
 
 
 @cli.command
@@ -205,7 +151,7 @@ def history(
     moment = as_known_at
     if moment is not None and moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    _finish(commands.history(load(config, os.environ), symbol, format, moment))
+    finish(commands.history(load(config, os.environ), symbol, format, moment))
 
 
 @watch.command(name="add")
@@ -213,7 +159,7 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """Watch these codes from now on, on top of the configuration."""
     from poller import commands  # noqa: PLC0415
 
-    _finish(commands.watch(load(config, os.environ), _codes(codes), wanted=True))
+    finish(commands.watch(load(config, os.environ), _codes(codes), wanted=True))
 
 
 @watch.command(name="remove")
@@ -221,7 +167,7 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
     """Stop watching these codes, whatever the configuration says; their history stays."""
     from poller import commands  # noqa: PLC0415
 
-    _finish(commands.watch(load(config, os.environ), _codes(codes), wanted=False))
+    finish(commands.watch(load(config, os.environ), _codes(codes), wanted=False))
 
 
 @watch.command(name="list")
@@ -229,7 +175,50 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """List the watched codes, where each comes from, and its watermark."""
     from poller import commands  # noqa: PLC0415
 
-    _finish(commands.watch_list(load(config, os.environ), as_json=json))
+    finish(commands.watch_list(load(config, os.environ), as_json=json))
+
+
+@quarantined.command(name="list")
+def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
+    """List the held figures, why they are held, and what was ruled on them."""
+    from poller import quarantine  # noqa: PLC0415
+
+    finish(quarantine.show_held(load(config, os.environ), as_json=json))
+
+
+@quarantined.command(name="release")
+def quarantine_release(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
+    """Let the next poll publish the held figures of these days."""
+    _rule(code, days, Ruling.RELEASED, config)
+
+
+@quarantined.command(name="discard")
+def quarantine_discard(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
+    """Drop the held figures of these days; other figures of them are judged anew."""
+    _rule(code, days, Ruling.DISCARDED, config)
+
+
+def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None) -> None:
+    from poller import quarantine  # noqa: PLC0415
+
+    (symbol,) = _codes([code])
+    wanted = tuple(dict.fromkeys(days))
+    finish(quarantine.rule(load(config, os.environ), symbol, wanted, ruling))
+
+
+@cli.command
+def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFile = None) -> None:
+    """Print reporting days that the calendar expects and history lacks.
+
+    Args:
+        codes: HK.00700 US.AAPL …; all that are watched, if none is named
+        json: one JSON list
+        config: TOML file
+    """
+    from poller import commands  # noqa: PLC0415
+
+    wanted = _codes(codes) if codes else ()
+    finish(commands.gaps(load(config, os.environ), wanted, as_json=json))
 
 
 @cli.command
@@ -247,7 +236,63 @@ def backfill(
 
     wanted = _codes(codes)
     settings = load(config, os.environ)
-    _finish(app.until_signalled(commands.backfill(settings, wanted, since or date.min)))
+    finish(app.until_signalled(commands.backfill(settings, wanted, since or date.min)))
+
+
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
+Few = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=99))]
+
+
+@cli.command
+def simulate(  # noqa: PLR0913  each is one thing to vary
+    *,
+    hk: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=9000))] = 300,
+    us: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=99_999))] = 700,
+    weeks: Few = 52,
+    seed: int = 1,
+    release: Literal[
+        "simultaneous", "staggered", "early", "late", "holiday", "daily"
+    ] = "simultaneous",
+    without_rows: Share = 0.0,
+    gateways: Few = 1,
+    accounts: Few = 1,
+    faults: Share = 0.0,
+    json: bool = False,
+    plot: Path | None = None,
+    config: ConfigFile = None,
+) -> None:
+    """Play weeks of polling in seconds, and say how late each report would be told.
+
+    Args:
+        hk: Hong Kong symbols
+        us: US symbols
+        weeks: how long
+        seed: another one brings other instants; the same one the same run
+        release: how reports come: all symbols at once, over two hours, a day early, two days late,
+            after a holiday, or every day
+        without_rows: share of the symbols that never have rows
+        gateways: how many OpenD share the work
+        accounts: how many accounts they are logged in to; each has a budget of its own
+        faults: share of the requests that get no answer
+        json: one JSON object
+        plot: write an SVG picture of the latencies to this file
+        config: TOML file; its intervals, budget and weights count
+    """
+    from poller import planning  # noqa: PLC0415
+
+    problems = []
+    if accounts > gateways:
+        problems.append(f"--accounts {accounts}: each needs a gateway; raise --gateways {gateways}")
+    if not hk + us:
+        problems.append("--hk 0 --us 0: there is nothing to poll")
+    if plot is not None and not plot.absolute().parent.is_dir():
+        problems.append(f"--plot {plot}: there is no directory {plot.parent}")
+    if problems:
+        raise Refused(WRONG, problems)
+    season = planning.season(hk, us, weeks, seed, release, without_rows)
+    setting = planning.setting(load(config, os.environ), season, gateways, accounts, faults)
+    if not planning.plan(setting, as_json=json, plot=plot):
+        raise Refused(FAILED, ["a report was missed or told twice: a defect, worth reporting"])
 
 
 def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
@@ -270,10 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as problem:
-        _complain(str(problem))
+        complain(str(problem))
         sys.exit(WRONG)
     except (PollerError, Refused) as problem:
-        sys.exit(_report(problem))
+        sys.exit(report(problem))
 
 
 if __name__ == "__main__":

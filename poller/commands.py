@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Final
 
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from poller import app, show
 from poller.budget import Budget
+from poller.calendar import missing_days
 from poller.compare import Reading, compare, progress
 from poller.config import Config
 from poller.embedded import Embedded
@@ -30,6 +31,9 @@ from poller.poll import fetch, wall_clock
 from poller.redisstore import RedisStore
 from poller.store import ONE_OFF, as_known_at
 from poller.watchlist import Watchlist
+
+Row = tuple[str, str, str]
+"""What was tried, `ok`, `failed` or what else it is, and what was found."""
 
 _BLOCK: Final = 5.0
 _CONNECT_LIMIT: Final = 8.0
@@ -53,7 +57,7 @@ async def store_of(config: Config) -> AsyncIterator[RedisStore]:
             url = await stack.enter_async_context(Embedded(config.state_dir).running())
         else:
             url = config.redis.url.get_secret_value()
-        store = RedisStore(url, config.redis.namespace)
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
         try:
             await store.inspect()
@@ -113,10 +117,7 @@ async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
 async def watch_list(config: Config, *, as_json: bool) -> None:
     """Print what is watched, why, and up to which day it is known."""
     async with store_of(config) as store:
-        table = config.watchlist
-        watchlist = Watchlist(table.codes, table.files, (), store, _ignore)
-        await watchlist.refresh()
-        sources = watchlist.sources()
+        sources = await _sources(config, store)
         watermarks = await store.watermarks()
     rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in sources.items()]
     if as_json:
@@ -124,9 +125,37 @@ async def watch_list(config: Config, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps([dict(zip(names, row, strict=True)) for row in rows]) + "\n")
     else:
         show.print_table(("code", "from", "watermark"), rows)
-    if table.futu_groups:
-        groups = ", ".join(table.futu_groups)
+    _name_groups(config)
+
+
+async def _sources(config: Config, store: RedisStore) -> dict[Code, list[str]]:
+    table = config.watchlist
+    watchlist = Watchlist(table.codes, table.files, (), store, _ignore)
+    await watchlist.refresh()
+    return watchlist.sources()
+
+
+def _name_groups(config: Config) -> None:
+    if config.watchlist.futu_groups:
+        groups = ", ".join(config.watchlist.futu_groups)
         sys.stderr.write(f"poller: the running service adds the Futu groups {groups}\n")
+
+
+async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
+    """Print the reporting days that history lacks: of these codes, or of all that are watched."""
+    async with store_of(config) as store:
+        wanted = codes or tuple(await _sources(config, store))
+        now = wall_clock()
+        found = []
+        for code in wanted:
+            known = (await store.snapshot(code)).known
+            missing = missing_days(market_of(code), known.vintages.keys(), now)
+            held = {day: each.reason for day, each in known.held.items() if day in missing}
+            since = min(known.vintages, default=None)
+            found.append(show.Gaps(code, since, missing, held))
+    show.print_gaps(found, as_json=as_json)
+    if not codes:
+        _name_groups(config)
 
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
@@ -205,21 +234,19 @@ async def _first_ready(gateways: Sequence[OpenD]) -> OpenD:
     return waits[done.pop()]
 
 
-async def check(config: Config) -> None:
-    """Try everything the service needs and print what was found."""
+async def check(config: Config, further: Callable[[Config], Awaitable[list[Row]]]) -> None:
+    """Try everything the service needs, and what `further` tries; print what was found."""
     rows = [("configuration", "ok", f"{len(config.watchlist.codes)} codes in it")]
     rows.append(await _check_store(config))
     if rows[-1][1] == "ok":
         rows += await _check_gateways(config)
-    for endpoint in config.webhooks:
-        text = "this version does not deliver webhooks yet"
-        rows.append((f"webhook {endpoint.name}", "not tried", text))
+    rows += await further(config)
     show.print_table(("what", "state", "found"), rows)
     if any(state == "failed" for _, state, _ in rows):
         raise Failure("not everything works; see the table")
 
 
-async def _check_store(config: Config) -> tuple[str, str, str]:
+async def _check_store(config: Config) -> Row:
     name = "redis" if config.redis.url else "redis (embedded)"
     try:
         async with store_of(config) as store:
@@ -228,7 +255,7 @@ async def _check_store(config: Config) -> tuple[str, str, str]:
         return name, "failed", str(problem)
 
 
-async def _check_gateways(config: Config) -> list[tuple[str, str, str]]:
+async def _check_gateways(config: Config) -> list[Row]:
     troubles: dict[str, str] = {}
 
     def remember(fact: Fact) -> None:

@@ -9,9 +9,9 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,10 +26,12 @@ from pydantic import (
     model_validator,
 )
 
-from poller.codefile import read_codes
-from poller.endpoint import Endpoint, check_secret, check_url, names_loopback
+from poller.codefile import check_codes
+from poller.endpoint import Endpoint, check_secret, check_token, check_url, names_loopback
 from poller.errors import ConfigError
+from poller.location import locate
 from poller.model import Code, parse_code
+from poller.release import Intervals
 from poller.selection import Selection
 
 PREFIX: Final = "POLLER_"
@@ -55,26 +57,13 @@ def _namespace(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("start it with redis://, rediss:// (TLS) or unix:// (a socket)")
+    locate(url.get_secret_value())
     return url
 
 
 def _token(token: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
-        raise ValueError(
-            "give at least 16 printable characters without spaces; make one: "
-            "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
+    check_token(token.get_secret_value())
     return token
-
-
-def _code_file(path: Path) -> Path:
-    _, problems = read_codes(path)
-    if problems:
-        raise ValueError("; ".join(problems))
-    return path
 
 
 def _secret(secret: SecretStr) -> SecretStr:
@@ -90,7 +79,7 @@ Secrets = Annotated[
 ]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(_split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(_split)
+    tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(_split)
 ]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -106,19 +95,38 @@ class Opend(_Section):
 
 
 class Redis(_Section):
-    """Where the state lives; without a URL an embedded server in `state_dir`."""
+    """Where the state lives; without a URL an embedded server in `state_dir`.
+
+    `replicas`: how many of them must have a commit before it counts as done. `keep_days`: how long
+    the stream keeps its entries; 0 for ever.
+    """
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
+    replicas: Annotated[int, Field(ge=0, le=100)] = 0
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+
+
+def _pattern(text: str) -> str:
+    if not text.startswith(("HK.", "US.", "*", "?", "[")):
+        raise ValueError("give a code or a shell pattern of codes: 'HK.00700', 'US.*'")
+    return text
 
 
 class Watchlist(_Section):
-    """What is polled. `history`: rows published as backfilled at first sight of a symbol."""
+    """What is polled. `history`: rows published as backfilled at first sight of a symbol.
+
+    `weights`: by code or shell pattern; heavier symbols are polled first when a report is out.
+    """
 
     codes: Codes = (Code("HK.00700"), Code("US.AAPL"))
     files: CodeFiles = ()
     futu_groups: Names = ()
     history: Annotated[int, Field(ge=0, le=10_000)] = 50
+    weights: Mapping[
+        Annotated[str, AfterValidator(_pattern)],
+        Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    ] = {}
 
     @model_validator(mode="after")
     def _only_what_is_named(self) -> Self:
@@ -136,11 +144,16 @@ class Budget(_Section):
 
 
 class Schedule(_Section):
-    """Seconds between probes: once a report is due, before, and when it is late."""
+    """Seconds between probes of a market: once a report is due, before, and when it is late."""
 
-    due: Seconds = 30.0
-    idle: Seconds = 1200.0
+    due: Seconds = 20.0
+    idle: Seconds = 2400.0
     late: Seconds = 300.0
+
+    @property
+    def intervals(self) -> Intervals:
+        """The same, as the plan wants them."""
+        return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
 
 
 class Web(_Section):
@@ -167,11 +180,11 @@ class Webhook(_Section):
     url: SecretStr
     secret: Secrets
 
-    @field_validator("filter")
+    @field_validator("codes", "filter")
     @classmethod
-    def _understood(cls, text: str | None) -> str | None:
-        Selection(filter=text)
-        return text
+    def _understood(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of either key
+        Selection(**{str(info.field_name): value})
+        return value
 
     @field_validator("url")
     @classmethod

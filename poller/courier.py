@@ -24,6 +24,9 @@ from poller.webhook import Sender, is_event
 BATCH: Final = 200
 """Stream entries looked at in one intake."""
 
+_TICK: Final = 0.001
+"""Seconds: shorter waits would only ask the same again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -71,6 +74,7 @@ class Courier:
         self._pace = Pace(connections=endpoint.connections, rate=endpoint.rate)
         self._flights: list[_Flight] = []
         self._unsettled: list[Settlement] = []
+        self._told: set[str] = set()
         self._news = asyncio.Event()
         self._work = asyncio.Event()
 
@@ -154,9 +158,9 @@ class Courier:
             self._observe(Trouble(self._subject, disabled_text(self.endpoint.name, claimed)))
             return look
         self._start(claimed)
-        wait = look if claimed.wait is None else claimed.wait.total_seconds()
-        if wait == 0:  # more is due than there is room for
+        if len(claimed.claims) == room:  # there may be more due than there was room for
             return self._pace.pause(loop.time()) or look
+        wait = look if claimed.wait is None else claimed.wait.total_seconds()
         return min(wait, look)
 
     def _start(self, claimed: Claimed) -> None:
@@ -189,7 +193,7 @@ class Courier:
         attempts = claim.attempts
         if isinstance(outcome, Failed):
             attempts = (*attempts, Attempt.of(outcome, claimed.at))
-            self._observe(Trouble(self._subject, f"fails: {outcome.reason}"))
+            self._complain(outcome.reason)
         verdict = self._timing.verdict(
             outcome,
             attempt=len(attempts),
@@ -215,7 +219,14 @@ class Courier:
         retrying = await self._outbox.settle(self.endpoint.name, self._unsettled)
         if not retrying and any(each.how == "sent" for each in self._unsettled):
             self._observe(Recovered(self._subject))
+            self._told.clear()
         self._unsettled.clear()
+
+    def _complain(self, reason: str) -> None:
+        """Tell each reason once until it recovers; two that alternate are no news each time."""
+        if reason not in self._told:
+            self._told.add(reason)
+            self._observe(Trouble(self._subject, f"fails: {reason}"))
 
     async def _drain(self) -> None:
         """Let what is in flight end, give back the rest."""
@@ -257,7 +268,7 @@ def disabled_text(name: str, claimed: Claimed) -> str:
 
 async def _woken(event: asyncio.Event, seconds: float) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(max(seconds, _TICK)):
             await event.wait()
     except TimeoutError:
         return

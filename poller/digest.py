@@ -6,10 +6,14 @@ event alone is one sentence. A figure that is absent is shown as –.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from itertools import takewhile
 from typing import Final, Self
+
+from poller.calendar import reporting_days
+from poller.model import Code, Market, market_of
 
 MOST_ROWS: Final = 20
 """Rows of a table; what else there is can be asked for with `poller tail`."""
@@ -143,6 +147,23 @@ def _directions(rows: Iterable[_Row]) -> str:
     moves = [row.moved for row in rows if row.moved is not None]
     up, down = sum(move > 0 for move in moves), sum(move < 0 for move in moves)
     return f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
+
+
+def missing(
+    watermarks: Mapping[Code, date], market: Market, day: date, *, covers: Callable[[Code], bool]
+) -> int:
+    """Count the symbols that kept up until the reporting day before `day` and lack `day` itself.
+
+    `covers`: whether the message's reader follows a code. One that fell behind earlier, because it
+    is no longer watched or no longer reported, is not waited for.
+    """
+    early = reporting_days(market, day - timedelta(days=31))
+    *_, before = takewhile(lambda one: one < day, early)
+    return sum(
+        before <= watermark < day
+        for code, watermark in watermarks.items()
+        if market_of(code) is market and covers(code)
+    )
 
 
 _HEADER: Final = ("symbol", "change", "short", "ratio", "to cover")

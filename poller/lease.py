@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from poller.errors import LeaseLost, StoreDown, StoreError
 from poller.observe import Happened, Observe, Recovered, Trouble
@@ -17,8 +18,17 @@ LOOK: Final = 1.0
 """Seconds between two looks of a poller on standby."""
 
 
-async def keep_polling(store: Store, owner: str, poller: Poller, observe: Observe) -> None:
-    """Poll while holding the lease, stand by while another does; for ever."""
+async def keep_polling(
+    store: Store,
+    owner: str,
+    poller: Poller,
+    observe: Observe,
+    chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+) -> None:
+    """Poll while holding the lease, stand by while another does; for ever.
+
+    `chores`: what else only the active poller does; they never end by themselves.
+    """
     while True:
         lease = await _acquire(store, owner, observe)
         observe(Happened("polling", (("lease", lease.token),)))
@@ -26,6 +36,8 @@ async def keep_polling(store: Store, owner: str, poller: Poller, observe: Observ
             async with asyncio.TaskGroup() as group:
                 group.create_task(_renew(store, lease, observe), name="renew the lease")
                 group.create_task(poller.run(lease), name="poll")
+                for chore in chores:
+                    group.create_task(chore())
         except* LeaseLost:
             observe(Happened("standing by: another poller holds the lease, or Redis was away"))
         finally:

@@ -89,6 +89,11 @@ class HkRecord(_Columns):
         return self.aggregated_short_ratio
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """What a figure does not mean: 0 shares are not reportable, which is not none."""
+        return ("below_threshold",) if self.aggregated_short == 0 else ()
+
+    @property
     def day(self) -> date:
         """The trading day, in the market's own zone."""
         return date.fromisoformat(self.timestamp_str)
@@ -122,10 +127,21 @@ class UsRecord(_Columns):
         return self.short_percent
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """What a figure does not mean: days to cover at a bound were not computed."""
+        flag = _DAYS_TO_COVER_BOUNDS.get(self.days_to_cover)
+        return () if flag is None else (flag,)
+
+    @property
     def day(self) -> date:
         """The trading day, in the market's own zone."""
         return date.fromisoformat(self.timestamp_str)
 
+
+_DAYS_TO_COVER_BOUNDS: Final[Mapping[float | None, str]] = {
+    999.99: "days_to_cover_cap",
+    1.0: "days_to_cover_floor",
+}
 
 Record = HkRecord | UsRecord
 RECORD_TYPES: Final[Mapping[Market, type[HkRecord] | type[UsRecord]]] = {
@@ -173,24 +189,42 @@ class Vintage:
     def from_json(cls, market: Market, text: str) -> "Vintage":
         """Read what `to_json` wrote; anything else is a ValueError that says what is wrong."""
         raw = json.loads(text)
-        if not isinstance(raw, dict):
-            msg = "not a JSON object"
-            raise ValueError(msg)  # noqa: TRY004  one error type for every unusable text
-        kind = RECORD_TYPES[market]
-        if missing := {*columns(market), "revision", "observed_at"} - raw.keys():
-            msg = f"lacks {', '.join(sorted(missing))}"
+        require(raw, ("revision", "observed_at"))
+        revision = raw["revision"]
+        if not isinstance(revision, int) or revision < 0:
+            msg = "revision must be a whole number"
             raise ValueError(msg)
-        record = kind(**{name: _number(name, raw[name]) for name in columns(market)})
-        revision, observed_at = raw["revision"], raw["observed_at"]
-        if not isinstance(revision, int) or revision < 0 or not isinstance(observed_at, str):
-            msg = "revision must be a whole number and observed_at a time"
-            raise ValueError(msg)
-        seen = datetime.fromisoformat(observed_at)
-        if seen.tzinfo is None:
-            msg = "observed_at lacks its time zone"
-            raise ValueError(msg)
-        record.day  # noqa: B018  an unreadable day is a ValueError here, not later
-        return cls(record, revision, seen)
+        return cls(record_from(market, raw), revision, moment_from(raw["observed_at"]))
+
+
+def require(raw: object, names: Iterable[str]) -> None:
+    """Raise ValueError unless `raw` is a JSON object with these names."""
+    if not isinstance(raw, dict):
+        msg = "not a JSON object"
+        raise ValueError(msg)  # noqa: TRY004  one error type for every unusable text
+    if missing := set(names) - raw.keys():
+        msg = f"lacks {', '.join(sorted(missing))}"
+        raise ValueError(msg)
+
+
+def record_from(market: Market, raw: Mapping[str, object]) -> Record:
+    """Read a record's columns out of a JSON object, or raise ValueError."""
+    require(raw, columns(market))
+    record = RECORD_TYPES[market](**{name: _number(name, raw[name]) for name in columns(market)})
+    record.day  # noqa: B018  an unreadable day is a ValueError here, not later
+    return record
+
+
+def moment_from(text: object) -> datetime:
+    """Read what `isoformat` wrote, or raise ValueError."""
+    if not isinstance(text, str):
+        msg = "observed_at must be a time"
+        raise ValueError(msg)  # noqa: TRY004
+    seen = datetime.fromisoformat(text)
+    if seen.tzinfo is None:
+        msg = "observed_at lacks its time zone"
+        raise ValueError(msg)
+    return seen
 
 
 _INTEGERS: Final = {"timestamp", "aggregated_short", "shares_short", "avg_daily_share_volume"}
@@ -218,6 +252,7 @@ class EventType(StrEnum):
     REPORTED = "short_interest.reported"
     REVISED = "short_interest.revised"
     BACKFILLED = "short_interest.backfilled"
+    RESTATED = "short_interest.restated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +279,28 @@ class Change(_Columns):
 
 
 @dataclass(frozen=True, slots=True)
+class Restatement:
+    """Known days that were all rescaled by one `factor`, as by a split; `days`: oldest first."""
+
+    factor: float
+    days: tuple[date, ...]
+
+    def columns(self) -> dict[str, Any]:
+        """Return what an event says of it: the factor, how many days, from which to which."""
+        first, last = str(self.days[0]), str(self.days[-1])
+        return {"factor": self.factor, "days": len(self.days), "from": first, "to": last}
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """One entry of the stream."""
+    """One entry of the stream. `restated` only with that type: one event for all its days."""
 
     type: EventType
     code: Code
     vintage: Vintage
     previous: Record | None
     change: Change | None
+    restated: Restatement | None = None
 
     @property
     def id(self) -> str:
@@ -268,14 +317,20 @@ class Event:
             "trading_day": self.vintage.record.timestamp_str,
             "revision": str(self.vintage.revision),
             "observed_at": isoformat(self.vintage.observed_at),
-            "data": to_json(
-                {
-                    "record": self.vintage.record.columns(),
-                    "previous": self.previous.columns() if self.previous else None,
-                    "change": self.change.columns() if self.change else None,
-                }
-            ),
+            "data": to_json(self._told()),
         }
+
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "record": self.vintage.record.columns(),
+            "previous": self.previous.columns() if self.previous else None,
+            "change": self.change.columns() if self.change else None,
+        }
+        if flags := self.vintage.record.flags:
+            told["flags"] = flags
+        if self.restated is not None:
+            told["restated"] = self.restated.columns()
+        return told
 
 
 def to_json(value: object) -> str:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import structlog
 
-from poller.model import Code, Event, EventType
+from poller.held import Held
+from poller.model import Code, Event, EventType, Record
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
 AttemptOutcome = Literal["delivered", "failed"]
@@ -78,7 +79,15 @@ class Attempted:
     lag: timedelta
 
 
-Fact = Happened | Trouble | Recovered | Published | Polled | Connection | Attempted
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """These figures of a symbol wait for the operator's ruling, oldest day first; perhaps none."""
+
+    code: Code
+    held: tuple[Held, ...]
+
+
+Fact = Happened | Trouble | Recovered | Published | Quarantined | Polled | Connection | Attempted
 Observe = Callable[[Fact], None]
 
 
@@ -100,8 +109,13 @@ class Journal:
         self._troubled: dict[str, str] = {}
 
     def __call__(self, fact: Fact) -> None:
-        """Write one line, or none when the fact is no news."""
+        """Write one line, or none when the fact is no news, or for those who count."""
         match fact:
+            case Quarantined(code, ()):
+                if self._troubled.pop(f"{code} quarantine", None) is not None:
+                    self._log.info(f"{code}: nothing is held any more")
+            case Quarantined(code, held):
+                self(Trouble(f"{code} quarantine", _ruling_wanted(code, held)))
             case Happened(what, details):
                 self._log.info(what, **dict(details))
             case Trouble(subject, reason):
@@ -113,8 +127,23 @@ class Journal:
                     self._log.info(f"{subject}: recovered")
             case Published(code, events):
                 self._log.info("published", code=code, **_summary(events))
-            case Polled() | Connection() | Attempted():
-                pass  # for those who count; what an operator should read is said beside it
+
+
+def _ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
+    days = " ".join(str(each.day) for each in held)
+    told = "; ".join(
+        f"{each.day} is held as {each.reason}, {_shares(each.record)}"
+        + (f" after {_shares(each.previous)}" if each.previous else "")
+        for each in held
+    )
+    return (
+        f"{told}. To publish what is true: poller quarantine release {code} {days}; to drop what "
+        f"is not: poller quarantine discard {code} {days}"
+    )
+
+
+def _shares(record: Record) -> str:
+    return "no figure" if record.shares is None else f"{record.shares:,} shares"
 
 
 def _summary(events: tuple[Event, ...]) -> dict[str, object]:

@@ -63,10 +63,10 @@ class Pace:
 
     def room(self, now: float, in_flight: int) -> int:
         """Return how many deliveries may start now, on top of those in flight."""
+        self._refill(now)
         opens_at = self.breaker.opens_at()
         if opens_at is not None:
             return int(now >= opens_at and in_flight == 0)
-        self._refill(now)
         return max(0, min(self._connections - in_flight, int(self._allowance)))
 
     def pause(self, now: float) -> float:

@@ -25,17 +25,20 @@ from poller.errors import (
     TooFrequent,
     Unavailable,
 )
-from poller.model import Code, Page
+from poller.model import Code, Market, Page, market_of
 from poller.observe import (
     Happened,
     Observe,
     Polled,
     PollOutcome,
     Published,
+    Quarantined,
     Recovered,
     Trouble,
 )
 from poller.opend import Gateway, any_ready
+from poller.plausible import CALM, Sweep
+from poller.release import Completed, MarketState, Notice
 from poller.schedule import (
     Answered,
     Excluded,
@@ -54,6 +57,7 @@ _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _LONGEST_WAIT: Final = 60.0  # a step of the wall clock is noticed after this many seconds
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
+_SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
 _WORDS: Final[Mapping[type[Outcome], PollOutcome]] = {
     Answered: "answered",
     Failed: "failed",
@@ -103,7 +107,10 @@ class Poller:
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway] = {}
         self._cut: dict[Code, int] = {}
+        self._sweeps: dict[Market, Sweep] = {}
         self._failed: asyncio.Future[None] | None = None
+        self._replanned = asyncio.Event()
+        self._saved = schedule.version
 
     def watch(self, codes: Sequence[Code]) -> None:
         """Watch exactly these codes from now on."""
@@ -117,14 +124,62 @@ class Poller:
 
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
+        await self._restore()
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_plan(), name="keep the plan")
                 for account in self._budgets:
                     group.create_task(self._drive(account, lease), name=f"drive {account}")
                 group.create_task(_result(self._failed), name="failure of a poll")
         finally:
             await self._drain()
+            with contextlib.suppress(StoreError):  # it costs requests after the next start
+                await self._save()
+
+    async def _restore(self) -> None:
+        """Continue where the last poller stopped: what is known, and what was learned."""
+        while True:
+            try:
+                watermarks = await self._store.watermarks()
+                texts = await self._store.schedule()
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+                await asyncio.sleep(_STORE_PAUSE)
+                continue
+            break
+        states = {}
+        for market in Market:
+            try:
+                states[market] = MarketState.from_json(texts.get(market, "{}"))
+            except ValueError as problem:
+                self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
+        self._schedule.restore(watermarks, states)
+        self._saved = self._schedule.version
+
+    async def _keep_plan(self) -> None:
+        """Save what the schedule must remember, soon after it changed."""
+        while True:
+            await self._replanned.wait()
+            await asyncio.sleep(_SAVE_PAUSE)
+            try:
+                await self._save()
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+
+    async def _save(self) -> None:
+        self._replanned.clear()
+        version = self._schedule.version
+        if version != self._saved:
+            states = self._schedule.states()
+            await self._store.save_schedule({m: state.to_json() for m, state in states.items()})
+            self._saved = version
+
+    def _record(self, code: Code, outcome: Outcome) -> None:
+        for notice in self._schedule.record(code, outcome, self._now()):
+            self._observe(_told(notice))
+        if self._schedule.version != self._saved:
+            self._replanned.set()
 
     async def _drive(self, account: str, lease: Lease) -> None:
         budget = self._budgets[account]
@@ -133,7 +188,8 @@ class Poller:
             await self._until_due()
             gateway = await self._free(gateways)
             try:
-                grant = await budget.acquire()
+                # one-off commands of this account find a share left, but not during a release
+                grant = await budget.acquire(sparing=not self._schedule.presses(self._now()))
             except StoreDown as problem:
                 self._observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_STORE_PAUSE)
@@ -144,7 +200,7 @@ class Poller:
                 self._start(_Turn(decision.code, gateway, budget, grant, lease))
                 continue
             if isinstance(decision, Probe):
-                self._schedule.record(decision.code, Postponed(), self._now())
+                self._record(decision.code, Postponed())
             await budget.settle(grant, answered=True)
 
     async def _until_due(self) -> None:
@@ -202,7 +258,7 @@ class Poller:
         try:
             outcome = await self._look(turn)
         finally:
-            self._schedule.record(turn.code, outcome, self._now())
+            self._record(turn.code, outcome)
             self._observe(Polled(turn.code, _WORDS[type(outcome)]))
 
     async def _look(self, turn: _Turn) -> Outcome:
@@ -255,8 +311,11 @@ class Poller:
             snapshot.known,
             observed_at=observed_at,
             history=self._history,
+            sweep=self._sweeps.get(market_of(code), CALM),
         )
+        self._sweeps[market_of(code)] = comparison.sweep
         await self._store.commit(code, comparison, snapshot, turn.lease)
+        self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
         return comparison.watermark
@@ -310,6 +369,14 @@ async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: s
     finally:
         await budget.settle(grant, answered=answered)
     return page
+
+
+def _told(notice: Notice) -> Happened:
+    """Return a release's notice as a fact."""
+    if isinstance(notice, Completed):
+        counts = (("found", notice.found), ("missing", notice.missing))
+        return Happened(f"{notice.market}: the report of {notice.day} is complete", counts)
+    return Happened(f"{notice.market}: the report of {notice.day} is out", (("code", notice.code),))
 
 
 async def _result(future: "asyncio.Future[None]") -> None:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from poller.board import BoardKeys
+from poller.connections import Connections, translated
 from poller.errors import BadCode
 from poller.model import Code, parse_code, to_json
-from poller.redisclient import connect, translated
 from poller.status import Polls, Report, living
 from poller.store import Keys
 
@@ -17,7 +17,7 @@ class RedisBoard:
     def __init__(self, url: str, namespace: str) -> None:
         self.keys = BoardKeys(namespace)
         self._store = Keys(namespace)
-        self._redis = connect(url)
+        self._redis = Connections(url).brief()
 
     async def close(self) -> None:
         """Close every connection."""

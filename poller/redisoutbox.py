@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from redis import exceptions
 
+from poller.connections import Connections, translated
 from poller.errors import Superseded
 from poller.model import to_json
 from poller.outbox import (
@@ -23,7 +24,6 @@ from poller.outbox import (
     read_claim,
     read_dead,
 )
-from poller.redisclient import connect, translated
 from poller.store import Entry, Keys
 
 _LAG_LIMIT: Final = 10_000
@@ -35,7 +35,7 @@ class RedisOutbox:
     def __init__(self, url: str, namespace: str) -> None:
         self._namespace = namespace
         self._stream = Keys(namespace).stream
-        self._redis = connect(url)
+        self._redis = Connections(url).brief()
         lua = files("poller") / "lua"
         self._enqueue, self._claim, self._settle, self._enable = (
             self._redis.register_script((lua / f"{name}.lua").read_text())

@@ -1,10 +1,6 @@
-"""The store on a Redis-compatible server: the only file that speaks Redis.
+"""The store on a Redis-compatible server."""
 
-Three kinds of connection, because redis-py's defaults suit none of them: short commands (bounded
-in seconds, one repeat, each of them idempotent or refused when repeated), and one client per
-blocking read (a socket timeout longer than the wait, never repeated).
-"""
-
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,20 +8,20 @@ from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-
 from poller.compare import Comparison
-from poller.errors import LeaseLost, StoreMisfit, Superseded
+from poller.connections import NEEDED, Connections, translated
+from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
 from poller.model import Code, Vintage
-from poller.redisclient import NEEDED, connect, translated
+from poller.retention import Group
 from poller.store import (
     Entry,
+    HeldWrite,
     Keys,
     Lease,
     Snapshot,
     Write,
+    held_writes_of,
+    quarantine_entries,
     read_snapshot,
     read_vintages,
     writes_of,
@@ -36,14 +32,21 @@ OLDEST: Final = (6, 2)
 
 _MICRO: Final = 1_000_000
 
+_WAIT_LIMIT: Final = 1
+"""Seconds replicas may take to have a commit."""
+
 
 class RedisStore:
-    """A `poller.store.Store` on one server. Make it with `connect`."""
+    """A `poller.store.Store` on a server, a Cluster, or what Sentinels watch."""
 
-    def __init__(self, url: str, namespace: str) -> None:
-        self._url = url
+    def __init__(self, url: str, namespace: str, *, replicas: int = 0) -> None:
+        """`replicas`: how many of them must have a commit before it counts as done."""
+        self.url = url
         self.keys = Keys(namespace)
-        self._redis = connect(url)
+        self._connections = Connections(url)
+        self._redis = self._connections.brief()
+        self._replicas = replicas
+        self._behind = False
         lua = files("poller") / "lua"
         self._commit, self._grant, self._spend, self._lease, self._renew = (
             self._redis.register_script((lua / f"{name}.lua").read_text())
@@ -82,23 +85,27 @@ class RedisStore:
         would append the same entries at every try. Better to learn it before the first.
         """
         scratch = f"{{{self.keys.namespace}}}:rehearsal:{secrets.token_hex(4)}"
-        keys = [f"{scratch}:{part}" for part in ("stream", "mark", "history", "vintages", "lease")]
+        parts = ("stream", "mark", "history", "vintages", "lease", "held", "quarantine")
+        keys = [f"{scratch}:{part}" for part in parts]
+        entry = {"-": "-"}
+        held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
+        written = _flat([Write("-", "", "-", 0)], [entry], held, [entry])
         with translated():
             try:
-                await self._commit(
-                    keys=keys, args=["-", "", "", "-", 1, "-", "", "-", 0, 1, 1, "-", "-"]
-                )
+                await self._commit(keys=keys, args=["-", "", "", "-", *written])
             finally:
                 await self._redis.delete(*keys)
 
     async def _check_types(self) -> None:
         wanted = {
             self.keys.stream: "stream",
+            self.keys.quarantine: "stream",
             self.keys.watermark: "hash",
             self.keys.lease: "string",
             self.keys.fence: "string",
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
+            self.keys.schedule: "hash",
         }
         with translated():
             for key, kind in wanted.items():
@@ -113,16 +120,18 @@ class RedisStore:
                 pipe.hget(self.keys.watermark, code)
                 pipe.hgetall(self.keys.history(code))
                 pipe.hgetall(self.keys.vintages(code))
-                watermark, history, vintages = await pipe.execute()
-        return read_snapshot(code, watermark or "", history, vintages, keys=self.keys)
+                pipe.hgetall(self.keys.held(code))
+                watermark, history, vintages, held = await pipe.execute()
+        return read_snapshot(code, watermark or "", history, vintages, held, keys=self.keys)
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
         """See `Store.commit`."""
         writes = writes_of(comparison, snapshot)
+        held = held_writes_of(comparison, snapshot)
         watermark = str(comparison.watermark or "")
-        if not writes and watermark == snapshot.watermark:
+        if not writes and not held and watermark == snapshot.watermark:
             return
         keys = [
             self.keys.stream,
@@ -130,11 +139,14 @@ class RedisStore:
             self.keys.history(code),
             self.keys.vintages(code),
             self.keys.lease,
+            self.keys.held(code),
+            self.keys.quarantine,
         ]
         entries = [event.fields() for event in comparison.events]
-        arguments = [code, lease.value, snapshot.watermark, watermark, *_flat(writes, entries)]
+        written = _flat(writes, entries, held, quarantine_entries(code, comparison))
+        arguments = [code, lease.value, snapshot.watermark, watermark, *written]
         with translated():
-            verdict, *detail = await self._commit(keys=keys, args=arguments)
+            verdict, *detail = await self._replicated(keys, arguments)
         match verdict:
             case "ok":
                 return
@@ -144,6 +156,35 @@ class RedisStore:
                 raise StoreMisfit(_wrong_type(*detail))
             case _:
                 raise Superseded(f"{code}: {detail[0]} is not what was read")
+
+    async def _replicated(self, keys: list[str], arguments: list[str | int]) -> Any:  # noqa: ANN401
+        """Run the commit and wait for the replicas, on one connection as WAIT demands.
+
+        Too few of them: StoreDown, although the primary has it. There it stays, or it goes together
+        with its watermark when another becomes primary: found known or published again, once.
+        """
+        if not self._replicas:
+            return await self._commit(keys=keys, args=arguments)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await self._commit(keys=keys, args=arguments, client=pipe)
+            return await self._followed(pipe)
+
+    async def _catch_up(self) -> None:
+        """Raise StoreDown unless the replicas follow again."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(self.keys.replicated, self._replicas)
+            await self._followed(pipe)
+
+    async def _followed(self, pipe: Any) -> Any:  # noqa: ANN401
+        pipe.wait(self._replicas, _WAIT_LIMIT * 1000)
+        answer, reached = await pipe.execute()
+        self._behind = reached < self._replicas
+        if self._behind:
+            raise StoreDown(
+                f"fewer than {self._replicas} replicas (redis.replicas) follow within "
+                f"{_WAIT_LIMIT} s: start them; nothing is polled until they do"
+            )
+        return answer
 
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
@@ -163,12 +204,22 @@ class RedisStore:
             texts = await self._redis.hgetall(self.keys.vintages(code))
         return read_vintages(code, texts, keys=self.keys)
 
+    async def held_codes(self) -> list[Code]:
+        """See `Store.held_codes`."""
+        start = self.keys.held(Code(""))
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
+        with translated():
+            keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
+        return sorted(Code(key.removeprefix(start)) for key in keys)
+
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
     ) -> float:
         """See `Store.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
         with translated():
+            if self._behind:  # ask OpenD for nothing that could not be published
+                await self._catch_up()
             wait = await self._grant(
                 keys=[self.keys.budget(account)], args=[request, limit, *times]
             )
@@ -235,6 +286,16 @@ class RedisStore:
         with translated():
             return int(await self._redis.get(self.keys.watch_version) or 0)
 
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        with translated():
+            return dict(await self._redis.hgetall(self.keys.schedule))
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        with translated():
+            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
+
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """See `Store.read`."""
         if block is None:
@@ -254,17 +315,32 @@ class RedisStore:
             found = await self._redis.xrevrange(self.keys.stream, count=count)
         return [Entry(*entry) for entry in reversed(found)]
 
+    async def groups(self) -> list[Group]:
+        """See `poller.trim.Stream.groups`."""
+        with translated():
+            first = await self._redis.xrange(self.keys.stream, count=1)
+            if not first:
+                return []
+            found = await self._redis.xinfo_groups(self.keys.stream)
+            return [Group(each["name"], await self._unread(each, first[0][0])) for each in found]
+
+    async def _unread(self, group: Mapping[str, Any], first: str) -> str | None:
+        # what was trimmed before it was acknowledged stays in the group's list: look behind it
+        pending = await self._redis.xpending_range(self.keys.stream, group["name"], first, "+", 1)
+        if pending:
+            return str(pending[0]["message_id"])
+        after = f"({group['last-delivered-id']}"
+        entries = await self._redis.xrange(self.keys.stream, after, count=1)
+        return entries[0][0] if entries else None
+
+    async def trim(self, before: str) -> int:
+        """See `poller.trim.Stream.trim`."""
+        with translated():
+            return int(await self._redis.xtrim(self.keys.stream, minid=before, approximate=False))
+
     @asynccontextmanager
     async def _blocking(self, block: float) -> AsyncIterator[Any]:
-        redis: Any = Redis.from_url(
-            self._url,
-            socket_timeout=block + 5,
-            socket_connect_timeout=2,
-            retry=Retry(ConstantBackoff(0), 0),
-            decode_responses=True,
-            encoding_errors="replace",
-            client_name="poller",
-        )
+        redis = self._connections.blocking(block)
         try:
             yield redis
         finally:
@@ -281,12 +357,26 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
 
 
-def _flat(writes: Sequence[Write], entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+def _flat(
+    writes: Sequence[Write],
+    entries: Sequence[Mapping[str, str]],
+    held: Sequence[HeldWrite],
+    quarantined: Sequence[Mapping[str, str]],
+) -> Iterator[str | int]:
     """Lay the arguments out as commit.lua reads them."""
     yield len(writes)
     for write in writes:
         yield from (write.day, write.expected, write.text)
         yield "" if write.revision is None else write.revision
+    yield len(held)
+    for each in held:
+        yield from (each.day, each.expected, each.text)
+    yield from _table(entries)
+    yield from _table(quarantined)
+
+
+def _table(entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+    """Yield a head with the names, then the values of each entry."""
     names = tuple(entries[0]) if entries else ()
     yield len(entries)
     yield len(names)

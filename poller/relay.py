@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from poller.courier import Courier, Timing
 from poller.endpoint import Endpoint
@@ -11,8 +10,6 @@ from poller.observe import Observe, Recovered, Trouble
 from poller.outbox import Outbox
 from poller.store import Store
 from poller.webhook import Sender
-
-_BLOCK: Final = 5.0
 
 
 class Relay:
@@ -82,10 +79,10 @@ class Relay:
 
     async def _toll(self) -> None:
         """Ring for every courier when the stream has grown."""
-        after = ""
+        after, look = "", self._timing.look.total_seconds()
         while True:
             try:
-                if not after or await self._store.read(after, count=1, block=_BLOCK):
+                if not after or await self._store.read(after, count=1, block=look):
                     newest = await self._store.last_entries(1)
                     after = newest[0].id if newest else "0-0"
                     for courier, _ in self._running.values():

@@ -1,34 +1,31 @@
 """Who is polled next, and why. Pure: time is an argument (aware datetimes).
 
-Everything due is polled, longest overdue first, at three intervals: `due` once the next report is
-expected by the calendar, `idle` before, `late` when it is more than twelve hours overdue.
+Each market is watched: one symbol at a time, in rotation. The first newer day makes all its others
+wanted, and they are polled at the full rate (`market`, `sweep`, `release` hold the rules).
 """
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Final
 
-from poller.calendar import expected_after
-from poller.model import Code, market_of
-
-LATE_AFTER: Final = timedelta(hours=12)
-LONGEST_EXCLUSION: Final = 72
-"""Idle intervals (a day, as shipped) between two tries of a code the gateway refuses."""
+from poller.market import (
+    LONG_AGO,
+    MarketQueue,
+    Standing,
+    Symbol,
+    once_a_day,
+)
+from poller.model import Code, Market, market_of
+from poller.release import Intervals, MarketState, Notice
 
 _STEP: Final = timedelta(minutes=1)
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Intervals:
-    """Time between two probes of a symbol."""
-
-    due: timedelta
-    idle: timedelta
-    late: timedelta
+_WATCH_SHARE: Final = 10
+"""While symbols are wanted, at most one decision in so many watches another market."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,119 +68,178 @@ class Postponed:
 Outcome = Answered | Failed | Excluded | Postponed
 
 
-@dataclass(slots=True)
-class _Symbol:
-    due_at: datetime
-    reason: str
-    polling: bool = False
-    misses: int = 0  # failures or refusals in a row
-    entry: int = 0  # the heap entry that counts; older ones are passed over
-
-
 class Schedule:
     """The plan of one process. It keeps no clock and does no I/O."""
 
-    def __init__(self, intervals: Intervals) -> None:
+    def __init__(self, intervals: Intervals, weights: Mapping[str, float] | None = None) -> None:
+        """`weights`: by code or shell pattern; the first that fits counts, else 1."""
         self._intervals = intervals
-        self._symbols: dict[Code, _Symbol] = {}
-        self._heap: list[tuple[datetime, int, Code]] = []
-        self._numbers = itertools.count(1)
-        self._latest = _LONG_AGO + 2 * _STEP
+        self._weights = weights or {}
+        self._symbols: dict[Code, Symbol] = {}
+        self._tickets = itertools.count(1)
+        self._markets: dict[Market, MarketQueue] = {}
+        self._again: deque[Symbol] = deque()
+        self._retries: list[tuple[datetime, int, Symbol]] = []
+        self._since_watch = _WATCH_SHARE
+        self._known: dict[Code, date] = {}
+        self._latest = LONG_AGO
+        self.restore({}, {})
 
     @property
     def codes(self) -> frozenset[Code]:
         """What is watched."""
         return frozenset(self._symbols)
 
+    def restore(
+        self, watermarks: Mapping[Code, date], states: Mapping[Market, MarketState]
+    ) -> None:
+        """Take up what the store holds; nothing may be under way."""
+        self._known = dict(watermarks)
+        self._again.clear()
+        self._retries.clear()
+        self._markets = {
+            market: MarketQueue(market, self._intervals, self._tickets) for market in Market
+        }
+        for market, state in states.items():
+            self._markets[market].load(state)
+        codes, self._symbols = tuple(self._symbols), {}
+        self.watch(codes)
+
+    def states(self) -> dict[Market, MarketState]:
+        """Return what must outlive this process."""
+        return {market: queue.state() for market, queue in self._markets.items()}
+
+    @property
+    def version(self) -> int:
+        """A number that grows whenever `states` tells something else."""
+        return sum(queue.version for queue in self._markets.values())
+
     def watch(self, codes: Iterable[Code]) -> tuple[set[Code], set[Code]]:
         """Watch exactly `codes`; new ones are due at once, in that order. Returns (new, gone)."""
         wanted = dict.fromkeys(codes)
         gone = self._symbols.keys() - wanted.keys()
-        fresh = wanted.keys() - self._symbols.keys()
         for code in gone:
-            del self._symbols[code]
-        for code in wanted:
-            if code in fresh:
-                self._symbols[code] = _Symbol(_LONG_AGO, "it was not looked at since the start")
-                self._push(code)
+            symbol = self._symbols.pop(code)
+            self._queue(code).remove(symbol)
+            symbol.retry_at = None
+            if symbol in self._again:
+                self._again.remove(symbol)
+        fresh = [code for code in wanted if code not in self._symbols]
+        for code in sorted(fresh, key=lambda code: self._queue(code).seniority(code)):
+            symbol = Symbol(code, self._weight(code), self._known.pop(code, None))
+            self._symbols[code] = symbol
+            self._queue(code).add(symbol)
         return set(fresh), set(gone)
 
     def due_at(self) -> datetime | None:
-        """Return when the first symbol is due; None while nothing waits."""
-        while self._heap:
-            due_at, number, code = self._heap[0]
-            symbol = self._symbols.get(code)
-            if symbol is not None and symbol.entry == number:
-                return due_at
-            heapq.heappop(self._heap)
-        return None
+        """Return when something is due; None while nothing waits."""
+        if self._again:
+            return LONG_AGO
+        instants = [self._retry_at()]
+        for queue in self._markets.values():
+            instants += [queue.job_at(), queue.probe_at(), queue.quiet_look_at()]
+        return min((at for at in instants if at is not None), default=None)
 
     def next(self, now: datetime) -> Probe | Wait:
         """Return what to poll now; the caller must `record` an outcome for every probe."""
         self.tick(now)
-        due_at = self.due_at()
-        if due_at is None or due_at > now:
-            return Wait(due_at)
-        _, _, code = heapq.heappop(self._heap)
-        symbol = self._symbols[code]
-        symbol.polling = True
-        return Probe(code, symbol.reason)
+        symbol = self._next(now)
+        return Wait(self.due_at()) if symbol is None else Probe(symbol.code, symbol.reason)
 
-    def record(self, code: Code, outcome: Outcome, now: datetime) -> None:
-        """Plan the next probe of `code` after the one that ended `now`."""
+    def _next(self, now: datetime) -> Symbol | None:
+        """First what was postponed or failed; then releases, with a look at other markets."""
+        if self._again:
+            symbol = self._again.popleft()
+            symbol.polling = True
+            return symbol
+        if _is_due(self._retry_at(), now):
+            _, _, symbol = heapq.heappop(self._retries)
+            symbol.retry_at, symbol.polling = None, True
+            return symbol
+        queues = self._markets.values()
+        jobs = [queue for queue in queues if _is_due(queue.job_at(), now)]
+        self._since_watch += 1
+        if not jobs or self._since_watch >= _WATCH_SHARE:
+            for queue in queues:
+                if queue not in jobs and _is_due(queue.probe_at(), now):
+                    self._since_watch = 0
+                    return queue.take_probe(now)
+        if jobs:
+            return min(jobs, key=MarketQueue.rank).take_job()
+        quiet = [queue for queue in queues if _is_due(queue.quiet_look_at(), now)]
+        return quiet[0].take_quiet(now) if quiet else None
+
+    def presses(self, now: datetime) -> bool:
+        """Tell whether a release is swept or watched for: then nothing of the budget is spared."""
+        return any(
+            queue.sweep.running or _is_due(queue.probe_at(), now)
+            for queue in self._markets.values()
+        )
+
+    def record(self, code: Code, outcome: Outcome, now: datetime) -> list[Notice]:
+        """Plan what follows the probe of `code` that ended `now`; returns what it tells."""
         symbol = self._symbols.get(code)
-        if symbol is None:  # taken off the watchlist meanwhile
-            return
+        if symbol is None or not symbol.polling:  # taken off the watchlist meanwhile
+            return []
         symbol.polling = False
-        steps = self._intervals
+        queue, idle = self._queue(code), self._intervals.idle
         match outcome:
             case Answered(watermark):
-                symbol.misses = 0
-                symbol.due_at, symbol.reason = next_probe(code, watermark, now, steps)
+                symbol.failures = 0
+                return queue.answered(symbol, watermark, now)
             case Failed():
-                symbol.misses += 1
-                pause = min(steps.due * 2 ** min(symbol.misses - 1, 16), steps.idle)
-                symbol.due_at = now + max(pause, steps.due)
-                symbol.reason = f"{symbol.misses} tries in a row failed"
+                symbol.failures += 1
+                pause = min(self._intervals.due * 2 ** min(symbol.failures - 1, 16), idle)
+                reason = f"{symbol.failures} tries in a row failed"
+                self._retry(symbol, now + max(pause, self._intervals.due), reason)
             case Excluded():
-                symbol.misses += 1
-                pauses = min(2 ** min(symbol.misses - 1, 16), LONGEST_EXCLUSION)
-                symbol.due_at = now + steps.idle * pauses
-                symbol.reason = f"OpenD refused it {symbol.misses} times"
+                symbol.failures += 1
+                queue.stand(symbol, Standing.OUT)
+                pause = min(idle * 2 ** min(symbol.failures - 1, 16), once_a_day(self._intervals))
+                self._retry(symbol, now + pause, f"OpenD refused it {symbol.failures} times")
             case Postponed():
-                symbol.due_at = _LONG_AGO
-        self._push(code)
+                self._again.append(symbol)
+        return []
 
     def tick(self, now: datetime) -> None:
         """Take note of the time: after a step back, nothing waits longer than an idle interval."""
-        if now < self._latest - _STEP:
-            for code, symbol in self._symbols.items():
-                symbol.due_at = min(symbol.due_at, now + self._intervals.idle)
-                if not symbol.polling:
-                    self._push(code)
-        self._latest = now if now < self._latest - _STEP else max(now, self._latest)
+        back = now < self._latest - _STEP
+        if back:
+            latest = now + self._intervals.idle
+            for queue in self._markets.values():
+                queue.hurry(latest)
+            waiting = [entry for entry in self._retries if entry[2].retry_at == entry[0]]
+            self._retries.clear()
+            for at, _, symbol in waiting:
+                self._retry(symbol, min(at, latest), symbol.reason)
+        self._latest = now if back else max(now, self._latest)
 
-    def plan(self) -> Mapping[Code, tuple[datetime, str]]:
-        """Return when each symbol is polled next, and why."""
-        return {code: (symbol.due_at, symbol.reason) for code, symbol in self._symbols.items()}
-
-    def _push(self, code: Code) -> None:
+    def outlook(self, code: Code) -> tuple[datetime | None, str]:
+        """Return when a watched code is looked at next (None: in its turn, or now), and why."""
         symbol = self._symbols[code]
-        symbol.entry = next(self._numbers)
-        heapq.heappush(self._heap, (symbol.due_at, symbol.entry, code))
+        if symbol.polling or symbol.retry_at is not None:
+            return symbol.retry_at, symbol.reason
+        return self._queue(code).outlook(symbol)
+
+    def _queue(self, code: Code) -> MarketQueue:
+        return self._markets[market_of(code)]
+
+    def _weight(self, code: Code) -> float:
+        fits = (weight for name, weight in self._weights.items() if fnmatchcase(code, name))
+        return self._weights.get(code, next(fits, 1.0)) if self._weights else 1.0
+
+    def _retry(self, symbol: Symbol, at: datetime, reason: str) -> None:
+        symbol.retry_at, symbol.reason = at, reason
+        heapq.heappush(self._retries, (at, next(self._tickets), symbol))
+
+    def _retry_at(self) -> datetime | None:
+        while self._retries:
+            at, _, symbol = self._retries[0]
+            if symbol.retry_at == at:
+                return at
+            heapq.heappop(self._retries)
+        return None
 
 
-def next_probe(
-    code: Code, watermark: date | None, polled_at: datetime, intervals: Intervals
-) -> tuple[datetime, str]:
-    """Return when to look again at a symbol that answered at `polled_at`, and why."""
-    if watermark is None:
-        return polled_at + intervals.idle, "it has no rows"
-    release = expected_after(market_of(code), watermark)
-    opens = release.opens.astimezone(UTC)
-    if polled_at < opens:
-        at = min(polled_at + intervals.idle, max(opens, polled_at + intervals.due))
-        return at, f"the report of {release.day} is expected from {opens:%Y-%m-%d %H:%M} UTC on"
-    if polled_at < opens + LATE_AFTER:
-        return polled_at + intervals.due, f"the report of {release.day} is due"
-    return polled_at + intervals.late, f"the report of {release.day} is late"
+def _is_due(at: datetime | None, now: datetime) -> bool:
+    return at is not None and at <= now

@@ -86,11 +86,14 @@ class Selection:
         program = None if self.filter is None else _compiled(self.filter)
         object.__setattr__(self, "_program", program)
 
+    def covers(self, code: str) -> bool:
+        """Tell whether one of the patterns fits a code."""
+        return any(fnmatchcase(code, pattern) for pattern in self.codes)
+
     def matches(self, fields: Mapping[str, str]) -> bool:
         """Tell whether the endpoint gets this stream entry; one that is no event of ours, never."""
         event = fields.get("type", "").removeprefix("short_interest.")
-        code = fields.get("code", "")
-        if event not in self.events or not any(fnmatchcase(code, one) for one in self.codes):
+        if event not in self.events or not self.covers(fields.get("code", "")):
             return False
         if self._program is None:
             return True
@@ -206,13 +209,13 @@ def _compiled(text: str) -> Any:  # noqa: ANN401  the library ships no types
     except RuntimeError as problem:
         raise ValueError(_explained(text, str(problem))) from None
     if program.return_type() != cel.Type.BOOL:
-        raise ValueError("the filter gives no yes or no: compare it with something")
+        raise ValueError("it gives no yes or no: compare it with something")
     return program
 
 
 def _explained(text: str, said: str) -> str:
     if (error := _ERROR.search(said)) is None:
-        return "the filter is too long or too deeply nested"
+        return "it is too long or too deeply nested"
     line, column, why = int(error[1]), int(error[2]), error[3].removesuffix(" [INVALID_ARGUMENT]")
     row = text.split("\n")[line - 1]
     if (undeclared := _UNDECLARED.match(why)) is not None:
@@ -229,7 +232,7 @@ def _explained(text: str, said: str) -> str:
     place = f"column {column}" if line == 1 else f"line {line}, column {column}"
     rest = row[column - 1 :]
     shown = repr(rest[:_SHOWN] + "…" * (len(rest) > _SHOWN)) if rest.strip() else "the end"
-    return f"filter, {place}, at {shown}: {why}"
+    return f"{place}, at {shown}: {why}"
 
 
 def _meant(name: str) -> str:

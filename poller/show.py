@@ -4,16 +4,26 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poller.model import Market, Vintage, columns, isoformat, to_json
+from poller.held import Held, Reason
+from poller.model import Code, Market, Vintage, columns, isoformat, to_json
 from poller.store import Entry
 
-_COLOURS: Final = {"reported": "green", "revised": "yellow", "backfilled": "dim"}
+_COLOURS: Final = {
+    "reported": "green",
+    "revised": "yellow",
+    "backfilled": "dim",
+    "restated": "magenta",
+}
+
+_GAPS_NAMED: Final = 10
 
 
 def console() -> Console:
@@ -44,7 +54,9 @@ def entry_line(entry: Entry) -> Text:
     line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
     line.append(f" {_number(shares):>15} short")
     line.append(f"  {'-' if ratio is None else f'{ratio:.2f}'} %", "dim")
-    if change is not None:
+    if (restated := told.get("restated")) is not None:
+        line.append(f"  {restated['days']} days from {restated['from']} × {restated['factor']:g}")
+    elif change is not None:
         line.append("  ")
         line.append(*_moved(change))
     return line
@@ -123,3 +135,66 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*row)
     wide = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
     wide.print(table)
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """What history lacks of a symbol since its oldest known day; `held`: days in quarantine."""
+
+    code: Code
+    since: date | None
+    days: tuple[date, ...]
+    held: Mapping[date, Reason]
+
+
+def print_gaps(found: Sequence[Gaps], *, as_json: bool) -> None:
+    """Print one line a symbol to stdout, or a JSON list."""
+    if as_json:
+        rows = [
+            {
+                "code": each.code,
+                "since": None if each.since is None else str(each.since),
+                "missing": [str(day) for day in each.days],
+                "held": {str(day): reason for day, reason in each.held.items()},
+            }
+            for each in found
+        ]
+        sys.stdout.write(json.dumps(rows) + "\n")
+        return
+    for each in found:
+        sys.stdout.write(f"{each.code:<9} {_gaps_line(each)}\n")
+
+
+def _gaps_line(gaps: Gaps) -> str:
+    if gaps.since is None:
+        return "nothing is known"
+    if not gaps.days:
+        return f"nothing missing since {gaps.since}"
+    named = [
+        f"{day} (held: {gaps.held[day]})" if day in gaps.held else str(day)
+        for day in gaps.days[:_GAPS_NAMED]
+    ]
+    if more := len(gaps.days) - len(named):
+        named.append(f"and {more} more (--json names all)")
+    return f"{len(gaps.days)} missing since {gaps.since}: {', '.join(named)}"
+
+
+def print_held(rows: Sequence[tuple[Code, Held]], *, as_json: bool) -> None:
+    """Print held figures to stdout, as a table or a JSON list."""
+    if as_json:
+        told = [{"code": code} | json.loads(held.to_json()) for code, held in rows]
+        sys.stdout.write(to_json(told) + "\n")
+        return
+    cells = [
+        (
+            code,
+            str(held.day),
+            str(held.ruling),
+            str(held.reason),
+            _number(held.record.shares),
+            _number(held.previous.shares if held.previous else None),
+            isoformat(held.observed_at),
+        )
+        for code, held in rows
+    ]
+    print_table(("code", "day", "state", "reason", "shares", "after", "observed_at"), cells)

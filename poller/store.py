@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from poller.compare import Comparison, Known
 from poller.errors import StoreMisfit
+from poller.held import Held, Ruling
 from poller.model import Code, Vintage, market_of
 
 
@@ -50,6 +51,16 @@ class Keys:
         """Counter: the changes to the live watchlist."""
         return f"{{{self.namespace}}}:watch:version"
 
+    @property
+    def schedule(self) -> str:
+        """Hash: market → JSON of what its plan remembers over a restart."""
+        return f"{{{self.namespace}}}:schedule"
+
+    @property
+    def replicated(self) -> str:
+        """String: written to see whether the replicas follow; only with `redis.replicas`."""
+        return f"{{{self.namespace}}}:replicated"
+
     def history(self, code: Code) -> str:
         """Hash: trading day → JSON of that day as last reported."""
         return f"{{{self.namespace}}}:history:{code}"
@@ -57,6 +68,15 @@ class Keys:
     def vintages(self, code: Code) -> str:
         """Hash: `trading day:revision` → JSON of that day as it was reported then."""
         return f"{{{self.namespace}}}:vintages:{code}"
+
+    @property
+    def quarantine(self) -> str:
+        """Stream: figures that were held, one entry each."""
+        return f"{{{self.namespace}}}:quarantine"
+
+    def held(self, code: Code) -> str:
+        """Hash: trading day → JSON of the figure held for that day, and the operator's ruling."""
+        return f"{{{self.namespace}}}:held:{code}"
 
     def budget(self, account: str) -> str:
         """Sorted set: request → microseconds since 1970 on the server's clock."""
@@ -90,6 +110,7 @@ class Snapshot:
     known: Known
     watermark: str = ""
     history: Mapping[date, str] = field(default_factory=dict)
+    held: Mapping[date, str] = field(default_factory=dict)
     repairs: tuple[Vintage, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -105,6 +126,15 @@ class Write:
     expected: str
     text: str
     revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldWrite:
+    """One held day to write, or to remove where `text` is "". `expected`: as in `Write`."""
+
+    day: str
+    expected: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +154,7 @@ class Store(Protocol):
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
-        """Append the entries, write vintages and history, move the watermark: all or nothing.
+        """Append the entries, write history and held days, move the watermark: all or nothing.
 
         Raises Superseded when watermark, a written day or a used event id is not what `snapshot`
         saw (ask the gateway again, compare again) and LeaseLost when `lease` is no longer held.
@@ -136,6 +166,9 @@ class Store(Protocol):
 
     async def vintages(self, code: Code) -> list[Vintage]:
         """Return every vintage on record, oldest day and revision first."""
+
+    async def held_codes(self) -> list[Code]:
+        """Return the symbols of which anything is held, in order."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -174,6 +207,12 @@ class Store(Protocol):
     async def watch_version(self) -> int:
         """Return a number that changes with every change of the live watchlist."""
 
+    async def schedule(self) -> dict[str, str]:
+        """Return what `save_schedule` was last given: name → text."""
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """Keep these texts; names not given stay as they are."""
+
     async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
         """Return up to `count` entries after an id; wait up to `block` seconds for the first."""
 
@@ -186,6 +225,7 @@ def read_snapshot(
     watermark: str,
     history: Mapping[str, str],
     vintages: Mapping[str, str],
+    held: Mapping[str, str],
     *,
     keys: Keys,
 ) -> Snapshot:
@@ -208,14 +248,19 @@ def read_snapshot(
         f"{'edited by hand' if vintage.day in raw else 'missing'}; restored from its vintage"
         for vintage in wrong
     )
-    known = Known(_read_watermark(code, watermark, keys=keys), alone | truth)
+    kept = {_read_day(name, keys.held(code)): text for name, text in held.items()}
+    known = Known(
+        _read_watermark(code, watermark, keys=keys),
+        alone | truth,
+        {day: _read_held(code, day, text, keys.held(code)) for day, text in kept.items()},
+    )
     newest = max(known.vintages, default=None)
     if newest is not None and known.watermark is not None and known.watermark > newest:
         raise StoreMisfit(
             f"{keys.watermark}: the watermark of {code} is {watermark}, but history ends at "
             f"{newest}; put it back: HSET {keys.watermark} {code} {newest}"
         )
-    return Snapshot(known, watermark, raw, tuple(wrong), notes)
+    return Snapshot(known, watermark, raw, kept, tuple(wrong), notes)
 
 
 def _read_day(name: str, key: str) -> date:
@@ -238,6 +283,19 @@ def _read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
             f"again: HDEL {key} {name}"
         ) from None
     return vintage
+
+
+def _read_held(code: Code, day: date, text: str, key: str) -> Held:
+    try:
+        held = Held.from_json(market_of(code), text)
+        if held.day != day:
+            raise ValueError(f"it tells of {held.day}")
+    except ValueError as problem:
+        raise StoreMisfit(
+            f"{key}: the entry '{day}' is unusable ({problem}); remove it and the day is judged "
+            f"again: HDEL {key} {day}"
+        ) from None
+    return held
 
 
 def newest_vintages(code: Code, texts: Mapping[str, str], *, keys: Keys) -> dict[date, Vintage]:
@@ -279,6 +337,18 @@ def writes_of(comparison: Comparison, snapshot: Snapshot) -> list[Write]:
 def _write(vintage: Vintage, snapshot: Snapshot, revision: int | None) -> Write:
     expected = snapshot.history.get(vintage.day, "")
     return Write(str(vintage.day), expected, vintage.to_json(), revision)
+
+
+def held_writes_of(comparison: Comparison, snapshot: Snapshot) -> list[HeldWrite]:
+    """Return the held days a commit writes or removes."""
+    texts = dict.fromkeys(comparison.settled, "")
+    texts |= {each.day: each.to_json() for each in comparison.held}
+    return [HeldWrite(str(day), snapshot.held.get(day, ""), text) for day, text in texts.items()]
+
+
+def quarantine_entries(code: Code, comparison: Comparison) -> list[dict[str, str]]:
+    """Return the quarantine stream's entries of a commit: what is newly held, not the rulings."""
+    return [each.fields(code) for each in comparison.held if each.ruling is Ruling.HELD]
 
 
 def as_known_at(vintages: Sequence[Vintage], moment: datetime | None) -> list[Vintage]:

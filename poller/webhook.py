@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -120,11 +122,18 @@ class SignedPost:
             case aiohttp.ClientConnectorCertificateError():
                 return f"its certificate is not accepted: {problem.certificate_error}"
             case aiohttp.ClientConnectorError(os_error=cause):
-                return f"no connection: {cause.strerror or cause}"
+                return f"no connection: {_words(cause)}"
             case aiohttp.ServerDisconnectedError() | ConnectionError():
                 return "it closed the connection without an answer"
             case _:
                 return f"its answer is not HTTP: {type(problem).__name__}"
+
+
+def _words(problem: OSError) -> str:
+    """Say what the system, or the guard, has against a connection; no address of ours in it."""
+    if problem.errno is None or problem.errno == errno.EACCES:
+        return problem.strerror or str(problem)
+    return os.strerror(problem.errno)
 
 
 def _guarded(endpoint: Endpoint, resolver: AbstractResolver | None) -> aiohttp.TCPConnector:
@@ -202,18 +211,21 @@ def is_event(fields: Mapping[str, str]) -> bool:
     return fields["id"].isascii() and fields["id"].isprintable() and "|" not in fields["code"]
 
 
-async def reach(endpoint: Endpoint, host: str, port: int, *, secure: bool) -> str:
-    """Connect without sending anything; returns the address. Raises OSError with the reason."""
+async def reach(endpoint: Endpoint) -> None:
+    """Connect without sending anything; raises OSError with the reason."""
+    parts = urlsplit(endpoint.url)
+    secure, host = parts.scheme == "https", parts.hostname or ""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(TIMEOUT):
+        port = parts.port or (443 if secure else 80)
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         address = str(found[0][4][0])
         reason = refusal(address, local=endpoint.local, allow_private=endpoint.allow_private)
         if reason is not None:
             raise OSError(errno.EACCES, reason)
-        context = ssl.create_default_context() if secure else None
+        context = await asyncio.to_thread(ssl.create_default_context) if secure else None
         _, writer = await asyncio.open_connection(
             address, port, ssl=context, server_hostname=host if secure else None
         )
         writer.close()
-    return address
+        await writer.wait_closed()

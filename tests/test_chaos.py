@@ -78,7 +78,8 @@ class Trial:
         rows = self.opend.world.records(code, now())
         known = (await self.store.snapshot(code)).known
         last = known.vintages.get(rows[0].day)
-        shares = self.chance.randrange(1, 10**9)
+        level = rows[0].shares or 1_000_000  # a step a market can take; another would be held
+        shares = level + self.chance.choice((-1, 1)) * self.chance.randint(1, level // 5 or 1)
         settled = last is not None and last.record.shares == rows[0].shares
         if settled and self.chance.random() < 0.3:
             assert last is not None

@@ -2,15 +2,16 @@
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.compare import Known, compare
-from poller.digest import MOST_ROWS, digest
-from poller.model import Change, Code, Event, EventType, HkRecord, UsRecord, Vintage
+from poller.digest import MOST_ROWS, digest, missing
+from poller.model import Change, Code, Event, EventType, HkRecord, Market, UsRecord, Vintage
+from poller.selection import Selection
 from poller.simulator import World
 
 SEEN = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -162,6 +163,23 @@ def test_a_sweep_of_500_symbols_is_one_message() -> None:
         assert len(re.findall(r"^HK\.", message.body, re.MULTILINE)) == rows_shown
         assert message.body.endswith(f"… and {len(entries) - rows_shown:,} more")
         assert "missing" not in message.title
+
+
+@pytest.mark.parametrize(
+    ("watermarks", "count"),
+    [
+        ({}, 0),
+        ({"HK.00700": "2026-11-13", "HK.00005": "2026-11-06", "HK.00388": "2026-11-06"}, 2),
+        ({"HK.00700": "2026-11-20", "HK.00941": "2026-10-30", "US.AAPL": "2026-11-10"}, 0),
+        ({"HK.00005": "2026-11-06", "HK.80700": "2026-11-06"}, 1),
+    ],
+    ids=["nothing", "two", "ahead, behind, elsewhere", "not followed"],
+)
+def test_who_is_missing(watermarks: dict[str, str], count: int) -> None:
+    """Only who had the day before is waited for, in the market and among the codes followed."""
+    known = {Code(code): date.fromisoformat(day) for code, day in watermarks.items()}
+    covers = Selection(codes=("HK.0*", "US.*")).covers
+    assert missing(known, Market.HK, date(2026, 11, 13), covers=covers) == count
 
 
 shares = st.none() | st.integers(0, 2**64)

@@ -1,14 +1,11 @@
 """Configuration and the vendor's answers: what comes in from outside, parsed once."""
 
-from datetime import UTC, date, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from poller.calendar import release_of, reporting_days
 from poller.codefile import read_codes
 from poller.config import Config, load
 from poller.errors import (
@@ -21,19 +18,9 @@ from poller.errors import (
     Unavailable,
 )
 from poller.model import Code, HkRecord, Market, UsRecord, columns, parse_code
-from poller.schedule import (
-    Answered,
-    Excluded,
-    Failed,
-    Intervals,
-    Probe,
-    Schedule,
-    Wait,
-)
 from poller.vendor import error_of, page_of
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def frame(market: Market, *rows: dict[str, Any], key: str = "-1") -> pd.DataFrame:
@@ -155,6 +142,17 @@ def test_more_than_ten_gateways_by_environment() -> None:
     assert [table.port for table in load(None, ports).opend] == list(range(1000, 1012))
 
 
+def test_weights(tmp_path: Path) -> None:
+    """Weights go by code or pattern, in their order; a name that can fit no code is refused."""
+    file = tmp_path / "poller.toml"
+    file.write_text('[watchlist.weights]\n"HK.00700" = 10\n"US.*" = 0.5\n')
+    assert list(load(file, {}).watchlist.weights.items()) == [("HK.00700", 10), ("US.*", 0.5)]
+    file.write_text('[watchlist.weights]\nTSLA = 1\n"US.*" = 0\n')
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert len(caught.value.problems) == 2
+
+
 def test_a_watchlist_file_names_its_bad_lines(tmp_path: Path) -> None:
     """Good lines count, bad ones are named with their place."""
     path = tmp_path / "list"
@@ -174,89 +172,3 @@ def _refusal(text: str) -> str:
 def test_what_is_no_code(text: str) -> None:
     """Anything but a market and a symbol is refused by name."""
     assert repr(text) in _refusal(text)
-
-
-def test_hong_kong_reporting_days() -> None:
-    """The ten days of the vendor's page, with its Thursdays; a typhoon does not move a day."""
-    days = [str(day) for day in islice(reporting_days(Market.HK, date(2026, 2, 23)), 10)]
-    assert days == [
-        "2026-02-27", "2026-03-06", "2026-03-13", "2026-03-20", "2026-03-27",
-        "2026-04-02", "2026-04-10", "2026-04-17", "2026-04-24", "2026-04-30",
-    ]  # fmt: skip
-    assert next(reporting_days(Market.HK, date(2023, 8, 28))) == date(2023, 9, 1)
-
-
-@pytest.mark.parametrize(
-    ("settled", "published"),
-    [
-        ("2023-01-13", "2023-01-25"),
-        ("2023-03-31", "2023-04-12"),
-        ("2023-09-29", "2023-10-10"),
-        ("2027-06-15", "2027-06-25"),
-        ("2027-12-15", "2027-12-27"),
-    ],
-)
-def test_us_publication(settled: str, published: str) -> None:
-    """FINRA publishes on the seventh exchange business day after settlement."""
-    release = release_of(Market.US, date.fromisoformat(settled))
-    assert str(release.opens.date()) == published
-
-
-INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))
-
-
-def test_oldest_first_and_never_twice_at_once() -> None:
-    """New symbols come in order; one that is being polled is not chosen again."""
-    plan = Schedule(INTERVALS)
-    plan.watch([HK, US])
-    assert [plan.next(NOW), plan.next(NOW)] == [
-        Probe(HK, "it was not looked at since the start"),
-        Probe(US, "it was not looked at since the start"),
-    ]
-    assert plan.next(NOW) == Wait(None)
-
-
-@pytest.mark.parametrize(
-    ("watermark", "now", "pause"),
-    [
-        (date(2026, 11, 6), datetime(2026, 11, 16, tzinfo=UTC), timedelta(minutes=20)),
-        (date(2026, 11, 6), datetime(2026, 11, 20, 2, tzinfo=UTC), timedelta(seconds=30)),
-        (date(2026, 11, 6), datetime(2026, 11, 21, 2, tzinfo=UTC), timedelta(minutes=5)),
-        (date(2026, 11, 6), datetime(2026, 11, 20, 0, 55, tzinfo=UTC), timedelta(minutes=5)),
-        (None, NOW, timedelta(minutes=20)),
-    ],
-    ids=["idle", "due", "late", "idle until the window opens", "without rows"],
-)
-def test_intervals(watermark: date | None, now: datetime, pause: timedelta) -> None:
-    """The calendar chooses between the three intervals."""
-    plan = Schedule(INTERVALS)
-    plan.watch([HK])
-    plan.next(now)
-    plan.record(HK, Answered(watermark), now)
-    assert plan.due_at() == now + pause
-
-
-def test_failures_and_refusals_pause_longer_and_longer() -> None:
-    """A failing symbol is asked again soon, a refused one seldom, neither never."""
-    plan = Schedule(INTERVALS)
-    plan.watch([HK])
-    pauses = []
-    outcomes: list[Failed | Excluded] = [*[Failed()] * 3, *[Excluded()] * 10]
-    for outcome in outcomes:
-        plan.record(HK, outcome, NOW)
-        due = plan.due_at()
-        assert due is not None
-        pauses.append(due - NOW)
-    assert pauses[:3] == [timedelta(seconds=s) for s in (30, 60, 120)]
-    assert pauses[-1] == timedelta(days=1)
-
-
-def test_a_clock_that_steps_back_delays_by_an_idle_interval_at_most() -> None:
-    """After a step of a day nothing waits for the day to pass again."""
-    plan = Schedule(INTERVALS)
-    plan.watch([HK])
-    plan.next(NOW)
-    plan.record(HK, Answered(None), NOW)
-    earlier = NOW - timedelta(days=1)
-    plan.tick(earlier)
-    assert plan.due_at() == earlier + INTERVALS.idle

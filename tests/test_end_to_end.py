@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from poller.model import Code
+from poller.model import Code, HkRecord, Record
 from poller.simulator import Simulator, World
 from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
 
@@ -78,6 +79,62 @@ async def test_new_day_then_revision(service: Service, opend: Simulator) -> None
     )
     assert json.loads(revised["data"])["change"]["shares"] == 1_000_000
     assert json.loads(revised["data"])["previous"]["aggregated_short"] == 60_000_000
+
+
+def rescaled(record: Record, factor: int) -> Record:
+    """Return a record after a split."""
+    assert isinstance(record, HkRecord)
+    return replace(record, aggregated_short=(record.aggregated_short or 0) * factor)
+
+
+async def test_a_split_is_one_event(service: Service, opend: Simulator) -> None:
+    """Ten days that rescale by one factor are one entry; history holds them all rescaled."""
+    await service.start()
+    rows = opend.world.records(TENCENT, now())
+    async with store_of(service) as store:
+        await entries(store, 10)
+        split = tuple(rescaled(record, 4) for record in rows)
+        opend.world = with_rows(opend.world, TENCENT, split)
+        last = (await entries(store, 11))[-1].fields
+        await opend.until_seen(len(opend.seen) + 5)
+        assert len(await entries(store, 11)) == 11
+        known = (await store.snapshot(TENCENT)).known.vintages
+    assert (last["id"], last["type"]) == ("HK.00700:2026-04-30:1", "short_interest.restated")
+    assert json.loads(last["data"])["restated"] == {
+        "factor": 4.0,
+        "days": 10,
+        "from": "2026-02-27",
+        "to": "2026-04-30",
+    }
+    assert {vintage.record for vintage in known.values()} == set(split)
+    tail = await poller(service, "tail", "--from", "0", "--count", "11")
+    assert "10 days from 2026-02-27 × 4" in tail[1].splitlines()[-1]
+
+
+async def test_a_slipped_unit_waits_for_the_operator(service: Service, opend: Simulator) -> None:
+    """It is held and named in the log with the command to type; released, it is reported."""
+    await service.start()
+    rows = opend.world.records(TENCENT, now())
+    slip = later(rows[0], days=8, aggregated_short=51_480_638_000)
+    async with store_of(service) as store:
+        await entries(store, 10)
+        opend.world = with_rows(opend.world, TENCENT, (slip, *rows))
+        await service.said("poller quarantine release HK.00700 2026-05-08")
+        shown = await poller(service, "quarantine", "list", "--json")
+        (held,) = json.loads(shown[1])
+        assert (held["code"], held["reason"], held["state"]) == (TENCENT, "unit_slip", "held")
+        gaps = await poller(service, "gaps", TENCENT)
+        assert (gaps[0], "2026-05-08 (held: unit_slip)" in gaps[1]) == (0, True)
+        assert (await poller(service, "quarantine", "discard", TENCENT, "2026-05-01"))[::2] == (
+            1,
+            "poller: HK.00700: 2026-05-01 is not held; see: poller quarantine list\n",
+        )
+        assert len(await entries(store, 10)) == 10
+        assert (await poller(service, "quarantine", "release", TENCENT, "2026-05-08"))[0] == 0
+        last = (await entries(store, 11))[-1].fields
+    assert (last["id"], last["type"]) == ("HK.00700:2026-05-08:0", "short_interest.reported")
+    await service.said("nothing is held any more")
+    assert (await poller(service, "quarantine", "list", "--json"))[1] == "[]\n"
 
 
 async def test_missed_days_over_several_pages(service: Service, opend: Simulator) -> None:
@@ -197,6 +254,10 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         ["tail", "--from", "rubbish"],
         ["history", "HK.00700", "--as-known-at", "soon"],
         ["backfill"],
+        ["quarantine", "release", "HK.00700"],
+        ["quarantine", "discard", "HK.00700", "soon"],
+        ["quarantine", "release", "HK.700", "2026-05-08"],
+        ["gaps", "HK.700"],
         ["run", "--config", "missing.toml"],
         ["nonsense"],
     ],

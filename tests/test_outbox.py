@@ -4,22 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from poller.compare import compare
 from poller.errors import Superseded
 from poller.memoryoutbox import MemoryOutbox
 from poller.memorystore import MemoryStore
-from poller.model import Code, HkRecord
+from poller.model import Code
 from poller.outbox import Attempt, Chosen, Claim, Outbox, OutboxKeys, Settlement
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
-from poller.store import ONE_OFF, Entry, Store
+from poller.store import Entry, Store
+from tests.feed import publish
 from tests.servers import KINDS, running
 
 NAME = "desk"
@@ -38,11 +38,8 @@ class Place:
     raw: Any = None
 
     async def publish(self, code: Code, *days: int) -> list[Entry]:
-        """Append an event a day of April 2026; returns all entries."""
-        rows = [HkRecord(None, str(date(2026, 4, day)), 100 + day, 0.5, 10.0, 9.0) for day in days]
-        snapshot = await self.store.snapshot(code)
-        found = compare(code, rows, snapshot.known, observed_at=NOW, history=50)
-        await self.store.commit(code, found, snapshot, ONE_OFF)
+        """Append an event a day of January 2020; returns all entries."""
+        await publish(self.store, code, days)
         return await self.store.read("0", count=100, block=None)
 
     async def queue(self, *entries: Entry) -> None:

@@ -106,9 +106,8 @@ def test_what_a_filter_lets_pass(text: str, matching: list[dict[str, str]]) -> N
 )
 def test_a_filter_that_cannot_be_used(text: str, said: str) -> None:
     """It is refused when it is read, in one line that names the place and the cure."""
-    with pytest.raises(ValueError, match=r"filter") as caught:
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
         Selection(filter=text)
-    assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

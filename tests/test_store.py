@@ -1,8 +1,9 @@
-"""One suite for every store: in memory, the embedded Valkey, Debian's Redis, Redis 8."""
+"""One suite for every store: in memory, embedded, Debian's Redis, Redis 8, Cluster, Sentinel."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,19 +15,40 @@ from redis.asyncio import Redis
 from poller.compare import Comparison, Known, compare
 from poller.embedded import Embedded
 from poller.errors import LeaseLost, StoreMisfit, Superseded
+from poller.held import Held, Reason, Ruling
 from poller.memorystore import MemoryStore
-from poller.model import Code, HkRecord
+from poller.model import Code, HkRecord, Vintage
 from poller.redisstore import RedisStore
 from poller.store import ONE_OFF, Snapshot, Store, as_known_at
+from tests import nodes
 from tests.servers import KINDS, running
 
 CODE = Code("HK.00700")
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 
 
-@pytest.fixture(params=["memory", *KINDS])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Cluster of three nodes, by the URL of all of them."""
+    with nodes.cluster(tmp_path_factory.mktemp("cluster")) as members:
+        yield "redis://" + ",".join(f"127.0.0.1:{member.port}" for member in members)
+
+
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A primary and its replica, by the URL of the Sentinel that watches them."""
+    with nodes.watched(tmp_path_factory.mktemp("sentinel")) as (_, _, watchers):
+        yield nodes.sentinel_url(watchers)
+
+
+@pytest.fixture(params=["memory", *KINDS, "cluster", "sentinel"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty store of each kind."""
+    if request.param in {"cluster", "sentinel"}:
+        shared = RedisStore(request.getfixturevalue(request.param), f"of-{tmp_path.name}")
+        yield shared
+        await shared.close()
+        return
     if request.param == "memory":
         yield MemoryStore(time.time)
         return
@@ -158,6 +180,14 @@ async def test_the_live_watchlist(store: Store) -> None:
     assert await store.watch_version() == before + 2
 
 
+async def test_the_plan_is_kept(store: Store) -> None:
+    """What the schedule remembers is read back; a name not given stays as it was."""
+    assert await store.schedule() == {}
+    await store.save_schedule({"HK": "{}", "US": "{}"})
+    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'})
+    assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
+
+
 async def test_a_blocked_reader_is_woken(store: Store) -> None:
     """A reader that waits gets the entry when it is appended."""
     await publish(store, row(2))
@@ -165,6 +195,85 @@ async def test_a_blocked_reader_is_woken(store: Store) -> None:
     reader = asyncio.create_task(store.read(last.id, count=5, block=10))
     await publish(store, row(2), row(9))
     assert [entry.fields["id"] for entry in await reader] == ["HK.00700:2026-04-09:0"]
+
+
+SLIP = 10**9
+
+
+async def test_a_held_figure_is_kept_beside_history(store: Store) -> None:
+    """A hold is committed with the entries of its answer; history and watermark know nothing."""
+    await publish(store, row(2, 10_000))
+    await publish(store, row(2, 10_000), row(9, SLIP), row(10, 10_001))
+    known = (await store.snapshot(CODE)).known
+    assert (known.watermark, sorted(known.vintages)) == (
+        date(2026, 4, 10), [date(2026, 4, 2), date(2026, 4, 10)],
+    )  # fmt: skip
+    assert known.held[date(2026, 4, 9)] == Held(
+        row(9, SLIP), row(2, 10_000), Reason.UNIT_SLIP, SEEN
+    )
+    assert await store.held_codes() == [CODE]
+    assert await ids(store) == ["HK.00700:2026-04-02:0", "HK.00700:2026-04-10:0"]
+
+
+async def test_a_repeated_hold_is_refused(store: Store) -> None:
+    """Sending the same hold again, its answer lost, holds nothing twice; so does a stale ruling."""
+    await publish(store, row(2, 10_000))
+    snapshot = await store.snapshot(CODE)
+    comparison = look(snapshot, row(2, 10_000), row(9, SLIP))
+    await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    with pytest.raises(Superseded):
+        await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    stale = await store.snapshot(CODE)
+    await publish(store, row(2, 10_000), row(9, 2 * SLIP))
+    with pytest.raises(Superseded):
+        await store.commit(CODE, ruling(stale, Ruling.RELEASED), stale, ONE_OFF)
+    (held,) = (await store.snapshot(CODE)).known.held.values()
+    assert (held.record.shares, held.ruling) == (2 * SLIP, Ruling.HELD)
+
+
+def ruling(snapshot: Snapshot, what: Ruling) -> Comparison:
+    """Return the operator's ruling on everything held."""
+    held = tuple(replace(each, ruling=what) for each in snapshot.known.held.values())
+    return Comparison(snapshot.known.watermark, held=held)
+
+
+async def test_a_released_figure_is_published_and_held_no_more(store: Store) -> None:
+    """The ruling waits in the store for the next poll, which moves the figure into history."""
+    await publish(store, row(2, 10_000))
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    snapshot = await store.snapshot(CODE)
+    await store.commit(CODE, ruling(snapshot, Ruling.RELEASED), snapshot, ONE_OFF)
+    assert len(await ids(store)) == 1
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    assert (await ids(store))[1:] == ["HK.00700:2026-04-09:0"]
+    assert await store.held_codes() == []
+    assert (await store.snapshot(CODE)).known.held == {}
+
+
+async def test_a_long_history_is_restated_at_once(store: Store) -> None:
+    """More days than a server takes in one call get their next vintage in one commit."""
+    first, count = date(2010, 1, 1), 5_000
+    days = [str(first + timedelta(days=n)) for n in range(count)]
+    rows = [replace(row(2, 5_000 + n), timestamp_str=text) for n, text in enumerate(days)]
+    doubled = [replace(one, aggregated_short=2 * (one.aggregated_short or 0)) for one in rows]
+    empty = await store.snapshot(CODE)
+    told_before = tuple(Vintage(one, 0, SEEN) for one in rows)
+    await store.commit(CODE, Comparison(rows[-1].day, silent=told_before), empty, ONE_OFF)
+    await publish(store, *doubled)
+    (last,) = await store.last_entries(1)
+    assert (last.fields["id"], last.fields["type"]) == (
+        f"HK.00700:{days[-1]}:1", "short_interest.restated",
+    )  # fmt: skip
+    assert json.loads(last.fields["data"])["restated"]["days"] == count
+    known = (await store.snapshot(CODE)).known
+    assert {(v.revision, v.record.shares == 2 * (5_000 + n)) for n, v in numbered(known)} == {
+        (1, True)
+    }
+
+
+def numbered(known: Known) -> list[tuple[int, Vintage]]:
+    """Return the known days, oldest first, counted."""
+    return list(enumerate(known.vintages[day] for day in sorted(known.vintages)))
 
 
 @pytest.fixture
@@ -192,6 +301,40 @@ async def test_an_edited_entry_is_put_back(raw: tuple[RedisStore, Any], edit: st
     assert (await publish(store, row(2), row(10))).events == ()
     assert await client.hget(key, "2026-04-02") == before
     assert len(await ids(store)) == 2
+
+
+async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore, Any]) -> None:
+    """One entry a hold, with what speaks against it; a ruling is no entry."""
+    store, client = raw
+    await publish(store, row(2, 10_000))
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    snapshot = await store.snapshot(CODE)
+    await store.commit(CODE, ruling(snapshot, Ruling.DISCARDED), snapshot, ONE_OFF)
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    ((_, fields),) = await client.xrange(store.keys.quarantine)
+    entry = {name.decode(): text.decode() for name, text in fields.items()}
+    told = json.loads(entry.pop("data"))
+    assert entry == {
+        "id": "HK.00700:2026-04-09",
+        "code": "HK.00700",
+        "market": "HK",
+        "trading_day": "2026-04-09",
+        "reason": "unit_slip",
+        "observed_at": "2026-05-08T09:00:00.000Z",
+    }
+    shares = [told[name]["aggregated_short"] for name in ("record", "previous")]
+    assert shares == [SLIP, 10_000]
+
+
+@pytest.mark.parametrize("name", ["2026-04-09", "soon"])
+async def test_an_unusable_held_entry_names_its_cure(
+    raw: tuple[RedisStore, Any], name: str
+) -> None:
+    """What somebody wrote among the held days is refused with the command that mends it."""
+    store, client = raw
+    await client.hset(store.keys.held(CODE), name, "{}")
+    with pytest.raises(StoreMisfit, match="HDEL"):
+        await store.snapshot(CODE)
 
 
 @pytest.mark.parametrize("watermark", ["soon", "2026-04-29"])

@@ -1,0 +1,76 @@
+"""Where Redis is: the URL of one server, of a Cluster's nodes, or of the Sentinels that know it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+_SENTINEL: Final = "+sentinel"
+_SENTINEL_OPTIONS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
+_HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?")
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+
+
+class Node(NamedTuple):
+    """A host name or address without brackets, and a TCP port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """How to get to the server that takes the writes.
+
+    `url`: what redis-py understands: scheme, credentials, database, options; its host counts for
+    nothing. `nodes`: servers of which any may be asked first; Sentinels when `primary` (the name
+    they watch it under) is given; empty for a socket. `sentinel`: credentials of the Sentinels.
+    """
+
+    url: str = field(repr=False)
+    nodes: tuple[Node, ...]
+    primary: str | None = None
+    sentinel: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def locate(url: str) -> Location:
+    """Read a URL, or raise ValueError with what to write instead; the text holds no secret."""
+    parts = urlsplit(url)
+    base, watched = parts.scheme.removesuffix(_SENTINEL), parts.scheme.endswith(_SENTINEL)
+    if base not in {"redis", "rediss", "unix"} or (watched and base == "unix"):
+        raise ValueError(
+            "start it with redis://, rediss:// (TLS), unix:// (a socket) or, for Sentinel, "
+            "redis+sentinel:// or rediss+sentinel://"
+        )
+    if base == "unix":
+        return Location(url, ())
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    nodes = tuple(_node(text, _SENTINEL_PORT if watched else _PORT) for text in hosts.split(","))
+    plain = parts._replace(scheme=base, netloc=f"{credentials}@any" if credentials else "any")
+    if not watched:
+        return Location(urlunsplit(plain), nodes)
+    name, _, database = parts.path.strip("/").partition("/")
+    if not name or not (database or "0").isdigit():
+        raise ValueError(
+            "name the primary as the Sentinels do: redis+sentinel://HOST:26379,HOST:26379/NAME, "
+            "or …/NAME/1 for database 1"
+        )
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    query = urlencode([option for option in options if option[0] not in _SENTINEL_OPTIONS])
+    sentinel = {_SENTINEL_OPTIONS[k]: text for k, text in options if k in _SENTINEL_OPTIONS}
+    plain = plain._replace(path=f"/{database or 0}", query=query)
+    return Location(urlunsplit(plain), nodes, unquote(name), sentinel)
+
+
+def _node(text: str, port: int) -> Node:
+    if not text:
+        return Node("localhost", port)
+    found = _HOST.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            "write the hosts as HOST:PORT, several with commas between them, and percent-encode "
+            "'@', '/', '#' and '?' in a password"
+        )
+    return Node(found["host"].strip("[]"), int(found["port"] or port))

@@ -1,0 +1,62 @@
+"""A delivering process in a hurry: `python -m tests.deliverer REDIS_URL NAME=URL …`.
+
+The real relay over the real outbox and the real POST; only the times are shorter than an operator
+would want, so that a test sees in seconds what else takes days.
+"""
+
+import asyncio
+import random
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from poller.courier import Timing
+from poller.endpoint import Endpoint
+from poller.observe import Journal, configure
+from poller.poll import wall_clock
+from poller.redisoutbox import RedisOutbox
+from poller.redisstore import RedisStore
+from poller.relay import Relay
+from poller.retry import Later, Verdict, decide
+from poller.selection import Selection
+from poller.webhook import SignedPost
+from tests.receiver import SECRET
+
+EVERYTHING = Selection(frozenset({"reported", "revised", "backfilled"}))
+HASTE = 100
+
+
+def hasty(outcome: Any, **how: Any) -> Verdict:  # noqa: ANN401  as `decide` takes them
+    """Decide as for a first attempt, a hundred times faster."""
+    verdict = decide(outcome, **how | {"attempt": 1})
+    return replace(verdict, delay=verdict.delay / HASTE) if isinstance(verdict, Later) else verdict
+
+
+TIMING = Timing(
+    claim=timedelta(seconds=1.5),
+    look=timedelta(seconds=0.2),
+    pause=timedelta(seconds=0.1),
+    verdict=hasty,
+)
+
+
+async def deliver(redis: str, targets: list[str]) -> None:
+    """Deliver until killed."""
+    chance = random.Random()
+    relay = Relay(
+        RedisStore(redis, "short-interest"),
+        RedisOutbox(redis, "short-interest"),
+        Journal(),
+        sender=lambda endpoint: SignedPost(endpoint, now=wall_clock, timeout=1.0),
+        jitter=lambda: chance.uniform(-1, 1),
+        timing=TIMING,
+    )
+    named = [target.split("=", 1) for target in targets]
+    relay.configure([Endpoint(n, url, (SECRET,), EVERYTHING, rate=1e4) for n, url in named])
+    await relay.run()
+
+
+if __name__ == "__main__":
+    configure()
+    asyncio.run(deliver(sys.argv[1], sys.argv[2:]))

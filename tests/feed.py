@@ -1,0 +1,25 @@
+"""Events on a stream without a gateway: the real comparison and commit, on made-up rows."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+
+from poller.compare import compare
+from poller.model import Code, HkRecord
+from poller.store import ONE_OFF, Store
+
+SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
+
+
+def row(day: int) -> HkRecord:
+    """Return the row of a day, counted from the end of 2019."""
+    text = str(date(2019, 12, 31) + timedelta(days=day))
+    return HkRecord(None, text, 100_000 + day, 0.5, 10.0, 9.0)
+
+
+async def publish(store: Store, code: str, days: Iterable[int]) -> list[str]:
+    """Append an event a day of one symbol; returns their ids."""
+    symbol, rows = Code(code), [row(day) for day in days]
+    snapshot = await store.snapshot(symbol)
+    found = compare(symbol, rows, snapshot.known, observed_at=SEEN, history=len(rows))
+    await store.commit(symbol, found, snapshot, ONE_OFF)
+    return [event.id for event in found.events]

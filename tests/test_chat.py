@@ -1,0 +1,332 @@
+"""Chat channels against real servers: a bot that checks signatures, and apprise's own JSON."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp.test_utils import TestServer
+
+from poller.chat import Apprise, Chat, Feishu
+from poller.digest import Message
+from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.retry import Delivered, Failed
+from poller.store import Entry
+
+SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
+MESSAGE = Message("Hong Kong short interest", "HK.00700  -0.79 %")
+Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Bot:
+    """A custom bot: checks the signature as Feishu does, unless told to answer otherwise."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.clock = time.time()
+        self.respond: Respond = self.check
+
+    async def check(self, request: web.Request) -> web.StreamResponse:
+        """Answer 0, or 19021 where the signature is wrong or over an hour old."""
+        told = await request.json()
+        key = f"{told.get('timestamp')}\n{SECRET}".encode()
+        expected = base64.b64encode(hmac.new(key, digestmod=hashlib.sha256).digest()).decode()
+        fresh = abs(self.clock - float(told.get("timestamp", 0))) <= 3600
+        if not (fresh and told.get("sign") == expected):
+            return said(19021, "sign match fail or timestamp is not within one hour")
+        assert told["msg_type"] == "text"
+        self.texts.append(told["content"]["text"])
+        return said(0, "success")
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer any request."""
+        return await self.respond(request)
+
+
+def said(code: object, text: str = "") -> web.Response:
+    """Return an answer as Feishu words it, under HTTP 200 whatever the code."""
+    return web.json_response({"code": code, "msg": text, "data": {}})
+
+
+@pytest.fixture
+async def bot() -> AsyncIterator[tuple[Bot, TestServer]]:
+    """A bot behind a real port."""
+    bot, app = Bot(), web.Application()
+    app.router.add_route("*", "/{path:.*}", bot.handle)
+    server = TestServer(app)
+    await server.start_server(shutdown_timeout=0.1)  # some handlers never answer
+    yield bot, server
+    await server.close()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[ClientSession]:
+    """A client as the relay makes it, but less patient."""
+    async with ClientSession(timeout=ClientTimeout(total=1)) as session:
+        yield session
+
+
+def feishu(
+    server: TestServer, session: ClientSession, secret: str | None = SECRET, late: float = 0
+) -> Feishu:
+    """Return the channel to the bot; its clock is `late` seconds behind."""
+    url = str(server.make_url(f"/open-apis/bot/v2/hook/{TOKEN}"))
+    behind = timedelta(seconds=late)
+    return Feishu(url, secret, session=session, now=lambda: datetime.now(UTC) - behind)
+
+
+async def test_a_signed_message_is_taken(
+    bot: tuple[Bot, TestServer], session: ClientSession
+) -> None:
+    """The bot accepts the signature and shows title and body."""
+    assert await feishu(bot[1], session).post(MESSAGE) == Delivered(200)
+    assert bot[0].texts == [MESSAGE.text]
+
+
+async def test_the_events_of_a_lane_are_one_message(
+    bot: tuple[Bot, TestServer], session: ClientSession
+) -> None:
+    """What a relay sends arrives as one digest, which says how many symbols are missing."""
+
+    async def missing(market: Market, day: date) -> int:
+        return 12 if (market, day) == (Market.HK, date(2026, 11, 13)) else 0
+
+    record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
+    vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
+    entries = [
+        Entry(f"{n}-0", Event(EventType.REPORTED, Code(code), vintage, None, None).fields())
+        for n, code in enumerate(("HK.00700", "HK.00005"))
+    ]
+    chat = Chat(feishu(bot[1], session), missing=missing)
+    assert await chat.send(entries) == Delivered(200)
+    await chat.close()
+    (text,) = bot[0].texts
+    assert text.startswith("Hong Kong short interest, 13 Nov 2026: 2 reported, 12 missing\n")
+    assert session.closed
+
+
+@pytest.mark.parametrize(("secret", "late"), [("another", 0), (None, 0), (SECRET, 3700)])
+async def test_a_refused_signature_names_the_cure(
+    bot: tuple[Bot, TestServer], session: ClientSession, secret: str | None, late: float
+) -> None:
+    """HTTP 200 with 19021 is a failure that tells the operator where to look."""
+    outcome = await feishu(bot[1], session, secret, late).post(MESSAGE)
+    assert isinstance(outcome, Failed)
+    assert "19021: it refuses the signature: check the bot's secret" in outcome.reason
+    assert bot[0].texts == []
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    """Write until nobody listens."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b"x" * 65_536)
+
+
+async def cut(request: web.Request) -> web.StreamResponse:
+    """Promise more than comes."""
+    response = web.StreamResponse(headers={"content-length": "50"})
+    await response.prepare(request)
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def silent(_request: web.Request) -> web.StreamResponse:
+    """Say nothing until the client leaves."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def fixed(make: Callable[[], web.Response]) -> Respond:
+    """Return a handler that always gives the same answer."""
+
+    async def respond(_request: web.Request) -> web.StreamResponse:
+        return make()
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("respond", "said", "wait"),
+    [
+        (fixed(lambda: said(11232, "frequency limited")), "11232: frequency limited", 60),
+        (fixed(lambda: said(9499, "too many request")), "9499: too many request", 60),
+        (fixed(lambda: said(19024, "Key Words Not Found")), "add 'short' to the bot's", None),
+        (fixed(lambda: said(7, f"{SECRET} {TOKEN}")), "7: *** ***", None),
+        (fixed(lambda: said("x")), "holds no code", None),
+        (fixed(lambda: web.json_response([1])), "holds no code", None),
+        (fixed(lambda: web.Response(text="<html>" * 99)), "holds no code", None),
+        (fixed(lambda: web.Response(body=b"\xff\xfe{")), "holds no code", None),
+        (fixed(lambda: web.Response(status=500)), "500", None),
+        (fixed(lambda: web.Response(status=429, headers={"retry-after": "90"})), "429", 90),
+        (fixed(lambda: web.Response(status=302, headers={"location": "/elsewhere"})), "302", None),
+        (endless, "holds no code", None),
+        (cut, "no usable answer", None),
+        (silent, "no answer in time", None),
+    ],
+    ids=[
+        "frequency", "too many", "keyword", "secrets", "code", "list", "html", "bytes",
+        "500", "429", "redirect", "endless", "cut", "silent",
+    ],
+)  # fmt: skip
+async def test_every_other_answer_is_a_failure(
+    bot: tuple[Bot, TestServer],
+    session: ClientSession,
+    respond: Respond,
+    said: str,
+    wait: int | None,
+) -> None:
+    """Nothing but code 0 counts as delivered; no answer shows a secret; a limit is waited for."""
+    bot[0].respond = respond
+    outcome = await feishu(bot[1], session).post(MESSAGE)
+    assert isinstance(outcome, Failed)
+    assert said in outcome.reason
+    assert outcome.retry_after == (None if wait is None else timedelta(seconds=wait))
+    assert SECRET not in repr(outcome)
+    assert TOKEN not in repr(outcome)
+
+
+async def test_nobody_listens(session: ClientSession) -> None:
+    """The reason is in the system's words, without the URL."""
+    channel = Feishu(f"http://127.0.0.1:9/{TOKEN}", None, session=session, now=datetime.now)
+    outcome = await channel.post(MESSAGE)
+    assert isinstance(outcome, Failed)
+    assert outcome.reason.startswith("Feishu: no connection: ")
+    assert TOKEN not in outcome.reason
+
+
+def by_url(server: TestServer) -> str:
+    """Return apprise's URL of the server, with things that must not be shown."""
+    return f"json://desk:{SECRET}@127.0.0.1:{server.port}/{TOKEN}"
+
+
+async def test_apprise_posts_title_and_body(bot: tuple[Bot, TestServer]) -> None:
+    """The message arrives as the digest wrote it."""
+    seen: list[dict[str, str]] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append(await request.json())
+        return web.Response()
+
+    bot[0].respond = note
+    table = Message("Hong Kong", "```\nHK.00700  -0.79 %\n```\n… and 3 more")
+    channel = Apprise(by_url(bot[1]))
+    assert await channel.post(table) == Delivered()
+    assert await channel.post(Message("", "US.BRK_B *one* sentence")) == Delivered()
+    assert [(one["title"], one["message"]) for one in seen] == [
+        (table.title, table.body),
+        ("", "US.BRK_B *one* sentence"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("respond", "reason", "status"),
+    [
+        (fixed(lambda: web.Response(status=403)), "JSON: 403", 403),
+        (fixed(lambda: web.Response(status=302, headers={"location": "/x"})), "JSON: 302", 302),
+        (cut, "JSON: it did not take the message", None),
+        (silent, "JSON: no answer within 0.5 s", None),
+    ],
+    ids=["403", "redirect", "cut", "silent"],
+)
+async def test_apprise_fails_in_words_without_secrets(
+    bot: tuple[Bot, TestServer],
+    capfd: pytest.CaptureFixture[str],
+    respond: Respond,
+    reason: str,
+    status: int | None,
+) -> None:
+    """The outcome tells the status, and the library's own log lines reach nobody."""
+    bot[0].respond = respond
+    outcome = await Apprise(by_url(bot[1]), timeout=0.5).post(MESSAGE)
+    assert outcome == Failed(reason, status)
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_slow_service_holds_nobody_up(
+    bot: tuple[Bot, TestServer], session: ClientSession
+) -> None:
+    """While apprise waits for one server, the loop serves others."""
+    waiting = asyncio.Event()
+
+    async def wait_or_check(request: web.Request) -> web.StreamResponse:
+        if "hook" in request.path:
+            return await bot[0].check(request)
+        waiting.set()
+        return await silent(request)
+
+    bot[0].respond = wait_or_check
+    slow = asyncio.create_task(Apprise(by_url(bot[1]), timeout=1).post(MESSAGE))
+    await waiting.wait()
+    assert await feishu(bot[1], session).post(MESSAGE) == Delivered(200)
+    assert not slow.done()
+    assert isinstance(await slow, Failed)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"nonsense://{SECRET}", "this nonsense:// URL"),
+        (f"tgram://{SECRET}", "this tgram:// URL"),
+        (SECRET, "https://appriseit.com"),
+    ],
+)
+def test_an_url_apprise_cannot_use(url: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is refused with its scheme alone, and nothing else is printed."""
+    with pytest.raises(ValueError, match="apprise cannot use") as caught:
+        Apprise(url)
+    assert said in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of this project's Python."""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_without_the_extra_the_message_names_it() -> None:
+    """Where apprise is not installed everything else works, and a chat URL says what to install."""
+    ended = run(
+        "import sys; sys.modules['apprise'] = None\n"
+        "from poller.chat import Apprise\n"
+        "try: Apprise('slack://x')\n"
+        "except ValueError as problem: print(problem)"
+    )
+    assert "pip install 'short-interest-poller[chat]'" in ended.stdout
+
+
+def test_apprise_is_imported_only_when_used() -> None:
+    """Who has no chat does not pay for the library."""
+    ended = run("import sys, json, poller.chat; print(json.dumps('apprise' in sys.modules))")
+    assert json.loads(ended.stdout) is False
+
+
+async def test_a_stuck_service_does_not_keep_the_process_alive(
+    bot: tuple[Bot, TestServer],
+) -> None:
+    """The process ends while the library still waits for its answer."""
+    bot[0].respond = silent
+    program = (
+        "import asyncio, sys, time\n"
+        "from poller.chat import Apprise\n"
+        "from poller.digest import Message\n"
+        "channel = Apprise(sys.argv[1], timeout=0.2)\n"
+        "print(asyncio.run(channel.post(Message('', 'x'))).reason, time.monotonic())"
+    )
+    ended = await asyncio.to_thread(run, program, by_url(bot[1]))
+    words, _, moment = ended.stdout.strip().rpartition(" ")
+    assert words == "JSON: no answer within 0.2 s"
+    assert time.monotonic() - float(moment) < 2  # the library itself would wait for 4 s
+    assert ended.stderr == ""

@@ -1,0 +1,223 @@
+"""Where Redis is: a Cluster whose slot moves, Sentinels, replicas that must follow."""
+
+import asyncio
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from redis import exceptions
+
+from poller.compare import compare
+from poller.connections import translated
+from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.location import Location, Node, locate
+from poller.model import Code, HkRecord
+from poller.redisstore import RedisStore
+from poller.store import ONE_OFF
+from tests import nodes
+from tests.service import now
+
+CODES = tuple(Code(f"HK.{n:05}") for n in range(1, 10_000))
+
+
+async def publish(store: RedisStore, code: Code, day: str = "2026-04-02") -> None:
+    """Let a symbol report this day, unless it is known already."""
+    snapshot = await store.snapshot(code)
+    row = HkRecord(None, day, 100, 0.5, 10.0, 9.0)
+    found = compare(code, [row], snapshot.known, observed_at=now(), history=50)
+    await store.commit(code, found, snapshot, ONE_OFF)
+
+
+async def ids(store: RedisStore) -> list[str]:
+    """Return the ids of all entries."""
+    return [entry.fields["id"] for entry in await store.read("0", count=100_000, block=None)]
+
+
+async def eventually(store: RedisStore, code: Code) -> float:
+    """Publish as soon as the store takes it; returns the seconds until then."""
+    began = time.monotonic()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await publish(store, code)
+            except StoreDown:
+                await asyncio.sleep(0.05)
+            else:
+                return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h", Location("redis://any", (Node("h", 6379),))),
+        ("rediss://u:p@h:1/2?a=b", Location("rediss://u:p@any/2?a=b", (Node("h", 1),))),
+        ("redis://[::1]:7,b/0", Location("redis://any/0", (Node("::1", 7), Node("b", 6379)))),
+        ("unix://:p@/run/r.sock", Location("unix://:p@/run/r.sock", ())),
+        (
+            "redis+sentinel://:p@a,b:1/desk/3?sentinel_password=s&x=y",
+            Location(
+                "redis://:p@any/3?x=y", (Node("a", 26379), Node("b", 1)), "desk", {"password": "s"}
+            ),
+        ),
+    ],
+)
+def test_a_url_names_servers(url: str, expected: Location) -> None:
+    """Every kind of URL gives the servers to ask, and what redis-py is to know."""
+    assert locate(url) == expected
+    assert "p@" not in repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("url", "cure"),
+    [
+        ("http://h", "redis://"),
+        ("unix+sentinel:///s/desk", r"rediss\+sentinel://"),
+        ("redis+sentinel://h:1", r"redis\+sentinel://HOST:26379"),
+        ("redis+sentinel://h:1/desk/first", "database 1"),
+        ("redis://:pa:ss/word@h", "percent-encode"),
+        ("redis://h:port", "HOST:PORT"),
+    ],
+)
+def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
+    """What cannot be read is refused with what to write; nothing of a password is shown."""
+    with pytest.raises(ValueError, match=cure) as refusal:
+        locate(url)
+    assert "word" not in str(refusal.value).replace("a password", "")
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected", "text"),
+    [
+        (exceptions.OutOfMemoryError("…", status_code="OOM"), StoreDown, "OOM: its memory"),
+        (exceptions.ResponseError("MISCONF Redis is …"), StoreDown, "MISCONF: it takes no writes"),
+        (
+            exceptions.ResponseError("Error running script (…): @user_script:3: -READONLY You …"),
+            StoreDown,
+            "READONLY: it is a replica",
+        ),
+        (exceptions.ResponseError("unknown command 'HELLO'"), StoreMisfit, "too old"),
+        (exceptions.ResponseError("BUSYGROUP …"), StoreMisfit, "refuses a command"),
+        (exceptions.ConnectionError("Connection closed by server."), StoreDown, "was cut"),
+        (exceptions.TimeoutError("Timeout reading from h:1"), StoreDown, "no answer in time"),
+        (ConnectionResetError("h"), StoreDown, "h"),
+    ],
+)
+def test_an_error_says_what_to_do(
+    problem: Exception, expected: type[StoreError], text: str
+) -> None:
+    """What passes is waited for, what does not is the operator's; one trouble has one text."""
+    with pytest.raises(expected, match=text), translated():
+        raise problem
+
+
+async def test_any_node_leads_to_the_slot_and_follows_it(tmp_path: Path) -> None:
+    """Every node of a Cluster will do as the URL; a slot that moves is followed, all entries too.
+
+    A second store, connected before, finds the new owner by itself.
+    """
+    with nodes.cluster(tmp_path) as members:
+        stores = [RedisStore(node.url, "short-interest") for node in members]
+        for code, store in zip(CODES, stores, strict=False):
+            await publish(store, code)
+        before = nodes.owner(members, "short-interest")
+        move_slot(members, before, next(node for node in members if node is not before))
+        assert nodes.owner(members, "short-interest") is not before
+        for code, store in zip(CODES[3:], stores, strict=False):
+            assert await eventually(store, code) < 5
+            assert len(set(await ids(store))) == len(await ids(store))
+        assert len(await ids(stores[0])) == 6
+        for store in stores:
+            await store.close()
+
+
+def move_slot(members: list[nodes.Node], source: nodes.Node, target: nodes.Node) -> None:
+    """Move the namespace's slot as redis-cli does: keys first, then the news to every node."""
+    slot = source.ask("CLUSTER", "KEYSLOT", "short-interest")
+    names = {node.port: node.ask("CLUSTER", "MYID") for node in members}
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source.port])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target.port])
+    keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+    source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+    for node in (target, source, *members):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
+
+
+async def test_a_failover_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    """Kill -9 of the primary while it is written to, with one replica awaited by every commit.
+
+    Writing goes on within seconds; whatever was acknowledged is there, and nothing twice.
+    """
+    with nodes.watched(tmp_path, sentinels=2) as (primary, _, watchers):
+        store = RedisStore(nodes.sentinel_url(watchers), "short-interest", replicas=1)
+        plain = RedisStore(nodes.sentinel_url(watchers), "short-interest")
+        done: list[Code] = []
+        writing = asyncio.create_task(write(store, done))
+        async with asyncio.timeout(20):
+            while len(done) < 50:
+                await asyncio.sleep(0.01)
+        watchers[0].kill()
+        primary.kill()
+        gap = await eventually(plain, CODES[-1])
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        found = await ids(plain)
+        assert gap < 10
+        assert {f"{code}:2026-04-02:0" for code in done} <= set(found)
+        assert len(found) == len(set(found))
+        for each in (store, plain):
+            await each.close()
+
+
+async def test_what_a_failover_takes_back_is_published_again(tmp_path: Path) -> None:
+    """Without waiting for replicas a failover can lose entries; their watermarks go with them.
+
+    So the next poll finds them new: at the end everything is on the stream, once.
+    """
+    with nodes.watched(tmp_path) as (primary, replica, watchers):
+        store = RedisStore(nodes.sentinel_url(watchers), "short-interest")
+        await publish(store, CODES[0])
+        nodes.until(lambda: replica.ask("XLEN", "short-interest") == 1)
+        replica.ask("CONFIG", "SET", "masteruser", "nobody", "masterauth", "x")
+        primary.ask("CLIENT", "KILL", "TYPE", "replica")
+        for code in CODES[1:3]:
+            await publish(store, code)
+        primary.kill()
+        assert await eventually(store, CODES[3]) < 10
+        assert [CODES[1] in await store.watermarks(), len(await ids(store))] == [False, 2]
+        for code in CODES[:4]:
+            await publish(store, code)
+        assert sorted(await ids(store)) == [f"{code}:2026-04-02:0" for code in CODES[:4]]
+        await store.close()
+
+
+async def write(store: RedisStore, done: list[Code]) -> None:
+    """Publish symbol after symbol; `done` holds those whose commit was acknowledged."""
+    for n in count():
+        try:
+            await publish(store, CODES[n])
+        except StoreDown:
+            await asyncio.sleep(0.05)
+        else:
+            done.append(CODES[n])
+
+
+async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
+    """Too few replicas: the commit fails, nothing is granted until they follow; no event twice."""
+    with nodes.node(tmp_path / "a") as primary:
+        store = RedisStore(primary.url, "short-interest", replicas=1)
+        options = f"replicaof 127.0.0.1 {primary.port}"
+        with nodes.node(tmp_path / "b", options) as replica:
+            nodes.until(lambda: nodes.follows(replica))
+            await publish(store, CODES[0])
+            replica.freeze()
+            with pytest.raises(StoreDown, match=r"redis\.replicas"):
+                await publish(store, CODES[1])
+            with pytest.raises(StoreDown, match=r"redis\.replicas"):
+                await store.grant("a", "r", limit=1, period=60, margin=0)
+            assert await store.spent("a", period=60) == 0
+            replica.thaw()
+            assert await store.grant("a", "r", limit=1, period=60, margin=0) == 0
+            await publish(store, CODES[1])
+        assert len(await ids(store)) == 2
+        await store.close()

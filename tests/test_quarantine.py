@@ -1,0 +1,443 @@
+"""What is held, what settles it, and what a restated history says: for any answers of a gateway."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.compare import Comparison, Known, Reading, compare, progress
+from poller.held import Held, Reason, Ruling
+from poller.judge import same_figures
+from poller.model import Code, Event, EventType, HkRecord, Market, Page, Record, UsRecord, Vintage
+from poller.plausible import CALM, Sweep, doubt, is_wild, restatement
+
+CODE = Code("US.AAPL")
+FIRST = date(2026, 1, 2)
+SEEN = datetime(2026, 6, 1, 18, tzinfo=UTC)
+TODAY = 21
+"""The last week that does not lie in the future when seen."""
+
+REPORTED, REVISED, BACKFILLED, RESTATED = (
+    EventType.REPORTED, EventType.REVISED, EventType.BACKFILLED, EventType.RESTATED,
+)  # fmt: skip
+
+
+def day(week: int) -> date:
+    """Return the day of a week, counted from the first one."""
+    return FIRST + timedelta(days=7 * week)
+
+
+def row(week: int, shares: int | None, ratio: float | None = 0.5) -> UsRecord:
+    """Return the row of a week."""
+    return UsRecord(None, str(day(week)), shares, ratio, 10, 2.0, 10.0, 9.0)
+
+
+def rows(figures: Mapping[int, int | None]) -> list[UsRecord]:
+    """Return a row for each week and its shares."""
+    return [row(week, shares) for week, shares in figures.items()]
+
+
+@dataclass
+class Symbol:
+    """One symbol's store and stream, kept as the poller keeps them."""
+
+    known: Known = field(default_factory=Known)
+    entries: list[Event] = field(default_factory=list)
+    sweep: Sweep = CALM
+
+    def polled(self, answer: Iterable[Record], *, at: datetime = SEEN) -> Comparison:
+        """Compare an answer and commit what comes of it."""
+        known = self.known
+        found = compare(CODE, answer, known, observed_at=at, history=50, sweep=self.sweep)
+        fresh = [event.vintage for event in found.events] + list(found.silent)
+        held = {**known.held, **{each.day: each for each in found.held}}
+        self.known = Known(
+            found.watermark,
+            {**known.vintages, **{vintage.day: vintage for vintage in fresh}},
+            {day: each for day, each in held.items() if day not in found.settled},
+        )
+        self.entries += found.events
+        return found
+
+    def shows(self, figures: Mapping[int, int | None]) -> list[tuple[EventType, date]]:
+        """Poll an answer of weeks and shares; returns what is published."""
+        return [(event.type, event.vintage.day) for event in self.polled(rows(figures)).events]
+
+    def ruled(self, ruling: Ruling) -> None:
+        """Let the operator rule on everything that is held."""
+        held = {day: replace(each, ruling=ruling) for day, each in self.known.held.items()}
+        self.known = replace(self.known, held=held)
+
+    def held(self) -> dict[date, Reason]:
+        """Return what is held, and why."""
+        return {day: each.reason for day, each in self.known.held.items()}
+
+
+def after(figures: Mapping[int, int | None]) -> Symbol:
+    """Return a symbol of which these weeks and shares are known."""
+    symbol = Symbol()
+    symbol.shows(figures)
+    return symbol
+
+
+LEVELS = [None, 0, 3, 1_000, 250_000, 1_000_000, 1_200_000, 2_000_000, 10**9, 3 * 10**9]
+answers = st.dictionaries(st.integers(0, TODAY + 2), st.sampled_from(LEVELS), max_size=9)
+rulings = st.sampled_from([None, Ruling.HELD, Ruling.RELEASED, Ruling.DISCARDED])
+lives = st.lists(st.tuples(answers, rulings), max_size=7)
+
+
+def lived(life: Sequence[tuple[Mapping[int, int | None], Ruling | None]]) -> Symbol:
+    """Return a symbol after these answers, and what the operator ruled after each."""
+    symbol = Symbol()
+    for answer, ruling in life:
+        symbol.shows(answer)
+        if ruling is not None:
+            symbol.ruled(ruling)
+    return symbol
+
+
+@given(lives, answers)
+def test_an_answer_that_comes_twice_says_nothing_new(
+    life: list[tuple[dict[int, int | None], Ruling | None]], answer: dict[int, int | None]
+) -> None:
+    """Replaying an answer publishes nothing, holds nothing and settles nothing."""
+    symbol = lived(life)
+    symbol.shows(answer)
+    known = symbol.known
+    again = symbol.polled(rows(answer))
+    assert (again.events, again.silent, again.held, again.settled) == ((), (), (), ())
+    assert symbol.known == known
+
+
+@given(lives)
+def test_nothing_held_is_ever_in_history(
+    life: list[tuple[dict[int, int | None], Ruling | None]],
+) -> None:
+    """A figure is held or known, never both; and the watermark, which never goes back, is known."""
+    symbol = Symbol()
+    for answer, ruling in life:
+        before = symbol.known.newest
+        symbol.shows(answer)
+        known = symbol.known
+        for when, held in known.held.items():
+            vintage = known.vintages.get(when)
+            assert vintage is None or not same_figures(vintage.record, held.record)
+        assert known.newest == max(known.vintages, default=None)
+        assert before is None or (known.newest is not None and known.newest >= before)
+        if ruling is not None:
+            symbol.ruled(ruling)
+
+
+def replayed(entries: Iterable[Event]) -> dict[date, int | None]:
+    """Return what a reader of the stream alone knows: each day's shares."""
+    shares: dict[date, int | None] = {}
+    for event in entries:
+        if (fact := event.restated) is not None:
+            for when, known in shares.items():
+                if known is not None and fact.days[0] <= when <= fact.days[-1]:
+                    shares[when] = round(known * fact.factor)
+        shares[event.vintage.day] = event.vintage.record.shares
+    return shares
+
+
+@given(lives)
+def test_the_entries_reproduce_history(
+    life: list[tuple[dict[int, int | None], Ruling | None]],
+) -> None:
+    """Who applies every entry, and a restatement's factor, has the history; no id comes twice."""
+    symbol = lived(life)
+    told = replayed(symbol.entries)
+    history = {when: vintage.record.shares for when, vintage in symbol.known.vintages.items()}
+    assert told.keys() == history.keys()
+    for when, shares in history.items():
+        assert (told[when], shares) == (None, None) or abs((told[when] or 0) - (shares or 0)) <= 1
+    ids = [event.id for event in symbol.entries]
+    assert len(ids) == len(set(ids))
+
+
+@given(
+    st.lists(st.integers(0, 10**7), max_size=12),
+    st.sampled_from([2, 4, 20, 1 / 2, 1 / 10, 3 / 2]),
+    st.integers(5, 9),
+    st.integers(0, 2),
+)
+def test_a_split_is_one_event_however_it_is_paged(
+    shares: list[int], factor: float, size: int, fresh: int
+) -> None:
+    """Where every day is rescaled, the pages are read to the oldest known day; one event says it.
+
+    New days of the same answer follow it, and everything is as if it had come on one page.
+    """
+    shares = [*shares, 10**6, 10**6 + 7, 10**6 + 1]  # enough to see it on the first page
+    symbol = after(dict(enumerate(shares)))
+    now = [round(figure * factor) for figure in shares] + [10**6] * fresh
+    truth = [row(week, figure) for week, figure in enumerate(now)][::-1]
+    pages: list[Page] = []
+    while not pages or progress(CODE, pages, symbol.known, history=50) is Reading.MORE:
+        start = len(pages) * size
+        key = str(start + size) if start + size < len(truth) else None
+        pages.append(Page(tuple(truth[start : start + size]), key))
+    listed = [record for page in pages for record in page.records]
+    whole = compare(CODE, truth, symbol.known, observed_at=SEEN, history=50)
+    found = symbol.polled(listed)
+    assert found == whole
+    assert [event.type for event in whole.events] == [RESTATED] + [REPORTED] * fresh
+    fact = whole.events[0].restated
+    assert fact is not None
+    assert fact.factor == pytest.approx(factor, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "factor"),
+    [
+        ([100, 200, 300], [400, 800, 1200], 4),
+        ([1001, 2003, 3005], [100, 200, 301], 0.1),
+        ([1001, 2003, 3009], [100, 200, 300], 0.1),
+        ([1000, 2000, 3000, 0], [1500, 3000, 4500, 0], 1.5),
+        ([1000, 2000, 3000, 3], [100, 200, 300, 0], 0.1),
+        ([1000, 2000, 3000, None], [2000, 4000, 6000, 7], 2),
+        ([1000, 2000], [2000, 4000], None),
+        ([1000, 2000, 3000], [2000, 4000, 6010], None),
+        ([1000, 2000, 3000, 4000], [2000, 4000, 6000, 4000], None),
+        ([1000, 2000, 3000, 0], [2000, 4000, 6000, 5], None),
+        ([1000, 2000, 3000], [1001, 2000, 3000], None),
+        ([1000, 2000, 3000, 4000], [2000, None, 6000, 8000], None),
+        ([1, 2, 3], [0, 0, 0], None),
+    ],
+    ids=[
+        "split", "consolidation, rounded", "consolidation, cut off", "0 stays 0", "becomes 0",
+        "a figure more", "two days", "one does not fit", "one stays", "0 does not", "one moves",
+        "one is missing between", "all vanish",
+    ],
+)  # fmt: skip
+def test_what_is_a_restatement(
+    known: list[int | None], now: list[int | None], factor: float | None
+) -> None:
+    """Three days at least, all known ones between them, one factor, whole shares."""
+    vintages = {day(n): Vintage(row(n, shares), 0, SEEN) for n, shares in enumerate(known)}
+    found = restatement(vintages, {day(n): row(n, shares) for n, shares in enumerate(now)})
+    assert (found and found.factor) == factor
+
+
+def test_a_ratio_that_moves_is_no_split() -> None:
+    """Shares and ratios rescaled together are revisions: a split leaves the ratio where it was."""
+    symbol = after({n: 1_000 * n for n in range(1, 5)})
+    found = symbol.polled([row(n, 2_000 * n, 1.0) for n in range(1, 5)])
+    assert [event.type for event in found.events] == [REVISED] * 4
+
+
+def test_a_restatement_says_what_moved() -> None:
+    """Its id is the newest restated day's next revision; it tells factor, days, and the change."""
+    symbol = after({1: 100, 2: 200, 3: 300, 4: 0})
+    (event, new) = symbol.polled(rows({1: 400, 2: 800, 3: 1200, 4: 0, 5: 1600})).events
+    assert (event.id, new.id) == (f"US.AAPL:{day(3)}:1", f"US.AAPL:{day(5)}:0")
+    assert event.previous is not None
+    assert event.change is not None
+    assert (event.previous.shares, event.change.shares, event.change.percent) == (300, 900, 300.0)
+    assert event.restated is not None
+    assert event.restated.columns() == {
+        "factor": 4.0, "days": 3, "from": str(day(1)), "to": str(day(3)),
+    }  # fmt: skip
+    assert new.change is not None
+    assert (new.change.year_high, new.change.history_days) == (True, 5)
+    assert symbol.known.vintages[day(1)].revision == 1
+
+
+M = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("market", "before", "now", "reason"),
+    [
+        (Market.US, M, 0, Reason.ZERO),
+        (Market.US, M - 1, 0, None),
+        (Market.HK, 50 * M, 0, None),
+        (Market.US, 0, M, None),
+        (Market.HK, 1_000, 900_000, Reason.UNIT_SLIP),
+        (Market.HK, 1_000, 899_999, None),
+        (Market.HK, 999, 900 * M, None),
+        (Market.US, 900 * M, M, Reason.UNIT_SLIP),
+        (Market.US, None, M, None),
+        (Market.US, M, None, None),
+    ],
+)
+def test_what_cannot_be_true(
+    market: Market, before: int | None, now: int | None, reason: Reason | None
+) -> None:
+    """Only nothing after millions in the US, and a thousandfold move of what is not tiny."""
+    assert doubt(market, row(1, before), row(2, now)) is reason
+
+
+def test_flags() -> None:
+    """A bound is flagged, whatever its meaning; an ordinary figure carries no flag at all."""
+    cover = [replace(row(1, 7), days_to_cover=days).flags for days in (999.99, 1.0, 2.0, None)]
+    assert cover == [("days_to_cover_cap",), ("days_to_cover_floor",), (), ()]
+    shares = [HkRecord(None, "2026-01-02", n, 0.1, 1.0, 1.0).flags for n in (0, 1, None)]
+    assert shares == [("below_threshold",), (), ()]
+
+
+SLIP = 10**9
+
+
+def test_a_held_day_waits_and_the_next_one_passes_it() -> None:
+    """A slip moves nothing; a later plausible day does; released, the slip comes as backfilled."""
+    symbol = after({1: M, 2: M})
+    assert symbol.shows({1: M, 2: M, 3: SLIP}) == []
+    assert symbol.held() == {day(3): Reason.UNIT_SLIP}
+    assert symbol.known.watermark == day(2)
+    assert symbol.shows({2: M, 3: SLIP, 4: M + 5}) == [(REPORTED, day(4))]
+    assert symbol.held() == {day(3): Reason.UNIT_SLIP}
+    symbol.ruled(Ruling.RELEASED)
+    assert symbol.shows({4: M + 5}) == [(BACKFILLED, day(3))]  # the answer lists it no more
+    assert symbol.held() == {}
+
+
+@pytest.mark.parametrize(("before", "held", "later"), [(M, SLIP, 5 * SLIP), (5 * M, 0, 0)])
+def test_a_later_day_on_the_same_level_confirms(before: int, held: int, later: int) -> None:
+    """Two days that speak for each other are both published, oldest first."""
+    symbol = after({1: before})
+    assert symbol.shows({1: before, 2: held}) == []
+    assert symbol.shows({1: before, 2: held, 3: later}) == [(REPORTED, day(2)), (REPORTED, day(3))]
+    assert symbol.held() == {}
+
+
+def test_a_good_day_between_confirms_nothing() -> None:
+    """A second slip after a sane day is one more slip."""
+    symbol = after({1: M})
+    symbol.shows({1: M, 2: SLIP, 3: M, 4: SLIP})
+    assert symbol.held() == {day(2): Reason.UNIT_SLIP, day(4): Reason.UNIT_SLIP}
+
+
+def test_the_vendor_corrects() -> None:
+    """A plausible figure for a held day is published as usual; a known one again settles it."""
+    symbol = after({1: M})
+    symbol.shows({1: M, 2: SLIP})
+    assert symbol.shows({1: M, 2: M}) == [(REPORTED, day(2))]
+    symbol.shows({1: M, 2: SLIP})
+    assert symbol.held() == {day(2): Reason.UNIT_SLIP}  # held as a revision now
+    assert symbol.shows({1: M, 2: M}) == []
+    assert symbol.held() == {}
+
+
+def test_another_doubtful_figure_is_held_anew() -> None:
+    """What is held of a day is what the vendor shows now, also after a ruling on another figure."""
+    symbol = after({1: M})
+    symbol.shows({1: M, 2: SLIP})
+    symbol.ruled(Ruling.RELEASED)
+    found = symbol.polled(rows({1: M, 2: 2 * SLIP}))
+    assert [each.ruling for each in found.held] == [Ruling.HELD]
+    assert (found.events, len(found.waiting(symbol.known))) == ((), 1)
+
+
+def test_discarded_is_forgotten_until_it_changes() -> None:
+    """The same figures say nothing any more; others are judged as usual."""
+    symbol = after({1: M})
+    symbol.shows({1: M, 2: SLIP})
+    symbol.ruled(Ruling.DISCARDED)
+    found = symbol.polled(rows({1: M, 2: SLIP, 3: M}))
+    assert ([event.vintage.day for event in found.events], found.held) == ([day(3)], ())
+    assert found.waiting(symbol.known) == ()
+    assert symbol.shows({2: M + 1, 3: M}) == [(BACKFILLED, day(2))]
+
+
+def test_a_held_revision_keeps_the_known_figure() -> None:
+    """History stays as it was until the revision is released; its number is the next one."""
+    symbol = after({1: M, 2: M})
+    assert symbol.shows({1: M, 2: SLIP}) == []
+    symbol.ruled(Ruling.RELEASED)
+    (event,) = symbol.polled(rows({1: M, 2: SLIP})).events
+    assert (event.type, event.vintage.revision) == (REVISED, 1)
+
+
+def test_a_future_day_is_judged_when_it_has_come() -> None:
+    """It is held at first sight, too, whatever the operator says of it; then it is a day."""
+    symbol = Symbol()
+    symbol.shows({1: M, TODAY + 1: M, TODAY + 2: SLIP})
+    expected = {day(TODAY + 1): Reason.FUTURE_DAY, day(TODAY + 2): Reason.FUTURE_DAY}
+    assert (symbol.held(), symbol.known.watermark) == (expected, day(1))
+    symbol.ruled(Ruling.RELEASED)
+    assert symbol.shows({1: M, TODAY + 1: M, TODAY + 2: SLIP}) == []
+    symbol.ruled(Ruling.DISCARDED)
+    found = symbol.polled(rows({1: M, TODAY + 1: M, TODAY + 2: SLIP}), at=SEEN + timedelta(days=15))
+    assert [event.vintage.day for event in found.events] == [day(TODAY + 1)]
+    assert symbol.held() == {day(TODAY + 2): Reason.UNIT_SLIP}
+
+
+def test_a_whole_history_in_other_units_is_one_hold() -> None:
+    """A factor no split has is held as one figure; released, it is one restatement."""
+    figures = {n: 10_000 + n for n in range(1, 6)}
+    symbol = after(figures)
+    slipped = {n: 1000 * shares for n, shares in figures.items()}
+    assert symbol.shows(slipped) == []
+    assert symbol.held() == {day(5): Reason.UNIT_SLIP}
+    symbol.ruled(Ruling.RELEASED)
+    assert symbol.shows(slipped) == [(RESTATED, day(5))]
+    assert symbol.known.vintages[day(1)].record.shares == slipped[1]
+
+
+def test_a_backfill_leaves_held_days_alone() -> None:
+    """Older days are added; a held one is not smuggled into history."""
+    symbol = after({2: M})
+    symbol.shows({2: M, 3: SLIP, 4: M})
+    known = symbol.known
+    answer = rows({1: M, 2: M, 3: SLIP, 4: M})
+    found = compare(CODE, answer, known, observed_at=SEEN, history=0, since=day(0))
+    assert [event.vintage.day for event in found.events] == [day(1)]
+
+
+def market(wild: int, sane: int) -> Sweep:
+    """Return a market of which so many symbols moved wildly, and so many did not."""
+    sweep = CALM
+    for n in range(wild + sane):
+        sweep = sweep.after(Code(f"US.A{n}"), wild=n < wild)
+    return sweep
+
+
+def test_a_wholesale_anomaly_holds_new_days_until_sane_ones_prevail() -> None:
+    """With 20 of the last 30 symbols gone wild, every new day is held; a restart frees none."""
+    symbol = after({1: M})
+    symbol.sweep = market(19, 10)
+    assert symbol.shows({1: M, 2: 50_000}) == []
+    assert symbol.held() == {day(2): Reason.WHOLESALE}
+    for sweep in (market(19, 10), market(0, 0)):
+        symbol.sweep = sweep
+        assert symbol.shows({1: M, 2: 50_000}) == []
+    symbol.sweep = market(9, 20)
+    assert symbol.shows({1: M, 2: 50_000}) == [(REPORTED, day(2))]
+
+
+def test_a_market_gone_wrong_is_stopped_within_twenty_symbols() -> None:
+    """Symbol after symbol at a twentieth: nineteen are believed, no more."""
+    sweep, published = CALM, []
+    for n in range(30):
+        known = after({1: M}).known
+        code, answer = Code(f"US.A{n}"), rows({1: M, 2: 50_000})
+        for _ in range(2):
+            found = compare(code, answer, known, observed_at=SEEN, history=50, sweep=sweep)
+            sweep = found.sweep
+        published.append(len(found.events))
+    assert published == [1] * 19 + [0] * 11
+
+
+def test_a_sweep_counts_each_symbol_once() -> None:
+    """One symbol asked again and again is no anomaly, and a corrected one is sane again."""
+    sweep = CALM
+    for _ in range(40):
+        sweep = sweep.after(CODE, wild=True)
+    assert (sweep.anomalous, sweep.sane, len(sweep.wild)) == (False, False, 1)
+    assert sweep.after(CODE, wild=False).sane
+    moves = [(100, 9), (100, 191), (100, 10), (100_000, 0), (99_999, 0), (0, 7), (100, 190)]
+    wild = [is_wild(row(1, before), row(2, now)) for before, now in moves]
+    assert wild == [True, True, False, True, False, False, False]
+
+
+def test_a_held_figure_survives_its_text() -> None:
+    """What is written of a held figure is read back the same; anything else is refused."""
+    held = Held(row(2, SLIP), row(1, M), Reason.UNIT_SLIP, SEEN, Ruling.DISCARDED)
+    assert Held.from_json(Market.US, held.to_json()) == held
+    for text in ("rubbish", "[]", "{}", held.to_json().replace("unit_slip", "mood")):
+        with pytest.raises(ValueError, match=r"."):
+            Held.from_json(Market.US, text)

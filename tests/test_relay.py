@@ -1,0 +1,384 @@
+"""The relay in virtual time: days of retries in a moment, on the real couriers."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.courier import Timing
+from poller.endpoint import Endpoint
+from poller.memoryoutbox import MemoryOutbox
+from poller.memorystore import MemoryStore
+from poller.observe import Fact, Happened, Recovered, Trouble
+from poller.pace import OPEN_FOR, Breaker, Pace
+from poller.relay import Relay
+from poller.retry import (
+    DELAYS,
+    GIVE_UP,
+    Dead,
+    Delivered,
+    Disable,
+    Done,
+    Failed,
+    Later,
+    Outcome,
+    decide,
+    retry_after,
+)
+from poller.selection import Selection
+from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.store import Entry
+from tests.feed import publish
+
+BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DOWN = Failed("503", 503)
+
+
+@dataclass
+class Line:
+    """A sender that answers what `answer` says and remembers when it was asked."""
+
+    answer: Callable[[str, float], Outcome]
+    takes: float = 0.0
+    calls: list[tuple[float, str]] = field(default_factory=list)
+    closed: bool = False
+    most_at_once: int = 0
+    _now: int = 0
+
+    async def send(self, entries: Sequence[Entry]) -> Outcome:
+        """Answer, after `takes` seconds."""
+        (entry,) = entries
+        self.calls.append((asyncio.get_running_loop().time(), entry.fields["id"]))
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        await asyncio.sleep(self.takes)
+        self._now -= 1
+        return self.answer(entry.fields["id"], asyncio.get_running_loop().time())
+
+    async def close(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+@dataclass
+class Scene:
+    """A relay over memory, in a virtual loop, with a line for each endpoint."""
+
+    lines: dict[str, Line]
+    store: MemoryStore
+    outbox: MemoryOutbox
+    relay: Relay
+    facts: list[Fact]
+
+    async def publish(self, code: str, *days: int) -> None:
+        """Append events of one symbol."""
+        await publish(self.store, code, days)
+
+    def said(self, kind: type[Fact]) -> list[Fact]:
+        """Return the facts of a kind."""
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+
+def endpoint(name: str = "desk", **how: Any) -> Endpoint:  # noqa: ANN401
+    """Return an endpoint that wants everything."""
+    every = Selection(frozenset({"reported", "revised", "backfilled"}))
+    return Endpoint(name, "https://example.org/", ("whsec_x",), every, **how)
+
+
+def play(
+    act: Callable[[Scene], Coroutine[Any, Any, None]], *endpoints: Endpoint, **lines: Line
+) -> Scene:
+    """Run a scene in virtual time until `act` returns; the relay runs beside it."""
+
+    async def whole() -> Scene:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        clock = lambda: loop.now().timestamp()  # noqa: E731
+        store, facts, chance = MemoryStore(clock), list[Fact](), random.Random(1)
+        outbox = MemoryOutbox(store, clock)
+        relay = Relay(
+            store,
+            outbox,
+            facts.append,
+            sender=lambda endpoint: lines[endpoint.name],
+            jitter=lambda: chance.uniform(-1, 1),
+            timing=Timing(look=timedelta(minutes=10)),
+        )
+        relay.configure(endpoints or (endpoint(),))
+        for each in endpoints or (endpoint(),):
+            await outbox.begin(each.name)
+        scene = Scene(lines, store, outbox, relay, facts)
+        running = asyncio.create_task(relay.run())
+        await act(scene)
+        running.cancel()
+        await asyncio.wait([running])
+        return scene
+
+    return run_virtually(BEGAN, whole())
+
+
+def test_the_retry_timeline() -> None:
+    """Ten attempts within 75 hours, each delay within a fifth of its length; then a dead letter."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(100 * 3600)
+        (letter,) = await scene.outbox.dead("desk")
+        assert [attempt.status for attempt in letter.attempts] == [503] * 10
+        assert (await scene.outbox.status("desk")).waiting == 0
+
+    line = Line(lambda *_: DOWN)
+    play(act, desk=line)
+    times = [at for at, _ in line.calls]
+    assert len(times) == 10
+    delays = [later - earlier for earlier, later in itertools.pairwise(times)]
+    for delay, planned in zip(delays, DELAYS, strict=True):
+        assert abs(delay / planned.total_seconds() - 1) <= 0.2 + 1e-3
+    assert abs((times[-1] - times[0]) / (75.6 * 3600) - 1) <= 0.2
+
+
+def test_a_long_outage_loses_nothing_and_keeps_the_order() -> None:
+    """Back after 30 hours, everything arrives, each symbol in order; told once, ended once."""
+    codes = [f"HK.{n:05}" for n in range(1, 21)]
+
+    async def act(scene: Scene) -> None:
+        for code in codes:
+            await scene.publish(code, 1, 2, 3)
+        await asyncio.sleep(80 * 3600)
+        assert (await scene.outbox.status("desk")).waiting == 0
+
+    line = Line(lambda _, at: Delivered(200) if at > 30 * 3600 else DOWN)
+    scene = play(act, desk=line)
+    arrived = [event for at, event in line.calls if at > 30 * 3600]
+    assert len(set(arrived)) == 60
+    for code in codes:
+        mine = [event for event in arrived if event.startswith(code)]
+        assert mine == sorted(mine)
+    assert {fact for fact in scene.said(Trouble) if isinstance(fact, Trouble)} == {
+        Trouble("webhook desk", "fails: 503")
+    }
+    assert Recovered("webhook desk") in scene.facts
+
+
+def test_one_endpoint_down_does_not_delay_another() -> None:
+    """Beside an endpoint that never answers, the other has everything at once."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", *range(1, 51))
+        await asyncio.sleep(30)
+
+    down, up = Line(lambda *_: Failed("no answer"), takes=20), Line(lambda *_: Delivered(200))
+    play(act, endpoint("down"), endpoint("up", rate=1000), down=down, up=up)
+    assert len(up.calls) == 50
+    assert up.calls[-1][0] < 5
+
+
+def test_ten_thousand_due_retries_are_no_stampede() -> None:
+    """At most eight at once and twenty a second after a first burst."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(1000):
+            await scene.publish(f"HK.{n:05}", 1)
+        await asyncio.sleep(60)
+
+    line = Line(lambda *_: Delivered(200), takes=0.1)
+    play(act, desk=line)
+    assert line.most_at_once == 8
+    assert len(line.calls) == 1000
+    times = [at for at, _ in line.calls]
+    assert max(sum(at <= t < at + 10 for t in times) for at in times[::50]) <= 10 * 20 + 8
+
+
+def test_the_breaker_spares_a_failing_endpoint() -> None:
+    """With hundreds of lanes due, a dead endpoint is tried some ten times, then every 30 s."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(300):
+            await scene.publish(f"HK.{n:05}", 1)
+        await asyncio.sleep(300)
+
+    line = Line(lambda *_: DOWN)
+    play(act, desk=line)
+    assert len(line.calls) <= 10 + 8 + 300 / OPEN_FOR + 1
+    assert len([at for at, _ in line.calls if at > 60]) >= 7
+
+
+def test_429_holds_the_endpoint() -> None:
+    """After a 429 nothing at all is sent for the time it asked, then all of it."""
+    asked = Failed("429", 429, "", timedelta(minutes=3))
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(10)
+        await scene.publish("HK.00005", 1)
+        await asyncio.sleep(600)
+
+    line = Line(lambda _, at: asked if at < 5 else Delivered(200))
+    play(act, desk=line)
+    assert len(line.calls) == 3
+    assert min(at for at, _ in line.calls[1:]) >= 180
+
+
+def test_410_disables_and_enabling_sends_what_waited() -> None:
+    """Nothing is sent to an endpoint that is gone, what comes meanwhile is kept."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(60)
+        await scene.publish("HK.00700", 2)
+        await asyncio.sleep(10 * 3600)
+        assert len(scene.lines["desk"].calls) == 1
+        assert (await scene.outbox.status("desk")).waiting == 2
+        await scene.outbox.enable("desk")
+        await asyncio.sleep(3600)
+
+    line = Line(lambda _, at: Failed("410", 410) if at < 60 else Delivered(200))
+    scene = play(act, desk=line)
+    assert [event[-4:] for _, event in line.calls] == ["01:0", "01:0", "02:0"]
+    assert any("poller webhook enable desk" in str(fact) for fact in scene.said(Trouble))
+
+
+def test_five_days_of_failing_disable() -> None:
+    """An endpoint that has failed for five days is given up, and its events are kept."""
+
+    async def act(scene: Scene) -> None:
+        for day in range(1, 9):
+            await scene.publish(f"HK.{day:05}", day)
+            await asyncio.sleep(24 * 3600)
+        status = await scene.outbox.status("desk")
+        assert "failed for 5 days" in status.disabled
+        assert status.waiting > 0
+
+    line = Line(lambda *_: DOWN)
+    play(act, desk=line)
+    assert GIVE_UP.total_seconds() <= line.calls[-1][0] < GIVE_UP.total_seconds() + 48 * 3600
+
+
+def test_a_changed_endpoint_gets_what_waited() -> None:
+    """Reconfigured, the queue goes to the new place; one left out is closed and keeps its own."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1, 2)
+        await asyncio.sleep(1)
+        scene.lines["desk"] = Line(lambda *_: Delivered(200))
+        scene.relay.configure([endpoint(rate=7.0)])
+        await asyncio.sleep(60)
+        assert [event[-4:] for _, event in scene.lines["desk"].calls] == ["01:0", "02:0"]
+        scene.relay.configure([])
+        await asyncio.sleep(1)
+        assert scene.lines["desk"].closed
+
+    line = Line(lambda *_: DOWN)
+    play(act, desk=line)
+    assert line.closed
+    assert len(line.calls) == 1
+
+
+@pytest.mark.parametrize("takes", [3.0, 60.0])
+def test_stopping_finishes_or_gives_back(takes: float) -> None:
+    """What ends in time is settled; the rest is due at once for another process."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(1)
+
+    async def later(scene: Scene) -> tuple[int, int]:
+        claimed = await scene.outbox.claim("desk", "t", limit=9, depth=1, ttl=HOUR)
+        return (await scene.outbox.status("desk")).waiting, len(claimed.claims)
+
+    scene = play(act, desk=Line(lambda *_: Delivered(200), takes=takes))
+    assert run_virtually(BEGAN, later(scene)) == ((0, 0) if takes < 7 else (1, 1))
+
+
+def test_foreign_entries_are_passed_over() -> None:
+    """Whatever else somebody appends to the stream is named, and stops nothing."""
+
+    async def act(scene: Scene) -> None:
+        scene.store.entries.append(Entry("1-0", {"hello": "world"}))
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(1)
+
+    line = Line(lambda *_: Delivered(200))
+    scene = play(act, desk=line)
+    assert len(line.calls) == 1
+    assert any("1-0 is no event of ours" in str(fact) for fact in scene.said(Happened))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt", "verdict"),
+    [
+        (Delivered(204), 3, Done()),
+        (DOWN, 1, Later(timedelta(seconds=5))),
+        (DOWN, 9, Later(timedelta(hours=24))),
+        (DOWN, 10, Dead()),
+        (Failed("429", 429), 1, Later(timedelta(minutes=1), timedelta(minutes=1))),
+        (Failed("429", 429), 4, Later(timedelta(hours=2), timedelta(minutes=1))),
+        (Failed("429", 429), 10, Dead(timedelta(minutes=1))),
+        (Failed("502", 502), 2, Later(timedelta(minutes=5), timedelta(seconds=5))),
+        (Failed("503", 503, "", HOUR), 1, Later(HOUR, HOUR)),
+        (Failed("503", 503, "", 99 * HOUR), 1, Later(24 * HOUR, 24 * HOUR)),
+        (Failed("410", 410), 1, Disable("it answered 410: the receiver is gone for good")),
+    ],
+)
+def test_what_follows_an_attempt(outcome: Outcome, attempt: int, verdict: object) -> None:
+    """The schedule, Retry-After as a floor, and the two answers that mean more."""
+    assert decide(outcome, attempt=attempt, failing=timedelta(0), jitter=0) == verdict
+
+
+@given(attempt=st.integers(1, 9), jitter=st.floats(-1, 1))
+def test_jitter_stays_within_a_fifth(attempt: int, jitter: float) -> None:
+    """No delay is shortened or lengthened by more."""
+    verdict = decide(DOWN, attempt=attempt, failing=timedelta(0), jitter=jitter)
+    assert isinstance(verdict, Later)
+    ratio = verdict.delay / DELAYS[attempt - 1]
+    assert 0.8 - 1e-6 <= ratio <= 1.2 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("120", 120), ("0", 0), ("1.5", 1.5), ("1e99", 86400), ("-3", None), ("inf", None),
+        ("nan", None), ("soon", None), ("", None), (None, None),
+        ("Fri, 08 May 2026 00:02:00 GMT", 120), ("Fri, 08 May 2020 00:02:00 GMT", 0),
+    ],
+)  # fmt: skip
+def test_retry_after_in_both_forms(text: str | None, seconds: float | None) -> None:
+    """Seconds or a date; what cannot be read counts as absent, what is past as now."""
+    found = retry_after(text, BEGAN)
+    assert found == (None if seconds is None else timedelta(seconds=seconds))
+
+
+@given(st.text())
+def test_retry_after_never_raises(text: str) -> None:
+    """Whatever a server writes there."""
+    retry_after(text, BEGAN)
+
+
+def test_the_breaker() -> None:
+    """Seven of ten open it, one probe decides after 30 s, old attempts are forgotten."""
+    breaker = Breaker()
+    for n in range(10):
+        breaker.record(n, good=n < 3)
+    assert breaker.opens_at() == 9 + OPEN_FOR
+    pace = Pace(connections=8, rate=100)
+    pace.breaker = breaker
+    assert [pace.room(t, 0) for t in (10, 38, 39)] == [0, 0, 1]
+    assert pace.room(39, 1) == 0
+    pace.started(1)
+    breaker.record(40, good=False)
+    assert pace.room(60, 0) == 0
+    pace.started(1)
+    breaker.record(71, good=True)
+    assert pace.room(71, 0) == 8
+    for n in range(9):
+        breaker.record(100 + n, good=False)
+    breaker.record(100 + 301, good=False)
+    assert breaker.opens_at() is None

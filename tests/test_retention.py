@@ -1,0 +1,130 @@
+"""The stream forgets by age; what a group has not read waits, is named, and has a deadline."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.connections import Connections
+from poller.embedded import Embedded
+from poller.observe import Fact, Happened, Recovered, Trouble
+from poller.redisstore import RedisStore
+from poller.retention import GRACE, Group, Late, Trim, decide
+from poller.simulator import World
+from poller.trim import trim
+from tests import nodes
+from tests.service import Service, simulator
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+KEEP = timedelta(days=90)
+STREAM = "short-interest"
+
+
+def at(days: float, number: int = 0) -> str:
+    """Return the id of an entry appended so many days before NOW."""
+    return f"{round((NOW - timedelta(days=days)).timestamp() * 1000)}-{number}"
+
+
+@pytest.mark.parametrize(
+    ("unread", "before", "late"),
+    [
+        ([], at(90), ()),
+        ([None], at(90), ()),
+        ([at(1)], at(90), ()),
+        ([at(90)], at(90), ()),
+        ([at(91, 3)], at(91, 3), (at(91, 3),)),
+        ([at(1), at(91), at(95)], at(95), (at(91), at(95))),
+        ([at(98)], at(97), (at(98),)),
+    ],
+)
+def test_what_is_forgotten(unread: list[str | None], before: str, late: tuple[str, ...]) -> None:
+    """By age alone; a late group holds back what it has not read, for a week and no longer."""
+    groups = [Group(str(n), entry) for n, entry in enumerate(unread)]
+    names = [group.name for group in groups if group.unread in late]
+    deadlines = [_time(entry) + KEEP + GRACE for entry in late]
+    expected = tuple(Late(*each) for each in zip(names, deadlines, strict=True))
+    assert decide(groups, NOW, KEEP) == Trim(before, expected)
+
+
+def _time(entry: str) -> datetime:
+    return datetime.fromtimestamp(int(entry.partition("-")[0]) / 1000, UTC)
+
+
+@given(
+    st.lists(st.none() | st.floats(0, 200).map(at), max_size=5),
+    st.floats(0, 200),
+)
+def test_nothing_unread_goes_before_its_deadline(unread: list[str | None], age: float) -> None:
+    """An entry younger than asked never goes; an unread one only a week later; the rest does."""
+    found = decide([Group(str(n), entry) for n, entry in enumerate(unread)], NOW, KEEP)
+    gone = _order(at(age)) < _order(found.before)
+    waits = any(entry is not None and _order(entry) <= _order(at(age)) for entry in unread)
+    limit = KEEP + GRACE if waits else KEEP
+    assert gone == (NOW - _time(at(age)) > limit)
+
+
+def _order(entry: str) -> tuple[int, ...]:
+    return tuple(map(int, entry.split("-")))
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[tuple[RedisStore, Any]]:
+    """A store with entries of 100, 95 and 91 days ago and of today, and a plain client to it."""
+    async with Embedded(tmp_path).running() as url:
+        store, client = RedisStore(url, STREAM), Connections(url).brief()
+        for age in (100, 95, 91, 0):
+            await client.xadd(STREAM, {"age": age}, id=at(age))
+        yield store, client
+        await store.close()
+        await client.aclose()
+
+
+async def ages(client: Any) -> list[int]:  # noqa: ANN401  redis-py types no answer
+    """Return how old the entries are that the stream still has."""
+    return [int(fields["age"]) for _, fields in await client.xrange(STREAM)]
+
+
+async def test_a_group_is_waited_for_and_named(server: tuple[RedisStore, Any]) -> None:
+    """What a group has not acknowledged stays to its deadline; it is named until it has."""
+    store, client = server
+    facts: list[Fact] = []
+    await client.xgroup_create(STREAM, "desk", "0")
+    await client.xreadgroup("desk", "me", {STREAM: ">"}, count=3)
+    late = await trim(store, KEEP, facts.append, NOW)
+    assert await ages(client) == [95, 91, 0]
+    assert [fact.subject for fact in facts if isinstance(fact, Trouble)] == ["consumer group desk"]
+    await client.xack(STREAM, "desk", at(95))
+    late = await trim(store, KEEP, facts.append, NOW, before=late)
+    assert await ages(client) == [91, 0]
+    assert "until 2026-06-07 00:00 UTC" in str(facts[-2])
+    await client.xack(STREAM, "desk", at(91), at(100))
+    assert await trim(store, KEEP, facts.append, NOW, before=late) == ()
+    assert await ages(client) == [0]
+    assert facts[-2] == Recovered("consumer group desk")
+    assert isinstance(facts[-1], Happened)
+
+
+async def test_without_groups_age_decides(server: tuple[RedisStore, Any]) -> None:
+    """Nobody reads in a group: what is older goes; an empty stream is nothing to stumble over."""
+    store, client = server
+    await trim(store, KEEP, lambda _: None, NOW)
+    assert await ages(client) == [0]
+    await client.delete(STREAM)
+    assert await trim(store, KEEP, lambda _: None, NOW) == ()
+
+
+async def test_the_service_trims(tmp_path: Path) -> None:
+    """With `redis.keep_days` the active poller removes what is older, and says so."""
+    with nodes.node(tmp_path / "server") as server:
+        server.ask("XADD", STREAM, "1-1", "age", "old")
+        async with simulator(World()) as opend:
+            settings = {"POLLER_REDIS__URL": server.url, "POLLER_REDIS__KEEP_DAYS": "90"}
+            service = Service(tmp_path, opend.port, "HK.00700", settings)
+            await service.start()
+            await service.said("trimmed the stream")
+            assert await service.stop() == 0
+        assert all("old" not in fields for _, fields in server.ask("XRANGE", STREAM, "-", "+"))

@@ -1,0 +1,329 @@
+"""Who is polled next, and why: the decisions, one by one."""
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.calendar import release_of
+from poller.model import Code, Market
+from poller.release import (
+    Completed,
+    Detected,
+    Intervals,
+    MarketState,
+    Sighting,
+    expected,
+    next_probe,
+)
+from poller.schedule import (
+    Answered,
+    Excluded,
+    Failed,
+    Outcome,
+    Postponed,
+    Probe,
+    Schedule,
+    Wait,
+)
+from poller.sweep import BLOCK
+
+HK, US = Code("HK.00700"), Code("US.AAPL")
+INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))
+SECOND = timedelta(seconds=1)
+OLD, DAY = date(2026, 11, 6), date(2026, 11, 13)
+NOW = datetime(2026, 11, 20, 2, tzinfo=UTC)
+"""In the window of the report of `DAY`: 09:00 in Hong Kong was an hour ago."""
+
+
+def codes(count: int, market: str = "HK") -> list[Code]:
+    """Return made-up codes."""
+    return [Code(f"{market}.{n:05}") for n in range(1, count + 1)]
+
+
+def following(watched: Sequence[Code], weights: Mapping[str, float] | None = None) -> Schedule:
+    """Return a plan that knows the day `OLD` of all of them, as after a restart."""
+    plan = Schedule(INTERVALS, weights)
+    plan.restore(dict.fromkeys(watched, OLD), {})
+    plan.watch(watched)
+    return plan
+
+
+def ask(plan: Schedule, now: datetime) -> Code:
+    """Return who is polled now."""
+    decision = plan.next(now)
+    assert isinstance(decision, Probe)
+    assert decision.reason
+    return decision.code
+
+
+def release(plan: Schedule, now: datetime = NOW) -> Code:
+    """Let the watched symbol show the next day."""
+    first = ask(plan, now)
+    assert Detected(Market.HK, DAY, first) in plan.record(first, Answered(DAY), now)
+    return first
+
+
+def test_new_symbols_come_in_order_and_never_twice_at_once() -> None:
+    """What was never looked at is polled at once; one that is being polled is not chosen again."""
+    plan = Schedule(INTERVALS)
+    plan.watch([HK, US])
+    assert [ask(plan, NOW), ask(plan, NOW)] == [HK, US]
+    assert plan.next(NOW) == Wait(None)
+
+
+def test_watching_goes_round() -> None:
+    """One symbol per interval, the one not polled for longest; nobody is wanted without news."""
+    watched = codes(3)
+    plan, now, asked = following(watched), NOW, []
+    for _ in range(6):
+        asked.append(ask(plan, now))
+        plan.record(asked[-1], Answered(OLD), now)
+        assert plan.next(now) == Wait(now + INTERVALS.due)
+        now += INTERVALS.due
+    assert asked == watched * 2
+
+
+@pytest.mark.parametrize(
+    ("now", "pause", "why"),
+    [
+        (NOW, timedelta(seconds=30), "is due"),
+        (NOW + timedelta(days=1), timedelta(minutes=5), "is late"),
+        (NOW - timedelta(hours=20), timedelta(minutes=20), "expected from 2026-11-20 01:00"),
+        (NOW - timedelta(hours=14), timedelta(hours=1), "no report came at this hour"),
+        (NOW - timedelta(hours=10), timedelta(hours=4), "nobody publishes"),
+        (NOW - timedelta(days=7), timedelta(hours=4), "nobody publishes"),
+        (NOW - timedelta(minutes=65), timedelta(minutes=5), "expected from"),
+    ],
+    ids=["due", "late", "idle", "odd hours", "at night", "before the day has ended", "just before"],
+)
+def test_intervals(now: datetime, pause: timedelta, why: str) -> None:
+    """Calendar and hour choose the pause between two probes of a market."""
+    at, reason = next_probe(Market.HK, expected(Market.HK, OLD, ()), now, INTERVALS)
+    assert at - now == pause
+    assert why in reason
+
+
+def seen(offsets: Sequence[float], market: Market = Market.HK) -> list[Sighting]:
+    """Return sightings so many hours after the calendar's window, on the weeks before `DAY`."""
+    days = [OLD - timedelta(weeks=n) for n in range(len(offsets))][::-1]
+    opens = [release_of(market, day).opens for day in days]
+    return [
+        Sighting(day, at + timedelta(hours=hours))
+        for day, at, hours in zip(days, opens, offsets, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "opens", "closes"),
+    [
+        ([8, 9, 9.5, 10], 7.5, 10.5),
+        ([-3, -2.5, -2.8, -2.9], -3.25, -2.25),
+        ([8, 9, -24, 9.5, 60, 10], 7.5, 10.5),
+        ([8, 9], 0, None),
+    ],
+    ids=["later", "before the window", "one a day early, one days late", "too few"],
+)
+def test_the_hour_is_learned(offsets: list[float], opens: float, closes: float | None) -> None:
+    """The window moves to the hours of the last releases; single strays move nothing."""
+    window, calendar = expected(Market.HK, OLD, seen(offsets)), release_of(Market.HK, DAY).opens
+    assert window.opens == calendar + timedelta(hours=opens)
+    assert window.closes == (None if closes is None else calendar + timedelta(hours=closes))
+
+
+def test_daily_reporting_is_noticed() -> None:
+    """When days follow each other, the next one is expected a trading day later, at its hour."""
+    nights = [datetime(2026, 11, 17 + n, 1, 30, tzinfo=UTC) for n in range(4)]
+    days = [date(2026, 11, 13), *(date(2026, 11, 16 + n) for n in range(3))]
+    window = expected(
+        Market.HK, days[-1], [Sighting(*pair) for pair in zip(days, nights, strict=True)]
+    )
+    assert window.day == date(2026, 11, 19)
+    assert window.opens == datetime(2026, 11, 23, 1, 15, tzinfo=UTC)
+
+
+def test_a_calendar_that_ended_says_so() -> None:
+    """The reason of a probe names that weekdays alone were counted."""
+    window = expected(Market.HK, date(2150, 6, 5), ())
+    reason = next_probe(Market.HK, window, datetime(2150, 6, 8, tzinfo=UTC), INTERVALS)[1]
+    assert "no holidays are known" in reason
+
+
+def test_the_first_newer_day_makes_all_wanted() -> None:
+    """Everybody else is polled at once, the heaviest first, and nobody twice."""
+    watched = codes(40)
+    plan = following(watched, {"HK.00009": 5.0, "HK.0003*": 2.0})
+    first = release(plan)
+    asked = list[Code]()
+    while isinstance(decision := plan.next(NOW), Probe):
+        asked.append(decision.code)
+        notices = plan.record(decision.code, Answered(DAY), NOW)
+    assert asked[0] == "HK.00009"
+    assert set(asked[1:11]) == {code for code in watched if code.startswith("HK.0003")}
+    assert sorted([first, *asked]) == watched
+    assert notices == [Completed(Market.HK, DAY, 40, 0)]
+
+
+def test_those_that_lagged_come_after_those_that_kept_up() -> None:
+    """Who missed the release before is polled last."""
+    watched = codes(5)
+    paused = MarketState(DAY, resumes=NOW + timedelta(days=30))
+    plan = Schedule(INTERVALS)
+    plan.restore({code: DAY if n else OLD for n, code in enumerate(watched)}, {Market.HK: paused})
+    plan.watch(watched)
+    newer, asked = DAY + timedelta(days=7), list[Code]()
+    for _ in watched:
+        asked.append(ask(plan, NOW))
+        plan.record(asked[-1], Answered(newer), NOW)
+    assert asked == [*watched[1:], watched[0]]
+
+
+def test_a_sweep_without_news_pauses_longer_and_longer() -> None:
+    """Thirty misses pause it; then blocks of thirty after twice the pause, up to six hours."""
+    plan, now, pauses = following(codes(100)), NOW, []
+    release(plan)
+    for block in range(12):
+        count = 0
+        while isinstance(decision := plan.next(now), Probe) and "is out" in decision.reason:
+            plan.record(decision.code, Answered(OLD), now)
+            count += 1
+        assert count == BLOCK
+        began = now
+        while isinstance(decision := plan.next(now), Probe) and "is out" not in decision.reason:
+            plan.record(decision.code, Answered(OLD), now)
+        state = plan.states()[Market.HK]
+        assert state.resumes is not None
+        pauses.append(state.resumes - began)
+        now = state.resumes
+        assert block < 99
+    assert pauses[:4] == [timedelta(minutes=n) for n in (1, 2, 4, 8)]
+    assert pauses[-1] == timedelta(hours=6)
+
+
+def test_a_symbol_that_stopped_is_looked_at_once_a_day() -> None:
+    """After three missed releases a symbol is wanted no more, until it shows a day again."""
+    missed = tuple(Sighting(OLD - timedelta(weeks=n), None) for n in (2, 1, 0))
+    plan = Schedule(INTERVALS)
+    stopped = OLD - timedelta(weeks=3)
+    states = {Market.HK: MarketState(OLD, missed)}
+    plan.restore({HK: stopped, Code("HK.00005"): OLD}, states)
+    plan.watch([HK, Code("HK.00005")])
+    assert "once a day" in plan.outlook(HK)[1]
+    looked = [ask(plan, NOW), ask(plan, NOW)]
+    assert looked == ["HK.00005", HK]
+    plan.record(HK, Answered(stopped), NOW)
+    plan.record(looked[0], Answered(OLD), NOW)
+    assert plan.states()[Market.HK].quiet == (HK,)
+
+
+def test_the_smaller_remaining_job_goes_first() -> None:
+    """With both markets swept, the one with fewer wanted symbols is through first."""
+    watched = [*codes(30), *codes(60, "US")]
+    plan = Schedule(INTERVALS)
+    plan.restore({c: OLD if c.startswith("HK") else date(2026, 10, 15) for c in watched}, {})
+    plan.watch(watched)
+    order = list[str]()
+    newer = {"HK": DAY, "US": date(2026, 10, 30)}
+    while isinstance(decision := plan.next(NOW), Probe) and len(order) < 90:
+        order.append(decision.code[:2])
+        plan.record(decision.code, Answered(newer[decision.code[:2]]), NOW)
+    last = max(n for n, market in enumerate(order) if market == "HK")
+    assert last < 45
+    assert order.count("US") == 60
+
+
+def test_failures_and_refusals_pause_longer_and_longer() -> None:
+    """A failing symbol is asked again soon, a refused one seldom, neither never."""
+    plan, now, pauses = Schedule(INTERVALS), NOW, []
+    plan.watch([HK])
+    outcomes: list[Outcome] = [*[Failed()] * 3, *[Excluded()] * 10]
+    for outcome in outcomes:
+        assert ask(plan, now) == HK
+        plan.record(HK, outcome, now)
+        due = plan.due_at()
+        assert due is not None
+        pauses.append(due - now)
+        now = due
+    assert pauses[:3] == [timedelta(seconds=s) for s in (30, 60, 120)]
+    assert pauses[-1] == timedelta(hours=12)
+
+
+def test_what_was_postponed_comes_first() -> None:
+    """Nothing was asked through no fault of the symbol's: it is next."""
+    plan = following(codes(3))
+    first = ask(plan, NOW)
+    plan.record(first, Postponed(), NOW)
+    assert ask(plan, NOW) == first
+
+
+def test_a_clock_that_steps_back_delays_by_an_idle_interval_at_most() -> None:
+    """After a step of a day nothing waits for the day to pass again."""
+    plan = following([HK])
+    plan.record(ask(plan, NOW), Answered(OLD), NOW)
+    earlier = NOW - timedelta(days=1)
+    plan.tick(earlier)
+    due = plan.due_at()
+    assert due is not None
+    assert due <= earlier + INTERVALS.idle
+
+
+def test_a_restart_sweeps_only_what_was_not_swept() -> None:
+    """In mid-sweep the rest is wanted; a pause goes on; what has no rows is not asked again."""
+    watched = codes(50)
+    plan = Schedule(INTERVALS)
+    quiet = MarketState(DAY, quiet=(watched[0],))
+    plan.restore(
+        {code: DAY if n < 30 else OLD for n, code in enumerate(watched) if n}, {Market.HK: quiet}
+    )
+    plan.watch(watched)
+    rest = [ask(plan, NOW) for _ in range(20)]
+    assert rest == watched[30:]
+    paused = MarketState(DAY, pause=120.0, resumes=NOW + timedelta(hours=1), quiet=(watched[0],))
+    plan.restore(
+        {code: DAY if n < 30 else OLD for n, code in enumerate(watched) if n}, {Market.HK: paused}
+    )
+    asked = [ask(plan, NOW), ask(plan, NOW)]
+    assert asked[1] == watched[0]
+    assert asked[0] in watched[1:30]
+    assert plan.next(NOW) == Wait(plan.due_at())
+
+
+def test_a_plan_survives_as_text() -> None:
+    """What is remembered is read back as it was; anything else is refused, nothing is empty."""
+    state = MarketState(DAY, (Sighting(OLD, None), Sighting(DAY, NOW)), 60.0, NOW, ("HK.00001",))
+    assert MarketState.from_json(state.to_json()) == state
+    assert MarketState.from_json("{}") == MarketState()
+    for text in ("", "[]", '{"newest": "soon"}', '{"resumes": "2026-01-01"}', '{"sightings": [1]}'):
+        with pytest.raises(ValueError, match=r"."):
+            MarketState.from_json(text)
+
+
+@given(st.integers(0, 10**6))
+def test_nobody_is_forgotten(seed: int) -> None:
+    """Whatever answers come, every symbol is looked at again within a day and a bit."""
+    chance = random.Random(seed)
+    quick = Intervals(*[timedelta(seconds=0.2)] * 3)
+    watched = [*codes(4), *codes(2, "US")]
+    plan, now, states = Schedule(quick), NOW, dict[Market, MarketState]()
+    plan.watch(watched)
+    days, known = dict.fromkeys(watched, OLD), dict[Code, date]()
+    looked = dict.fromkeys(watched, now)
+    for step in range(1200):
+        now += timedelta(seconds=0.03)
+        if chance.random() < 0.02:
+            days[chance.choice(watched)] += timedelta(days=1)
+        if step in {200, 700}:
+            plan.restore(known, states)
+        decision = plan.next(now)
+        if isinstance(decision, Probe):
+            code = decision.code
+            looked[code] = now
+            outcome = chance.choices((Answered(days[code]), Failed(), Postponed()), (90, 5, 5))[0]
+            plan.record(code, outcome, now)
+            if isinstance(outcome, Answered):
+                known[code] = days[code]
+            states = plan.states()
+        assert now - min(looked.values()) < timedelta(seconds=16)
