@@ -12,7 +12,7 @@ import tempfile
 import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from redis.asyncio import Redis
@@ -30,7 +30,8 @@ _LOADS: Final = 30
 
 async def fill(url: str) -> None:
     """Write the histories as a poller would have left them."""
-    keys, client = Keys("short-interest"), Redis.from_url(url)
+    keys = Keys("short-interest")
+    client: Any = Redis.from_url(url)
     codes = [Code(f"HK.{n:05}") for n in range(1, SYMBOLS + 1)]
     newest, seen = date(2026, 11, 13), datetime(2026, 11, 20, 9, tzinfo=UTC)
     for start in range(0, SYMBOLS, 500):
@@ -48,27 +49,26 @@ async def fill(url: str) -> None:
     await client.aclose()
 
 
-def resident(pid: int) -> float:
-    """Return the memory of a process in MiB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+def resident(service: Service) -> float:
+    """Return the memory of its process in MiB."""
+    assert service.process is not None
+    pages = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def started(folder: Path) -> tuple[asyncio.subprocess.Process, str, float]:
+async def started(folder: Path) -> tuple[Service, str, float]:
     """Start `poller web`; returns it, its address, and the seconds until all was read."""
     service = Service(folder, 1, "HK.00001")
+    (folder / "log").unlink(missing_ok=True)
     began = time.perf_counter()
-    with (folder / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "poller", "web", env=service.environment(), stderr=log
-        )
+    await service.start("web")
     await service.said("page")
     address = next(line["url"] for line in service.log() if line["event"] == "page")
     async with aiohttp.ClientSession() as http:
         while True:
             async with http.get(f"{address}api/status") as answer:
                 if (await answer.json())["loaded"]:
-                    return process, address, time.perf_counter() - began
+                    return service, address, time.perf_counter() - began
             await asyncio.sleep(0.05)
 
 
@@ -88,16 +88,14 @@ async def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as text:
         async with Embedded(Path(text)).running() as url:
-            process, _, empty = await started(Path(text))
-            before = resident(process.pid)
-            process.terminate()
-            await process.wait()
+            service, _, empty = await started(Path(text))
+            before = resident(service)
+            await service.stop()
             await fill(url)
-            process, address, full = await started(Path(text))
+            service, address, full = await started(Path(text))
             took = sorted(await loads(address))
-            after = resident(process.pid)
-            process.terminate()
-            await process.wait()
+            after = resident(service)
+            await service.stop()
     sys.stdout.write(
         f"until all was read: {full:.1f} s ({empty:.1f} s with one symbol)\n"
         f"page of 100 rows: p50 {1000 * statistics.median(took):.0f} ms, "

@@ -51,12 +51,12 @@ class Service:
             **self.settings,
         }
 
-    async def start(self) -> None:
-        """Start the process."""
+    async def start(self, role: str = "run") -> None:
+        """Start the process in this role."""
         log = (self.state_dir / "log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "poller", "run"),
+                *(sys.executable, "-m", "poller", role),
                 env=self.environment(),
                 cwd=self.directory,
                 stderr=log,

@@ -19,9 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from poller.config import load
 from poller.errors import ConfigError
 from poller.model import Code
+from poller.simulator import World
 from poller.status import Poll, Polls
 from tests.desk import HK, NOW, US, Desk, desk
-from tests.service import until
+from tests.service import PATIENCE, Service, simulator, until
 
 TOKEN = "correct-horse-battery"  # noqa: S105  of the tests
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
@@ -323,3 +324,45 @@ async def test_a_watchlist_of_many_pages(tmp_path: Path, http: aiohttp.ClientSes
             following = re.search(r'id="next" rel="next" href="([^"]+)"', text)
             address = "/" + following[1].replace("&amp;", "&") if following else None
     assert found == [US, *codes]
+
+
+async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """`poller web` beside `poller poll` shows what that one polls, and misses it when it ends."""
+    async with simulator(World()) as opend:
+        service = Service(tmp_path, opend.port, HK)
+        await service.start("poll")
+        await service.said("published")
+        reader = Service(tmp_path, opend.port, US)
+        await reader.start("web")
+        await service.said("page")
+        (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
+        async with asyncio.timeout(PATIENCE):
+            while (await http.get(f"{url}readyz")).status != 200:
+                await asyncio.sleep(0.05)
+        told = json.loads((await get(http, f"{url}api/status"))[0])
+        assert {each["role"] for each in told["processes"]} == {"poll", "web"}
+        assert told["symbols"] == 1
+        assert told["gateways"][0]["ready"]
+        assert told["budgets"][0]["account"] == "main"
+        assert "51,480,638" in (await get(http, url))[0]
+        assert await service.stop() == 0
+        async with asyncio.timeout(PATIENCE):
+            while (await http.get(f"{url}readyz")).status != 503:
+                await asyncio.sleep(0.05)
+        assert await reader.stop() == 0
+
+
+async def test_run_counts_what_it_does(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """The page inside `run` has the polls and events of its own process."""
+    async with simulator(World()) as opend:
+        service = Service(tmp_path, opend.port, HK)
+        await service.start()
+        await service.said("page")
+        (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
+        text = ""
+        async with asyncio.timeout(PATIENCE):
+            while 'poller_events_total{market="HK",type="backfilled"} 10.0' not in text:
+                text, _ = await get(http, f"{url}metrics")
+                await asyncio.sleep(0.05)
+        assert 'poller_polls_total{market="HK",outcome="answered"}' in text
+        assert await service.stop() == 0
