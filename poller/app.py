@@ -31,7 +31,7 @@ from poller.redisboard import RedisBoard
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
-from poller.report import Process, Reporter
+from poller.report import Process, Reporter, release_of
 from poller.schedule import Schedule
 from poller.status import Role
 from poller.trim import keep_trimmed
@@ -132,7 +132,14 @@ async def _until_there(store: RedisStore, observe: Observe) -> None:
 async def serve(config: Config, journal: Observe, role: Role = "run") -> None:
     """Poll, and unless other processes do that, deliver and show the page, until cancelled."""
     gateways = [_address(table) for table in config.opend]
-    reporter, metrics = Reporter(Process(_process(), role), gateways, now=wall_clock), Metrics()
+    schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
+    reporter = Reporter(
+        Process(_process(), role),
+        gateways,
+        now=wall_clock,
+        markets=lambda: {market: release_of(q) for market, q in schedule.markets.items()},
+    )
+    metrics = Metrics()
     observe = all_of(journal, reporter, metrics)
     async with opened(config, observe) as ports:
         watchlist = Watchlist(
@@ -146,7 +153,7 @@ async def serve(config: Config, journal: Observe, role: Role = "run") -> None:
             ports.store,
             ports.gateways,
             ports.budgets,
-            Schedule(config.schedule.intervals, config.watchlist.weights),
+            schedule,
             history=config.watchlist.history,
             observe=observe,
         )

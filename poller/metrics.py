@@ -23,8 +23,17 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from poller import __version__
-from poller.model import Market, market_of
-from poller.observe import Attempted, Connection, Fact, Polled, Published, Recovered, Trouble
+from poller.model import Code, Market, market_of
+from poller.observe import (
+    Attempted,
+    Connection,
+    Fact,
+    Polled,
+    Published,
+    Quarantined,
+    Recovered,
+    Trouble,
+)
 
 # a series beside every counter that nobody reads
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -120,6 +129,10 @@ class Metrics:
         build = Gauge("poller_build_info", "Version", ("version", "python"), **made)
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
+        self._waiting = Gauge(
+            "poller_held_figures", "Figures that wait for a ruling", ("market",), **made
+        )
+        self._held: dict[Code, int] = {}
         self._troubled: set[str] = set()
         self._connected: set[str] = set()
 
@@ -138,12 +151,20 @@ class Metrics:
                     self._lag.labels(endpoint).observe(max(lag.total_seconds(), 0))
             case Connection(gateway, ready, _, _):
                 self._connection(gateway, ready=ready)
+            case Quarantined(code, held):
+                self._hold(code, len(held))
             case Trouble(subject, _):
                 self._troubled.add(subject)
             case Recovered(subject):
                 self._troubled.discard(subject)
             case _:
                 pass
+
+    def _hold(self, code: Code, count: int) -> None:
+        if count:
+            self._held[code] = count
+        else:
+            self._held.pop(code, None)
 
     def _connection(self, gateway: str, *, ready: bool) -> None:
         lost = self._reconnects.labels(gateway)
@@ -160,6 +181,9 @@ class Metrics:
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         self._troubles.set(len(self._troubled))
+        for market in Market:
+            held = sum(n for code, n in self._held.items() if market_of(code) is market)
+            self._waiting.labels(market).set(held)
         return generate_latest(self.registry)
 
 

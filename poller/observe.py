@@ -115,7 +115,7 @@ class Journal:
                 if self._troubled.pop(f"{code} quarantine", None) is not None:
                     self._log.info(f"{code}: nothing is held any more")
             case Quarantined(code, held):
-                self(Trouble(f"{code} quarantine", _ruling_wanted(code, held)))
+                self(Trouble(f"{code} quarantine", ruling_wanted(code, held)))
             case Happened(what, details):
                 self._log.info(what, **dict(details))
             case Trouble(subject, reason):
@@ -129,7 +129,8 @@ class Journal:
                 self._log.info("published", code=code, **_summary(events))
 
 
-def _ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
+def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
+    """Return what the operator is told of held figures: which, why, and what to type."""
     days = " ".join(str(each.day) for each in held)
     told = "; ".join(
         f"{each.day} is held as {each.reason}, {_shares(each.record)}"

@@ -10,10 +10,19 @@ from typing import Final
 from poller import __version__
 from poller.board import Board
 from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.market import MarketQueue
 from poller.model import Code
-from poller.observe import Connection, Fact, Observe, Recovered, Trouble
+from poller.observe import (
+    Connection,
+    Fact,
+    Observe,
+    Quarantined,
+    Recovered,
+    Trouble,
+    ruling_wanted,
+)
 from poller.opend import Address
-from poller.status import EVERY, TROUBLES_KEPT, GatewayState, MarketState, Report, Role
+from poller.status import EVERY, TROUBLES_KEPT, GatewayState, MarketState, Phase, Report, Role
 
 _NEW: Final = "connecting"
 _SHORTEST: Final = 0.2  # seconds between two reports, however much changes
@@ -61,6 +70,10 @@ class Reporter:
             case Recovered(subject):
                 if self._troubles.pop(subject, None) is None:
                     return
+            case Quarantined(code, held):
+                subject = f"{code} quarantine"
+                self(Trouble(subject, ruling_wanted(code, held)) if held else Recovered(subject))
+                return
             case Connection(name, ready, reason, _):
                 before = self._gateways[name]
                 since = self._now() if ready != before.ready else before.since
@@ -109,3 +122,10 @@ class Reporter:
             troubles=dict(kept),
         )
         await board.report(self._process.name, report)
+
+
+def release_of(queue: MarketQueue) -> MarketState:
+    """Return where a market's release stands by the schedule."""
+    sweep = queue.sweep
+    phase: Phase = "sweeping" if sweep.running else "paused" if sweep.resumes else "watching"
+    return MarketState(phase, queue.newest, queue.active, queue.active - queue.wanted)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from poller.held import Held, Reason
 from poller.metrics import TOLD, Metrics, Reading, midnight
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.observe import (
@@ -21,6 +22,7 @@ from poller.observe import (
     Happened,
     Polled,
     Published,
+    Quarantined,
     Recovered,
     Trouble,
 )
@@ -47,6 +49,7 @@ def test_facts_are_counted() -> None:
     """Polls by outcome, events by type, attempts with their lag, lost connections, troubles."""
     metrics = Metrics()
     row = HkRecord(None, "2026-11-13", 1, 0.5, None, None)
+    held = Held(row, None, Reason.FUTURE_DAY, NOW)
     event = Event(EventType.REVISED, HK, Vintage(row, 1, NOW), None, None)
     facts: list[Fact] = [
         Polled(HK, "answered"),
@@ -63,6 +66,9 @@ def test_facts_are_counted() -> None:
         Trouble("redis", "still away"),
         Trouble("desk", "503"),
         Recovered("desk"),
+        Quarantined(HK, (held, held)),
+        Quarantined(Code("HK.00005"), (held,)),
+        Quarantined(Code("HK.00005"), ()),
         Happened("stopped"),
     ]
     for fact in facts:
@@ -77,6 +83,7 @@ def test_facts_are_counted() -> None:
     assert found["poller_webhook_lag_seconds_bucket", "desk", "300.0"] == 1
     assert found["poller_gateway_reconnects_total", "opend:1"] == 1
     assert found["poller_troubles",] == 1
+    assert found["poller_held_figures", "HK"] == 2
 
 
 def test_what_is_no_longer_told_is_gone() -> None:
