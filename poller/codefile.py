@@ -1,4 +1,4 @@
-"""Watchlist files: one code a line, `#` starts a comment."""
+"""Watchlist files: one code a line. An edge."""
 
 from pathlib import Path
 

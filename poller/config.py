@@ -5,13 +5,11 @@ reads the environment.
 """
 
 import difflib
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,27 +25,27 @@ from pydantic import (
 )
 
 from poller.codefile import check_codes
-from poller.endpoint import Endpoint, check_secret, check_token, check_url, names_loopback
+from poller.endpoint import (
+    Endpoint,
+    Kind,
+    check_secrets,
+    check_token,
+    check_url,
+    kind_of,
+    names_loopback,
+)
 from poller.errors import ConfigError
 from poller.location import locate
 from poller.model import Code, parse_code
 from poller.release import Intervals
 from poller.selection import Selection
+from poller.written import overlay, read, read_secrets, split
 
-PREFIX: Final = "POLLER_"
 DEFAULT_FILE: Final = Path("config/poller.toml")
-_LISTS: Final = {"opend", "webhooks"}  # sections that are tables in a list
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-def _split(value: object) -> object:
-    """Let an environment variable give a list as `a,b,c`."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
 
 
 def _namespace(text: str) -> str:
@@ -66,20 +64,11 @@ def _token(token: SecretStr) -> SecretStr:
     return token
 
 
-def _secret(secret: SecretStr) -> SecretStr:
-    check_secret(secret.get_secret_value())
-    return secret
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Secrets = Annotated[
-    tuple[Annotated[SecretStr, AfterValidator(_secret)], ...],
-    BeforeValidator(_split),
-    Field(min_length=1),
-]
-Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
+Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(_split)
+    tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(split)
 ]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -165,11 +154,11 @@ class Web(_Section):
 
 
 class Webhook(_Section):
-    """One endpoint of webhook deliveries; `connections` and `rate` hold in each process."""
+    """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
 
     name: Annotated[str, AfterValidator(_namespace)]
     events: Annotated[
-        tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(_split)
+        tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(split)
     ] = ("reported", "revised")
     codes: Names = ("*",)
     filter: str | None = None
@@ -177,8 +166,10 @@ class Webhook(_Section):
     allow_private: bool = False
     connections: Annotated[int, Field(ge=1, le=100)] = 8
     rate: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    feishu: bool = False
+    wait: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     url: SecretStr
-    secret: Secrets
+    secret: Annotated[Secrets, Field(validate_default=True)] = ()
 
     @field_validator("codes", "filter")
     @classmethod
@@ -189,9 +180,19 @@ class Webhook(_Section):
     @field_validator("url")
     @classmethod
     def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
-        check_url(url.get_secret_value(), **allowed)
+        text = url.get_secret_value()
+        if kind_of(text, feishu=info.data.get("feishu", False)) is not Kind.APPRISE:
+            allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
+            check_url(text, **allowed)
         return url
+
+    @field_validator("secret")
+    @classmethod
+    def _fitting(cls, secrets: Secrets, info: ValidationInfo) -> Secrets:
+        url = info.data.get("url", SecretStr("")).get_secret_value()  # absent: it was refused
+        kind = kind_of(url, feishu=info.data.get("feishu", False))
+        check_secrets(kind, [secret.get_secret_value() for secret in secrets])
+        return secrets
 
     def endpoint(self) -> Endpoint:
         """Return it as delivery knows it."""
@@ -204,6 +205,8 @@ class Webhook(_Section):
             allow_private=self.allow_private,
             connections=self.connections,
             rate=self.rate,
+            kind=kind_of(self.url.get_secret_value(), feishu=self.feishu),
+            wait=timedelta(seconds=self.wait),
         )
 
 
@@ -229,9 +232,9 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     if chosen is None and DEFAULT_FILE.is_file():
         chosen = DEFAULT_FILE
     problems: list[str] = []
-    raw: dict[str, Any] = _read(chosen) if chosen else {}
-    origin = _merge(raw, environment, problems)
-    _read_secrets(raw, problems)
+    raw: dict[str, Any] = read(chosen) if chosen else {}
+    origin = overlay(raw, environment, problems)
+    read_secrets(raw, problems)
     source = str(chosen) if chosen else "configuration"
     try:
         config = Config.model_validate(raw)
@@ -245,78 +248,6 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError([f"{path}: there is no such file"]) from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError([f"{path}: cannot be read: {problem}"]) from None
-    except tomllib.TOMLDecodeError as problem:
-        raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
-
-
-def _merge(
-    raw: dict[str, Any], environment: Mapping[str, str], problems: list[str]
-) -> dict[str, str]:
-    """Lay `POLLER_SECTION__KEY` over `raw`; returns which dotted key came from which variable.
-
-    A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
-    """
-    origin = {}
-    for variable, text in sorted(environment.items(), key=_in_order):
-        if not variable.startswith(PREFIX) or variable == "POLLER_CONFIG":
-            continue
-        path = variable.removeprefix(PREFIX).lower().split("__")
-        if path[0] in _LISTS and len(path) > 1 and not path[1].isdigit():
-            path.insert(1, "0")
-        try:
-            _put(raw, path, text)
-        except (TypeError, IndexError, KeyError):
-            problems.append(f"{variable}: there is no such key")
-            continue
-        origin[".".join(path)] = variable
-    return origin
-
-
-def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
-    """Sort the tables of a list by their number: 10 comes after 9."""
-    return [(len(part), part) for part in item[0].split("__")]
-
-
-def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
-    here: Any = raw
-    for step, following in zip(path, [*path[1:], ""], strict=True):
-        key: Any = int(step) if isinstance(here, list) else step
-        if not following:
-            here[key] = json.loads(text) if text.startswith(("[", "{")) else text
-            return
-        if isinstance(here, list) and key == len(here):
-            here.append({})
-        elif isinstance(here, dict) and key not in here:
-            here[key] = [] if key in _LISTS and here is raw else {}
-        here = here[key]
-
-
-def _read_secrets(raw: dict[str, Any], problems: list[str]) -> None:
-    """Replace `url_file` and the like by the text of the file, or of each of several."""
-    webhooks = raw.get("webhooks", [])
-    tables = [("redis", raw.get("redis")), ("web", raw.get("web"))]
-    tables += [(f"webhooks.{n}", table) for n, table in enumerate(webhooks)]
-    for name, table in tables:
-        for key in ("url", "secret", "token"):
-            if not isinstance(table, dict) or f"{key}_file" not in table:
-                continue
-            texts = []
-            for path in map(str, cast("list[object]", _split(table.pop(f"{key}_file")))):
-                try:
-                    texts += Path(path).read_text(encoding="utf-8").split()
-                except (OSError, UnicodeDecodeError) as problem:
-                    reason = getattr(problem, "strerror", problem)
-                    problems.append(f"{name}.{key}_file: {path}: {reason}")
-            table[key] = ",".join(texts)
 
 
 def _problem(

@@ -58,10 +58,10 @@ def resident(service: Service) -> float:
 
 async def started(folder: Path) -> tuple[Service, str, float]:
     """Start `poller web`; returns it, its address, and the seconds until all was read."""
-    service = Service(folder, 1, "HK.00001")
+    service = Service(folder, 1, "HK.00001", role="web")
     (folder / "log").unlink(missing_ok=True)
     began = time.perf_counter()
-    await service.start("web")
+    await service.start()
     await service.said("page")
     address = next(line["url"] for line in service.log() if line["event"] == "page")
     async with aiohttp.ClientSession() as http:

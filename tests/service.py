@@ -34,6 +34,7 @@ class Service:
     settings: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     directory: Path | None = None
+    role: str = "run"
 
     def environment(self) -> dict[str, str]:
         """Return the whole configuration, as environment variables."""
@@ -51,12 +52,12 @@ class Service:
             **self.settings,
         }
 
-    async def start(self, role: str = "run") -> None:
-        """Start the process in this role."""
+    async def start(self) -> None:
+        """Start the process."""
         log = (self.state_dir / "log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "poller", role),
+                *(sys.executable, "-m", "poller", self.role),
                 env=self.environment(),
                 cwd=self.directory,
                 stderr=log,

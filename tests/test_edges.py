@@ -11,6 +11,7 @@ from poller.config import Config, load
 from poller.errors import (
     BadCode,
     ConfigError,
+    Disconnected,
     GatewayError,
     Malformed,
     Refused,
@@ -79,8 +80,8 @@ def test_rows_of_the_other_market_are_not_believed() -> None:
         ("頻率太高", TooFrequent),
         ("Request Too Frequent", TooFrequent),
         ("PacketErr.Timeout", Unavailable),
-        ("Disconnect", Unavailable),
-        ("invalid connid", Unavailable),
+        ("Disconnect", Disconnected),
+        ("invalid connid", Disconnected),
         ("", Unavailable),
         (ValueError("x"), Unavailable),
         ("a text nobody has seen", Unavailable),

@@ -329,11 +329,11 @@ async def test_a_watchlist_of_many_pages(tmp_path: Path, http: aiohttp.ClientSes
 async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     """`poller web` beside `poller poll` shows what that one polls, and misses it when it ends."""
     async with simulator(World()) as opend:
-        service = Service(tmp_path, opend.port, HK)
-        await service.start("poll")
+        service = Service(tmp_path, opend.port, HK, role="poll")
+        await service.start()
         await service.said("published")
-        reader = Service(tmp_path, opend.port, US)
-        await reader.start("web")
+        reader = Service(tmp_path, opend.port, US, role="web")
+        await reader.start()
         await service.said("page")
         (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
         async with asyncio.timeout(PATIENCE):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from poller import __version__
 from poller.errors import BadCode
 from poller.model import Code, Market, Vintage, columns, isoformat, market_of, parse_code, to_json
 from poller.show import entry_fields, history_rows
@@ -36,7 +37,7 @@ def routes() -> list[web.RouteDef]:
 
 async def openapi(_: web.Request) -> web.Response:
     """Return the OpenAPI document."""
-    return _json(document(sorts=list(SORTS), most_events=MOST_EVENTS))
+    return _json(document(__version__, sorts=list(SORTS), most_events=MOST_EVENTS))
 
 
 async def status(request: web.Request) -> web.Response:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from poller import __version__
 from poller.model import Market, columns
 
 Schema = Mapping[str, Any]
@@ -23,7 +22,7 @@ _CODE: Final[Schema] = {
 _STREAM_ID: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,15}(-[0-9]{1,15})?$"}
 
 
-def document(*, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
+def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
     """Return the document: every path, parameter and answer."""
     code = {"name": "code", "in": "path", "required": True, "schema": _CODE}
     sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
@@ -34,7 +33,7 @@ def document(*, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Short-interest poller",
-            "version": __version__,
+            "version": version,
             "description": "Read-only. Times are UTC, trading days are in the market's own zone.",
         },
         "paths": {

@@ -46,7 +46,6 @@ class Overview:
                 await asyncio.sleep(_PAUSE)
             else:
                 observe(Recovered("page"))
-            _end_if_cancelled()
 
     async def _step(self) -> None:
         if not self._after:
@@ -84,13 +83,6 @@ class Overview:
     def _ring(self) -> None:
         self.bell.set()
         self.bell = asyncio.Event()
-
-
-def _end_if_cancelled() -> None:
-    """Raise the cancellation that redis-py now and then loses between two connections."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _codes_of(entries: Sequence[Entry]) -> set[Code]:
