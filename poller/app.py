@@ -24,9 +24,11 @@ from poller.config import Config, Opend
 from poller.embedded import Embedded
 from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.lease import keep_polling
+from poller.metrics import Metrics
 from poller.model import Code, Market, market_of
 from poller.notify import Notify
 from poller.observe import (
+    Connection,
     Happened,
     Newest,
     Observe,
@@ -41,15 +43,21 @@ from poller.observe import (
 )
 from poller.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.poll import Poller, wall_clock
+from poller.redisboard import RedisBoard
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
 from poller.reload import Reload, follow
+from poller.report import Process, Reporter, release_of
 from poller.schedule import Schedule
 from poller.senders import check_channels, sender_of
+from poller.status import Role
 from poller.trim import keep_trimmed
 from poller.vitals import Vitals
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.web.overview import Overview
+from poller.web.server import serve as serve_page
+from poller.web.sources import Sources
 
 _PAUSE: Final = 1.0
 
@@ -60,6 +68,7 @@ class Ports:
 
     store: RedisStore
     outbox: RedisOutbox
+    board: RedisBoard
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -83,13 +92,16 @@ async def opened(
         stack.push_async_callback(store.close)
         outbox = RedisOutbox(url, config.redis.namespace)
         stack.push_async_callback(outbox.close)
+        board = RedisBoard(url, config.redis.namespace)
+        stack.push_async_callback(board.close)
         await _until_there(store, observe)
         if loading is not None:
             await loading
-        owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        owner = f"{_process()}-{secrets.token_hex(4)}"
         yield Ports(
             store,
             outbox,
+            board,
             [OpenD(_address(table), sdk, _connection_fact(observe)) for table in config.opend],
             {
                 account: Budget(
@@ -112,6 +124,7 @@ def _address(table: Opend) -> Address:
 
 def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange
     def tell(change: ConnectionChange) -> None:
+        observe(Connection(change.gateway, change.ready, change.reason, change.rebuilds))
         subject = f"OpenD {change.gateway}"
         if change.ready:
             observe(Recovered(subject))
@@ -137,30 +150,32 @@ async def _until_there(store: RedisStore, observe: Observe) -> None:
                 return
 
 
-class Role(Protocol):
-    """What a process does: the whole service, or a part of it."""
+class Work(Protocol):
+    """What a process does: the whole service, or one role of it."""
 
     def __call__(
-        self, config: Config, observe: Observe, *, notify: Notify, reload: Reload
+        self, config: Config, journal: Observe, *, notify: Notify, reload: Reload | None
     ) -> Coroutine[Any, Any, None]:
-        """Work until cancelled."""
+        """Work until cancelled; `reload`: how a new configuration arrives, if it may."""
 
 
 async def serve(
-    config: Config,
-    observe: Observe,
-    *,
-    relaying: bool = True,
-    notify: Notify | None = None,
-    reload: Reload | None = None,
+    config: Config, journal: Observe, *, notify: Notify, reload: Reload | None, role: Role = "run"
 ) -> None:
-    """Poll, and deliver unless another role does that, until cancelled."""
+    """Poll, and unless other processes do that, deliver and show the page, until cancelled."""
     schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
+    reporter = Reporter(
+        Process(_process(), role),
+        [_address(table) for table in config.opend],
+        now=wall_clock,
+        markets=lambda: {market: release_of(q) for market, q in schedule.markets.items()},
+    )
 
     def summary() -> str:
         return f"watching {len(schedule.codes)} symbols, {schedule.wanted} due"
 
-    observe = to_all(observe, Vitals(notify or Notify(None), summary))
+    metrics = Metrics()
+    observe = to_all(journal, Vitals(notify, summary), reporter, metrics)
     async with opened(config, observe) as ports:
         watchlist = Watchlist(*_sources(config), ports.store, observe)
         poller = Poller(
@@ -179,8 +194,11 @@ async def serve(
             requests=GROUP_REQUESTS,
             period=GROUP_PERIOD,
         )
-        owner = f"{socket.gethostname()}-{os.getpid()}"
         chores = _chores(config, ports.store, observe)
+
+        def watch(codes: Sequence[Code]) -> None:
+            poller.watch(codes)
+            reporter.watch(codes)
 
         def apply(fresh: Config) -> None:
             configure(level=fresh.log_level, secrets=fresh.secrets())
@@ -196,15 +214,17 @@ async def serve(
             if ports.embedded is not None:
                 connections.create_task(_keep_alive(ports.embedded, observe), name="embedded")
             async with asyncio.TaskGroup() as work:
-                work.create_task(watchlist.follow(poller.watch), name="watchlist")
+                work.create_task(reporter.run(ports.board, observe), name="report")
+                work.create_task(watchlist.follow(watch), name="watchlist")
                 work.create_task(
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
                 work.create_task(
-                    keep_polling(ports.store, owner, poller, observe, chores), name="polling"
+                    keep_polling(ports.store, _process(), poller, observe, chores), name="polling"
                 )
-                if relaying:
+                if role == "run":
                     work.create_task(relay.run(), name="relay")
+                    work.create_task(page(config, ports, metrics, observe), name="page")
                 if reload is not None:
                     work.create_task(follow(reload, config, apply, observe), name="reload")
                 observe(Ready((("gateways", len(ports.gateways)),)))
@@ -227,10 +247,14 @@ async def _tell_newest(store: RedisStore, observe: Observe) -> None:
         observe(Newest(market, day))
 
 
-async def deliver(config: Config, observe: Observe, *, notify: Notify, reload: Reload) -> None:
+async def deliver(
+    config: Config, journal: Observe, *, notify: Notify, reload: Reload | None
+) -> None:
     """Deliver webhooks, and nothing else, until cancelled; without any, wait for a reload."""
     endpoints = len(config.webhooks)
-    observe = to_all(observe, Vitals(notify, lambda: f"delivering to {endpoints} endpoints"))
+    reporter = Reporter(Process(_process(), "deliver"), now=wall_clock)
+    vitals = Vitals(notify, lambda: f"delivering to {endpoints} endpoints")
+    observe = to_all(journal, vitals, reporter)
     async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
         relay = relay_of(config, ports, observe)
 
@@ -242,9 +266,47 @@ async def deliver(config: Config, observe: Observe, *, notify: Notify, reload: R
 
         if ports.embedded is not None:
             work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
+        work.create_task(reporter.run(ports.board, observe), name="report")
         work.create_task(relay.run(), name="relay")
-        work.create_task(follow(reload, config, apply, observe), name="reload")
+        if reload is not None:
+            work.create_task(follow(reload, config, apply, observe), name="reload")
         observe(Ready((("webhooks", endpoints),)))
+
+
+async def web(config: Config, journal: Observe, *, notify: Notify, reload: Reload | None) -> None:
+    """Show the page, and nothing else, until cancelled."""
+    reporter, metrics = Reporter(Process(_process(), "web"), now=wall_clock), Metrics()
+    address = f"http://{config.web.host}:{config.web.port}/"
+    vitals = Vitals(notify, lambda: f"showing the page on {address}")
+    observe = to_all(journal, vitals, reporter, metrics)
+
+    def apply(fresh: Config) -> None:
+        configure(level=fresh.log_level, secrets=fresh.secrets())
+
+    async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
+        if ports.embedded is not None:
+            work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
+        work.create_task(reporter.run(ports.board, observe), name="report")
+        work.create_task(page(config, ports, metrics, observe), name="page")
+        if reload is not None:
+            work.create_task(follow(reload, config, apply, observe), name="reload")
+        observe(Ready())
+
+
+async def page(config: Config, ports: Ports, metrics: Metrics, observe: Observe) -> None:
+    """Serve what Redis tells, until cancelled."""
+    overview = Overview(ports.store, ports.board, config.watchlist.codes)
+    sources = Sources(
+        config,
+        ports.store,
+        ports.board,
+        ports.outbox,
+        overview,
+        metrics,
+        observe,
+        wall_clock,
+    )
+    await serve_page(sources)
 
 
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
@@ -261,6 +323,11 @@ def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
     )
     relay.configure(endpoints)
     return relay
+
+
+def _process() -> str:
+    """Return the name this process goes by in Redis."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _chores(

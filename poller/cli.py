@@ -56,13 +56,13 @@ def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
     """
     if simulate:
         _simulated(begin(config))
-    _serve(config, partial(app.serve, relaying=True))
+    _serve(config, app.serve)
 
 
 @cli.command
 def poll(*, config: ConfigFile = None) -> None:
     """Run the polling role alone, for a process manager."""
-    _serve(config, partial(app.serve, relaying=False))
+    _serve(config, partial(app.serve, role="poll"))
 
 
 @cli.command
@@ -71,7 +71,13 @@ def deliver(*, config: ConfigFile = None) -> None:
     _serve(config, app.deliver)
 
 
-def _serve(file: Path | None, role: app.Role) -> NoReturn:
+@cli.command
+def web(*, config: ConfigFile = None) -> None:
+    """Run the status page alone, on this or another machine; it reads Redis only."""
+    _serve(config, app.web)
+
+
+def _serve(file: Path | None, role: app.Work) -> NoReturn:
     settings, journal = begin(file), observe.Journal()
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))
     reload = Reload(asyncio.Event(), lambda: load(file, os.environ))
@@ -93,7 +99,7 @@ def _simulated(settings: Config) -> NoReturn:
         async with app.simulated(settings) as simulated:
             period = simulated.budget.period
             journal(observe.Happened("simulating OpenD", (("budget_period", period),)))
-            await app.serve(simulated, journal)
+            await app.serve(simulated, journal, notify=Notify(None), reload=None)
 
     finish(app.until_signalled(work()), journal)
 

@@ -25,3 +25,11 @@ def read_codes(path: Path) -> tuple[tuple[Code, ...], list[str]]:
         except BadCode as problem:
             problems.append(f"{path}:{number}: {problem}")
     return unique(codes), problems
+
+
+def check_codes(path: Path) -> Path:
+    """Return a file all of whose lines can be used, or raise ValueError with every problem."""
+    _, problems = read_codes(path)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return path

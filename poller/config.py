@@ -5,9 +5,7 @@ reads the environment.
 """
 
 import difflib
-import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -28,15 +26,23 @@ from pydantic import (
 )
 
 from poller import credentials
-from poller.codefile import read_codes
-from poller.endpoint import Endpoint, Kind, check_secrets, check_url, kind_of
+from poller.codefile import check_codes
+from poller.endpoint import (
+    Endpoint,
+    Kind,
+    check_secrets,
+    check_token,
+    check_url,
+    kind_of,
+    names_loopback,
+)
 from poller.errors import ConfigError
 from poller.location import locate
 from poller.model import Code, parse_code
 from poller.release import Intervals
 from poller.selection import Selection
+from poller.written import overlay, read, split
 
-PREFIX: Final = "POLLER_"
 DEFAULT_FILE: Final = Path("config/poller.toml")
 _URL_OPTIONS: Final = {
     "db",
@@ -46,18 +52,10 @@ _URL_OPTIONS: Final = {
     "ssl_check_hostname",
     "ssl_keyfile",
 }
-_LISTS: Final = {"opend", "webhooks"}  # sections that are tables in a list
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-def _split(value: object) -> object:
-    """Let an environment variable give a list as `a,b,c`."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
 
 
 def _namespace(text: str) -> str:
@@ -78,18 +76,16 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _code_file(path: Path) -> Path:
-    _, problems = read_codes(path)
-    if problems:
-        raise ValueError("; ".join(problems))
-    return path
+def _token(token: SecretStr) -> SecretStr:
+    check_token(token.get_secret_value())
+    return token
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
-Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
+Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(_split)
+    tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(split)
 ]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -167,10 +163,11 @@ class Schedule(_Section):
 
 
 class Web(_Section):
-    """Where the status page is served."""
+    """Where the status page is served, and what it demands; port 0: any free one."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8080
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    token: Annotated[SecretStr, AfterValidator(_token)] | None = None
 
 
 class Webhook(_Section):
@@ -178,7 +175,7 @@ class Webhook(_Section):
 
     name: Annotated[str, AfterValidator(_namespace)]
     events: Annotated[
-        tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(_split)
+        tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(split)
     ] = ("reported", "revised")
     codes: Names = ("*",)
     filter: str | None = None
@@ -272,8 +269,8 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     """
     chosen = chosen_file(file, environment)
     problems: list[str] = []
-    raw: dict[str, Any] = _read(chosen) if chosen else {}
-    origin = _merge(raw, environment, problems)
+    raw: dict[str, Any] = read(chosen) if chosen else {}
+    origin = overlay(raw, environment, problems)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
     problems += credentials.read(raw)
@@ -304,62 +301,9 @@ def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | Non
 def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files that hold secrets, as the configuration names them."""
     chosen = chosen_file(file, environment)
-    raw: dict[str, Any] = _read(chosen) if chosen else {}
-    _merge(raw, environment, [])
+    raw: dict[str, Any] = read(chosen) if chosen else {}
+    overlay(raw, environment, [])
     return credentials.named_in(raw)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError([f"{path}: there is no such file"]) from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError([f"{path}: cannot be read: {problem}"]) from None
-    except tomllib.TOMLDecodeError as problem:
-        raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
-
-
-def _merge(
-    raw: dict[str, Any], environment: Mapping[str, str], problems: list[str]
-) -> dict[str, str]:
-    """Lay `POLLER_SECTION__KEY` over `raw`; returns which dotted key came from which variable.
-
-    A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
-    """
-    origin = {}
-    for variable, text in sorted(environment.items(), key=_in_order):
-        if not variable.startswith(PREFIX) or variable == "POLLER_CONFIG":
-            continue
-        path = variable.removeprefix(PREFIX).lower().split("__")
-        if path[0] in _LISTS and len(path) > 1 and not path[1].isdigit():
-            path.insert(1, "0")
-        try:
-            _put(raw, path, text)
-        except (TypeError, IndexError, KeyError):
-            problems.append(f"{variable}: there is no such key")
-            continue
-        origin[".".join(path)] = variable
-    return origin
-
-
-def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
-    """Sort the tables of a list by their number: 10 comes after 9."""
-    return [(len(part), part) for part in item[0].split("__")]
-
-
-def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
-    here: Any = raw
-    for step, following in zip(path, [*path[1:], ""], strict=True):
-        key: Any = int(step) if isinstance(here, list) else step
-        if not following:
-            here[key] = json.loads(text) if text.startswith(("[", "{")) else text
-            return
-        if isinstance(here, list) and key == len(here):
-            here.append({})
-        elif isinstance(here, dict) and key not in here:
-            here[key] = [] if key in _LISTS and here is raw else {}
-        here = here[key]
 
 
 def _problem(
@@ -378,7 +322,7 @@ def _problem(
     text = str(error["msg"]).removeprefix("Value error, ")
     value = _value_at(raw, error["loc"])
     shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
-    secret = not {"url", "secret"}.isdisjoint(error["loc"])
+    secret = not {"url", "secret", "token"}.isdisjoint(error["loc"])
     return f"{where}: {text}{'' if secret else shown}"
 
 
@@ -427,6 +371,11 @@ def _contradictions(config: Config) -> list[str]:
         for name in dict.fromkeys(names)
         if names.count(name) > 1
     ]
+    if config.web.token is None and not names_loopback(config.web.host):
+        lines.append(
+            f"web.host: {config.web.host} can be reached from other machines: set web.token_file, "
+            "or use 127.0.0.1"
+        )
     places = [(gateway.host, gateway.port) for gateway in config.opend]
     lines += [
         f"opend: {host}:{port} is listed twice"

@@ -9,12 +9,12 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from poller.endpoint import Endpoint, Kind
 from poller.errors import StoreDown, StoreMisfit, Superseded
-from poller.observe import Happened, Observe, Recovered, Trouble, turning
+from poller.observe import Attempted, Happened, Observe, Recovered, Trouble, turning
 from poller.outbox import Attempt, Chosen, Claim, Claimed, Outbox, Settlement
 from poller.pace import Pace
 from poller.retry import Dead, Delivered, Disable, Done, Failed, Later, Outcome, Verdict, decide
@@ -192,7 +192,10 @@ class Courier:
                 flying.append(flight)
                 continue
             outcome = flight.sending.result()
-            self._pace.breaker.record(now, good=isinstance(outcome, Delivered))
+            good = isinstance(outcome, Delivered)
+            self._pace.breaker.record(now, good=good)
+            lag = flight.claimed.at - appended_at(flight.claim.deliveries[0])
+            self._observe(Attempted(self.endpoint.name, "delivered" if good else "failed", lag))
             self._unsettled.append(self._judged(flight, outcome))
         self._flights = flying
 
@@ -257,6 +260,11 @@ class Courier:
     async def _stumble(self, problem: StoreDown | StoreMisfit) -> None:
         self._observe(Trouble("redis", str(problem)))
         await asyncio.sleep(self._timing.pause.total_seconds())
+
+
+def appended_at(entry: Entry) -> datetime:
+    """Return when an entry was appended, on the server's clock."""
+    return datetime.fromtimestamp(int(entry.id.partition("-")[0]) / 1000, UTC)
 
 
 def choose(endpoint: Endpoint, entry: Entry) -> Chosen:

@@ -23,15 +23,15 @@ def put_in_place(raw: dict[str, Any], directory: Path) -> None:
 
 
 def read(raw: dict[str, Any]) -> list[str]:
-    """Replace `url_file` and `secret_file` by the text of the file, or of each of several.
+    """Replace `url_file`, `secret_file` and `token_file` by the text of the file, or files.
 
     Returns a line for each that cannot be read.
     """
     problems = []
-    tables = [("redis", raw.get("redis"))]
+    tables = [("redis", raw.get("redis")), ("web", raw.get("web"))]
     tables += [(f"webhooks.{n}", table) for n, table in enumerate(raw.get("webhooks", []))]
     for name, table in tables:
-        for key in ("url", "secret"):
+        for key in ("url", "secret", "token"):
             if not isinstance(table, dict) or f"{key}_file" not in table:
                 continue
             texts = []

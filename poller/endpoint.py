@@ -3,6 +3,7 @@
 import base64
 import binascii
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -100,6 +101,15 @@ def _check_secret(text: str) -> None:
         raise ValueError(
             f"a signing secret is {PREFIX} and the base64 of {SHORTEST} to {LONGEST} bytes; "
             + _MAKE_ONE
+        )
+
+
+def check_token(text: str) -> None:
+    """Raise ValueError with the cure, without the value, unless nobody guesses the token."""
+    if not re.fullmatch(r"[!-~]{16,}", text):
+        raise ValueError(
+            "give at least 16 printable characters without spaces; make one: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
         )
 
 

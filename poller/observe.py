@@ -9,14 +9,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any, Final
+from datetime import date, timedelta
+from typing import Any, Final, Literal
 
 import structlog
 from structlog.typing import EventDict
 
 from poller.held import Held
 from poller.model import Code, Event, EventType, Market, Record
+
+PollOutcome = Literal["answered", "failed", "refused", "postponed"]
+AttemptOutcome = Literal["delivered", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,33 @@ class Published:
 
     code: Code
     events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A look at a symbol ended."""
+
+    code: Code
+    outcome: PollOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A gateway became usable or stopped being so; `rebuilds`: connections thrown away so far."""
+
+    gateway: str
+    ready: bool
+    reason: str
+    rebuilds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """One attempt to deliver ended. `lag`: of its oldest event behind the stream."""
+
+    endpoint: str
+    outcome: AttemptOutcome
+    lag: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +174,9 @@ Fact = (
     | Entered
     | Turned
     | Left
+    | Polled
+    | Connection
+    | Attempted
 )
 Observe = Callable[[Fact], None]
 
@@ -187,7 +220,7 @@ class Journal:
         self._troubled: dict[str, str] = {}
 
     def __call__(self, fact: Fact) -> None:
-        """Write one line, or none when the fact is no news."""
+        """Write one line, or none when the fact is no news, or for those who count."""
         match fact:
             case Trouble(subject, reason):
                 if self._troubled.get(subject) != reason:
@@ -214,7 +247,7 @@ class Journal:
                 if self._troubled.pop(f"{code} quarantine", None) is not None:
                     self._log.info(f"{code}: nothing is held any more")
             case Quarantined(code, held):
-                self(Trouble(f"{code} quarantine", _ruling_wanted(code, held)))
+                self(Trouble(f"{code} quarantine", ruling_wanted(code, held)))
             case Published(code, events):
                 self._log.info("published", code=code, **_summary(events))
             case Active(token):
@@ -225,7 +258,8 @@ class Journal:
                 self._log.info("ready", **dict(details))
 
 
-def _ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
+def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
+    """Return what the operator is told of held figures: which, why, and what to type."""
     days = " ".join(str(each.day) for each in held)
     told = "; ".join(
         f"{each.day} is held as {each.reason}, {_shares(each.record)}"

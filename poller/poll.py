@@ -31,6 +31,8 @@ from poller.observe import (
     LONGEST_TURN,
     Happened,
     Observe,
+    Polled,
+    PollOutcome,
     Published,
     Quarantined,
     Recovered,
@@ -59,6 +61,12 @@ _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
 _SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
+_WORDS: Final[Mapping[type[Outcome], PollOutcome]] = {
+    Answered: "answered",
+    Failed: "failed",
+    Excluded: "refused",
+    Postponed: "postponed",
+}
 
 
 def wall_clock() -> datetime:
@@ -270,6 +278,7 @@ class Poller:
             outcome = await self._look(turn)
         finally:
             self._record(turn.code, outcome)
+            self._observe(Polled(turn.code, _WORDS[type(outcome)]))
 
     async def _look(self, turn: _Turn) -> Outcome:
         """Poll one symbol whole, and say what came of it, by what to do next."""

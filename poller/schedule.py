@@ -110,6 +110,11 @@ class Schedule:
         return {market: queue.state() for market, queue in self._markets.items()}
 
     @property
+    def markets(self) -> Mapping[Market, MarketQueue]:
+        """The plan of each market, to look at."""
+        return self._markets
+
+    @property
     def version(self) -> int:
         """A number that grows whenever `states` tells something else."""
         return sum(queue.version for queue in self._markets.values())

@@ -77,14 +77,19 @@ def _number(value: float | None) -> str:
 
 
 def entry_json(entry: Entry) -> str:
-    """Return one line of `tail --json`: the flat fields, `data` parsed, and `stream_id`."""
+    """Return one line of `tail --json`: what `entry_fields` says."""
+    return to_json(entry_fields(entry))
+
+
+def entry_fields(entry: Entry) -> dict[str, Any]:
+    """Return the flat fields of an entry, `data` parsed, and its `stream_id`."""
     told: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
     try:
         told["data"] = json.loads(told["data"])
         told["revision"] = int(told["revision"])
     except (KeyError, ValueError, TypeError):
         pass  # somebody else's entry: as it is
-    return to_json(told)
+    return told
 
 
 def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ class Service:
             "POLLER_SCHEDULE__IDLE": "0.2",
             "POLLER_SCHEDULE__LATE": "0.2",
             "POLLER_BUDGET__PERIOD": "1.0",
+            "POLLER_WEB__PORT": "0",
             **self.settings,
         }
 

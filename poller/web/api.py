@@ -1,0 +1,166 @@
+"""`/api`: the same as the page, as JSON; `/api/openapi.json` describes it."""
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from poller import __version__
+from poller.errors import BadCode
+from poller.model import Code, Market, Vintage, columns, isoformat, market_of, parse_code, to_json
+from poller.show import entry_fields, history_rows
+from poller.web.openapi import document
+from poller.web.rows import SORTS, View, listed
+from poller.web.sources import SOURCES, Sources
+from poller.web.survey import as_json
+
+MOST_EVENTS: Final = 1000
+_ID: Final = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the routes of the API."""
+    return [
+        web.get("/api/openapi.json", openapi),
+        web.get("/api/status", status),
+        web.get("/api/symbols", symbols),
+        web.get("/api/symbols/{code}", symbol),
+        web.get("/api/symbols/{code}/history.json", history_json),
+        web.get("/api/symbols/{code}/history.csv", history_csv),
+        web.get("/api/events", events),
+    ]
+
+
+async def openapi(_: web.Request) -> web.Response:
+    """Return the OpenAPI document."""
+    return _json(document(__version__, sorts=list(SORTS), most_events=MOST_EVENTS))
+
+
+async def status(request: web.Request) -> web.Response:
+    """Return the state of the whole service."""
+    return _json(as_json(await request.app[SOURCES].survey()))
+
+
+async def symbols(request: web.Request) -> web.Response:
+    """Return one page of the watchlist."""
+    listing = listed(list(request.app[SOURCES].overview.rows.values()), view_of(request.query))
+    return _json(
+        {
+            "found": listing.found,
+            "page": listing.page,
+            "pages": listing.pages,
+            "symbols": [row.columns() for row in listing.rows],
+        }
+    )
+
+
+async def symbol(request: web.Request) -> web.Response:
+    """Return a symbol's row, its last polls and its whole history, newest first."""
+    sources = request.app[SOURCES]
+    code = code_of(request)
+    vintages = await history_of(sources, code)
+    row = sources.overview.rows.get(code)
+    polls = (await sources.board.polls([code])).get(code)
+    return _json(
+        {
+            "code": code,
+            "watched": row is not None,
+            "row": None if row is None else row.columns(),
+            "next_poll": None
+            if polls is None or polls.next_at is None
+            else {"at": isoformat(polls.next_at), "reason": polls.reason},
+            "polls": [
+                {"at": isoformat(p.at), "answer": p.answer} for p in (polls.polls if polls else ())
+            ],
+            "history": history_rows(vintages),
+        }
+    )
+
+
+async def history_json(request: web.Request) -> web.Response:
+    """Return the history alone, as a file."""
+    code = code_of(request)
+    rows = history_rows(await history_of(request.app[SOURCES], code))
+    return web.Response(
+        text=to_json(rows), content_type="application/json", headers=_file(code, "json")
+    )
+
+
+async def history_csv(request: web.Request) -> web.Response:
+    """Return the history as a table for spreadsheets."""
+    code = code_of(request)
+    rows = history_rows(await history_of(request.app[SOURCES], code))
+    text = io.StringIO()
+    names = [*columns(market_of(code)), "revision", "observed_at"]
+    writer = csv.DictWriter(text, names, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return web.Response(text=text.getvalue(), content_type="text/csv", headers=_file(code, "csv"))
+
+
+async def events(request: web.Request) -> web.Response:
+    """Return entries of the stream: what follows `after`, or the newest."""
+    sources = request.app[SOURCES]
+    count = _whole(request.query, "count", 100, MOST_EVENTS)
+    after = request.query.get("after")
+    if after is not None and not _ID.fullmatch(after):
+        raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
+    if after is not None:
+        found = await sources.store.read(after, count=count, block=None)
+    else:
+        found = await sources.store.last_entries(count)
+    return _json({"events": [entry_fields(entry) for entry in found]})
+
+
+def view_of(query: Mapping[str, str]) -> View:
+    """Return the view the parameters ask for, or raise HTTPBadRequest with the cure."""
+    market, sort = query.get("market", ""), query.get("sort", "code")
+    if market and market not in list(Market):
+        raise web.HTTPBadRequest(text=f"market: {market!r} is none; use {', '.join(Market)}")
+    if sort.removeprefix("-") not in SORTS:
+        known = ", ".join(SORTS)
+        raise web.HTTPBadRequest(text=f"sort: {sort!r} is unknown; use {known}, or -{known[:4]}")
+    return View(
+        query.get("q", ""),
+        Market(market) if market else None,
+        sort.removeprefix("-"),
+        sort.startswith("-"),
+        _whole(query, "page", 1, 10**6),
+    )
+
+
+def code_of(request: web.Request) -> Code:
+    """Return the code in the path, or raise HTTPBadRequest with the cure."""
+    try:
+        return parse_code(request.match_info["code"])
+    except BadCode as problem:
+        raise web.HTTPBadRequest(text=str(problem)) from None
+
+
+async def history_of(sources: Sources, code: Code) -> list[Vintage]:
+    """Return every known day, newest first, or raise HTTPNotFound."""
+    known = (await sources.store.snapshot(code)).known.vintages
+    if not known and code not in sources.overview.rows:
+        raise web.HTTPNotFound(text=f"nothing is known of {code}; is it watched?")
+    return [known[day] for day in sorted(known, reverse=True)]
+
+
+def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= most:
+        raise web.HTTPBadRequest(text=f"{name}: {text!r} is no number from 1 to {most}")
+    return int(text)
+
+
+def _file(code: Code, kind: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{code}.{kind}"'}
+
+
+def _json(value: Mapping[str, Any] | Sequence[Any]) -> web.Response:
+    return web.Response(text=to_json(value), content_type="application/json")

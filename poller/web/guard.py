@@ -1,0 +1,108 @@
+"""Who may read, and what a browser may do with it.
+
+On loopback anybody on this machine may read; a page of another site that makes its name point here
+(DNS rebinding) is told apart by the Host header. With a token, and so on every other address, the
+token is demanded: as a bearer token, or once in a form, which a cookie then stands for.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from poller.endpoint import names_loopback
+
+OPEN: Final = frozenset({"/healthz", "/login", "/static/page.css"})
+"""What is served without a token: it tells nothing."""
+
+COOKIE: Final = "poller-session"
+_COOKIE_AGE: Final = 30 * 24 * 3600
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def names_this_machine(header: str) -> bool:
+    """Return whether a Host header names the loopback."""
+    try:
+        return names_loopback(urlsplit(f"//{header}").hostname or "")
+    except ValueError:
+        return False
+
+
+def guard(token: str | None) -> Middleware:
+    """Return the middleware that lets in only those who may read."""
+
+    @web.middleware
+    async def admit(request: web.Request, handler: Handle) -> web.StreamResponse:
+        if request.path in OPEN:
+            return await handler(request)
+        if token is None:
+            if names_this_machine(request.host):
+                return await handler(request)
+            raise web.HTTPMisdirectedRequest(
+                text="this page answers to localhost only; to serve it under another name, set "
+                "web.token_file\n"
+            )
+        if _is_bearer(request, token) or _is_session(request, token):
+            return await handler(request)
+        if "text/html" in request.headers.get("Accept", ""):
+            raise web.HTTPSeeOther("/login")
+        raise web.HTTPUnauthorized(
+            text="a token is needed: Authorization: Bearer …\n",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+    return admit
+
+
+def grant(response: web.StreamResponse, token: str, *, secure: bool) -> None:
+    """Set the cookie that stands for the token."""
+    response.set_cookie(
+        COOKIE,
+        _session(token),
+        max_age=_COOKIE_AGE,
+        httponly=True,
+        samesite="Strict",
+        secure=secure,
+    )
+
+
+def matches(given: str, token: str) -> bool:
+    """Compare in a time that tells nothing of where they differ."""
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+async def harden(_: web.Request, response: web.StreamResponse) -> None:
+    """Put the headers on every answer; a signal, so that refusals have them, too."""
+    for name, text in HEADERS.items():
+        response.headers.setdefault(name, text)
+
+
+def _is_bearer(request: web.Request, token: str) -> bool:
+    kind, _, given = request.headers.get("Authorization", "").partition(" ")
+    return kind.lower() == "bearer" and matches(given.strip(), token)
+
+
+def _is_session(request: web.Request, token: str) -> bool:
+    return matches(request.cookies.get(COOKIE, ""), _session(token))
+
+
+def _session(token: str) -> str:
+    """Return what the cookie holds: not the token, and worthless once that is replaced."""
+    return hmac.new(token.encode(), b"the page's session", hashlib.sha256).hexdigest()

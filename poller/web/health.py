@@ -1,0 +1,28 @@
+"""For those who watch: does the loop turn, is the service ready, and what are the numbers."""
+
+from aiohttp import web
+
+from poller.metrics import CONTENT_TYPE
+from poller.web.readings import readings
+from poller.web.sources import SOURCES
+from poller.web.survey import unready
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """Answer at all: the loop turns."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Say whether Redis and OpenD answer; 503 with the reasons otherwise."""
+    reasons = unready(await request.app[SOURCES].survey())
+    return web.json_response(
+        {"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200
+    )
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Answer in Prometheus' text format, also while Redis is away."""
+    sources = request.app[SOURCES]
+    sources.metrics.tell(readings(await sources.survey()))
+    return web.Response(body=sources.metrics.text(), headers={"Content-Type": CONTENT_TYPE})

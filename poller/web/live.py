@@ -1,0 +1,89 @@
+"""`/events`: the stream as server-sent events.
+
+A reader has a place in the stream and is given what follows, batch by batch, when the bell rings;
+so a replay and the live end are one, and a slow reader costs one batch and is late alone.
+"""
+
+import asyncio
+import contextlib
+import re
+from typing import Final
+
+from aiohttp import web
+
+from poller.errors import StoreError
+from poller.show import entry_json
+from poller.store import Entry
+from poller.web.sources import SOURCES, Sources
+
+MOST_READERS: Final = 64
+_BATCH: Final = 100
+_KEEP_ALIVE: Final = 15.0  # seconds; proxies cut what is silent for longer
+_SLOWEST: Final = 30.0  # seconds one batch may take on its way
+_PAUSE: Final = 1.0
+_ID: Final = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?", re.ASCII)
+
+READERS: Final = web.AppKey("readers", set[asyncio.Task[None]])
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Follow the stream from `Last-Event-ID`, or `?after=`, else from now on."""
+    sources, readers = request.app[SOURCES], request.app[READERS]
+    after = request.headers.get("Last-Event-ID") or request.query.get("after", "$")
+    if after != "$" and not _ID.fullmatch(after):
+        raise web.HTTPBadRequest(text="Last-Event-ID is no stream id, like 1715152502123-0\n")
+    if len(readers) >= MOST_READERS:
+        raise web.HTTPServiceUnavailable(
+            text=f"{MOST_READERS} readers are connected already\n", headers={"Retry-After": "30"}
+        )
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    task = asyncio.create_task(_send(request, response, sources, after), name="event reader")
+    readers.add(task)
+    task.add_done_callback(readers.discard)
+    try:
+        await asyncio.wait([task])
+    finally:
+        task.cancel()
+    if not task.cancelled():
+        with contextlib.suppress(ConnectionError, TimeoutError):  # the reader went, or stands still
+            task.result()
+    return response
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, sources: Sources, after: str
+) -> None:
+    await response.prepare(request)
+    await response.write(b"retry: 2000\n\n")
+    while True:
+        bell = sources.overview.bell
+        try:
+            if after == "$":
+                newest = await sources.store.last_entries(1)
+                after = newest[0].id if newest else "0-0"
+            entries = await sources.store.read(after, count=_BATCH, block=None)
+        except StoreError:
+            await asyncio.sleep(_PAUSE)
+            continue
+        if entries:
+            async with asyncio.timeout(_SLOWEST):
+                await response.write("".join(map(_event, entries)).encode())
+            after = entries[-1].id
+            continue
+        try:
+            async with asyncio.timeout(_KEEP_ALIVE):
+                await bell.wait()
+        except TimeoutError:
+            await response.write(b": still here\n\n")
+
+
+def _event(entry: Entry) -> str:
+    """Return one event; its text is JSON on one line, so nothing in it can end the event."""
+    return f"id: {entry.id}\ndata: {entry_json(entry)}\n\n"
+
+
+async def end(app: web.Application) -> None:
+    """End all readers, so that the server can close at once."""
+    readers = app[READERS]
+    for task in tuple(readers):
+        task.cancel()

@@ -1,0 +1,195 @@
+"""The OpenAPI document of `/api`. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from poller.model import Market, columns
+
+Schema = Mapping[str, Any]
+
+_TEXT: Final[Schema] = {"type": "string"}
+_WHOLE: Final[Schema] = {"type": "integer"}
+_REAL: Final[Schema] = {"type": "number"}
+_FLAG: Final[Schema] = {"type": "boolean"}
+_TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+_DAY: Final[Schema] = {"type": "string", "format": "date"}
+_MARKET: Final[Schema] = {"type": "string", "enum": list(Market)}
+_CODE: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^(HK\.[0-9]{5}|(HK|US)\.[A-Z][A-Z0-9._-]{0,19})$",
+    "example": "HK.00700",
+}
+_STREAM_ID: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,15}(-[0-9]{1,15})?$"}
+
+
+def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
+    """Return the document: every path, parameter and answer."""
+    code = {"name": "code", "in": "path", "required": True, "schema": _CODE}
+    sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
+    listing = _object(found=_WHOLE, page=_WHOLE, pages=_WHOLE, symbols=_list(_row()))
+    history = _list(_reference("Day"))
+    table = {"text/csv": {"schema": _TEXT}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Short-interest poller",
+            "version": version,
+            "description": "Read-only. Times are UTC, trading days are in the market's own zone.",
+        },
+        "paths": {
+            "/api/openapi.json": _get("This document", {"type": "object"}),
+            "/api/status": _get("The state of the whole service", _status()),
+            "/api/symbols": _get(
+                "One page of the watchlist",
+                listing,
+                _query("q", _TEXT, "part of a code"),
+                _query("market", {"enum": ["", *Market]}, "this market alone; empty: all"),
+                _query("sort", sort, "by this figure, with a minus the largest first"),
+                _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
+            ),
+            "/api/symbols/{code}": _get("A symbol and its history", _symbol(), code, known=False),
+            "/api/symbols/{code}/history.json": _get("Its history", history, code, known=False),
+            "/api/symbols/{code}/history.csv": _get(
+                "Its history as a table", {}, code, known=False, content=table
+            ),
+            "/api/events": _get(
+                "Entries of the stream, oldest first: the newest, or what follows an id",
+                _object(events=_list({"type": "object"})),
+                _query("after", _STREAM_ID, "a stream id"),
+                _query("count", {"type": "integer", "minimum": 1, "maximum": most_events}, "most"),
+            ),
+        },
+        "components": {"schemas": {"Day": _day(), "Error": _object(error=_TEXT)}},
+    }
+
+
+def _get(
+    summary: str,
+    schema: Schema,
+    *parameters: Schema,
+    known: bool = True,
+    content: Schema | None = None,
+) -> dict[str, Any]:
+    answers: dict[str, Any] = {
+        "200": {
+            "description": "as asked",
+            "content": content or {"application/json": {"schema": schema}},
+        },
+        "503": _error("Redis does not answer"),
+    }
+    if parameters:
+        answers["400"] = _error("a parameter cannot be used; the text says which and why")
+    if not known:
+        answers["404"] = _error("nothing is known of this symbol")
+    return {"get": {"summary": summary, "parameters": list(parameters), "responses": answers}}
+
+
+def _error(description: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": _reference("Error")}}
+    return {"description": description, "content": content}
+
+
+def _query(name: str, schema: Schema, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _status() -> Schema:
+    gateway = _object(name=_TEXT, account=_TEXT, ready=_FLAG, reason=_TEXT, since=_TIME)
+    process = _object(name=_TEXT, role=_TEXT, version=_TEXT, lease=_or_null(_WHOLE))
+    return _object(
+        at=_TIME,
+        ready=_FLAG,
+        reasons=_list(_TEXT),
+        troubles=_list(_object(subject=_TEXT, reason=_TEXT)),
+        symbols=_WHOLE,
+        loaded=_FLAG,
+        stream_entries=_WHOLE,
+        processes=_list(process),
+        gateways=_list(gateway),
+        budgets=_list(_object(account=_TEXT, used=_WHOLE, limit=_WHOLE, period_seconds=_REAL)),
+        markets=_list(_market()),
+        endpoints=_list(_endpoint()),
+    )
+
+
+def _market() -> Schema:
+    return _object(
+        market=_MARKET,
+        symbols=_WHOLE,
+        phase={"type": "string", "enum": ["watching", "sweeping", "paused"]},
+        day=_or_null(_DAY),
+        wanted=_WHOLE,
+        covered=_WHOLE,
+        expected_day=_DAY,
+        due_since=_or_null(_TIME),
+        next_day=_DAY,
+        next_at=_TIME,
+    )
+
+
+def _endpoint() -> Schema:
+    return _object(
+        name=_TEXT,
+        disabled=_TEXT,
+        unread=_WHOLE,
+        waiting=_WHOLE,
+        retrying=_WHOLE,
+        dead=_WHOLE,
+        failing_since=_or_null(_TIME),
+        last_success=_or_null(_TIME),
+        last_error=_TEXT,
+        last_error_at=_or_null(_TIME),
+        next_attempt=_or_null(_TIME),
+    )
+
+
+def _row() -> Schema:
+    return _object(
+        code=_TEXT,
+        market=_MARKET,
+        trading_day=_or_null(_DAY),
+        shares=_or_null(_WHOLE),
+        ratio=_or_null(_REAL),
+        change=_or_null(_WHOLE),
+        percent=_or_null(_REAL),
+        revision=_WHOLE,
+        observed_at=_or_null(_TIME),
+    )
+
+
+def _symbol() -> Schema:
+    return _object(
+        code=_TEXT,
+        watched=_FLAG,
+        row=_or_null(_row()),
+        next_poll=_or_null(_object(at=_TIME, reason=_TEXT)),
+        polls=_list(_object(at=_TIME, answer=_TEXT)),
+        history=_list(_reference("Day")),
+    )
+
+
+def _day() -> Schema:
+    """Return the schema of a day: the SDK's columns of either market."""
+    known: dict[str, Any] = {}
+    for market in Market:
+        for name in columns(market):
+            known[name] = _or_null(_REAL)
+    known |= {"timestamp_str": _DAY, "revision": _WHOLE, "observed_at": _TIME}
+    required = ["timestamp_str", "revision", "observed_at"]
+    return {"type": "object", "properties": known, "required": required}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,0 +1,212 @@
+"""The watchlist as a page shows it: one row a symbol, sorted, filtered, paged. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from poller.calendar import expected_after, release_of, released_by
+from poller.model import Code, Market, Vintage, isoformat, market_of
+from poller.status import MarketState, Phase
+
+REPORTS_DRAWN: Final = 26
+"""Reports in a sparkline: half a year of Hong Kong, a year of the United States."""
+
+PER_PAGE: Final = 100
+
+_STALE_REPORTS: Final = 3  # a symbol that missed so many releases no longer counts in a sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the watchlist tells of one symbol. Figures are None where they are not known.
+
+    `change`: shares against the report before; `percent`: the same in percent of that one.
+    `drawn`: the shares of the last reports, oldest first.
+    """
+
+    code: Code
+    day: date | None = None
+    shares: int | None = None
+    ratio: float | None = None
+    change: int | None = None
+    percent: float | None = None
+    revision: int = 0
+    observed_at: datetime | None = None
+    drawn: tuple[int | None, ...] = ()
+
+    @property
+    def market(self) -> Market:
+        """The market the symbol belongs to."""
+        return market_of(self.code)
+
+    def columns(self) -> dict[str, Any]:
+        """Return what the API tells of the row."""
+        return {
+            "code": self.code,
+            "market": str(self.market),
+            "trading_day": None if self.day is None else str(self.day),
+            "shares": self.shares,
+            "ratio": self.ratio,
+            "change": self.change,
+            "percent": None if self.percent is None else round(self.percent, 4),
+            "revision": self.revision,
+            "observed_at": None if self.observed_at is None else isoformat(self.observed_at),
+        }
+
+
+def row_of(code: Code, history: Mapping[str, str]) -> Row:
+    """Return the row of a symbol from its history hash; an unreadable day counts as absent."""
+    newest: list[Vintage] = []
+    for day in sorted(history, reverse=True):
+        if len(newest) == REPORTS_DRAWN:
+            break
+        try:
+            newest.append(Vintage.from_json(market_of(code), history[day]))
+        except ValueError:
+            continue  # the poll of this symbol says what is wrong with it, and mends it
+    if not newest:
+        return Row(code)
+    last = newest[0]
+    shares = last.record.shares
+    before = newest[1].record.shares if len(newest) > 1 else None
+    change = None if shares is None or before is None else shares - before
+    return Row(
+        code,
+        last.day,
+        shares,
+        last.record.ratio,
+        change,
+        None if change is None or not before else 100 * change / before,
+        last.revision,
+        last.observed_at,
+        tuple(vintage.record.shares for vintage in reversed(newest)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of the watchlist is asked for. `page` counts from 1."""
+
+    text: str = ""
+    market: Market | None = None
+    sort: str = "code"
+    descending: bool = False
+    page: int = 1
+
+    def with_sort(self, sort: str) -> "View":
+        """Return the view a click on a column's head asks for: figures first by the largest."""
+        down = not self.descending if sort == self.sort else sort != "code"
+        return View(self.text, self.market, sort, down)
+
+    def query(self, page: int | None = None) -> dict[str, str]:
+        """Return the parameters that ask for this view; defaults are left out."""
+        asked = {
+            "q": self.text,
+            "market": self.market or "",
+            "sort": f"-{self.sort}" if self.descending else self.sort,
+            "page": str(page or self.page),
+        }
+        defaults = {"q": "", "market": "", "sort": "code", "page": "1"}
+        return {name: text for name, text in asked.items() if text != defaults[name]}
+
+
+SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
+    "code": lambda row: row.code,
+    "day": lambda row: row.day,
+    "shares": lambda row: row.shares,
+    "ratio": lambda row: row.ratio,
+    "change": lambda row: row.change,
+    "percent": lambda row: row.percent,
+    "observed": lambda row: row.observed_at,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page of the rows a view asks for. `found`: rows on all pages."""
+
+    rows: tuple[Row, ...]
+    found: int
+    page: int
+    pages: int
+
+
+def listed(rows: Sequence[Row], view: View) -> Listing:
+    """Return the page of `rows` that a view asks for; what is not known comes last."""
+    text = view.text.strip().upper()
+    chosen = [
+        row
+        for row in rows
+        if text in row.code and (view.market is None or row.market is view.market)
+    ]
+    key = SORTS[view.sort]
+    chosen.sort(key=lambda row: row.code)
+    known = [row for row in chosen if key(row) is not None]
+    known.sort(key=key, reverse=view.descending)
+    chosen = known + [row for row in chosen if key(row) is None]
+    pages = max(1, -(-len(chosen) // PER_PAGE))
+    page = min(max(view.page, 1), pages)
+    start = (page - 1) * PER_PAGE
+    return Listing(tuple(chosen[start : start + PER_PAGE]), len(chosen), page, pages)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketView:
+    """Where a market's reports stand. `covered` of `wanted` symbols show `day`, the newest one.
+
+    `expected`: the newest day whose figures the calendar takes to be out. `due_since`: when the
+    oldest one still missing was expected, None when nothing is. `next_day`, `next_at`: the release
+    after `day`.
+    """
+
+    market: Market
+    symbols: int
+    day: date | None
+    wanted: int
+    covered: int
+    phase: Phase
+    expected: date
+    due_since: datetime | None
+    next_day: date
+    next_at: datetime
+
+
+def markets(
+    rows: Sequence[Row], told: Mapping[str, MarketState], now: datetime
+) -> tuple[MarketView, ...]:
+    """Return the markets that are watched. `told`: what the active poller says of them."""
+    views = []
+    for market in Market:
+        mine = [row for row in rows if row.market is market]
+        if mine:
+            views.append(_market(market, mine, told.get(market), now))
+    return tuple(views)
+
+
+def _market(
+    market: Market, rows: Sequence[Row], told: MarketState | None, now: datetime
+) -> MarketView:
+    out = released_by(market, now, _STALE_REPORTS)
+    days = [row.day for row in rows if row.day is not None]
+    day = max(days, default=None)
+    oldest = min(out[-1], day) if day is not None else out[-1]
+    wanted, covered = sum(each >= oldest for each in days), days.count(day) if day else 0
+    phase: Phase = "watching"
+    if told is not None:
+        phase = told.phase
+        if told.phase != "watching" and told.wanted:
+            wanted, covered = told.wanted, told.covered
+    following = expected_after(market, day) if day is not None else release_of(market, out[0])
+    return MarketView(
+        market=market,
+        symbols=len(rows),
+        day=day,
+        wanted=wanted,
+        covered=covered,
+        phase=phase,
+        expected=out[0],
+        due_since=following.opens if following.opens <= now else None,
+        next_day=following.day,
+        next_at=following.opens,
+    )

@@ -1,0 +1,113 @@
+"""The HTTP server: routes, errors, and its life beside the tasks that feed it."""
+
+import asyncio
+import logging
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from poller.errors import StoreError
+from poller.model import to_json
+from poller.observe import Happened, Recovered, Trouble
+from poller.web import api, health, live, pages
+from poller.web.guard import Handle, guard, harden
+from poller.web.sources import SOURCES, Sources
+
+_SHUTDOWN: Final = 1.0  # seconds for answers on their way
+_MOST_BODY: Final = 4096
+
+# aiohttp would log a trace for every request that is not HTTP; our own defects are told
+_UNHEARD: Final = logging.getLogger("poller.web.unheard")
+_UNHEARD.disabled = True
+_PAUSE: Final = 1.0
+
+
+def application(sources: Sources) -> web.Application:
+    """Return the application; it reads from `sources` and keeps nothing itself."""
+    token = sources.config.web.token
+    secret = None if token is None else token.get_secret_value()
+    app = web.Application(middlewares=[_told, guard(secret)], client_max_size=_MOST_BODY)
+    app[SOURCES] = sources
+    app[live.READERS] = set()
+    app[pages.TEMPLATES] = pages.templates()
+    if secret is not None:
+        app[pages.TOKEN] = secret
+    app.on_response_prepare.append(harden)
+    app.on_shutdown.append(live.end)
+    app.add_routes(
+        [
+            web.get("/", pages.index),
+            web.get("/symbols/{code}", pages.symbol),
+            web.get("/login", pages.login),
+            web.post("/login", pages.enter),
+            web.get("/healthz", health.healthz),
+            web.get("/readyz", health.readyz),
+            web.get("/metrics", health.metrics),
+            web.get("/events", live.events),
+            *api.routes(),
+        ]
+    )
+    app.router.add_static("/static", Path(str(files("poller.web") / "static")))
+    return app
+
+
+@web.middleware
+async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
+    """Say what went wrong in the asker's language: JSON below /api, a line of text elsewhere."""
+    try:
+        return await handler(request)
+    except StoreError as problem:
+        error: web.HTTPException = web.HTTPServiceUnavailable(text=f"Redis: {problem}")
+    except web.HTTPException as raised:
+        error = raised
+    except Exception as defect:  # noqa: BLE001  of ours: it ends this answer, and nothing else
+        resource = request.match_info.route.resource
+        place = resource.canonical if resource is not None else "page"
+        request.app[SOURCES].observe(Trouble(f"page {place}", repr(defect)))
+        error = web.HTTPInternalServerError(text="a defect of the page; the log has it")
+    if request.path.startswith("/api/"):
+        error.text = to_json({"error": (error.text or error.reason).strip()})
+        error.content_type = "application/json"
+    raise error
+
+
+async def serve(sources: Sources) -> None:
+    """Serve until cancelled; a port in use is told and tried again, the rest of the service works.
+
+    With port 0 the system chooses one; the log names it.
+    """
+    runner = web.AppRunner(
+        application(sources),
+        access_log=None,
+        logger=_UNHEARD,
+        shutdown_timeout=_SHUTDOWN,
+        handle_signals=False,
+    )
+    await runner.setup()
+    try:
+        await _listen(runner, sources)
+        await sources.overview.run(sources.observe)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, sources: Sources) -> None:
+    table, observe = sources.config.web, sources.observe
+    while True:
+        site = web.TCPSite(runner, table.host, table.port)
+        try:
+            await site.start()
+        except OSError as problem:
+            await site.stop()
+            reason = problem.strerror or str(problem)
+            where = f"{table.host} port {table.port}"
+            observe(Trouble("page", f"{where}: {reason}; set web.host and web.port"))
+            await asyncio.sleep(_PAUSE)
+        else:
+            break
+    observe(Recovered("page"))
+    host, port = runner.addresses[0][:2]
+    shown = f"[{host}]" if ":" in host else host
+    observe(Happened("page", (("url", f"http://{shown}:{port}/"),)))

@@ -1,0 +1,122 @@
+"""The page on a loopback port over a real server, and what its tests hang out in Redis."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from poller.compare import compare
+from poller.config import Config, Web
+from poller.embedded import Embedded
+from poller.metrics import Metrics
+from poller.model import Code, HkRecord, UsRecord, market_of
+from poller.observe import Fact, Happened, Trouble
+from poller.redisboard import RedisBoard
+from poller.redisoutbox import RedisOutbox
+from poller.redisstore import RedisStore
+from poller.status import GatewayState, Report
+from poller.store import ONE_OFF
+from poller.web.overview import Overview
+from poller.web.server import serve
+from poller.web.sources import Sources
+from tests.service import until
+
+NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
+_NEVER = timedelta(0)  # a look is not shared: the clock stands still
+HK, US = Code("HK.00700"), Code("US.AAPL")
+
+
+@dataclass
+class Desk:
+    """A running page; `facts`: what it observed."""
+
+    sources: Sources
+    store: RedisStore
+    board: RedisBoard
+    raw: Any
+    facts: list[Fact]
+
+    @property
+    def url(self) -> str:
+        """Where the page is, once it is there."""
+        found = [dict(f.details) for f in self.facts if isinstance(f, Happened)]
+        return str(found[0]["url"]).rstrip("/")
+
+    @property
+    def troubles(self) -> list[str]:
+        """The reasons of all troubles so far."""
+        return [fact.reason for fact in self.facts if isinstance(fact, Trouble)]
+
+    async def publish(self, code: Code, *figures: int, at: datetime = NOW) -> None:
+        """Publish a row a week, the newest on 2026-11-13, with these shares, oldest first."""
+        days = [date(2026, 11, 13) - timedelta(weeks=n) for n in range(len(figures))]
+        rows = [record(code, day, n) for day, n in zip(days, reversed(figures), strict=True)]
+        snapshot = await self.store.snapshot(code)
+        found = compare(code, rows, snapshot.known, observed_at=at, history=500)
+        await self.store.commit(code, found, snapshot, ONE_OFF)
+
+    async def shows(self, code: Code, shares: int) -> None:
+        """Wait until the page has read this figure."""
+        await until(lambda: self.sources.overview.rows[code].shares == shares)
+
+    async def report(
+        self, *, ready: bool = True, troubles: Mapping[str, str] | None = None
+    ) -> None:
+        """Report as a poller that holds the lease."""
+        if not await self.board.lease():
+            await self.store.acquire_lease("host-1", 60)
+        reason = "connected" if ready else "nobody listens"
+        gateway = GatewayState("127.0.0.1:11111", "main", ready, reason, NOW)
+        report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, troubles=troubles or {})
+        await self.board.report("host-1", report)
+
+
+def record(code: Code, day: date, shares: int) -> HkRecord | UsRecord:
+    """Return a row of either market."""
+    if market_of(code) == "HK":
+        return HkRecord(None, str(day), shares, 0.5, 10.0 + shares % 7, 9.0)
+    return UsRecord(None, str(day), shares, 0.5, 1000, 2.5, 10.0 + shares % 7, 9.0)
+
+
+@contextlib.asynccontextmanager
+async def desk(
+    tmp_path: Path, *codes: Code, token: str | None = None, port: int = 0
+) -> AsyncIterator[Desk]:
+    """Run the page of these symbols while the block runs; the clock stands at NOW."""
+    secret = None if token is None else SecretStr(token)
+    config = Config(state_dir=tmp_path, web=Web(port=port, token=secret))
+    async with contextlib.AsyncExitStack() as stack:
+        url = await stack.enter_async_context(Embedded(tmp_path).running())
+        store, board = RedisStore(url, "short-interest"), RedisBoard(url, "short-interest")
+        outbox, raw = RedisOutbox(url, "short-interest"), Redis.from_url(url)
+        for each in (store, board, outbox):
+            stack.push_async_callback(each.close)
+        stack.push_async_callback(raw.aclose)
+        overview = Overview(store, board, (HK,))
+        facts: list[Fact] = []
+        sources = Sources(
+            config,
+            store,
+            board,
+            outbox,
+            overview,
+            Metrics(),
+            facts.append,
+            lambda: NOW,
+            _NEVER,
+        )
+        made = Desk(sources, store, board, raw, facts)
+        await board.tell_symbols(codes)
+        task = asyncio.create_task(serve(sources))
+        try:
+            await until(lambda: bool(made.troubles) or overview.loaded)
+            yield made
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

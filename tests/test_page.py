@@ -1,0 +1,193 @@
+"""The page in Chromium, where the machine has one: by keyboard, in the dark, on a phone, live."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.desk import HK, US, Desk, desk
+
+CHROMIUM = [path for name in ("chromium",) if (path := shutil.which(name))]
+"""Debian's; the list of cases is empty where there is none."""
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1360, "height": 900}
+
+
+@contextlib.asynccontextmanager
+async def browser(path: str, **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:  # noqa: ANN401
+    """Open a window; yields it and everything it complains of: errors, refused content."""
+    complaints: list[str] = []
+    arguments = ["--no-sandbox"] if os.getuid() == 0 else []
+    async with async_playwright() as playwright:
+        process = await playwright.chromium.launch(executable_path=path, args=arguments)
+        window = await process.new_page(**{"viewport": DESKTOP, **options})
+        window.set_default_timeout(15_000)
+        window.on("console", lambda message: complaints.append(message.text))
+        window.on("pageerror", lambda problem: complaints.append(str(problem)))
+        yield window, complaints
+        await process.close()
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A page of two symbols with a year of reports, and a poller that is well."""
+    async with desk(tmp_path, HK, US) as made:
+        await made.publish(HK, *range(1_000_000, 1_052_000, 1000))
+        await made.publish(US, *range(5_052_000, 5_000_000, -1000))
+        await made.shows(US, 5_001_000)
+        await made.report()
+        yield made
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_by_keyboard_alone(page: Desk, path: str) -> None:
+    """`/` finds the filter, Enter applies it, heads sort and a symbol opens: no mouse needed."""
+    async with browser(path) as (window, complaints):
+        await window.goto(page.url)
+        await window.keyboard.press("Tab")
+        await expect(window.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await window.keyboard.press("/")
+        await window.keyboard.type("aapl")
+        await window.keyboard.press("Enter")
+        await window.wait_for_url("**q=aapl**")
+        rows = window.get_by_role("rowheader")
+        await expect(rows).to_have_text(["US.AAPL"])
+        await window.goto(page.url)
+        await window.get_by_role("link", name="Shares short").focus()
+        await window.keyboard.press("Enter")
+        await window.wait_for_url("**sort=-shares")
+        await expect(rows).to_have_text(["US.AAPL", "HK.00700"])
+        head = window.get_by_role("columnheader", name="Shares short")
+        await expect(head).to_have_attribute("aria-sort", "descending")
+        await window.get_by_role("link", name="HK.00700").first.focus()
+        await window.keyboard.press("Enter")
+        await expect(window.get_by_role("heading", level=1)).to_have_text("HK.00700")
+        assert complaints == []
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_to_a_screen_reader(page: Desk, path: str) -> None:
+    """Landmarks, tables, gauges, pictures and fields have names; heads belong to their columns."""
+    async with browser(path) as (window, _):
+        await window.goto(page.url)
+        table = window.get_by_role("table", name=re.compile("Watched symbols, 2 found"))
+        await expect(table.get_by_role("columnheader")).to_have_count(8)
+        for role, name in (
+            ("main", None),
+            ("contentinfo", None),
+            ("searchbox", "Part of a code"),
+            ("combobox", "Market"),
+            ("region", "Watchlist"),
+            ("meter", re.compile("Requests in 30 s")),
+            ("progressbar", re.compile("1 of 1")),
+            ("img", re.compile("26 reports, from .* to 5,001,000")),
+        ):
+            found: Any = window.get_by_role(role, name=name)  # type: ignore[arg-type]
+            await expect(found.first).to_be_visible()
+        await window.goto(f"{page.url}/symbols/{HK}")
+        chart = window.get_by_role("img", name="Short interest of HK.00700")
+        await expect(chart).to_be_visible()
+        days = window.get_by_role("table", name=re.compile("Every reported day"))
+        await expect(days.get_by_role("rowheader")).to_have_count(52)
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_light_and_dark_are_legible(page: Desk, path: str) -> None:
+    """Either scheme has a ground of its own and text with a contrast of 4.5 or more."""
+    grounds = []
+    for scheme in ("light", "dark"):
+        async with browser(path, color_scheme=scheme) as (window, _):
+            for address in (page.url, f"{page.url}/symbols/{HK}"):
+                await window.goto(address)
+                found = await window.evaluate(_CONTRASTS)
+                assert min(found["contrasts"]) >= 4.5
+                grounds.append(found["ground"])
+    assert len(set(grounds)) == 2
+
+
+_CONTRASTS = """() => {
+  const parts = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const found = parts(getComputedStyle(node).backgroundColor);
+      if (found.length === 3 || found[3] > 0) return found;
+    }
+    return [255, 255, 255];
+  };
+  const contrasts = [...document.querySelectorAll("h1, h2, p, td, th, li, a, label, text, time")]
+    .filter((node) => node.textContent.trim())
+    .map((node) => {
+      const style = getComputedStyle(node);
+      const ink = light(parts(node.tagName === "text" ? style.fill : style.color));
+      const under = light(ground(node));
+      return (Math.max(ink, under) + 0.05) / (Math.min(ink, under) + 0.05);
+    });
+  return { contrasts, ground: getComputedStyle(document.body).backgroundColor };
+}"""
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_on_a_phone(page: Desk, path: str) -> None:
+    """Nothing is wider than the screen, figures are there, and what is tapped is large enough."""
+    async with browser(path, viewport=PHONE, has_touch=True) as (window, _):
+        for address in (page.url, f"{page.url}/symbols/{HK}"):
+            await window.goto(address)
+            assert await window.evaluate("document.documentElement.scrollWidth") == 390
+        await window.goto(page.url)
+        await expect(window.get_by_role("cell", name="5,001,000", exact=True)).to_be_visible()
+        for name in ("Filter",):
+            box = await window.get_by_role("button", name=name).bounding_box()
+            assert box is not None
+            assert box["height"] >= 36
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_what_is_published_appears_by_itself(page: Desk, path: str) -> None:
+    """A revision reaches the open page without a reload; the focus stays where it was."""
+    async with browser(path) as (window, complaints):
+        await window.goto(page.url)
+        await window.evaluate("window.mine = true")
+        await window.locator(f"#row-{US.replace('.', chr(92) + '.')}").focus()
+        await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 1_300_000)
+        await expect(window.get_by_role("cell", name="1,300,000", exact=True)).to_be_visible()
+        await expect(window.locator("#events li").first).to_contain_text("revised")
+        assert await window.evaluate("window.mine")
+        assert await window.evaluate("document.activeElement.id") == f"row-{US}"
+        assert complaints == []
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_whole_without_script(page: Desk, path: str) -> None:
+    """With scripts off, everything is there: figures, filter, sorting, downloads."""
+    async with browser(path, java_script_enabled=False) as (window, _):
+        await window.goto(page.url)
+        await window.get_by_role("searchbox").fill("hk")
+        await window.get_by_role("button", name="Filter").click()
+        await expect(window.get_by_role("rowheader")).to_have_text(["HK.00700"])
+        await window.get_by_role("link", name="HK.00700").first.click()
+        async with window.expect_download() as download:
+            await window.get_by_role("link", name="CSV").click()
+        assert (await download.value).suggested_filename == "HK.00700.csv"
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_the_token_is_asked_for_once(tmp_path: Path, path: str) -> None:
+    """Whoever comes without the token gets a form, and with it the live page."""
+    token = "correct-horse-battery"  # noqa: S105  of the test
+    async with desk(tmp_path, HK, token=token) as made, browser(path) as (window, _):
+        await window.goto(made.url)
+        await window.get_by_label("Token").fill(token)
+        await window.keyboard.press("Enter")
+        await expect(window.get_by_role("heading", name="Watchlist")).to_be_visible()
+        assert await window.evaluate("fetch('/events').then((answer) => answer.status)") == 200
+        assert await window.evaluate("document.cookie") == ""

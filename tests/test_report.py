@@ -1,0 +1,106 @@
+"""What a process tells of itself: facts in, reports in Redis, seen by a second client."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from poller.embedded import Embedded
+from poller.held import Held, Reason
+from poller.model import Code, HkRecord
+from poller.observe import Connection, Fact, Quarantined, Recovered, Trouble
+from poller.opend import Address
+from poller.redisboard import RedisBoard
+from poller.redisstore import RedisStore
+from poller.report import Process, Reporter
+from poller.status import Report
+from tests.service import PATIENCE
+
+NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
+HK = Code("HK.00700")
+
+
+@pytest.fixture
+async def boards(tmp_path: Path) -> AsyncIterator[tuple[RedisBoard, RedisStore]]:
+    """An empty board, and the store beside it."""
+    async with Embedded(tmp_path).running() as url:
+        board, store = RedisBoard(url, "short-interest"), RedisStore(url, "short-interest")
+        yield board, store
+        await board.close()
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def reporting(board: RedisBoard) -> AsyncIterator[tuple[Reporter, list[Fact]]]:
+    """Let a poller with one gateway report while the block runs."""
+    facts: list[Fact] = []
+    gateways = [Address("opend", 11111, "main")]
+    reporter = Reporter(Process("me-1", "poll"), gateways, now=lambda: NOW)
+    task = asyncio.create_task(reporter.run(board, facts.append))
+    try:
+        yield reporter, facts
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def told(board: RedisBoard, condition: Callable[[Report], bool]) -> Report:
+    """Wait for a report of this process that satisfies a condition."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            report = (await board.reports()).get("me-1")
+            if report is not None and condition(report):
+                return report
+            await asyncio.sleep(0.02)
+
+
+async def test_what_is_true_is_told(boards: tuple[RedisBoard, RedisStore]) -> None:
+    """Connections, troubles and their end are told; at the end of the process nothing stays."""
+    board, _ = boards
+    async with reporting(board) as (reporter, _):
+        first = await told(board, lambda _: True)
+        assert [(g.name, g.ready) for g in first.gateways] == [("opend:11111", False)]
+        reporter(Connection("opend:11111", ready=True, reason="connected", rebuilds=0))
+        reporter(Trouble(HK, "OpenD refuses it"))
+        assert (await told(board, lambda r: r.gateways[0].ready)).troubles == {
+            HK: "OpenD refuses it"
+        }
+        row = HkRecord(None, "2026-11-13", 1, 0.5, None, None)
+        reporter(Recovered(HK))
+        reporter(Quarantined(HK, (Held(row, None, Reason.FUTURE_DAY, NOW),)))
+        report = await told(board, lambda r: HK not in r.troubles and bool(r.troubles))
+        assert "poller quarantine release HK.00700 2026-11-13" in str(report.troubles)
+        reporter(Quarantined(HK, ()))
+        await told(board, lambda r: not r.troubles)
+    assert await board.reports() == {}
+
+
+async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisStore]) -> None:
+    """A poller on standby keeps its watchlist to itself until it holds the lease."""
+    board, store = boards
+    other = await store.acquire_lease("other-1", 60)
+    assert other is not None
+    async with reporting(board) as (reporter, _):
+        reporter.watch([HK])
+        assert (await told(board, lambda r: r.symbols == 1)).lease is None
+        assert await board.symbols() is None
+        await store.release_lease(other)
+        mine = await store.acquire_lease("me-1", 60)
+        assert mine is not None
+        assert (await told(board, lambda r: r.lease is not None)).lease == mine.token
+        assert await board.symbols() == (HK,)
+
+
+async def test_the_dead_are_removed(boards: tuple[RedisBoard, RedisStore]) -> None:
+    """The report of a process that was killed goes when another one reports, a minute later."""
+    board, _ = boards
+    old = NOW - timedelta(seconds=61)
+    await board.report("killed-1", Report(old, "poll", "0.1.0"))
+    async with reporting(board):
+        await told(board, lambda _: True)
+        async with asyncio.timeout(PATIENCE):
+            while "killed-1" in await board.reports():
+                await asyncio.sleep(0.02)

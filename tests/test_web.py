@@ -1,0 +1,368 @@
+"""The page over HTTP, on a real server: what it tells, to whom, and what it survives."""
+
+import asyncio
+import csv
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from poller.config import load
+from poller.errors import ConfigError
+from poller.model import Code
+from poller.simulator import World
+from poller.status import Poll, Polls
+from tests.desk import HK, NOW, US, Desk, desk
+from tests.service import PATIENCE, Service, simulator, until
+
+TOKEN = "correct-horse-battery"  # noqa: S105  of the tests
+HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A page that watches two symbols of which some weeks are known, and a poller that is well."""
+    async with desk(tmp_path, HK, US) as made:
+        await made.publish(HK, 100, 120, 90)
+        await made.publish(US, 5_000_000, 6_000_000)
+        await made.shows(US, 6_000_000)
+        await made.report()
+        yield made
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that follows no redirect and keeps cookies."""
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with aiohttp.ClientSession(cookie_jar=jar) as session:
+        yield session
+
+
+async def get(
+    http: aiohttp.ClientSession, url: str, status: int = 200, **headers: str
+) -> tuple[str, dict[str, str]]:
+    """Get a page that answers with this status; returns text and headers."""
+    sent = {name.replace("_", "-"): text for name, text in headers.items()}
+    async with http.get(url, headers=sent, allow_redirects=False) as answer:
+        text = await answer.text()
+        assert answer.status == status, text
+        return text, {str(name): value for name, value in answer.headers.items()}
+
+
+async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientSession) -> None:
+    """Figure, change, age, next look, budget, OpenD and events stand in the page as served."""
+    soon = NOW + timedelta(minutes=7)
+    polls = Polls((Poll(NOW, "no newer day"),), soon, "the report is due")
+    await page.raw.hset(page.board.keys.polls, HK, polls.to_json())
+    text, _ = await get(http, page.url)
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
+    for part in (
+        "All is well: 2 symbols watched",
+        "HK.00700 2026-11-13 11 d 90 0.50 % −30 −25.00 %",
+        "in 7 min",
+        "6,000,000 0.50 % +1,000,000 +20.00 %",
+        "0 of 30",
+        "ready 127.0.0.1:11111",
+        "polling, lease 1",
+        "backfilled HK.00700 3 days, up to 2026-11-13",
+    ):
+        assert part in words
+    text, _ = await get(http, f"{page.url}/symbols/{HK}")
+    assert "the report is due" in text
+    assert "no newer day" in text
+
+
+async def test_readiness_names_what_is_wrong(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """No poller, OpenD away, no lease: 503 with that reason; all well: 200. The loop turns."""
+    async with desk(tmp_path) as made:
+        assert "no poller reports" in (await get(http, f"{made.url}/readyz", 503))[0]
+        await made.report()
+        assert json.loads((await get(http, f"{made.url}/readyz"))[0])["reasons"] == []
+        await made.report(ready=False)
+        assert "nobody listens" in (await get(http, f"{made.url}/readyz", 503))[0]
+        await made.raw.delete("{short-interest}:lease")
+        assert "no poller holds the lease" in (await get(http, f"{made.url}/readyz", 503))[0]
+        await get(http, f"{made.url}/healthz")
+
+
+async def test_without_redis_the_page_says_so(page: Desk, http: aiohttp.ClientSession) -> None:
+    """The server gone: health and metrics answer, the rest says Redis does not; then it heals."""
+    await page.raw.shutdown(nosave=True)
+    await get(http, f"{page.url}/healthz")
+    assert "Redis does not answer" in (await get(http, f"{page.url}/readyz", 503))[0]
+    assert "Redis does not answer" in (await get(http, page.url))[0]
+    assert "error" in json.loads((await get(http, f"{page.url}/api/events", 503))[0])
+    assert "poller_redis_up 0.0" in (await get(http, f"{page.url}/metrics"))[0]
+    await until(lambda: bool(page.troubles))
+
+
+async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession) -> None:
+    """A symbol, a trouble, a gateway's or an endpoint's words, and the query are never markup."""
+    entry = {"code": HOSTILE, "type": f"short_interest.{HOSTILE}", "trading_day": HOSTILE}
+    data = json.dumps({"record": {"shares_short": 1}, "previous": None, "change": None})
+    await page.raw.xadd("short-interest", entry | {"observed_at": HOSTILE, "data": data})
+    await page.raw.xadd("short-interest", {"anything": HOSTILE})
+    polls = Polls((Poll(NOW, HOSTILE),), NOW, HOSTILE)
+    await page.raw.hset(page.board.keys.polls, HK, polls.to_json())
+    await page.raw.xgroup_create("short-interest", "webhook:desk", "$")
+    state = {"disabled": "", "failing_since": "1000", "last_error": HOSTILE}
+    await page.raw.hset("{short-interest}:webhook:desk:state", mapping=state)
+    await page.report(troubles={HOSTILE: HOSTILE})
+    for path in ("/", f"/?q={HOSTILE}", f"/symbols/{HK}"):
+        text, headers = await get(http, page.url + path)
+        assert "<script>alert" not in text
+        assert "<img src" not in text
+        assert "script-src 'self'" in headers["Content-Security-Policy"]
+    text, _ = await get(http, page.url)
+    assert text.count("&lt;script&gt;") >= 5
+
+
+@pytest.mark.parametrize(
+    "path", ["/symbols/rubbish", "/symbols/HK.700", "/?sort=x", "/?page=x", "/?market=x"]
+)
+async def test_a_wrong_address_is_told_in_a_line(
+    page: Desk, http: aiohttp.ClientSession, path: str
+) -> None:
+    """What cannot be used is named with what can, and on the API it is JSON."""
+    text, _ = await get(http, page.url + path, 400)
+    assert len(text.splitlines()) == 1
+    api = path.replace("/symbols", "/api/symbols").replace("/?", "/api/symbols?")
+    assert json.loads((await get(http, page.url + api, 400))[0])["error"]
+
+
+async def test_downloads_hold_every_day(page: Desk, http: aiohttp.ClientSession) -> None:
+    """CSV and JSON have the SDK's columns and the same days, newest first."""
+    base = f"{page.url}/api/symbols/{HK}/history"
+    rows = json.loads((await get(http, f"{base}.json"))[0])
+    text, headers = await get(http, f"{base}.csv")
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [row["aggregated_short"] for row in table] == ["90", "120", "100"]
+    assert [row["timestamp_str"] for row in rows] == [row["timestamp_str"] for row in table]
+    assert headers["Content-Disposition"] == f'attachment; filename="{HK}.csv"'
+    await get(http, f"{page.url}/api/symbols/HK.00001/history.csv", 404)
+
+
+async def test_a_revision_is_shown_with_what_it_replaced(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """The chart rings the day, the table has both vintages."""
+    await page.publish(HK, 100, 120, 95)
+    text, _ = await get(http, f"{page.url}/symbols/{HK}")
+    assert 'class="revised"' in text
+    assert re.search(r'class="replaced".*?<td class="figure">90</td>', text, re.DOTALL)
+
+
+async def lines_of(answer: aiohttp.ClientResponse, count: int) -> list[str]:
+    """Return the ids of the next `count` events of a stream."""
+    found: list[str] = []
+    async with asyncio.timeout(20):
+        while len(found) < count:
+            line = (await answer.content.readline()).decode().rstrip()
+            if line.startswith("data: "):
+                found.append(json.loads(line.removeprefix("data: ")).get("id", ""))
+    return found
+
+
+async def test_events_replay_and_go_on(page: Desk, http: aiohttp.ClientSession) -> None:
+    """A reader that was away gets what it missed, then what comes, once each and in order."""
+    newest = (await page.store.read("0", count=10, block=None))[-2]
+    headers = {"Last-Event-ID": newest.id}
+    async with http.get(f"{page.url}/events", headers=headers) as answer:
+        assert await lines_of(answer, 1) == ["US.AAPL:2026-11-13:0"]
+        await page.publish(US, 5_000_000, 6_000_001)
+        await page.raw.xadd("short-interest", {"id": "alien\n\ndata: x", "code": "?"})
+        assert await lines_of(answer, 2) == ["US.AAPL:2026-11-13:1", "alien\n\ndata: x"]
+    await get(http, f"{page.url}/events", 400, Last_Event_ID="yesterday")
+
+
+async def test_a_reader_that_stands_still_holds_up_nobody(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """One that never reads costs one batch; another one gets every event meanwhile."""
+    host, port = page.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    writer.write(b"GET /events?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for start in range(0, 20_000, 1000):
+        pipe = page.raw.pipeline()
+        for n in range(start, start + 1000):
+            pipe.xadd("short-interest", {"id": str(n), "data": "x" * 500})
+        await pipe.execute()
+    async with http.get(f"{page.url}/events?after=0") as answer:
+        assert (await lines_of(answer, 20_005))[-1] == "19999"
+    assert not reader.at_eof()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_only_localhost_is_answered_without_a_token(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """Another site whose name points here gets nothing; every spelling of localhost is served."""
+    for host in ("evil.example", "127.0.0.1.evil.example:80", "[::2]", "10.0.0.1", "@", "[x"):
+        text, _ = await get(http, page.url, 421, Host=host)
+        assert "HK.00700" not in text
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.2:80", "[::1]:80"):
+        await get(http, page.url, 200, Host=host)
+
+
+async def test_a_token_is_demanded(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """Bearer or form, nothing else; the cookie is not the token, and scripts cannot see it."""
+    async with desk(tmp_path, token=TOKEN) as made:
+        await get(http, f"{made.url}/healthz")
+        for path in ("/", "/readyz", "/metrics", "/events", "/api/status", "/static/page.js"):
+            await get(http, made.url + path, 401)
+            await get(http, made.url + path, 401, Authorization=f"Bearer {TOKEN}x")
+            await get(http, made.url + path, 401, Cookie=f"poller-session={TOKEN}")
+        _, headers = await get(http, made.url, 303, Accept="text/html")
+        assert headers["Location"] == "/login"
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        await get(http, f"{made.url}/metrics", 200, **bearer, Host="elsewhere.example")
+        async with http.post(f"{made.url}/login", data={"token": "wrong"}) as answer:
+            assert answer.status == 401
+            assert "not the token" in await answer.text()
+        async with http.post(
+            f"{made.url}/login", data={"token": TOKEN}, allow_redirects=False
+        ) as answer:
+            assert answer.status == 303
+            cookie = answer.headers["Set-Cookie"]
+        assert TOKEN not in cookie
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert TOKEN not in (await get(http, made.url))[0]
+
+
+async def test_nothing_is_written_through_the_page(page: Desk, http: aiohttp.ClientSession) -> None:
+    """Every method but reading is refused, everywhere."""
+    for path in ("/", f"/symbols/{HK}", "/api/symbols", "/metrics", "/events"):
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            async with http.request(method, page.url + path) as answer:
+                assert answer.status == 405
+
+
+async def test_metrics_tell_what_redis_knows(page: Desk, http: aiohttp.ClientSession) -> None:
+    """The text parses; watermark, coverage, budget and lease have their values and base units."""
+    text, _ = await get(http, f"{page.url}/metrics")
+    samples = {
+        (sample.name, *(text for _, text in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["poller_ready",] == 1
+    assert samples["poller_lease_token",] == 1
+    assert samples["poller_budget_headroom_requests", "main"] == 30
+    midnight = samples["poller_watermark_timestamp_seconds", "HK"]
+    assert midnight == NOW.timestamp() - NOW.timestamp() % 86400 - 11 * 86400 - 8 * 3600
+    assert samples["poller_watermark_overdue_seconds", "HK"] == 0
+    assert samples["poller_sweep_covered_symbols", "US"] == 1
+    assert samples["poller_gateway_ready", "main", "127.0.0.1:11111"] == 1
+
+
+async def test_a_port_in_use_is_told_and_tried_again(tmp_path: Path) -> None:
+    """The page says where the trouble is, and comes up by itself once the port is free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with desk(tmp_path, port=port) as made:
+            assert f"port {port}" in made.troubles[0]
+            assert "web.port" in made.troubles[0]
+            taken.close()
+            await until(lambda: made.facts[-1].__class__.__name__ == "Happened")
+            assert made.url.endswith(f":{port}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"POLLER_WEB__HOST": "0.0.0.0"}, "set web.token_file"),  # noqa: S104
+        ({"POLLER_WEB__HOST": "page.example"}, "set web.token_file"),
+        ({"POLLER_WEB__TOKEN": "short"}, "at least 16"),
+        ({"POLLER_WEB__TOKEN_FILE": "missing"}, "web.token_file: missing"),
+    ],
+)
+def test_an_open_page_is_refused(settings: dict[str, str], part: str) -> None:
+    """Another address without a token, or a weak one, is refused with the cure, and not shown."""
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"POLLER_CONFIG": "/dev/null", **settings})
+    assert part in str(caught.value)
+    assert "short" not in str(caught.value)
+
+
+async def test_the_api_keeps_to_its_document(page: Desk) -> None:
+    """Schemathesis finds no request to which the API answers otherwise than it says."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{page.url}/api/openapi.json"]
+    options = ["--max-examples", "15", "--checks", "all", "--seed", "1", "--no-color"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        *options,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=page.sources.config.state_dir,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()[-6000:]
+
+
+async def test_a_watchlist_of_many_pages(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """A hundred rows a page; what has no report comes last, and links lead through all."""
+    codes = [Code(f"HK.{n:05}") for n in range(1, 251)]
+    found: list[str] = []
+    address: str | None = "/?sort=-shares"
+    async with desk(tmp_path, *codes, US) as made:
+        await made.publish(US, 1)
+        await made.shows(US, 1)
+        while address:
+            text, _ = await get(http, made.url + address)
+            found += re.findall(r'id="row-([^"]+)"', text)
+            following = re.search(r'id="next" rel="next" href="([^"]+)"', text)
+            address = "/" + following[1].replace("&amp;", "&") if following else None
+    assert found == [US, *codes]
+
+
+async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """`poller web` beside `poller poll` shows what that one polls, and misses it when it ends."""
+    async with simulator(World()) as opend:
+        service = Service(tmp_path, opend.port, HK, role="poll")
+        await service.start()
+        await service.said("published")
+        reader = Service(tmp_path, opend.port, US, role="web")
+        await reader.start()
+        await service.said("page")
+        (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
+        async with asyncio.timeout(PATIENCE):
+            while (await http.get(f"{url}readyz")).status != 200:
+                await asyncio.sleep(0.05)
+        told = json.loads((await get(http, f"{url}api/status"))[0])
+        assert {each["role"] for each in told["processes"]} == {"poll", "web"}
+        assert told["symbols"] == 1
+        assert told["gateways"][0]["ready"]
+        assert told["budgets"][0]["account"] == "main"
+        assert "51,480,638" in (await get(http, url))[0]
+        assert await service.stop() == 0
+        async with asyncio.timeout(PATIENCE):
+            while (await http.get(f"{url}readyz")).status != 503:
+                await asyncio.sleep(0.05)
+        assert await reader.stop() == 0
+
+
+async def test_run_counts_what_it_does(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """The page inside `run` has the polls and events of its own process."""
+    async with simulator(World()) as opend:
+        service = Service(tmp_path, opend.port, HK)
+        await service.start()
+        await service.said("page")
+        (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
+        text = ""
+        async with asyncio.timeout(PATIENCE):
+            while 'poller_events_total{market="HK",type="backfilled"} 10.0' not in text:
+                text, _ = await get(http, f"{url}metrics")
+                await asyncio.sleep(0.05)
+        assert 'poller_polls_total{market="HK",outcome="answered"}' in text
+        assert await service.stop() == 0

@@ -1,0 +1,245 @@
+"""The page's pure parts: reports in Redis, rows, words, and pictures."""
+
+import json
+import string
+from datetime import UTC, date, datetime, timedelta
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.model import Code, HkRecord, Market, Vintage
+from poller.status import (
+    GatewayState,
+    MarketState,
+    Poll,
+    Polls,
+    Report,
+    living,
+)
+from poller.store import Entry
+from poller.web.charts import chart, sparkline
+from poller.web.rows import PER_PAGE, SORTS, Row, View, listed, markets, row_of
+from poller.web.survey import Survey, unready
+from poller.web.words import ago, days_old, lines, percent, signed
+
+NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
+HK = Code("HK.00700")
+texts = st.text(max_size=20)
+moments = st.integers(1_500_000_000, 2_000_000_000).map(lambda s: datetime.fromtimestamp(s, UTC))
+gateways = st.builds(GatewayState, texts, texts, st.booleans(), texts, moments)
+states = st.builds(
+    MarketState,
+    st.sampled_from(["watching", "sweeping", "paused"]),
+    st.none() | st.dates(),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+reports = st.builds(
+    Report,
+    moments,
+    st.sampled_from(["run", "poll", "deliver", "web"]),
+    texts,
+    st.none() | st.integers(0, 9),
+    st.lists(gateways, max_size=2).map(tuple),
+    st.integers(0, 9),
+    st.dictionaries(st.sampled_from(["HK", "US"]), states),
+    st.dictionaries(texts, texts, max_size=2),
+)
+polls = st.builds(
+    Polls,
+    st.lists(st.builds(Poll, moments, texts), max_size=3).map(tuple),
+    st.none() | moments,
+    texts,
+)
+vintages = st.lists(
+    st.tuples(
+        st.none() | st.integers(0, 2**64 - 1),
+        st.none() | st.floats(0, 100),
+        st.none() | st.floats(0, 1e7),
+        st.integers(0, 3),
+    ),
+    max_size=80,
+).map(
+    lambda rows: [
+        Vintage(
+            HkRecord(None, str(date(2025, 1, 3) + timedelta(weeks=n)), shares, ratio, price, None),
+            revision,
+            NOW,
+        )
+        for n, (shares, ratio, price, revision) in enumerate(rows)
+    ]
+)
+
+
+@given(reports, polls)
+def test_what_is_told_is_read_back(report: Report, told: Polls) -> None:
+    """Reports and polls survive their JSON."""
+    assert Report.from_json(report.to_json()) == report
+    assert Polls.from_json(told.to_json()) == told
+
+
+@given(st.text() | st.recursive(st.none() | st.integers(), st.lists).map(json.dumps), reports)
+def test_rubbish_counts_as_absent(text: str, report: Report) -> None:
+    """What somebody else wrote there, or half of ours, is None and raises nothing."""
+    assert Report.from_json(text) is None
+    assert Polls.from_json(text) is None
+    raw = json.loads(report.to_json())
+    for name in ("at", "role", "gateways", "markets"):
+        raw.pop(name)
+        assert Report.from_json(json.dumps(raw)) is None
+
+
+def test_a_silent_process_is_dead() -> None:
+    """After a minute without a report a process no longer counts."""
+    fresh, stale = (Report(NOW - timedelta(seconds=s), "run", "0") for s in (59, 61))
+    assert list(living({"a": fresh, "b": stale}, NOW)) == ["a"]
+
+
+@given(vintages, texts)
+def test_every_chart_is_well_formed(days: list[Vintage], title: str) -> None:
+    """Whatever is absent, a chart is XML whose every point lies inside it, described in words."""
+    clean = "".join(c for c in title if c in string.printable and c.isprintable())
+    drawn = chart(clean, days)
+    known = [day for day in days if day.record.shares is not None]
+    assert bool(drawn) == (len(known) > 1)
+    if not drawn:
+        return
+    root = ET.fromstring(drawn)  # noqa: S314  our own
+    assert root.findtext("title") == clean
+    assert "reports from" in (root.findtext("desc") or "")
+    for line in (*root.iter("polyline"), *root.iter("polygon")):
+        for point in line.attrib["points"].split():
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= 760
+            assert 0 <= y <= 400
+    rings = [c for c in root.iter("circle") if c.attrib["class"] == "revised"]
+    assert len(rings) == sum(bool(day.revision) for day in known)
+
+
+@given(st.lists(st.none() | st.integers(0, 2**64 - 1), max_size=40))
+def test_every_sparkline_is_well_formed(values: list[int | None]) -> None:
+    """A line breaks where a figure is absent, and stays inside its picture."""
+    drawn = sparkline(values)
+    if sum(value is not None for value in values) < 2:
+        assert drawn == ""
+        return
+    points = [
+        tuple(map(float, point.split(",")))
+        for line in ET.fromstring(drawn).iter("polyline")  # noqa: S314
+        for point in line.attrib["points"].split()
+    ]
+    assert len(points) == sum(value is not None for value in values)
+    assert all(0 <= x <= 104 and 0 <= y <= 24 for x, y in points)
+
+
+rows = st.lists(
+    st.builds(
+        Row,
+        st.sampled_from([Code(f"{m}.{n:05}") for m in ("HK", "US") for n in range(150)]),
+        st.none() | st.dates(),
+        st.none() | st.integers(0, 5),
+        st.none() | st.floats(0, 5),
+        st.none() | st.integers(-5, 5),
+        st.none() | st.floats(-5, 5),
+    ),
+    max_size=250,
+    unique_by=lambda row: row.code,
+)
+
+
+@given(rows, st.sampled_from(sorted(SORTS)), st.sampled_from([None, *Market]), st.data())
+def test_pages_hold_every_row_once(
+    found: list[Row], sort: str, market: Market | None, data: st.DataObject
+) -> None:
+    """The pages of a view hold what it asks for, sorted, what is not known last."""
+    down = data.draw(st.booleans())
+    view = View("0", market, sort, down)
+    first = listed(found, view)
+    pages = [listed(found, View("0", market, sort, down, n + 1)) for n in range(first.pages)]
+    together = [row for page in pages for row in page.rows]
+    wanted = [row for row in found if market in (None, row.market)]
+    assert sorted(row.code for row in together) == sorted(row.code for row in wanted)
+    assert all(len(page.rows) <= PER_PAGE for page in pages)
+    keys = [SORTS[sort](row) for row in together]
+    known = [key for key in keys if key is not None]
+    assert keys == known + [None] * (len(keys) - len(known))
+    assert known == sorted(known, reverse=down)
+
+
+def test_a_view_survives_its_address() -> None:
+    """Defaults are left out; a second click on a head turns the order around."""
+    assert View().query() == {}
+    view = View("7", Market.HK).with_sort("shares")
+    assert view.query() == {"q": "7", "market": "HK", "sort": "-shares"}
+    assert not view.with_sort("shares").descending
+    assert view.query(3)["page"] == "3"
+
+
+def test_an_edited_history_leaves_a_row() -> None:
+    """Unreadable days are passed over; without any there is a row without figures."""
+    day = Vintage(HkRecord(None, "2026-11-13", 90, 0.5, 1.0, 1.0), 0, NOW).to_json()
+    row = row_of(HK, {"2026-11-13": day, "2026-11-20": "rubbish", "x": "{}"})
+    assert (row.shares, row.change, str(row.day)) == (90, None, "2026-11-13")
+    assert row_of(HK, {"2026-11-13": "rubbish"}) == Row(HK)
+
+
+def test_a_release_in_progress() -> None:
+    """Symbols with the newest day are covered; those without reports for months not wanted."""
+    days = [date(2026, 11, 20), date(2026, 11, 20), date(2026, 11, 13), date(2026, 1, 2), None]
+    found = [Row(Code(f"HK.{n:05}"), day, 1) for n, day in enumerate(days)]
+    (view,) = markets(found, {}, NOW)
+    assert (view.symbols, view.covered, view.wanted) == (5, 2, 3)
+    assert view.due_since is None
+    told = {"HK": MarketState("sweeping", date(2026, 11, 20), 40, 10)}
+    assert markets(found, told, NOW)[0].wanted == 40
+
+
+def test_a_late_report_is_due_since_its_release() -> None:
+    """HK figures of 13 November are expected on the 20th at nine in Hong Kong."""
+    (view,) = markets([Row(HK, date(2026, 11, 6), 1)], {}, NOW)
+    assert str(view.next_day) == "2026-11-13"
+    assert view.due_since == datetime(2026, 11, 20, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("survey", "reason"),
+    [
+        (Survey(NOW, redis="refused"), "Redis does not answer: refused"),
+        (Survey(NOW), "no poller reports"),
+        (Survey(NOW, reports={"a": Report(NOW, "web", "0")}), "no poller reports"),
+        (Survey(NOW, reports={"a": Report(NOW, "poll", "0")}), "no poller holds the lease"),
+    ],
+)
+def test_reasons(survey: Survey, reason: str) -> None:
+    """Each way not to be ready has its own words."""
+    assert unready(survey)[0].startswith(reason)
+
+
+def test_words() -> None:
+    """Signs are typographic, absent is a dash, ages have one unit, days are the market's own."""
+    assert [signed(n) for n in (1234, -1234, 0, None)] == ["+1,234", "−1,234", "±0", "–"]
+    assert [percent(n) for n in (1.5, -1.5, None)] == ["+1.50 %", "−1.50 %", "–"]
+    spans = [ago(NOW - timedelta(seconds=s), NOW) for s in (0, 5, 300, -7200, 259200)]
+    assert spans == ["now", "5 s ago", "5 min ago", "in 2 h", "3 d ago"]
+    late = datetime(2026, 11, 13, 16, 30, tzinfo=UTC)  # the 14th in Hong Kong
+    assert days_old(date(2026, 11, 13), Market.HK, late) == "1 d"
+    assert days_old(date(2026, 11, 13), Market.US, late) == "0 d"
+
+
+def test_a_first_sight_is_one_line() -> None:
+    """Backfilled days of a symbol are told together; what is reported has a line of its own."""
+    data = json.dumps({"record": {"shares_short": 1}, "change": None})
+
+    def entry(n: int, kind: str, code: str) -> Entry:
+        fields = {"type": f"short_interest.{kind}", "code": code, "trading_day": f"2026-01-0{n}"}
+        return Entry(f"{n}-0", fields | {"observed_at": "2026-01-09T00:00:00Z", "data": data})
+
+    told = [entry(n, "backfilled", "US.A") for n in (1, 2, 3)]
+    told += [entry(4, "reported", "US.A"), entry(5, "reported", "US.A"), Entry("6-0", {})]
+    assert [(line.kind, line.count, line.day) for line in lines(told)] == [
+        ("reported", 1, "2026-01-05"),
+        ("reported", 1, "2026-01-04"),
+        ("backfilled", 3, "2026-01-03"),
+    ]
