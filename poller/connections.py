@@ -9,6 +9,7 @@ single one, a Cluster's owner of the slot, the primary the Sentinels name. A con
 one, and to its successor when it is told so; transactions and scripts need nothing else.
 """
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -237,17 +238,33 @@ _CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours, by what the caller does next."""
+    """Turn redis-py's errors into ours, by what the caller does next.
+
+    A cancellation that arrives together with an answer is lost in Python 3.11's `wait_for`, which
+    redis-py writes with; it is raised here after all, or a service would miss its SIGTERM.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    told: StoreDown | StoreMisfit | None = None
     try:
         yield
-    except exceptions.ResponseError as problem:
-        raise _refusal(problem) from problem
-    except exceptions.AuthenticationError as problem:
-        raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
     except (exceptions.RedisError, OSError) as problem:
-        if isinstance(problem.__cause__, _REFUSED_TYPES):  # in the handshake
-            raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
-        raise StoreDown(_absence(problem)) from problem
+        told = _told(problem)
+        told.__cause__ = problem
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    if told is not None:
+        raise told
+
+
+def _told(problem: Exception) -> StoreDown | StoreMisfit:
+    if isinstance(problem, exceptions.ResponseError):
+        return _refusal(problem)
+    # in the handshake, a refusal is the cause of a failed connection
+    refused = isinstance(problem, exceptions.AuthenticationError)
+    if refused or isinstance(problem.__cause__, _REFUSED_TYPES):
+        return StoreMisfit(f"Redis refuses the user or password: {problem}")
+    return StoreDown(_absence(problem))
 
 
 def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:

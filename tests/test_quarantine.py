@@ -206,11 +206,12 @@ def test_a_split_is_one_event_however_it_is_paged(
         ([1000, 2000, 3000], [1001, 2000, 3000], None),
         ([1000, 2000, 3000, 4000], [2000, None, 6000, 8000], None),
         ([1, 2, 3], [0, 0, 0], None),
+        ([1000, 3, 2], [100, 0, 0], None),
     ],
     ids=[
         "split", "consolidation, rounded", "consolidation, cut off", "0 stays 0", "becomes 0",
         "a figure more", "two days", "one does not fit", "one stays", "0 does not", "one moves",
-        "one is missing between", "all vanish",
+        "one is missing between", "all vanish", "most vanish",
     ],
 )  # fmt: skip
 def test_what_is_a_restatement(
@@ -246,7 +247,40 @@ def test_a_restatement_says_what_moved() -> None:
     assert symbol.known.vintages[day(1)].revision == 1
 
 
+def test_a_missing_day_is_told_after_the_restatement() -> None:
+    """An older day that was missing comes after it, and against the rescaled day before it."""
+    symbol = after({1: 1000, 3: 3000, 4: 4000})
+    found = symbol.polled(rows({1: 4000, 2: 8000, 3: 12_000, 4: 16_000}))
+    assert [event.type for event in found.events] == [RESTATED, BACKFILLED]
+    change = found.events[1].change
+    assert change is not None
+    assert (change.shares, change.history_days) == (4000, 2)
+
+
 M = 1_000_000
+
+
+def test_days_are_judged_against_the_restated_history() -> None:
+    """A figure that the old one spoke against is no slip beside the rescaled one."""
+    symbol = after({1: 2 * M, 3: 3 * M, 4: 5 * M})
+    split = {1: 20 * M, 3: 30 * M, 4: 50 * M}
+    assert symbol.shows(split | {2: 1800 * M}) == [(RESTATED, day(4)), (BACKFILLED, day(2))]
+    assert symbol.shows(split | {5: 4600 * M}) == [(REPORTED, day(5))]
+
+
+def test_a_missing_day_is_no_better_than_the_restated_ones() -> None:
+    """A figure that went with the old history is a slip beside the rescaled one."""
+    symbol = after({1: 2 * M, 3: 3 * M, 4: 5 * M})
+    assert symbol.shows({1: 20 * M, 2: 20_000, 3: 30 * M, 4: 50 * M}) == [(RESTATED, day(4))]
+    assert symbol.held() == {day(2): Reason.UNIT_SLIP}
+
+
+def test_what_passes_speaks_for_what_was_held() -> None:
+    """Once a level is confirmed, whatever fits it passes in the same answer, not in the next."""
+    symbol = after({1: M})
+    figures = {1: M, 2: 900 * M, 3: 9_500 * M, 4: 920 * M}
+    assert [when for _, when in symbol.shows(figures)] == [day(2), day(3), day(4)]
+    assert symbol.shows(figures) == []
 
 
 @pytest.mark.parametrize(
@@ -364,6 +398,15 @@ def test_a_future_day_is_judged_when_it_has_come() -> None:
     found = symbol.polled(rows({1: M, TODAY + 1: M, TODAY + 2: SLIP}), at=SEEN + timedelta(days=15))
     assert [event.vintage.day for event in found.events] == [day(TODAY + 1)]
     assert symbol.held() == {day(TODAY + 2): Reason.UNIT_SLIP}
+
+
+def test_a_symbol_that_began_in_the_future_begins() -> None:
+    """With nothing but a held day of the future, the day that has come is the first sight."""
+    symbol = Symbol()
+    assert symbol.shows({TODAY + 1: M}) == []
+    found = symbol.polled(rows({TODAY + 1: M}), at=SEEN + timedelta(days=8))
+    assert [event.type for event in found.events] == [BACKFILLED]
+    assert symbol.held() == {}
 
 
 def test_a_whole_history_in_other_units_is_one_hold() -> None:
