@@ -2,7 +2,7 @@
 
 redis-py's defaults suit nobody here. Short commands are bounded in seconds and repeated once when
 cut off: each of them is idempotent, or refused when repeated. A read that blocks has a client of
-its own, whose socket waits longer than the read, and is never repeated.
+its own, whose socket waits longer than the read, and is repeated only when it was sent elsewhere.
 
 All keys of a namespace share a hash slot, so one server takes the writes wherever Redis lives: a
 single one, a Cluster's owner of the slot, the primary the Sentinels name. A connection goes to that
@@ -46,19 +46,20 @@ class Connections:
 
     def brief(self) -> Any:  # noqa: ANN401
         """Return a client for short commands; it waits while all its connections are in use."""
-        return self._client(connections=16, limit=_ANSWER_LIMIT, repeats=1)
+        return self._client(16, _ANSWER_LIMIT, Retry(ConstantBackoff(0.1), 1))
 
     def blocking(self, wait: float) -> Any:  # noqa: ANN401
         """Return a client for one read at a time that blocks up to `wait` seconds."""
-        return self._client(connections=1, limit=wait + _ANSWER_LIMIT, repeats=0)
+        sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
+        return self._client(1, wait + _ANSWER_LIMIT, sent_away)
 
-    def _client(self, *, connections: int, limit: float, repeats: int) -> Any:  # noqa: ANN401
+    def _client(self, connections: int, limit: float, retry: Retry) -> Any:  # noqa: ANN401
         settings: dict[str, Any] = {
             "max_connections": connections,
             "timeout": 5,
             "socket_timeout": limit,
             "socket_connect_timeout": _CONNECT_LIMIT,
-            "retry": Retry(ConstantBackoff(0.1), repeats),
+            "retry": retry,
             "health_check_interval": 15,
             "decode_responses": True,
             "encoding_errors": "replace",
@@ -166,6 +167,10 @@ def _guide(location: Location, settings: dict[str, Any]) -> _Guide:
     return _Sentinels(location, settings) if location.primary else _Nodes(location.nodes)
 
 
+class _Moved(exceptions.ConnectionError):
+    """Nothing was done here: another node owns the slot, and the guide knows which."""
+
+
 class _TcpConnection(Connection):
     """A connection that goes where its guide says, and again after it was sent away."""
 
@@ -199,7 +204,7 @@ class _TcpConnection(Connection):
         except exceptions.MovedError as moved:
             self._guide.told(Node(moved.host or self.host, moved.port))
             await self.disconnect()
-            raise exceptions.ConnectionError("the Cluster moved the slot") from moved
+            raise _Moved("the Cluster moves the slot") from moved
         except exceptions.ReadOnlyError:
             await self.disconnect()  # it was the primary once; the next one asks who is
             raise

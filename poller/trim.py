@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from poller.errors import StoreDown
+from poller.errors import StoreDown, StoreMisfit
 from poller.observe import Happened, Observe, Recovered, Trouble
 from poller.retention import Group, Late, decide
 
@@ -16,7 +16,7 @@ _PAUSE: Final = 10.0
 
 
 class Stream(Protocol):
-    """What is needed of the store. Both calls may raise StoreDown."""
+    """What is needed of the store. Both calls may raise StoreDown or StoreMisfit."""
 
     async def groups(self) -> list[Group]:
         """Return the consumer groups and what each has yet to read."""
@@ -35,8 +35,12 @@ async def keep_trimmed(
             late = await trim(stream, keep, observe, now(), before=late)
         except StoreDown:
             await asyncio.sleep(_PAUSE)  # the poller says so
+            continue
+        except StoreMisfit as problem:
+            observe(Trouble("trimming", str(problem)))  # polling does not depend on it
         else:
-            await asyncio.sleep(EVERY)
+            observe(Recovered("trimming"))
+        await asyncio.sleep(EVERY)
 
 
 async def trim(

@@ -1,5 +1,6 @@
 """The stream forgets by age; what a group has not read waits, is named, and has a deadline."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +16,9 @@ from poller.observe import Fact, Happened, Recovered, Trouble
 from poller.redisstore import RedisStore
 from poller.retention import GRACE, Group, Late, Trim, decide
 from poller.simulator import World
-from poller.trim import trim
+from poller.trim import keep_trimmed, trim
 from tests import nodes
-from tests.service import Service, simulator
+from tests.service import Service, simulator, until
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 KEEP = timedelta(days=90)
@@ -115,6 +116,18 @@ async def test_without_groups_age_decides(server: tuple[RedisStore, Any]) -> Non
     assert await ages(client) == [0]
     await client.delete(STREAM)
     assert await trim(store, KEEP, lambda _: None, NOW) == ()
+
+
+async def test_a_user_who_may_not_trim_goes_on_polling(server: tuple[RedisStore, Any]) -> None:
+    """Rights that are missing are told, and end nothing else."""
+    store, client = server
+    await client.execute_command("ACL", "SETUSER", "default", "-xtrim")
+    facts: list[Fact] = []
+    trimming = asyncio.create_task(keep_trimmed(store, KEEP, facts.append, lambda: NOW))
+    await until(lambda: any(isinstance(fact, Trouble) for fact in facts))
+    assert not trimming.done()
+    trimming.cancel()
+    assert "xtrim" in str(facts[-1])
 
 
 async def test_the_service_trims(tmp_path: Path) -> None:
