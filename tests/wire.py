@@ -37,6 +37,7 @@ class Server:
     """A Valkey whose acknowledged writes survive its kill -9."""
 
     folder: Path
+    fsync: str = "always"
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,7 +48,7 @@ class Server:
     async def start(self) -> None:
         """Start it on what it has kept, and wait until it answers."""
         command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.path)]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", self.fsync, "--save", ""]
         self.process = subprocess.Popen(  # noqa: ASYNC220  it only forks
             [*command, "--dir", str(self.folder)], stdout=subprocess.DEVNULL
         )
