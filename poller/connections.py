@@ -9,6 +9,7 @@ single one, a Cluster's owner of the slot, the primary the Sentinels name. A con
 one, and to its successor when it is told so; transactions and scripts need nothing else.
 """
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -232,9 +233,15 @@ _CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours, by what the caller does next."""
+    """Turn redis-py's errors into ours, by what the caller does next; keep a cancellation."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     try:
         yield
+        # redis-py sends inside wait_for, which before Python 3.12 forgets a cancellation that comes
+        # as the bytes have just gone: who was asked to stop would go on for ever
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
     except exceptions.ResponseError as problem:
         raise _refusal(problem) from problem
     except exceptions.AuthenticationError as problem:
