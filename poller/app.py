@@ -29,9 +29,9 @@ from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
 from poller.relay import Relay
 from poller.schedule import Schedule
+from poller.senders import check_channels, sender_of
 from poller.trim import keep_trimmed
 from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
-from poller.webhook import SignedPost
 
 _PAUSE: Final = 1.0
 
@@ -176,14 +176,16 @@ async def deliver(config: Config, observe: Observe) -> None:
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
     """Return the relay of the configured endpoints, not yet running."""
     chance = random.SystemRandom()
+    endpoints = [webhook.endpoint() for webhook in config.webhooks]
+    check_channels(endpoints)
     relay = Relay(
         ports.store,
         ports.outbox,
         observe,
-        sender=lambda endpoint: SignedPost(endpoint, now=wall_clock),
+        sender=lambda endpoint: sender_of(endpoint, ports.store),
         jitter=lambda: chance.uniform(-1, 1),
     )
-    relay.configure([webhook.endpoint() for webhook in config.webhooks])
+    relay.configure(endpoints)
     return relay
 
 
@@ -225,7 +227,7 @@ async def simulated(config: Config) -> AsyncIterator[Config]:
         changes["budget"] = config.budget.model_copy(update={"period": 3.0})
     if config.schedule == Config().schedule:
         changes["schedule"] = config.schedule.model_copy(
-            update={"due": 2.0, "idle": 10.0, "late": 2.0}
+            update={"due": 0.2, "idle": 0.02, "late": 0.2}  # at any hour of the day
         )
     world = story(datetime.now(UTC))
     changes["watchlist"] = config.watchlist.model_copy(

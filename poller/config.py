@@ -26,10 +26,11 @@ from pydantic import (
     model_validator,
 )
 
-from poller.endpoint import Endpoint, check_secret, check_url
-from poller.errors import BadCode, ConfigError
+from poller.codefile import read_codes
+from poller.endpoint import Endpoint, Kind, check_secrets, check_url, kind_of
+from poller.errors import ConfigError
 from poller.location import locate
-from poller.model import Code, parse_code, unique
+from poller.model import Code, parse_code
 from poller.release import Intervals
 from poller.selection import Selection
 
@@ -67,17 +68,8 @@ def _code_file(path: Path) -> Path:
     return path
 
 
-def _secret(secret: SecretStr) -> SecretStr:
-    check_secret(secret.get_secret_value())
-    return secret
-
-
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Secrets = Annotated[
-    tuple[Annotated[SecretStr, AfterValidator(_secret)], ...],
-    BeforeValidator(_split),
-    Field(min_length=1),
-]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(_split)]
 CodeFiles = Annotated[
     tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(_split)
@@ -165,7 +157,7 @@ class Web(_Section):
 
 
 class Webhook(_Section):
-    """One endpoint of webhook deliveries; `connections` and `rate` hold in each process."""
+    """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
 
     name: Annotated[str, AfterValidator(_namespace)]
     events: Annotated[
@@ -177,8 +169,10 @@ class Webhook(_Section):
     allow_private: bool = False
     connections: Annotated[int, Field(ge=1, le=100)] = 8
     rate: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    feishu: bool = False
+    wait: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     url: SecretStr
-    secret: Secrets
+    secret: Annotated[Secrets, Field(validate_default=True)] = ()
 
     @field_validator("codes", "filter")
     @classmethod
@@ -189,9 +183,19 @@ class Webhook(_Section):
     @field_validator("url")
     @classmethod
     def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
-        check_url(url.get_secret_value(), **allowed)
+        text = url.get_secret_value()
+        if kind_of(text, feishu=info.data.get("feishu", False)) is not Kind.APPRISE:
+            allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
+            check_url(text, **allowed)
         return url
+
+    @field_validator("secret")
+    @classmethod
+    def _fitting(cls, secrets: Secrets, info: ValidationInfo) -> Secrets:
+        url = info.data.get("url", SecretStr("")).get_secret_value()  # absent: it was refused
+        kind = kind_of(url, feishu=info.data.get("feishu", False))
+        check_secrets(kind, [secret.get_secret_value() for secret in secrets])
+        return secrets
 
     def endpoint(self) -> Endpoint:
         """Return it as delivery knows it."""
@@ -204,6 +208,8 @@ class Webhook(_Section):
             allow_private=self.allow_private,
             connections=self.connections,
             rate=self.rate,
+            kind=kind_of(self.url.get_secret_value(), feishu=self.feishu),
+            wait=timedelta(seconds=self.wait),
         )
 
 
@@ -391,24 +397,3 @@ def _contradictions(config: Config) -> list[str]:
         if places.count((host, port)) > 1
     ]
     return lines
-
-
-def read_codes(path: Path) -> tuple[tuple[Code, ...], list[str]]:
-    """Read a watchlist file: one code a line, `#` starts a comment.
-
-    Returns the codes and one line per problem, with its place; never raises.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        return (), [f"{path}: {getattr(problem, 'strerror', None) or problem}"]
-    codes, problems = [], []
-    for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        try:
-            codes.append(parse_code(text))
-        except BadCode as problem:
-            problems.append(f"{path}:{number}: {problem}")
-    return unique(codes), problems

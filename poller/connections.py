@@ -129,14 +129,14 @@ class _Sentinels:
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as problem:
                 if isinstance(problem, exceptions.AuthenticationError):
                     raise
-                answers.append("does not answer")
+                answers.append(_absence(problem))
             else:
                 if found is not None:
                     return found
-                answers.append(f"knows no primary named {self._name!r}")
+                answers.append(f"{self._nodes[0].host} knows no primary named {self._name!r}")
             self._nodes.rotate(-1)
-        told = ", ".join(sorted(set(answers)))
-        raise exceptions.ConnectionError(f"of {len(answers)} Sentinels each {told}")
+        told = "; ".join(sorted(set(answers)))
+        raise exceptions.ConnectionError(f"no Sentinel names the primary: {told}")
 
     async def _ask(self, node: Node) -> Node | None:
         settings = {
@@ -233,23 +233,33 @@ _CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours, by what the caller does next; keep a cancellation."""
+    """Turn redis-py's errors into ours, by what the caller does next.
+
+    A cancellation that arrives together with an answer is lost in Python 3.11's `wait_for`, which
+    redis-py writes with; it is raised here after all, or a service would miss its SIGTERM.
+    """
     task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
+    before = task.cancelling() if task else 0
+    told: StoreDown | StoreMisfit | None = None
     try:
         yield
-        # redis-py sends inside wait_for, which before Python 3.12 forgets a cancellation that comes
-        # as the bytes have just gone: who was asked to stop would go on for ever
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
-    except exceptions.ResponseError as problem:
-        raise _refusal(problem) from problem
-    except exceptions.AuthenticationError as problem:
-        raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
     except (exceptions.RedisError, OSError) as problem:
-        if isinstance(problem.__cause__, _REFUSED_TYPES):  # in the handshake
-            raise StoreMisfit(f"Redis refuses the user or password: {problem}") from problem
-        raise StoreDown(_absence(problem)) from problem
+        told = _told(problem)
+        told.__cause__ = problem
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    if told is not None:
+        raise told
+
+
+def _told(problem: Exception) -> StoreDown | StoreMisfit:
+    if isinstance(problem, exceptions.ResponseError):
+        return _refusal(problem)
+    # in the handshake, a refusal is the cause of a failed connection
+    refused = isinstance(problem, exceptions.AuthenticationError)
+    if refused or isinstance(problem.__cause__, _REFUSED_TYPES):
+        return StoreMisfit(f"Redis refuses the user or password: {problem}")
+    return StoreDown(_absence(problem))
 
 
 def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
@@ -274,7 +284,7 @@ def _absence(problem: Exception) -> str:
     if isinstance(problem, exceptions.BusyLoadingError):
         return f"LOADING: {_CURES['LOADING']}"
     if isinstance(problem, exceptions.TimeoutError | TimeoutError):
-        return "no answer in time; waiting for it"
+        return "no answer in time"
     if (found := _UNHEARD.search(text)) is not None:
         return f"nobody listens at {found[1]}"
     if _CUT.search(text):

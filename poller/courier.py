@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from poller.endpoint import Endpoint
+from poller.endpoint import Endpoint, Kind
 from poller.errors import StoreDown, StoreMisfit, Superseded
 from poller.observe import Happened, Observe, Recovered, Trouble
 from poller.outbox import Attempt, Chosen, Claim, Claimed, Outbox, Settlement
@@ -24,16 +24,25 @@ from poller.webhook import Sender, is_event
 BATCH: Final = 200
 """Stream entries looked at in one intake."""
 
+MOST_TOGETHER: Final = 2000
+"""Events in one message to a chat; what is more goes into the next."""
+
 _TICK: Final = 0.001
 """Seconds: shorter waits would only ask the same again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The times of a relay. `claim`: longer than an attempt may last."""
+    """The times of a relay.
+
+    `claim`: longer than an attempt may last. `look`: between two looks at what others changed.
+    `block`: of one read of the stream. `pause`: while Redis is away. `grace`: for what is in
+    flight when it stops.
+    """
 
     claim: timedelta = timedelta(seconds=30)
-    look: timedelta = timedelta(seconds=5)
+    look: timedelta = timedelta(seconds=1)
+    block: timedelta = timedelta(seconds=5)
     pause: timedelta = timedelta(seconds=1)
     grace: timedelta = timedelta(seconds=7)
     verdict: Callable[..., Verdict] = decide
@@ -114,7 +123,7 @@ class Courier:
         entries = await self._store.read(position, count=BATCH, block=None)
         if not entries:
             return position
-        chosen = [Chosen(e, lane_of(e)) for e in entries if self._wants(e)]
+        chosen = [choose(self.endpoint, entry) for entry in entries if self._wants(entry)]
         await self._outbox.take(self.endpoint.name, position, entries, chosen)
         if chosen:
             self._work.set()
@@ -151,7 +160,7 @@ class Courier:
             self.endpoint.name,
             secrets.token_hex(8),
             limit=room,
-            depth=1,
+            depth=1 if self.endpoint.kind is Kind.POST else MOST_TOGETHER,
             ttl=self._timing.claim,
         )
         if claimed.disabled:
@@ -248,9 +257,12 @@ class Courier:
         await asyncio.sleep(self._timing.pause.total_seconds())
 
 
-def lane_of(entry: Entry) -> str:
-    """Return the lane of an event: the later ones of a symbol wait for the earlier."""
-    return entry.fields["code"]
+def choose(endpoint: Endpoint, entry: Entry) -> Chosen:
+    """Return the lane of an event: its symbol, or its market and day where they go together."""
+    fields = entry.fields
+    if endpoint.kind is Kind.POST:
+        return Chosen(entry, fields["code"])
+    return Chosen(entry, f"{fields['market']}:{fields['trading_day']}", endpoint.wait)
 
 
 def disabled_text(name: str, claimed: Claimed) -> str:

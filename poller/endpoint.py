@@ -3,7 +3,10 @@
 import base64
 import binascii
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,11 +26,20 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _MASK: Final = "***"
 
 
+class Kind(StrEnum):
+    """How an endpoint is told: a signed POST an event, or one message a market and day."""
+
+    POST = "post"
+    FEISHU = "feishu"
+    APPRISE = "apprise"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where events go, and which. Its `repr` shows no secret.
 
-    `connections`: deliveries at once, `rate`: deliveries a second, both in each process.
+    `connections`: deliveries at once, `rate`: deliveries a second, both in each process. `wait`:
+    how long the events of a message are gathered, from the first of them.
     """
 
     name: str
@@ -38,6 +50,8 @@ class Endpoint:
     allow_private: bool = False
     connections: int = 8
     rate: float = 20.0
+    kind: Kind = Kind.POST
+    wait: timedelta = timedelta(0)
 
     @property
     def local(self) -> bool:
@@ -55,8 +69,29 @@ class Endpoint:
         return text
 
 
-def check_secret(text: str) -> str:
-    """Return the secret, or raise ValueError with the cure and without the value."""
+def kind_of(url: str, *, feishu: bool) -> Kind:
+    """Return how the endpoint behind a URL is told."""
+    if feishu:
+        return Kind.FEISHU
+    scheme, found, _ = url.partition("://")
+    return Kind.APPRISE if found and scheme.lower() not in {"http", "https"} else Kind.POST
+
+
+def check_secrets(kind: Kind, texts: Sequence[str]) -> None:
+    """Raise ValueError with the cure, and without a value, unless these sign for the endpoint."""
+    match kind:
+        case Kind.POST if not texts:
+            raise ValueError(f"nothing to sign with; {_MAKE_ONE}")
+        case Kind.POST:
+            for text in texts:
+                _check_secret(text)
+        case Kind.FEISHU if len(texts) > 1:
+            raise ValueError("a bot has one secret")
+        case Kind.APPRISE if texts:
+            raise ValueError("leave it out: all that such a service wants stands in its URL")
+
+
+def _check_secret(text: str) -> None:
     try:
         key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
@@ -66,7 +101,6 @@ def check_secret(text: str) -> str:
             f"a signing secret is {PREFIX} and the base64 of {SHORTEST} to {LONGEST} bytes; "
             + _MAKE_ONE
         )
-    return text
 
 
 def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:

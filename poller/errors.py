@@ -6,6 +6,7 @@ PollerError
 ├── GatewayError       something about one request to OpenD
 │   ├── TooFrequent    somebody else spends our budget: wait a full period
 │   ├── Unavailable    no answer: back off, the watermark stands
+│   │   └── Disconnected  the connection went meanwhile: ask again over the next one
 │   ├── Malformed      an answer that cannot be trusted: publish nothing, ask again later
 │   └── Refused        OpenD will not serve this code: keep it out, tell the operator
 └── StoreError         something about Redis
@@ -45,6 +46,10 @@ class TooFrequent(GatewayError):
 
 class Unavailable(GatewayError):
     """No answer: back off, the watermark stands."""
+
+
+class Disconnected(Unavailable):
+    """The connection went while the request was on its way: ask again over the next one."""
 
 
 class Malformed(GatewayError):

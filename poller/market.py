@@ -179,12 +179,15 @@ class MarketQueue:
         before, swept, lag = symbol.watermark, symbol.swept, self._missed(symbol.watermark)
         seen = symbol.standing is not Standing.FRESH and before is not None
         notices: list[Notice] = []
-        if watermark is not None and self.newest is not None and watermark > self.newest:
-            self._saw(watermark, now, seen=seen)
-            notices.append(Detected(self.market, watermark, symbol.code))
-        elif watermark is not None and self.newest is None:
+        newer = watermark is not None and (self.newest is None or watermark > self.newest)
+        if newer and watermark is not None:
+            first = self.newest is None
             self._raise_to(watermark)
-            self._plan_watch(now)
+            if seen:  # at first sight a later day is no release, but a symbol that stopped earlier
+                self._saw(watermark, now)
+                notices.append(Detected(self.market, watermark, symbol.code))
+            if not first:
+                self.sweep.begin()
         self._looked_at = now
         self._count(symbol, -1)
         symbol.watermark = watermark
@@ -194,21 +197,17 @@ class MarketQueue:
         self.place(symbol)
         if symbol.standing is Standing.QUIET:
             self.version += 1
-        if swept and not notices:
+        if swept and not newer:
             news = before is not None and watermark is not None and watermark > before
             self.sweep.tally(news=news, kept_up=lag <= 1, wanted=self.wanted, now=now)
-            if self.sweep.mixed and not self._sightings[-1].scattered:
-                self._sightings[-1] = replace(self._sightings[-1], scattered=True)
         return notices + self._settle(now)
 
-    def _saw(self, day: date, now: datetime, *, seen: bool) -> None:
-        """A release: everybody is wanted. Its hour counts when the market was watched till then."""
+    def _saw(self, day: date, now: datetime) -> None:
+        """Learn from a release; its hour counts when the market was watched till then."""
         gap = None if self._looked_at is None else now - self._looked_at
-        timely = seen and gap is not None and gap <= ODD_HOURS * self._intervals.idle
+        timely = gap is not None and gap <= ODD_HOURS * self._intervals.idle
         self._sightings.append(Sighting(day, now if timely else None))
         del self._sightings[:-REMEMBERED]
-        self._raise_to(day)
-        self.sweep.begin()
         self._completed = False
 
     def _settle(self, now: datetime) -> list[Notice]:
@@ -221,6 +220,8 @@ class MarketQueue:
         if (sweep.running, sweep.resumes) != self._stage:
             self._stage = sweep.running, sweep.resumes
             self.version += 1
+            if sweep.mixed and self._sightings:
+                self._sightings[-1] = replace(self._sightings[-1], scattered=True)
             self._plan_watch(now)
         if self.newest is None or self._completed or (self.wanted and not sweep.faded):
             return []

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from poller import vendor
-from poller.errors import ConfigError, GatewayError, Unavailable
+from poller.errors import ConfigError, Disconnected, GatewayError, Unavailable
 from poller.model import Code, Page
 
 if TYPE_CHECKING:
@@ -242,9 +242,13 @@ class OpenD:
     async def _ask(self, ask: Callable[[Any], Result]) -> Result:
         context = self._context
         if context is None:
-            raise Unavailable(f"OpenD {self.name} is not connected")
+            raise Disconnected(f"OpenD {self.name} is not connected")
         try:
             answer = await self._sdk.query(lambda: ask(context))
+        except Disconnected:
+            if context is self._context:  # known at once, and not only at the next look
+                self._usable.clear()
+            raise
         except Unavailable as problem:
             self._timeouts += "timeout" in str(problem).casefold()
             raise
@@ -277,7 +281,9 @@ class OpenD:
             self._context, self._timeouts = context, 0
             self._usable.set()
             self._report(ready=True, reason="connected")
-            while self._timeouts < _TIMEOUTS_IN_A_ROW and await self._is_ready(context):
+            while self._usable.is_set() and self._timeouts < _TIMEOUTS_IN_A_ROW:
+                if not await self._is_ready(context):
+                    break
                 await asyncio.sleep(_LOOK)
             if self._timeouts:
                 reason = f"{self._timeouts} requests in a row without an answer"

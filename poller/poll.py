@@ -15,6 +15,7 @@ from typing import Final
 from poller.budget import Budget
 from poller.compare import Comparison, Reading, compare, progress
 from poller.errors import (
+    Disconnected,
     GatewayError,
     Malformed,
     Refused,
@@ -261,6 +262,8 @@ class Poller:
         except Refused as problem:
             self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later"))
             return Excluded()
+        except Disconnected:
+            return Postponed()  # the gateway's trouble, which its supervisor tells
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
         except Superseded:

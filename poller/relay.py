@@ -79,10 +79,10 @@ class Relay:
 
     async def _toll(self) -> None:
         """Ring for every courier when the stream has grown."""
-        after, look = "", self._timing.look.total_seconds()
+        after, block = "", self._timing.block.total_seconds()
         while True:
             try:
-                if not after or await self._store.read(after, count=1, block=look):
+                if not after or await self._store.read(after, count=1, block=block):
                     newest = await self._store.last_entries(1)
                     after = newest[0].id if newest else "0-0"
                     for courier, _ in self._running.values():

@@ -152,8 +152,8 @@ def _instant(text: str | None) -> datetime | None:
 
 def expected(market: Market, newest: date, sightings: Sequence[Sighting]) -> Window:
     """Return when the first report after `newest` is expected. `sightings`: oldest first."""
-    known = [one for one in sightings if one.at is not None][-REMEMBERED:]
-    if _is_daily(market, known):
+    known = [one for one in sightings if one.at is not None]
+    if _is_daily(market, sightings):
         return _next_day(market, newest, known)
     release = expected_after(market, newest)
     possible = release.opens.astimezone(UTC)
@@ -180,22 +180,25 @@ def _learned(market: Market, known: Sequence[Sighting]) -> tuple[timedelta, time
     return min(usual) - margin, max(usual) + margin
 
 
-def _is_daily(market: Market, known: Sequence[Sighting]) -> bool:
+def _is_daily(market: Market, sightings: Sequence[Sighting]) -> bool:
     """Tell whether the last days seen followed each other, trading day by trading day."""
-    days = [one.day for one in known[-_ENOUGH:]]
+    days = [one.day for one in sightings[-_ENOUGH:]]
     steps = pairwise(days)
     return len(days) == _ENOUGH and all(_trading_day_after(market, a) == b for a, b in steps)
 
 
 def _next_day(market: Market, newest: date, known: Sequence[Sighting]) -> Window:
-    """Expect the next trading day's report a trading day after the last, at the learned hour."""
+    """Expect the next trading day's report on the working day after the last, at its hour."""
+    day = _trading_day_after(market, newest)
     seen = [one.at.astimezone(market.zone) for one in known if one.at is not None]
+    if not seen:
+        opens = datetime.combine(day, _DAYTIME[0], market.zone).astimezone(UTC)
+        return Window(day, opens, opens)
     hours = [timedelta(hours=at.hour, minutes=at.minute, seconds=at.second) for at in seen]
     margin = max((max(hours) - min(hours)) / 4, _LEAST_MARGIN)
     midnight = datetime.combine(_trading_day_after(market, seen[-1].date()), time(), market.zone)
     opens = (midnight + min(hours) - margin).astimezone(UTC)
-    closes = (midnight + max(hours) + margin).astimezone(UTC)
-    return Window(_trading_day_after(market, newest), opens, opens, closes)
+    return Window(day, opens, opens, (midnight + max(hours) + margin).astimezone(UTC))
 
 
 def _trading_day_after(market: Market, day: date) -> date:

@@ -7,7 +7,7 @@ wanted, and they are polled at the full rate (`market`, `sweep`, `release` hold 
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -160,14 +160,14 @@ class Schedule:
         jobs = [queue for queue in queues if _is_due(queue.job_at(), now)]
         self._since_watch += 1
         if not jobs or self._since_watch >= _WATCH_SHARE:
-            for queue in queues:
-                if queue not in jobs and _is_due(queue.probe_at(), now):
-                    self._since_watch = 0
-                    return queue.take_probe(now)
+            others = [queue for queue in queues if queue not in jobs]
+            if (watched := _first(others, MarketQueue.probe_at, now)) is not None:
+                self._since_watch = 0
+                return watched.take_probe(now)
         if jobs:
             return min(jobs, key=MarketQueue.rank).take_job()
-        quiet = [queue for queue in queues if _is_due(queue.quiet_look_at(), now)]
-        return quiet[0].take_quiet(now) if quiet else None
+        quiet = _first(queues, MarketQueue.quiet_look_at, now)
+        return None if quiet is None else quiet.take_quiet(now)
 
     def presses(self, now: datetime) -> bool:
         """Tell whether a release is swept or watched for: then nothing of the budget is spared."""
@@ -243,3 +243,13 @@ class Schedule:
 
 def _is_due(at: datetime | None, now: datetime) -> bool:
     return at is not None and at <= now
+
+
+def _first(
+    queues: Iterable[MarketQueue],
+    at: Callable[[MarketQueue], datetime | None],
+    now: datetime,
+) -> MarketQueue | None:
+    """Return the market that is due, and was so first."""
+    due = [(instant, queue) for queue in queues if (instant := at(queue)) and instant <= now]
+    return min(due, key=lambda one: one[0])[1] if due else None

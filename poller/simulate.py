@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import gc
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ WARM_UP: Final = timedelta(days=1)
 """Before the season begins: everything is looked at for the first time."""
 
 _DAY: Final = 86_400.0
+_CHANGES: Final = (EventType.REVISED, EventType.RESTATED)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Setting:
 
     `accounts`: the account of each gateway. `requests` in `period` seconds are allowed to each
     account. `latency`: seconds an answer takes. `faults`: share of requests that get no answer.
-    `busy`: when (seconds) another program spends the whole budget of an account.
+    `busy`: when (seconds) another program spends the whole budget of an account. `restarts`: when
+    one process ends and another takes over.
     """
 
     season: Season
@@ -52,6 +54,7 @@ class Setting:
     latency: float = 0.0
     faults: float = 0.0
     busy: tuple[float, ...] = ()
+    restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -59,19 +62,27 @@ class Setting:
 class Measured:
     """What a run brought. `releases`: market and number of the day → its symbols' latencies.
 
-    `missed`, `doubled`: days of symbols never told, or told more than once. `trace`: a digest of
-    every request and its instant. `facts`: what the log would say.
+    `missed`, `doubled`: days of symbols never told, or told more than once. `changed`: events that
+    tell other figures of known days. `trace`: a digest of
+    every request and its instant. `sent`: each request's instant, `polls`: how many a symbol got.
+    `facts`: what the log would say.
     """
 
     season: Season
     releases: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
-    requests: int = 0
+    sent: list[float] = field(default_factory=list)
+    polls: Counter[Code] = field(default_factory=Counter)
     missed: int = 0
     doubled: int = 0
     most_in_window: int = 0
     trace: str = ""
-    revised: int = 0
+    changed: Counter[EventType] = field(default_factory=Counter)
     facts: list[Fact] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        """How many were sent in the season."""
+        return sum(at >= 0 for at in self.sent)
 
     @property
     def latencies(self) -> Latencies:
@@ -147,30 +158,32 @@ class _Run:
             for market, days in self.season.days.items()
         }
 
-    async def play(self, schedule: Schedule) -> Measured:
-        """Poll to the end of the season."""
-        setting, store = self.setting, MemoryStore(asyncio.get_running_loop().time)
-        poller = Poller(
+    async def play(self, make: Callable[[], Schedule]) -> Measured:
+        """Poll to the end of the season, by one process after the other."""
+        store = MemoryStore(asyncio.get_running_loop().time)
+        length = (self.season.ends - self.season.began).total_seconds()
+        for until in (*self.setting.restarts, length):
+            poller = self._poller(store, make())
+            poller.watch(self.season.codes)
+            polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
+            while self._seconds() < until and not polling.done():
+                await asyncio.wait([polling], timeout=min(_DAY, until - self._seconds()))
+                self._progress(max(self._seconds(), 0) / length)
+            polling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await polling
+        return self._result()
+
+    def _poller(self, store: MemoryStore, schedule: Schedule) -> Poller:
+        return Poller(
             store,
-            [_Gateway(f"{n}", name, self) for n, name in enumerate(setting.accounts)],
+            [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
             {name: self._budget(store, name) for name in self._accounts},
             schedule,
             history=1,
             observe=lambda fact: self._observe(fact, store),
             now=self._now,
         )
-        poller.watch(self.season.codes)
-        polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
-        days = (self.season.ends - self.season.began + WARM_UP).days
-        for day in range(days):
-            await asyncio.wait([polling], timeout=_DAY)
-            self._progress((day + 1) / days)
-            if polling.done():
-                await polling
-        polling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await polling
-        return self._result()
 
     def _budget(self, store: MemoryStore, account: str) -> Budget:
         requests, period = self.setting.requests, self.setting.period
@@ -186,7 +199,8 @@ class _Run:
     async def answer(self, account: str, code: Code, key: str | None) -> Page:
         """Answer one request."""
         at = self._seconds()
-        self.measured.requests += at >= 0
+        self.measured.sent.append(at)
+        self.measured.polls[code] += 1
         self._trace.update(f"{at:.3f} {account} {code} {key}\n".encode())
         admitted = self._accounts[account].admits(at, self.setting.period)
         if self.setting.latency:
@@ -203,10 +217,10 @@ class _Run:
             return
         store.entries.clear()  # read by nobody else, and a year of them is long
         for event in fact.events:
-            index = self._index[market_of(fact.code)][event.vintage.day]
-            self.measured.revised += event.type is EventType.REVISED
-            if event.type is EventType.REVISED:
+            if event.type in _CHANGES:
+                self.measured.changed[event.type] += 1
                 continue
+            index = self._index[market_of(fact.code)][event.vintage.day]
             self.measured.doubled += (fact.code, index) in self._told
             self._told.add((fact.code, index))
             appeared = self.season.appears(fact.code, index)
@@ -229,17 +243,17 @@ class _Run:
 def simulate(
     setting: Setting,
     *,
-    schedule: Schedule | None = None,
+    make: Callable[[], Schedule] | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Measured:
     """Play a season; the same setting brings the same trace. Raises Deadlock instead of hanging.
 
-    `schedule`: another policy to play it with. `progress` is told the share of it that has passed.
+    `make`: gives another policy to play it with. `progress` is told the share that has passed.
     """
-    plan = schedule or Schedule(setting.intervals, setting.weights)
     run = _Run(setting, progress)
+    make = make or (lambda: Schedule(setting.intervals, setting.weights))
     with _without_collector():
-        return run_virtually(setting.season.began - WARM_UP, run.play(plan))
+        return run_virtually(setting.season.began - WARM_UP, run.play(make))
 
 
 @contextlib.contextmanager

@@ -61,6 +61,10 @@ class Keys:
         """String: written to see whether the replicas follow; only with `redis.replicas`."""
         return f"{{{self.namespace}}}:replicated"
 
+    def reader(self, group: str) -> str:
+        """String with a time to live: the active reader of a group of `subscribe`."""
+        return f"{{{self.namespace}}}:reader:{group}"
+
     def history(self, code: Code) -> str:
         """Hash: trading day → JSON of that day as last reported."""
         return f"{{{self.namespace}}}:history:{code}"

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from poller.errors import GatewayError, Malformed, Refused, TooFrequent, Unavailable
+from poller.errors import Disconnected, GatewayError, Malformed, Refused, TooFrequent, Unavailable
 from poller.model import RECORD_TYPES, Code, Market, Page, Record, columns, market_of
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ _ABOUT_THE_CODE: Final = (
     "format of code",
     "delisted",
 )
+_ABOUT_THE_CONNECTION: Final = (
+    "disconnect",
+    "connection closed",
+    "connect timeout",
+    "invalid connid",
+)
 _TEXT_LIMIT: Final = 300
 
 
@@ -58,6 +64,8 @@ def error_of(message: object, asked_for: str) -> GatewayError:
         return TooFrequent(text)
     if any(sign in folded for sign in _ABOUT_THE_CODE):
         return Refused(f"{asked_for}: OpenD refuses it: {text}")
+    if folded.startswith(_ABOUT_THE_CONNECTION):
+        return Disconnected(text)
     return Unavailable(text or "OpenD refused without a word")
 
 

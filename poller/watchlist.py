@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from poller.budget import Budget
-from poller.config import read_codes
+from poller.codefile import read_codes
 from poller.errors import BadCode, GatewayError, StoreDown, TooFrequent
 from poller.model import Code, parse_code, unique
 from poller.observe import Observe, Recovered, Trouble

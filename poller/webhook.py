@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 
 from poller import __version__
 from poller.endpoint import Endpoint, refusal
-from poller.model import to_json
+from poller.model import Market, to_json
 from poller.retry import Delivered, Failed, Outcome, retry_after
 from poller.store import Entry
 
@@ -63,16 +63,7 @@ class SignedPost:
         self._endpoint = endpoint
         self._now = now
         self._signers = [Webhook(secret) for secret in endpoint.secrets]
-        self._session = aiohttp.ClientSession(
-            connector=_guarded(endpoint, resolver),
-            timeout=aiohttp.ClientTimeout(total=timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers={
-                "content-type": "application/json",
-                "user-agent": f"short-interest-poller/{__version__}",
-            },
-        )
+        self._session = guarded(endpoint, timeout=timeout, resolver=resolver)
         self._timeout = timeout
 
     async def close(self) -> None:
@@ -122,21 +113,37 @@ class SignedPost:
             case aiohttp.ClientConnectorCertificateError():
                 return f"its certificate is not accepted: {problem.certificate_error}"
             case aiohttp.ClientConnectorError(os_error=cause):
-                return f"no connection: {_words(cause)}"
+                return f"no connection: {words(cause)}"
             case aiohttp.ServerDisconnectedError() | ConnectionError():
                 return "it closed the connection without an answer"
             case _:
                 return f"its answer is not HTTP: {type(problem).__name__}"
 
 
-def _words(problem: OSError) -> str:
+def words(problem: OSError) -> str:
     """Say what the system, or the guard, has against a connection; no address of ours in it."""
     if problem.errno is None or problem.errno == errno.EACCES:
         return problem.strerror or str(problem)
     return os.strerror(problem.errno)
 
 
-def _guarded(endpoint: Endpoint, resolver: AbstractResolver | None) -> aiohttp.TCPConnector:
+def guarded(
+    endpoint: Endpoint, *, timeout: float = TIMEOUT, resolver: AbstractResolver | None = None
+) -> aiohttp.ClientSession:
+    """Return a session that connects only where the endpoint may, and waits no longer."""
+    return aiohttp.ClientSession(
+        connector=_connector(endpoint, resolver),
+        timeout=aiohttp.ClientTimeout(total=timeout),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers={
+            "content-type": "application/json",
+            "user-agent": f"short-interest-poller/{__version__}",
+        },
+    )
+
+
+def _connector(endpoint: Endpoint, resolver: AbstractResolver | None) -> aiohttp.TCPConnector:
     """Return a connector that makes no socket for an address that is not allowed."""
 
     def make(where: Any) -> socket.socket:  # noqa: ANN401  aiohttp's tuple
@@ -206,6 +213,8 @@ def is_event(fields: Mapping[str, str]) -> bool:
     """Return whether a stream entry is one of this service's; anybody may append others."""
     try:
         body_of(fields)
+        Market(fields["market"])
+        date.fromisoformat(fields["trading_day"])
     except (KeyError, ValueError, TypeError):
         return False
     return fields["id"].isascii() and fields["id"].isprintable() and "|" not in fields["code"]

@@ -11,16 +11,19 @@ from typing import Final
 from poller import show
 from poller.commands import Failure, Row, store_of
 from poller.config import Config, Webhook
-from poller.courier import lane_of
+from poller.courier import choose
+from poller.digest import Message
+from poller.endpoint import Endpoint, Kind
 from poller.errors import ConfigError, PollerError
 from poller.model import isoformat, to_json
-from poller.outbox import Chosen, DeadLetter, Status
+from poller.outbox import DeadLetter, Status
 from poller.poll import wall_clock
 from poller.redisoutbox import RedisOutbox
 from poller.redisstore import RedisStore
-from poller.retry import Delivered, Failed
+from poller.retry import Delivered, Failed, Outcome
+from poller.senders import channel_of, check_channels
 from poller.store import Entry
-from poller.webhook import SignedPost, is_event, reach
+from poller.webhook import SignedPost, is_event, reach, words
 
 _BATCH: Final = 200
 
@@ -93,20 +96,33 @@ def _plain(value: object) -> object:
 
 
 async def test(config: Config, name: str) -> None:
-    """Post a signed event of type `short_interest.test` and print what came of it."""
-    sender = SignedPost(_named(config, name).endpoint(), now=wall_clock)
-    now = wall_clock()
-    body = {"type": "short_interest.test", "timestamp": isoformat(now), "data": _EXAMPLE}
-    try:
-        outcome = await sender.post(f"test_{int(now.timestamp() * 1000)}", to_json(body))
-    finally:
-        await sender.close()
+    """Post a signed `short_interest.test`, or a message, and print what came of it."""
+    endpoint = _named(config, name).endpoint()
+    check_channels([endpoint])
+    outcome = await (_post(endpoint) if endpoint.kind is Kind.POST else _say(endpoint))
     match outcome:
         case Delivered(status):
             sys.stdout.write(f"{name} took it: {status}\n")
         case Failed(reason, answer=answer):
             said = f"; it said: {answer[:200]}" if answer else ""
             raise Failure(f"{name} did not take it: {reason}{said}")
+
+
+async def _post(endpoint: Endpoint) -> Outcome:
+    now, sender = wall_clock(), SignedPost(endpoint, now=wall_clock)
+    body = {"type": "short_interest.test", "timestamp": isoformat(now), "data": _EXAMPLE}
+    try:
+        return await sender.post(f"test_{int(now.timestamp() * 1000)}", to_json(body))
+    finally:
+        await sender.close()
+
+
+async def _say(endpoint: Endpoint) -> Outcome:
+    channel = channel_of(endpoint)
+    try:
+        return await channel.post(Message("Short interest", "A test: reports will appear here."))
+    finally:
+        await channel.close()
 
 
 _EXAMPLE: Final = {
@@ -157,7 +173,7 @@ async def replay(
         queued = 0
         for start in range(0, len(wanted), _BATCH):
             batch = wanted[start : start + _BATCH]
-            queued += await outbox.add(name, [Chosen(entry, lane_of(entry)) for entry in batch])
+            queued += await outbox.add(name, [choose(endpoint, entry) for entry in batch])
     waiting = len(wanted) - queued
     also = f"; {waiting} more wait already" if waiting else ""
     sys.stdout.write(f"{queued} events to deliver again{also}\n")
@@ -188,11 +204,11 @@ def _within(entry: Entry, since: datetime | None, until: datetime | None) -> boo
 
 async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> None:
     """Print the dead letters, or queue them again."""
-    _named(config, name)
+    endpoint = _named(config, name).endpoint()
     async with _opened(config) as (_, outbox):
         letters = await outbox.dead(name)
         if requeue:
-            await outbox.add(name, [Chosen(one.entry, lane_of(one.entry)) for one in letters])
+            await outbox.add(name, [choose(endpoint, one.entry) for one in letters])
             sys.stdout.write(f"{len(letters)} events to deliver again\n")
             return
     if as_json:
@@ -252,6 +268,7 @@ async def forget(config: Config, name: str) -> None:
 
 async def check(config: Config) -> list[Row]:
     """Return what `poller check` tells of each endpoint; sends no event."""
+    check_channels(table.endpoint() for table in config.webhooks)
     rows = [await _connect(table) for table in config.webhooks]
     configured = [table.name for table in config.webhooks]
     try:
@@ -270,9 +287,11 @@ async def check(config: Config) -> list[Row]:
 
 async def _connect(table: Webhook) -> Row:
     name, endpoint = f"webhook {table.name}", table.endpoint()
+    if endpoint.kind is Kind.APPRISE:
+        return name, "not tried", f"to send a message: poller webhook test {table.name}"
     try:
         await reach(endpoint)
     except OSError as problem:
-        return name, "failed", endpoint.masked(str(problem))
+        return name, "failed", endpoint.masked(words(problem))
     cure = f"it accepts connections; to send an event: poller webhook test {table.name}"
     return name, "ok", cure

@@ -34,6 +34,7 @@ class Service:
     settings: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     directory: Path | None = None
+    role: str = "run"
 
     def environment(self) -> dict[str, str]:
         """Return the whole configuration, as environment variables."""
@@ -55,7 +56,7 @@ class Service:
         log = (self.state_dir / "log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "poller", "run"),
+                *(sys.executable, "-m", "poller", self.role),
                 env=self.environment(),
                 cwd=self.directory,
                 stderr=log,

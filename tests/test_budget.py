@@ -123,3 +123,28 @@ def test_a_busy_poller_uses_what_it_may() -> None:
     account = run_virtually(BEGAN, trial())
     assert account.window.most == REQUESTS
     assert account.arrived >= 0.98 * REQUESTS * periods
+
+
+def test_a_share_is_left_to_one_off_commands() -> None:
+    """While nothing presses the poller leaves a tenth, which another process finds at once."""
+
+    async def work() -> list[float]:
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(loop.time)
+        poller, command = (
+            Budget(store, "main", owner, requests=REQUESTS, period=PERIOD, pace=NoPace())
+            for owner in ("poller", "command")
+        )
+        grants = []
+        for _ in range(27):
+            await poller.settle(await poller.acquire(sparing=True), answered=True)
+        waiting = asyncio.create_task(poller.acquire(sparing=True))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        for _ in range(3):
+            await command.settle(await command.acquire(), answered=True)
+            grants.append(loop.time())
+        waiting.cancel()
+        return grants
+
+    assert run_virtually(BEGAN, work()) == [1.0] * 3

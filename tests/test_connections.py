@@ -103,7 +103,7 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
         (ConnectionResetError("h"), StoreDown, "h"),
     ],
 )
-def test_an_error_says_what_to_do(
+async def test_an_error_says_what_to_do(
     problem: Exception, expected: type[StoreError], text: str
 ) -> None:
     """What passes is waited for, what does not is the operator's; one trouble has one text."""

@@ -6,10 +6,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from poller.config import Config, load, read_codes
+from poller.codefile import read_codes
+from poller.config import Config, load
 from poller.errors import (
     BadCode,
     ConfigError,
+    Disconnected,
     GatewayError,
     Malformed,
     Refused,
@@ -78,8 +80,8 @@ def test_rows_of_the_other_market_are_not_believed() -> None:
         ("頻率太高", TooFrequent),
         ("Request Too Frequent", TooFrequent),
         ("PacketErr.Timeout", Unavailable),
-        ("Disconnect", Unavailable),
-        ("invalid connid", Unavailable),
+        ("Disconnect", Disconnected),
+        ("invalid connid", Disconnected),
         ("", Unavailable),
         (ValueError("x"), Unavailable),
         ("a text nobody has seen", Unavailable),

@@ -204,6 +204,8 @@ async def test_a_broken_connection_is_replaced(
         async with asyncio.timeout(60):
             await entries(store, 11)
     assert await service.stop() == 0
+    told = [line["event"] for line in service.log() if line["level"] == "warning"]
+    assert all(text.startswith("OpenD ") for text in told)
 
 
 async def test_wrong_configuration_is_refused_whole(service: Service) -> None:
@@ -260,6 +262,10 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         ["gaps", "HK.700"],
         ["run", "--config", "missing.toml"],
         ["nonsense"],
+        ["simulate", "--hk", "-1"],
+        ["simulate", "--hk", "0", "--us", "0"],
+        ["simulate", "--accounts", "2"],
+        ["simulate", "--plot", "missing/picture.svg"],
     ],
 )
 async def test_wrong_usage_is_told_in_a_line(service: Service, arguments: list[str]) -> None:

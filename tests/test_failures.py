@@ -98,7 +98,7 @@ async def test_a_server_that_takes_no_writes(tmp_path: Path) -> None:
                 server.ask("BGSAVE")
 
             await running.suffers("MISCONF", lasting=refused("MISCONF"), mend=make_room)
-            server.ask("CONFIG", "SET", "maxmemory", "1mb")
+            server.ask("CONFIG", "SET", "maxmemory", "1")
             await running.suffers(
                 "OOM",
                 lasting=refused("OOM"),

@@ -110,7 +110,7 @@ def play(
             facts.append,
             sender=lambda endpoint: lines[endpoint.name],
             jitter=lambda: chance.uniform(-1, 1),
-            timing=Timing(look=timedelta(minutes=10)),
+            timing=Timing(look=timedelta(minutes=10), block=timedelta(hours=1)),
         )
         relay.configure(endpoints or (endpoint(),))
         for each in endpoints or (endpoint(),):

@@ -1,6 +1,8 @@
 """Who is polled next, and why: the decisions, one by one."""
 
+import asyncio
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
@@ -9,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.calendar import release_of
+from poller.memorystore import MemoryStore
 from poller.model import Code, Market
+from poller.observe import Fact, Trouble
+from poller.poll import Poller
 from poller.release import (
     Completed,
     Detected,
@@ -29,6 +34,8 @@ from poller.schedule import (
     Schedule,
     Wait,
 )
+from poller.simulator.virtual import run_virtually
+from poller.store import ONE_OFF
 from poller.sweep import BLOCK
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
@@ -73,6 +80,17 @@ def test_new_symbols_come_in_order_and_never_twice_at_once() -> None:
     plan.watch([HK, US])
     assert [ask(plan, NOW), ask(plan, NOW)] == [HK, US]
     assert plan.next(NOW) == Wait(None)
+
+
+def test_at_first_sight_nothing_is_a_release() -> None:
+    """Symbols whose last days differ, as some stopped reporting, are no news to anybody."""
+    plan, watched = Schedule(INTERVALS), codes(4)
+    plan.watch(watched)
+    for weeks, code in enumerate(watched):
+        assert ask(plan, NOW) == code
+        assert plan.record(code, Answered(OLD + timedelta(weeks=weeks - 3)), NOW) == []
+    assert plan.states()[Market.HK].sightings == ()
+    assert plan.states()[Market.HK].newest == OLD
 
 
 def test_watching_goes_round() -> None:
@@ -301,6 +319,42 @@ def test_a_plan_survives_as_text() -> None:
             MarketState.from_json(text)
 
 
+def test_an_unusable_plan_is_learned_again() -> None:
+    """A plan edited by hand into rubbish is named and left; polling begins all the same."""
+
+    async def work() -> list[Fact]:
+        store, facts = MemoryStore(asyncio.get_running_loop().time), list[Fact]()
+        await store.save_schedule({"HK": "rubbish", "US": MarketState(DAY).to_json()})
+        poller = Poller(store, [], {}, Schedule(INTERVALS), history=1, observe=facts.append)
+        polling = asyncio.create_task(poller.run(ONE_OFF))
+        await asyncio.sleep(1)
+        assert not polling.done()
+        polling.cancel()
+        return facts
+
+    (trouble,) = run_virtually(NOW, work())
+    assert isinstance(trouble, Trouble)
+    assert trouble.subject == "plan of HK"
+
+
+def test_a_market_that_brings_news_goes_before_one_that_does_not() -> None:
+    """A release that comes symbol by symbol does not hold up one that is there whole."""
+    hk, us = codes(40), codes(90, "US")
+    plan = Schedule(INTERVALS)
+    plan.restore({**dict.fromkeys(hk, OLD), **dict.fromkeys(us, date(2026, 10, 15))}, {})
+    plan.watch([*hk, *us])
+    polled, found = Counter[str](), {hk[0]}
+    while polled["US"] < 90 and isinstance(decision := plan.next(NOW), Probe):
+        code = decision.code
+        polled[code[:2]] += 1
+        if polled["HK"] % 10 == 1:
+            found.add(code)
+        slow = OLD if code not in found else DAY
+        plan.record(code, Answered(slow if code in hk else date(2026, 10, 30)), NOW)
+    assert polled["US"] == 90
+    assert polled["HK"] < 90
+
+
 @given(st.integers(0, 10**6))
 def test_nobody_is_forgotten(seed: int) -> None:
     """Whatever answers come, every symbol is looked at again within a day and a bit."""
@@ -316,7 +370,7 @@ def test_nobody_is_forgotten(seed: int) -> None:
         if chance.random() < 0.02:
             days[chance.choice(watched)] += timedelta(days=1)
         if step in {200, 700}:
-            plan.restore(known, states)
+            plan.restore(known, states if step == 200 else {})
         decision = plan.next(now)
         if isinstance(decision, Probe):
             code = decision.code

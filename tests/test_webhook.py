@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from poller.compare import Known, compare
 from poller.config import load
-from poller.endpoint import Endpoint, as_address, check_url, is_public, refusal
+from poller.endpoint import Endpoint, Kind, as_address, check_url, is_public, refusal
 from poller.errors import ConfigError
 from poller.model import Code, HkRecord
 from poller.retry import Delivered, Failed, Outcome
@@ -327,3 +327,30 @@ def test_ids_are_distinct() -> None:
     made = [webhook_id(each) for each in ids]
     assert len(set(made)) == len(ids)
     assert not any("." in each for each in made)
+
+
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [
+        ('url = "https://a.org/"', "token_bytes"),
+        ('url = "https://a.org/"\nsecret = "a,b"', "token_bytes"),
+        ('url = "slack://a/b/c"\nsecret = "x"', "leave it out"),
+        ('url = "https://a.org/"\nfeishu = true\nsecret = ["hunter2", "b"]', "one secret"),
+        ('url = "https://a.org/"\ncodes = ["hk.*"]', "HK"),
+        ('url = "https://a.org/"\nfilter = "shares >"', "filter"),
+    ],
+)
+def test_which_secrets_fit(tmp_path: Path, line: str, cure: str) -> None:
+    """A POST is signed, a bot has one secret or none, and a service's stands in its URL."""
+    with pytest.raises(ConfigError, match=cure) as caught:
+        configured(tmp_path, f'[[webhooks]]\nname = "a"\n{line}\n')()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_how_an_endpoint_is_told(tmp_path: Path) -> None:
+    """By the scheme of its URL, or because it says that it is a bot of Feishu's."""
+    head = '[[webhooks]]\nname = "a"\n'
+    slack = configured(tmp_path, f'{head}url = "slack://a/b/c"\nwait = 5')()
+    assert (slack.kind, slack.wait) == (Kind.APPRISE, timedelta(seconds=5))
+    bot = configured(tmp_path, f'{head}url = "https://a.org/"\nfeishu = true\nsecret = "x"')()
+    assert (bot.kind, bot.secrets) == (Kind.FEISHU, ("x",))

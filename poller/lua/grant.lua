@@ -7,19 +7,22 @@
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local limit, period, margin = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - period)
+local recent = '(' .. string.format('%.0f', now - period)
 -- a clock that stepped back leaves entries far ahead of it: they were spent, at the latest, now
 local ahead = '(' .. string.format('%.0f', now + margin)
 for _, request in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf')) do
   redis.call('ZADD', KEYS[1], now + margin, request)
 end
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-local spent = redis.call('ZCARD', KEYS[1])
+local spent = redis.call('ZCOUNT', KEYS[1], recent, '+inf')
 if spent < limit then
+  -- a full memory refuses a script's first write alone: it must be one that needs room
   redis.call('ZADD', KEYS[1], now + margin, ARGV[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - period))
   redis.call('PEXPIRE', KEYS[1], math.ceil((period + margin) / 500))
   return 0
 end
-local blocking = redis.call('ZRANGE', KEYS[1], spent - limit, spent - limit, 'WITHSCORES')
+local blocking =
+  redis.call('ZRANGEBYSCORE', KEYS[1], recent, '+inf', 'WITHSCORES', 'LIMIT', spent - limit, 1)
 -- one that lies ahead is still unanswered: it may be settled this very moment, so ask again by then
 return math.max(1, math.ceil(math.min(blocking[2], now) + period - now))

@@ -31,7 +31,7 @@ class Model(StrEnum):
     EARLY = "early"  # a day before the calendar
     LATE = "late"  # two days after
     HOLIDAY = "holiday"  # where the usual day is a holiday, on the trading day after it
-    DAILY = "daily"  # each trading day, half a day later
+    DAILY = "daily"  # every trading day, in the morning of the next one
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,9 @@ class Season:
 
     def _row(self, code: Code, index: int, day: date, revised: list[Revision]) -> Record:
         """Return figures that, as in life, often repeat from one report to the next."""
-        level = crc32(f"{self.seed}:{code}:{index // 2}".encode())
-        shares = 1000 + level % 10_000_000
+        level = crc32(f"{self.seed}:{code}".encode())
+        moved = crc32(f"{self.seed}:{code}:{index // 2}".encode()) % 20
+        shares = round((100_000 + level % 10_000_000) * (1 + moved / 100))
         for revision in revised:
             if revision.day in (None, day):
                 shares = round(shares * revision.factor)
@@ -164,7 +165,7 @@ class Season:
             return self.instants[market, day]
         chance = draw(self.seed, "release", market, day)
         if self.model is Model.DAILY:
-            hour = datetime.combine(day + _DAY, time(9), market.zone)
+            hour = datetime.combine(_working_day(market, day + _DAY), time(9), market.zone)
             return (hour + timedelta(hours=chance)).astimezone(UTC)
         opens = release_of(market, day).opens
         if self.model is Model.HOLIDAY:
@@ -175,6 +176,10 @@ class Season:
     def _after_holiday(self, market: Market, day: date, opens: datetime) -> datetime:
         """Move a release from the trading day before a holiday to the one after it."""
         usual = day + timedelta(days=11 - day.weekday()) if market is Market.HK else opens.date()
-        while not is_trading_day(market, usual):
-            usual += _DAY
-        return datetime.combine(usual, opens.timetz(), market.zone)
+        return datetime.combine(_working_day(market, usual), opens.time(), market.zone)
+
+
+def _working_day(market: Market, day: date) -> date:
+    while not is_trading_day(market, day):
+        day += _DAY
+    return day

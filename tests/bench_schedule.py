@@ -1,0 +1,158 @@
+"""The schedule's figures for BENCHMARKS.md: `python -m tests.bench_schedule`, after `make bench`.
+
+A year in virtual time beside bound and simpler ways, the frontier of latency against requests, the
+cost of a decision, and one release caught by the real process through the SDK.
+"""
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from poller.calendar import released_by
+from poller.config import Config
+from poller.model import Code, Market
+from poller.planning import compared, season, setting
+from poller.release import Intervals
+from poller.schedule import Answered, Probe, Schedule
+from poller.simulate import simulate
+from poller.simulator import Simulator, World
+from poller.simulator.bounds import Latencies
+from tests.service import Service, store_of
+
+TITLE = "## The schedule\n"
+WEEKS = int(os.environ.get("BENCH_WEEKS", "52"))
+SIZES = ((300, 700), (2000, 6000))
+FRONTIER = ((60, 1200), (30, 1200), (20, 2400), (20, 1200), (15, 1200), (12, 1200))
+SYMBOLS = 300
+SPEEDS = (100, 10)
+DECISIONS, REPEATS = 1000, 7
+
+
+def year(hk: int, us: int) -> str:
+    """Return the table of a season with the default configuration."""
+    played = setting(Config(), season(hk, us, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
+    began = time.perf_counter()
+    ways = compared(played, simulate(played))
+    took = time.perf_counter() - began
+    bound = next(iter(ways.values()))
+    lines = [f"| {way} | {_ratios(found, bound)} |\n" for way, found in ways.items()]
+    return (
+        f"{hk:,} HK + {us:,} US symbols, {WEEKS} weeks, all symbols of a market at once "
+        f"({took:.0f} s to play); in brackets the ratio to the bound:\n\n"
+        "| | mean s | p50 s | p99 s | requests |\n|---|---|---|---|---|\n" + "".join(lines) + "\n"
+    )
+
+
+def _ratios(found: Latencies, bound: Latencies, *, requests: bool = True) -> str:
+    told = [
+        f"{ours:,.1f} ({ours / least:.3f})"
+        for ours, least in (
+            (found.mean, bound.mean),
+            (found.p50, bound.p50),
+            (found.p99, bound.p99),
+        )
+    ]
+    if requests:
+        told.append(f"{found.requests:,} ({found.requests / bound.requests:.3g})")
+    return " | ".join(told)
+
+
+def frontier() -> str:
+    """Return latency against requests as the intervals vary."""
+    lines = []
+    for due, idle in FRONTIER:
+        schedule = Config().schedule.model_copy(update={"due": due, "idle": idle})
+        config = Config().model_copy(update={"schedule": schedule})
+        played = setting(config, season(300, 700, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
+        ways = compared(played, simulate(played))
+        bound, ours = ways["bound (an oracle)"], ways["this policy"]
+        lines.append(f"| {due} | {idle} | {_ratios(ours, bound)} |\n")
+    head = "| due s | idle s | mean s | p50 s | p99 s | requests |\n|---|---|---|---|---|---|\n"
+    return "Intervals, 300 + 700 symbols:\n\n" + head + "".join(lines) + "\n"
+
+
+def decision(symbols: int) -> float:
+    """Return microseconds to choose a symbol and record its answer, in the middle of a sweep."""
+    now, old, new = datetime(2026, 11, 20, 2, tzinfo=UTC), date(2026, 11, 6), date(2026, 11, 13)
+    codes = [Code(f"HK.{n:06}") for n in range(symbols)]
+    plan = Schedule(Intervals(*[timedelta(seconds=20)] * 3))
+    plan.restore(dict.fromkeys(codes, old), {})
+    plan.watch(codes)
+
+    def some(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            choice = plan.next(now)
+            assert isinstance(choice, Probe)
+            plan.record(choice.code, Answered(new), now)
+        return 1e6 * (time.perf_counter() - began) / count
+
+    some(50)
+    return statistics.median(some(DECISIONS // 10) for _ in range(REPEATS))
+
+
+async def caught(quicker: int) -> str:
+    """Catch a release with the real process, so many times quicker than in life; say how late."""
+    (newest,) = released_by(Market.HK, datetime.now(UTC), 1)
+    far = datetime.now(UTC) + timedelta(days=300)
+    world = World(hk=SYMBOLS, tencent=False, without_rows=0.0, history=20)
+    world = replace(world, releases={(Market.HK, newest): far}, shift=-timedelta(days=1))
+    with tempfile.TemporaryDirectory() as folder:
+        async with Simulator(world, requests=30, period=30 / quicker) as opend:
+            service = Service(Path(folder), opend.port, ",".join(world.codes()))
+            service.settings = {
+                "POLLER_WATCHLIST__HISTORY": "5",
+                "POLLER_BUDGET__PERIOD": str(30 / quicker),
+                "POLLER_SCHEDULE__DUE": str(20 / quicker),
+                "POLLER_SCHEDULE__LATE": str(20 / quicker),  # the simulator's day is overdue
+            }
+            await service.start()
+            async with store_of(service) as store:
+                while len(await store.watermarks()) < SYMBOLS:
+                    await asyncio.sleep(0.2)
+                await asyncio.sleep(60 / quicker)
+                at = datetime.now(UTC) + timedelta(seconds=1)
+                opend.world = replace(world, releases={(Market.HK, newest): at})
+                waits: list[float] = []
+                while len(waits) < SYMBOLS:
+                    await asyncio.sleep(0.5)
+                    entries = await store.read("0", count=10**6, block=None)
+                    news = [e.fields for e in entries if e.fields["trading_day"] == str(newest)]
+                    times = [datetime.fromisoformat(fields["observed_at"]) for fields in news]
+                    waits = sorted((seen - at).total_seconds() for seen in times)
+            await service.stop()
+            assert opend.most_in_window() <= 30
+    slots = [30 / quicker * (n // 30) for n in range(SYMBOLS)]
+    ours, bound = Latencies.of(waits, SYMBOLS), Latencies.of(slots, SYMBOLS)
+    return f"| {30 / quicker:g} s | {_ratios(ours, bound, requests=False)} |\n"
+
+
+def measure() -> str:
+    """Measure everything and return the section."""
+    few, many = decision(1000), decision(100_000)
+    lines = [asyncio.run(caught(quicker)) for quicker in SPEEDS]
+    return (
+        TITLE
+        + "\n"
+        + "".join(year(hk, us) for hk, us in SIZES)
+        + frontier()
+        + f"One decision costs {few:.1f} µs among 1,000 symbols and {many:.1f} µs among 100,000: "
+        f"**{many / few:.2f}**, goal ≤ 2.\n\n"
+        f"One release of {SYMBOLS} symbols caught by the real process through the SDK; what an "
+        "answer takes is not quicker than in life:\n\n"
+        "| 30 requests per | mean s | p50 s | p99 s |\n|---|---|---|---|\n" + "".join(lines)
+    )
+
+
+if __name__ == "__main__":
+    file = Path("BENCHMARKS.md")
+    before = file.read_text(encoding="utf-8").partition(TITLE)[0].rstrip()
+    section = measure()
+    sys.stdout.write(section)
+    file.write_text(f"{before}\n\n{section}", encoding="utf-8")

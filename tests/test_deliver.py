@@ -1,0 +1,279 @@
+"""Delivery as processes: the service, the delivering role, and the commands beside them."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from poller.connections import translated
+from poller.model import Code
+from poller.outbox import Attempt, Settlement
+from poller.poll import wall_clock
+from poller.redisoutbox import RedisOutbox
+from poller.simulator import World
+from tests.feed import publish
+from tests.receiver import OK, SECRET, Receiver, status
+from tests.receivers.verify import verify
+from tests.service import Service, poller, simulator, store_of, until
+
+CODE = Code("HK.00700")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """An endpoint's server."""
+    async with Receiver().running() as made:
+        yield made
+
+
+@pytest.fixture
+async def service(tmp_path: Path, receiver: Receiver) -> AsyncIterator[Service]:
+    """A delivering process with one endpoint that wants everything, not started."""
+    made = Service(tmp_path, 1, CODE, settings(receiver), role="deliver")
+    yield made
+    if made.process is not None and made.process.returncode is None:
+        await made.stop()
+
+
+def settings(receiver: Receiver, name: str = "desk") -> dict[str, str]:
+    """Return an endpoint's configuration, as environment variables."""
+    return {
+        "POLLER_WEBHOOKS__0__NAME": name,
+        "POLLER_WEBHOOKS__0__URL": receiver.url,
+        "POLLER_WEBHOOKS__0__SECRET": SECRET,
+        "POLLER_WEBHOOKS__0__EVENTS": "reported,revised,backfilled",
+    }
+
+
+async def test_the_service_delivers(tmp_path: Path, receiver: Receiver) -> None:
+    """`run` with an endpoint: the ten rows of the vendor's page arrive, signed and in order."""
+    async with simulator(World()) as opend:
+        service = Service(tmp_path, opend.port, CODE, settings(receiver))
+        await service.start()
+        await receiver.until(10)
+        assert await service.stop() == 0
+    assert receiver.refused == []
+    days = [seen.body["data"]["trading_day"] for seen in receiver.seen]
+    assert days == sorted(days)
+    assert (days[0], days[-1]) == ("2026-02-27", "2026-04-30")
+    assert receiver.seen[-1].body["data"]["change"]["shares"] == 51480638 - 51888755
+
+
+async def test_an_outage_is_told_once_and_its_end_once(
+    service: Service, receiver: Receiver
+) -> None:
+    """The log says why it fails, and `recovered`; `webhook list` has it all in one place."""
+    receiver.answer = lambda _: status(503, body=b"later")
+    await service.start()
+    await service.said("ready")
+    async with store_of(service) as store:
+        await publish(store, CODE, range(1, 4))
+    await service.said("webhook desk: fails: 503")
+    (line,) = (await poller(service, "webhook", "list", "--json"))[1].splitlines()
+    told = json.loads(line)
+    assert (told["name"], told["state"], told["waiting"], told["lag"]) == ("desk", "failing", 3, 0)
+    assert told["last_error"] == "503"
+    assert told["next_attempt"] is not None
+    receiver.answer = lambda _: OK
+    await service.said("webhook desk: recovered")
+    await receiver.until(3)
+    assert await service.stop() == 0
+    said = [line["event"] for line in service.log()]
+    assert said.count("webhook desk: fails: 503") == said.count("webhook desk: recovered") == 1
+    assert SECRET not in (service.state_dir / "log").read_text()
+    assert "desk  active" in (await poller(service, "webhook", "list"))[1]
+
+
+async def test_a_stop_lets_what_is_in_flight_end(service: Service, receiver: Receiver) -> None:
+    """A POST that is being answered when SIGTERM comes is finished and not sent again."""
+    answered = asyncio.Event()
+    receiver.answer = lambda _: answered
+    await service.start()
+    await service.said("ready")
+    async with store_of(service) as store:
+        await publish(store, CODE, [1])
+        await receiver.until(1)
+        stopping = asyncio.create_task(service.stop())
+        await asyncio.sleep(0)
+        answered.set()
+        assert await stopping == 0
+        await service.start()
+        await publish(store, CODE, [2])
+        await receiver.until(2)
+    assert receiver.repeats() == 0
+
+
+async def test_a_lost_cancellation_is_raised_after_all() -> None:
+    """What swallows a cancellation inside a command to Redis does not keep the process alive."""
+    ended = []
+
+    async def work() -> None:
+        with translated(), contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        ended.append("went on")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended == []
+
+
+async def test_replay_and_dead_letters(service: Service, receiver: Receiver) -> None:
+    """By id, by time, and from the dead letters; each event keeps its `webhook-id`."""
+    async with store_of(service) as store:
+        assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
+        first, second = await publish(store, CODE, [1, 2])
+        await service.start()
+        await receiver.until(2)
+        assert (await poller(service, "webhook", "replay", "desk", "--id", first))[0] == 0
+        await until(lambda: len(receiver.seen) == 3)
+        out = (await poller(service, "webhook", "replay", "desk", "--since", "2026-05-08"))[1]
+        assert out == "2 events to deliver again\n"
+        await until(lambda: len(receiver.seen) == 5)
+        code, _, said = await poller(service, "webhook", "replay", "desk", "--id", "HK.1:x:0")
+        assert (code, "HK.1:x:0" in said) == (1, True)
+        assert await service.stop() == 0
+        await bury(service, store.url)
+        out = (await poller(service, "webhook", "dead", "desk", "--json"))[1]
+        letter = json.loads(out)
+        assert (letter["id"], letter["attempts"][0]["status"]) == (second, 500)
+        assert (await poller(service, "webhook", "dead", "desk", "--requeue"))[0] == 0
+        assert (await poller(service, "webhook", "dead", "desk", "--json"))[1] == ""
+        await service.start()
+        await until(lambda: len(receiver.seen) == 6)
+    assert [seen.event for seen in receiver.seen] == [
+        first, second, first, first, second, second,
+    ]  # fmt: skip
+    assert len({seen.id for seen in receiver.seen}) == 2
+
+
+async def bury(service: Service, url: str) -> None:
+    """Make a dead letter of the newest event, as ten failures would."""
+    code, _, _ = await poller(service, "webhook", "replay", "desk", "--since", "2026-05-08")
+    assert code == 0
+    outbox = RedisOutbox(url, "short-interest")
+    attempt = Attempt(wall_clock(), 500, "500", "")
+    hows: tuple[Literal["sent", "dead"], ...] = ("sent", "dead")
+    for how in hows:
+        claimed = await outbox.claim("desk", how, limit=1, depth=1, ttl=timedelta(seconds=30))
+        await outbox.settle("desk", [Settlement(claimed.claims[0], how, (attempt,))])
+    await outbox.close()
+
+
+async def test_a_test_event(service: Service, receiver: Receiver) -> None:
+    """It is signed, says that it is a test, and a refusal is the command's failure."""
+    code, out, _ = await poller(service, "webhook", "test", "desk")
+    assert (code, out) == (0, "desk took it: 200\n")
+    assert receiver.refused == []
+    assert receiver.seen[0].body["type"] == "short_interest.test"
+    receiver.answer = lambda _: status(400, body=b"no thanks")
+    code, _, err = await poller(service, "webhook", "test", "desk")
+    assert code == 1
+    assert "400; it said: no thanks" in err
+
+
+async def test_what_is_left_behind_is_named_and_forgotten(
+    service: Service, receiver: Receiver
+) -> None:
+    """`check` names the queue of an endpoint that is configured no more; one command removes it."""
+    assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
+    assert (await poller(service, "webhook", "forget", "desk"))[0] == 2
+    service.settings = settings(receiver, "other")
+    listed = (await poller(service, "webhook", "list"))[1]
+    assert "not configured" in listed
+    assert "poller webhook forget desk" in (await poller(service, "check"))[1]
+    assert (await poller(service, "webhook", "forget", "desk"))[0] == 0
+    assert "desk" not in (await poller(service, "webhook", "list"))[1]
+    code, _, err = await poller(service, "webhook", "dead", "nobody")
+    assert (code, err) == (2, "poller: there is no webhook 'nobody'; known: other\n")
+
+
+async def in_node(secret: str, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401
+    """Let the lines for Node look at a delivery."""
+    script = (
+        "import {verify} from './tests/receivers/verify.mjs';"
+        "const [secret, headers, body] = process.argv.slice(1);"
+        "console.log(JSON.stringify(verify(secret, JSON.parse(headers), body)))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *("node", "--input-type=module", "-e", script, secret, json.dumps(headers), body.decode()),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    out, _ = await process.communicate()
+    if process.returncode:
+        raise ValueError("Node refuses it")
+    return json.loads(out)
+
+
+async def in_python(secret: str, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401
+    """Let the lines for Python look at a delivery."""
+    return verify(secret, headers, body)
+
+
+@pytest.mark.parametrize("look", [in_python, *([in_node] if shutil.which("node") else [])])
+async def test_the_receivers_half(look: Callable[..., Awaitable[Any]]) -> None:
+    """The six documented lines take what is signed, and refuse a changed body and an old one."""
+    body = '{"type":"é","data":1.0}'
+
+    def signed(at: datetime) -> dict[str, str]:
+        signature = f"v1,bm8= {Webhook(SECRET).sign('HK~1', at, body)}"
+        times = {"webhook-timestamp": str(int(at.timestamp()))}
+        return {"webhook-id": "HK~1", "webhook-signature": signature} | times
+
+    assert await look(SECRET, signed(wall_clock()), body.encode()) == json.loads(body)
+    refused = [
+        (SECRET, signed(wall_clock()), body.replace("1", "2").encode()),
+        (SECRET, signed(wall_clock() - timedelta(minutes=6)), body.encode()),
+        ("whsec_" + "B" * 32, signed(wall_clock()), body.encode()),
+    ]
+    for case in refused:
+        with pytest.raises(ValueError, match=r"Node|poller"):
+            await look(*case)
+
+
+async def test_a_chat_gets_one_message(service: Service, tmp_path: Path) -> None:
+    """The events of a day go to a Feishu bot together, and only once it says so are they done."""
+    posts: list[dict[str, Any]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        posts.append(await request.json())
+        return web.json_response({"code": 0 if len(posts) > 1 else 9499, "msg": "too many"})
+
+    app = web.Application()
+    app.router.add_post("/bot", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    service.settings = {
+        "POLLER_WEBHOOKS__0__NAME": "chat",
+        "POLLER_WEBHOOKS__0__FEISHU": "true",
+        "POLLER_WEBHOOKS__0__WAIT": "0.5",
+        "POLLER_WEBHOOKS__0__URL": f"http://127.0.0.1:{runner.addresses[0][1]}/bot",
+        "POLLER_WEBHOOKS__0__EVENTS": "reported,backfilled",
+    }
+    async with store_of(service) as store:
+        assert (await poller(service, "webhook", "enable", "chat"))[0] == 0
+        codes = [f"HK.{n:05}" for n in range(1, 6)]
+        for code in codes:
+            await publish(store, code, [1])
+        await service.start()
+        await service.said("webhook chat: fails: Feishu: 9499")
+        assert len(posts) == 1
+        assert all(code in posts[0]["content"]["text"] for code in codes)
+        assert await service.stop() == 0
+        assert (await poller(service, "webhook", "test", "chat"))[0] == 0
+        assert "A test" in posts[1]["content"]["text"]
+    await runner.cleanup()
+    assert "/bot" not in (tmp_path / "log").read_text()

@@ -1,0 +1,225 @@
+"""Releases of every kind in virtual time, on the service's own poller, budget and comparison.
+
+In each scenario nothing is missed or told twice, the gateway's own sliding window never holds more
+than the budget, and the report comes within a bound of what an oracle could do.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from poller.config import Config
+from poller.model import Code, EventType, Market
+from poller.observe import Happened
+from poller.planning import season as season_of
+from poller.planning import setting, svg
+from poller.release import Intervals
+from poller.schedule import Answered, Outcome, Probe, Schedule, Wait
+from poller.simulate import Measured, Setting, simulate
+from poller.simulator.bounds import Latencies, Rate, oracle, round_robin
+from poller.simulator.season import Model, Revision, Season
+
+DUE, IDLE, LATE = 20.0, 2400.0, 300.0
+INTERVALS = Intervals(*(timedelta(seconds=s) for s in (DUE, IDLE, LATE)))
+BEGAN = datetime(2027, 1, 4, tzinfo=UTC)
+
+
+def small(**options: Any) -> Season:  # noqa: ANN401
+    """Return three weeks of a hundred symbols."""
+    return Season(**{"began": BEGAN, "weeks": 3, "hk": 40, "us": 60, **options})
+
+
+def play(season: Season, **options: Any) -> Measured:  # noqa: ANN401
+    """Play a season, and check what holds in every one."""
+    measured = simulate(Setting(season, INTERVALS, **options))
+    assert (measured.missed, measured.doubled) == (0, 0)
+    assert measured.most_in_window <= 30
+    assert measured.releases
+    return measured
+
+
+def releases_told(measured: Measured) -> int:
+    """Return how many releases the log speaks of."""
+    return sum(isinstance(f, Happened) and f.what.endswith("is out") for f in measured.facts)
+
+
+@pytest.mark.parametrize(
+    ("options", "mean", "p99"),
+    [
+        ({}, DUE, 2 * DUE + 30),
+        ({"spread": timedelta(minutes=10)}, 60, 240),
+        ({"model": Model.STAGGERED}, 120, 900),
+        ({"model": Model.EARLY}, IDLE, 2 * IDLE),
+        ({"model": Model.LATE}, LATE, LATE + 60),
+        (
+            {"model": Model.HOLIDAY, "began": datetime(2027, 3, 8, tzinfo=UTC), "weeks": 4},
+            60,
+            LATE + 60,
+        ),
+        ({"began": datetime(2027, 3, 15, tzinfo=UTC)}, DUE, 2 * DUE + 30),
+        ({"model": Model.DAILY, "weeks": 3}, 12 * IDLE, 12 * IDLE),
+    ],
+    ids=["at once", "10 min", "2 h", "early", "late", "holiday", "Thursday", "daily"],
+)
+def test_releases(options: dict[str, Any], mean: float, p99: float) -> None:
+    """However reports come, they are told within so many seconds of the oracle."""
+    season = small(**options)
+    measured, bound = play(season), oracle(season, Rate())
+    assert measured.latencies.mean <= bound.mean + mean
+    assert measured.latencies.p99 <= bound.p99 + p99
+    assert releases_told(measured) >= len(measured.releases)
+
+
+def test_the_seasons_are_what_they_are_called() -> None:
+    """The Thursday season has the Thursday before Good Friday; the holiday one moves a release."""
+    season = small(began=datetime(2027, 3, 8, tzinfo=UTC), weeks=4)
+    assert date(2027, 3, 25) in season.days[Market.HK]
+    moved = replace(season, model=Model.HOLIDAY)
+    assert moved.releases[Market.HK] != season.releases[Market.HK]
+
+
+def test_daily_reporting_is_learned() -> None:
+    """After some days of daily reports they are watched for at their hour."""
+    measured = play(small(model=Model.DAILY, weeks=3))
+    last = [max(each) for (_, index), each in measured.releases.items() if index > 30]
+    assert last
+    assert sorted(last)[len(last) // 2] <= 3 * DUE
+    assert max(last) <= IDLE + 3 * DUE
+
+
+def test_symbols_without_rows_cost_a_look_a_day() -> None:
+    """Half the symbols never show a row: they are asked once a day and hinder nobody."""
+    season = small(without_rows=0.5)
+    measured, days = play(season), 7 * season.weeks + 1
+    empty = [code for code in season.codes if code not in season.covered]
+    assert 30 < len(empty) < 70
+    assert all(days - 2 <= measured.polls[code] <= days + 1 for code in empty)
+    assert measured.latencies.mean <= oracle(season, Rate()).mean + DUE
+
+
+@pytest.mark.parametrize(
+    ("day", "kind"),
+    [(date(2027, 1, 8), EventType.REVISED), (None, EventType.RESTATED)],
+    ids=["a revision", "a split"],
+)
+def test_other_figures_without_a_new_day(day: date | None, kind: EventType) -> None:
+    """They are told once, with the next release at the latest, and start no sweep."""
+    code = small().codes[0]
+    at = datetime(2027, 1, 27, tzinfo=UTC)
+    season = small(weeks=4, revisions=(Revision(code, at, 2.0, day),))
+    measured, plain = play(season), play(small(weeks=4))
+    assert measured.changed == {kind: 1}
+    assert releases_told(measured) == releases_told(plain)
+
+
+def test_both_markets_at_once() -> None:
+    """The smaller one is through as if it were alone; the larger waits for no more than that."""
+    season, at = small(hk=60, us=150), datetime(2027, 1, 15, 21, 30, tzinfo=UTC)
+    days = (Market.HK, date(2027, 1, 8)), (Market.US, date(2026, 12, 31))
+    season = replace(season, instants=dict.fromkeys(days, at))
+    measured = play(season)
+    found = {m: measured.releases[m, season.days[m].index(day)] for m, day in days}
+    assert max(found[Market.HK]) <= 60 + 3 * DUE
+    assert max(found[Market.US]) <= 210 + 3 * DUE
+
+
+def test_too_frequent_in_mid_sweep() -> None:
+    """Another program spends the budget for a period: the sweep goes on after it."""
+    season = small()
+    begins = [at for each in season.releases.values() for at in each if at > 0]
+    measured = play(season, busy=tuple(at + 25 for at in begins))
+    assert measured.latencies.p99 <= oracle(season, Rate()).p99 + 2 * DUE + 3 * 30
+
+
+def test_restarts_cost_a_look_each() -> None:
+    """A new process every few hours, some in mid-sweep: what was swept is not swept again."""
+    season = small(without_rows=0.2)
+    begins = sorted(at for each in season.releases.values() for at in each if at > 0)
+    hours = tuple(3600.0 * n for n in range(1, 24 * 7 * season.weeks, 11))
+    restarts = tuple(sorted({*hours, *(at + 35.0 for at in begins)}))
+    restarted, plain = play(season, restarts=restarts), play(season)
+    assert restarted.requests <= plain.requests + 5 * len(restarts)
+    assert restarted.latencies.p99 <= plain.latencies.p99 + 60
+
+
+def test_answers_that_fail_are_asked_for_again() -> None:
+    """One request in ten gets no answer."""
+    play(small(weeks=2), faults=0.1, latency=0.5)
+
+
+def test_two_accounts_are_twice_as_quick() -> None:
+    """Each account brings a budget of its own; two gateways of one account do not."""
+    season = Season(BEGAN, 1, 200, 0)
+    means = [
+        play(season, accounts=accounts).latencies.mean
+        for accounts in (("a",), ("a", "a"), ("a", "b"))
+    ]
+    assert means[0] == pytest.approx(means[1])
+    assert means[2] < 0.6 * means[0]
+
+
+def test_a_sweep_uses_the_whole_budget() -> None:
+    """From detection to the last answer at least 98 % of what is allowed is sent."""
+    season = Season(BEGAN, 2, 600, 0)
+    measured = play(season)
+    for (market, index), seconds in measured.releases.items():
+        begins = season.releases[market][index]
+        first, last = begins + min(seconds), begins + max(seconds)
+        sent = sum(first - 30 < at <= last for at in measured.sent)
+        assert sent >= 0.98 * 30 * ((last - first) / 30 + 1) - 1
+
+
+def test_the_same_season_is_the_same_run() -> None:
+    """Twice here and once in another process with other hashes: the same requests, to the digit."""
+    made = setting(Config(), season_of(20, 20, 1, 7, "late"), 2, 2, 0.05)
+    first, again = simulate(made), simulate(made)
+    assert first.trace == again.trace
+    command = "simulate --hk 20 --us 20 --weeks 1 --seed 7 --release late --gateways 2"
+    command += " --accounts 2 --faults 0.05 --json"
+    told = subprocess.run(
+        [sys.executable, "-m", "poller", *command.split()],
+        env=os.environ | {"PYTHONHASHSEED": "5", "POLLER_CONFIG": os.devnull},
+        capture_output=True,
+        check=True,
+    )
+    facts = json.loads(told.stdout)
+    assert facts["trace"] == first.trace
+    assert [way["way"] for way in facts["ways"]][:2] == ["bound (an oracle)", "this policy"]
+    assert svg(first).count("<circle") == len(first.releases)
+
+
+class RoundRobin(Schedule):
+    """Polls the whole list again and again."""
+
+    def due_at(self) -> datetime | None:
+        """Always."""
+        return BEGAN - timedelta(days=9)
+
+    def next(self, now: datetime) -> Probe | Wait:
+        """Take the next in the list."""
+        del now
+        self.places = getattr(self, "places", -1) + 1
+        watched = list(self._symbols)
+        return Probe(watched[self.places % len(watched)], "its turn")
+
+    def record(self, code: Code, outcome: Outcome, now: datetime) -> list[Any]:
+        """Learn nothing."""
+        del code, now
+        assert isinstance(outcome, Answered)
+        return []
+
+
+def test_the_model_of_round_robin_is_that_of_the_dispatcher() -> None:
+    """Played for two weeks at a slow rate, it is as late as its model says."""
+    season = Season(BEGAN, 2, 100, 0, model=Model.DAILY)
+    played = Setting(season, INTERVALS, requests=6, period=300.0)
+    measured = simulate(played, make=lambda: RoundRobin(INTERVALS)).latencies
+    model: Latencies = round_robin(season, Rate(6, 300.0))
+    assert measured.mean == pytest.approx(model.mean, rel=0.05)
+    assert measured.requests == pytest.approx(model.requests, rel=0.01)

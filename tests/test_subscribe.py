@@ -1,0 +1,214 @@
+"""`subscribe`: each event at least once and in order, whoever is killed; nothing to misuse."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from poller import Received, subscribe
+from poller.compare import compare
+from poller.errors import StoreMisfit
+from poller.model import Code, HkRecord
+from poller.redisstore import RedisStore
+from poller.store import ONE_OFF
+from tests import nodes
+from tests.service import now, until
+
+CODES = tuple(Code(f"HK.0000{n}") for n in range(1, 4))
+SUBSCRIBER = """
+import asyncio, sys
+from poller import subscribe
+async def main(url):
+    async with subscribe(url, group="desk", after="0") as events:
+        async for event in events:
+            await asyncio.sleep(0.01)
+            print(event.id, flush=True)
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[nodes.Node]:
+    """An empty server that keeps what it acknowledged."""
+    with nodes.node(tmp_path / "server") as running:
+        yield running
+
+
+@pytest.fixture
+async def store(server: nodes.Node) -> AsyncIterator[RedisStore]:
+    """Where events are published."""
+    made = RedisStore(server.url, "short-interest")
+    yield made
+    await made.close()
+
+
+async def publish(store: RedisStore, days: Sequence[int]) -> list[str]:
+    """Let each symbol report these days in turn; returns the event ids in order."""
+    told = []
+    for n in days:
+        day = str(date(2020, 1, 1) + timedelta(days=n))
+        for code in CODES:
+            snapshot = await store.snapshot(code)
+            row = HkRecord(None, day, 100 + n, 0.5, 10.0, 9.0)
+            found = compare(code, [row], snapshot.known, observed_at=now(), history=50)
+            await store.commit(code, found, snapshot, ONE_OFF)
+            told += [event.id for event in found.events]
+    return told
+
+
+async def take(events: AsyncIterator[Received], count: int) -> list[str]:
+    """Return the ids of the next `count` events."""
+    async with asyncio.timeout(20):
+        return [(await anext(events)).id for _ in range(count)]
+
+
+async def test_an_event_is_a_typed_value(server: nodes.Node, store: RedisStore) -> None:
+    """What a subscriber gets has the SDK's columns, what changed, and where it stood."""
+    await publish(store, [1, 2])
+    async with subscribe(server.url, after="0") as events:
+        await take(events, 3)
+        event = await anext(events)
+    assert (event.code, event.market, event.trading_day) == ("HK.00001", "HK", date(2020, 1, 3))
+    assert isinstance(event.record, HkRecord)
+    assert (event.type, event.record.aggregated_short) == ("short_interest.reported", 102)
+    assert event.previous is not None
+    assert event.change is not None
+    assert (event.previous.shares, event.change.shares) == (101, 1)
+    async with subscribe(server.url, after=event.position) as events:
+        assert await take(events, 1) == ["HK.00002:2020-01-03:0"]
+
+
+async def test_kills_repeat_but_lose_nothing(
+    server: nodes.Node, store: RedisStore, tmp_path: Path
+) -> None:
+    """Kill -9 of the active subscriber, another follows: at most one event twice, all in order."""
+    expected = await publish(store, range(40))
+    heard: list[list[str]] = []
+    for limit in (30, 70, len(expected)):
+        log = tmp_path / f"{limit}"
+        with log.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", SUBSCRIBER, server.url), stdout=out
+            )
+        began = time.monotonic()
+        await heard_of(log, limit - sum(map(len, heard)))
+        assert time.monotonic() - began < 15
+        process.kill()
+        await process.wait()
+        heard.append(log.read_text().split())
+        if len(heard) > 1:  # the first one's right to read has run out by itself
+            server.ask("DEL", "{short-interest}:reader:desk")
+    flat = [one for part in heard for one in part]
+    assert list(dict.fromkeys(flat)) == expected
+    assert len(flat) <= len(expected) + 2
+
+
+async def heard_of(log: Path, count: int) -> None:
+    """Wait until a subscriber has told of so many events."""
+    await until(lambda: len(log.read_text().split()) >= count)
+
+
+async def test_only_what_was_worked_on_counts(server: nodes.Node, store: RedisStore) -> None:
+    """An exception gives the event back; the next one, or leaving in peace, counts it."""
+    expected = await publish(store, range(3))
+
+    async def work(count: int, failing: str = "") -> list[str]:
+        done = []
+        async with subscribe(server.url, group="desk", after="0") as events:
+            async for event in events:
+                if event.id == failing:
+                    raise RuntimeError(failing)
+                done.append(event.id)
+                if len(done) == count:
+                    break
+        return done
+
+    with pytest.raises(RuntimeError):
+        await work(9, failing=expected[2])
+    assert await work(4) == expected[2:6]
+    assert await work(3) == expected[6:]
+    assert server.ask("XPENDING", "short-interest", "desk")["pending"] == 0
+
+
+async def test_one_of_a_group_is_active(server: nodes.Node, store: RedisStore) -> None:
+    """Two in a group share nothing out; who stands by takes over at once when the other leaves."""
+    expected = await publish(store, range(2))
+    async with subscribe(server.url, group="desk", after="0") as second:
+        async with subscribe(server.url, group="desk", after="0") as first:
+            assert await take(first, 2) == expected[:2]
+            waiting = asyncio.create_task(take(second, 3))
+            assert await take(first, 1) == expected[2:3]
+            assert not waiting.done()
+        async with asyncio.timeout(3):
+            assert await waiting == expected[3:]
+
+
+@pytest.mark.parametrize("group", [None, "desk"])
+async def test_a_server_that_restarts(
+    server: nodes.Node, store: RedisStore, group: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kill -9 of the server while it is listened to: waited for, said once, nothing missed."""
+    first = await publish(store, [1])
+    async with subscribe(server.url, group=group, after="0") as events:
+        assert await take(events, 3) == first
+        waiting = asyncio.create_task(take(events, 3))
+        await until(lambda: server.ask("INFO", "clients")["blocked_clients"] == 1)
+        server.kill()
+        await until(lambda: "Redis: " in caplog.text)
+        server.start()
+        second = await publish(store, [2])
+        assert await waiting == second
+    told = [record.message for record in caplog.records if record.name == "poller.subscribe"]
+    assert len(told) <= 3
+    assert told[-1] == "Redis answers again"
+
+
+async def test_what_is_no_event_is_passed_over(
+    server: nodes.Node, store: RedisStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody else's entry, and columns of a later version, stop nobody."""
+    caplog.set_level(logging.WARNING)
+    (event, *_) = await publish(store, [1])
+    server.ask("XADD", "short-interest", "*", "hello", "there")
+    ((_, fields),) = server.ask("XRANGE", "short-interest", "-", "+", "COUNT", "1")
+    data = fields["data"].replace('{"record":{', '{"flags":["x"],"record":{"new":1,')
+    later = [text for pair in (fields | {"data": data}).items() for text in pair]
+    server.ask("XADD", "short-interest", "*", *later)
+    async with subscribe(server.url, group="desk", after="0") as events:
+        await take(events, 3)
+        last = await anext(events)
+    assert (last.id, last.extra) == (event, {"flags": ["x"]})
+    assert "skipped what is no event" in caplog.text
+    assert server.ask("XPENDING", "short-interest", "desk")["pending"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [({"after": "now"}, "give a position"), ({"group": "webhook:desk"}, "another name")],
+)
+async def test_arguments_that_cannot_be(arguments: dict[str, str], cure: str) -> None:
+    """They are refused at once, with what to write."""
+    with pytest.raises(ValueError, match=cure):
+        async with subscribe("redis://127.0.0.1:1", **arguments):
+            pass
+
+
+async def test_a_user_who_may_not_read(server: nodes.Node) -> None:
+    """What no waiting mends is raised."""
+    url = server.url.replace("//", "//nobody:wrong@")
+    with pytest.raises(StoreMisfit, match="user or password"):
+        async with subscribe(url) as events:
+            await anext(events)
+
+
+def test_importing_is_light() -> None:
+    """A subscriber imports neither the SDK nor pandas."""
+    look = "import sys; from poller import subscribe; print({'futu', 'pandas'} & {*sys.modules})"
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
