@@ -286,6 +286,23 @@ async def raw(tmp_path: Path) -> AsyncIterator[tuple[RedisStore, Any]]:
         await client.aclose()
 
 
+async def test_who_is_cancelled_in_a_command_stops(raw: tuple[RedisStore, Any]) -> None:
+    """Whenever it comes, a cancellation ends a task that does nothing but use the store."""
+    store, _ = raw
+
+    async def work() -> None:
+        while True:
+            await store.watch_version()
+
+    for turns in range(200):
+        task = asyncio.create_task(work())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=2)
+        assert done, f"cancelled after {turns} turns of the loop, it goes on"
+
+
 @pytest.mark.parametrize("edit", ["rubbish", '{"revision":0}', None])
 async def test_an_edited_entry_is_put_back(raw: tuple[RedisStore, Any], edit: str | None) -> None:
     """History edited or removed by hand is restored, named, and no id is used twice."""
