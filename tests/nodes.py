@@ -163,6 +163,12 @@ def follows(replica: Node) -> bool:
     return bool(replica.ask("INFO", "replication")["master_link_status"] == "up")
 
 
+def caught_up(primary: Node) -> bool:
+    """Tell whether a primary's one replica has acknowledged everything."""
+    told = primary.ask("INFO", "replication")
+    return bool(told["slave0"]["offset"] >= told["master_repl_offset"])
+
+
 def knows_replica(watcher: Node) -> bool:
     """Tell whether a Sentinel could let a replica take over."""
     found = watcher.ask("SENTINEL", "REPLICAS", WATCHED)

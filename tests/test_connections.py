@@ -217,6 +217,7 @@ async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
                 await store.grant("a", "r", limit=1, period=60, margin=0)
             assert await store.spent("a", period=60) == 0
             replica.thaw()
+            await asyncio.to_thread(nodes.until, lambda: nodes.caught_up(primary))
             assert await store.grant("a", "r", limit=1, period=60, margin=0) == 0
             await publish(store, CODES[1])
         assert len(await ids(store)) == 2
