@@ -46,6 +46,7 @@ from poller.written import overlay, read, split
 DEFAULT_FILE: Final = Path("config/poller.toml")
 _URL_OPTIONS: Final = {
     "db",
+    "socket_timeout",
     "ssl_ca_certs",
     "ssl_cert_reqs",
     "ssl_certfile",
@@ -73,6 +74,8 @@ def _redis_url(url: SecretStr) -> SecretStr:
         )
     if not options.get("db", "0").isdecimal():
         raise ValueError("its option db is not a number")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", options.get("socket_timeout", "1"), re.ASCII):
+        raise ValueError("its option socket_timeout is not a number of seconds")
     return url
 
 

