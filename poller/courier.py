@@ -24,6 +24,9 @@ from poller.webhook import Sender, is_event
 BATCH: Final = 200
 """Stream entries looked at in one intake."""
 
+STORE: Final = "redis for webhooks"
+"""What is in trouble when Redis is: the poll loop tells of its own, and may recover later."""
+
 MOST_TOGETHER: Final = 2000
 """Events in one message to a chat; what is more goes into the next."""
 
@@ -255,10 +258,10 @@ class Courier:
             await self._settle()
         except (StoreDown, StoreMisfit) as problem:
             # the claims run out by themselves
-            self._observe(Trouble("redis", str(problem)))
+            self._observe(Trouble(STORE, str(problem)))
 
     async def _stumble(self, problem: StoreDown | StoreMisfit) -> None:
-        self._observe(Trouble("redis", str(problem)))
+        self._observe(Trouble(STORE, str(problem)))
         await asyncio.sleep(self._timing.pause.total_seconds())
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from poller.courier import Courier, Timing
+from poller.courier import STORE, Courier, Timing
 from poller.endpoint import Endpoint
 from poller.errors import StoreDown, StoreMisfit
 from poller.observe import Observe, Recovered, Trouble, turning
@@ -86,11 +86,12 @@ class Relay:
                 try:
                     after = await self._rung(after)
                 except (StoreDown, StoreMisfit) as problem:
-                    self._observe(Trouble("redis", str(problem)))
+                    if self._running:
+                        self._observe(Trouble(STORE, str(problem)))
                     await asyncio.sleep(self._timing.pause.total_seconds())
                     after = ""
                 else:
-                    self._observe(Recovered("redis"))
+                    self._observe(Recovered(STORE))
 
     async def _rung(self, after: str) -> str:
         """Wait a while for an entry after this id, and ring; returns the newest id then."""
