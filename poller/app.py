@@ -169,6 +169,7 @@ async def serve(
         [_address(table) for table in config.opend],
         now=wall_clock,
         markets=lambda: {market: release_of(q) for market, q in schedule.markets.items()},
+        outlook=schedule.outlook,
     )
 
     def summary() -> str:

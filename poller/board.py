@@ -55,6 +55,9 @@ class Board(Protocol):
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """Return the last polls of these codes, where there are any."""
 
+    async def tell_polls(self, polls: Mapping[Code, Polls]) -> None:
+        """Replace the last polls of these codes."""
+
     async def histories(self, codes: Sequence[Code]) -> list[Mapping[str, str]]:
         """Return the history hash of each code, in order: day → JSON, as it stands there."""
 

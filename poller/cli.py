@@ -164,6 +164,20 @@ def history(
     finish(commands.history(begin(config), symbol, format, moment))
 
 
+@cli.command
+def explain(code: str, *, config: ConfigFile = None) -> None:
+    """Say why nothing was heard of a symbol.
+
+    Args:
+        code: HK.00700, US.AAPL
+        config: TOML file
+    """
+    from poller import explain as explanation  # noqa: PLC0415
+
+    (symbol,) = _codes([code])
+    finish(explanation.explain(begin(config), symbol))
+
+
 @watch.command(name="add")
 def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """Watch these codes from now on, on top of the configuration."""

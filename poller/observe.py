@@ -55,10 +55,11 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """A look at a symbol ended."""
+    """A look at a symbol ended; `answer`: what came of it, in words."""
 
     code: Code
     outcome: PollOutcome
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,9 +278,9 @@ class Poller:
             outcome = await self._look(turn)
         finally:
             self._record(turn.code, outcome)
-            self._observe(Polled(turn.code, _WORDS[type(outcome)]))
+            self._observe(Polled(turn.code, _WORDS[type(outcome)], _answer(outcome)))
 
-    async def _look(self, turn: _Turn) -> Outcome:
+    async def _look(self, turn: _Turn) -> Outcome:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
         account = f"budget of account {turn.budget.account}"
         try:
@@ -295,20 +295,21 @@ class Poller:
             return Postponed()
         except Refused as problem:
             self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later"))
-            return Excluded()
+            return Excluded(str(problem))
         except Disconnected:
             return Postponed()  # the gateway's trouble, which its supervisor tells
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
+            return Failed(f"redis: {problem}")
         except Superseded:
-            pass  # twice in a row: somebody else writes this symbol; look again later
+            return Failed("somebody else writes this symbol")  # twice in a row: look again later
         except (Unavailable, Malformed, StoreMisfit) as problem:
             self._observe(Trouble(turn.code, str(problem)))
+            return Failed(str(problem))
         else:
             self._observe(Recovered(account))
             self._observe(Recovered(turn.code))
             return Answered(watermark)
-        return Failed()
 
     async def _publish(self, turn: _Turn) -> date | None:
         try:
@@ -398,6 +399,18 @@ def _told(notice: Notice) -> Happened:
         counts = (("found", notice.found), ("missing", notice.missing))
         return Happened(f"{notice.market}: the report of {notice.day} is complete", counts)
     return Happened(f"{notice.market}: the report of {notice.day} is out", (("code", notice.code),))
+
+
+def _answer(outcome: Outcome) -> str:
+    match outcome:
+        case Answered(None):
+            return "no rows"
+        case Answered(watermark):
+            return f"newest day {watermark}"
+        case Failed(reason) | Excluded(reason):
+            return reason or "no usable answer"
+        case Postponed():
+            return "postponed"
 
 
 async def _result(future: "asyncio.Future[None]") -> None:

@@ -69,6 +69,12 @@ class RedisBoard:
         read = {code: Polls.from_json(t) for code, t in zip(codes, texts, strict=True) if t}
         return {code: polls for code, polls in read.items() if polls is not None}
 
+    async def tell_polls(self, polls: Mapping[Code, Polls]) -> None:
+        """See `Board.tell_polls`."""
+        with translated():
+            told = {code: each.to_json() for code, each in polls.items()}
+            await self._redis.hset(self.keys.polls, mapping=told)
+
     async def histories(self, codes: Sequence[Code]) -> list[Mapping[str, str]]:
         """See `Board.histories`."""
         with translated():

@@ -16,13 +16,25 @@ from poller.observe import (
     Connection,
     Fact,
     Observe,
+    Polled,
     Quarantined,
     Recovered,
     Trouble,
     ruling_wanted,
 )
 from poller.opend import Address
-from poller.status import EVERY, TROUBLES_KEPT, GatewayState, MarketState, Phase, Report, Role
+from poller.status import (
+    EVERY,
+    POLLS_KEPT,
+    TROUBLES_KEPT,
+    GatewayState,
+    MarketState,
+    Phase,
+    Poll,
+    Polls,
+    Report,
+    Role,
+)
 
 _NEW: Final = "connecting"
 _SHORTEST: Final = 0.2  # seconds between two reports, however much changes
@@ -46,11 +58,14 @@ class Reporter:
         *,
         now: Callable[[], datetime],
         markets: Callable[[], Mapping[str, MarketState]] = dict,
+        outlook: Callable[[Code], tuple[datetime | None, str]] = lambda _: (None, ""),
     ) -> None:
-        """`markets`: where each market's release stands, by the schedule."""
+        """`markets`: where each release stands, `outlook`: when a code is next, by the schedule."""
         self._process = process
         self._now = now
         self._markets = markets
+        self._outlook = outlook
+        self._polled: dict[Code, list[Poll]] = {}  # since the last report
         self._gateways = {
             str(each): GatewayState(str(each), each.account, ready=False, reason=_NEW, since=now())
             for each in gateways
@@ -74,6 +89,9 @@ class Reporter:
                 subject = f"{code} quarantine"
                 self(Trouble(subject, ruling_wanted(code, held)) if held else Recovered(subject))
                 return
+            case Polled(code, _, answer):
+                self._polled.setdefault(code, []).append(Poll(self._now(), answer))
+                return  # told with the next report: a sweep is no reason to write more often
             case Connection(name, ready, reason, _):
                 before = self._gateways[name]
                 since = self._now() if ready != before.ready else before.since
@@ -122,6 +140,19 @@ class Reporter:
             troubles=dict(kept),
         )
         await board.report(self._process.name, report)
+        await self._report_polls(board)
+
+    async def _report_polls(self, board: Board) -> None:
+        """Put the polls since the last report before those told earlier."""
+        polled, self._polled = self._polled, {}
+        if not polled:
+            return
+        before = await board.polls(tuple(polled))
+        told = {}
+        for code, fresh in polled.items():
+            earlier = before.get(code, Polls()).polls
+            told[code] = Polls((*reversed(fresh), *earlier)[:POLLS_KEPT], *self._outlook(code))
+        await board.tell_polls(told)
 
 
 def release_of(queue: MarketQueue) -> MarketState:

@@ -52,12 +52,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No usable answer, this time."""
+    """No usable answer, this time; `reason` says why."""
+
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """The gateway refuses the code."""
+    """The gateway refuses the code; `reason` in its words."""
+
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +240,10 @@ class Schedule:
             self._retry(symbol, min(at, latest), symbol.reason)
 
     def outlook(self, code: Code) -> tuple[datetime | None, str]:
-        """Return when a watched code is looked at next (None: in its turn, or now), and why."""
-        symbol = self._symbols[code]
+        """Return when a code is looked at next (None: in its turn, now, or never), and why."""
+        symbol = self._symbols.get(code)
+        if symbol is None:
+            return None, "it is not watched"
         if symbol.polling or symbol.retry_at is not None:
             return symbol.retry_at, symbol.reason
         return self._queue(code).outlook(symbol)

@@ -20,6 +20,9 @@ DEAD_AFTER: Final = timedelta(minutes=1)
 TROUBLES_KEPT: Final = 20
 """Troubles one report names; the log has them all."""
 
+POLLS_KEPT: Final = 5
+"""Looks at a symbol that are remembered."""
+
 Role = Literal["run", "poll", "deliver", "web"]
 Phase = Literal["watching", "sweeping", "paused"]
 

@@ -204,6 +204,7 @@ def body_of(fields: Mapping[str, str]) -> str:
                 "record": told["record"],
                 "previous": told["previous"],
                 "change": told["change"],
+                **{name: told[name] for name in ("flags", "restated") if name in told},
             },
         }
     )

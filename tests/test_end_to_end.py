@@ -274,3 +274,21 @@ async def test_wrong_usage_is_told_in_a_line(service: Service, arguments: list[s
     assert (code, out) == (2, "")
     assert err.startswith("poller: ")
     assert "Traceback" not in err
+
+
+async def test_why_nothing_was_heard(service: Service) -> None:
+    """`explain` tells watermark, looks, the next one and why; also that nobody polls."""
+    await service.start()
+    async with store_of(service) as store:
+        await entries(store, 10)
+        out = ""
+        async with asyncio.timeout(30):
+            while "newest day 2026-04-30" not in out:
+                code, out, _ = await poller(service, "explain", TENCENT)
+                assert code == 0
+        assert "watermark" in out
+        assert "is late" in out.partition("next look")[2]
+        assert "spent of 30" in out
+        assert "no: poller watch add US.MSFT" in (await poller(service, "explain", "US.MSFT"))[1]
+        assert await service.stop() == 0
+        assert "nobody polls" in (await poller(service, "explain", TENCENT))[1]
