@@ -36,3 +36,4 @@ chaos: $(SET_UP)
 .PHONY: bench
 bench: $(SET_UP)
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench_webhooks
