@@ -37,6 +37,7 @@ chaos: $(SET_UP)
 bench: $(SET_UP)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_schedule
+	$(BIN)/python -m tests.bench_webhooks
 
 # the unit under a real systemd, in a tree of its own; needs root and systemd-nspawn
 .PHONY: systemd

@@ -9,15 +9,13 @@ import contextlib
 import os
 import random
 import secrets
-import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, Protocol
 
 from poller.budget import Budget
 from poller.config import Config, Opend
@@ -382,43 +380,3 @@ async def simulated(config: Config) -> AsyncIterator[Config]:
     async with simulator:
         changes["opend"] = (Opend(port=simulator.port, account="simulated"),)
         yield config.model_copy(update=changes)
-
-
-async def until_signalled(
-    work: Coroutine[Any, Any, None],
-    *,
-    stopping: Callable[[], None] = lambda: None,
-    hangup: Callable[[], None] | None = None,
-) -> None:
-    """Run `work` until it ends or SIGTERM or SIGINT arrives; it is cancelled then, and awaited.
-
-    `stopping` is called first. SIGHUP calls `hangup`; without one it ends the work, too.
-    """
-    task = asyncio.create_task(work, name="service")
-    loop = asyncio.get_running_loop()
-    ending = [signal.SIGTERM, signal.SIGINT]
-
-    def stop() -> None:
-        for number in ending:
-            loop.add_signal_handler(number, os._exit, 1)  # asked twice: at once
-        stopping()
-        task.cancel()
-
-    if hangup is None:
-        ending.append(signal.SIGHUP)
-    else:
-        loop.add_signal_handler(signal.SIGHUP, hangup)
-    for number in ending:
-        loop.add_signal_handler(number, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not task.cancelled():
-            raise
-
-
-def leave(code: int) -> NoReturn:
-    """End the process with everything written, whatever the SDK's threads still wait for."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

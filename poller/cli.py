@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
-from poller import __version__, app, observe
+from poller import __version__, app, observe, signals
 from poller.config import Config, load
 from poller.ending import FAILED, WRONG, ConfigFile, Refused, begin, complain, finish, report
 from poller.errors import BadCode, PollerError
@@ -89,7 +89,7 @@ def _serve(file: Path | None, role: app.Work) -> NoReturn:
     work = role(settings, journal, notify=notify, reload=reload)
     # whoever runs it in a terminal and closes that wants it ended, not reloaded
     hangup = None if sys.stderr.isatty() else reload.asked.set
-    finish(app.until_signalled(work, stopping=stopping, hangup=hangup), journal)
+    finish(signals.until_signalled(work, stopping=stopping, hangup=hangup), journal)
 
 
 def _simulated(settings: Config) -> NoReturn:
@@ -101,7 +101,7 @@ def _simulated(settings: Config) -> NoReturn:
             journal(observe.Happened("simulating OpenD", (("budget_period", period),)))
             await app.serve(simulated, journal, notify=Notify(None), reload=None)
 
-    finish(app.until_signalled(work()), journal)
+    finish(signals.until_signalled(work()), journal)
 
 
 @cli.command
@@ -136,7 +136,7 @@ def tail(
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
     settings = begin(config)
-    finish(app.until_signalled(commands.tail(settings, from_, count, as_json=json)))
+    finish(signals.until_signalled(commands.tail(settings, from_, count, as_json=json)))
 
 
 @cli.command
@@ -260,7 +260,7 @@ def backfill(
 
     wanted = _codes(codes)
     settings = begin(config)
-    finish(app.until_signalled(commands.backfill(settings, wanted, since or date.min)))
+    finish(signals.until_signalled(commands.backfill(settings, wanted, since or date.min)))
 
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 from cyclopts import CycloptsError, Parameter
 
-from poller import app, observe
+from poller import observe, signals
 from poller.config import Config, load
 from poller.errors import BadCode, ConfigError, PollerError
 
@@ -51,7 +51,7 @@ def finish(work: Coroutine[Any, Any, None], journal: observe.Observe | None = No
             code = report(problem)
         if journal is not None and code == 0:
             journal(observe.Happened("stopped"))
-        app.leave(code)
+        signals.leave(code)
 
     asyncio.run(whole())
     raise AssertionError("leave() returned")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from cyclopts import App
 
-from poller import app
+from poller import signals
 from poller.ending import WRONG, ConfigFile, Refused, begin, finish
 
 webhook = App(
@@ -25,7 +25,7 @@ def try_out(name: str, /, *, config: ConfigFile = None) -> None:
     """Send a signed test event to an endpoint, now and once."""
     from poller import webhookcommands  # noqa: PLC0415
 
-    finish(app.until_signalled(webhookcommands.test(begin(config), name)))
+    finish(signals.until_signalled(webhookcommands.test(begin(config), name)))
 
 
 @webhook.command
