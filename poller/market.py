@@ -355,7 +355,8 @@ class MarketQueue:
                 return (None if self.sweep.running else self.sweep.resumes), reason
             case _:
                 turn = f"one of {self._current} symbols watched in rotation"
-                return self._watch_at, f"{turn}; {self._watch_reason}"
+                at = self._watch_at if self._current == 1 else None
+                return at, f"{turn}; {self._watch_reason}"
 
 
 def once_a_day(intervals: Intervals) -> timedelta:
