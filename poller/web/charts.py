@@ -53,6 +53,9 @@ def sparkline(values: Sequence[int | None]) -> str:
     )
 
 
+_LEAST_SPAN: Final = 1e-6  # of an axis; less is no difference that anybody publishes
+
+
 @dataclass(frozen=True, slots=True)
 class _Axis:
     """A linear scale from values to a range of y."""
@@ -76,7 +79,7 @@ class _Axis:
 def _axis(values: Sequence[float], top: float, bottom: float, *, from_zero: bool) -> _Axis:
     low = 0.0 if from_zero else min(values)
     high = max(values)
-    if high <= low:
+    if high - low < _LEAST_SPAN:
         high = low + (abs(low) or 1)
     rough = (high - low) / _TICKS
     size = 10.0 ** floor(log10(rough))
