@@ -80,7 +80,7 @@ def _axis(values: Sequence[float], top: float, bottom: float, *, from_zero: bool
     low = 0.0 if from_zero else min(values)
     high = max(values)
     if high - low < _LEAST_SPAN:
-        high = low + (abs(low) or 1)
+        high = low + (abs(low) if abs(low) > _LEAST_SPAN else 1.0)
     rough = (high - low) / _TICKS
     size = 10.0 ** floor(log10(rough))
     step = next(size * n for n in (1, 2, 2.5, 5, 10) if size * n >= rough * 0.999)
