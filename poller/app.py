@@ -17,15 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from poller.budget import Budget
-from poller.config import Config, Opend
-from poller.embedded import Embedded
+from poller.clock import wall_clock
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.delivery.relay import Relay
+from poller.delivery.senders import check_channels, sender_of
 from poller.errors import StoreDown, StoreError, StoreMisfit
-from poller.lease import keep_polling
-from poller.metrics import Metrics
-from poller.model import Code, Market, market_of
-from poller.notify import Notify
-from poller.observe import (
+from poller.facts.notify import Notify
+from poller.facts.observe import (
     Connection,
     Happened,
     Newest,
@@ -39,20 +37,23 @@ from poller.observe import (
     to_all,
     turning,
 )
-from poller.opend import Address, ConnectionChange, OpenD, Sdk
-from poller.poll import Poller, wall_clock
-from poller.redisboard import RedisBoard
-from poller.redisoutbox import RedisOutbox
-from poller.redisstore import RedisStore
-from poller.relay import Relay
-from poller.reload import Reload, follow
-from poller.report import Process, Reporter, release_of
-from poller.schedule import Schedule
-from poller.senders import check_channels, sender_of
-from poller.status import Role
-from poller.trim import keep_trimmed
-from poller.vitals import Vitals
-from poller.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.facts.status import Role
+from poller.facts.vitals import Vitals
+from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
+from poller.model import Code, Market, market_of
+from poller.plan.schedule import Schedule
+from poller.polling.budget import Budget
+from poller.polling.lease import keep_polling
+from poller.polling.poll import Poller
+from poller.polling.trim import keep_trimmed
+from poller.polling.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.service.metrics import Metrics
+from poller.service.reload import Reload, follow
+from poller.service.report import Process, Reporter, release_of
+from poller.settings.config import Config, Opend
+from poller.storage.embedded import Embedded
+from poller.storage.redisboard import RedisBoard
+from poller.storage.redisstore import RedisStore
 from poller.web.overview import Overview
 from poller.web.server import serve as serve_page
 from poller.web.sources import Sources

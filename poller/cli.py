@@ -15,15 +15,25 @@ from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
-from poller import __version__, app, observe, signals
-from poller.config import Config, load
-from poller.ending import FAILED, WRONG, ConfigFile, Refused, begin, complain, finish, report
+from poller import __version__, app
+from poller.commands.ending import (
+    FAILED,
+    WRONG,
+    ConfigFile,
+    Refused,
+    begin,
+    complain,
+    finish,
+    report,
+)
+from poller.commands.webhookcli import webhook
+from poller.detect.held import Ruling
 from poller.errors import BadCode, PollerError
-from poller.held import Ruling
+from poller.facts import observe, signals
+from poller.facts.notify import Notify
 from poller.model import Code, parse_code
-from poller.notify import Notify
-from poller.reload import Reload
-from poller.webhookcli import webhook
+from poller.service.reload import Reload
+from poller.settings.config import Config, load
 
 cli = App(
     name="poller",
@@ -107,10 +117,10 @@ def _simulated(settings: Config) -> NoReturn:
 @cli.command
 def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
-    from poller import commands, webhookcommands  # noqa: PLC0415  keeps `--help` quick
+    from poller.commands import everyday, webhooks  # noqa: PLC0415  keeps `--help` quick
 
     settings = begin(config)
-    finish(commands.check(settings, webhookcommands.check))
+    finish(everyday.check(settings, webhooks.check))
 
 
 @cli.command
@@ -129,14 +139,14 @@ def tail(
         json: one JSON object a line
         config: TOML file
     """
-    from poller import commands  # noqa: PLC0415
+    from poller.commands import everyday  # noqa: PLC0415
 
     if not re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", from_):
         raise Refused(WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"])
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
     settings = begin(config)
-    finish(signals.until_signalled(commands.tail(settings, from_, count, as_json=json)))
+    finish(signals.until_signalled(everyday.tail(settings, from_, count, as_json=json)))
 
 
 @cli.command
@@ -155,13 +165,13 @@ def history(
         as_known_at: what was known at this time; UTC unless it names its zone
         config: TOML file
     """
-    from poller import commands  # noqa: PLC0415
+    from poller.commands import everyday  # noqa: PLC0415
 
     (symbol,) = _codes([code])
     moment = as_known_at
     if moment is not None and moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    finish(commands.history(begin(config), symbol, format, moment))
+    finish(everyday.history(begin(config), symbol, format, moment))
 
 
 @cli.command
@@ -172,7 +182,7 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
         code: HK.00700, US.AAPL
         config: TOML file
     """
-    from poller import explain as explanation  # noqa: PLC0415
+    from poller.commands import explain as explanation  # noqa: PLC0415
 
     (symbol,) = _codes([code])
     finish(explanation.explain(begin(config), symbol))
@@ -181,31 +191,31 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
 @watch.command(name="add")
 def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """Watch these codes from now on, on top of the configuration."""
-    from poller import commands  # noqa: PLC0415
+    from poller.commands import everyday  # noqa: PLC0415
 
-    finish(commands.watch(begin(config), _codes(codes), wanted=True))
+    finish(everyday.watch(begin(config), _codes(codes), wanted=True))
 
 
 @watch.command(name="remove")
 def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """Stop watching these codes, whatever the configuration says; their history stays."""
-    from poller import commands  # noqa: PLC0415
+    from poller.commands import everyday  # noqa: PLC0415
 
-    finish(commands.watch(begin(config), _codes(codes), wanted=False))
+    finish(everyday.watch(begin(config), _codes(codes), wanted=False))
 
 
 @watch.command(name="list")
 def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """List the watched codes, where each comes from, and its watermark."""
-    from poller import commands  # noqa: PLC0415
+    from poller.commands import everyday  # noqa: PLC0415
 
-    finish(commands.watch_list(begin(config), as_json=json))
+    finish(everyday.watch_list(begin(config), as_json=json))
 
 
 @quarantined.command(name="list")
 def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """List the held figures, why they are held, and what was ruled on them."""
-    from poller import quarantine  # noqa: PLC0415
+    from poller.commands import quarantine  # noqa: PLC0415
 
     finish(quarantine.show_held(begin(config), as_json=json))
 
@@ -223,7 +233,7 @@ def quarantine_discard(code: str, days: tuple[date, ...], /, *, config: ConfigFi
 
 
 def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None) -> None:
-    from poller import quarantine  # noqa: PLC0415
+    from poller.commands import quarantine  # noqa: PLC0415
 
     (symbol,) = _codes([code])
     wanted = tuple(dict.fromkeys(days))
@@ -239,10 +249,10 @@ def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFi
         json: one JSON list
         config: TOML file
     """
-    from poller import commands  # noqa: PLC0415
+    from poller.commands import everyday  # noqa: PLC0415
 
     wanted = _codes(codes) if codes else ()
-    finish(commands.gaps(begin(config), wanted, as_json=json))
+    finish(everyday.gaps(begin(config), wanted, as_json=json))
 
 
 @cli.command
@@ -256,11 +266,11 @@ def backfill(
         since: the oldest day wanted; everything OpenD has, if absent
         config: TOML file
     """
-    from poller import commands  # noqa: PLC0415
+    from poller.commands import everyday  # noqa: PLC0415
 
     wanted = _codes(codes)
     settings = begin(config)
-    finish(signals.until_signalled(commands.backfill(settings, wanted, since or date.min)))
+    finish(signals.until_signalled(everyday.backfill(settings, wanted, since or date.min)))
 
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
@@ -302,7 +312,7 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
         plot: write an SVG picture of the latencies to this file
         config: TOML file; its intervals, budget and weights count
     """
-    from poller import planning  # noqa: PLC0415
+    from poller.commands import planning  # noqa: PLC0415
 
     problems = []
     if accounts > gateways:
@@ -333,8 +343,8 @@ def service_install(
         dry_run: print the unit, write nothing
         config: TOML file
     """
-    from poller.install import install  # noqa: PLC0415
-    from poller.unit import Role  # noqa: PLC0415
+    from poller.commands.install import install  # noqa: PLC0415
+    from poller.service.unit import Role  # noqa: PLC0415
 
     install(Role(role), config, os.environ, dry_run=dry_run)
 

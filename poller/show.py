@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poller.held import Held, Reason
+from poller.detect.held import Held, Reason
 from poller.model import Code, Market, Vintage, columns, isoformat, to_json
-from poller.store import Entry
+from poller.storage.store import Entry
 
 _COLOURS: Final = {
     "reported": "green",

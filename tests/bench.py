@@ -16,13 +16,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from poller.compare import Known, compare
-from poller.embedded import Embedded
+from poller.detect.compare import Known, compare
 from poller.model import Code, HkRecord
-from poller.redisstore import RedisStore
 from poller.simulator import Simulator, World
 from poller.simulator.wire import Proto
-from poller.store import ONE_OFF
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF
 from tests.service import Service, store_of
 
 SYMBOLS, ROWS, HOPS, REPEATS, POLLS = 200, 50, 1000, 5, 600

@@ -14,13 +14,13 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from poller.calendar import released_by
-from poller.config import Config
+from poller.commands.planning import compared, season, setting
+from poller.commands.simulate import simulate
 from poller.model import Code, Market
-from poller.planning import compared, season, setting
-from poller.release import Intervals
-from poller.schedule import Answered, Probe, Schedule
-from poller.simulate import simulate
+from poller.plan.calendar import released_by
+from poller.plan.release import Intervals
+from poller.plan.schedule import Answered, Probe, Schedule
+from poller.settings.config import Config
 from poller.simulator import Simulator, World
 from poller.simulator.bounds import Latencies
 from tests.service import Service, store_of

@@ -17,10 +17,10 @@ from typing import Any, Final
 import aiohttp
 from redis.asyncio import Redis
 
-from poller.embedded import Embedded
 from poller.model import Code, HkRecord, Vintage
-from poller.redisboard import RedisBoard
-from poller.store import Keys
+from poller.storage.embedded import Embedded
+from poller.storage.redisboard import RedisBoard
+from poller.storage.store import Keys
 from tests.service import Service
 
 SYMBOLS: Final = 5_000

@@ -18,18 +18,18 @@ from pathlib import Path
 import aiohttp
 from redis.asyncio import Redis
 
-from poller.compare import Known, compare
-from poller.endpoint import Endpoint
+from poller.delivery.endpoint import Endpoint
+from poller.delivery.outbox import Chosen
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.delivery.relay import Relay
+from poller.delivery.retry import Outcome
+from poller.delivery.selection import Selection
+from poller.delivery.webhook import SignedPost, body_of
+from poller.detect.compare import Known, compare
+from poller.facts.observe import Fact
 from poller.model import Code
-from poller.observe import Fact
-from poller.outbox import Chosen
-from poller.redisoutbox import RedisOutbox
-from poller.redisstore import RedisStore
-from poller.relay import Relay
-from poller.retry import Outcome
-from poller.selection import Selection
-from poller.store import Entry
-from poller.webhook import SignedPost, body_of
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry
 from tests.feed import SEEN, row
 from tests.receiver import SECRET
 from tests.wire import Server

@@ -11,16 +11,16 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from poller.courier import Timing
-from poller.endpoint import Endpoint
-from poller.observe import Journal, configure
-from poller.poll import wall_clock
-from poller.redisoutbox import RedisOutbox
-from poller.redisstore import RedisStore
-from poller.relay import Relay
-from poller.retry import Later, Verdict, decide
-from poller.selection import Selection
-from poller.webhook import SignedPost
+from poller.clock import wall_clock
+from poller.delivery.courier import Timing
+from poller.delivery.endpoint import Endpoint
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.delivery.relay import Relay
+from poller.delivery.retry import Later, Verdict, decide
+from poller.delivery.selection import Selection
+from poller.delivery.webhook import SignedPost
+from poller.facts.observe import Journal, configure
+from poller.storage.redisstore import RedisStore
 from tests.receiver import SECRET
 
 EVERYTHING = Selection(frozenset({"reported", "revised", "backfilled"}))

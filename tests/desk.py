@@ -11,17 +11,17 @@ from typing import Any
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from poller.compare import compare
-from poller.config import Config, Web
-from poller.embedded import Embedded
-from poller.metrics import Metrics
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.detect.compare import compare
+from poller.facts.observe import Fact, Happened, Trouble
+from poller.facts.status import GatewayState, Report
 from poller.model import Code, HkRecord, UsRecord, market_of
-from poller.observe import Fact, Happened, Trouble
-from poller.redisboard import RedisBoard
-from poller.redisoutbox import RedisOutbox
-from poller.redisstore import RedisStore
-from poller.status import GatewayState, Report
-from poller.store import ONE_OFF
+from poller.service.metrics import Metrics
+from poller.settings.config import Config, Web
+from poller.storage.embedded import Embedded
+from poller.storage.redisboard import RedisBoard
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF
 from poller.web.overview import Overview
 from poller.web.server import serve
 from poller.web.sources import Sources

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
-from poller.compare import compare
+from poller.detect.compare import compare
 from poller.model import Code, HkRecord
-from poller.store import ONE_OFF, Store
+from poller.storage.store import ONE_OFF, Store
 
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from poller.embedded import Embedded
 from poller.errors import StoreDown
-from poller.redisstore import RedisStore
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
 
 
 def _binaries() -> dict[str, str]:

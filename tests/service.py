@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from poller.embedded import Embedded
 from poller.model import Code, Record, market_of
-from poller.redisstore import RedisStore
 from poller.simulator import Simulator, World
-from poller.store import Entry
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry
 
 PATIENCE = 30.0
 

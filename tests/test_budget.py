@@ -12,10 +12,10 @@ from itertools import count
 
 import pytest
 
-from poller.budget import Budget
-from poller.memorystore import MemoryStore
+from poller.polling.budget import Budget
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
+from poller.storage.memorystore import MemoryStore
 
 REQUESTS, PERIOD = 30, 30.0
 LONGEST_TRANSIT = 14.0

@@ -5,7 +5,8 @@ from itertools import islice, pairwise, takewhile
 
 import pytest
 
-from poller.calendar import (
+from poller.model import Market
+from poller.plan.calendar import (
     expected_after,
     is_trading_day,
     knows,
@@ -13,7 +14,6 @@ from poller.calendar import (
     release_of,
     reporting_days,
 )
-from poller.model import Market
 
 HK_PAGE = (
     "2026-02-27 2026-03-06 2026-03-13 2026-03-20 2026-03-27 "

@@ -22,8 +22,8 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.redisstore import RedisStore
 from poller.simulator import Simulator, World
+from poller.storage.redisstore import RedisStore
 from tests.service import Service, entries, later, now, with_rows
 from tests.wire import Point, Server, Wire
 

@@ -15,11 +15,11 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 from aiohttp.test_utils import TestServer
 
-from poller.chat import Apprise, Chat, Feishu
-from poller.digest import Message
+from poller.delivery.chat import Apprise, Chat, Feishu
+from poller.delivery.digest import Message
+from poller.delivery.retry import Delivered, Failed
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
-from poller.retry import Delivered, Failed
-from poller.store import Entry
+from poller.storage.store import Entry
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
 MESSAGE = Message("Hong Kong short interest", "HK.00700  -0.79 %")
@@ -300,7 +300,7 @@ def test_without_the_extra_the_message_names_it() -> None:
     """Where apprise is not installed everything else works, and a chat URL says what to install."""
     ended = run(
         "import sys; sys.modules['apprise'] = None\n"
-        "from poller.chat import Apprise\n"
+        "from poller.delivery.chat import Apprise\n"
         "try: Apprise('slack://x')\n"
         "except ValueError as problem: print(problem)"
     )
@@ -309,7 +309,9 @@ def test_without_the_extra_the_message_names_it() -> None:
 
 def test_apprise_is_imported_only_when_used() -> None:
     """Who has no chat does not pay for the library."""
-    ended = run("import sys, json, poller.chat; print(json.dumps('apprise' in sys.modules))")
+    ended = run(
+        "import sys, json, poller.delivery.chat; print(json.dumps('apprise' in sys.modules))"
+    )
     assert json.loads(ended.stdout) is False
 
 
@@ -320,8 +322,8 @@ async def test_a_stuck_service_does_not_keep_the_process_alive(
     bot[0].respond = silent
     program = (
         "import asyncio, sys, time\n"
-        "from poller.chat import Apprise\n"
-        "from poller.digest import Message\n"
+        "from poller.delivery.chat import Apprise\n"
+        "from poller.delivery.digest import Message\n"
         "channel = Apprise(sys.argv[1], timeout=0.2)\n"
         "print(asyncio.run(channel.post(Message('', 'x'))).reason, time.monotonic())"
     )

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from redis import exceptions
 
-from poller.compare import compare
-from poller.connections import translated
+from poller.detect.compare import compare
 from poller.errors import StoreDown, StoreError, StoreMisfit
-from poller.location import Location, Node, locate
 from poller.model import Code, HkRecord
-from poller.redisstore import RedisStore
-from poller.store import ONE_OFF
+from poller.storage.connections import translated
+from poller.storage.location import Location, Node, locate
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF
 from tests import nodes
 from tests.service import now
 

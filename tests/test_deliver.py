@@ -13,12 +13,12 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from poller.connections import translated
+from poller.clock import wall_clock
+from poller.delivery.outbox import Attempt, Settlement
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.model import Code
-from poller.outbox import Attempt, Settlement
-from poller.poll import wall_clock
-from poller.redisoutbox import RedisOutbox
 from poller.simulator import World
+from poller.storage.connections import translated
 from tests.feed import publish
 from tests.receiver import OK, SECRET, Receiver, status
 from tests.receivers.verify import verify

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from poller.redisoutbox import RedisOutbox
-from poller.redisstore import RedisStore
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.storage.redisstore import RedisStore
 from tests.feed import publish
 from tests.receiver import OK, Receiver, Seen, status
 from tests.wire import Point, Server, Wire

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.compare import Known, compare
-from poller.digest import MOST_ROWS, digest, missing
+from poller.delivery.digest import MOST_ROWS, digest, missing
+from poller.delivery.selection import Selection
+from poller.detect.compare import Known, compare
 from poller.model import Change, Code, Event, EventType, HkRecord, Market, UsRecord, Vintage
-from poller.selection import Selection
 from poller.simulator import World
 
 SEEN = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.cli import cli
-from poller.config import Config, Opend, Webhook
-from poller.embedded import Embedded
 from poller.model import Change, Code, EventType
-from poller.store import Keys
+from poller.settings.config import Config, Opend, Webhook
+from poller.storage.embedded import Embedded
+from poller.storage.store import Keys
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -6,8 +6,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from poller.codefile import read_codes
-from poller.config import Config, load
 from poller.errors import (
     BadCode,
     ConfigError,
@@ -18,8 +16,10 @@ from poller.errors import (
     TooFrequent,
     Unavailable,
 )
+from poller.gateway.vendor import error_of, page_of
 from poller.model import Code, HkRecord, Market, UsRecord, columns, parse_code
-from poller.vendor import error_of, page_of
+from poller.settings.codefile import read_codes
+from poller.settings.config import Config, load
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
 

@@ -13,11 +13,11 @@ from signal import SIGKILL
 import pytest
 from redis.asyncio import Redis
 
-from poller.embedded import Embedded
 from poller.model import Code
-from poller.redisstore import RedisStore
 from poller.simulator import Simulator, World
-from poller.store import Entry
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry
 from tests.service import (
     Service,
     entries,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from poller.compare import compare
+from poller.detect.compare import compare
 from poller.model import Code, HkRecord
-from poller.redisstore import RedisStore
-from poller.store import ONE_OFF
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF
 from tests import nodes
 from tests.service import now, until
 

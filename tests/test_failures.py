@@ -11,9 +11,9 @@ from pathlib import Path
 
 from poller.errors import StoreDown
 from poller.model import Code
-from poller.redisstore import RedisStore
 from poller.simulator import Simulator, World
-from poller.store import Entry
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry
 from tests import nodes
 from tests.service import Service, entries, later, now, simulator, until, with_rows
 

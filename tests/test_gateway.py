@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from Crypto.PublicKey import RSA
 
-from poller.budget import Budget
 from poller.errors import Refused
-from poller.memorystore import MemoryStore
+from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code, Page
-from poller.observe import Fact, Recovered, Trouble
-from poller.poll import GRACE
+from poller.polling.budget import Budget
+from poller.polling.poll import GRACE
+from poller.polling.watchlist import Watchlist
 from poller.simulator import Faults, Proto, Simulator, Verdict, World
-from poller.watchlist import Watchlist
+from poller.storage.memorystore import MemoryStore
 from tests.service import (
     PATIENCE,
     Service,

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.config import Config, load
 from poller.errors import ConfigError
+from poller.facts.observe import Happened, Journal, Rejected, Trouble, configure, tell_defect
 from poller.model import Code
-from poller.observe import Happened, Journal, Rejected, Trouble, configure, tell_defect
+from poller.settings.config import Config, load
 from poller.simulator import Proto, Simulator, World
 from tests.service import Service, entries, poller, store_of, until
 
@@ -130,7 +130,7 @@ async def test_no_command_shows_a_secret(tmp_path: Path, verb: str) -> None:
 
 TALK = """
 import asyncio, os, pathlib, sys
-from poller.opend import Sdk
+from poller.gateway.opend import Sdk
 asyncio.run(Sdk(pathlib.Path(sys.argv[1])).load())
 from futu.common.ft_logger import logger
 for n in range(30_000):

@@ -12,10 +12,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from poller.held import Held, Reason
-from poller.metrics import TOLD, Metrics, Reading, midnight
-from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
-from poller.observe import (
+from poller.delivery.outbox import Status
+from poller.detect.held import Held, Reason
+from poller.facts.observe import (
     Attempted,
     Connection,
     Fact,
@@ -26,7 +25,8 @@ from poller.observe import (
     Recovered,
     Trouble,
 )
-from poller.outbox import Status
+from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.service.metrics import TOLD, Metrics, Reading, midnight
 from poller.web.readings import readings
 from poller.web.survey import Spending, Survey
 

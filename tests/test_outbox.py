@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from poller.delivery.memoryoutbox import MemoryOutbox
+from poller.delivery.outbox import Attempt, Chosen, Claim, Outbox, OutboxKeys, Settlement
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import Superseded
-from poller.memoryoutbox import MemoryOutbox
-from poller.memorystore import MemoryStore
 from poller.model import Code
-from poller.outbox import Attempt, Chosen, Claim, Outbox, OutboxKeys, Settlement
-from poller.redisoutbox import RedisOutbox
-from poller.redisstore import RedisStore
-from poller.store import Entry, Store
+from poller.storage.memorystore import MemoryStore
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry, Store
 from tests.feed import publish
 from tests.servers import KINDS, running
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.compare import Comparison, Known, Reading, compare, progress
+from poller.detect.compare import Comparison, Known, Reading, compare, progress
 from poller.errors import Malformed, StoreMisfit
 from poller.model import Code, EventType, HkRecord, Page, Record, Vintage
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.compare import Comparison, Known, Reading, compare, progress
-from poller.held import Held, Reason, Ruling
-from poller.judge import same_figures
+from poller.detect.compare import Comparison, Known, Reading, compare, progress
+from poller.detect.held import Held, Reason, Ruling
+from poller.detect.judge import same_figures
+from poller.detect.plausible import CALM, Sweep, doubt, is_wild, restatement
 from poller.model import Code, Event, EventType, HkRecord, Market, Page, Record, UsRecord, Vintage
-from poller.plausible import CALM, Sweep, doubt, is_wild, restatement
 
 CODE = Code("US.AAPL")
 FIRST = date(2026, 1, 2)

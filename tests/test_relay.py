@@ -12,14 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.courier import Timing
-from poller.endpoint import Endpoint
-from poller.memoryoutbox import MemoryOutbox
-from poller.memorystore import MemoryStore
-from poller.observe import Fact, Happened, Recovered, Trouble
-from poller.pace import OPEN_FOR, Breaker, Pace
-from poller.relay import Relay
-from poller.retry import (
+from poller.delivery.courier import Timing
+from poller.delivery.endpoint import Endpoint
+from poller.delivery.memoryoutbox import MemoryOutbox
+from poller.delivery.pace import OPEN_FOR, Breaker, Pace
+from poller.delivery.relay import Relay
+from poller.delivery.retry import (
     DELAYS,
     GIVE_UP,
     Dead,
@@ -32,9 +30,11 @@ from poller.retry import (
     decide,
     retry_after,
 )
-from poller.selection import Selection
+from poller.delivery.selection import Selection
+from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.store import Entry
+from poller.storage.memorystore import MemoryStore
+from poller.storage.store import Entry
 from tests.feed import publish
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)

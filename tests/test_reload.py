@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from poller.config import Config
 from poller.model import Code
-from poller.reload import merge
+from poller.service.reload import merge
+from poller.settings.config import Config
 from poller.simulator import Proto, Simulator, World
 from tests.service import Service, entries, simulator, store_of, until
 

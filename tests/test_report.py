@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from poller.embedded import Embedded
-from poller.held import Held, Reason
+from poller.detect.held import Held, Reason
+from poller.facts.observe import Connection, Fact, Quarantined, Recovered, Trouble
+from poller.facts.status import Report
+from poller.gateway.opend import Address
 from poller.model import Code, HkRecord
-from poller.observe import Connection, Fact, Quarantined, Recovered, Trouble
-from poller.opend import Address
-from poller.redisboard import RedisBoard
-from poller.redisstore import RedisStore
-from poller.report import Process, Reporter
-from poller.status import Report
+from poller.service.report import Process, Reporter
+from poller.storage.embedded import Embedded
+from poller.storage.redisboard import RedisBoard
+from poller.storage.redisstore import RedisStore
 from tests.service import PATIENCE
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.connections import Connections
-from poller.embedded import Embedded
-from poller.observe import Fact, Happened, Recovered, Trouble
-from poller.redisstore import RedisStore
-from poller.retention import GRACE, Group, Late, Trim, decide
+from poller.facts.observe import Fact, Happened, Recovered, Trouble
+from poller.polling.trim import keep_trimmed, trim
 from poller.simulator import World
-from poller.trim import keep_trimmed, trim
+from poller.storage.connections import Connections
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.retention import GRACE, Group, Late, Trim, decide
 from tests import nodes
 from tests.service import Service, simulator, until
 

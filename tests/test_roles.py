@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from poller.embedded import Embedded
 from poller.model import Code
 from poller.simulator import Simulator, World
+from poller.storage.embedded import Embedded
 from tests.service import (
     Service,
     entries,

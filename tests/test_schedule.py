@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.calendar import release_of
-from poller.memorystore import MemoryStore
+from poller.facts.observe import Fact, Trouble
 from poller.model import Code, Market
-from poller.observe import Fact, Trouble
-from poller.poll import Poller
-from poller.release import (
+from poller.plan.calendar import release_of
+from poller.plan.release import (
     Completed,
     Detected,
     Intervals,
@@ -24,7 +22,7 @@ from poller.release import (
     expected,
     next_probe,
 )
-from poller.schedule import (
+from poller.plan.schedule import (
     Answered,
     Excluded,
     Failed,
@@ -34,9 +32,11 @@ from poller.schedule import (
     Schedule,
     Wait,
 )
+from poller.plan.sweep import BLOCK
+from poller.polling.poll import Poller
 from poller.simulator.virtual import run_virtually
-from poller.store import ONE_OFF
-from poller.sweep import BLOCK
+from poller.storage.memorystore import MemoryStore
+from poller.storage.store import ONE_OFF
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
 INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))

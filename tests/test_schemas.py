@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from poller import schemas
-from poller.compare import compare
-from poller.connections import Connections
-from poller.embedded import Embedded
+from poller.commands import schemas
+from poller.delivery.webhook import body_of
+from poller.detect.compare import compare
 from poller.model import Code, HkRecord, Record
-from poller.redisstore import RedisStore
 from poller.simulator import World
-from poller.store import ONE_OFF
-from poller.webhook import body_of
+from poller.storage.connections import Connections
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF
 from tests.service import later, now
 
 FIELDS = {"stream-entry.json": "EventData", "quarantine-entry.json": "HeldData"}
@@ -36,7 +36,7 @@ def validator(file: str, part: str = "") -> Draft202012Validator:
 
 
 def test_the_documents_are_those_of_the_model() -> None:
-    """What is committed is what the model gives; else run: python -m poller.schemas."""
+    """What is committed is what the model gives; else run: python -m poller.commands.schemas."""
     committed = {file.name: file.read_text(encoding="utf-8") for file in schemas.FOLDER.iterdir()}
     assert committed == schemas.documents()
 

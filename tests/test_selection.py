@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.compare import Known, compare
+from poller.delivery.selection import EVENTS, NAMES, Selection
+from poller.detect.compare import Known, compare
 from poller.model import Change, Code, Event, EventType, HkRecord, UsRecord, Vintage
-from poller.selection import EVENTS, NAMES, Selection
 from poller.simulator import World
 
 HK, US = Code("HK.00700"), Code("US.AAPL")

@@ -12,13 +12,13 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
-from poller.compare import compare
-from poller.embedded import Embedded
+from poller.detect.compare import compare
 from poller.errors import StoreError, StoreMisfit
 from poller.model import Code
-from poller.redisstore import RedisStore
 from poller.simulator import TENCENT_ROWS, World
-from poller.store import ONE_OFF
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF
 from tests.service import Service, entries, now, poller, simulator
 
 TENCENT = Code("HK.00700")

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from poller.config import Config
+from poller.commands.planning import season as season_of
+from poller.commands.planning import setting, svg
+from poller.commands.simulate import Measured, Setting, simulate
+from poller.facts.observe import Happened
 from poller.model import Code, EventType, Market
-from poller.observe import Happened
-from poller.planning import season as season_of
-from poller.planning import setting, svg
-from poller.release import Intervals
-from poller.schedule import Answered, Outcome, Probe, Schedule, Wait
-from poller.simulate import Measured, Setting, simulate
+from poller.plan.release import Intervals
+from poller.plan.schedule import Answered, Outcome, Probe, Schedule, Wait
+from poller.settings.config import Config
 from poller.simulator.bounds import Latencies, Rate, oracle, round_robin
 from poller.simulator.season import Model, Revision, Season
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.calendar import release_of, reporting_days
 from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of, parse_code
+from poller.plan.calendar import release_of, reporting_days
 from poller.simulator import (
     END,
     TENCENT,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from poller.embedded import Embedded
-from poller.lease import TTL
 from poller.model import Code
-from poller.redisstore import RedisStore
+from poller.polling.lease import TTL
 from poller.simulator import Proto, Simulator, World
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
 from tests.service import Service, entries, later, now, simulator, with_rows
 
 TENCENT = Code("HK.00700")

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from poller.compare import Comparison, Known, compare
-from poller.embedded import Embedded
+from poller.detect.compare import Comparison, Known, compare
+from poller.detect.held import Held, Reason, Ruling
 from poller.errors import LeaseLost, StoreMisfit, Superseded
-from poller.held import Held, Reason, Ruling
-from poller.memorystore import MemoryStore
 from poller.model import Code, HkRecord, Vintage
-from poller.redisstore import RedisStore
-from poller.store import ONE_OFF, Snapshot, Store, as_known_at
+from poller.storage.embedded import Embedded
+from poller.storage.memorystore import MemoryStore
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF, Snapshot, Store, as_known_at
 from tests import nodes
 from tests.servers import KINDS, running
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from poller import Received, subscribe
-from poller.compare import compare
+from poller.detect.compare import compare
 from poller.errors import StoreMisfit
 from poller.model import Code, HkRecord
-from poller.redisstore import RedisStore
-from poller.store import ONE_OFF
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF
 from tests import nodes
 from tests.service import now, until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from poller.config import load
-from poller.unit import REFERENCE, Place, Role, unit_text
+from poller.service.unit import REFERENCE, Place, Role, unit_text
+from poller.settings.config import load
 from tests.service import Service, poller
 
 SHIPPED = Path("config/systemd")
@@ -56,7 +56,7 @@ if shutil.which("systemd-analyze"):
 
 @pytest.mark.parametrize("role", Role)
 def test_the_shipped_units_are_what_install_writes(role: Role) -> None:
-    """Mended in one place only: the text in `poller.unit`."""
+    """Mended in one place only: the text in `poller.service.unit`."""
     shipped = (SHIPPED / f"{role.unit}.service").read_text(encoding="utf-8")
     assert shipped == unit_text(role, REFERENCE)
 

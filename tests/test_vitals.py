@@ -12,13 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from poller.budget import Budget
 from poller.errors import StoreDown
-from poller.lease import keep_polling
-from poller.memorystore import MemoryStore
-from poller.model import Code, Market, Page
-from poller.notify import Notify
-from poller.observe import (
+from poller.facts.notify import Notify
+from poller.facts.observe import (
     LONGEST_TURN,
     Active,
     Entered,
@@ -34,12 +30,16 @@ from poller.observe import (
     Trouble,
     Turned,
 )
-from poller.poll import Poller
-from poller.release import Intervals
-from poller.schedule import Schedule
+from poller.facts.vitals import Vitals, status_line
+from poller.model import Code, Market, Page
+from poller.plan.release import Intervals
+from poller.plan.schedule import Schedule
+from poller.polling.budget import Budget
+from poller.polling.lease import keep_polling
+from poller.polling.poll import Poller
 from poller.simulator import World
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.vitals import Vitals, status_line
+from poller.storage.memorystore import MemoryStore
 from tests.service import Service, simulator, until
 
 CODE = Code("HK.00700")

@@ -16,11 +16,11 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from poller.config import load
 from poller.errors import ConfigError
+from poller.facts.status import Poll, Polls
 from poller.model import Code
+from poller.settings.config import load
 from poller.simulator import World
-from poller.status import Poll, Polls
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.service import PATIENCE, Service, simulator, until
 

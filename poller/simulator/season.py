@@ -13,8 +13,8 @@ from itertools import takewhile
 from typing import Final
 from zlib import crc32
 
-from poller.calendar import is_trading_day, release_of, reporting_days
 from poller.model import Code, HkRecord, Market, Page, Record, UsRecord, market_of
+from poller.plan.calendar import is_trading_day, release_of, reporting_days
 from poller.simulator.series import draw, hk_codes, us_codes
 
 PAGE: Final = 10

@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from poller.calendar import released_by
 from poller.model import Market
+from poller.plan.calendar import released_by
 from poller.simulator.world import Revision, World
 
 RELEASE_AFTER: Final = timedelta(seconds=12)

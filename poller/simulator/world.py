@@ -13,8 +13,8 @@ from itertools import islice, takewhile
 from math import prod
 from typing import Final
 
-from poller.calendar import release_of, reporting_days
 from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of, unique
+from poller.plan.calendar import release_of, reporting_days
 from poller.simulator.series import TENCENT, Walk, days_to_cover, draw, hk_codes, us_codes, walk
 
 END: Final = "-1"

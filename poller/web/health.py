@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from poller.metrics import CONTENT_TYPE
+from poller.service.metrics import CONTENT_TYPE
 from poller.web.readings import readings
 from poller.web.sources import SOURCES
 from poller.web.survey import unready

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from poller.errors import StoreError
 from poller.show import entry_json
-from poller.store import Entry
+from poller.storage.store import Entry
 from poller.web.sources import SOURCES, Sources
 
 MOST_READERS: Final = 64

@@ -9,11 +9,11 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from poller.board import Board
 from poller.errors import BadCode, StoreDown, StoreMisfit
+from poller.facts.board import Board
+from poller.facts.observe import Observe, Recovered, Trouble
 from poller.model import Code, parse_code
-from poller.observe import Observe, Recovered, Trouble
-from poller.store import Entry, Store
+from poller.storage.store import Entry, Store
 from poller.web.rows import Row, row_of
 
 _TOGETHER: Final = 20  # histories read in one go: some 10 ms of parsing, then others have a turn

@@ -9,8 +9,8 @@ from aiohttp import web
 from markupsafe import Markup
 
 from poller import __version__
+from poller.facts.status import Polls
 from poller.model import Code, Market, Vintage
-from poller.status import Polls
 from poller.web import words
 from poller.web.api import code_of, history_of, view_of
 from poller.web.charts import chart, sparkline

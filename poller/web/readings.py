@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from poller.metrics import Reading, midnight
+from poller.service.metrics import Reading, midnight
 from poller.web.survey import Survey, unready
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-from poller.calendar import expected_after, release_of, released_by
+from poller.facts.status import MarketState, Phase
 from poller.model import Code, Market, Vintage, isoformat, market_of
-from poller.status import MarketState, Phase
+from poller.plan.calendar import expected_after, release_of, released_by
 
 REPORTS_DRAWN: Final = 26
 """Reports in a sparkline: half a year of Hong Kong, a year of the United States."""

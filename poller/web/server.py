@@ -9,8 +9,8 @@ from typing import Final
 from aiohttp import web
 
 from poller.errors import StoreError
+from poller.facts.observe import Happened, Recovered, Trouble
 from poller.model import to_json
-from poller.observe import Happened, Recovered, Trouble
 from poller.web import api, health, live, pages
 from poller.web.guard import Handle, guard, harden
 from poller.web.sources import SOURCES, Sources

@@ -8,14 +8,14 @@ from typing import Final
 
 from aiohttp import web
 
-from poller.board import Board
-from poller.config import Config
+from poller.delivery.outbox import Outbox, Status
 from poller.errors import StoreError
-from poller.metrics import Metrics
-from poller.observe import Observe
-from poller.outbox import Outbox, Status
-from poller.status import Report, living
-from poller.store import Store
+from poller.facts.board import Board
+from poller.facts.observe import Observe
+from poller.facts.status import Report, living
+from poller.service.metrics import Metrics
+from poller.settings.config import Config
+from poller.storage.store import Store
 from poller.web.overview import Overview
 from poller.web.rows import markets
 from poller.web.survey import Spending, Survey

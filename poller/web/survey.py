@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from poller.delivery.outbox import Status
+from poller.facts.status import GatewayState, Report
 from poller.model import isoformat
-from poller.outbox import Status
-from poller.status import GatewayState, Report
 from poller.web.rows import MarketView
 
 

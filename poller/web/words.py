@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from poller.model import Market
-from poller.store import Entry
+from poller.storage.store import Entry
 
 ABSENT: Final = "–"
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))

@@ -1,0 +1,283 @@
+"""What the commands beside the service do: read, follow, watch, backfill, check."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import date, datetime
+from typing import Final
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from poller import app, show
+from poller.clock import wall_clock
+from poller.detect.compare import Reading, compare, progress
+from poller.errors import (
+    PollerError,
+    StoreDown,
+    Superseded,
+    TooFrequent,
+    Unavailable,
+)
+from poller.facts.observe import Fact, Trouble
+from poller.gateway.opend import Gateway, OpenD
+from poller.model import Code, Page, market_of
+from poller.plan.calendar import missing_days
+from poller.polling.budget import Budget
+from poller.polling.poll import fetch
+from poller.polling.watchlist import Watchlist
+from poller.settings.config import Config
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import ONE_OFF, as_known_at
+
+Row = tuple[str, str, str]
+"""What was tried, `ok`, `failed` or what else it is, and what was found."""
+
+_BLOCK: Final = 5.0
+_CONNECT_LIMIT: Final = 8.0
+
+
+class Failure(PollerError):
+    """The command did not do what was asked; the text says why."""
+
+
+def _ignore(fact: Fact) -> None:
+    """Say troubles only; a command's own result is its answer."""
+    if isinstance(fact, Trouble):
+        sys.stderr.write(f"poller: {fact.subject}: {fact.reason}\n")
+
+
+@contextlib.asynccontextmanager
+async def store_of(config: Config) -> AsyncIterator[RedisStore]:
+    """Open the store alone; a server that does not answer is a failure here, not waited for."""
+    async with contextlib.AsyncExitStack() as stack:
+        if config.redis.url is None:
+            url = await stack.enter_async_context(Embedded(config.state_dir).running())
+        else:
+            url = config.redis.url.get_secret_value()
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
+        stack.push_async_callback(store.close)
+        try:
+            await store.inspect()
+        except StoreDown as problem:
+            raise Failure(f"Redis does not answer: {problem}") from None
+        yield store
+
+
+async def tail(config: Config, after: str, count: int | None, *, as_json: bool) -> None:
+    """Print entries after an id as they come, `count` of them or for ever."""
+    async with store_of(config) as store:
+        if after == "$":
+            last = await store.last_entries(1)
+            after = last[0].id if last else "0-0"
+        console = show.console()
+        left = count
+        while left is None or left > 0:
+            try:
+                batch = 200 if left is None else min(left, 200)
+                entries = await store.read(after, count=batch, block=_BLOCK)
+            except StoreDown as problem:
+                sys.stderr.write(f"poller: Redis does not answer: {problem}; trying again\n")
+                await asyncio.sleep(1)
+                continue
+            for entry in entries:
+                if as_json:
+                    sys.stdout.write(show.entry_json(entry) + "\n")
+                else:
+                    console.print(show.entry_line(entry))
+                after = entry.id
+            sys.stdout.flush()
+            left = None if left is None else left - len(entries)
+
+
+async def history(config: Config, code: Code, form: str, moment: datetime | None) -> None:
+    """Print what is, or was, known of a symbol."""
+    async with store_of(config) as store:
+        if moment is None:
+            known = (await store.snapshot(code)).known.vintages
+            vintages = [known[day] for day in sorted(known, reverse=True)]
+        else:
+            vintages = as_known_at(await store.vintages(code), moment)
+    if not vintages:
+        when = "" if moment is None else f" at {moment.isoformat()}"
+        raise Failure(f"nothing is known of {code}{when}; is it watched? See: poller watch list")
+    show.print_history(market_of(code), vintages, form)
+
+
+async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
+    """Put codes on the live watchlist or take them off."""
+    async with store_of(config) as store:
+        await store.watch(codes, wanted=wanted)
+    for code in codes:
+        sys.stdout.write(f"{code} {'watched' if wanted else 'no longer watched'}\n")
+
+
+async def watch_list(config: Config, *, as_json: bool) -> None:
+    """Print what is watched, why, and up to which day it is known."""
+    async with store_of(config) as store:
+        sources = await _sources(config, store)
+        watermarks = await store.watermarks()
+    rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in sources.items()]
+    if as_json:
+        names = ("code", "sources", "watermark")
+        sys.stdout.write(json.dumps([dict(zip(names, row, strict=True)) for row in rows]) + "\n")
+    else:
+        show.print_table(("code", "from", "watermark"), rows)
+    _name_groups(config)
+
+
+async def _sources(config: Config, store: RedisStore) -> dict[Code, list[str]]:
+    table = config.watchlist
+    watchlist = Watchlist(table.codes, table.files, (), store, _ignore)
+    await watchlist.refresh()
+    return watchlist.sources()
+
+
+def _name_groups(config: Config) -> None:
+    if config.watchlist.futu_groups:
+        groups = ", ".join(config.watchlist.futu_groups)
+        sys.stderr.write(f"poller: the running service adds the Futu groups {groups}\n")
+
+
+async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
+    """Print the reporting days that history lacks: of these codes, or of all that are watched."""
+    async with store_of(config) as store:
+        wanted = codes or tuple(await _sources(config, store))
+        now = wall_clock()
+        found = []
+        for code in wanted:
+            known = (await store.snapshot(code)).known
+            missing = missing_days(market_of(code), known.vintages.keys(), now)
+            held = {day: each.reason for day, each in known.held.items() if day in missing}
+            since = min(known.vintages, default=None)
+            found.append(show.Gaps(code, since, missing, held))
+    show.print_gaps(found, as_json=as_json)
+    if not codes:
+        _name_groups(config)
+
+
+async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
+    """Read history down to `since` for each code, in one commit a symbol."""
+    async with app.opened(config, _ignore) as ports, asyncio.TaskGroup() as group:
+        supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
+        gateway = await _first_ready(ports.gateways)
+        budget = ports.budgets[gateway.account]
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("symbols, {task.fields[rows]} days added"),
+            TimeElapsedColumn(),
+            disable=not sys.stderr.isatty(),
+            console=show.errors(),
+        )
+        failures = []
+        with bar:
+            task = bar.add_task("backfill", total=len(codes), rows=0)
+            added = 0
+            for code in codes:
+                try:
+                    days = await _backfill_one(ports.store, gateway, budget, code, since)
+                except PollerError as problem:
+                    failures.append(f"{code}: {problem}")
+                    days = 0
+                else:
+                    sys.stdout.write(f"{code} {days} days added\n")
+                added += days
+                bar.update(task, advance=1, rows=added)
+        for supervisor in supervisors:
+            supervisor.cancel()
+    if failures:
+        raise Failure("\n".join(failures))
+
+
+async def _backfill_one(
+    store: RedisStore, gateway: Gateway, budget: Budget, code: Code, since: date
+) -> int:
+    """Return how many days were added; asks again when the poller wrote in between."""
+    while True:
+        snapshot = await store.snapshot(code)
+        pages: list[Page] = []
+        while not pages or progress(code, pages, snapshot.known, history=1, since=since) is (
+            Reading.MORE
+        ):
+            key = pages[-1].next_key if pages else None
+            try:
+                pages.append(await fetch(gateway, budget, await budget.acquire(), code, key))
+            except TooFrequent:
+                await budget.exhaust()
+            except Unavailable:
+                async with asyncio.timeout(_CONNECT_LIMIT):
+                    await gateway.wait_ready()
+                raise
+        rows = [record for page in pages for record in page.records]
+        now = wall_clock()
+        found = compare(code, rows, snapshot.known, observed_at=now, history=0, since=since)
+        try:
+            await store.commit(code, found, snapshot, ONE_OFF)
+        except Superseded:
+            continue
+        return len(found.events)
+
+
+async def _first_ready(gateways: Sequence[OpenD]) -> OpenD:
+    waits = {asyncio.create_task(g.wait_ready()): g for g in gateways}
+    done, late = await asyncio.wait(
+        waits, timeout=_CONNECT_LIMIT, return_when=asyncio.FIRST_COMPLETED
+    )
+    for wait in late:
+        wait.cancel()
+    if not done:
+        raise Failure(f"no OpenD within {_CONNECT_LIMIT:.0f} s; try: poller check")
+    return waits[done.pop()]
+
+
+async def check(config: Config, further: Callable[[Config], Awaitable[list[Row]]]) -> None:
+    """Try everything the service needs, and what `further` tries; print what was found."""
+    rows = [("configuration", "ok", f"{len(config.watchlist.codes)} codes in it")]
+    rows.append(await _check_store(config))
+    if rows[-1][1] == "ok":
+        rows += await _check_gateways(config)
+    rows += await further(config)
+    show.print_table(("what", "state", "found"), rows)
+    if any(state == "failed" for _, state, _ in rows):
+        raise Failure("not everything works; see the table")
+
+
+async def _check_store(config: Config) -> Row:
+    name = "redis" if config.redis.url else "redis (embedded)"
+    try:
+        async with store_of(config) as store:
+            return name, "ok", await store.inspect()
+    except PollerError as problem:
+        return name, "failed", str(problem)
+
+
+async def _check_gateways(config: Config) -> list[Row]:
+    troubles: dict[str, str] = {}
+
+    def remember(fact: Fact) -> None:
+        if isinstance(fact, Trouble):
+            troubles[fact.subject] = fact.reason
+
+    async with app.opened(config, remember) as ports, asyncio.TaskGroup() as group:
+        began = time.monotonic()
+        supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
+        waits = [asyncio.create_task(gateway.wait_ready()) for gateway in ports.gateways]
+        await asyncio.wait(waits, timeout=_CONNECT_LIMIT)
+        rows = []
+        for gateway, wait in zip(ports.gateways, waits, strict=True):
+            if wait.done():
+                spent = time.monotonic() - began
+                found = f"logged in after {spent:.1f} s, account {gateway.account}"
+                rows.append((f"OpenD {gateway.name}", "ok", found))
+            else:
+                reason = troubles.get(f"OpenD {gateway.name}", "no answer")
+                rows.append((f"OpenD {gateway.name}", "failed", reason))
+            wait.cancel()
+        for supervisor in supervisors:
+            supervisor.cancel()
+    return rows

@@ -1,0 +1,100 @@
+"""`poller explain CODE`: why have I not heard of this symbol?
+
+It reads what the running service has written, and asks neither OpenD nor the service.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+from poller.clock import wall_clock
+from poller.commands.everyday import store_of
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.facts.status import Polls, Report, living
+from poller.model import Code, market_of
+from poller.plan.calendar import expected_after
+from poller.settings.config import Config
+from poller.storage.redisboard import RedisBoard
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Snapshot
+
+Lines = Iterator[tuple[str, str]]
+
+
+async def explain(config: Config, code: Code) -> None:
+    """Print what is known of a symbol, what is done about it, and what stands in the way."""
+    async with store_of(config) as store:
+        board = RedisBoard(store.url, config.redis.namespace)
+        outbox = RedisOutbox(store.url, config.redis.namespace)
+        try:
+            now = wall_clock()
+            reports = living(await board.reports(), now)
+            watched = code in (await board.symbols() or ())
+            polls = (await board.polls([code])).get(code, Polls())
+            rows = [*_history(code, await store.snapshot(code), now)]
+            rows += _service(reports, code, watched=watched)
+            rows += _polls(polls, watched=watched)
+            rows += [row async for row in _budgets(config, store)]
+            for table in config.webhooks:
+                status = await outbox.status(table.name)
+                covered = table.endpoint().selection.covers(code)
+                state = status.disabled or ("sending" if covered else "does not want this symbol")
+                told = f"{state}; {status.waiting} waiting, {status.dead} dead letters"
+                error = f"; last error: {status.last_error}" if status.last_error else ""
+                rows.append((f"webhook {table.name}", told + error))
+        finally:
+            await board.close()
+            await outbox.close()
+    width = max(len(name) for name, _ in rows)
+    sys.stdout.write("".join(f"{name:<{width}}  {text}\n" for name, text in rows))
+
+
+def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
+    known = snapshot.known
+    if known.newest is None:
+        yield "watermark", "none: no row of it was ever published"
+        return
+    vintage = known.vintages.get(known.newest)
+    seen = f", read {vintage.observed_at:%Y-%m-%d %H:%M} UTC" if vintage is not None else ""
+    yield "watermark", f"{known.newest}{seen}; {len(known.vintages)} days in history"
+    release = expected_after(market_of(code), known.newest)
+    opens = release.opens.astimezone(UTC)
+    late = now - opens
+    ago = f", {late // timedelta(hours=1)} h ago" if late > timedelta(0) else ""
+    yield "next report", f"{release.day}, expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
+    for day in sorted(known.held):
+        held = known.held[day]
+        yield "held", f"{day} as {held.reason} ({held.ruling}); see: poller quarantine list"
+
+
+def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lines:
+    active = [(name, report) for name, report in reports.items() if report.lease is not None]
+    if not active:
+        yield "service", "nobody polls: start poller run"
+    for name, report in active:
+        yield "service", f"{name} polls, lease {report.lease}, {report.symbols} symbols"
+        for gateway in report.gateways:
+            state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
+            yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
+        for subject, reason in report.troubles.items():
+            if code in subject or "." not in subject:
+                yield "trouble", f"{subject}: {reason}"
+    if active and not watched:
+        yield "watched", f"no: poller watch add {code}"
+
+
+def _polls(polls: Polls, *, watched: bool) -> Lines:
+    if not polls.polls:
+        yield "last looks", "none on record"
+    for poll in polls.polls:
+        yield "looked at", f"{poll.at:%Y-%m-%d %H:%M:%S} UTC: {poll.answer}"
+    if watched:
+        when = "in its turn" if polls.next_at is None else f"{polls.next_at:%Y-%m-%d %H:%M:%S} UTC"
+        yield "next look", f"{when}: {polls.reason}" if polls.reason else when
+
+
+async def _budgets(config: Config, store: RedisStore) -> AsyncIterator[tuple[str, str]]:
+    for account in dict.fromkeys(table.account for table in config.opend):
+        spent = await store.spent(account, period=config.budget.period)
+        limit = f"{config.budget.requests} of the last {config.budget.period:g} s"
+        yield f"budget of {account}", f"{spent} spent of {limit}"

@@ -1,0 +1,171 @@
+"""`poller simulate`: how late, for how many requests, beside the bound and simpler ways of polling.
+
+The policy is the service's own, run by its own dispatcher in virtual time; the ways it is compared
+with are models.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from poller import show
+from poller.commands.simulate import Measured, Setting, simulate
+from poller.model import Market
+from poller.settings.config import Config
+from poller.simulator.bounds import Latencies, Rate, daily_clocks, oracle, round_robin
+from poller.simulator.season import Model, Season
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_WIDTH, _HEIGHT, _MARGIN = 900, 300, 40
+_COLOURS: Final = {Market.HK: "#c0392b", Market.US: "#2461a8"}
+
+
+BEGAN: Final = datetime(2027, 1, 4, tzinfo=UTC)
+"""When every season begins: a fixed Monday, so that a seed always brings the same run."""
+
+
+def season(
+    hk: int, us: int, weeks: int, seed: int, model: str, without_rows: float = 0.0
+) -> Season:
+    """Return the season of these options."""
+    return Season(BEGAN, weeks, hk, us, seed, Model(model), without_rows)
+
+
+def setting(config: Config, played: Season, gateways: int, accounts: int, faults: float) -> Setting:
+    """Return how a configuration polls it; gateways are shared out over the accounts in turn."""
+    return Setting(
+        played,
+        config.schedule.intervals,
+        accounts=tuple(f"account-{n % accounts}" for n in range(gateways)),
+        requests=config.budget.requests,
+        period=config.budget.period,
+        faults=faults,
+        weights=config.watchlist.weights,
+    )
+
+
+def plan(setting: Setting, *, as_json: bool, plot: Path | None) -> bool:
+    """Play the season, print what came of it, draw it; False when a day was missed or doubled."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        disable=not sys.stderr.isatty(),
+        console=show.errors(),
+    )
+    with bar:
+        task = bar.add_task(f"{setting.season.weeks} weeks", total=1.0)
+        measured = simulate(setting, progress=lambda share: bar.update(task, completed=share))
+    ways = compared(setting, measured)
+    if plot is not None:
+        plot.write_text(svg(measured), encoding="utf-8")
+    if as_json:
+        sys.stdout.write(json.dumps(facts(ways, measured)) + "\n")
+    else:
+        _print(ways, measured)
+    return not (measured.missed or measured.doubled)
+
+
+def compared(setting: Setting, measured: Measured) -> dict[str, Latencies]:
+    """Return the latencies of the policy and of others, by name; the oracle's first."""
+    season = setting.season
+    rate = Rate(setting.requests * len(set(setting.accounts)), setting.period)
+    return {
+        "bound (an oracle)": oracle(season, rate),
+        "this policy": measured.latencies,
+        "round robin": round_robin(season, rate),
+        "a daily clock per symbol": daily_clocks(season),
+    }
+
+
+def facts(ways: dict[str, Latencies], measured: Measured) -> dict[str, Any]:
+    """Return everything as JSON would show it."""
+    bound = next(iter(ways.values()))
+    return {
+        "ways": [
+            {"way": way, **asdict(found), "ratios": _ratios(found, bound)}
+            for way, found in ways.items()
+        ],
+        "missed": measured.missed,
+        "doubled": measured.doubled,
+        "most_in_window": measured.most_in_window,
+        "trace": measured.trace,
+    }
+
+
+def _ratios(found: Latencies, bound: Latencies) -> dict[str, float | None]:
+    pairs = {name: (getattr(found, name), getattr(bound, name)) for name in asdict(found)}
+    return {
+        name: round(ours / least, 3) if least else None for name, (ours, least) in pairs.items()
+    }
+
+
+def _print(ways: dict[str, Latencies], measured: Measured) -> None:
+    bound = next(iter(ways.values()))
+    rows = []
+    for way, found in ways.items():
+        ratios = _ratios(found, bound)
+        told = [_with_ratio(getattr(found, name), ratios[name]) for name in asdict(found)]
+        rows.append((way, *told))
+    show.print_table(("", "mean s (x bound)", "p50 s", "p99 s", "requests (x least)"), rows)
+    lines = [
+        f"{market}: mean latency per release, up to {max(means):,.0f} s  {sparkline(means)}"
+        for market, means in by_market(measured).items()
+    ]
+    lines.append(
+        f"{measured.missed} missed, {measured.doubled} told twice, at most "
+        f"{measured.most_in_window} requests in a period; trace {measured.trace[:16]}"
+    )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _with_ratio(value: float, ratio: float | None) -> str:
+    return f"{value:,.0f}" + ("" if ratio is None else f" ({ratio:.3g})")
+
+
+def by_market(measured: Measured) -> dict[Market, list[float]]:
+    """Return the mean latency of each release, in order, per market."""
+    found: dict[Market, list[float]] = {}
+    for (market, _), seconds in sorted(measured.releases.items()):
+        found.setdefault(market, []).append(sum(seconds) / len(seconds))
+    return found
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Return one bar a value, from nothing to the largest."""
+    top = max(values) or 1.0
+    return "".join(_BARS[round(value / top * (len(_BARS) - 1))] for value in values)
+
+
+def svg(measured: Measured) -> str:
+    """Return a picture: one dot a release, mean latency over the season."""
+    played = measured.season
+    length = (played.ends - played.began).total_seconds()
+    means = {key: sum(each) / len(each) for key, each in sorted(measured.releases.items())}
+    top = max(means.values(), default=0.0) or 1.0
+    title = f"mean latency per release, 0 to {top:,.0f} s, {played.weeks} weeks"
+    drawn = [_text(_MARGIN, title, "#333")]
+    for place, (market, colour) in enumerate(_COLOURS.items()):
+        drawn.append(_text(_WIDTH - _MARGIN * (2 + place), market, colour))
+    for (market, index), mean in means.items():
+        across = _MARGIN + played.releases[market][index] / length * (_WIDTH - 2 * _MARGIN)
+        down = _HEIGHT - _MARGIN - mean / top * (_HEIGHT - 2 * _MARGIN)
+        hint = f"<title>{market}: {mean:,.0f} s</title>"
+        dot = f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3" fill="{_COLOURS[market]}">'
+        drawn.append(f"{dot}{hint}</circle>")
+    axes = f"M{_MARGIN} {_MARGIN}V{_HEIGHT - _MARGIN}H{_WIDTH - _MARGIN}"
+    drawn.append(f'<path d="{axes}" fill="none" stroke="#888"/>')
+    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="13"'
+    picture = "\n".join(drawn)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{picture}\n</svg>\n'
+
+
+def _text(across: int, text: str, colour: str) -> str:
+    return f'<text x="{across}" y="24" fill="{colour}">{text}</text>'

@@ -1,0 +1,233 @@
+"""The messages for other programs: JSON Schemas and an AsyncAPI document, made from the model.
+
+`python -m poller.commands.schemas` writes them to `config/schemas`; a test compares them with the
+model.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from poller import __version__
+from poller.detect.held import Reason
+from poller.model import Change, EventType, HkRecord, Market, UsRecord
+
+FOLDER: Final = Path("config/schemas")
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_TEST: Final = "short_interest.test"
+_CODE: Final = r"^(HK|US)\.[A-Z0-9][A-Z0-9._-]{0,19}$"
+_DAY: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_EVENT_ID: Final = r"^(HK|US)\.[A-Z0-9._-]+:[0-9]{4}-[0-9]{2}-[0-9]{2}:[0-9]+$"
+_MOMENT: Final = r"^[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z$"
+
+Schema = dict[str, Any]
+
+
+def documents() -> dict[str, str]:
+    """Return file name → text of every document."""
+    texts: dict[str, Schema] = {"asyncapi.json": _asyncapi()}
+    for name, file in _MESSAGES.items():
+        known = _definitions("#/$defs/")
+        parts = {part: known[part] for part in _needed(known[name], known)}
+        texts[file] = {"$schema": _DIALECT, "title": name} | known[name] | {"$defs": parts}
+    return {
+        name: json.dumps(text, indent=2, ensure_ascii=False) + "\n" for name, text in texts.items()
+    }
+
+
+_MESSAGES: Final = {
+    "StreamEntry": "stream-entry.json",
+    "QuarantineEntry": "quarantine-entry.json",
+    "WebhookBody": "webhook-body.json",
+}
+
+
+def _definitions(at: str) -> dict[str, Schema]:
+    """Return name → schema; they refer to one another by `at` and the name."""
+    record = {"anyOf": [{"$ref": f"{at}HkRecord"}, {"$ref": f"{at}UsRecord"}]}
+    compared = {"record": record, "previous": _or_null(record)}
+    told = compared | {"change": _or_null({"$ref": f"{at}Change"})}
+    sometimes = {"flags": {"type": "array", "items": {"type": "string"}}}
+    sometimes["restated"] = {"$ref": f"{at}Restatement"}
+    return {
+        "HkRecord": _columns(HkRecord),
+        "UsRecord": _columns(UsRecord),
+        "Change": _columns(Change),
+        "Restatement": _RESTATEMENT,
+        "EventData": _object(told, "What stands as JSON in `data`.", sometimes=sometimes),
+        "HeldData": _object(compared, "What stands as JSON in `data`."),
+        "StreamEntry": _object(
+            _entry(f"{at}EventData", "type", _enum(EventType))
+            | {"id": _text(_EVENT_ID), "revision": _text("^[0-9]+$")},
+            "One event: the flat fields of a stream entry, all of them text.",
+        ),
+        "QuarantineEntry": _object(
+            _entry(f"{at}HeldData", "reason", _enum(Reason)) | {"id": {"type": "string"}},
+            "A figure that cannot be true, kept out of history: the fields of a stream entry.",
+        ),
+        "WebhookBody": _object(
+            {
+                "type": {"enum": [*EventType, _TEST]},
+                "timestamp": _text(_MOMENT),
+                "data": _object(
+                    {
+                        "id": _text(_EVENT_ID),
+                        "code": _text(_CODE),
+                        "market": _enum(Market),
+                        "trading_day": _text(_DAY),
+                        "revision": {"type": "integer", "minimum": 0},
+                        **told,
+                    },
+                    "The event.",
+                    sometimes=sometimes,
+                ),
+            },
+            "One event: the body of a webhook.",
+        ),
+    }
+
+
+_RESTATEMENT: Final[Schema] = {
+    "description": "Known days that were all rescaled by one factor, as by a split.",
+    "type": "object",
+    "properties": {
+        "factor": {"type": "number"},
+        "days": {"type": "integer", "description": "how many", "minimum": 1},
+        "from": {"type": "string", "pattern": _DAY},
+        "to": {"type": "string", "pattern": _DAY},
+    },
+    "required": ["factor", "days", "from", "to"],
+}
+
+
+def _entry(data: str, word: str, words: Schema) -> Schema:
+    return {
+        "id": {},
+        word: words,
+        "code": _text(_CODE),
+        "market": _enum(Market),
+        "trading_day": _text(_DAY),
+        "observed_at": _text(_MOMENT),
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": data},
+        },
+    }
+
+
+def _text(pattern: str) -> Schema:
+    return {"type": "string", "pattern": pattern}
+
+
+def _enum(kind: type[StrEnum]) -> Schema:
+    return {"type": "string", "enum": [str(each) for each in kind]}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}]}
+
+
+def _object(
+    properties: Schema, description: str, *, sometimes: Mapping[str, Schema] | None = None
+) -> Schema:
+    return {
+        "description": description,
+        "type": "object",
+        "properties": properties | dict(sometimes or {}),
+        "required": list(properties),
+    }
+
+
+def _columns(row: type) -> Schema:
+    """Return the schema of a frozen row; its docstring gives the units."""
+    schema = TypeAdapter(row).json_schema()
+    del schema["title"]
+    for column in schema["properties"].values():
+        del column["title"]
+    return schema
+
+
+def _needed(schema: object, known: Mapping[str, Schema]) -> list[str]:
+    """Return the names of the definitions a schema refers to, directly or not."""
+    text = json.dumps(schema)
+    direct = [name for name in known if f'/{name}"' in text]
+    further = [name for part in direct for name in _needed(known[part], known)]
+    return list(dict.fromkeys(direct + further))
+
+
+def _asyncapi() -> Schema:
+    schemas = "#/components/schemas/"
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Short-interest poller",
+            "version": __version__,
+            "description": "Newly reported short interest of Hong Kong and United States symbols.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "events": _channel(
+                "StreamEntry",
+                "A Redis stream, named as `redis.namespace` says. Per symbol new days come oldest "
+                "first; an id is never used twice.",
+                "short-interest",
+            ),
+            "quarantine": _channel(
+                "QuarantineEntry",
+                "A Redis stream, named {NAMESPACE}:quarantine, the braces included.",
+                None,
+            ),
+            "webhook": _channel(
+                "WebhookBody",
+                "A POST to the URL of an endpoint, signed as Standard Webhooks 1.0; at least once, "
+                "per symbol in order.",
+                None,
+            ),
+        },
+        "operations": {
+            name: {"action": "send", "channel": {"$ref": f"#/channels/{channel}"}}
+            for name, channel in (
+                ("publish", "events"),
+                ("hold", "quarantine"),
+                ("deliver", "webhook"),
+            )
+        },
+        "components": {
+            "messages": {
+                name: {"name": name, "payload": {"$ref": f"{schemas}{name}"}}
+                | ({"headers": _WEBHOOK_HEADERS} if name == "WebhookBody" else {})
+                for name in _MESSAGES
+            },
+            "schemas": _definitions(schemas),
+        },
+    }
+
+
+_WEBHOOK_HEADERS: Final = _object(
+    {
+        "webhook-id": {"type": "string", "description": "the same over all attempts"},
+        "webhook-timestamp": {"type": "string", "description": "seconds, of this attempt"},
+        "webhook-signature": {"type": "string", "description": "`v1,…`, one per active secret"},
+    },
+    "As Standard Webhooks 1.0 has them.",
+)
+
+
+def _channel(message: str, description: str, address: str | None) -> Schema:
+    return {
+        "address": address,
+        "description": description,
+        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+    }
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for file, text in documents().items():
+        (FOLDER / file).write_text(text, encoding="utf-8")

@@ -1,0 +1,93 @@
+"""The `webhook` commands: what each endpoint has got, and what to do when it has not."""
+
+from datetime import UTC, datetime
+
+from cyclopts import App
+
+from poller.commands.ending import WRONG, ConfigFile, Refused, begin, finish
+from poller.facts import signals
+
+webhook = App(
+    name="webhook", help="Show the endpoints and their state; test, replay, enable, forget."
+)
+
+
+@webhook.command(name="list")
+def list_(*, json: bool = False, config: ConfigFile = None) -> None:
+    """List the endpoints: state, lag, last success, last error, next attempt."""
+    from poller.commands import webhooks  # noqa: PLC0415  keeps `--help` quick
+
+    finish(webhooks.print_states(begin(config), as_json=json))
+
+
+@webhook.command(name="test")
+def try_out(name: str, /, *, config: ConfigFile = None) -> None:
+    """Send a signed test event to an endpoint, now and once."""
+    from poller.commands import webhooks  # noqa: PLC0415
+
+    finish(signals.until_signalled(webhooks.test(begin(config), name)))
+
+
+@webhook.command
+def replay(
+    name: str,
+    /,
+    *,
+    id: tuple[str, ...] = (),  # noqa: A002  the option's name
+    since: datetime | None = None,
+    until: datetime | None = None,
+    config: ConfigFile = None,
+) -> None:
+    """Deliver events again, in order, with the ids they had.
+
+    Args:
+        name: the endpoint
+        id: an event's id, like HK.00700:2026-04-30:0; may be given several times
+        since: everything the endpoint wants that was observed from then on; UTC unless it says so
+        until: and before then
+        config: TOML file
+    """
+    from poller.commands import webhooks  # noqa: PLC0415
+
+    if bool(id) == (since is not None):
+        raise Refused(WRONG, ["say what: either --id EVENT, or --since TIME [--until TIME]"])
+    times = (_aware(since), _aware(until))
+    finish(webhooks.replay(begin(config), name, id, *times))
+
+
+@webhook.command
+def dead(
+    name: str, /, *, requeue: bool = False, json: bool = False, config: ConfigFile = None
+) -> None:
+    """List the events an endpoint never took, with every attempt.
+
+    Args:
+        name: the endpoint
+        requeue: try them all again, with all attempts before them
+        json: one JSON object a line
+        config: TOML file
+    """
+    from poller.commands import webhooks  # noqa: PLC0415
+
+    finish(webhooks.dead(begin(config), name, requeue=requeue, as_json=json))
+
+
+@webhook.command
+def enable(name: str, /, *, config: ConfigFile = None) -> None:
+    """Send to a disabled endpoint again; what waited meanwhile goes first."""
+    from poller.commands import webhooks  # noqa: PLC0415
+
+    finish(webhooks.enable(begin(config), name))
+
+
+@webhook.command
+def forget(name: str, /, *, config: ConfigFile = None) -> None:
+    """Remove everything kept of an endpoint that is no longer configured."""
+    from poller.commands import webhooks  # noqa: PLC0415
+
+    finish(webhooks.forget(begin(config), name))
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    """Read a time without a zone as UTC."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

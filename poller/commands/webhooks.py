@@ -1,0 +1,297 @@
+"""What the `webhook` commands do, over the same outbox the service delivers from."""
+
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Final
+
+from poller import show
+from poller.clock import wall_clock
+from poller.commands.everyday import Failure, Row, store_of
+from poller.delivery.courier import choose
+from poller.delivery.digest import Message
+from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.outbox import DeadLetter, Status
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.delivery.retry import Delivered, Failed, Outcome
+from poller.delivery.senders import channel_of, check_channels
+from poller.delivery.webhook import SignedPost, is_event, reach, words
+from poller.errors import ConfigError, PollerError
+from poller.model import isoformat, to_json
+from poller.settings.config import Config, Webhook
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry
+
+_BATCH: Final = 200
+
+
+@contextlib.asynccontextmanager
+async def _opened(config: Config) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
+    async with store_of(config) as store:
+        outbox = RedisOutbox(store.url, config.redis.namespace)
+        try:
+            yield store, outbox
+        finally:
+            await outbox.close()
+
+
+def _named(config: Config, name: str) -> Webhook:
+    for table in config.webhooks:
+        if table.name == name:
+            return table
+    known = ", ".join(table.name for table in config.webhooks) or "none is configured"
+    raise ConfigError([f"there is no webhook {name!r}; known: {known}"])
+
+
+async def print_states(config: Config, *, as_json: bool) -> None:
+    """Print the state of every endpoint, and of those that are no longer configured."""
+    async with _opened(config) as (_, outbox):
+        configured = [table.name for table in config.webhooks]
+        left = [name for name in await outbox.names() if name not in configured]
+        states = {name: await outbox.status(name) for name in [*configured, *left]}
+    if as_json:
+        for name, status in states.items():
+            told = {key: _plain(value) for key, value in asdict(status).items()}
+            word = _word(status, left=name in left)
+            sys.stdout.write(to_json({"name": name, "state": word} | told) + "\n")
+        return
+    names = ("name", "state", "lag", "dead", "last success", "last error", "next attempt")
+    rows = [_row(name, status, left=name in left) for name, status in states.items()]
+    show.print_table(names, rows)
+    for name, status in states.items():
+        if status.disabled:
+            sys.stdout.write(f"{name}: {status.disabled}; mended? poller webhook enable {name}\n")
+
+
+def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
+    error = f"{_clock(status.last_error_at)} {status.last_error}" if status.last_error else "-"
+    return (
+        name,
+        _word(status, left=left),
+        str(status.lag + status.waiting),
+        str(status.dead),
+        _clock(status.last_success),
+        error,
+        _clock(status.next_attempt),
+    )
+
+
+def _word(status: Status, *, left: bool) -> str:
+    if left:
+        return "not configured"
+    if status.disabled:
+        return "disabled"
+    return "failing" if status.failing_since is not None else "active"
+
+
+def _clock(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _plain(value: object) -> object:
+    return isoformat(value) if isinstance(value, datetime) else value
+
+
+async def test(config: Config, name: str) -> None:
+    """Post a signed `short_interest.test`, or a message, and print what came of it."""
+    endpoint = _named(config, name).endpoint()
+    check_channels([endpoint])
+    outcome = await (_post(endpoint) if endpoint.kind is Kind.POST else _say(endpoint))
+    match outcome:
+        case Delivered(status):
+            sys.stdout.write(f"{name} took it: {status}\n")
+        case Failed(reason, answer=answer):
+            said = f"; it said: {answer[:200]}" if answer else ""
+            raise Failure(f"{name} did not take it: {reason}{said}")
+
+
+async def _post(endpoint: Endpoint) -> Outcome:
+    now, sender = wall_clock(), SignedPost(endpoint, now=wall_clock)
+    body = {"type": "short_interest.test", "timestamp": isoformat(now), "data": _EXAMPLE}
+    try:
+        return await sender.post(f"test_{int(now.timestamp() * 1000)}", to_json(body))
+    finally:
+        await sender.close()
+
+
+async def _say(endpoint: Endpoint) -> Outcome:
+    channel = channel_of(endpoint)
+    try:
+        return await channel.post(Message("Short interest", "A test: reports will appear here."))
+    finally:
+        await channel.close()
+
+
+_EXAMPLE: Final = {
+    "id": "HK.00700:2026-04-30:0",
+    "code": "HK.00700",
+    "market": "HK",
+    "trading_day": "2026-04-30",
+    "revision": 0,
+    "record": {
+        "timestamp": 1777478400,
+        "timestamp_str": "2026-04-30",
+        "aggregated_short": 51480638,
+        "aggregated_short_ratio": 0.56,
+        "close_price": 467.8,
+        "last_close_price": 479.2,
+    },
+    "previous": None,
+    "change": None,
+}
+
+
+async def replay(
+    config: Config,
+    name: str,
+    ids: Sequence[str],
+    since: datetime | None,
+    until: datetime | None,
+) -> None:
+    """Queue events again: from the stream, and from the dead letters what is no longer there."""
+    endpoint = _named(config, name).endpoint()
+    async with _opened(config) as (store, outbox):
+        end = await outbox.begin(name)
+        entries = {entry.id: entry async for entry in _until(store, end)}
+        entries |= {letter.entry.id: letter.entry for letter in await outbox.dead(name)}
+        if ids:
+            wanted = [entry for entry in entries.values() if entry.fields["id"] in ids]
+        else:
+            wanted = [
+                entry
+                for entry in entries.values()
+                if endpoint.selection.matches(entry.fields) and _within(entry, since, until)
+            ]
+        if missing := set(ids) - {entry.fields["id"] for entry in wanted}:
+            raise Failure(
+                f"neither the stream nor the dead letters of {name} hold {', '.join(missing)}, "
+                "or it is still to be taken; see: poller tail --from 0"
+            )
+        queued = 0
+        for start in range(0, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            queued += await outbox.add(name, [choose(endpoint, entry) for entry in batch])
+    waiting = len(wanted) - queued
+    also = f"; {waiting} more wait already" if waiting else ""
+    sys.stdout.write(f"{queued} events to deliver again{also}\n")
+
+
+async def _until(store: RedisStore, end: str) -> AsyncIterator[Entry]:
+    """Yield this service's entries up to an id; what follows it comes to the endpoint anyway."""
+    after, last = "0-0", _order(end)
+    while _order(after) < last:
+        batch = await store.read(after, count=_BATCH, block=None)
+        if not batch:
+            return
+        for entry in batch:
+            if _order(entry.id) <= last and is_event(entry.fields):
+                yield entry
+        after = batch[-1].id
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    millis, _, number = stream_id.partition("-")
+    return int(millis), int(number or 0)
+
+
+def _within(entry: Entry, since: datetime | None, until: datetime | None) -> bool:
+    seen = datetime.fromisoformat(entry.fields["observed_at"])
+    return (since is None or seen >= since) and (until is None or seen < until)
+
+
+async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> None:
+    """Print the dead letters, or queue them again."""
+    endpoint = _named(config, name).endpoint()
+    async with _opened(config) as (_, outbox):
+        letters = await outbox.dead(name)
+        if requeue:
+            await outbox.add(name, [choose(endpoint, one.entry) for one in letters])
+            sys.stdout.write(f"{len(letters)} events to deliver again\n")
+            return
+    if as_json:
+        sys.stdout.writelines(f"{to_json(line)}\n" for line in _told(letters))
+        return
+    rows = [
+        (
+            letter.entry.fields["id"],
+            str(len(letter.attempts)),
+            _clock(letter.attempts[0].at),
+            _clock(letter.attempts[-1].at),
+            letter.attempts[-1].reason,
+        )
+        for letter in letters
+    ]
+    show.print_table(("event", "attempts", "first", "last", "last error"), rows)
+
+
+def _told(letters: Sequence[DeadLetter]) -> Iterator[dict[str, object]]:
+    for letter in letters:
+        attempts = [asdict(one) | {"at": isoformat(one.at)} for one in letter.attempts]
+        fields = dict(letter.entry.fields)
+        yield {
+            "stream_id": letter.entry.id,
+            **fields,
+            "data": json.loads(fields["data"]),
+            "attempts": attempts,
+        }
+
+
+async def enable(config: Config, name: str) -> None:
+    """Let an endpoint be sent to again, and say how to get what it gave up before."""
+    _named(config, name)
+    async with _opened(config) as (_, outbox):
+        await outbox.begin(name)
+        await outbox.enable(name)
+        status = await outbox.status(name)
+    sys.stdout.write(f"{name} is enabled; {status.waiting} events waited and are sent now\n")
+    if status.dead:
+        sys.stdout.write(
+            f"{status.dead} dead letters; to deliver them, too: "
+            f"poller webhook dead {name} --requeue\n"
+        )
+
+
+async def forget(config: Config, name: str) -> None:
+    """Remove the group and the queue of an endpoint that is not configured."""
+    if any(table.name == name for table in config.webhooks):
+        raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
+    async with _opened(config) as (_, outbox):
+        if name not in await outbox.names():
+            raise Failure(f"nothing is kept of a webhook {name!r}")
+        status = await outbox.status(name)
+        await outbox.forget(name)
+    sys.stdout.write(f"{name} is forgotten, {status.waiting} waiting events with it\n")
+
+
+async def check(config: Config) -> list[Row]:
+    """Return what `poller check` tells of each endpoint; sends no event."""
+    check_channels(table.endpoint() for table in config.webhooks)
+    rows = [await _connect(table) for table in config.webhooks]
+    configured = [table.name for table in config.webhooks]
+    try:
+        async with _opened(config) as (_, outbox):
+            for name in configured:
+                if disabled := (await outbox.status(name)).disabled:
+                    cure = f"{disabled}; mended? poller webhook enable {name}"
+                    rows.append((f"webhook {name}", "disabled", cure))
+            for name in sorted({*await outbox.names()} - {*configured}):
+                cure = f"its queue is still kept; remove it: poller webhook forget {name}"
+                rows.append((f"webhook {name}", "not configured", cure))
+    except PollerError:
+        return rows  # the row of the store says why
+    return rows
+
+
+async def _connect(table: Webhook) -> Row:
+    name, endpoint = f"webhook {table.name}", table.endpoint()
+    if endpoint.kind is Kind.APPRISE:
+        return name, "not tried", f"to send a message: poller webhook test {table.name}"
+    try:
+        await reach(endpoint)
+    except OSError as problem:
+        return name, "failed", endpoint.masked(words(problem))
+    cure = f"it accepts connections; to send an event: poller webhook test {table.name}"
+    return name, "ok", cure

@@ -1,0 +1,250 @@
+"""The events of one market and reporting day as one message a person likes to read. Pure.
+
+What was reported comes as a table, the biggest moves first; revisions follow as old → new; one
+event alone is one sentence. A figure that is absent is shown as –.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import takewhile
+from typing import Final, Self
+
+from poller.model import Code, Market, market_of
+from poller.plan.calendar import reporting_days
+
+MOST_ROWS: Final = 20
+"""Rows of a table; what else there is can be asked for with `poller tail`."""
+
+_ABSENT: Final = "–"
+_MARKETS: Final = {"HK": "Hong Kong", "US": "US"}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What to post. `title` is one line and may be empty, `body` is not."""
+
+    title: str
+    body: str
+
+    @property
+    def text(self) -> str:
+        """Title and body in one, for a channel that knows no titles."""
+        return f"{self.title}\n{self.body}" if self.title else self.body
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One event; `shares`, `ratio` (percent), `cover` (days) and the same of what it compares with.
+
+    `moved`: shares, `percent`: of the previous shares.
+    """
+
+    code: str
+    revised: bool
+    day: str
+    shares: float | None
+    ratio: float | None
+    cover: float | None
+    previous_day: str
+    previous_shares: float | None
+    previous_ratio: float | None
+    moved: float | None
+    percent: float | None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, str]) -> Self:
+        try:
+            told = json.loads(entry["data"], parse_int=float)
+        except (KeyError, ValueError):
+            told = {}
+        record, previous, change = (_part(told, n) for n in ("record", "previous", "change"))
+        return cls(
+            code=entry.get("code", _ABSENT),
+            revised=entry.get("type", "").endswith(".revised"),
+            day=entry.get("trading_day", ""),
+            shares=_figure(record, "aggregated_short", "shares_short"),
+            ratio=_figure(record, "aggregated_short_ratio", "short_percent"),
+            cover=_figure(record, "days_to_cover"),
+            previous_day=str(previous.get("timestamp_str", "")),
+            previous_shares=_figure(previous, "aggregated_short", "shares_short"),
+            previous_ratio=_figure(previous, "aggregated_short_ratio", "short_percent"),
+            moved=_figure(change, "shares"),
+            percent=_figure(change, "percent"),
+        )
+
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        """Sort the biggest move first: by percent, without one by shares."""
+        return -abs(self.percent or 0), -abs(self.moved or 0), self.code
+
+
+def _part(told: object, name: str) -> Mapping[str, object]:
+    part = told.get(name) if isinstance(told, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _figure(row: Mapping[str, object], *names: str) -> float | None:
+    """Return the first of the columns that holds a number."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, float) and math.isfinite(value):
+            return value
+    return None
+
+
+def digest(
+    entries: Sequence[Mapping[str, str]],
+    *,
+    limit: int,
+    missing: int | None = None,
+    monospaced: bool = False,
+) -> Message:
+    """Return the message for `entries`: stream fields, at least one, of one market and day.
+
+    `limit`: characters of title and body together, at least 100. `missing`: how many symbols are
+    still without this day; None: not known. `monospaced`: the channel shows ``` blocks, so that
+    columns line up.
+    """
+    rows = sorted(map(_Row.of, entries), key=lambda row: row.rank)
+    if len(rows) == 1:
+        return Message("", _cut(_sentence(rows[0]), limit))
+    reported = [row for row in rows if not row.revised]
+    revised = [row for row in rows if row.revised]
+    market = entries[0].get("market", "")
+    counts = [f"{len(reported):,} reported"] if reported else []
+    counts += [f"{missing:,} missing"] if missing else []
+    counts += [f"{len(revised):,} revised"] if revised else []
+    day = _date(rows[0].day)
+    title = f"{_MARKETS.get(market, market)} short interest, {day}: {', '.join(counts)}"
+    title = _cut(title, limit // 2)
+    room = limit - len(title) - 1
+    for most in range(MOST_ROWS, -1, -1):
+        body = _body(reported, revised, most, monospaced=monospaced)
+        if len(body) <= room:
+            return Message(title, body)
+    return Message(title, _cut(_directions(rows), room))
+
+
+def _body(reported: Sequence[_Row], revised: Sequence[_Row], most: int, *, monospaced: bool) -> str:
+    """Return what stands below the title; each of the two lists has at most `most` rows."""
+    parts = []
+    if reported:
+        covered = any(row.cover is not None for row in reported)
+        lines = [_cells(row, covered=covered) for row in reported]
+        header = _HEADER[: len(lines[0])]
+        parts += [_directions(reported), *_listed(header, lines, most, monospaced=monospaced)]
+    if revised:
+        lines = [_revised_cells(row) for row in revised]
+        parts += ["Revised:", *_listed(None, lines, most, monospaced=monospaced)]
+    return "\n".join(parts)
+
+
+def _directions(rows: Iterable[_Row]) -> str:
+    """Count which way the rows went; those without a comparison are left out."""
+    moves = [row.moved for row in rows if row.moved is not None]
+    up, down = sum(move > 0 for move in moves), sum(move < 0 for move in moves)
+    return f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
+
+
+def missing(
+    watermarks: Mapping[Code, date], market: Market, day: date, *, covers: Callable[[Code], bool]
+) -> int:
+    """Count the symbols that kept up until the reporting day before `day` and lack `day` itself.
+
+    `covers`: whether the message's reader follows a code. One that fell behind earlier, because it
+    is no longer watched or no longer reported, is not waited for.
+    """
+    early = reporting_days(market, day - timedelta(days=31))
+    *_, before = takewhile(lambda one: one < day, early)
+    return sum(
+        before <= watermark < day
+        for code, watermark in watermarks.items()
+        if market_of(code) is market and covers(code)
+    )
+
+
+_HEADER: Final = ("symbol", "change", "short", "ratio", "to cover")
+_Line = tuple[str, ...]
+
+
+def _cells(row: _Row, *, covered: bool) -> _Line:
+    cells = (row.code, _change(row), _shares(row.shares), _percent(row.ratio))
+    return (*cells, _ABSENT if row.cover is None else f"{row.cover:,.2f} d") if covered else cells
+
+
+def _revised_cells(row: _Row) -> _Line:
+    return row.code, _change(row), _shares(row.previous_shares), "→", _shares(row.shares)
+
+
+def _listed(
+    header: _Line | None, lines: Sequence[_Line], most: int, *, monospaced: bool
+) -> Iterator[str]:
+    """Yield the first `most` lines, in columns where the channel can show them, and the rest."""
+    shown = lines[:most]
+    table = [header, *shown] if header and shown else list(shown)
+    if table and monospaced:
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        yield "```"
+        for first, *others in table:
+            right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+            yield "  ".join([first.ljust(widths[0]), *right])
+        yield "```"
+    else:
+        yield from ("  ".join(line) for line in table)
+    if more := len(lines) - len(shown):
+        yield f"… and {more:,} more"
+
+
+def _sentence(row: _Row) -> str:
+    """Say one event in words."""
+    day, moved = _date(row.day), _signed(row.moved)
+    percent = "" if row.percent is None else f" ({row.percent:+,.2f} %)"
+    if row.revised:
+        return (
+            f"{row.code} was revised for {day}: {_shares(row.previous_shares)} → "
+            f"{_shares(row.shares)} shares short{percent}, ratio {_percent(row.previous_ratio)} → "
+            f"{_percent(row.ratio)}."
+        )
+    words = f"{row.code} reported {_shares(row.shares)} shares short on {day}"
+    if row.moved == 0:
+        words += f", unchanged since {_date(row.previous_day)}"
+    elif row.moved is not None:
+        words += f", {moved}{percent} since {_date(row.previous_day)}"
+    words += f"; ratio {_percent(row.ratio)}"
+    return words + ("." if row.cover is None else f", {row.cover:,.2f} days to cover.")
+
+
+def _change(row: _Row) -> str:
+    if row.moved == 0:
+        return "unchanged"
+    if row.percent is None:
+        return _ABSENT if row.moved is None else "from 0"
+    return f"{row.percent:+,.2f} %"
+
+
+def _shares(value: float | None) -> str:
+    return _ABSENT if value is None else f"{value:,.0f}"
+
+
+def _signed(value: float | None) -> str:
+    return _ABSENT if value is None else f"{value:+,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return _ABSENT if value is None else f"{value:,.2f} %"
+
+
+def _date(text: str) -> str:
+    """Return `13 Nov 2026`; what is no day stays as it is."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return text or _ABSENT
+    return f"{day.day} {day:%b %Y}"
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"[:limit]

@@ -1,0 +1,198 @@
+"""The outbox in memory: the same promises without a server, for virtual time.
+
+It counts as a stand-in only because it passes the same suite as the real servers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from poller.delivery.outbox import (
+    Chosen,
+    Claim,
+    Claimed,
+    DeadLetter,
+    Settlement,
+    Status,
+    attempts_json,
+    dead_json,
+    padded,
+    read_claim,
+    read_dead,
+)
+from poller.errors import Superseded
+from poller.model import to_json
+from poller.storage.memorystore import MemoryStore
+from poller.storage.store import Entry
+
+
+@dataclass
+class _Queue:
+    """What is kept of one endpoint; times are seconds on the store's clock."""
+
+    position: str
+    lanes: dict[str, dict[str, str]] = field(default_factory=dict)
+    due: dict[str, float] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, str] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
+    disabled: str = ""
+    hold_until: float = 0.0
+    failing_since: float | None = None
+    last_success: float | None = None
+    last_error: str = ""
+    last_error_at: float | None = None
+
+
+@dataclass
+class MemoryOutbox:
+    """A `poller.delivery.outbox.Outbox` over the stream of a `MemoryStore`. `clock`: seconds."""
+
+    store: MemoryStore
+    clock: Callable[[], float]
+    queues: dict[str, _Queue] = field(default_factory=dict)
+
+    async def begin(self, name: str) -> str:
+        """See `Outbox.begin`."""
+        if name not in self.queues:
+            last = await self.store.last_entries(1)
+            self.queues[name] = _Queue(last[0].id if last else "0-0")
+        return self.queues[name].position
+
+    async def take(
+        self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
+    ) -> None:
+        """See `Outbox.take`."""
+        queue = self.queues.get(name)
+        following = await self.store.read(after, count=len(entries), block=None)
+        told = [entry.id for entry in following] == [entry.id for entry in entries]
+        if queue is None or queue.position != after or not told:
+            raise Superseded(f"webhook {name}: another process took what follows {after}")
+        queue.position = entries[-1].id
+        await self.add(name, chosen)
+
+    async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
+        """See `Outbox.add`."""
+        queue, queued = self.queues[name], 0
+        for each in chosen:
+            name_of = padded(each.entry.id)
+            queue.dead.pop(name_of, None)
+            lane = queue.lanes.setdefault(each.lane, {})
+            if name_of not in lane:
+                lane[name_of] = to_json(dict(each.entry.fields))
+                queue.due.setdefault(each.lane, self.clock() + each.wait.total_seconds())
+                queued += 1
+        return queued
+
+    async def claim(
+        self, name: str, token: str, *, limit: int, depth: int, ttl: timedelta
+    ) -> Claimed:
+        """See `Outbox.claim`."""
+        queue, now = self.queues.setdefault(name, _Queue("0-0")), self.clock()
+        at, since = _moment(now), _maybe(queue.failing_since)
+        if queue.disabled:
+            return Claimed(at, disabled=queue.disabled, failing_since=since)
+        if queue.hold_until > now:
+            return Claimed(at, wait=timedelta(seconds=queue.hold_until - now), failing_since=since)
+        ready = sorted((due, lane) for lane, due in queue.due.items() if due <= now)
+        claims = tuple(self._claim(queue, lane, token, depth) for _, lane in ready[:limit])
+        for claim in claims:
+            queue.due[claim.lane] = now + ttl.total_seconds()
+        first = min(queue.due.values(), default=None)
+        wait = None if first is None else timedelta(seconds=max(first - now, 0))
+        return Claimed(at, claims, wait, failing_since=since)
+
+    def _claim(self, queue: _Queue, lane: str, token: str, depth: int) -> Claim:
+        queue.claims[lane] = token
+        waiting = queue.lanes[lane]
+        chosen = sorted(waiting)[:depth]
+        attempts = queue.attempts.get(chosen[0], "")
+        return read_claim(lane, token, attempts, [(each, waiting[each]) for each in chosen])
+
+    async def settle(self, name: str, settlements: Sequence[Settlement]) -> int:
+        """See `Outbox.settle`."""
+        queue = self.queues[name]
+        for settlement in settlements:
+            claim = settlement.claim
+            if queue.claims.get(claim.lane) == claim.token:
+                del queue.claims[claim.lane]
+                self._settle(queue, settlement)
+        return len(queue.attempts)
+
+    def _settle(self, queue: _Queue, settlement: Settlement) -> None:
+        now, claim = self.clock(), settlement.claim
+        lane, ids = claim.lane, [padded(entry.id) for entry in claim.deliveries]
+        match settlement.how:
+            case "sent":
+                queue.last_success, queue.failing_since = now, None
+            case "later" | "dead":
+                self._failed(queue, settlement, now)
+        if settlement.how == "later":
+            queue.attempts[ids[0]] = attempts_json(settlement.attempts)
+        if settlement.how in {"sent", "dead"}:
+            for entry, name_of in zip(claim.deliveries, ids, strict=True):
+                if settlement.how == "dead":
+                    queue.dead[name_of] = dead_json(entry, settlement.attempts)
+                queue.lanes[lane].pop(name_of, None)
+                queue.attempts.pop(name_of, None)
+        if queue.lanes[lane]:
+            queue.due[lane] = now + settlement.delay.total_seconds()
+        else:
+            del queue.lanes[lane], queue.due[lane]
+
+    def _failed(self, queue: _Queue, settlement: Settlement, now: float) -> None:
+        if queue.failing_since is None:
+            queue.failing_since = now
+        queue.last_error, queue.last_error_at = settlement.attempts[-1].reason, now
+        if settlement.hold:
+            queue.hold_until = max(queue.hold_until, now + settlement.hold.total_seconds())
+        queue.disabled = queue.disabled or settlement.disable
+
+    async def status(self, name: str) -> Status:
+        """See `Outbox.status`."""
+        queue = self.queues.get(name)
+        if queue is None:
+            return Status()
+        lag = len(await self.store.read(queue.position, count=10_000, block=None))
+        first = min(queue.due.values(), default=None)
+        return Status(
+            disabled=queue.disabled,
+            lag=lag,
+            waiting=sum(map(len, queue.lanes.values())),
+            retrying=len(queue.attempts),
+            dead=len(queue.dead),
+            failing_since=_maybe(queue.failing_since),
+            last_success=_maybe(queue.last_success),
+            last_error=queue.last_error,
+            last_error_at=_maybe(queue.last_error_at),
+            next_attempt=None if first is None else _moment(max(first, queue.hold_until)),
+        )
+
+    async def dead(self, name: str) -> list[DeadLetter]:
+        """See `Outbox.dead`."""
+        return read_dead(self.queues[name].dead)
+
+    async def enable(self, name: str) -> None:
+        """See `Outbox.enable`."""
+        queue = self.queues[name]
+        queue.disabled, queue.hold_until, queue.failing_since = "", 0.0, None
+        queue.attempts.clear()
+        for lane in queue.due:
+            if lane not in queue.claims:
+                queue.due[lane] = self.clock()
+
+    async def names(self) -> list[str]:
+        """See `Outbox.names`."""
+        return sorted(self.queues)
+
+    async def forget(self, name: str) -> None:
+        """See `Outbox.forget`."""
+        self.queues.pop(name, None)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _maybe(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _moment(seconds)

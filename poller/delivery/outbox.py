@@ -1,0 +1,288 @@
+"""The outbox's contract: what each endpoint still has to get, kept where a kill cannot reach it.
+
+An endpoint is a consumer group on the stream, `webhook:<name>`. What it takes from there is copied
+into a queue of its own, so that trimming the stream loses nothing. The queue is made of lanes: a
+lane's deliveries go out one after the other, lanes do not wait for each other. A lane that has
+something to send is in the due set, with the time of its next attempt on the server's clock; who
+claims it moves that time ahead, so that the lane of a killed process becomes due by itself.
+`redisoutbox` and `memoryoutbox` perform this.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, Protocol
+
+from poller.delivery.retry import Failed
+from poller.model import isoformat, to_json
+from poller.storage.store import Entry
+
+GROUP_PREFIX: Final = "webhook:"
+ANSWER_KEPT: Final = 1024
+"""Characters kept of what an endpoint answered to a failed attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxKeys:
+    """The names of what is kept of one endpoint, all in the namespace's hash slot."""
+
+    namespace: str
+    name: str
+
+    @property
+    def group(self) -> str:
+        """Consumer group on the stream: what was taken into the queue."""
+        return f"{GROUP_PREFIX}{self.name}"
+
+    @property
+    def state(self) -> str:
+        """Hash: disabled, disabled_at, failing_since, last_success, last_error, hold_until."""
+        return self._key("state")
+
+    @property
+    def due(self) -> str:
+        """Sorted set: lane → milliseconds on the server's clock."""
+        return self._key("due")
+
+    @property
+    def queue(self) -> str:
+        """Sorted set in lexical order: `lane|padded stream id`."""
+        return self._key("queue")
+
+    @property
+    def deliveries(self) -> str:
+        """Hash: padded stream id → JSON of the entry's fields."""
+        return self._key("deliveries")
+
+    @property
+    def claims(self) -> str:
+        """Hash: lane → token of the process that is sending it."""
+        return self._key("claims")
+
+    @property
+    def attempts(self) -> str:
+        """Hash: padded stream id → JSON of the failed attempts of what stands first in a lane."""
+        return self._key("attempts")
+
+    @property
+    def dead(self) -> str:
+        """Hash: padded stream id → JSON of a dead letter."""
+        return self._key("dead")
+
+    def all(self) -> tuple[str, ...]:
+        """Return every key, in the order the scripts take them."""
+        return (
+            self.state,
+            self.due,
+            self.queue,
+            self.deliveries,
+            self.claims,
+            self.attempts,
+            self.dead,
+        )
+
+    def _key(self, part: str) -> str:
+        return f"{{{self.namespace}}}:webhook:{self.name}:{part}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An entry the endpoint is to get. `wait`: how long its lane gathers before it is sent."""
+
+    entry: Entry
+    lane: str
+    wait: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One failed attempt, as a dead letter keeps it. `at`: aware, on the server's clock."""
+
+    at: datetime
+    status: int | None
+    reason: str
+    answer: str
+
+    @classmethod
+    def of(cls, failed: Failed, at: datetime) -> "Attempt":
+        """Keep what is worth keeping of a failure."""
+        return cls(at, failed.status, failed.reason, failed.answer[:ANSWER_KEPT])
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lane this process alone may send now: what stands first in it, oldest first.
+
+    It must be settled before it runs out, or somebody else sends the same again.
+    """
+
+    lane: str
+    token: str
+    deliveries: tuple[Entry, ...]
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What an endpoint has to send. `at`: the server's clock. `wait`: until something is due.
+
+    `disabled`: why nothing is sent at all, or "". `failing_since`: no success since then.
+    """
+
+    at: datetime
+    claims: tuple[Claim, ...] = ()
+    wait: timedelta | None = None
+    disabled: str = ""
+    failing_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a claim ended.
+
+    `sent`: the lane goes on with what follows. `later`: again after `delay`. `dead`: into the dead
+    letters, the lane goes on. `returned`: nothing was tried, due at once. `attempts`: all failed
+    ones so far. `hold`: no lane is sent until then. `disable`: why the endpoint is disabled, or "".
+    """
+
+    claim: Claim
+    how: Literal["sent", "later", "dead", "returned"]
+    attempts: tuple[Attempt, ...] = ()
+    delay: timedelta = timedelta(0)
+    hold: timedelta = timedelta(0)
+    disable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event an endpoint never took, and every attempt."""
+
+    entry: Entry
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What an endpoint's owner wants to know. Times are aware, on the server's clock.
+
+    `lag`: stream entries not yet looked at. `waiting`: deliveries in the queue. `retrying`: lanes
+    whose first delivery has failed before. `next_attempt`: None with an empty queue.
+    """
+
+    disabled: str = ""
+    lag: int = 0
+    waiting: int = 0
+    retrying: int = 0
+    dead: int = 0
+    failing_since: datetime | None = None
+    last_success: datetime | None = None
+    last_error: str = ""
+    last_error_at: datetime | None = None
+    next_attempt: datetime | None = None
+
+
+class Outbox(Protocol):
+    """The queues of all endpoints. Every call may raise StoreDown or StoreMisfit."""
+
+    async def begin(self, name: str) -> str:
+        """Return the stream id up to which `name` has taken; a new endpoint starts at the end."""
+
+    async def take(
+        self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
+    ) -> None:
+        """Queue the chosen among the entries that follow `after`, and move the group behind them.
+
+        One write: whoever is killed, each entry is queued exactly once. Raises Superseded when
+        another process has taken them or the stream does not hold them: begin again.
+        """
+
+    async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
+        """Queue entries again (a replay); returns how many were not waiting already.
+
+        They stand in their lane by age, before younger ones; a dead letter of the same id goes.
+        """
+
+    async def claim(
+        self, name: str, token: str, *, limit: int, depth: int, ttl: timedelta
+    ) -> Claimed:
+        """Claim up to `limit` due lanes for `ttl`, longest due first; `depth` deliveries of each.
+
+        `token`: never used before. Nothing is claimed while the endpoint is disabled or held.
+        """
+
+    async def settle(self, name: str, settlements: Sequence[Settlement]) -> int:
+        """Write down how claims ended; returns how many lanes still have something to retry.
+
+        A claim that ran out and was claimed by another is passed over: that one decides.
+        """
+
+    async def status(self, name: str) -> Status:
+        """Return the state of an endpoint; one that never began has nothing."""
+
+    async def dead(self, name: str) -> list[DeadLetter]:
+        """Return the dead letters, oldest event first."""
+
+    async def enable(self, name: str) -> None:
+        """Send again: not disabled, not held, everything waiting due now with all its attempts."""
+
+    async def names(self) -> list[str]:
+        """Return the endpoints that have a group on the stream, configured or not."""
+
+    async def forget(self, name: str) -> None:
+        """Remove the group and everything kept of an endpoint."""
+
+
+def padded(stream_id: str) -> str:
+    """Return an id whose lexical order is the stream's order."""
+    millis, _, number = stream_id.partition("-")
+    return f"{int(millis):015}-{int(number or 0):08}"
+
+
+def stripped(padded_id: str) -> str:
+    """Return the stream id that `padded` was given."""
+    millis, _, number = padded_id.partition("-")
+    return f"{int(millis)}-{int(number)}"
+
+
+def attempts_json(attempts: Sequence[Attempt]) -> str:
+    """Return what is kept of failed attempts."""
+    return to_json(
+        [
+            {"at": isoformat(a.at), "status": a.status, "reason": a.reason, "answer": a.answer}
+            for a in attempts
+        ]
+    )
+
+
+def _attempts(raw: Iterable[Mapping[str, Any]]) -> tuple[Attempt, ...]:
+    return tuple(
+        Attempt(datetime.fromisoformat(a["at"]), a["status"], a["reason"], a["answer"]) for a in raw
+    )
+
+
+def dead_json(entry: Entry, attempts: Sequence[Attempt]) -> str:
+    """Return a dead letter as it is kept."""
+    return f'{{"fields":{to_json(dict(entry.fields))},"attempts":{attempts_json(attempts)}}}'
+
+
+def read_dead(letters: Mapping[str, str]) -> list[DeadLetter]:
+    """Read dead letters by padded id; returns them oldest event first."""
+    found = []
+    for padded_id in sorted(letters):
+        raw = json.loads(letters[padded_id])
+        entry = Entry(stripped(padded_id), raw["fields"])
+        found.append(DeadLetter(entry, _attempts(raw["attempts"])))
+    return found
+
+
+def read_claim(
+    lane: str, token: str, attempts: str, deliveries: Iterable[tuple[str, str]]
+) -> Claim:
+    """Read a claimed lane: JSON of its failed attempts, padded ids and JSON of fields."""
+    return Claim(
+        lane,
+        token,
+        tuple(Entry(stripped(padded_id), json.loads(text)) for padded_id, text in deliveries),
+        _attempts(json.loads(attempts or "[]")),
+    )

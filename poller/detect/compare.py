@@ -1,0 +1,322 @@
+"""What a symbol's pages say that was not known: page(s) × known → events, next watermark. Pure.
+
+Detection is by trading day, then by the short figures (shares and ratio). Prices, volumes and days
+to cover never make a revision: 40 % of the Hong Kong figures repeat from week to week, and the
+other columns move without anybody having reported anything. A history rescaled as a whole is one
+restatement; a figure that cannot be true is held (see `judge`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final
+
+from poller.detect.change import events_of
+from poller.detect.held import Held, Ruling
+from poller.detect.judge import Court, ahead, is_discarded, is_news, is_taken_back
+from poller.detect.plausible import CALM, Rescaled, Sweep, is_wild, restatement
+from poller.errors import Malformed, StoreMisfit
+from poller.model import Code, Event, EventType, Page, Record, Vintage, market_of
+
+PAGE_LIMIT: Final = 400
+"""Pages of 50 in one go; more than 300 years of Hong Kong weeks, so only a gateway that loops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the store holds of a symbol. `watermark`: its last reported trading day.
+
+    `held`: figures that are in neither history nor stream, by day.
+    """
+
+    watermark: date | None = None
+    vintages: Mapping[date, Vintage] = field(default_factory=dict)
+    held: Mapping[date, Held] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> date | None:
+        """The watermark; where somebody deleted it, the newest day still in history."""
+        return self.watermark or max(self.vintages, default=None)
+
+    @property
+    def floor(self) -> date | None:
+        """The oldest day this symbol is followed from; older rows were never asked for."""
+        return min(self.vintages, default=self.watermark)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What to commit. `events` in stream order; `silent` is kept in history without an entry.
+
+    `held`: to be held from now on, or what the operator ruled of them; `settled`: held no longer.
+    `sweep`: how the market's symbols move, with this answer.
+    """
+
+    watermark: date | None
+    events: tuple[Event, ...] = ()
+    silent: tuple[Vintage, ...] = ()
+    oddities: tuple[str, ...] = ()
+    held: tuple[Held, ...] = ()
+    settled: tuple[date, ...] = ()
+    sweep: Sweep = CALM
+
+    def waiting(self, known: Known) -> tuple[Held, ...]:
+        """Return what waits for the operator's ruling after this commit, oldest day first."""
+        after = {**known.held, **{each.day: each for each in self.held}}
+        return tuple(
+            after[day]
+            for day in sorted(after.keys() - set(self.settled))
+            if after[day].ruling is Ruling.HELD
+        )
+
+
+class Reading(StrEnum):
+    """Whether the pages read so far are enough."""
+
+    ENOUGH = "enough"
+    MORE = "more"
+    CUT = "cut"  # no further page is to be had, although the watermark was not reached
+
+
+def progress(
+    code: Code, pages: Sequence[Page], known: Known, *, history: int, since: date | None = None
+) -> Reading:
+    """Tell whether to read on after `pages`.
+
+    Enough is: down to the watermark, or to the oldest known day where the history is restated; at
+    first sight `history` days; with `since`, down to that day.
+    CUT is for the caller to settle: moving the watermark now would leave a gap for ever, while
+    asking again costs a request. Raises Malformed when the paging turns in circles.
+    """
+    last = pages[-1]
+    days = {record.day for page in pages for record in page.records}
+    reached = _reached(days, known, history, since)
+    if reached and (since is not None or not _is_restated_below(pages, known)):
+        return Reading.ENOUGH
+    catching_up = not reached and since is None and known.newest is not None and bool(days)
+    if last.next_key is None or not last.records:
+        return Reading.CUT if catching_up else Reading.ENOUGH
+    earlier = {record.day for page in pages[:-1] for record in page.records}
+    looping = bool(earlier) and min(record.day for record in last.records) >= min(earlier)
+    repeated = any(page.next_key == last.next_key for page in pages[:-1])
+    if not (looping or repeated or len(pages) >= PAGE_LIMIT):
+        return Reading.MORE
+    if catching_up:
+        raise Malformed(
+            f"{code}: OpenD's paging does not end ({len(pages)} pages, key {last.next_key!r}, "
+            f"oldest day {min(days)}) before the watermark {known.newest}; nothing was published"
+        )
+    return Reading.ENOUGH
+
+
+def _reached(days: set[date], known: Known, history: int, since: date | None) -> bool:
+    if since is not None:
+        return bool(days) and min(days) <= since
+    if known.newest is None:
+        return len(days) >= max(history, 1)
+    # one older day alone may be a row out of order: the next page costs less than a gap
+    below = sum(day < known.newest for day in days)
+    return known.newest in days or below > 1 or (bool(days) and max(days) < known.newest)
+
+
+def _is_restated_below(pages: Sequence[Page], known: Known) -> bool:
+    """Tell whether known days below these pages may be rescaled as those on them are."""
+    listed = {record.day: record for page in pages for record in page.records}
+    if known.floor is None or not listed or min(listed) <= known.floor:
+        return False
+    found = restatement(known.vintages, listed)
+    return found is not None and not is_discarded(known.held, listed[found.days[-1]])
+
+
+def compare(
+    code: Code,
+    records: Iterable[Record],
+    known: Known,
+    *,
+    observed_at: datetime,
+    history: int,
+    since: date | None = None,
+    sweep: Sweep = CALM,
+) -> Comparison:
+    """Return what `records` (any order, duplicates allowed) say that `known` does not.
+
+    `observed_at`: aware, when the records were read; also the judge of days in the future.
+    `history`: rows published as backfilled at first sight. `since`: follow the symbol from that
+    day on, however old (a backfill). `sweep`: how the symbols of its market moved before. The
+    watermark of the result is never older than the known one, and an empty, shorter or older
+    answer changes nothing.
+    """
+    today = observed_at.astimezone(market_of(code).zone).date()
+    if known.newest is not None and known.newest > today:
+        raise StoreMisfit(
+            f"the watermark of {code} is {known.newest}, a day in the future, so nothing newer can "
+            f"be found; put it back to the last day that was reported, or remove it"
+        )
+    everything, oddities = _tidy(records, known)
+    listed = {day: record for day, record in everything.items() if day <= today}
+    if known.newest is None:
+        found = _first_sight(code, listed, known, observed_at, history, since)
+    elif since is not None:
+        found = _older_days(code, listed, known, observed_at, since)
+    elif not listed or max(listed) < known.newest:
+        found = Comparison(known.newest)  # older than what is known
+    else:
+        sweep = _swept(code, listed, known, known.newest, sweep)
+        released = [each.record for each in known.held.values() if each.ruling is Ruling.RELEASED]
+        shown = {record.day: record for record in released if record.day <= today} | listed
+        found = _news(code, shown, known, observed_at, known.newest, sweep)
+    last = known.vintages.get(known.newest or date.min)
+    early = {day: record for day, record in everything.items() if day > today}
+    future = ahead(early, last.record if last else None, observed_at)
+    held = tuple(each for each in (*found.held, *future) if is_news(known.held, each))
+    return replace(found, oddities=oddities, held=held, sweep=sweep)
+
+
+def _swept(
+    code: Code, listed: Mapping[date, Record], known: Known, watermark: date, sweep: Sweep
+) -> Sweep:
+    """Return the sweep with the newest day of this answer, if it is a new one."""
+    day = max(listed)
+    timeline = {each: vintage.record for each, vintage in known.vintages.items()} | dict(listed)
+    earlier = [each for each in timeline if each < day]
+    if day <= watermark or not earlier:
+        return sweep
+    return sweep.after(code, wild=is_wild(timeline[max(earlier)], listed[day]))
+
+
+def _news(
+    code: Code,
+    listed: Mapping[date, Record],
+    known: Known,
+    observed_at: datetime,
+    newest: date,
+    sweep: Sweep,
+) -> Comparison:
+    """Tell new days, other figures of known ones, and days missing between them; or hold them."""
+    rescaled = _rescaled(listed, known, observed_at)
+    found = _found(listed, known, observed_at, newest, rescaled)
+    held = Court(code, known.vintages, known.held, sweep, rescaled).judge(found)
+    found = {day: each for day, each in found.items() if day not in held}
+    if rescaled is not None and rescaled.newest not in found:
+        rescaled = None
+    silent = list(rescaled.others) if rescaled is not None else []
+    if newest in listed and newest not in known.vintages:  # reported, but gone from history
+        silent.append(Vintage(listed[newest], 0, observed_at))
+    return Comparison(
+        max((newest, *found)),
+        events_of(code, known.vintages, found, rescaled),
+        tuple(silent),
+        held=tuple(held.values()),
+        settled=tuple(
+            day
+            for day in known.held
+            if day in found or is_taken_back(known.held[day], known.vintages.get(day), listed)
+        ),
+    )
+
+
+def _rescaled(
+    listed: Mapping[date, Record], known: Known, observed_at: datetime
+) -> Rescaled | None:
+    fact = restatement(known.vintages, listed)
+    if fact is None:
+        return None
+    vintages = (_next(known, listed[day], observed_at) for day in fact.days)
+    return Rescaled(fact, {vintage.day: vintage for vintage in vintages})
+
+
+def _next(known: Known, record: Record, observed_at: datetime) -> Vintage:
+    before = known.vintages.get(record.day)
+    return Vintage(record, 0 if before is None else before.revision + 1, observed_at)
+
+
+def _found(
+    listed: Mapping[date, Record],
+    known: Known,
+    observed_at: datetime,
+    newest: date,
+    rescaled: Rescaled | None,
+) -> dict[date, tuple[EventType, Vintage]]:
+    """Return what is other than known, and how it would be told."""
+    found = {}
+    for day, record in listed.items():
+        before = known.vintages.get(day)
+        if is_discarded(known.held, record):
+            continue
+        if rescaled is not None and day in rescaled.vintages:
+            if day != rescaled.newest:
+                continue
+            kind = EventType.RESTATED
+        elif before is not None:
+            if not is_revision(before.record, record):
+                continue
+            kind = EventType.REVISED
+        elif day > newest:
+            kind = EventType.REPORTED
+        elif known.floor is not None and known.floor < day < newest:
+            kind = EventType.BACKFILLED
+        else:
+            continue
+        found[day] = kind, _next(known, record, observed_at)
+    return found
+
+
+def _older_days(  # a backfill
+    code: Code,
+    listed: Mapping[date, Record],
+    known: Known,
+    observed_at: datetime,
+    since: date,
+) -> Comparison:
+    """Add what is missing below the watermark; what is new, revised or held is the poller's."""
+    newest = known.newest
+    settled_elsewhere = known.vintages.keys() | known.held.keys()
+    found = {
+        day: (EventType.BACKFILLED, Vintage(record, 0, observed_at))
+        for day, record in listed.items()
+        if newest is not None and since <= day < newest and day not in settled_elsewhere
+    }
+    return Comparison(newest, events_of(code, known.vintages, found))
+
+
+def is_revision(before: Record, now: Record) -> bool:
+    """Tell whether a known day shows other short figures; one that turned absent is no news."""
+    figures = ((before.shares, now.shares), (before.ratio, now.ratio))
+    lost = any(old is not None and new is None for old, new in figures)
+    return not lost and any(old != new for old, new in figures)
+
+
+def _first_sight(
+    code: Code,
+    listed: Mapping[date, Record],
+    known: Known,
+    observed_at: datetime,
+    history: int,
+    since: date | None,
+) -> Comparison:
+    if not listed:
+        return Comparison(None)
+    newest = sorted(listed, reverse=True)
+    chosen = newest[:history] if since is None else [day for day in newest if day >= since]
+    vintages = {day: Vintage(listed[day], 0, observed_at) for day in chosen}
+    events = events_of(code, {}, {day: (EventType.BACKFILLED, v) for day, v in vintages.items()})
+    # nothing to publish: the newest row is still kept, so that the next one has a change to tell
+    silent = () if chosen else (Vintage(listed[newest[0]], 0, observed_at),)
+    come = tuple(day for day in known.held if day in listed)
+    return Comparison(newest[0], events, silent, settled=come)
+
+
+def _tidy(records: Iterable[Record], known: Known) -> tuple[dict[date, Record], tuple[str, ...]]:
+    """Key records by day. Of two that disagree, the one already known counts, else the first."""
+    listed: dict[date, Record] = {}
+    oddities: list[str] = []
+    for record in records:
+        before = listed.setdefault(record.day, record)
+        if not is_revision(before, record):
+            continue
+        oddities.append(f"{record.day} is listed twice with different figures: one was ignored")
+        vintage = known.vintages.get(record.day)
+        if vintage is not None and not is_revision(vintage.record, record):
+            listed[record.day] = record
+    return listed, tuple(dict.fromkeys(oddities))

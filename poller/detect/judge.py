@@ -1,0 +1,156 @@
+"""Which of the figures found are published, and which are held until something settles them. Pure.
+
+What settles a held figure: the operator, the vendor (by another one), or a later day on the same
+level, which makes an unlikely move a fact. Until then it speaks neither for nor against anything.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+from poller.detect.held import Held, Reason, Ruling
+from poller.detect.plausible import SLIP, Rescaled, Sweep, doubt, same_level
+from poller.model import Code, EventType, Record, Vintage, market_of
+
+_CONFIRMABLE: Final = {Reason.UNIT_SLIP, Reason.ZERO}
+
+Found = Mapping[date, tuple[EventType, Vintage]]
+"""What an answer brings: by day, how it would be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Court:
+    """What is known when figures are judged. `rescaled`: what the RESTATED one stands for."""
+
+    code: Code
+    vintages: Mapping[date, Vintage]
+    held: Mapping[date, Held]
+    sweep: Sweep
+    rescaled: Rescaled | None
+
+    def judge(self, found: Found) -> dict[date, Held]:
+        """Return the figures of `found` that are in doubt, as they are to be held.
+
+        Judged again with what was accepted, none of them would pass: an answer that comes twice
+        says nothing new the second time.
+        """
+        good = {day: vintage.record for day, vintage in self.vintages.items()}
+        doubted: Found = found
+        while True:
+            held = self._sift(doubted, good)
+            if len(held) == len(doubted):
+                return held
+            doubted = {day: found[day] for day in held}
+
+    def _sift(self, found: Found, good: dict[date, Record]) -> dict[date, Held]:
+        """Hold what `good` speaks against; what passes becomes good for the days after it."""
+        held: dict[date, Held] = {}
+        for day in _in_order(found):
+            kind, vintage = found[day]
+            replaced = self.vintages.get(day)
+            before = _last(good, day) if replaced is None else replaced.record
+            reason = self._reason(kind, vintage.record, before)
+            if reason is None:
+                self._accept(good, found[day])
+                continue
+            now = Held(vintage.record, before, reason, vintage.observed_at)
+            confirmed = [earlier for earlier in held.values() if _confirms(now, earlier)]
+            if not confirmed:
+                held[day] = now
+                continue
+            for each in (*confirmed, now):
+                self._accept(good, found[each.day])
+                held.pop(each.day, None)
+        return held
+
+    def _accept(self, good: dict[date, Record], accepted: tuple[EventType, Vintage]) -> None:
+        kind, vintage = accepted
+        good[vintage.day] = vintage.record
+        if kind is EventType.RESTATED and self.rescaled is not None:
+            good |= {day: each.record for day, each in self.rescaled.vintages.items()}
+
+    def _reason(self, kind: EventType, record: Record, before: Record | None) -> Reason | None:
+        standing = self.held.get(record.day)
+        if standing is not None and not same_figures(standing.record, record):
+            standing = None
+        if standing is not None and standing.ruling is Ruling.RELEASED:
+            return None
+        if kind is EventType.RESTATED and self.rescaled is not None:
+            slipped = not 1 / SLIP < self.rescaled.fact.factor < SLIP
+            return Reason.UNIT_SLIP if slipped else None
+        reason = None if before is None else doubt(market_of(self.code), before, record)
+        if reason is not None:
+            return reason
+        waits = standing is not None and standing.reason is Reason.WHOLESALE
+        anomalous = kind is EventType.REPORTED and self.sweep.anomalous
+        return Reason.WHOLESALE if anomalous or (waits and not self.sweep.sane) else None
+
+
+def _in_order(found: Found) -> Iterator[date]:
+    """Yield a restatement first, as the days after it are judged against it; then oldest first."""
+    yield from sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day))
+
+
+def _last(good: Mapping[date, Record], day: date) -> Record | None:
+    """Return the last good figure before a day."""
+    days = [each for each, record in good.items() if each < day and record.shares is not None]
+    return good[max(days)] if days else None
+
+
+def _confirms(now: Held, earlier: Held) -> bool:
+    """Tell whether two days in doubt, with no good one between them, are on the same level."""
+    return (
+        {now.reason, earlier.reason} <= _CONFIRMABLE
+        and now.previous is not None
+        and now.previous.day <= earlier.day < now.day
+        and same_level(now.record, earlier.record)
+    )
+
+
+def same_figures(one: Record, other: Record) -> bool:
+    """Tell whether two records show the same short figures."""
+    return (one.shares, one.ratio) == (other.shares, other.ratio)
+
+
+def is_discarded(held: Mapping[date, Held], record: Record) -> bool:
+    """Tell whether the operator has discarded this very figure.
+
+    A day that lay in the future is judged anew once it has come, whatever was said of it before.
+    """
+    found = held.get(record.day)
+    return (
+        found is not None
+        and found.ruling is Ruling.DISCARDED
+        and found.reason is not Reason.FUTURE_DAY
+        and same_figures(found.record, record)
+    )
+
+
+def is_news(held: Mapping[date, Held], now: Held) -> bool:
+    """Tell whether a figure in doubt is not held yet, or for a reason that has passed."""
+    found = held.get(now.day)
+    return (
+        found is None
+        or not same_figures(found.record, now.record)
+        or (found.reason is Reason.FUTURE_DAY and now.reason is not Reason.FUTURE_DAY)
+    )
+
+
+def is_taken_back(held: Held, known: Vintage | None, listed: Mapping[date, Record]) -> bool:
+    """Tell whether the vendor shows the known figure of a day again, not the doubtful one."""
+    now = listed.get(held.day)
+    return (
+        held.ruling is not Ruling.DISCARDED
+        and known is not None
+        and now is not None
+        and same_figures(known.record, now)
+    )
+
+
+def ahead(
+    listed: Mapping[date, Record], newest: Record | None, observed_at: datetime
+) -> Iterator[Held]:
+    """Yield days that lie in the future, as they are to be held."""
+    for day in sorted(listed):
+        yield Held(listed[day], newest, Reason.FUTURE_DAY, observed_at)

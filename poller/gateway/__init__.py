@@ -1,0 +1,1 @@
+"""OpenD through the official SDK."""

@@ -1,0 +1,360 @@
+"""OpenD through the official SDK: the only file that imports it.
+
+The SDK is synchronous and stubborn. It hangs for ever on a host that does not answer, its own
+reconnecting can die for good, a reply cut in the middle poisons the next connection, its threads
+outlive the program, and importing it takes over Ctrl-C. So: it is imported and called in threads
+of its own, under our own time limits; a connection that leaves READY is thrown away and a new one
+is built, after a plain TCP connect has shown that somebody listens; and the program leaves through
+`os._exit` once everything is flushed (see `app`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from poller.errors import ConfigError, Disconnected, GatewayError, Unavailable
+from poller.gateway import vendor
+from poller.model import Code, Page
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PAGE_SIZE: Final = 50
+"""Rows a request brings at the most; the largest costs no more of the budget than the smallest."""
+
+CALL_LIMIT: Final = 15.0
+"""Seconds for one call; the SDK's own limit is 12 s from sending."""
+
+READY_LIMIT: Final = 25.0
+"""Seconds a new connection may take; the SDK gives up on a mute login after 20 s."""
+
+_LOOK: Final = 0.2  # seconds between two looks at the SDK's status
+_STEADY: Final = 30.0  # a connection that held this long resets the backoff
+_LONGEST_PAUSE: Final = 10.0
+_TIMEOUTS_IN_A_ROW: Final = 3
+_THREADS: Final = 32
+_REACH_LIMIT: Final = 4.0
+_READY: Final = "READY"
+_KEY_BITS: Final = 1024
+_LOG_SIZE: Final = 1_000_000  # bytes; one older file of this size is kept
+
+Result = TypeVar("Result")
+
+
+class Gateway(Protocol):
+    """One OpenD, seen from the poll loop."""
+
+    name: str
+    account: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call can be made now."""
+
+    async def wait_ready(self) -> None:
+        """Return once a call can be made."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Return one page of a symbol's short interest, newest first; raises GatewayError."""
+
+    async def group(self, name: str) -> list[str]:
+        """Return the codes of one of the user's watch groups; raises GatewayError."""
+
+
+async def any_ready(gateways: Sequence[Gateway]) -> None:
+    """Return once one of the gateways is ready."""
+    waits = [asyncio.ensure_future(gateway.wait_ready()) for gateway in gateways]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an OpenD listens, and whose account it is logged in to."""
+
+    host: str
+    port: int
+    account: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionChange:
+    """A gateway became usable or stopped being so; `rebuilds` counts connections thrown away."""
+
+    gateway: str
+    ready: bool
+    reason: str
+    rebuilds: int
+
+
+class Sdk:
+    """The SDK module and the threads it is called in; one per process, shared by all gateways."""
+
+    def __init__(self, state_dir: Path, rsa_private_key_file: Path | None = None) -> None:
+        self._home = state_dir / "sdk"
+        self._key = rsa_private_key_file
+        self._queries = ThreadPoolExecutor(_THREADS, thread_name_prefix="futu-query")
+        # apart from the queries, so that hanging ones cannot keep a dead connection in place
+        self._control = ThreadPoolExecutor(2, thread_name_prefix="futu-control")
+        self._module: ModuleType | None = None
+
+    async def load(self) -> None:
+        """Import the SDK, which takes some 0.4 s; raises ConfigError for an unusable key file."""
+        await self.control(self._load)
+
+    async def query(self, function: Callable[[], Result]) -> Result:
+        """Run one request to OpenD in a thread; raises Unavailable after `CALL_LIMIT` seconds."""
+        return await self._within(CALL_LIMIT, self._queries, function)
+
+    async def control(self, function: Callable[[], Result]) -> Result:
+        """Run one short call to the SDK in a thread; raises Unavailable when it hangs."""
+        return await self._within(CALL_LIMIT, self._control, function)
+
+    async def _within(
+        self, limit: float, threads: ThreadPoolExecutor, function: Callable[[], Result]
+    ) -> Result:
+        try:
+            async with asyncio.timeout(limit):
+                return await asyncio.get_running_loop().run_in_executor(threads, function)
+        except TimeoutError:
+            raise Unavailable(f"timeout: the SDK did not return within {limit:.0f} s") from None
+
+    def close(self) -> None:
+        """Take no more calls; threads inside the SDK are left behind, see `app`."""
+        self._queries.shutdown(wait=False, cancel_futures=True)
+        self._control.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self) -> None:
+        # not in the main thread: there, the import would replace the handler of SIGINT
+        self._home.mkdir(parents=True, exist_ok=True)
+        before = os.environ.get("HOME")
+        os.environ["HOME"] = str(self._home)  # where the SDK opens its log while it is imported
+        try:
+            import futu  # noqa: PLC0415  slow, and wants to be in this thread
+            from futu.common.ft_logger import logger  # noqa: PLC0415
+        finally:
+            if before is None:
+                del os.environ["HOME"]
+            else:
+                os.environ["HOME"] = before
+        _keep_small(logger, self._home / "futu.log")
+        # without its handler, as enable_console_log leaves it, it would end on stderr all the same
+        logger.console_level = logging.CRITICAL
+        futu.SysConfig.set_all_thread_daemon(True)
+        if self._key is not None:
+            _check_key(self._key)
+            futu.SysConfig.set_init_rsa_file(str(self._key))
+            futu.SysConfig.enable_proto_encrypt(True)  # noqa: FBT003
+        self._module = futu
+
+    def open(self, ip: str, port: int) -> Any:  # noqa: ANN401  the SDK has no types
+        """Return a connection that is still being made; this never blocks."""
+        if self._module is None:
+            raise RuntimeError("load() comes first")
+        context = self._module.OpenQuoteContext(host=ip, port=port, is_async_connect=True)
+        context.set_sync_query_connect_timeout(2)
+        return context
+
+
+def _keep_small(logger: Any, path: Path) -> None:  # noqa: ANN401  the SDK has no types
+    """Let the SDK log warnings to one file of bounded size; its own made one a day and start."""
+    mine = RotatingFileHandler(path, maxBytes=_LOG_SIZE, backupCount=1, encoding="utf-8")
+    mine.setFormatter(logger.formatter)
+    theirs, logger.fileHandler = logger.fileHandler, mine
+    logger.file_logger.removeHandler(theirs)
+    logger.file_logger.addHandler(mine)
+    theirs.close()
+    for old in Path(theirs.baseFilename).parent.glob("py_*.log*"):
+        old.unlink(missing_ok=True)
+    logger.file_level = logging.WARNING
+    logging.raiseExceptions = False  # a full disk is no reason for a traceback a line
+
+
+def _check_key(path: Path) -> None:
+    from Crypto.PublicKey import RSA  # noqa: PLC0415  slow, and only needed with encryption
+
+    try:
+        bits = RSA.import_key(path.read_bytes()).size_in_bits()
+    except (OSError, ValueError, IndexError, TypeError) as problem:
+        text = getattr(problem, "strerror", None) or problem
+        raise ConfigError([f"opend.rsa_private_key_file: {path}: {text}"]) from None
+    if bits != _KEY_BITS:
+        line = f"opend.rsa_private_key_file: {path} holds {bits} bits; OpenD and the SDK need 1024"
+        raise ConfigError([line])
+
+
+def _discard(context: Any) -> None:  # noqa: ANN401  the SDK has no types
+    """Close a connection, and the callback thread its `close` forgets after a refused login."""
+    context.close()
+    forget = getattr(context, "_close_callback_executor", None)
+    if forget is not None:
+        forget()
+
+
+class OpenD:
+    """A `Gateway` over one SDK connection at a time, which `supervise` keeps alive."""
+
+    def __init__(
+        self, address: Address, sdk: Sdk, changed: Callable[[ConnectionChange], None]
+    ) -> None:
+        self.name = str(address)
+        self.account = address.account
+        self._address = address
+        self._sdk = sdk
+        self._changed = changed
+        self._context: Any = None
+        self._usable = asyncio.Event()
+        self._reported: bool | None = None
+        self._timeouts = 0
+        self._builds = 0
+
+    @property
+    def ready(self) -> bool:
+        """See `Gateway.ready`."""
+        return self._usable.is_set()
+
+    async def wait_ready(self) -> None:
+        """See `Gateway.wait_ready`."""
+        await self._usable.wait()
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """See `Gateway.page`."""
+
+        def ask(context: Any) -> Page:  # noqa: ANN401  the SDK has no types
+            status, us_frame, hk_frame = context.get_short_interest(
+                code, next_key=key, num=PAGE_SIZE
+            )
+            if status != 0:
+                raise vendor.error_of(us_frame, code)
+            return vendor.page_of(code, us_frame, hk_frame)
+
+        return await self._ask(ask)
+
+    async def group(self, name: str) -> list[str]:
+        """See `Gateway.group`."""
+
+        def ask(context: Any) -> list[str]:  # noqa: ANN401  the SDK has no types
+            status, frame = context.get_user_security(name)
+            if status != 0:
+                raise vendor.error_of(frame, f"watch group {name!r}")
+            return [str(code) for code in frame["code"]]
+
+        return await self._ask(ask)
+
+    async def _ask(self, ask: Callable[[Any], Result]) -> Result:
+        context = self._context
+        if context is None:
+            raise Disconnected(f"OpenD {self.name} is not connected")
+        try:
+            answer = await self._sdk.query(lambda: ask(context))
+        except Disconnected:
+            if context is self._context:  # known at once, and not only at the next look
+                self._usable.clear()
+            raise
+        except Unavailable as problem:
+            self._timeouts += "timeout" in str(problem).casefold()
+            raise
+        except GatewayError:
+            self._timeouts = 0
+            raise
+        self._timeouts = 0
+        return answer
+
+    async def supervise(self) -> None:
+        """Keep a usable connection, for ever: build, watch, throw away, build again."""
+        pause = _LOOK
+        while True:
+            held = await self._one_connection()
+            pause = _LOOK if held > _STEADY else min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+
+    async def _one_connection(self) -> float:
+        """Build a connection and hold it while it lives; return the seconds it was usable."""
+        context = None
+        began = ended = 0.0
+        loop = asyncio.get_running_loop()
+        reason = "the connection was lost"
+        try:
+            ip = await self._listening()
+            context = await self._sdk.control(lambda: self._sdk.open(ip, self._address.port))
+            self._builds += 1
+            await self._until_ready(context)
+            began = ended = loop.time()
+            self._context, self._timeouts = context, 0
+            self._usable.set()
+            self._report(ready=True, reason="connected")
+            while self._usable.is_set() and self._timeouts < _TIMEOUTS_IN_A_ROW:
+                if not await self._is_ready(context):
+                    break
+                await asyncio.sleep(_LOOK)
+            if self._timeouts:
+                reason = f"{self._timeouts} requests in a row without an answer"
+        except (Unavailable, OSError) as problem:
+            reason = str(problem)
+        finally:
+            ended = loop.time() if began else 0.0
+            self._usable.clear()
+            self._context = None
+            if context is not None:
+                closing = self._sdk.control(lambda: _discard(context))
+                with contextlib.suppress(Exception):
+                    await asyncio.shield(asyncio.ensure_future(closing))
+        self._report(ready=False, reason=reason)
+        return ended - began
+
+    async def _listening(self) -> str:
+        """Return the IP address after a plain TCP connect, which fails in bounded time.
+
+        The SDK itself would hang on a name that does not resolve, and leak a thread on a network
+        that cannot be reached.
+        """
+        loop = asyncio.get_running_loop()
+        host, port = self._address.host, self._address.port
+        try:
+            async with asyncio.timeout(_REACH_LIMIT):
+                found = await loop.getaddrinfo(
+                    host, port, family=socket.AF_INET, type=socket.SOCK_STREAM
+                )
+                ip = str(found[0][4][0])
+                _, writer = await asyncio.open_connection(ip, port)
+                writer.close()
+        except TimeoutError:
+            raise Unavailable(f"{host}:{port} does not answer") from None
+        except socket.gaierror as problem:
+            raise Unavailable(f"the name {host} does not resolve: {problem.strerror}") from None
+        except OSError as problem:
+            raise Unavailable(f"nobody listens on {host}:{port} ({problem.strerror})") from None
+        return ip
+
+    async def _until_ready(self, context: Any) -> None:  # noqa: ANN401  the SDK has no types
+        try:
+            async with asyncio.timeout(READY_LIMIT):
+                while not await self._is_ready(context):
+                    await asyncio.sleep(_LOOK / 10)
+        except TimeoutError:
+            raise Unavailable(
+                "it accepts connections but no login: is OpenD logged in, and is encryption "
+                "switched on at both ends or neither?"
+            ) from None
+
+    async def _is_ready(self, context: Any) -> bool:  # noqa: ANN401  the SDK has no types
+        return bool(await self._sdk.control(lambda: context.status) == _READY)
+
+    def _report(self, *, ready: bool, reason: str) -> None:
+        if ready != self._reported:
+            self._reported = ready
+            self._changed(ConnectionChange(self.name, ready, reason, max(0, self._builds - 1)))

@@ -1,0 +1,1 @@
+"""Who is asked next, and why: calendar, learned hours, sweeps. Pure."""

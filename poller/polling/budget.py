@@ -1,0 +1,99 @@
+"""The request budget of an account: at most `requests` in any `period`, as the gateway counts them.
+
+`asyncio-throttle` paces inside the process. Its memory ends with the process, so the ledger in the
+store decides: exact, on one clock, over restarts and every process of the account. A request is
+spent before it is sent; until its answer is in it counts as sent a margin later than granted, and
+then as sent when the answer came, because the gateway counts it somewhere in between.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from asyncio_throttle.throttler import Throttler
+
+from poller.errors import StoreError
+from poller.storage.store import Store
+
+GUARD: Final = 1 / 300
+"""Of the period, added to it: clocks that run at slightly different rates (0.1 s in 30 s)."""
+
+MARGIN: Final = 1 / 2
+"""Of the period: how long an unanswered request may still be on its way to the gateway (15 s)."""
+
+_LONGEST_SLEEP: Final = 60.0  # then the ledger is asked again, however long it bade us wait
+
+
+SPARE: Final = 1 / 10
+"""Of the requests, left to others who ask while nothing presses."""
+
+
+class Pace(Protocol):
+    """What is needed of asyncio-throttle's Throttler."""
+
+    async def acquire(self) -> None:
+        """Return when one more request may start."""
+
+
+class Budget:
+    """The budget of one account in this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        account: str,
+        owner: str,
+        *,
+        requests: int,
+        period: float,
+        pace: Pace | None = None,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`owner`: a name no other process uses. `period`: seconds.
+
+        `waiting` is called each time the ledger bids us wait: that is not being stuck.
+        """
+        self.account = account
+        self._store = store
+        self._waiting = waiting
+        self._requests = requests
+        self._period = period * (1 + GUARD)
+        self._margin = period * MARGIN
+        self._pace = pace or Throttler(requests, self._period, min(0.02, period / 1000))
+        # asyncio-throttle serves its waiters in no order, each of them polling: let in one
+        self._turn = asyncio.Lock()
+        self._names = (f"{owner}-{n}" for n in itertools.count())
+
+    async def acquire(self, *, sparing: bool = False) -> str:
+        """Wait for one request's worth of budget, first come first served; returns its name.
+
+        Send at once, and `settle` whatever comes of it. `sparing`: leave the last tenth to other
+        processes of the account. Raises StoreDown.
+        """
+        limit = self._requests - int(self._requests * SPARE) * sparing
+        name = next(self._names)
+        async with self._turn:
+            await self._pace.acquire()
+            while wait := await self._store.grant(
+                self.account,
+                name,
+                limit=limit,
+                period=self._period,
+                margin=self._margin,
+            ):
+                self._waiting()
+                await asyncio.sleep(min(wait, _LONGEST_SLEEP))
+        return name
+
+    async def settle(self, name: str, *, answered: bool) -> None:
+        """Count a request as sent now, or, unanswered, as possibly still on its way."""
+        margin = 0.0 if answered else self._margin
+        # with the store down, the ledger keeps the later time it was given at the grant
+        with contextlib.suppress(StoreError):
+            await self._store.settle(self.account, name, period=self._period, margin=margin)
+
+    async def exhaust(self) -> None:
+        """Spend nothing for a full period: the gateway says that somebody else did."""
+        await self._store.exhaust(self.account, limit=self._requests, period=self._period)

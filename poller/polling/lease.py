@@ -1,0 +1,80 @@
+"""One active poller, others on standby: who may poll, and for how long."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from poller.errors import LeaseLost, StoreDown, StoreError
+from poller.facts.observe import Active, Observe, Recovered, Standby, Trouble, turning
+from poller.polling.poll import Poller
+from poller.storage.store import Lease, Store
+
+TTL: Final = 10.0
+"""Seconds a lease lives without being renewed: the longest gap after a kill -9, plus one look."""
+
+RENEWAL: Final = 3.0
+LOOK: Final = 1.0
+"""Seconds between two looks of a poller on standby."""
+
+
+async def keep_polling(
+    store: Store,
+    owner: str,
+    poller: Poller,
+    observe: Observe,
+    chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+) -> None:
+    """Poll while holding the lease, stand by while another does; for ever.
+
+    `chores`: what else only the active poller does; they never end by themselves.
+    """
+    with turning(observe, "lease") as turned:
+        while True:
+            lease = await _acquire(store, owner, observe, turned)
+            observe(Active(lease.token))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_renew(store, lease, observe, turned), name="renew the lease")
+                    group.create_task(poller.run(lease), name="poll")
+                    for chore in chores:
+                        group.create_task(chore())
+            except* LeaseLost:
+                observe(Standby("another poller holds the lease, or Redis was away"))
+            finally:
+                await _give_back(store, lease)
+
+
+async def _acquire(store: Store, owner: str, observe: Observe, turned: Callable[[], None]) -> Lease:
+    waiting = False
+    while True:
+        turned()
+        try:
+            lease = await store.acquire_lease(owner, TTL)
+            observe(Recovered("redis"))
+        except StoreDown as problem:
+            observe(Trouble("redis", str(problem)))
+            lease = None
+        else:
+            if lease is not None:
+                return lease
+            if not waiting:
+                observe(Standby("another poller is active"))
+            waiting = True
+        await asyncio.sleep(LOOK)
+
+
+async def _renew(store: Store, lease: Lease, observe: Observe, turned: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(RENEWAL)
+        try:
+            if not await store.renew_lease(lease, TTL):
+                raise LeaseLost(lease.value)
+        except StoreDown as problem:
+            observe(Trouble("redis", str(problem)))
+        turned()
+
+
+async def _give_back(store: Store, lease: Lease) -> None:
+    with contextlib.suppress(StoreError):  # it runs out by itself
+        await store.release_lease(lease)

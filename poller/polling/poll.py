@@ -1,0 +1,419 @@
+"""The poll loop: schedule, budget, gateway, comparison and commit, one after the other.
+
+A thin driver: what is polled and why is `schedule`'s, what is new is `compare`'s, what may be
+written is `store`'s. The order of effects: the request is spent before it is sent, the watermark
+moves with the entries. So a crash between any two steps costs a request and nothing else.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Final
+
+from poller.clock import wall_clock
+from poller.detect.compare import Comparison, Reading, compare, progress
+from poller.detect.plausible import CALM, Sweep
+from poller.errors import (
+    Disconnected,
+    GatewayError,
+    Malformed,
+    Refused,
+    StoreDown,
+    StoreError,
+    StoreMisfit,
+    Superseded,
+    TooFrequent,
+    Unavailable,
+)
+from poller.facts.observe import (
+    LONGEST_TURN,
+    Happened,
+    Observe,
+    Polled,
+    PollOutcome,
+    Published,
+    Quarantined,
+    Recovered,
+    Trouble,
+    dispatcher,
+    turning,
+)
+from poller.gateway.opend import Gateway, any_ready
+from poller.model import Code, Market, Page, market_of
+from poller.plan.release import Completed, Intervals, MarketState, Notice
+from poller.plan.schedule import (
+    Answered,
+    Excluded,
+    Failed,
+    Outcome,
+    Postponed,
+    Probe,
+    Schedule,
+)
+from poller.polling.budget import Budget
+from poller.storage.store import Lease, Snapshot, Store
+
+GRACE: Final = 4.0
+"""Seconds for what is in flight when the service is asked to stop."""
+
+_IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
+_CONFIRMATIONS: Final = 3
+_STORE_PAUSE: Final = 1.0
+_SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
+_WORDS: Final[Mapping[type[Outcome], PollOutcome]] = {
+    Answered: "answered",
+    Failed: "failed",
+    Excluded: "refused",
+    Postponed: "postponed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One symbol's turn: whom to ask, what was spent for it, by what right it is committed."""
+
+    code: Code
+    gateway: Gateway
+    budget: Budget
+    grant: str
+    lease: Lease
+
+
+class Poller:
+    """Polls what the schedule plans, through all gateways, while it holds the lease."""
+
+    def __init__(
+        self,
+        store: Store,
+        gateways: Sequence[Gateway],
+        budgets: Mapping[str, Budget],
+        schedule: Schedule,
+        *,
+        history: int,
+        observe: Observe,
+        now: Callable[[], datetime] = wall_clock,
+    ) -> None:
+        """`budgets`: by account. `history`: rows published at first sight of a symbol."""
+        self._store = store
+        self._gateways = gateways
+        self._budgets = budgets
+        self._schedule = schedule
+        self._history = history
+        self._observe = observe
+        self._now = now
+        self._wake = asyncio.Event()
+        self._in_flight: dict[asyncio.Task[None], Gateway] = {}
+        self._cut: dict[Code, int] = {}
+        self._sweeps: dict[Market, Sweep] = {}
+        self._failed: asyncio.Future[None] | None = None
+        self._replanned = asyncio.Event()
+        self._saved = schedule.version
+
+    def configure(self, intervals: Intervals, *, history: int) -> None:
+        """Poll at these intervals from now on; what is in flight goes on."""
+        self._schedule.configure(intervals, self._now())
+        self._history = history
+        self._notify()
+
+    def watch(self, codes: Sequence[Code]) -> None:
+        """Watch exactly these codes from now on."""
+        new, gone = self._schedule.watch(codes)
+        for code in gone:
+            self._observe(Recovered(code))
+        if new or gone:
+            counts = (("added", len(new)), ("removed", len(gone)), ("symbols", len(codes)))
+            self._observe(Happened("watchlist", counts))
+        self._notify()
+
+    async def run(self, lease: Lease) -> None:
+        """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
+        await self._restore()
+        self._failed = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_plan(), name="keep the plan")
+                for account in self._budgets:
+                    group.create_task(self._drive(account, lease), name=f"drive {account}")
+                group.create_task(_result(self._failed), name="failure of a poll")
+        finally:
+            await self._drain()
+            with contextlib.suppress(StoreError):  # it costs requests after the next start
+                await self._save()
+
+    async def _restore(self) -> None:
+        """Continue where the last poller stopped: what is known, and what was learned."""
+        while True:
+            try:
+                watermarks = await self._store.watermarks()
+                texts = await self._store.schedule()
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+                await asyncio.sleep(_STORE_PAUSE)
+                continue
+            break
+        states = {}
+        for market in Market:
+            try:
+                states[market] = MarketState.from_json(texts.get(market, "{}"))
+            except ValueError as problem:
+                self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
+        self._schedule.restore(watermarks, states)
+        self._saved = self._schedule.version
+
+    async def _keep_plan(self) -> None:
+        """Save what the schedule must remember, soon after it changed."""
+        while True:
+            await self._replanned.wait()
+            await asyncio.sleep(_SAVE_PAUSE)
+            try:
+                await self._save()
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+
+    async def _save(self) -> None:
+        self._replanned.clear()
+        version = self._schedule.version
+        if version != self._saved:
+            states = self._schedule.states()
+            await self._store.save_schedule({m: state.to_json() for m, state in states.items()})
+            self._saved = version
+
+    def _record(self, code: Code, outcome: Outcome) -> None:
+        for notice in self._schedule.record(code, outcome, self._now()):
+            self._observe(_told(notice))
+        if self._schedule.version != self._saved:
+            self._replanned.set()
+
+    async def _drive(self, account: str, lease: Lease) -> None:
+        with turning(self._observe, dispatcher(account)) as turned:
+            while True:
+                turned()
+                await self._dispatch(account, lease, turned)
+
+    async def _dispatch(self, account: str, lease: Lease, turned: Callable[[], None]) -> None:
+        """Wait until a symbol is due and may be asked for, and start its poll."""
+        budget = self._budgets[account]
+        gateways = [gateway for gateway in self._gateways if gateway.account == account]
+        await self._until_due(turned)
+        gateway = await self._free(gateways, turned)
+        try:
+            # one-off commands of this account find a share left, but not during a release
+            grant = await budget.acquire(sparing=not self._schedule.presses(self._now()))
+        except StoreDown as problem:
+            self._observe(Trouble("redis", str(problem)))
+            await asyncio.sleep(_STORE_PAUSE)
+            return
+        self._observe(Recovered("redis"))
+        decision = self._schedule.next(self._now())
+        if isinstance(decision, Probe) and gateway.ready:
+            self._start(_Turn(decision.code, gateway, budget, grant, lease))
+            return
+        if isinstance(decision, Probe):
+            self._record(decision.code, Postponed())
+        await budget.settle(grant, answered=True)
+
+    async def _until_due(self, turned: Callable[[], None]) -> None:
+        while True:
+            wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
+            if due_at is not None and due_at <= now:
+                return
+            wait = LONGEST_TURN if due_at is None else (due_at - now).total_seconds()
+            await _set_within(wake, min(wait, LONGEST_TURN))
+            turned()
+            self._schedule.tick(self._now())
+
+    async def _free(self, gateways: Sequence[Gateway], turned: Callable[[], None]) -> Gateway:
+        """Return the least busy gateway that can take a request, once there is one."""
+        while True:
+            wake = self._wake
+            ready = [gateway for gateway in gateways if gateway.ready]
+            busy = list(self._in_flight.values())
+            if ready:
+                gateway = min(ready, key=busy.count)
+                if busy.count(gateway) < _IN_FLIGHT:
+                    return gateway
+                await _set_within(wake, LONGEST_TURN)  # no turn: a poll that never ends is stuck
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LONGEST_TURN):
+                    await any_ready(gateways)
+            turned()
+
+    def _notify(self) -> None:
+        self._wake.set()
+        self._wake = asyncio.Event()
+
+    def _start(self, turn: _Turn) -> None:
+        task = asyncio.create_task(self._poll(turn), name=f"poll {turn.code}")
+        self._in_flight[task] = turn.gateway
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._in_flight[task]
+        self._notify()
+        if task.cancelled() or (problem := task.exception()) is None:
+            return
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(problem)
+
+    async def _drain(self) -> None:
+        """Let what is in flight finish; what does not is given back: nothing was committed."""
+        if self._failed is not None:
+            self._failed.cancel()
+        if self._in_flight:
+            _, late = await asyncio.wait(list(self._in_flight), timeout=GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _poll(self, turn: _Turn) -> None:
+        outcome: Outcome = Postponed()
+        try:
+            outcome = await self._look(turn)
+        finally:
+            self._record(turn.code, outcome)
+            self._observe(Polled(turn.code, _WORDS[type(outcome)], _answer(outcome)))
+
+    async def _look(self, turn: _Turn) -> Outcome:  # noqa: PLR0911  a return per reaction
+        """Poll one symbol whole, and say what came of it, by what to do next."""
+        account = f"budget of account {turn.budget.account}"
+        try:
+            watermark = await self._publish(turn)
+        except TooFrequent as problem:
+            text = (
+                f"OpenD says {str(problem)!r}: another program spends requests of this account; "
+                "waiting a full period"
+            )
+            self._observe(Trouble(account, text))
+            await turn.budget.exhaust()
+            return Postponed()
+        except Refused as problem:
+            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later"))
+            return Excluded(str(problem))
+        except Disconnected:
+            return Postponed()  # the gateway's trouble, which its supervisor tells
+        except StoreDown as problem:
+            self._observe(Trouble("redis", str(problem)))
+            return Failed(f"redis: {problem}")
+        except Superseded:
+            return Failed("somebody else writes this symbol")  # twice in a row: look again later
+        except (Unavailable, Malformed, StoreMisfit) as problem:
+            self._observe(Trouble(turn.code, str(problem)))
+            return Failed(str(problem))
+        else:
+            self._observe(Recovered(account))
+            self._observe(Recovered(turn.code))
+            return Answered(watermark)
+
+    async def _publish(self, turn: _Turn) -> date | None:
+        try:
+            return await self._attempt(turn)
+        except Superseded:
+            # an old answer compared again could take a newer one back: ask again
+            return await self._attempt(replace(turn, grant=await turn.budget.acquire()))
+
+    async def _attempt(self, turn: _Turn) -> date | None:
+        """Read, compare, commit; returns the watermark as it stands then."""
+        code = turn.code
+        try:
+            snapshot = await self._store.snapshot(code)
+        except StoreError:
+            await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
+            raise
+        pages, observed_at = await self._read(turn, snapshot)
+        comparison = compare(
+            code,
+            [record for page in pages for record in page.records],
+            snapshot.known,
+            observed_at=observed_at,
+            history=self._history,
+            sweep=self._sweeps.get(market_of(code), CALM),
+        )
+        self._sweeps[market_of(code)] = comparison.sweep
+        await self._store.commit(code, comparison, snapshot, turn.lease)
+        self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
+        dropped = [oddity for page in pages for oddity in page.oddities]
+        self._tell(code, comparison, [*snapshot.notes, *dropped])
+        return comparison.watermark
+
+    def _tell(self, code: Code, comparison: Comparison, notes: Sequence[str]) -> None:
+        """Report what was published, and once per change what was odd about the answer."""
+        odd = "; ".join([*notes, *comparison.oddities])
+        self._observe(Trouble(f"{code} answer", odd) if odd else Recovered(f"{code} answer"))
+        if comparison.events:
+            self._observe(Published(code, comparison.events))
+
+    async def _read(self, turn: _Turn, snapshot: Snapshot) -> tuple[list[Page], datetime]:
+        """Read page after page until there are enough; returns them and when the first came."""
+        grant, pages, observed_at = turn.grant, list[Page](), None
+        while True:
+            key = pages[-1].next_key if pages else None
+            pages.append(await fetch(turn.gateway, turn.budget, grant, turn.code, key))
+            observed_at = observed_at or self._now()
+            match progress(turn.code, pages, snapshot.known, history=self._history):
+                case Reading.MORE:
+                    grant = await turn.budget.acquire()
+                case Reading.CUT:
+                    self._confirm_cut(turn.code, snapshot, pages)
+                    return pages, observed_at
+                case Reading.ENOUGH:
+                    self._cut.pop(turn.code, None)
+                    return pages, observed_at
+
+    def _confirm_cut(self, code: Code, snapshot: Snapshot, pages: Sequence[Page]) -> None:
+        """Accept an answer that ends above the watermark only when it was given several times."""
+        oldest = min(record.day for page in pages for record in page.records)
+        self._cut[code] = self._cut.get(code, 0) + 1
+        story = f"OpenD's history of it ends at {oldest}, above the watermark {snapshot.watermark}"
+        if self._cut[code] < _CONFIRMATIONS:
+            raise Malformed(f"{story}: asking again before anything is published")
+        self._cut.pop(code)
+        self._observe(Happened(f"{code}: {story}; the days between are not to be had"))
+
+
+async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: str | None) -> Page:
+    """Send one request that `grant` was spent for, and settle it whatever comes."""
+    answered = False
+    try:
+        page = await gateway.page(code, key)
+        answered = True
+    except Unavailable:
+        raise
+    except GatewayError:
+        answered = True
+        raise
+    finally:
+        await budget.settle(grant, answered=answered)
+    return page
+
+
+def _told(notice: Notice) -> Happened:
+    """Return a release's notice as a fact."""
+    if isinstance(notice, Completed):
+        counts = (("found", notice.found), ("missing", notice.missing))
+        return Happened(f"{notice.market}: the report of {notice.day} is complete", counts)
+    return Happened(f"{notice.market}: the report of {notice.day} is out", (("code", notice.code),))
+
+
+def _answer(outcome: Outcome) -> str:
+    match outcome:
+        case Answered(None):
+            return "no rows"
+        case Answered(watermark):
+            return f"newest day {watermark}"
+        case Failed(reason) | Excluded(reason):
+            return reason or "no usable answer"
+        case Postponed():
+            return "postponed"
+
+
+async def _result(future: "asyncio.Future[None]") -> None:
+    await future
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(seconds, 0)):
+            await event.wait()

@@ -1,0 +1,1 @@
+"""What makes a process a service: reports, metrics, reload, the systemd unit."""

@@ -1,0 +1,62 @@
+"""Another configuration for a running service: what is taken, and what needs a restart.
+
+A wrong file changes nothing. Budget, gateways, store and lease belong to the process: they stay.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from poller.errors import ConfigError
+from poller.facts.observe import Observe, Rejected, Reloaded, Reloading
+from poller.settings.config import Config
+
+_RELOADABLE: Final = ("log_level", "watchlist", "schedule", "webhooks")
+_WEIGHTS: Final = "watchlist.weights"  # the plan files each symbol under its weight
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """How a service is told to read its configuration again: by `asked`, from `load`."""
+
+    asked: asyncio.Event
+    load: Callable[[], Config]
+
+
+def merge(running: Config, fresh: Config) -> tuple[Config, Reloaded]:
+    """Return what counts from now on, and which keys of it are new and which had to stay."""
+    changed = tuple(_differences(running, fresh, ""))
+    taken = tuple(key for key in changed if key.split(".")[0] in _RELOADABLE and key != _WEIGHTS)
+    kept = tuple(key for key in changed if key not in taken)
+    update = {section: getattr(fresh, section) for section in _RELOADABLE}
+    weights = {"weights": running.watchlist.weights}
+    update["watchlist"] = fresh.watchlist.model_copy(update=weights)
+    return running.model_copy(update=update), Reloaded(taken, kept)
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[str]:  # noqa: ANN401  of any section
+    if isinstance(old, BaseModel) and isinstance(new, BaseModel):
+        for name, value in old:
+            yield from _differences(value, getattr(new, name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield key
+
+
+async def follow(
+    reload: Reload, running: Config, apply: Callable[[Config], None], observe: Observe
+) -> None:
+    """Read the configuration again whenever asked, for ever; `apply` gets what counts then."""
+    while True:
+        await reload.asked.wait()
+        reload.asked.clear()
+        observe(Reloading())
+        try:
+            running, change = merge(running, reload.load())
+        except ConfigError as refused:
+            observe(Rejected(refused.problems))
+        else:
+            apply(running)
+            observe(change)

@@ -1,0 +1,162 @@
+"""What this process tells of itself to pages elsewhere, a few seconds old at the most."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from poller import __version__
+from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.facts.board import Board
+from poller.facts.observe import (
+    Connection,
+    Fact,
+    Observe,
+    Polled,
+    Quarantined,
+    Recovered,
+    Trouble,
+    ruling_wanted,
+)
+from poller.facts.status import (
+    EVERY,
+    POLLS_KEPT,
+    TROUBLES_KEPT,
+    GatewayState,
+    MarketState,
+    Phase,
+    Poll,
+    Polls,
+    Report,
+    Role,
+)
+from poller.gateway.opend import Address
+from poller.model import Code
+from poller.plan.market import MarketQueue
+
+_NEW: Final = "connecting"
+_SHORTEST: Final = 0.2  # seconds between two reports, however much changes
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Who reports. `name`: what its lease is held under."""
+
+    name: str
+    role: Role
+
+
+class Reporter:
+    """Reads the facts of a process and reports what is true now; `run` until cancelled."""
+
+    def __init__(
+        self,
+        process: Process,
+        gateways: Sequence[Address] = (),
+        *,
+        now: Callable[[], datetime],
+        markets: Callable[[], Mapping[str, MarketState]] = dict,
+        outlook: Callable[[Code], tuple[datetime | None, str]] = lambda _: (None, ""),
+    ) -> None:
+        """`markets`: where each release stands, `outlook`: when a code is next, by the schedule."""
+        self._process = process
+        self._now = now
+        self._markets = markets
+        self._outlook = outlook
+        self._polled: dict[Code, list[Poll]] = {}  # since the last report
+        self._gateways = {
+            str(each): GatewayState(str(each), each.account, ready=False, reason=_NEW, since=now())
+            for each in gateways
+        }
+        self._troubles: dict[str, str] = {}
+        self._codes: tuple[Code, ...] = ()
+        self._told: tuple[Code, ...] | None = None
+        self._changed = asyncio.Event()
+
+    def __call__(self, fact: Fact) -> None:
+        """Remember a fact that changes what is true now."""
+        match fact:
+            case Trouble(subject, reason):
+                if self._troubles.get(subject) == reason:
+                    return
+                self._troubles[subject] = reason
+            case Recovered(subject):
+                if self._troubles.pop(subject, None) is None:
+                    return
+            case Quarantined(code, held):
+                subject = f"{code} quarantine"
+                self(Trouble(subject, ruling_wanted(code, held)) if held else Recovered(subject))
+                return
+            case Polled(code, _, answer):
+                self._polled.setdefault(code, []).append(Poll(self._now(), answer))
+                return  # told with the next report: a sweep is no reason to write more often
+            case Connection(name, ready, reason, _):
+                before = self._gateways[name]
+                since = self._now() if ready != before.ready else before.since
+                self._gateways[name] = GatewayState(name, before.account, ready, reason, since)
+            case _:
+                return
+        self._changed.set()
+
+    def watch(self, codes: Sequence[Code]) -> None:
+        """Take note of what is watched from now on."""
+        self._codes = tuple(codes)
+        self._changed.set()
+
+    async def run(self, board: Board, observe: Observe) -> None:
+        """Report again and again; the report is removed at the end."""
+        try:
+            while True:
+                self._changed.clear()
+                try:
+                    await self._report(board)
+                except (StoreDown, StoreMisfit) as problem:
+                    observe(Trouble("redis", str(problem)))
+                await asyncio.sleep(_SHORTEST)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY.total_seconds()):
+                        await self._changed.wait()
+        finally:
+            with contextlib.suppress(StoreError):  # it counts as dead within a minute
+                await board.retire(self._process.name)
+
+    async def _report(self, board: Board) -> None:
+        token, _, holder = (await board.lease()).partition(":")
+        lease = int(token) if holder == self._process.name else None
+        if lease is not None and self._codes != self._told:
+            await board.tell_symbols(self._codes)
+            self._told = self._codes
+        kept = list(self._troubles.items())[-TROUBLES_KEPT:]
+        report = Report(
+            at=self._now(),
+            role=self._process.role,
+            version=__version__,
+            lease=lease,
+            gateways=tuple(self._gateways.values()),
+            symbols=len(self._codes),
+            markets=self._markets(),
+            troubles=dict(kept),
+        )
+        await board.report(self._process.name, report)
+        await self._report_polls(board)
+
+    async def _report_polls(self, board: Board) -> None:
+        """Put the polls since the last report before those told earlier."""
+        polled, self._polled = self._polled, {}
+        if not polled:
+            return
+        before = await board.polls(tuple(polled))
+        told = {}
+        for code, fresh in polled.items():
+            earlier = before.get(code, Polls()).polls
+            told[code] = Polls((*reversed(fresh), *earlier)[:POLLS_KEPT], *self._outlook(code))
+        await board.tell_polls(told)
+
+
+def release_of(queue: MarketQueue) -> MarketState:
+    """Return where a market's release stands by the schedule."""
+    sweep = queue.sweep
+    phase: Phase = "sweeping" if sweep.running else "paused" if sweep.resumes else "watching"
+    return MarketState(phase, queue.newest, queue.active, queue.active - queue.wanted)

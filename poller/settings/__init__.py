@@ -1,0 +1,1 @@
+"""What the operator wrote, checked once: one frozen value, or every problem with its key."""

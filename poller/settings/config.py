@@ -1,0 +1,388 @@
+"""The configuration: one frozen value, refused whole with every problem and its key.
+
+Order: defaults, then the TOML file, then environment variables `POLLER_SECTION__KEY`. Nothing else
+reads the environment.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from poller.delivery.endpoint import (
+    Endpoint,
+    Kind,
+    check_secrets,
+    check_token,
+    check_url,
+    kind_of,
+    names_loopback,
+)
+from poller.delivery.selection import Selection
+from poller.errors import ConfigError
+from poller.model import Code, parse_code
+from poller.plan.release import Intervals
+from poller.settings import credentials
+from poller.settings.codefile import check_codes
+from poller.settings.written import overlay, read, split
+from poller.storage.location import locate
+
+DEFAULT_FILE: Final = Path("config/poller.toml")
+_URL_OPTIONS: Final = {
+    "db",
+    "socket_timeout",
+    "ssl_ca_certs",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text, re.ASCII):
+        raise ValueError("use letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    known = locate(url.get_secret_value())
+    options = dict(parse_qsl(urlsplit(known.url).query, keep_blank_values=True))
+    if options.keys() - _URL_OPTIONS:
+        raise ValueError(
+            f"it has an option that is not known; known: {', '.join(sorted(_URL_OPTIONS))}"
+        )
+    if not options.get("db", "0").isdecimal():
+        raise ValueError("its option db is not a number")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", options.get("socket_timeout", "1"), re.ASCII):
+        raise ValueError("its option socket_timeout is not a number of seconds")
+    return url
+
+
+def _token(token: SecretStr) -> SecretStr:
+    check_token(token.get_secret_value())
+    return token
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(split)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
+Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
+CodeFiles = Annotated[
+    tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(split)
+]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Opend(_Section):
+    """One gateway; gateways of one account share one request budget."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Port = 11111
+    account: Annotated[str, AfterValidator(_namespace)] = "main"
+    rsa_private_key_file: Path | None = None
+
+
+class Redis(_Section):
+    """Where the state lives; without a URL an embedded server in `state_dir`.
+
+    `replicas`: how many of them must have a commit before it counts as done. `keep_days`: how long
+    the stream keeps its entries; 0 for ever.
+    """
+
+    url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
+    replicas: Annotated[int, Field(ge=0, le=100)] = 0
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+
+
+def _pattern(text: str) -> str:
+    if not text.startswith(("HK.", "US.", "*", "?", "[")):
+        raise ValueError("give a code or a shell pattern of codes: 'HK.00700', 'US.*'")
+    return text
+
+
+class Watchlist(_Section):
+    """What is polled. `history`: rows published as backfilled at first sight of a symbol.
+
+    `weights`: by code or shell pattern; heavier symbols are polled first when a report is out.
+    """
+
+    codes: Codes = (Code("HK.00700"), Code("US.AAPL"))
+    files: CodeFiles = ()
+    futu_groups: Names = ()
+    history: Annotated[int, Field(ge=0, le=10_000)] = 50
+    weights: Mapping[
+        Annotated[str, AfterValidator(_pattern)],
+        Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    ] = {}
+
+    @model_validator(mode="after")
+    def _only_what_is_named(self) -> Self:
+        """The two example codes are for a configuration that names nothing else."""
+        if (self.files or self.futu_groups) and "codes" not in self.model_fields_set:
+            object.__setattr__(self, "codes", ())
+        return self
+
+
+class Budget(_Section):
+    """At most `requests` in any `period` seconds, per account."""
+
+    requests: Annotated[int, Field(ge=1)] = 30
+    period: Seconds = 30.0
+
+
+class Schedule(_Section):
+    """Seconds between probes of a market: once a report is due, before, and when it is late."""
+
+    due: Seconds = 20.0
+    idle: Seconds = 2400.0
+    late: Seconds = 300.0
+
+    @property
+    def intervals(self) -> Intervals:
+        """The same, as the plan wants them."""
+        return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
+
+
+class Web(_Section):
+    """Where the status page is served, and what it demands; port 0: any free one."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    token: Annotated[SecretStr, AfterValidator(_token)] | None = None
+
+
+class Webhook(_Section):
+    """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
+
+    name: Annotated[str, AfterValidator(_namespace)]
+    events: Annotated[
+        tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(split)
+    ] = ("reported", "revised")
+    codes: Names = ("*",)
+    filter: str | None = None
+    allow_http: bool = False
+    allow_private: bool = False
+    connections: Annotated[int, Field(ge=1, le=100)] = 8
+    rate: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    feishu: bool = False
+    wait: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    url: SecretStr
+    secret: Annotated[Secrets, Field(validate_default=True)] = ()
+
+    @field_validator("codes", "filter")
+    @classmethod
+    def _understood(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of either key
+        Selection(**{str(info.field_name): value})
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        text = url.get_secret_value()
+        if kind_of(text, feishu=info.data.get("feishu", False)) is not Kind.APPRISE:
+            allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
+            check_url(text, **allowed)
+        return url
+
+    @field_validator("secret")
+    @classmethod
+    def _fitting(cls, secrets: Secrets, info: ValidationInfo) -> Secrets:
+        url = info.data.get("url", SecretStr("")).get_secret_value()  # absent: it was refused
+        kind = kind_of(url, feishu=info.data.get("feishu", False))
+        check_secrets(kind, [secret.get_secret_value() for secret in secrets])
+        return secrets
+
+    def endpoint(self) -> Endpoint:
+        """Return it as delivery knows it."""
+        return Endpoint(
+            self.name,
+            self.url.get_secret_value(),
+            tuple(secret.get_secret_value() for secret in self.secret),
+            Selection(frozenset(self.events), self.codes, self.filter),
+            allow_http=self.allow_http,
+            allow_private=self.allow_private,
+            connections=self.connections,
+            rate=self.rate,
+            kind=kind_of(self.url.get_secret_value(), feishu=self.feishu),
+            wait=timedelta(seconds=self.wait),
+        )
+
+
+class Config(_Section):
+    """Everything an operator can set."""
+
+    state_dir: Path = Path("state")
+    log_level: Literal["info", "warning", "error"] = "info"
+    opend: Annotated[tuple[Opend, ...], Field(min_length=1)] = (Opend(),)
+    redis: Redis = Redis()
+    watchlist: Watchlist = Watchlist()
+    budget: Budget = Budget()
+    schedule: Schedule = Schedule()
+    web: Web = Web()
+    webhooks: tuple[Webhook, ...] = ()
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every text that must not be shown, passwords inside URLs on their own, too."""
+        found = dict.fromkeys(_secrets_in(self))
+        for text in tuple(found):
+            _, _, rest = text.partition("://")
+            password = rest.rpartition("@")[0].partition(":")[2]
+            found |= dict.fromkeys((password, unquote(password)) if password else ())
+        return tuple(found)
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    match value:
+        case SecretStr():
+            yield value.get_secret_value()
+        case BaseModel():
+            for _, inner in value:
+                yield from _secrets_in(inner)
+        case tuple():
+            for inner in value:
+                yield from _secrets_in(inner)
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Config:
+    """Return the configuration, or raise ConfigError with one line per problem.
+
+    `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
+    """
+    chosen = chosen_file(file, environment)
+    problems: list[str] = []
+    raw: dict[str, Any] = read(chosen) if chosen else {}
+    origin = overlay(raw, environment, problems)
+    if directory := environment.get("CREDENTIALS_DIRECTORY"):
+        credentials.put_in_place(raw, Path(directory))
+    problems += credentials.read(raw)
+    source = str(chosen) if chosen else "configuration"
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as invalid:
+        errors = invalid.errors()
+        # a table that is refused leaves its list empty: not a problem of its own
+        errors = [e for e in errors if e["type"] != "too_short"] or errors
+        problems += [_problem(error, raw, source, origin) for error in errors]
+        raise ConfigError(problems) from None
+    problems += [f"{source}: {line}" for line in _contradictions(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the file that is read: the one asked for, or the first of the usual places."""
+    if file is not None:
+        return file
+    if named := environment.get("POLLER_CONFIG"):
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the files that hold secrets, as the configuration names them."""
+    chosen = chosen_file(file, environment)
+    raw: dict[str, Any] = read(chosen) if chosen else {}
+    overlay(raw, environment, [])
+    return credentials.named_in(raw)
+
+
+def _problem(
+    error: Any,  # noqa: ANN401  pydantic's ErrorDetails
+    raw: Mapping[str, Any],
+    source: str,
+    origin: Mapping[str, str],
+) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    where = next(
+        (variable for known, variable in origin.items() if f"{key}.".startswith(f"{known}.")),
+        f"{source}: {key}",
+    )
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_did_you_mean(error['loc'])}"
+    text = str(error["msg"]).removeprefix("Value error, ")
+    value = _value_at(raw, error["loc"])
+    shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
+    secret = not {"url", "secret", "token"}.isdisjoint(error["loc"])
+    return f"{where}: {text}{'' if secret else shown}"
+
+
+def _did_you_mean(location: tuple[int | str, ...]) -> str:
+    model: Any = Config
+    for part in location[:-1]:
+        if isinstance(part, str):
+            model = _SECTIONS.get(part, model)
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(sorted(known))}"
+
+
+_SECTIONS: Final[Mapping[str, type[_Section]]] = {
+    "opend": Opend,
+    "redis": Redis,
+    "watchlist": Watchlist,
+    "budget": Budget,
+    "schedule": Schedule,
+    "web": Web,
+    "webhooks": Webhook,
+}
+
+
+def _value_at(raw: Any, location: tuple[int | str, ...]) -> Any:  # noqa: ANN401  TOML has no types
+    for part in location:
+        try:
+            raw = raw[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Check what no single key can tell."""
+    lines = []
+    keys = {gateway.rsa_private_key_file for gateway in config.opend}
+    if len(keys) > 1:
+        lines.append(
+            "opend: the SDK encrypts all connections with one key or none: give every gateway the "
+            "same rsa_private_key_file"
+        )
+    names = [webhook.name for webhook in config.webhooks]
+    lines += [
+        f"webhooks: {name} is the name of two: each keeps a queue under its name"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    if config.web.token is None and not names_loopback(config.web.host):
+        lines.append(
+            f"web.host: {config.web.host} can be reached from other machines: set web.token_file, "
+            "or use 127.0.0.1"
+        )
+    places = [(gateway.host, gateway.port) for gateway in config.opend]
+    lines += [
+        f"opend: {host}:{port} is listed twice"
+        for host, port in dict.fromkeys(places)
+        if places.count((host, port)) > 1
+    ]
+    return lines

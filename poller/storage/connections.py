@@ -1,0 +1,300 @@
+"""The connections to Redis: made here for whoever speaks it, errors turned into ours.
+
+redis-py's defaults suit nobody here. Short commands are bounded in seconds and repeated once when
+cut off: each of them is idempotent, or refused when repeated. A read that blocks has a client of
+its own, whose socket waits longer than the read, and is repeated only when it was sent elsewhere.
+
+All keys of a namespace share a hash slot, so one server takes the writes wherever Redis lives: a
+single one, a Cluster's owner of the slot, the primary the Sentinels name. A connection goes to that
+one, and to its successor when it is told so; transactions and scripts need nothing else.
+"""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+
+from poller.errors import StoreDown, StoreMisfit
+from poller.storage.location import Location, Node, locate
+
+NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
+"""What to say of a server that is too old."""
+
+_CONNECT_LIMIT: Final = 2.0
+_ANSWER_LIMIT: Final = 5.0
+
+
+class Connections:
+    """Makes clients for the Redis at a URL. Any: redis-py types every answer as text or bytes."""
+
+    def __init__(self, url: str) -> None:
+        """Connect to nothing yet; raises ValueError when `url` is none."""
+        location = locate(url)
+        self._settings: dict[str, Any] = {**parse_url(location.url)}
+        if location.nodes:
+            tls = self._settings.pop("connection_class", None) is SSLConnection
+            self._settings["connection_class"] = _TlsConnection if tls else _TcpConnection
+            self._settings["guide"] = _guide(location, self._settings)
+
+    def brief(self) -> Any:  # noqa: ANN401
+        """Return a client for short commands; it waits while all its connections are in use."""
+        return self._client(16, _ANSWER_LIMIT, Retry(ConstantBackoff(0.1), 1))
+
+    def blocking(self, wait: float) -> Any:  # noqa: ANN401
+        """Return a client for one read at a time that blocks up to `wait` seconds."""
+        sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
+        return self._client(1, wait + _ANSWER_LIMIT, sent_away)
+
+    def _client(self, connections: int, limit: float, retry: Retry) -> Any:  # noqa: ANN401
+        settings: dict[str, Any] = {
+            "max_connections": connections,
+            "timeout": 5,
+            "socket_timeout": limit,
+            "socket_connect_timeout": _CONNECT_LIMIT,
+            "retry": retry,
+            "health_check_interval": 15,
+            "decode_responses": True,
+            "encoding_errors": "replace",
+            "client_name": "poller",
+        }
+        return Redis.from_pool(BlockingConnectionPool(**(settings | self._settings)))
+
+
+class _Guide(Protocol):
+    """Knows where the writes go."""
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one server to try."""
+
+    async def where(self) -> Node:
+        """Return the server to connect to; raises redis-py's ConnectionError."""
+
+    def failed(self, node: Node) -> None:
+        """Learn that nobody listens there."""
+
+    def told(self, node: Node) -> None:
+        """Learn from a Cluster that this one owns the slot."""
+
+
+class _Nodes:
+    """One server, or some nodes of a Cluster: whoever is asked answers, or names the owner."""
+
+    def __init__(self, nodes: tuple[Node, ...]) -> None:
+        self._nodes = deque(nodes)
+
+    @property
+    def several(self) -> bool:
+        return len(self._nodes) > 1
+
+    async def where(self) -> Node:
+        return self._nodes[0]
+
+    def failed(self, node: Node) -> None:
+        if node == self._nodes[0]:
+            self._nodes.rotate(-1)
+
+    def told(self, node: Node) -> None:
+        if node in self._nodes:
+            self._nodes.remove(node)
+        self._nodes.appendleft(node)
+
+
+class _Sentinels:
+    """Sentinels, asked anew for every connection: the primary may be another by then."""
+
+    several = True
+
+    def __init__(self, location: Location, settings: dict[str, Any]) -> None:
+        self._nodes = deque(location.nodes)
+        self._name = location.primary or ""
+        own = {"username", "password", "db"}
+        shared = {name: value for name, value in settings.items() if name not in own}
+        self._settings = {**shared, **location.sentinel}
+        tls = self._settings.pop("connection_class") is _TlsConnection
+        self._settings["connection_class"] = SSLConnection if tls else Connection
+
+    async def where(self) -> Node:
+        answers = []
+        for _ in range(len(self._nodes)):
+            try:
+                found = await self._ask(self._nodes[0])
+            except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as problem:
+                if isinstance(problem, exceptions.AuthenticationError):
+                    raise
+                answers.append(_absence(problem))
+            else:
+                if found is not None:
+                    return found
+                answers.append(f"{self._nodes[0].host} knows no primary named {self._name!r}")
+            self._nodes.rotate(-1)
+        told = "; ".join(sorted(set(answers)))
+        raise exceptions.ConnectionError(f"no Sentinel names the primary: {told}")
+
+    async def _ask(self, node: Node) -> Node | None:
+        settings = {
+            **self._settings,
+            "host": node.host,
+            "port": node.port,
+            "socket_timeout": _CONNECT_LIMIT,
+            "socket_connect_timeout": _CONNECT_LIMIT,
+            "retry": Retry(ConstantBackoff(0), 0),
+            "decode_responses": True,
+        }
+        pool = BlockingConnectionPool(max_connections=1, **settings)
+        asked: Any = Redis.from_pool(pool)
+        async with asked:
+            command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
+            found = await asked.execute_command(*command)
+        return None if found is None else Node(found[0], int(found[1]))
+
+    def failed(self, node: Node) -> None:
+        """Nothing to do: the Sentinels will know."""
+
+    def told(self, node: Node) -> None:
+        """Nothing to do: Sentinels watch no Cluster."""
+
+
+def _guide(location: Location, settings: dict[str, Any]) -> _Guide:
+    return _Sentinels(location, settings) if location.primary else _Nodes(location.nodes)
+
+
+class _Moved(exceptions.ConnectionError):
+    """Nothing was done here: another node owns the slot, and the guide knows which."""
+
+
+class _TcpConnection(Connection):
+    """A connection that goes where its guide says, and again after it was sent away."""
+
+    def __init__(self, *, guide: _Guide, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(**settings)
+        self._guide = guide
+
+    async def connect_check_health(
+        self,
+        check_health: bool = True,  # noqa: FBT001, FBT002  redis-py's signature
+        retry_socket_connect: bool = True,  # noqa: FBT001, FBT002
+    ) -> None:
+        """Connect, unless connected."""
+        if self.is_connected:
+            return
+        node = await self._guide.where()
+        self.host, self.port = node
+        try:
+            await super().connect_check_health(check_health, retry_socket_connect)
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as problem:
+            self._guide.failed(node)
+            if self._guide.several and _UNHEARD.search(str(problem)):
+                # every attempt names another node: to an operator it is one trouble
+                raise exceptions.ConnectionError("no server takes the writes now") from problem
+            raise
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Read one answer; one that says "not here" ends this connection."""
+        try:
+            return await super().read_response(*args, **options)
+        except exceptions.MovedError as moved:
+            self._guide.told(Node(moved.host or self.host, moved.port))
+            await self.disconnect()
+            raise _Moved("the Cluster moves the slot") from moved
+        except exceptions.ReadOnlyError:
+            await self.disconnect()  # it was the primary once; the next one asks who is
+            raise
+
+
+class _TlsConnection(_TcpConnection, SSLConnection):
+    """The same over TLS."""
+
+
+_CURES: Final = {
+    "BUSY": "another client's script keeps it from answering: wait for it, or SCRIPT KILL",
+    "CLUSTERDOWN": "the Cluster does not serve this slot: look at CLUSTER INFO",
+    "LOADING": "it loads its data; polling goes on by itself",
+    "MASTERDOWN": "a replica without its primary: start the primary",
+    "MISCONF": "it takes no writes because it cannot save: make room on its disk, read its log",
+    "NOREPLICAS": "it takes no writes with so few replicas: start them",
+    "NOSCRIPT": "it has forgotten a script, which is being sent again",
+    "OOM": "its memory is full: raise maxmemory, or make room",
+    "READONLY": "it is a replica: name the primary in redis.url, or wait for the failover",
+    "TRYAGAIN": "the Cluster moves the slot; polling goes on by itself",
+    "ASK": "the Cluster moves the slot; polling goes on by itself",
+}
+"""Codes of errors that pass → what it is, and what to do."""
+
+# before 7.0 a script's error carries the code in its text
+_PASSING: Final = re.compile(rf"(?:^|-)({'|'.join(_CURES)})\b")
+_FORBIDDEN: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
+_UNHEARD: Final = re.compile(r"connecting to (\S+)\. (Connect call failed|.*refused|No such file)")
+_CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn redis-py's errors into ours, by what the caller does next.
+
+    A cancellation that arrives together with an answer is lost in Python 3.11's `wait_for`, which
+    redis-py writes with; it is raised here after all, or a service would miss its SIGTERM.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    told: StoreDown | StoreMisfit | None = None
+    try:
+        yield
+    except (exceptions.RedisError, OSError) as problem:
+        told = _told(problem)
+        told.__cause__ = problem
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    if told is not None:
+        raise told
+
+
+def _told(problem: Exception) -> StoreDown | StoreMisfit:
+    if isinstance(problem, exceptions.ResponseError):
+        return _refusal(problem)
+    # in the handshake, a refusal is the cause of a failed connection
+    refused = isinstance(problem, exceptions.AuthenticationError)
+    if refused or isinstance(problem.__cause__, _REFUSED_TYPES):
+        return StoreMisfit(f"Redis refuses the user or password: {problem}")
+    return StoreDown(_absence(problem))
+
+
+def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
+    text, code = str(problem), problem.status_code
+    if text.startswith(_FORBIDDEN) or isinstance(problem, exceptions.NoPermissionError):
+        return StoreMisfit(f"Redis refuses this user: {text}")
+    passing = code if code in _CURES else None
+    if passing is None and (found := _PASSING.search(text)) is not None:
+        passing = found[1]
+    if passing is not None:
+        return StoreDown(f"{passing}: {_CURES[passing]}")
+    if text.startswith("WRONGTYPE"):
+        return StoreMisfit(f"a key of this namespace holds another type: {text}")
+    if text.startswith("unknown command"):  # HELLO, the first command of all, came with 6.0
+        return StoreMisfit(f"the server is too old ({text}): {NEEDED}")
+    return StoreMisfit(f"Redis refuses a command: {text}")
+
+
+def _absence(problem: Exception) -> str:
+    """Say that there is no answer; the ways a server can be away are one to the operator."""
+    text = str(problem) or type(problem).__name__
+    if isinstance(problem, exceptions.BusyLoadingError):
+        return f"LOADING: {_CURES['LOADING']}"
+    if isinstance(problem, exceptions.TimeoutError | TimeoutError):
+        return "no answer in time"
+    if (found := _UNHEARD.search(text)) is not None:
+        return f"nobody listens at {found[1]}"
+    if _CUT.search(text):
+        return "the connection was cut"
+    return text
+
+
+_REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)

@@ -1,0 +1,218 @@
+"""The store in memory: the same promises without a server, for simulation and pure tests.
+
+It counts as a stand-in only because it passes the same suite as the real servers.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from poller.detect.compare import Comparison
+from poller.errors import LeaseLost, Superseded
+from poller.model import Code, Vintage
+from poller.storage.store import (
+    Entry,
+    HeldWrite,
+    Keys,
+    Lease,
+    Snapshot,
+    Write,
+    held_writes_of,
+    quarantine_entries,
+    read_snapshot,
+    read_vintages,
+    writes_of,
+)
+
+
+@dataclass
+class MemoryStore:
+    """A `poller.storage.store.Store` in this process. `clock`: seconds, the server's clock."""
+
+    clock: Callable[[], float]
+    keys: Keys = field(default_factory=lambda: Keys("short-interest"))
+    entries: list[Entry] = field(default_factory=list)
+    watermark_texts: dict[str, str] = field(default_factory=dict)
+    history_texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    vintage_texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    held_texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    quarantined: list[Entry] = field(default_factory=list)
+    budgets: dict[str, dict[str, float]] = field(default_factory=dict)
+    live: dict[str, bool] = field(default_factory=dict)
+    live_version: int = 0
+    plans: dict[str, str] = field(default_factory=dict)
+    fence: int = 0
+    holder: Lease | None = None
+    holder_until: float = 0.0
+    _appended: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _snapshots: dict[Code, Snapshot] = field(default_factory=dict)
+
+    async def snapshot(self, code: Code) -> Snapshot:
+        """See `Store.snapshot`."""
+        if (kept := self._snapshots.get(code)) is not None:
+            return kept
+        watermark = self.watermark_texts.get(code, "")
+        history = self.history_texts.get(code, {})
+        vintages, held = self.vintage_texts.get(code, {}), self.held_texts.get(code, {})
+        found = read_snapshot(code, watermark, history, vintages, held, keys=self.keys)
+        self._snapshots[code] = found
+        return found
+
+    async def commit(
+        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
+    ) -> None:
+        """See `Store.commit`."""
+        writes = writes_of(comparison, snapshot)
+        held_writes = held_writes_of(comparison, snapshot)
+        watermark = str(comparison.watermark or "")
+        if not writes and not held_writes and watermark == snapshot.watermark:
+            return
+        self._refuse(code, writes, held_writes, snapshot, lease)
+        self._snapshots.pop(code, None)
+        _append(self.entries, [event.fields() for event in comparison.events])
+        _append(self.quarantined, quarantine_entries(code, comparison))
+        held = self.held_texts.setdefault(code, {})
+        held.update({each.day: each.text for each in held_writes})
+        self.held_texts[code] = {day: text for day, text in held.items() if text}
+        history = self.history_texts.setdefault(code, {})
+        vintages = self.vintage_texts.setdefault(code, {})
+        for write in writes:
+            history[write.day] = write.text
+            if write.revision is not None:
+                vintages[f"{write.day}:{write.revision}"] = write.text
+        if watermark:
+            self.watermark_texts[code] = watermark
+        async with self._appended:
+            self._appended.notify_all()
+
+    def _refuse(
+        self,
+        code: Code,
+        writes: Sequence[Write],
+        held_writes: Sequence[HeldWrite],
+        snapshot: Snapshot,
+        lease: Lease,
+    ) -> None:
+        """Raise unless everything is as it was read; nothing was written until then."""
+        if lease.value and lease != self._held():
+            raise LeaseLost(self.keys.lease)
+        if self.watermark_texts.get(code, "") != snapshot.watermark:
+            raise Superseded(f"{code}: watermark is not what was read")
+        history, vintages = self.history_texts.get(code, {}), self.vintage_texts.get(code, {})
+        for write in writes:
+            used = write.revision is not None and f"{write.day}:{write.revision}" in vintages
+            if history.get(write.day, "") != write.expected or used:
+                raise Superseded(f"{code}: {write.day} is not what was read")
+        held = self.held_texts.get(code, {})
+        for each in held_writes:
+            if held.get(each.day, "") != each.expected:
+                raise Superseded(f"{code}: {each.day} is not what was read")
+
+    async def watermarks(self) -> dict[Code, date]:
+        """See `Store.watermarks`."""
+        return {Code(c): date.fromisoformat(text) for c, text in self.watermark_texts.items()}
+
+    async def vintages(self, code: Code) -> list[Vintage]:
+        """See `Store.vintages`."""
+        return read_vintages(code, self.vintage_texts.get(code, {}), keys=self.keys)
+
+    async def held_codes(self) -> list[Code]:
+        """See `Store.held_codes`."""
+        return sorted(Code(code) for code, texts in self.held_texts.items() if texts)
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """See `Store.grant`."""
+        now = self.clock()
+        log = self.budgets.setdefault(account, {})
+        for name in [name for name, at in log.items() if at <= now - period]:
+            del log[name]
+        for name, at in log.items():
+            log[name] = min(at, now + margin)
+        if request in log:
+            return 0
+        if len(log) < limit:
+            log[request] = now + margin
+            return 0
+        return max(1e-6, min(sorted(log.values())[len(log) - limit], now) + period - now)
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        """See `Store.settle`."""
+        del period
+        self.budgets.setdefault(account, {})[request] = self.clock() + margin
+
+    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
+        """See `Store.exhaust`."""
+        for n in range(limit):
+            await self.settle(account, f"held-{n}", period=period, margin=0)
+
+    async def spent(self, account: str, *, period: float) -> int:
+        """See `Store.spent`."""
+        since = self.clock() - period
+        return sum(at > since for at in self.budgets.get(account, {}).values())
+
+    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
+        """See `Store.acquire_lease`."""
+        if self._held() is not None:
+            return None
+        self.fence += 1
+        self.holder, self.holder_until = Lease(f"{self.fence}:{owner}"), self.clock() + ttl
+        return self.holder
+
+    async def renew_lease(self, lease: Lease, ttl: float) -> bool:
+        """See `Store.renew_lease`."""
+        if lease != self._held():
+            return False
+        self.holder_until = self.clock() + ttl
+        return True
+
+    async def release_lease(self, lease: Lease) -> None:
+        """See `Store.release_lease`."""
+        if lease == self._held():
+            self.holder = None
+
+    def _held(self) -> Lease | None:
+        return self.holder if self.clock() < self.holder_until else None
+
+    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
+        """See `Store.watch`."""
+        self.live |= dict.fromkeys(codes, wanted)
+        self.live_version += 1
+
+    async def watched(self) -> dict[str, bool]:
+        """See `Store.watched`."""
+        return dict(self.live)
+
+    async def watch_version(self) -> int:
+        """See `Store.watch_version`."""
+        return self.live_version
+
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        return dict(self.plans)
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        self.plans |= texts
+
+    async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
+        """See `Store.read`."""
+        position = len(self.entries) if after == "$" else int(after.partition("-")[0])
+        if len(self.entries) <= position and block:
+            try:
+                async with asyncio.timeout(block), self._appended:
+                    await self._appended.wait_for(lambda: len(self.entries) > position)
+            except TimeoutError:
+                return []
+        return self.entries[position : position + count]
+
+    async def last_entries(self, count: int) -> list[Entry]:
+        """See `Store.last_entries`."""
+        return self.entries[-count:]
+
+
+def _append(stream: list[Entry], entries: Sequence[Mapping[str, str]]) -> None:
+    for fields in entries:
+        stream.append(Entry(f"{len(stream) + 1}-0", fields))

@@ -1,0 +1,392 @@
+"""The store on a Redis-compatible server."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import date
+from importlib.resources import files
+from typing import Any, Final, cast
+
+from poller.detect.compare import Comparison
+from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.model import Code, Vintage
+from poller.storage.connections import NEEDED, Connections, translated
+from poller.storage.retention import Group
+from poller.storage.store import (
+    Entry,
+    HeldWrite,
+    Keys,
+    Lease,
+    Snapshot,
+    Write,
+    held_writes_of,
+    quarantine_entries,
+    read_snapshot,
+    read_vintages,
+    writes_of,
+)
+
+OLDEST: Final = (6, 2)
+"""The first Redis with XAUTOCLAIM and the stream commands used here."""
+
+_MICRO: Final = 1_000_000
+
+_WAIT_LIMIT: Final = 1
+"""Seconds replicas may take to have a commit."""
+
+
+class RedisStore:
+    """A `poller.storage.store.Store` on a server, a Cluster, or what Sentinels watch."""
+
+    def __init__(self, url: str, namespace: str, *, replicas: int = 0) -> None:
+        """`replicas`: how many of them must have a commit before it counts as done."""
+        self.url = url
+        self.keys = Keys(namespace)
+        self._connections = Connections(url)
+        self._redis = self._connections.brief()
+        self._replicas = replicas
+        self._behind = False
+        lua = files("poller.storage") / "lua"
+        self._commit, self._grant, self._spend, self._lease, self._renew = (
+            self._redis.register_script((lua / f"{name}.lua").read_text())
+            for name in ("commit", "grant", "spend", "lease", "renew")
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+
+    async def inspect(self) -> str:
+        """Return the server's name and version, or raise StoreMisfit with the cure."""
+        with translated():
+            server = await self._redis.info("server")
+            memory = await self._redis.info("memory")
+        name = "Valkey" if "valkey_version" in server else "Redis"
+        version = str(server.get("valkey_version", server["redis_version"]))
+        numbers = tuple(int(part) for part in str(server["redis_version"]).split(".")[:2])
+        if numbers < OLDEST:
+            raise StoreMisfit(f"{name} {version} is too old: {NEEDED}")
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            msg = (
+                f"the server's maxmemory-policy is {policy}: it may delete the stream and the "
+                "watermarks; set it: CONFIG SET maxmemory-policy noeviction"
+            )
+            raise StoreMisfit(msg)
+        await self._check_types()
+        await self._rehearse()
+        return f"{name} {version}"
+
+    async def _rehearse(self) -> None:
+        """Run a whole commit on scratch keys.
+
+        A script that fails half-way is not rolled back: a user who may append but not write a hash
+        would append the same entries at every try. Better to learn it before the first.
+        """
+        scratch = f"{{{self.keys.namespace}}}:rehearsal:{secrets.token_hex(4)}"
+        parts = ("stream", "mark", "history", "vintages", "lease", "held", "quarantine")
+        keys = [f"{scratch}:{part}" for part in parts]
+        entry = {"-": "-"}
+        held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
+        written = _flat([Write("-", "", "-", 0)], [entry], held, [entry])
+        with translated():
+            try:
+                await self._commit(keys=keys, args=["-", "", "", "-", *written])
+            finally:
+                await self._redis.delete(*keys)
+
+    async def _check_types(self) -> None:
+        wanted = {
+            self.keys.stream: "stream",
+            self.keys.quarantine: "stream",
+            self.keys.watermark: "hash",
+            self.keys.lease: "string",
+            self.keys.fence: "string",
+            self.keys.watch: "hash",
+            self.keys.watch_version: "string",
+            self.keys.schedule: "hash",
+        }
+        with translated():
+            for key, kind in wanted.items():
+                found = await self._redis.type(key)
+                if found not in {"none", kind}:
+                    raise StoreMisfit(_wrong_type(key, found, kind))
+
+    async def snapshot(self, code: Code) -> Snapshot:
+        """See `Store.snapshot`."""
+        with translated():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hget(self.keys.watermark, code)
+                pipe.hgetall(self.keys.history(code))
+                pipe.hgetall(self.keys.vintages(code))
+                pipe.hgetall(self.keys.held(code))
+                watermark, history, vintages, held = await pipe.execute()
+        return read_snapshot(code, watermark or "", history, vintages, held, keys=self.keys)
+
+    async def commit(
+        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
+    ) -> None:
+        """See `Store.commit`."""
+        writes = writes_of(comparison, snapshot)
+        held = held_writes_of(comparison, snapshot)
+        watermark = str(comparison.watermark or "")
+        if not writes and not held and watermark == snapshot.watermark:
+            return
+        keys = [
+            self.keys.stream,
+            self.keys.watermark,
+            self.keys.history(code),
+            self.keys.vintages(code),
+            self.keys.lease,
+            self.keys.held(code),
+            self.keys.quarantine,
+        ]
+        entries = [event.fields() for event in comparison.events]
+        written = _flat(writes, entries, held, quarantine_entries(code, comparison))
+        arguments = [code, lease.value, snapshot.watermark, watermark, *written]
+        with translated():
+            verdict, *detail = await self._replicated(keys, arguments)
+        match verdict:
+            case "ok":
+                return
+            case "lease":
+                raise LeaseLost(self.keys.lease)
+            case "type":
+                raise StoreMisfit(_wrong_type(*detail))
+            case _:
+                raise Superseded(f"{code}: {detail[0]} is not what was read")
+
+    async def _replicated(self, keys: list[str], arguments: list[str | int]) -> Any:  # noqa: ANN401
+        """Run the commit and wait for the replicas, on one connection as WAIT demands.
+
+        Too few of them: StoreDown, although the primary has it. There it stays, or it goes together
+        with its watermark when another becomes primary: found known or published again, once.
+        """
+        if not self._replicas:
+            return await self._commit(keys=keys, args=arguments)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            await self._commit(keys=keys, args=arguments, client=pipe)
+            return await self._followed(pipe)
+
+    async def _catch_up(self) -> None:
+        """Raise StoreDown unless the replicas follow again."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(self.keys.replicated, self._replicas)
+            await self._followed(pipe)
+
+    async def _followed(self, pipe: Any) -> Any:  # noqa: ANN401
+        pipe.wait(self._replicas, _WAIT_LIMIT * 1000)
+        answer, reached = await pipe.execute()
+        self._behind = reached < self._replicas
+        if self._behind:
+            raise StoreDown(
+                f"fewer than {self._replicas} replicas (redis.replicas) follow within "
+                f"{_WAIT_LIMIT} s: start them; nothing is polled until they do"
+            )
+        return answer
+
+    async def watermarks(self) -> dict[Code, date]:
+        """See `Store.watermarks`."""
+        with translated():
+            texts = await self._redis.hgetall(self.keys.watermark)
+        found = {}
+        for code, text in texts.items():
+            try:
+                found[Code(code)] = date.fromisoformat(text)
+            except ValueError:
+                continue  # the poll of this symbol says what is wrong with it
+        return found
+
+    async def vintages(self, code: Code) -> list[Vintage]:
+        """See `Store.vintages`."""
+        with translated():
+            texts = await self._redis.hgetall(self.keys.vintages(code))
+        return read_vintages(code, texts, keys=self.keys)
+
+    async def held_codes(self) -> list[Code]:
+        """See `Store.held_codes`."""
+        start = self.keys.held(Code(""))
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
+        with translated():
+            keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
+        return sorted(Code(key.removeprefix(start)) for key in keys)
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """See `Store.grant`."""
+        times = (round(period * _MICRO), round(margin * _MICRO))
+        with translated():
+            if self._behind:  # ask OpenD for nothing that could not be published
+                await self._catch_up()
+            wait = await self._grant(
+                keys=[self.keys.budget(account)], args=[request, limit, *times]
+            )
+        return int(wait) / _MICRO
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        """See `Store.settle`."""
+        await self._spend_at(account, [request], period, margin)
+
+    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
+        """See `Store.exhaust`."""
+        await self._spend_at(account, [f"held-{n}" for n in range(limit)], period, 0)
+
+    async def _spend_at(
+        self, account: str, requests: list[str], period: float, margin: float
+    ) -> None:
+        times = (round(period * _MICRO), round(margin * _MICRO))
+        with translated():
+            await self._spend(keys=[self.keys.budget(account)], args=[*times, *requests])
+
+    async def spent(self, account: str, *, period: float) -> int:
+        """See `Store.spent`."""
+        with translated():
+            seconds, micros = await self._redis.time()
+            since = seconds * _MICRO + micros - round(period * _MICRO)
+            return int(await self._redis.zcount(self.keys.budget(account), f"({since}", "+inf"))
+
+    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
+        """See `Store.acquire_lease`."""
+        with translated():
+            value = await self._lease(
+                keys=[self.keys.lease, self.keys.fence], args=[owner, round(ttl * 1000)]
+            )
+        return Lease(value) if value else None
+
+    async def renew_lease(self, lease: Lease, ttl: float) -> bool:
+        """See `Store.renew_lease`."""
+        with translated():
+            return bool(
+                await self._renew(keys=[self.keys.lease], args=[lease.value, round(ttl * 1000)])
+            )
+
+    async def release_lease(self, lease: Lease) -> None:
+        """See `Store.release_lease`."""
+        with translated():
+            await self._renew(keys=[self.keys.lease], args=[lease.value, 0])
+
+    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
+        """See `Store.watch`."""
+        with translated():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
+                pipe.incr(self.keys.watch_version)
+                await pipe.execute()
+
+    async def watched(self) -> dict[str, bool]:
+        """See `Store.watched`."""
+        with translated():
+            texts = await self._redis.hgetall(self.keys.watch)
+        return {code: text == "1" for code, text in texts.items()}
+
+    async def watch_version(self) -> int:
+        """See `Store.watch_version`."""
+        with translated():
+            return int(await self._redis.get(self.keys.watch_version) or 0)
+
+    async def schedule(self) -> dict[str, str]:
+        """See `Store.schedule`."""
+        with translated():
+            return dict(await self._redis.hgetall(self.keys.schedule))
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """See `Store.save_schedule`."""
+        with translated():
+            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
+
+    async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
+        """See `Store.read`."""
+        if block is None:
+            with translated():
+                found = await self._redis.xread({self.keys.stream: after}, count=count)
+        else:
+            async with self._blocking(block) as redis:
+                with translated():
+                    found = await redis.xread(
+                        {self.keys.stream: after}, count=count, block=round(block * 1000)
+                    )
+        return [Entry(*entry) for entry in _only_stream(found)]
+
+    async def last_entries(self, count: int) -> list[Entry]:
+        """See `Store.last_entries`."""
+        with translated():
+            found = await self._redis.xrevrange(self.keys.stream, count=count)
+        return [Entry(*entry) for entry in reversed(found)]
+
+    async def groups(self) -> list[Group]:
+        """See `poller.polling.trim.Stream.groups`."""
+        with translated():
+            first = await self._redis.xrange(self.keys.stream, count=1)
+            if not first:
+                return []
+            found = await self._redis.xinfo_groups(self.keys.stream)
+            return [Group(each["name"], await self._unread(each, first[0][0])) for each in found]
+
+    async def _unread(self, group: Mapping[str, Any], first: str) -> str | None:
+        # what was trimmed before it was acknowledged stays in the group's list: look behind it
+        pending = await self._redis.xpending_range(self.keys.stream, group["name"], first, "+", 1)
+        if pending:
+            return str(pending[0]["message_id"])
+        after = f"({group['last-delivered-id']}"
+        entries = await self._redis.xrange(self.keys.stream, after, count=1)
+        return entries[0][0] if entries else None
+
+    async def trim(self, before: str) -> int:
+        """See `poller.polling.trim.Stream.trim`."""
+        with translated():
+            return int(await self._redis.xtrim(self.keys.stream, minid=before, approximate=False))
+
+    @asynccontextmanager
+    async def _blocking(self, block: float) -> AsyncIterator[Any]:
+        redis = self._connections.blocking(block)
+        try:
+            yield redis
+        finally:
+            await redis.aclose()
+
+
+def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: ANN401  its shape depends on the protocol
+    """Return the entries of the one stream read: a list of pairs, or a mapping under RESP3."""
+    if not found:
+        return []
+    if isinstance(found, dict):
+        (entries,) = found.values()
+        return cast("list[tuple[str, Mapping[str, str]]]", entries[0] if entries else [])
+    return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
+
+
+def _flat(
+    writes: Sequence[Write],
+    entries: Sequence[Mapping[str, str]],
+    held: Sequence[HeldWrite],
+    quarantined: Sequence[Mapping[str, str]],
+) -> Iterator[str | int]:
+    """Lay the arguments out as commit.lua reads them."""
+    yield len(writes)
+    for write in writes:
+        yield from (write.day, write.expected, write.text)
+        yield "" if write.revision is None else write.revision
+    yield len(held)
+    for each in held:
+        yield from (each.day, each.expected, each.text)
+    yield from _table(entries)
+    yield from _table(quarantined)
+
+
+def _table(entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+    """Yield a head with the names, then the values of each entry."""
+    names = tuple(entries[0]) if entries else ()
+    yield len(entries)
+    yield len(names)
+    yield from names
+    for entry in entries:
+        yield from (entry[name] for name in names)
+
+
+def _wrong_type(key: str, found: str, wanted: str) -> str:
+    return (
+        f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
+        f"redis.namespace, or look at the key and delete it"
+    )

@@ -1,0 +1,364 @@
+"""The store's contract: what holds before and after each call, for Redis and for its memory twin.
+
+Key layout, commit order and the guarantees live here; `redisstore` and `memorystore` perform them.
+All keys of a namespace share one hash slot, so a poll commits atomically on a Cluster too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Final, Protocol
+
+from poller.detect.compare import Comparison, Known
+from poller.detect.held import Held, Ruling
+from poller.errors import StoreMisfit
+from poller.model import Code, Vintage, market_of
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of everything kept in Redis."""
+
+    namespace: str
+
+    @property
+    def stream(self) -> str:
+        """Stream: the events."""
+        return self.namespace
+
+    @property
+    def watermark(self) -> str:
+        """Hash: code → last reported trading day."""
+        return f"{{{self.namespace}}}:watermark"
+
+    @property
+    def lease(self) -> str:
+        """String with a time to live: `fencing token:owner` of the active poller."""
+        return f"{{{self.namespace}}}:lease"
+
+    @property
+    def fence(self) -> str:
+        """Counter: the fencing tokens given out."""
+        return f"{{{self.namespace}}}:fence"
+
+    @property
+    def watch(self) -> str:
+        """Hash: code → `1` watched or `0` not watched, whatever the configuration says."""
+        return f"{{{self.namespace}}}:watch"
+
+    @property
+    def watch_version(self) -> str:
+        """Counter: the changes to the live watchlist."""
+        return f"{{{self.namespace}}}:watch:version"
+
+    @property
+    def schedule(self) -> str:
+        """Hash: market → JSON of what its plan remembers over a restart."""
+        return f"{{{self.namespace}}}:schedule"
+
+    @property
+    def replicated(self) -> str:
+        """String: written to see whether the replicas follow; only with `redis.replicas`."""
+        return f"{{{self.namespace}}}:replicated"
+
+    def reader(self, group: str) -> str:
+        """String with a time to live: the active reader of a group of `subscribe`."""
+        return f"{{{self.namespace}}}:reader:{group}"
+
+    def history(self, code: Code) -> str:
+        """Hash: trading day → JSON of that day as last reported."""
+        return f"{{{self.namespace}}}:history:{code}"
+
+    def vintages(self, code: Code) -> str:
+        """Hash: `trading day:revision` → JSON of that day as it was reported then."""
+        return f"{{{self.namespace}}}:vintages:{code}"
+
+    @property
+    def quarantine(self) -> str:
+        """Stream: figures that were held, one entry each."""
+        return f"{{{self.namespace}}}:quarantine"
+
+    def held(self, code: Code) -> str:
+        """Hash: trading day → JSON of the figure held for that day, and the operator's ruling."""
+        return f"{{{self.namespace}}}:held:{code}"
+
+    def budget(self, account: str) -> str:
+        """Sorted set: request → microseconds since 1970 on the server's clock."""
+        return f"{{{self.namespace}}}:budget:{account}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to poll. `value` is what stands in the lease key while it is ours."""
+
+    value: str
+
+    @property
+    def token(self) -> int:
+        """The fencing token: grows with every holder."""
+        return int(self.value.partition(":")[0])
+
+
+ONE_OFF: Final = Lease("")
+"""For commands beside the service: they commit by comparison alone, without holding the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was read of a symbol, and the raw texts a commit must find unchanged.
+
+    `repairs`: days whose history entry was edited by hand or gone, with the vintage that belongs
+    there; `notes` says so in words.
+    """
+
+    known: Known
+    watermark: str = ""
+    history: Mapping[date, str] = field(default_factory=dict)
+    held: Mapping[date, str] = field(default_factory=dict)
+    repairs: tuple[Vintage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One day of history to write. `expected`: the raw text it replaces, "" for none.
+
+    `revision` is None when the vintage is already on record and only history is repaired.
+    """
+
+    day: str
+    expected: str
+    text: str
+    revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldWrite:
+    """One held day to write, or to remove where `text` is "". `expected`: as in `Write`."""
+
+    day: str
+    expected: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry read from the stream: its Redis id (`1715152502123-0`) and its flat fields."""
+
+    id: str
+    fields: Mapping[str, str]
+
+
+class Store(Protocol):
+    """The only shared state. Every call may raise StoreDown or StoreMisfit."""
+
+    async def snapshot(self, code: Code) -> Snapshot:
+        """Read what is known of a symbol."""
+
+    async def commit(
+        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
+    ) -> None:
+        """Append the entries, write history and held days, move the watermark: all or nothing.
+
+        Raises Superseded when watermark, a written day or a used event id is not what `snapshot`
+        saw (ask the gateway again, compare again) and LeaseLost when `lease` is no longer held.
+        Repeating a commit whose answer was lost is safe: it is refused as superseded.
+        """
+
+    async def watermarks(self) -> dict[Code, date]:
+        """Return the last reported trading day of every symbol that has one."""
+
+    async def vintages(self, code: Code) -> list[Vintage]:
+        """Return every vintage on record, oldest day and revision first."""
+
+    async def held_codes(self) -> list[Code]:
+        """Return the symbols of which anything is held, in order."""
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """Spend one request of `account`; 0 when granted, else the seconds to wait before asking.
+
+        Never more than `limit` in any `period` seconds on the server's clock, over all processes.
+        Until it is settled, a request counts as sent `margin` seconds after it was granted.
+        Asking again with the same `request` name does not spend twice.
+        """
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        """Move a granted request to `margin` from now; 0 when its answer came."""
+
+    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
+        """Leave nothing to spend for a full period: somebody else has spent it."""
+
+    async def spent(self, account: str, *, period: float) -> int:
+        """Return how many requests the last `period` seconds hold."""
+
+    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
+        """Take the lease for `ttl` seconds, or None while another holds it."""
+
+    async def renew_lease(self, lease: Lease, ttl: float) -> bool:
+        """Prolong the lease; False when it is no longer ours."""
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give the lease back; nothing happens when it is no longer ours."""
+
+    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
+        """Put codes on the live watchlist, or take them off whatever the configuration says."""
+
+    async def watched(self) -> dict[str, bool]:
+        """Return the live watchlist: code → wanted."""
+
+    async def watch_version(self) -> int:
+        """Return a number that changes with every change of the live watchlist."""
+
+    async def schedule(self) -> dict[str, str]:
+        """Return what `save_schedule` was last given: name → text."""
+
+    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+        """Keep these texts; names not given stay as they are."""
+
+    async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
+        """Return up to `count` entries after an id; wait up to `block` seconds for the first."""
+
+    async def last_entries(self, count: int) -> list[Entry]:
+        """Return the newest `count` entries, oldest first."""
+
+
+def read_snapshot(
+    code: Code,
+    watermark: str,
+    history: Mapping[str, str],
+    vintages: Mapping[str, str],
+    held: Mapping[str, str],
+    *,
+    keys: Keys,
+) -> Snapshot:
+    """Parse the raw texts of a symbol. The vintages count; history is their newest, for readers.
+
+    So an entry of history that somebody edited or removed is put back, and no event id is ever
+    used twice. A day that stands in history alone counts as it stands.
+    """
+    truth = newest_vintages(code, vintages, keys=keys)
+    raw: dict[date, str] = {}
+    alone: dict[date, Vintage] = {}
+    for name, text in history.items():
+        day = _read_day(name, keys.history(code))
+        raw[day] = text
+        if day not in truth:
+            alone[day] = _read_vintage(code, text, name, keys.history(code))
+    wrong = [vintage for day, vintage in truth.items() if raw.get(day) != vintage.to_json()]
+    notes = tuple(
+        f"{keys.history(code)}: the entry of {vintage.day} was "
+        f"{'edited by hand' if vintage.day in raw else 'missing'}; restored from its vintage"
+        for vintage in wrong
+    )
+    kept = {_read_day(name, keys.held(code)): text for name, text in held.items()}
+    known = Known(
+        _read_watermark(code, watermark, keys=keys),
+        alone | truth,
+        {day: _read_held(code, day, text, keys.held(code)) for day, text in kept.items()},
+    )
+    newest = max(known.vintages, default=None)
+    if newest is not None and known.watermark is not None and known.watermark > newest:
+        raise StoreMisfit(
+            f"{keys.watermark}: the watermark of {code} is {watermark}, but history ends at "
+            f"{newest}; put it back: HSET {keys.watermark} {code} {newest}"
+        )
+    return Snapshot(known, watermark, raw, kept, tuple(wrong), notes)
+
+
+def _read_day(name: str, key: str) -> date:
+    try:
+        return date.fromisoformat(name)
+    except ValueError:
+        raise StoreMisfit(
+            f"{key}: the field {name!r} is not a day; remove it: HDEL {key} {name}"
+        ) from None
+
+
+def _read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
+    try:
+        vintage = Vintage.from_json(market_of(code), text)
+        if str(vintage.day) != name.partition(":")[0]:
+            raise ValueError(f"it tells of {vintage.day}")
+    except ValueError as problem:
+        raise StoreMisfit(
+            f"{key}: the entry {name!r} is unusable ({problem}); remove it and the day is read "
+            f"again: HDEL {key} {name}"
+        ) from None
+    return vintage
+
+
+def _read_held(code: Code, day: date, text: str, key: str) -> Held:
+    try:
+        held = Held.from_json(market_of(code), text)
+        if held.day != day:
+            raise ValueError(f"it tells of {held.day}")
+    except ValueError as problem:
+        raise StoreMisfit(
+            f"{key}: the entry '{day}' is unusable ({problem}); remove it and the day is judged "
+            f"again: HDEL {key} {day}"
+        ) from None
+    return held
+
+
+def newest_vintages(code: Code, texts: Mapping[str, str], *, keys: Keys) -> dict[date, Vintage]:
+    """Parse the vintages hash and return the newest vintage of each day."""
+    newest: dict[date, Vintage] = {}
+    for vintage in read_vintages(code, texts, keys=keys):
+        newest[vintage.day] = vintage
+    return newest
+
+
+def read_vintages(code: Code, texts: Mapping[str, str], *, keys: Keys) -> list[Vintage]:
+    """Parse the vintages hash, oldest day and revision first."""
+    found = [_read_vintage(code, text, name, keys.vintages(code)) for name, text in texts.items()]
+    return sorted(found, key=lambda vintage: (vintage.day, vintage.revision))
+
+
+def _read_watermark(code: Code, text: str, *, keys: Keys) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        msg = (
+            f"{keys.watermark}: the watermark of {code} is {text!r}, not a day; remove it and it "
+            f"is found again from history: HDEL {keys.watermark} {code}"
+        )
+        raise StoreMisfit(msg) from None
+
+
+def writes_of(comparison: Comparison, snapshot: Snapshot) -> list[Write]:
+    """Return the days a commit writes: the events' vintages, the silent ones, the repairs."""
+    fresh = [event.vintage for event in comparison.events] + list(comparison.silent)
+    writes = [_write(vintage, snapshot, vintage.revision) for vintage in fresh]
+    replaced = {vintage.day for vintage in fresh}
+    writes += [_write(v, snapshot, None) for v in snapshot.repairs if v.day not in replaced]
+    return writes
+
+
+def _write(vintage: Vintage, snapshot: Snapshot, revision: int | None) -> Write:
+    expected = snapshot.history.get(vintage.day, "")
+    return Write(str(vintage.day), expected, vintage.to_json(), revision)
+
+
+def held_writes_of(comparison: Comparison, snapshot: Snapshot) -> list[HeldWrite]:
+    """Return the held days a commit writes or removes."""
+    texts = dict.fromkeys(comparison.settled, "")
+    texts |= {each.day: each.to_json() for each in comparison.held}
+    return [HeldWrite(str(day), snapshot.held.get(day, ""), text) for day, text in texts.items()]
+
+
+def quarantine_entries(code: Code, comparison: Comparison) -> list[dict[str, str]]:
+    """Return the quarantine stream's entries of a commit: what is newly held, not the rulings."""
+    return [each.fields(code) for each in comparison.held if each.ruling is Ruling.HELD]
+
+
+def as_known_at(vintages: Sequence[Vintage], moment: datetime | None) -> list[Vintage]:
+    """Return each day as it was known at `moment` (None: now), newest day first."""
+    newest: dict[date, Vintage] = {}
+    for vintage in vintages:
+        if moment is None or vintage.observed_at <= moment:
+            newest[vintage.day] = vintage
+    return [newest[day] for day in sorted(newest, reverse=True)]

@@ -1,0 +1,188 @@
+"""`subscribe`: the events, one by one, over restarts of the server and of the subscriber."""
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final, Protocol, TypeVar
+
+from poller.errors import StoreDown
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry
+from poller.subscriber.message import Received, read_message
+from poller.subscriber.redisgroup import TTL, RedisGroup
+
+_BATCH: Final = 50
+_BLOCK: Final = 5.0
+_PAUSE: Final = 1.0
+_RESERVED: Final = "webhook:"
+_log = logging.getLogger("poller.subscribe")
+_Answer = TypeVar("_Answer")
+
+
+@asynccontextmanager
+async def subscribe(
+    url: str, *, namespace: str = "short-interest", group: str | None = None, after: str = "$"
+) -> AsyncIterator[AsyncIterator[Received]]:
+    """Follow the stream. Write `async with` this `as events`, then `async for event in events`.
+
+    With a `group`, Redis remembers where it is. An event counts as worked on when the next is asked
+    for, or when the block is left without an exception; else it comes again: each at least once, in
+    order. Of the subscribers of a group one is active, the others take over within ten seconds.
+    Without a group every subscriber gets everything, and remembers `event.position` itself.
+
+    `after`: where to begin, a position, "0" (all there is) or "$" (what is yet to come); a group
+    that exists goes on where it was. A server that is away is waited for. Raises ValueError for
+    arguments that cannot be, StoreMisfit when Redis refuses the user or holds something else there.
+    """
+    if re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", after) is None:
+        raise ValueError(f'after={after!r}: give a position, like "1715152502123-0", "0" or "$"')
+    if group is not None and (not group or group.startswith(_RESERVED)):
+        raise ValueError(f"group={group!r}: choose another name")
+    async with AsyncExitStack() as stack:
+        store = RedisStore(url, namespace)
+        stack.push_async_callback(store.close)
+        source: _Source
+        if group is None:
+            source = _Alone(store, await _patiently(lambda: _position(store, after)))
+        else:
+            reader = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+            member = RedisGroup(url, namespace, group, reader)
+            stack.push_async_callback(member.close)
+            source = await stack.enter_async_context(_active(member, store, after))
+        events = _Events(source)
+        yield events
+        with suppress(TimeoutError):  # with the server away it comes again
+            async with asyncio.timeout(_BLOCK):
+                await events.done()
+
+
+class _Source(Protocol):
+    async def next(self) -> Entry:
+        """Wait for the next entry."""
+
+    async def done(self, entry: Entry) -> None:
+        """Learn that it was worked on."""
+
+
+class _Events(AsyncIterator[Received]):
+    """Asks for an event when the one before is done."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._current: Entry | None = None
+
+    async def __anext__(self) -> Received:
+        while True:
+            await self.done()
+            self._current = await self._source.next()
+            try:
+                return read_message(self._current)
+            except ValueError as problem:
+                _log.warning("skipped what is no event: %s", problem)
+
+    async def done(self) -> None:
+        """Count the event given last as worked on."""
+        if self._current is not None:
+            await self._source.done(self._current)
+            self._current = None
+
+
+class _Alone:
+    """Reads for itself."""
+
+    def __init__(self, store: RedisStore, after: str) -> None:
+        self._store = store
+        self._after = after
+        self._waiting: deque[Entry] = deque()
+
+    async def next(self) -> Entry:
+        while not self._waiting:
+            self._waiting += await _patiently(
+                lambda: self._store.read(self._after, count=_BATCH, block=_BLOCK)
+            )
+        self._after = self._waiting[0].id
+        return self._waiting.popleft()
+
+    async def done(self, entry: Entry) -> None:
+        """Nobody needs to know."""
+
+
+class _Member:
+    """Reads for a group."""
+
+    def __init__(self, group: RedisGroup, store: RedisStore, after: str) -> None:
+        self._group = group
+        self._store = store
+        self._after = after
+        self._waiting: deque[Entry] = deque()
+
+    async def next(self) -> Entry:
+        while not self._waiting:
+            batch = await _patiently(lambda: self._group.receive(self._after, _BATCH))
+            if batch is None:
+                await asyncio.sleep(_PAUSE)
+            elif batch.entries:
+                self._waiting += batch.entries
+            else:
+                await self._something_after(batch.last)
+        return self._waiting.popleft()
+
+    async def _something_after(self, last: str) -> None:
+        # read, not received: only who may work on an entry is given it
+        await _patiently(lambda: self._store.read(last, count=1, block=_BLOCK))
+
+    async def done(self, entry: Entry) -> None:
+        self._after = entry.id
+        if not await _patiently(lambda: self._group.acknowledge(entry.id)):
+            self._waiting.clear()  # another reader has them by now
+
+
+@asynccontextmanager
+async def _active(group: RedisGroup, store: RedisStore, after: str) -> AsyncIterator[_Member]:
+    """Remain the active reader while an event is worked on, however long that takes."""
+    renewing = asyncio.create_task(_keep_renewing(group), name="remain the active reader")
+    try:
+        yield _Member(group, store, after)
+    finally:
+        renewing.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewing
+        with suppress(StoreDown):  # the right to read runs out by itself
+            await group.leave()
+
+
+async def _keep_renewing(group: RedisGroup) -> None:
+    while True:
+        await asyncio.sleep(TTL / 3)
+        with suppress(StoreDown):
+            await group.renew()
+
+
+async def _position(store: RedisStore, after: str) -> str:
+    if after != "$":
+        return after
+    last = await store.last_entries(1)
+    return last[0].id if last else "0-0"
+
+
+async def _patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Ask until there is an answer; say once that there is none, and once that there is again."""
+    said = ""
+    while True:
+        try:
+            answer = await ask()
+        except StoreDown as problem:
+            if said != str(problem):
+                said = str(problem)
+                _log.warning("Redis: %s", said)
+            await asyncio.sleep(_PAUSE)
+        else:
+            if said:
+                _log.warning("Redis answers again")
+            return answer
