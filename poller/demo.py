@@ -1,112 +1,236 @@
-"""`make demo`: the service against the simulator, and a subscriber, in one terminal.
+"""`make demo`: the service against the simulator, a subscriber and a webhook receiver, at once.
 
-Two real processes: what the log says and what a subscriber reads, with nothing in between but the
-stream. It ends by itself after `LENGTH` seconds, or with Ctrl-C.
+The service is a process of its own; the subscriber reads its stream, the receiver verifies its
+deliveries, and its log tells the milestones. It ends by itself after `LENGTH` seconds, or with
+Ctrl-C.
 """
 
+import asyncio
 import base64
+import contextlib
+import json
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
+from aiohttp import web
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from standardwebhooks import Webhook, WebhookVerificationError
 
-_SECRET: Final = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+from poller import show
+from poller.facts.signals import until_signalled
+from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry
 
 LENGTH: Final = 30.0
-FILLED: Final = 9.0
-"""Seconds until the whole demo ends, and until the subscriber joins."""
+"""Seconds until the demo ends."""
 
+_FINISH: Final = 15.0
 _INTRODUCTION: Final = """\
-The short-interest poller against a simulated OpenD: real wire protocol, official SDK, real
-(embedded) Redis server. The budget's half minute is shortened to 3 s.
-  1. history of some 40 symbols fills (log lines)      2. after 12 s a release arrives, is swept,
-  and each new row is printed as a subscriber sees it   3. after 22 s one symbol is revised
-A local webhook receiver verifies every delivery's signature and prints it, too.
+The whole service against a simulated OpenD: the official SDK over TCP, a real (embedded) Redis
+server, a subscriber, a webhook receiver. For the demo OpenD's 30 s are 3 s; it ends after {:.0f} s.
 """
 _FURTHER: Final = """
 To look further:
-  .venv/bin/poller run --simulate          the same, for as long as you like
-  .venv/bin/poller tail --from 0           every event (in a second terminal)
-  .venv/bin/poller history HK.00700        the vendor page's ten rows
-  redis-cli -s state/redis/redis.sock -a "$(cat state/redis/password)" \\
-      XREVRANGE short-interest + - COUNT 3
+  .venv/bin/poller run --simulate       the same for as long as you like, with its page; then,
+                                        in a second terminal:
+  .venv/bin/poller tail --from 0        every event so far, and what comes
+  .venv/bin/poller history HK.00700     ten rows of Futu's own documentation
+  .venv/bin/poller explain HK.00700     what is known of it, when it is asked for next, and why
 """
 
+_WORDS: Final = {
+    "store": "the embedded server answers: {server}",
+    "page": "the status page is on {url}",
+    "watchlist": "watching {symbols} symbols of both markets for the first time",
+    ": connected": "{event} (the simulator)",
+    " is out": "{event}, seen first at {code}: the market is swept",
+    " is complete": "{event}: {found} symbols",
+}
+"""How a line of the log ends, and what it means to a newcomer."""
 
-class _Receiver(BaseHTTPRequestHandler):
-    """An endpoint's server as a user would write it: verify, print, answer 204."""
 
-    protocol_version = "HTTP/1.1"
-    signer = Webhook(_SECRET)
+@dataclass
+class _Stage:
+    """What was shown so far, and how much of it each reader has seen."""
 
-    def do_POST(self) -> None:
-        """Take one delivery."""
-        body = self.rfile.read(int(self.headers["content-length"]))
-        try:
-            told = self.signer.verify(body, dict(self.headers))
-        except WebhookVerificationError as problem:
-            line, status = f"webhook   refused: {problem}", 401
-        else:
-            line, status = f"webhook   verified {self.headers['webhook-id']} {told['type']}", 204
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-        self.send_response(status)
-        self.send_header("content-length", "0")
-        self.end_headers()
+    console: Console
+    bar: Progress
+    began: float
+    entries: int = 0
+    rows: int = 0
+    symbols: set[str] = field(default_factory=set)
+    deliveries: int = 0
+    refused: int = 0
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library's name
-        """Print nothing beside."""
+    @property
+    def filled(self) -> str:
+        """How much history the subscriber was given."""
+        return f"{len(self.symbols)} symbols, {self.rows:,} rows"
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line, with the seconds since the demo began."""
+        seconds = asyncio.get_running_loop().time() - self.began
+        self.bar.console.print(f"[dim]{seconds:4.1f} s[/]  {text}", style=style or None)
 
 
 def main() -> int:
     """Run the demo; 0 also after Ctrl-C."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Receiver) as receiver:
-        threading.Thread(target=receiver.serve_forever, daemon=True).start()
-        try:
-            return _show(f"http://127.0.0.1:{receiver.server_port}/")
-        finally:
-            receiver.shutdown()
+    code = 0
 
+    async def whole() -> None:
+        nonlocal code
+        code = await _demo()
 
-def _show(endpoint: str) -> int:
-    sys.stdout.write(_INTRODUCTION)
-    sys.stdout.flush()
-    with tempfile.TemporaryDirectory(prefix="poller-demo-") as state:
-        environment = {
-            **{name: text for name, text in os.environ.items() if not name.startswith("POLLER_")},
-            "POLLER_STATE_DIR": state,
-            "POLLER_CONFIG": os.devnull,
-            "POLLER_WEBHOOKS__0__NAME": "demo",
-            "POLLER_WEBHOOKS__0__URL": endpoint,
-            "POLLER_WEBHOOKS__0__SECRET": _SECRET,
-        }
-        command = [sys.executable, "-m", "poller"]
-        service = subprocess.Popen([*command, "run", "--simulate"], env=environment)  # noqa: S603
-        subscriber = None
-        began = time.monotonic()
-        try:
-            # the 1,800 rows of history would hide everything else: the log tells of them
-            while time.monotonic() < began + FILLED and service.poll() is None:
-                time.sleep(0.2)
-            subscriber = subprocess.Popen([*command, "tail"], env=environment)  # noqa: S603
-            while time.monotonic() < began + LENGTH and service.poll() is None:
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            pass  # both children got it, too
-        failed = service.poll()
-        for process in filter(None, (subscriber, service)):
-            process.send_signal(signal.SIGTERM)
-            process.wait(15)
+    sys.stdout.write(_INTRODUCTION.format(LENGTH) + "\n")
+    asyncio.run(until_signalled(whole()))
     sys.stdout.write(_FURTHER)
-    return 1 if failed else 0
+    return code
+
+
+async def _demo() -> int:
+    console = show.console()
+    bar = Progress(
+        TextColumn("        "), BarColumn(), TextColumn("{task.description}"), console=console
+    )
+    stage = _Stage(console, bar, asyncio.get_running_loop().time())
+    with tempfile.TemporaryDirectory(prefix="poller-demo-") as state, bar:
+        async with _receiver(stage) as settings, _service(state, settings) as service:
+            tasks = [
+                asyncio.create_task(_subscribe(Path(state), stage), name="subscriber"),
+                asyncio.create_task(_milestones(service, stage), name="log"),
+            ]
+            try:
+                # nobody ends by himself but a service that failed
+                await asyncio.wait(tasks, timeout=LENGTH, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ended = service.returncode
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        if ended is None:
+            stage.say(f"the service was told to stop and left with exit code {service.returncode}")
+    verdict = "every signature verified" if not stage.refused else f"{stage.refused} refused"
+    console.print(
+        f"{stage.entries:,} events read by the subscriber, {stage.deliveries:,} of them taken by "
+        f"the webhook receiver: {verdict}."
+    )
+    return service.returncode or 0
+
+
+@contextlib.asynccontextmanager
+async def _service(
+    state: str, settings: Mapping[str, str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the service while the block lasts; its log is read from its stderr."""
+    environment = {
+        **{name: text for name, text in os.environ.items() if not name.startswith("POLLER_")},
+        "POLLER_STATE_DIR": state,
+        "POLLER_CONFIG": os.devnull,
+        "POLLER_WEB__PORT": "0",
+        **settings,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "poller", "run", "--simulate"),
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is the demo's: the service is told to stop, once
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(_FINISH):
+            await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def _receiver(stage: _Stage) -> AsyncIterator[dict[str, str]]:
+    """Run an endpoint as a user would write it: verify, answer. Yields its configuration."""
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    signer = Webhook(secret)
+
+    async def take(request: web.Request) -> web.Response:
+        try:
+            signer.verify(await request.text(), dict(request.headers))
+        except WebhookVerificationError:
+            stage.refused += 1
+            return web.Response(status=401)
+        stage.deliveries += 1
+        return web.Response(status=204)
+
+    application = web.Application()
+    application.router.add_post("/", take)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        yield {
+            "POLLER_WEBHOOKS__0__NAME": "demo",
+            "POLLER_WEBHOOKS__0__URL": f"http://127.0.0.1:{port}/",
+            "POLLER_WEBHOOKS__0__SECRET": secret,
+        }
+    finally:
+        await runner.cleanup()
+
+
+async def _subscribe(state: Path, stage: _Stage) -> None:
+    """Read the stream from its beginning; what fills the history is counted, the rest is shown."""
+    task = stage.bar.add_task("history", total=None, start=False)
+    async with Embedded(state).running() as url, contextlib.AsyncExitStack() as stack:
+        store = RedisStore(url, "short-interest")
+        stack.push_async_callback(store.close)
+        after = "0"
+        while True:
+            for entry in await store.read(after, count=200, block=1.0):
+                after = entry.id
+                _show(entry, stage)
+            filling = stage.entries == stage.rows
+            stage.bar.update(task, description=f"history: {stage.filled}", visible=filling)
+
+
+def _show(entry: Entry, stage: _Stage) -> None:
+    stage.entries += 1
+    if entry.fields["type"] == "short_interest.backfilled":
+        stage.rows += 1
+        stage.symbols.add(entry.fields["code"])
+    else:
+        if stage.entries == stage.rows + 1:
+            stage.say(f"history: {stage.filled}, each an event; now what is new")
+        stage.bar.console.print("        ", show.entry_line(entry), sep="")
+
+
+async def _milestones(service: asyncio.subprocess.Process, stage: _Stage) -> None:
+    """Say what the log says in this demo's words; every warning as it stands. Ends with it."""
+    stage.say("poller run --simulate")
+    while service.stderr is not None and (line := await service.stderr.readline()):
+        try:
+            told = json.loads(line)
+        except ValueError:  # it could not even begin to log
+            stage.say(line.decode(errors="replace").rstrip(), "red")
+            continue
+        if told["level"] != "info":
+            stage.say(told["event"], "yellow")
+        elif (text := _translated(told)) is not None:
+            stage.say(text)
+
+
+def _translated(told: Mapping[str, Any]) -> str | None:
+    """Return what a line of the log means to somebody who sees it for the first time."""
+    fits = (words for ending, words in _WORDS.items() if told["event"].endswith(ending))
+    words = next(fits, None)
+    return None if words is None else words.format(**told)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ BLOCK: Final = 30
 
 _LONGEST: Final = timedelta(hours=6)
 _FIRST: Final = timedelta(minutes=1)
+_FADED: Final = 32  # first pauses: five blocks in a row brought nothing
 _MIXED: Final = 3  # hits and misses of either kind that tell a staggered release
 
 
@@ -34,7 +35,7 @@ class Sweep:
     def configure(self, intervals: Intervals) -> None:
         """Pause by these intervals from the next pause on."""
         self._first = min(4 * intervals.due, _FIRST)
-        self._longest = max(min(18 * intervals.idle, _LONGEST), self._first)
+        self._longest = max(min(18 * intervals.idle, _LONGEST), _FADED * self._first)
 
     @property
     def poor(self) -> bool:
@@ -49,7 +50,7 @@ class Sweep:
     @property
     def faded(self) -> bool:
         """Whether the pauses have grown so long that the release may be called complete."""
-        return self.pause >= min(32 * self._first, self._longest)
+        return self.pause >= _FADED * self._first
 
     def begin(self) -> None:
         """Poll at the full rate: a release was detected, or is under way after a restart."""
