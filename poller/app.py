@@ -75,9 +75,12 @@ class Ports:
 
 @contextlib.asynccontextmanager
 async def opened(
-    config: Config, observe: Observe, *, gateways: bool = True
+    config: Config, observe: Observe, *, gateways: bool = True, simulated: bool | None = None
 ) -> AsyncIterator[Ports]:
-    """Open store and gateways (not yet connected); waits for a server that is away."""
+    """Open store and gateways (not yet connected); waits for a server that is away.
+
+    `simulated`: what kind of events will be published, None for who publishes none.
+    """
     async with contextlib.AsyncExitStack() as stack:
         sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
         stack.callback(sdk.close)
@@ -93,7 +96,7 @@ async def opened(
         stack.push_async_callback(outbox.close)
         board = RedisBoard(url, config.redis.namespace)
         stack.push_async_callback(board.close)
-        await _until_there(store, observe)
+        await _until_there(store, observe, simulated)
         if loading is not None:
             await loading
         owner = f"{_process()}-{secrets.token_hex(4)}"
@@ -134,12 +137,14 @@ def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of Co
     return tell
 
 
-async def _until_there(store: RedisStore, observe: Observe) -> None:
+async def _until_there(store: RedisStore, observe: Observe, simulated: bool | None) -> None:  # noqa: FBT001
     with turning(observe, "start") as turned:
         while True:
             turned()
             try:
                 server = await store.inspect()
+                if simulated is not None:
+                    await store.keep_apart(simulated=simulated)
             except StoreDown as problem:
                 observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_PAUSE)
@@ -159,7 +164,13 @@ class Work(Protocol):
 
 
 async def serve(
-    config: Config, journal: Observe, *, notify: Notify, reload: Reload | None, role: Role = "run"
+    config: Config,
+    journal: Observe,
+    *,
+    notify: Notify,
+    reload: Reload | None,
+    role: Role = "run",
+    simulated: bool = False,
 ) -> None:
     """Poll, and unless other processes do that, deliver and show the page, until cancelled."""
     schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
@@ -176,7 +187,7 @@ async def serve(
 
     metrics = Metrics()
     observe = to_all(journal, Vitals(notify, summary), reporter, metrics)
-    async with opened(config, observe) as ports:
+    async with opened(config, observe, simulated=simulated) as ports:
         watchlist = Watchlist(*_sources(config), ports.store, observe)
         poller = Poller(
             ports.store,

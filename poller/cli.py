@@ -109,7 +109,8 @@ def _simulated(settings: Config) -> NoReturn:
         async with app.simulated(settings) as simulated:
             period = simulated.budget.period
             journal(observe.Happened("simulating OpenD", (("budget_period", period),)))
-            await app.serve(simulated, journal, notify=Notify(None), reload=None)
+            silent = Notify(None)
+            await app.serve(simulated, journal, notify=silent, reload=None, simulated=True)
 
     finish(signals.until_signalled(work()), journal)
 

@@ -208,6 +208,27 @@ async def test_a_broken_connection_is_replaced(
     assert all(text.startswith("OpenD ") for text in told)
 
 
+async def test_a_simulation_never_mixes_with_what_opend_reports(
+    service: Service, tmp_path: Path
+) -> None:
+    """Where the one has published, the other refuses to start, names the stream and the cure."""
+    await service.start()
+    async with store_of(service) as store:
+        await entries(store, 10)
+    assert await service.stop() == 0
+    code, _, err = await poller(service, "run", "--simulate")
+    assert code == 1
+    assert "the stream short-interest holds what OpenD reported" in err
+    assert "Traceback" not in err
+    (tmp_path / "simulation").mkdir()
+    simulation = replace(service, state_dir=tmp_path / "simulation")
+    async with store_of(simulation) as store:
+        await store.keep_apart(simulated=True)
+    code, _, err = await poller(simulation, "run")
+    assert code == 1
+    assert "what a simulation made up" in err
+
+
 async def test_wrong_configuration_is_refused_whole(service: Service) -> None:
     """Every problem is named with its key, exit code 2, no traceback, nothing was asked."""
     service.settings = {

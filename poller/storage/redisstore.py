@@ -78,6 +78,25 @@ class RedisStore:
         await self._rehearse()
         return f"{name} {version}"
 
+    async def keep_apart(self, *, simulated: bool) -> None:
+        """Raise StoreMisfit where a simulator's events and OpenD's would stand in one stream."""
+        stream, mark = self.keys.stream, self.keys.simulated
+        with translated():
+            marked, entries = await self._redis.exists(mark), await self._redis.xlen(stream)
+            if simulated and not marked and not entries:
+                await self._redis.set(mark, 1)
+                return
+        if simulated == bool(marked):
+            return
+        raise StoreMisfit(
+            f"the stream {stream} holds what OpenD reported: a simulation needs a redis.namespace "
+            "or a state_dir of its own, like POLLER_STATE_DIR=simulation"
+            if simulated
+            else f"the stream {stream} holds what a simulation made up (run --simulate): choose "
+            "another redis.namespace or state_dir, or delete that stream and all keys that begin "
+            f"with {{{self.keys.namespace}}}:"
+        )
+
     async def _rehearse(self) -> None:
         """Run a whole commit on scratch keys.
 
@@ -106,6 +125,7 @@ class RedisStore:
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
             self.keys.schedule: "hash",
+            self.keys.simulated: "string",
         }
         with translated():
             for key, kind in wanted.items():

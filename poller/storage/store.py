@@ -61,6 +61,11 @@ class Keys:
         """String: written to see whether the replicas follow; only with `redis.replicas`."""
         return f"{{{self.namespace}}}:replicated"
 
+    @property
+    def simulated(self) -> str:
+        """String: there when the events are a simulator's, not OpenD's."""
+        return f"{{{self.namespace}}}:simulated"
+
     def reader(self, group: str) -> str:
         """String with a time to live: the active reader of a group of `subscribe`."""
         return f"{{{self.namespace}}}:reader:{group}"
