@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, SIGTERM
 
 import pytest
 from redis.asyncio import Redis
@@ -193,3 +194,49 @@ async def test_a_path_too_long_for_a_socket(opend: Simulator, tmp_path: Path) ->
         assert len(await entries(store, 10)) == 10
     assert await service.stop() == 0
     assert not socket.parent.exists()
+
+
+async def test_a_server_about_to_end_is_followed_by_another(tmp_path: Path) -> None:
+    """Who finds the lock busy, and then nobody who answers, starts a server when it is free."""
+    embedded = Embedded(tmp_path)
+    async with embedded.running():
+        pass  # the folder exists now
+    held = os.open(tmp_path / "redis" / "server.lock", os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    joining = asyncio.create_task(embedded.running().__aenter__())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(joining), 0.2)
+    os.close(held)
+    async with asyncio.timeout(10):  # far less than a start may take
+        await joining
+    assert alive(await server_of(tmp_path))
+    os.kill(await server_of(tmp_path), SIGTERM)
+
+
+async def test_who_is_stopped_while_the_server_comes_up_leaves_none(tmp_path: Path) -> None:
+    """A cancelled start ends with its cancellation, and takes its server along."""
+    began = asyncio.Event()
+
+    class Slow(Embedded):
+        async def _answers(self) -> bool:
+            """Be asked before the server listens."""
+            began.set()
+            return False
+
+    embedded = Slow(tmp_path)
+    joining = asyncio.create_task(embedded.running().__aenter__())
+    await began.wait()
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joining
+    await until(lambda: lock_is_free(tmp_path))
+
+
+def lock_is_free(state_dir: Path) -> bool:
+    """Tell whether no server of a state directory lives."""
+    with (state_dir / "redis" / "server.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

