@@ -276,8 +276,8 @@ async def run(folder: Path) -> None:
             soak.address = next(e["url"] for e in soak.service.log() if e["event"] == "page")
             await _play(soak)
         finally:
-            code = await soak.service.stop()
-        assert code == 0
+            ended = await soak.service.stop()
+        assert ended == 0
         await verify(soak)
     sys.stdout.write(f"faults: {dict(sorted(soak.struck.items()))}\n")
 
