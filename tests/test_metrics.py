@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from poller.delivery.outbox import Status
-from poller.facts.counts import Count, Tally, Totals
+from poller.facts.counts import COUNTED, Count, Tally, Totals
 from poller.facts.observe import Attempted, Connection, Fact, Happened, Polled, Published
 from poller.facts.status import Report
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
@@ -26,6 +26,7 @@ from poller.web.survey import Spending, Survey
 HK = Code("HK.00700")
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ALERTS = Path("config/prometheus/alerts.yml")
+SCENARIOS = Path("config/prometheus/alerts_test.yml")
 DASHBOARD = Path("config/grafana/poller.json")
 
 
@@ -216,17 +217,41 @@ def test_the_dashboard_asks_for_what_exists() -> None:
         assert asked <= known_names()
 
 
-PROMTOOL = [path for name in ("promtool",) if (path := shutil.which(name))]
+def test_every_alert_is_tried() -> None:
+    """Each alert has a scenario it fires in and one it is silent in, of series that exist."""
+    cases = yaml.safe_load(SCENARIOS.read_text())["tests"]
+    checks = [check for case in cases for check in case["alert_rule_test"]]
+    names = {rule["alert"] for rule in rules()}
+    assert {check["alertname"] for check in checks if check["exp_alerts"]} == names
+    assert {check["alertname"] for check in checks if not check["exp_alerts"]} == names
+    labels = {f"{name}_total": set(names) for name, (_, names) in COUNTED.items()}
+    labels |= {name: set(names) for name, (_, names) in TOLD.items()}
+    for series in (series["series"] for case in cases for series in case["input_series"]):
+        name, _, rest = series.partition("{")
+        assert set(re.findall(r"(\w+)=", rest)) == labels[name], series
 
 
-@pytest.mark.parametrize("path", PROMTOOL)
-def test_prometheus_takes_the_rules_and_the_metrics(path: str) -> None:
+PROMTOOL = shutil.which("promtool") or ""
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="no promtool here: Debian's package prometheus has it")
+def test_alerts_fire_when_they_must_and_only_then() -> None:
+    """Every scenario comes out as written, its text included."""
+    command = [PROMTOOL, "test", "rules", str(SCENARIOS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="no promtool here: Debian's package prometheus has it")
+def test_prometheus_takes_the_rules_and_the_metrics() -> None:
     """Promtool finds no fault in the rules, nor in names, units and help of the metrics."""
-    subprocess.run([path, "check", "rules", str(ALERTS)], check=True, capture_output=True)
+    subprocess.run([PROMTOOL, "check", "rules", str(ALERTS)], check=True, capture_output=True)
     metrics = Metrics(NOW)
     metrics.tell(readings(Survey(NOW)), {})
     text = metrics.text()
-    done = subprocess.run([path, "check", "metrics"], input=text, capture_output=True, check=False)
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False
+    )
     faults = done.stderr.decode().splitlines()
     # names and help of process_… are the library's
     assert [fault for fault in faults if not fault.startswith("process_")] == []
