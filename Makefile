@@ -43,3 +43,8 @@ bench: $(SET_UP)
 .PHONY: systemd
 systemd: $(SET_UP)
 	$(BIN)/python -m tests.real_systemd
+
+# an hour of the real service with faults now and then; SOAK_MINUTES, SOAK_SEED
+.PHONY: soak
+soak: $(SET_UP)
+	$(BIN)/python -m tests.soak

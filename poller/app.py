@@ -185,8 +185,8 @@ async def serve(
     def summary() -> str:
         return f"watching {len(schedule.codes)} symbols, {schedule.wanted} due"
 
-    metrics = Metrics()
-    observe = to_all(journal, Vitals(notify, summary), reporter, metrics)
+    metrics = Metrics(wall_clock())
+    observe = to_all(journal, Vitals(notify, summary), reporter)
     async with opened(config, observe, simulated=simulated) as ports:
         watchlist = Watchlist(*_sources(config), ports.store, observe)
         poller = Poller(
@@ -286,10 +286,11 @@ async def deliver(
 
 async def web(config: Config, journal: Observe, *, notify: Notify, reload: Reload | None) -> None:
     """Show the page, and nothing else, until cancelled."""
-    reporter, metrics = Reporter(Process(_process(), "web"), now=wall_clock), Metrics()
+    reporter = Reporter(Process(_process(), "web"), now=wall_clock)
+    metrics = Metrics(wall_clock())
     address = f"http://{config.web.host}:{config.web.port}/"
     vitals = Vitals(notify, lambda: f"showing the page on {address}")
-    observe = to_all(journal, vitals, reporter, metrics)
+    observe = to_all(journal, vitals, reporter)
 
     def apply(fresh: Config) -> None:
         configure(level=fresh.log_level, secrets=fresh.secrets())

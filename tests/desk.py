@@ -106,7 +106,7 @@ async def desk(
             board,
             outbox,
             overview,
-            Metrics(),
+            Metrics(NOW),
             facts.append,
             lambda: NOW,
             _NEVER,

@@ -10,21 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from poller.delivery.outbox import Status
-from poller.detect.held import Held, Reason
-from poller.facts.observe import (
-    Attempted,
-    Connection,
-    Fact,
-    Happened,
-    Polled,
-    Published,
-    Quarantined,
-    Recovered,
-    Trouble,
-)
+from poller.facts.counts import COUNTED, Count, Tally, Totals
+from poller.facts.observe import Attempted, Connection, Fact, Happened, Polled, Published
+from poller.facts.status import Report
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.service.metrics import TOLD, Metrics, Reading, midnight
 from poller.web.readings import readings
@@ -33,6 +26,7 @@ from poller.web.survey import Spending, Survey
 HK = Code("HK.00700")
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ALERTS = Path("config/prometheus/alerts.yml")
+SCENARIOS = Path("config/prometheus/alerts_test.yml")
 DASHBOARD = Path("config/grafana/poller.json")
 
 
@@ -45,11 +39,16 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
+def told(process: str, counts: dict[Count, float], *, age: float = -1.0) -> dict[str, Report]:
+    """Return what the board holds of a process that began `age` seconds before the page."""
+    began = NOW - timedelta(seconds=age)
+    return {process: Report(NOW, "poll", "0.1.0", started=began, counts=counts)}
+
+
 def test_facts_are_counted() -> None:
-    """Polls by outcome, events by type, attempts with their lag, lost connections, troubles."""
-    metrics = Metrics()
+    """Polls by outcome, events by type, attempts with their lag, lost connections."""
+    tally = Tally()
     row = HkRecord(None, "2026-11-13", 1, 0.5, None, None)
-    held = Held(row, None, Reason.FUTURE_DAY, NOW)
     event = Event(EventType.REVISED, HK, Vintage(row, 1, NOW), None, None)
     facts: list[Fact] = [
         Polled(HK, "answered"),
@@ -58,66 +57,131 @@ def test_facts_are_counted() -> None:
         Published(HK, (event,)),
         Attempted("desk", "failed", timedelta(seconds=1)),
         Attempted("desk", "delivered", timedelta(seconds=40)),
+        Attempted("desk", "delivered", timedelta(days=2)),
         Connection("opend:1", ready=False, reason="nobody listens", rebuilds=0),
         Connection("opend:1", ready=True, reason="connected", rebuilds=0),
         Connection("opend:1", ready=False, reason="lost", rebuilds=1),
         Connection("opend:1", ready=False, reason="nobody listens", rebuilds=1),
-        Trouble("redis", "away"),
-        Trouble("redis", "still away"),
-        Trouble("desk", "503"),
-        Recovered("desk"),
-        Quarantined(HK, (held, held)),
-        Quarantined(Code("HK.00005"), (held,)),
-        Quarantined(Code("HK.00005"), ()),
         Happened("stopped"),
     ]
     for fact in facts:
-        metrics(fact)
+        tally(fact)
+    metrics = Metrics(NOW)
+    read = Report.from_json(told("one", dict(tally.counts))["one"].to_json())
+    assert read is not None
+    metrics.tell([], {"one": read})
     found = samples(metrics)
     assert found["poller_polls_total", "HK", "answered"] == 2
     assert found["poller_polls_total", "HK", "refused"] == 1
     assert found["poller_events_total", "HK", "revised"] == 1
     assert found["poller_webhook_attempts_total", "desk", "failed"] == 1
-    assert found["poller_webhook_lag_seconds_count", "desk"] == 1
+    assert found["poller_webhook_lag_seconds_count", "desk"] == 2
+    assert found["poller_webhook_lag_seconds_sum", "desk"] == 40 + 2 * 86400
     assert found["poller_webhook_lag_seconds_bucket", "desk", "30.0"] == 0
     assert found["poller_webhook_lag_seconds_bucket", "desk", "300.0"] == 1
     assert found["poller_gateway_reconnects_total", "opend:1"] == 1
-    assert found["poller_troubles",] == 1
-    assert found["poller_held_figures", "HK"] == 2
+
+
+POLLS: Count = ("poller_polls", "HK", "answered")
+
+
+@given(
+    looks=st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), max_size=12),
+    lost=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2)), max_size=8),
+    restarts=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2)), max_size=4),
+)
+def test_totals_only_grow(
+    looks: list[list[int]], lost: list[tuple[int, int]], restarts: list[tuple[int, int]]
+) -> None:
+    """Three processes count; reports are lost, old ones come back, processes start again.
+
+    The total is what was counted and told since the first look, and never falls: else `rate()`
+    would take all of it for news.
+    """
+    totals, counted = Totals(NOW), [0.0, 0.0, 0.0]
+    began = [NOW - timedelta(hours=1), NOW, NOW + timedelta(hours=1)]
+    before, ended, baseline = 0.0, 0.0, 7.0
+    counted[0] = baseline  # of the one that was there before
+    most = [baseline, 0.0, 0.0]
+    totals.add("0", began[0], {POLLS: counted[0]})
+    for turn, grown in enumerate(looks):
+        for process, more in enumerate(grown):
+            if (turn, process) in restarts:
+                ended += most[process] - (baseline if process == 0 else 0.0)
+                began[process] += timedelta(days=1)
+                counted[process] = most[process] = 0.0
+                baseline = 0.0 if process == 0 else baseline
+            counted[process] += more
+            stale = (turn, process) in lost
+            told = counted[process] - more if stale else counted[process]
+            most[process] = max(most[process], told)
+            totals.add(str(process), began[process], {POLLS: told})
+        after = totals.counts[POLLS]
+        assert after >= before
+        assert after == ended + sum(most) - baseline
+        before = after
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        ["poller_polls", "HK"],  # too few labels
+        ["poller_polls", "HK", "answered", "twice"],
+        ["poller_nonsense", "x"],
+        ["poller_webhook_lag_seconds", "desk", "0.7"],
+        [],
+    ],
+)
+def test_counts_of_another_version_do_no_harm(count: list[str]) -> None:
+    """What this version does not know is left out; the rest is shown, and a page stays up."""
+    metrics = Metrics(NOW)
+    metrics.tell([], told("one", {tuple(count): 3.0, POLLS: 2.0}))
+    assert samples(metrics)["poller_polls_total", "HK", "answered"] == 2
+
+
+@pytest.mark.parametrize("count", ["[[1, 2], null]", '[["a"], NaN]', '[["a"], "b"]', "[3]", "3"])
+def test_counts_that_are_none_make_no_report(count: str) -> None:
+    """A report somebody edited counts as absent, like all that cannot be read."""
+    text = told("one", {POLLS: 2.0})["one"].to_json()
+    assert Report.from_json(text) is not None
+    assert Report.from_json(text.replace('[["poller_polls","HK","answered"],2.0]', count)) is None
 
 
 def test_what_is_no_longer_told_is_gone() -> None:
     """While Redis is away nothing old is shown, and every metric that is told has its help."""
-    metrics = Metrics()
+    metrics = Metrics(NOW)
     status = Status(lag=3, waiting=4, dead=5, failing_since=NOW - timedelta(hours=1))
     spending = (Spending("main", 12, 30, 30.0),)
-    survey = Survey(NOW, lease="7:host-1", budgets=spending, endpoints={"desk": status})
-    metrics.tell(readings(survey))
+    held = {"HK": 2, "US": 0}
+    reports = {"host-1": Report(NOW, "poll", "0", lease=7, held=held, troubles={"redis": "away"})}
+    survey = Survey(NOW, "", reports, "7:host-1", spending, {"desk": status})
+    metrics.tell(readings(survey), {})
     found = samples(metrics)
     assert found["poller_lease_token",] == 7
+    assert found["poller_held_figures", "HK"] == 2
+    assert found["poller_troubles",] == 1
     assert found["poller_budget_headroom_requests", "main"] == 18
     assert found["poller_webhook_failing_seconds", "desk"] == 3600
     assert found["poller_webhook_dead_letters", "desk"] == 5
-    metrics.tell(readings(Survey(NOW, redis="refused")))
+    metrics.tell(readings(Survey(NOW, redis="refused")), {})
     told = {name for name, *_ in samples(metrics) if name in TOLD}
     assert told == {"poller_redis_up", "poller_ready"}
 
 
 def test_labels_are_bounded() -> None:
     """Ten thousand symbols make not one series more than one."""
-    metrics = Metrics()
-    metrics(Polled(HK, "answered"))
-    before = len(samples(metrics))
+    tally = Tally()
     for n in range(10_000):
-        metrics(Polled(Code(f"HK.{n:05}"), "answered"))
-    assert len(samples(metrics)) == before
+        tally(Polled(Code(f"HK.{n:05}"), "answered"))
+    assert len(tally.counts) == 1
 
 
 def known_names() -> set[str]:
     """Return the names a query may use."""
-    metrics = Metrics()
-    metrics(Attempted("desk", "delivered", timedelta()))
-    metrics.tell([Reading(name, 0, ("x",) * len(labels)) for name, (_, labels) in TOLD.items()])
+    metrics, tally = Metrics(NOW), Tally()
+    tally(Attempted("desk", "delivered", timedelta()))
+    told_too = [Reading(name, 0, ("x",) * len(labels)) for name, (_, labels) in TOLD.items()]
+    metrics.tell(told_too, told("one", dict(tally.counts)))
     text = metrics.text().decode()
     return {name for name, *_ in samples(metrics)} | set(re.findall(r"# HELP (\S+)", text))
 
@@ -153,17 +217,41 @@ def test_the_dashboard_asks_for_what_exists() -> None:
         assert asked <= known_names()
 
 
-PROMTOOL = [path for name in ("promtool",) if (path := shutil.which(name))]
+def test_every_alert_is_tried() -> None:
+    """Each alert has a scenario it fires in and one it is silent in, of series that exist."""
+    cases = yaml.safe_load(SCENARIOS.read_text())["tests"]
+    checks = [check for case in cases for check in case["alert_rule_test"]]
+    names = {rule["alert"] for rule in rules()}
+    assert {check["alertname"] for check in checks if check["exp_alerts"]} == names
+    assert {check["alertname"] for check in checks if not check["exp_alerts"]} == names
+    labels = {f"{name}_total": set(names) for name, (_, names) in COUNTED.items()}
+    labels |= {name: set(names) for name, (_, names) in TOLD.items()}
+    for series in (series["series"] for case in cases for series in case["input_series"]):
+        name, _, rest = series.partition("{")
+        assert set(re.findall(r"(\w+)=", rest)) == labels[name], series
 
 
-@pytest.mark.parametrize("path", PROMTOOL)
-def test_prometheus_takes_the_rules_and_the_metrics(path: str) -> None:
+PROMTOOL = shutil.which("promtool") or ""
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="no promtool here: Debian's package prometheus has it")
+def test_alerts_fire_when_they_must_and_only_then() -> None:
+    """Every scenario comes out as written, its text included."""
+    command = [PROMTOOL, "test", "rules", str(SCENARIOS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="no promtool here: Debian's package prometheus has it")
+def test_prometheus_takes_the_rules_and_the_metrics() -> None:
     """Promtool finds no fault in the rules, nor in names, units and help of the metrics."""
-    subprocess.run([path, "check", "rules", str(ALERTS)], check=True, capture_output=True)
-    metrics = Metrics()
-    metrics.tell(readings(Survey(NOW)))
+    subprocess.run([PROMTOOL, "check", "rules", str(ALERTS)], check=True, capture_output=True)
+    metrics = Metrics(NOW)
+    metrics.tell(readings(Survey(NOW)), {})
     text = metrics.text()
-    done = subprocess.run([path, "check", "metrics"], input=text, capture_output=True, check=False)
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False
+    )
     faults = done.stderr.decode().splitlines()
     # names and help of process_… are the library's
     assert [fault for fault in faults if not fault.startswith("process_")] == []

@@ -5,15 +5,19 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.embedded import Embedded
+from tests.receiver import SECRET, Receiver
 from tests.service import (
+    PATIENCE,
     Service,
     entries,
     later,
@@ -101,3 +105,79 @@ async def test_a_role_that_cannot_go_on_says_why(tmp_path: Path, role: str) -> N
     code, out, err = await poller(service, role)
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert "the embedded server cannot live in" in err
+
+
+@dataclass
+class Split:
+    """`web` beside other roles, each a process of its own on one state directory."""
+
+    web: Service
+    http: aiohttp.ClientSession
+    before: dict[str, float] = field(default_factory=dict)
+
+    def role(self, name: str) -> Service:
+        """Return another role, with a log of its own, not started."""
+        url = Embedded(self.web.state_dir).url
+        home = self.web.state_dir / f"{name} {len(list(self.web.state_dir.iterdir()))}"
+        home.mkdir()
+        settings = {**self.web.settings, "POLLER_REDIS__URL": url}
+        return Service(home, self.web.port, CODE, settings, role=name)
+
+    async def shows(self, sample: str, value: float) -> None:
+        """Scrape until a sample has this value; no counter ever falls on the way."""
+        (url,) = [line["url"] for line in self.web.log() if line["event"] == "page"]
+        async with asyncio.timeout(PATIENCE):
+            while self.before.get(sample) != value:
+                async with self.http.get(f"{url}metrics") as answer:
+                    lines = (await answer.text()).splitlines()
+                pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+                found = {name: float(number) for name, number in pairs}
+                counters = {name for name in self.before if name.startswith(COUNTERS)}
+                assert [n for n in counters if found.get(n, -1.0) < self.before[n]] == []
+                self.before = found
+                await asyncio.sleep(0.1)
+
+
+COUNTERS = ("poller_polls_", "poller_events_", "poller_webhook_attempts_", "poller_gateway_rec")
+
+
+async def test_web_tells_what_the_others_count(tmp_path: Path, opend: Simulator) -> None:
+    """Polls, events, deliveries, lost connections and held figures of split roles, over a kill -9.
+
+    What the killed process had counted stays counted, and its successor's is added to it.
+    """
+    receiver = Receiver()
+    async with receiver.running(), aiohttp.ClientSession() as http:
+        settings = {
+            "POLLER_WEBHOOKS__0__NAME": "desk",
+            "POLLER_WEBHOOKS__0__URL": receiver.url,
+            "POLLER_WEBHOOKS__0__SECRET": SECRET,
+            "POLLER_WEBHOOKS__0__EVENTS": "backfilled,reported",
+        }
+        split = Split(Service(tmp_path, opend.port, CODE, settings, role="web"), http)
+        await split.web.start()
+        await split.web.said("page")
+        roles = [split.role("deliver"), split.role("poll")]
+        for role in roles:
+            await role.start()
+        await split.shows('poller_webhook_attempts_total{endpoint="desk",outcome="delivered"}', 10)
+        await split.shows('poller_webhook_lag_seconds_count{endpoint="desk"}', 10)
+        opend.faults.kick()
+        gateway = f"127.0.0.1:{opend.port}"
+        await split.shows(f'poller_gateway_reconnects_total{{gateway="{gateway}"}}', 1)
+
+        await roles[1].kill()
+        async with Redis.from_url(roles[1].settings["POLLER_REDIS__URL"]) as client:
+            await client.delete("{short-interest}:lease")  # that it runs out is tested elsewhere
+        row = opend.world.records(CODE, now())[0]
+        new = later(row, days=8, aggregated_short=60_000_000)
+        slip = later(row, days=9, aggregated_short=60_000_000_000)
+        opend.world = with_rows(opend.world, CODE, (slip, new, *opend.world.records(CODE, now())))
+        roles[1] = split.role("poll")
+        await roles[1].start()
+        await split.shows('poller_held_figures{market="HK"}', 1)
+        await split.shows('poller_events_total{market="HK",type="reported"}', 1)
+        await split.shows('poller_events_total{market="HK",type="backfilled"}', 10)
+        await split.shows(f'poller_gateway_reconnects_total{{gateway="{gateway}"}}', 1)
+        for role in (*roles, split.web):
+            assert await role.stop() == 0

@@ -4,11 +4,13 @@ Texts read back may be of another version or edited by hand: what cannot be read
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal, Self, cast
 
+from poller.facts.counts import Count
 from poller.model import isoformat, to_json
 
 EVERY: Final = timedelta(seconds=3)
@@ -22,6 +24,8 @@ TROUBLES_KEPT: Final = 20
 
 POLLS_KEPT: Final = 5
 """Looks at a symbol that are remembered."""
+
+_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 
 Role = Literal["run", "poll", "deliver", "web"]
 Phase = Literal["watching", "sweeping", "paused"]
@@ -52,7 +56,8 @@ class MarketState:
 class Report:
     """What one process says of itself. `lease`: its fencing token, None when it does not poll.
 
-    `troubles`: subject → reason, as the log has it. `at`: aware.
+    `troubles`: subject → reason, as the log has it. `held`: market → figures that wait for a
+    ruling. `counts`: since the process `started`. `at`, `started`: aware.
     """
 
     at: datetime
@@ -63,10 +68,14 @@ class Report:
     symbols: int = 0
     markets: Mapping[str, MarketState] = field(default_factory=dict)
     troubles: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
+    started: datetime = _UNKNOWN
+    counts: Mapping[Count, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the JSON kept in the status hash."""
-        return to_json(_plain(asdict(self)))
+        plain = asdict(self) | {"counts": list(self.counts.items())}
+        return to_json(_plain(plain))
 
     @classmethod
     def from_json(cls, text: str) -> Self | None:
@@ -82,6 +91,9 @@ class Report:
                 symbols=int(raw["symbols"]),
                 markets={str(name): _market(each) for name, each in raw["markets"].items()},
                 troubles={str(k): str(v) for k, v in raw.get("troubles", {}).items()},
+                held={str(k): int(v) for k, v in raw.get("held", {}).items()},
+                started=_moment(raw["started"]) if "started" in raw else _UNKNOWN,
+                counts=dict(_count(*each) for each in raw.get("counts", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -135,6 +147,12 @@ def _market(raw: Mapping[str, Any]) -> MarketState:
     day = None if raw["day"] is None else date.fromisoformat(raw["day"])
     phase = raw["phase"] if raw["phase"] in {"sweeping", "paused"} else "watching"
     return MarketState(cast("Phase", phase), day, int(raw["wanted"]), int(raw["covered"]))
+
+
+def _count(names: Sequence[str], value: float) -> tuple[Count, float]:
+    if not math.isfinite(value):
+        raise ValueError("a count that is none")
+    return tuple(map(str, names)), value
 
 
 def _moment(text: str) -> datetime:

@@ -1,46 +1,31 @@
-"""The metrics: what this process counted from its facts, and what Redis tells of all.
+"""The metrics: what Redis tells, and what the reports of all processes say they have counted.
 
-Base units, and labels bounded by the configuration: never one per symbol. A page that runs apart
-from the poller counts nothing itself; it has what Redis tells.
+Base units, and labels bounded by the configuration: never one per symbol.
 """
 
+import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Final
+from itertools import accumulate
+from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from poller import __version__
-from poller.facts.observe import (
-    Attempted,
-    Connection,
-    Fact,
-    Polled,
-    Published,
-    Quarantined,
-    Recovered,
-    Trouble,
-)
-from poller.model import Code, Market, market_of
-
-# a series beside every counter that nobody reads
-disable_created_metrics()  # type: ignore[no-untyped-call]
+from poller.facts.counts import COUNTED, LAG, LAG_HELP, LAG_STEPS, SUM, Totals
+from poller.facts.status import Report
+from poller.model import Market
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-_LAGS: Final = (0.1, 0.5, 1, 5, 30, 300, 1800, 7200, 86400)
-"""Seconds; the steps of the delivery attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +59,8 @@ TOLD: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "poller_sweep_wanted_symbols": ("Symbols whose newest report is looked for", ("market",)),
     "poller_sweep_covered_symbols": ("Symbols of those that have it", ("market",)),
+    "poller_held_figures": ("Figures that wait for a ruling", ("market",)),
+    "poller_troubles": ("Subjects the log says are in trouble", ()),
     "poller_stream_entries": ("Entries in the stream", ()),
     "poller_webhook_disabled": ("1 while nothing is sent to the endpoint", ("endpoint",)),
     "poller_webhook_failing_seconds": ("Time without a success; 0 when well", ("endpoint",)),
@@ -100,90 +87,54 @@ class _Told(Collector):
             yield family
 
 
-class Metrics:
-    """Counts facts; `tell` takes what Redis says; `text` is what Prometheus reads."""
+class _Counted(Collector):
+    """What all processes have counted since this one looks."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: datetime) -> None:
+        self.totals = Totals(since)
+
+    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+        """Yield one family a metric, those of which nothing was counted, too."""
+        counts = self.totals.counts
+        for name, (text, labels) in COUNTED.items():
+            family = CounterMetricFamily(name, text, labels=labels)
+            for (metric, *values), value in counts.items():
+                if metric == name:
+                    family.add_metric(values, value)
+            yield family
+        lag = HistogramMetricFamily(LAG, LAG_HELP, labels=("endpoint",))
+        for endpoint in dict.fromkeys(each for metric, each, *_ in counts if metric == LAG):
+            below = accumulate(counts.get((LAG, endpoint, str(step)), 0.0) for step in LAG_STEPS)
+            buckets = [(_le(step), value) for step, value in zip(LAG_STEPS, below, strict=True)]
+            lag.add_metric((endpoint,), buckets, counts.get((LAG, endpoint, SUM), 0.0))
+        yield lag
+
+
+def _le(step: float) -> str:
+    return "+Inf" if step == math.inf else str(step)
+
+
+class Metrics:
+    """`tell` takes what Redis says; `text` is what Prometheus reads."""
+
+    def __init__(self, since: datetime) -> None:
+        """`since`: when this process began, aware."""
         self.registry = CollectorRegistry()
-        made: Any = {"registry": self.registry}
-        self._polls = Counter(
-            "poller_polls", "Looks at a symbol that ended", ("market", "outcome"), **made
-        )
-        self._events = Counter("poller_events", "Events published", ("market", "type"), **made)
-        self._attempts = Counter(
-            "poller_webhook_attempts", "Attempts to deliver", ("endpoint", "outcome"), **made
-        )
-        self._lag = Histogram(
-            "poller_webhook_lag_seconds",
-            "From an event's place in the stream to the attempt that delivered it",
-            ("endpoint",),
-            buckets=_LAGS,
-            **made,
-        )
-        self._reconnects = Counter(
-            "poller_gateway_reconnects", "Connections to OpenD lost", ("gateway",), **made
-        )
-        self._troubles = Gauge("poller_troubles", "Subjects the log says are in trouble", **made)
-        self._told = _Told()
+        self._told, self._counted = _Told(), _Counted(since)
         self.registry.register(self._told)
-        build = Gauge("poller_build_info", "Version", ("version", "python"), **made)
+        self.registry.register(self._counted)
+        build = Gauge("poller_build_info", "Version", ("version", "python"), registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
-        self._waiting = Gauge(
-            "poller_held_figures", "Figures that wait for a ruling", ("market",), **made
-        )
-        self._held: dict[Code, int] = {}
-        self._troubled: set[str] = set()
-        self._connected: set[str] = set()
 
-    def __call__(self, fact: Fact) -> None:
-        """Count a fact."""
-        match fact:
-            case Polled(code, outcome):
-                self._polls.labels(market_of(code), outcome).inc()
-            case Published(code, events):
-                for event in events:
-                    kind = event.type.rpartition(".")[2]
-                    self._events.labels(market_of(code), kind).inc()
-            case Attempted(endpoint, outcome, lag):
-                self._attempts.labels(endpoint, outcome).inc()
-                if outcome == "delivered":
-                    self._lag.labels(endpoint).observe(max(lag.total_seconds(), 0))
-            case Connection(gateway, ready, _, _):
-                self._connection(gateway, ready=ready)
-            case Quarantined(code, held):
-                self._hold(code, len(held))
-            case Trouble(subject, _):
-                self._troubled.add(subject)
-            case Recovered(subject):
-                self._troubled.discard(subject)
-            case _:
-                pass
-
-    def _hold(self, code: Code, count: int) -> None:
-        if count:
-            self._held[code] = count
-        else:
-            self._held.pop(code, None)
-
-    def _connection(self, gateway: str, *, ready: bool) -> None:
-        lost = self._reconnects.labels(gateway)
-        if ready:
-            self._connected.add(gateway)
-        elif gateway in self._connected:
-            self._connected.discard(gateway)
-            lost.inc()
-
-    def tell(self, readings: Iterable[Reading]) -> None:
-        """Replace what Redis told before."""
+    def tell(self, readings: Iterable[Reading], reports: Mapping[str, Report]) -> None:
+        """Replace what Redis told before, and add what the processes have counted since."""
         self._told.readings = tuple(readings)
+        for process, report in reports.items():
+            self._counted.totals.add(process, report.started, report.counts)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        self._troubles.set(len(self._troubled))
-        for market in Market:
-            held = sum(n for code, n in self._held.items() if market_of(code) is market)
-            self._waiting.labels(market).set(held)
         return generate_latest(self.registry)
 
 

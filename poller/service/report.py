@@ -10,6 +10,7 @@ from typing import Final
 from poller import __version__
 from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.facts.board import Board
+from poller.facts.counts import Tally
 from poller.facts.observe import (
     Connection,
     Fact,
@@ -33,7 +34,7 @@ from poller.facts.status import (
     Role,
 )
 from poller.gateway.opend import Address
-from poller.model import Code
+from poller.model import Code, Market, market_of
 from poller.plan.market import MarketQueue
 
 _NEW: Final = "connecting"
@@ -71,12 +72,16 @@ class Reporter:
             for each in gateways
         }
         self._troubles: dict[str, str] = {}
+        self._held: dict[Code, int] = {}
+        self._started = now()
+        self._tally = Tally()
         self._codes: tuple[Code, ...] = ()
         self._told: tuple[Code, ...] | None = None
         self._changed = asyncio.Event()
 
     def __call__(self, fact: Fact) -> None:
-        """Remember a fact that changes what is true now."""
+        """Count a fact, and remember one that changes what is true now."""
+        self._tally(fact)
         match fact:
             case Trouble(subject, reason):
                 if self._troubles.get(subject) == reason:
@@ -86,6 +91,7 @@ class Reporter:
                 if self._troubles.pop(subject, None) is None:
                     return
             case Quarantined(code, held):
+                self._held[code] = len(held)
                 subject = f"{code} quarantine"
                 self(Trouble(subject, ruling_wanted(code, held)) if held else Recovered(subject))
                 return
@@ -138,9 +144,18 @@ class Reporter:
             symbols=len(self._codes),
             markets=self._markets(),
             troubles=dict(kept),
+            held=self._waiting(),
+            started=self._started,
+            counts=dict(self._tally.counts),
         )
         await board.report(self._process.name, report)
         await self._report_polls(board)
+
+    def _waiting(self) -> dict[str, int]:
+        found = dict.fromkeys(map(str, Market), 0)
+        for code, count in self._held.items():
+            found[market_of(code)] += count
+        return found
 
     async def _report_polls(self, board: Board) -> None:
         """Put the polls since the last report before those told earlier."""

@@ -24,5 +24,6 @@ async def readyz(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     """Answer in Prometheus' text format, also while Redis is away."""
     sources = request.app[SOURCES]
-    sources.metrics.tell(readings(await sources.survey()))
+    survey = await sources.survey()
+    sources.metrics.tell(readings(survey), survey.reports)
     return web.Response(body=sources.metrics.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -20,6 +20,9 @@ def readings(survey: Survey) -> Iterator[Reading]:
     for role, count in Counter(report.role for report in survey.reports.values()).items():
         yield Reading("poller_processes", count, (role,))
     yield Reading("poller_stream_entries", survey.entries)
+    yield Reading("poller_troubles", len(survey.troubles))
+    for market, held in survey.held.items():
+        yield Reading("poller_held_figures", held, (market,))
     for gateway in survey.gateways:
         yield Reading("poller_gateway_ready", gateway.ready, (gateway.name, gateway.account))
     for budget in survey.budgets:

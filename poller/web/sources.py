@@ -60,15 +60,16 @@ class Sources:
 
     async def _look(self) -> Survey:
         reports = living(await self.board.reports(), self.now())
-        told = next((r.markets for r in reports.values() if r.lease is not None), {})
+        lease = await self.board.lease()
+        active = reports.get(lease.partition(":")[2])
         rows = list(self.overview.rows.values())
         return Survey(
             at=self.now(),
             reports=reports,
-            lease=await self.board.lease(),
+            lease=lease,
             budgets=await self._budgets(reports),
             endpoints=await self._endpoints(),
-            markets=markets(rows, told, self.now()),
+            markets=markets(rows, active.markets if active else {}, self.now()),
             symbols=len(rows),
             entries=await self.board.stream_length(),
             loaded=self.overview.loaded,

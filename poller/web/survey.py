@@ -48,11 +48,21 @@ class Survey:
         return {n: r for n, r in self.reports.items() if r.role in {"run", "poll"}}
 
     @property
+    def active(self) -> Report | None:
+        """The report of who holds the lease; one that was killed with it says so for a while."""
+        return self.reports.get(self.lease.partition(":")[2])
+
+    @property
     def gateways(self) -> tuple[GatewayState, ...]:
         """Every OpenD, by the active poller where there is one, else by all of them."""
-        active = [report for report in self.pollers.values() if report.lease is not None]
-        told = {g.name: g for r in active or self.pollers.values() for g in r.gateways}
-        return tuple(told.values())
+        active = self.active
+        reports = self.pollers.values() if active is None else (active,)
+        return tuple({g.name: g for report in reports for g in report.gateways}.values())
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """Market → figures that wait for a ruling, by the active poller where there is one."""
+        return {} if self.active is None else self.active.held
 
     @property
     def troubles(self) -> dict[str, str]:
