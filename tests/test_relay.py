@@ -291,7 +291,7 @@ def test_stopping_finishes_or_gives_back(takes: float) -> None:
         await asyncio.sleep(1)
 
     async def later(scene: Scene) -> tuple[int, int]:
-        claimed = await scene.outbox.claim("desk", "t", limit=9, depth=1, ttl=HOUR)
+        claimed = await scene.outbox.exchange("desk", [], "t", limit=9, depth=1, ttl=HOUR)
         return (await scene.outbox.status("desk")).waiting, len(claimed.claims)
 
     scene = play(act, desk=Line(lambda *_: Delivered(200), takes=takes))
@@ -372,10 +372,10 @@ def test_the_breaker() -> None:
     pace.breaker = breaker
     assert [pace.room(t, 0) for t in (10, 38, 39)] == [0, 0, 1]
     assert pace.room(39, 1) == 0
-    pace.started(1)
+    pace.started()
     breaker.record(40, good=False)
     assert pace.room(60, 0) == 0
-    pace.started(1)
+    pace.started()
     breaker.record(71, good=True)
     assert pace.room(71, 0) == 8
     for n in range(9):
