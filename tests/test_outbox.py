@@ -163,6 +163,49 @@ async def test_a_lost_claim_comes_back(place: Place) -> None:
     assert (await place.outbox.status(NAME)).waiting == 0
 
 
+async def test_an_exchange_settles_before_it_claims(place: Place) -> None:
+    """What a settlement sets free is claimed at once; written twice, it changes nothing more."""
+    await place.queue(*await place.publish(A, 2, 10, 17))
+    (first,) = await place.claim()
+    (second,) = (await place.exchange(Settlement(first, "sent"))).claims
+    assert told([second]) == {A: ["10"]}
+    assert (await place.exchange(Settlement(first, "sent"))).claims == ()
+    assert (await place.outbox.status(NAME)).waiting == 2
+    claimed = await place.exchange(
+        failed(second, delay=timedelta(0), hold=timedelta(seconds=60)), Settlement(first, "sent")
+    )
+    assert (claimed.claims, claimed.retrying) == ((), 1)
+    assert claimed.failing_since == claimed.at
+
+
+async def test_many_are_settled_and_claimed_at_once(place: Place) -> None:
+    """However many lanes there are, each is claimed once and nothing of it is left behind."""
+    lanes = [f"HK.{n:05}" for n in range(2500)]
+    for code in lanes[:5]:
+        entries = await place.publish(Code(code), 2)
+    fields = entries[0].fields
+    many = [Chosen(Entry(f"9-{n}", fields), lane) for n, lane in enumerate(lanes)]
+    assert await place.outbox.add(NAME, many) == 2500
+    claims = await place.claim(limit=3000)
+    assert sorted(claim.lane for claim in claims) == lanes
+    sent = [Settlement(claim, "sent") for claim in claims]
+    assert (await place.exchange(*sent, limit=9)).claims == ()
+    status = await place.outbox.status(NAME)
+    assert (status.waiting, status.next_attempt) == (0, None)
+
+
+async def test_what_follows_on_the_stream(place: Place) -> None:
+    """Entries after an id, oldest first, as many as are asked for, with whatever text they hold."""
+    entries = await place.publish(A, 2, 10, 17)
+    assert await place.outbox.follow("0-0", 2) == entries[:2]
+    assert await place.outbox.follow(entries[0].id, 9) == entries[1:]
+    assert await place.outbox.follow(entries[-1].id, 9) == []
+    if place.raw is not None:
+        odd = {'é\n"': "\u2028\x00/\\"}
+        id_ = await place.raw.xadd("short-interest", odd)
+        assert await place.outbox.follow(entries[-1].id, 9) == [Entry(id_, odd)]
+
+
 async def test_what_was_returned_is_due_at_once(place: Place) -> None:
     """A process that stops gives back what it has not tried."""
     await place.queue(*await place.publish(A, 2))

@@ -37,6 +37,9 @@ from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Attempted, Happened, Observe, Recovered, Trouble, turning
 from poller.storage.store import Entry
 
+GATHER: Final = 0.01
+"""Seconds more deliveries may end in before they are settled, while there is enough to send."""
+
 MOST_TOGETHER: Final = 2000
 """Events in one message to a chat; what is more goes into the next."""
 
@@ -103,6 +106,7 @@ class Courier:
         self._draining = False
         self._told: set[str] = set()
         self._work = asyncio.Event()
+        self._idle = asyncio.Event()
         self._intake = Intake(
             endpoint,
             outbox,
@@ -131,6 +135,7 @@ class Courier:
                 while True:
                     turned()
                     self._work.clear()
+                    self._idle.clear()
                     try:
                         pause = await self._turn()
                     except (StoreDown, StoreMisfit) as problem:
@@ -138,6 +143,8 @@ class Courier:
                         await asyncio.sleep(self._timing.pause.total_seconds())
                     else:
                         await woken(self._work, pause)
+                    if self._ahead and self._unsettled:  # an exchange costs as much as a POST
+                        await woken(self._idle, GATHER)
         finally:
             await self._drain()
 
@@ -192,7 +199,7 @@ class Courier:
     def _start(self) -> None:
         while (held := self._next()) is not None:
             task = asyncio.create_task(self._fly(held), name=f"{self._subject} sending")
-            task.add_done_callback(lambda _: self._work.set())
+            task.add_done_callback(lambda _: self._idle.set())
             self._tasks.add(task)
 
     def _next(self) -> _Held | None:

@@ -104,7 +104,7 @@ class MemoryOutbox:
             claim = settlement.claim
             if queue.claims.get(claim.lane) == claim.token:
                 del queue.claims[claim.lane]
-                self._settle(queue, settlement)
+                self._settle(queue, settlement, now)
         told = Claimed(
             _moment(now),
             retrying=len(queue.attempts),
@@ -130,8 +130,8 @@ class MemoryOutbox:
         attempts = queue.attempts.get(chosen[0], "")
         return read_claim(lane, token, attempts, [(each, waiting[each]) for each in chosen])
 
-    def _settle(self, queue: _Queue, settlement: Settlement) -> None:
-        now, claim = self.clock(), settlement.claim
+    def _settle(self, queue: _Queue, settlement: Settlement, now: float) -> None:
+        claim = settlement.claim
         lane, ids = claim.lane, [padded(entry.id) for entry in claim.deliveries]
         match settlement.how:
             case "sent":

@@ -17,8 +17,8 @@ SHARE: Final = 0.7
 OPEN_FOR: Final = 30.0
 """Seconds it stays open; then one attempt decides."""
 
-AHEAD: Final = 0.1
-MOST_AHEAD: Final = 200
+AHEAD: Final = 0.2
+MOST_AHEAD: Final = 400
 """Lanes are claimed for so many seconds of sending ahead, and no more of them than this."""
 
 _SMOOTH: Final = 8
