@@ -35,6 +35,7 @@ def hasty(outcome: Any, **how: Any) -> Verdict:  # noqa: ANN401  as `decide` tak
 
 TIMING = Timing(
     claim=timedelta(seconds=1.5),
+    fresh=timedelta(seconds=0.3),
     look=timedelta(seconds=0.2),
     pause=timedelta(seconds=0.1),
     verdict=hasty,

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -163,10 +163,11 @@ async def bury(service: Service, url: str) -> None:
     assert code == 0
     outbox = RedisOutbox(url, "short-interest")
     attempt = Attempt(wall_clock(), 500, "500", "")
-    hows: tuple[Literal["sent", "dead"], ...] = ("sent", "dead")
-    for how in hows:
-        claimed = await outbox.claim("desk", how, limit=1, depth=1, ttl=timedelta(seconds=30))
-        await outbox.settle("desk", [Settlement(claimed.claims[0], how, (attempt,))])
+    once: Any = {"limit": 1, "depth": 1, "ttl": timedelta(seconds=30)}
+    (first,) = (await outbox.exchange("desk", [], "a", **once)).claims
+    sent = Settlement(first, "sent")
+    (second,) = (await outbox.exchange("desk", [sent], "b", **once)).claims
+    await outbox.exchange("desk", [Settlement(second, "dead", (attempt,))], "c", **once)
     await outbox.close()
 
 

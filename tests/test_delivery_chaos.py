@@ -31,7 +31,7 @@ NAMES = ("one", "two", "three")
 CODES = tuple(f"HK.{n:05}" for n in range(1, 11))
 POSTED = "a POST unanswered"
 TARGETS = (
-    *(Point(step, done) for step in ("enqueue", "claim", "settle") for done in (False, True)),
+    *(Point(step, done) for step in ("enqueue", "exchange") for done in (False, True)),
     POSTED,
     None,
 )

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.delivery.memoryoutbox import MemoryOutbox
-from poller.delivery.outbox import Attempt, Chosen, Claim, Outbox, OutboxKeys, Settlement
+from poller.delivery.outbox import Attempt, Chosen, Claim, Claimed, Outbox, OutboxKeys, Settlement
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import Superseded
 from poller.model import Code
@@ -50,9 +50,20 @@ class Place:
 
     async def claim(self, *, limit: int = 10, depth: int = 1, ttl: timedelta = TTL) -> list[Claim]:
         """Claim what is due, under a token of its own."""
+        return list((await self.exchange(limit=limit, depth=depth, ttl=ttl)).claims)
+
+    async def settle(self, *settlements: Settlement) -> int:
+        """Write down how claims ended, claiming nothing; returns how many lanes retry."""
+        return (await self.exchange(*settlements, limit=0)).retrying
+
+    async def exchange(
+        self, *settlements: Settlement, limit: int = 10, depth: int = 1, ttl: timedelta = TTL
+    ) -> Claimed:
+        """Do both in one, under a token of its own."""
         token = f"{time.perf_counter_ns()}"
-        claimed = await self.outbox.claim(NAME, token, limit=limit, depth=depth, ttl=ttl)
-        return list(claimed.claims)
+        return await self.outbox.exchange(
+            NAME, settlements, token, limit=limit, depth=depth, ttl=ttl
+        )
 
 
 @pytest.fixture(params=["memory", *KINDS])
@@ -97,10 +108,10 @@ async def test_a_lane_is_sent_in_order_one_at_a_time(place: Place) -> None:
     first = await place.claim()
     assert told(first) == {A: ["02"], B: ["02"]}
     assert await place.claim() == []
-    await place.outbox.settle(NAME, [Settlement(claim, "sent") for claim in first])
+    await place.settle(*[Settlement(claim, "sent") for claim in first])
     (second,) = await place.claim()
     assert told([second]) == {A: ["10"]}
-    await place.outbox.settle(NAME, [failed(second)])
+    await place.settle(failed(second))
     assert await place.claim() == []
     status = await place.outbox.status(NAME)
     assert (status.waiting, status.retrying, status.lag) == (2, 1, 0)
@@ -146,17 +157,60 @@ async def test_a_lost_claim_comes_back(place: Place) -> None:
     (lost,) = await place.claim(ttl=timedelta(0))
     (again,) = await place.claim()
     assert again.deliveries == lost.deliveries
-    await place.outbox.settle(NAME, [failed(lost)])
+    await place.settle(failed(lost))
     assert (await place.outbox.status(NAME)).retrying == 0
-    await place.outbox.settle(NAME, [Settlement(again, "sent")])
+    await place.settle(Settlement(again, "sent"))
     assert (await place.outbox.status(NAME)).waiting == 0
+
+
+async def test_an_exchange_settles_before_it_claims(place: Place) -> None:
+    """What a settlement sets free is claimed at once; written twice, it changes nothing more."""
+    await place.queue(*await place.publish(A, 2, 10, 17))
+    (first,) = await place.claim()
+    (second,) = (await place.exchange(Settlement(first, "sent"))).claims
+    assert told([second]) == {A: ["10"]}
+    assert (await place.exchange(Settlement(first, "sent"))).claims == ()
+    assert (await place.outbox.status(NAME)).waiting == 2
+    claimed = await place.exchange(
+        failed(second, delay=timedelta(0), hold=timedelta(seconds=60)), Settlement(first, "sent")
+    )
+    assert (claimed.claims, claimed.retrying) == ((), 1)
+    assert claimed.failing_since == claimed.at
+
+
+async def test_many_are_settled_and_claimed_at_once(place: Place) -> None:
+    """However many lanes there are, each is claimed once and nothing of it is left behind."""
+    lanes = [f"HK.{n:05}" for n in range(2500)]
+    for code in lanes[:5]:
+        entries = await place.publish(Code(code), 2)
+    fields = entries[0].fields
+    many = [Chosen(Entry(f"9-{n}", fields), lane) for n, lane in enumerate(lanes)]
+    assert await place.outbox.add(NAME, many) == 2500
+    claims = await place.claim(limit=3000)
+    assert sorted(claim.lane for claim in claims) == lanes
+    sent = [Settlement(claim, "sent") for claim in claims]
+    assert (await place.exchange(*sent, limit=9)).claims == ()
+    status = await place.outbox.status(NAME)
+    assert (status.waiting, status.next_attempt) == (0, None)
+
+
+async def test_what_follows_on_the_stream(place: Place) -> None:
+    """Entries after an id, oldest first, as many as are asked for, with whatever text they hold."""
+    entries = await place.publish(A, 2, 10, 17)
+    assert await place.outbox.follow("0-0", 2) == entries[:2]
+    assert await place.outbox.follow(entries[0].id, 9) == entries[1:]
+    assert await place.outbox.follow(entries[-1].id, 9) == []
+    if place.raw is not None:
+        odd = {'é\n"': "\u2028\x00/\\"}
+        id_ = await place.raw.xadd("short-interest", odd)
+        assert await place.outbox.follow(entries[-1].id, 9) == [Entry(id_, odd)]
 
 
 async def test_what_was_returned_is_due_at_once(place: Place) -> None:
     """A process that stops gives back what it has not tried."""
     await place.queue(*await place.publish(A, 2))
     (claim,) = await place.claim()
-    await place.outbox.settle(NAME, [Settlement(claim, "returned")])
+    await place.settle(Settlement(claim, "returned"))
     (again,) = await place.claim()
     assert (again.deliveries, again.attempts) == (claim.deliveries, ())
 
@@ -167,12 +221,12 @@ async def test_attempts_are_remembered(place: Place) -> None:
     for n in range(2):
         (claim,) = await place.claim()
         assert len(claim.attempts) == n
-        await place.outbox.settle(NAME, [failed(claim, delay=timedelta(0))])
+        await place.settle(failed(claim, delay=timedelta(0)))
     (claim,) = await place.claim()
     assert [(a.status, a.reason, a.answer, a.at) for a in claim.attempts] == [
         (503, "503", "sorry", NOW)
     ] * 2
-    await place.outbox.settle(NAME, [Settlement(claim, "sent")])
+    await place.settle(Settlement(claim, "sent"))
     (following,) = await place.claim()
     assert following.attempts == ()
 
@@ -182,7 +236,7 @@ async def test_a_dead_letter_keeps_everything_and_can_be_sent_again(place: Place
     await place.queue(*await place.publish(A, 2, 10))
     (claim,) = await place.claim()
     attempts = (Attempt(NOW, 500, "500", "é\n"), Attempt(NOW, None, "no answer", ""))
-    await place.outbox.settle(NAME, [Settlement(claim, "dead", attempts)])
+    await place.settle(Settlement(claim, "dead", attempts))
     (letter,) = await place.outbox.dead(NAME)
     assert letter.entry == claim.deliveries[0]
     assert letter.attempts == attempts
@@ -197,9 +251,9 @@ async def test_a_disabled_endpoint_takes_but_does_not_send(place: Place) -> None
     """Disabled, events are still queued; enabled, all of it is due with all its attempts."""
     await place.queue(*await place.publish(A, 2))
     (claim,) = await place.claim()
-    await place.outbox.settle(NAME, [failed(claim, disable="it answered 410")])
+    await place.settle(failed(claim, disable="it answered 410"))
     await place.queue((await place.publish(B, 2))[-1])
-    claimed = await place.outbox.claim(NAME, "t", limit=9, depth=1, ttl=TTL)
+    claimed = await place.exchange()
     assert (claimed.claims, claimed.disabled) == ((), "it answered 410")
     assert (await place.outbox.status(NAME)).disabled == "it answered 410"
     await place.outbox.enable(NAME)
@@ -221,9 +275,9 @@ async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
     await place.queue(*await place.publish(A, 2))
     (claim,) = await place.claim()
     hold = timedelta(seconds=60)
-    await place.outbox.settle(NAME, [failed(claim, hold=hold)])
+    await place.settle(failed(claim, hold=hold))
     await place.queue((await place.publish(B, 2))[-1])
-    claimed = await place.outbox.claim(NAME, "t", limit=9, depth=1, ttl=TTL)
+    claimed = await place.exchange()
     assert claimed.claims == ()
     assert claimed.wait is not None
     assert hold - TTL < claimed.wait <= hold

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from poller.delivery.courier import Timing
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.memoryoutbox import MemoryOutbox
-from poller.delivery.pace import OPEN_FOR, Breaker, Pace
+from poller.delivery.outbox import Claimed
+from poller.delivery.pace import MOST_AHEAD, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
     DELAYS,
@@ -68,6 +69,16 @@ class Line:
         self.closed = True
 
 
+class Slowing(Line):
+    """A line that takes 19 seconds from its fiftieth call on."""
+
+    async def send(self, entries: Sequence[Entry]) -> Outcome:
+        """See `Line.send`."""
+        if len(self.calls) == 49:
+            self.takes = 19.0
+        return await super().send(entries)
+
+
 @dataclass
 class Scene:
     """A relay over memory, in a virtual loop, with a line for each endpoint."""
@@ -93,8 +104,22 @@ def endpoint(name: str = "desk", **how: Any) -> Endpoint:  # noqa: ANN401
     return Endpoint(name, "https://example.org/", ("whsec_x",), every, **how)
 
 
+@dataclass
+class Far(MemoryOutbox):
+    """An outbox whose exchanges take a second after they are done, as over a slow line."""
+
+    async def exchange(self, *told: Any, **how: Any) -> Claimed:  # noqa: ANN401  as they come
+        """See `Outbox.exchange`."""
+        claimed = await super().exchange(*told, **how)
+        await asyncio.sleep(1)
+        return claimed
+
+
 def play(
-    act: Callable[[Scene], Coroutine[Any, Any, None]], *endpoints: Endpoint, **lines: Line
+    act: Callable[[Scene], Coroutine[Any, Any, None]],
+    *endpoints: Endpoint,
+    outbox_type: type[MemoryOutbox] = MemoryOutbox,
+    **lines: Line,
 ) -> Scene:
     """Run a scene in virtual time until `act` returns; the relay runs beside it."""
 
@@ -103,7 +128,7 @@ def play(
         assert isinstance(loop, VirtualLoop)
         clock = lambda: loop.now().timestamp()  # noqa: E731
         store, facts, chance = MemoryStore(clock), list[Fact](), random.Random(1)
-        outbox = MemoryOutbox(store, clock)
+        outbox = outbox_type(store, clock)
         relay = Relay(
             store,
             outbox,
@@ -227,6 +252,42 @@ def test_429_holds_the_endpoint() -> None:
     assert min(at for at, _ in line.calls[1:]) >= 180
 
 
+@pytest.mark.parametrize("kind", [MemoryOutbox, Far])
+def test_429_stops_what_was_claimed_ahead(kind: type[MemoryOutbox]) -> None:
+    """Of hundreds of lanes at hand, only what is in flight still goes out; the rest is kept."""
+    asked = Failed("429", 429, "", timedelta(minutes=3))
+
+    async def act(scene: Scene) -> None:
+        for n in range(500):
+            await scene.publish(f"HK.{n:05}", 1)
+        await asyncio.sleep(600)
+        assert (await scene.outbox.status("desk")).waiting == 0
+
+    line = Line(lambda *_: asked if len(line.calls) == 50 else Delivered(200), takes=0.01)
+    play(act, endpoint(connections=4, rate=1000), outbox_type=kind, desk=line)
+    refused = line.calls[49][0] + 0.01
+    meanwhile = [at for at, _ in line.calls if refused < at < refused + 180]
+    assert meanwhile == []
+    assert len([at for at, _ in line.calls if at <= refused]) < 50 + 4
+    assert len({event for _, event in line.calls}) == 500
+
+
+def test_what_was_claimed_ahead_is_given_back_in_time() -> None:
+    """Of an endpoint that gets slow, no lane is kept from other processes, or sent too late."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(500):
+            await scene.publish(f"HK.{n:05}", 1)
+        await asyncio.sleep(20)
+        free = await scene.outbox.exchange("desk", [], "t", limit=500, depth=1, ttl=HOUR)
+        sent = {event[:8] for _, event in scene.lines["desk"].calls}
+        assert {claim.lane for claim in free.claims}.isdisjoint(sent)
+        assert len(free.claims) + len(sent) == 500
+
+    slowing = Slowing(lambda *_: Delivered(200), takes=0.01)
+    play(act, endpoint(rate=1000), desk=slowing)
+
+
 def test_410_disables_and_enabling_sends_what_waited() -> None:
     """Nothing is sent to an endpoint that is gone, what comes meanwhile is kept."""
 
@@ -291,11 +352,30 @@ def test_stopping_finishes_or_gives_back(takes: float) -> None:
         await asyncio.sleep(1)
 
     async def later(scene: Scene) -> tuple[int, int]:
-        claimed = await scene.outbox.claim("desk", "t", limit=9, depth=1, ttl=HOUR)
+        claimed = await scene.outbox.exchange("desk", [], "t", limit=9, depth=1, ttl=HOUR)
         return (await scene.outbox.status("desk")).waiting, len(claimed.claims)
 
     scene = play(act, desk=Line(lambda *_: Delivered(200), takes=takes))
     assert run_virtually(BEGAN, later(scene)) == ((0, 0) if takes < 7 else (1, 1))
+
+
+@pytest.mark.parametrize(("kind", "after"), [(MemoryOutbox, 0.2), (Far, 1.5)])
+def test_stopping_gives_back_what_was_claimed_ahead(kind: type[MemoryOutbox], after: float) -> None:
+    """Stopped amid hundreds of lanes: each was delivered once, or is due for another at once."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(500):
+            await scene.publish(f"HK.{n:05}", 1)
+        await asyncio.sleep(after)
+
+    async def later(scene: Scene) -> int:
+        return len((await scene.outbox.exchange("desk", [], "t", **every)).claims)
+
+    every: Any = {"limit": 500, "depth": 1, "ttl": HOUR}
+    line = Line(lambda *_: Delivered(200), takes=0.01)
+    scene = play(act, endpoint(rate=1000), outbox_type=kind, desk=line)
+    assert 0 < len(line.calls) < 500
+    assert run_virtually(BEGAN, later(scene)) + len(line.calls) == 500
 
 
 def test_foreign_entries_are_passed_over() -> None:
@@ -362,6 +442,28 @@ def test_retry_after_never_raises(text: str) -> None:
     retry_after(text, BEGAN)
 
 
+@pytest.mark.parametrize(
+    ("connections", "rate", "took", "wanted"),
+    [
+        (8, 20.0, 0.01, 8 + 4),  # the rate is what bounds it
+        (8, 1000.0, 0.01, 8 + 160),
+        (100, 1e6, 0.001, 100 + MOST_AHEAD),
+        (8, 1000.0, 20.0, 8),  # another process may be quicker
+        (1, 1.0, 0.0, 1),
+    ],
+)
+def test_how_much_is_claimed_ahead(connections: int, rate: float, took: float, wanted: int) -> None:
+    """What is sent within a fifth of a second, by the rate and by how long attempts took."""
+    pace = Pace(connections=connections, rate=rate)
+    assert pace.wanted(0, 0) == connections
+    pace.ended(0, took, good=True)
+    assert pace.wanted(0, 0) == wanted
+    for n in range(10):
+        pace.ended(n, took, good=False)
+    assert pace.wanted(9, 0) == 0
+    assert pace.wanted(9 + OPEN_FOR, 0) == 1
+
+
 def test_the_breaker() -> None:
     """Seven of ten open it, one probe decides after 30 s, old attempts are forgotten."""
     breaker = Breaker()
@@ -372,10 +474,10 @@ def test_the_breaker() -> None:
     pace.breaker = breaker
     assert [pace.room(t, 0) for t in (10, 38, 39)] == [0, 0, 1]
     assert pace.room(39, 1) == 0
-    pace.started(1)
+    pace.started()
     breaker.record(40, good=False)
     assert pace.room(60, 0) == 0
-    pace.started(1)
+    pace.started()
     breaker.record(71, good=True)
     assert pace.room(71, 0) == 8
     for n in range(9):

@@ -89,6 +89,13 @@ async def test_a_unix_socket(server: Embedded, tmp_path: Path) -> None:
     await check_publishes(tmp_path, server.url)
 
 
+async def test_an_answer_may_take_its_time_after_a_blocking_read(server: Embedded) -> None:
+    """`socket_timeout` bounds the answers; a read that blocks longer ends as empty, not as cut."""
+    store = RedisStore(f"{server.url}?socket_timeout=0.1", "short-interest")
+    assert await store.read("$", count=1, block=0.4) == []
+    await store.close()
+
+
 async def test_tls_is_verified(server: Embedded, tmp_path: Path) -> None:
     """rediss:// works with the authority named, and refuses a certificate nobody vouches for."""
     authority = trustme.CA()

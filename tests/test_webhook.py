@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 from poller.delivery.endpoint import Endpoint, Kind, as_address, check_url, is_public, refusal
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
-from poller.delivery.webhook import SignedPost, body_of, webhook_id
+from poller.delivery.webhook import SignedPost, body_of, is_event, webhook_id
 from poller.detect.compare import Known, compare
 from poller.errors import ConfigError
 from poller.model import Code, HkRecord
@@ -318,6 +318,40 @@ def test_a_wrong_endpoint_is_refused_with_its_cure(tmp_path: Path) -> None:
     twice = f'[[webhooks]]\nname = "a"\nurl = "https://example.org/"\nsecret = "{SECRET}"\n' * 2
     with pytest.raises(ConfigError, match="name of two"):
         configured(tmp_path, twice)()
+
+
+WHOLE = '{"record":{"a":1},"previous":null,"change":null}'
+
+
+@pytest.mark.parametrize(
+    ("data", "ours"),
+    [
+        (WHOLE, True),
+        (WHOLE.replace('"a"', '"é"'), True),
+        (WHOLE[:-1] + ',"later":[1.5]}', True),
+        (WHOLE.replace(":1", ": 1"), False),
+        (WHOLE.replace(":1", ":NaN"), False),
+        (WHOLE.replace(":1", ":1e999"), False),
+        (WHOLE.replace('"a":1', '"a":1,"a":2'), False),
+        (WHOLE + " ", False),
+        (WHOLE + "}", False),
+        (WHOLE.replace("previous", "before"), False),
+        ('["record","previous","change"]', False),
+        ('"record previous change"', False),
+        ("7", False),
+        ("", False),
+    ],
+)
+def test_only_an_event_of_ours_is_spliced_into_a_body(data: str, *, ours: bool) -> None:
+    """What others append to the stream is refused before it can break a body, or its reader."""
+    fields = dict(entry().fields) | {"data": data}
+    assert is_event(fields) is ours
+    if ours:
+        body = body_of(fields)
+        told = json.loads(body)
+        assert body == json.dumps(told, separators=(",", ":"), ensure_ascii=False)
+        assert told["data"]["id"] == fields["id"]
+        assert told["data"].items() >= json.loads(data).items()
 
 
 def test_ids_are_distinct() -> None:

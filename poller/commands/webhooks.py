@@ -11,9 +11,9 @@ from typing import Final
 from poller import show
 from poller.clock import wall_clock
 from poller.commands.everyday import Failure, Row, store_of
-from poller.delivery.courier import choose
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.intake import choose
 from poller.delivery.outbox import DeadLetter, Status
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.retry import Delivered, Failed, Outcome

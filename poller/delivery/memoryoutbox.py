@@ -4,7 +4,7 @@ It counts as a stand-in only because it passes the same suite as the real server
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from poller.delivery.outbox import (
@@ -59,6 +59,10 @@ class MemoryOutbox:
             self.queues[name] = _Queue(last[0].id if last else "0-0")
         return self.queues[name].position
 
+    async def follow(self, after: str, count: int) -> list[Entry]:
+        """See `Outbox.follow`."""
+        return await self.store.read(after, count=count, block=None)
+
     async def take(
         self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
     ) -> None:
@@ -84,23 +88,40 @@ class MemoryOutbox:
                 queued += 1
         return queued
 
-    async def claim(
-        self, name: str, token: str, *, limit: int, depth: int, ttl: timedelta
+    async def exchange(
+        self,
+        name: str,
+        settlements: Sequence[Settlement],
+        token: str,
+        *,
+        limit: int,
+        depth: int,
+        ttl: timedelta,
     ) -> Claimed:
-        """See `Outbox.claim`."""
+        """See `Outbox.exchange`."""
         queue, now = self.queues.setdefault(name, _Queue("0-0")), self.clock()
-        at, since = _moment(now), _maybe(queue.failing_since)
+        for settlement in settlements:
+            claim = settlement.claim
+            if queue.claims.get(claim.lane) == claim.token:
+                del queue.claims[claim.lane]
+                self._settle(queue, settlement, now)
+        told = Claimed(
+            _moment(now),
+            retrying=len(queue.attempts),
+            disabled=queue.disabled,
+            failing_since=_maybe(queue.failing_since),
+        )
         if queue.disabled:
-            return Claimed(at, disabled=queue.disabled, failing_since=since)
+            return told
         if queue.hold_until > now:
-            return Claimed(at, wait=timedelta(seconds=queue.hold_until - now), failing_since=since)
+            return replace(told, wait=timedelta(seconds=queue.hold_until - now))
         ready = sorted((due, lane) for lane, due in queue.due.items() if due <= now)
         claims = tuple(self._claim(queue, lane, token, depth) for _, lane in ready[:limit])
         for claim in claims:
             queue.due[claim.lane] = now + ttl.total_seconds()
         first = min(queue.due.values(), default=None)
         wait = None if first is None else timedelta(seconds=max(first - now, 0))
-        return Claimed(at, claims, wait, failing_since=since)
+        return replace(told, claims=claims, wait=wait)
 
     def _claim(self, queue: _Queue, lane: str, token: str, depth: int) -> Claim:
         queue.claims[lane] = token
@@ -109,18 +130,8 @@ class MemoryOutbox:
         attempts = queue.attempts.get(chosen[0], "")
         return read_claim(lane, token, attempts, [(each, waiting[each]) for each in chosen])
 
-    async def settle(self, name: str, settlements: Sequence[Settlement]) -> int:
-        """See `Outbox.settle`."""
-        queue = self.queues[name]
-        for settlement in settlements:
-            claim = settlement.claim
-            if queue.claims.get(claim.lane) == claim.token:
-                del queue.claims[claim.lane]
-                self._settle(queue, settlement)
-        return len(queue.attempts)
-
-    def _settle(self, queue: _Queue, settlement: Settlement) -> None:
-        now, claim = self.clock(), settlement.claim
+    def _settle(self, queue: _Queue, settlement: Settlement, now: float) -> None:
+        claim = settlement.claim
         lane, ids = claim.lane, [padded(entry.id) for entry in claim.deliveries]
         match settlement.how:
             case "sent":

@@ -128,10 +128,12 @@ class Claimed:
     """What an endpoint has to send. `at`: the server's clock. `wait`: until something is due.
 
     `disabled`: why nothing is sent at all, or "". `failing_since`: no success since then.
+    `retrying`: how many lanes have something to retry.
     """
 
     at: datetime
     claims: tuple[Claim, ...] = ()
+    retrying: int = 0
     wait: timedelta | None = None
     disabled: str = ""
     failing_since: datetime | None = None
@@ -188,6 +190,9 @@ class Outbox(Protocol):
     async def begin(self, name: str) -> str:
         """Return the stream id up to which `name` has taken; a new endpoint starts at the end."""
 
+    async def follow(self, after: str, count: int) -> list[Entry]:
+        """Return up to `count` entries of the stream that follow an id, oldest first."""
+
     async def take(
         self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
     ) -> None:
@@ -203,18 +208,21 @@ class Outbox(Protocol):
         They stand in their lane by age, before younger ones; a dead letter of the same id goes.
         """
 
-    async def claim(
-        self, name: str, token: str, *, limit: int, depth: int, ttl: timedelta
+    async def exchange(
+        self,
+        name: str,
+        settlements: Sequence[Settlement],
+        token: str,
+        *,
+        limit: int,
+        depth: int,
+        ttl: timedelta,
     ) -> Claimed:
-        """Claim up to `limit` due lanes for `ttl`, longest due first; `depth` deliveries of each.
+        """Write down how claims ended, then claim up to `limit` due lanes for `ttl`: one write.
 
-        `token`: never used before. Nothing is claimed while the endpoint is disabled or held.
-        """
-
-    async def settle(self, name: str, settlements: Sequence[Settlement]) -> int:
-        """Write down how claims ended; returns how many lanes still have something to retry.
-
-        A claim that ran out and was claimed by another is passed over: that one decides.
+        A claim that ran out and was claimed by another is passed over: that one decides. So the
+        same settlements may be written twice. Longest due lanes first, `depth` deliveries of each;
+        none while the endpoint is disabled or held. `token`: never used before.
         """
 
     async def status(self, name: str) -> Status:
@@ -279,10 +287,10 @@ def read_dead(letters: Mapping[str, str]) -> list[DeadLetter]:
 def read_claim(
     lane: str, token: str, attempts: str, deliveries: Iterable[tuple[str, str]]
 ) -> Claim:
-    """Read a claimed lane: JSON of its failed attempts, padded ids and JSON of fields."""
+    """Read a claimed lane: JSON of its failed attempts ("": none), padded ids, JSON of fields."""
     return Claim(
         lane,
         token,
         tuple(Entry(stripped(padded_id), json.loads(text)) for padded_id, text in deliveries),
-        _attempts(json.loads(attempts or "[]")),
+        _attempts(json.loads(attempts)) if attempts else (),
     )

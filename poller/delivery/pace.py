@@ -17,6 +17,13 @@ SHARE: Final = 0.7
 OPEN_FOR: Final = 30.0
 """Seconds it stays open; then one attempt decides."""
 
+AHEAD: Final = 0.2
+MOST_AHEAD: Final = 400
+"""Lanes are claimed for so many seconds of sending ahead, and no more of them than this."""
+
+_SMOOTH: Final = 8
+_TINY: Final = 1e-6
+
 
 @dataclass(slots=True)
 class Breaker:
@@ -59,6 +66,7 @@ class Pace:
         self._burst = float(max(connections, 1))
         self._allowance = self._burst
         self._at: float | None = None
+        self._took: float | None = None
         self.breaker = Breaker()
 
     def room(self, now: float, in_flight: int) -> int:
@@ -77,10 +85,28 @@ class Pace:
         self._refill(now)
         return max((1 - self._allowance) / self._rate, 0)
 
-    def started(self, count: int) -> None:
-        """Take note of deliveries that start."""
-        self._allowance -= count
+    def wanted(self, now: float, in_flight: int) -> int:
+        """Return how many lanes to have claimed: for what may start now, and for what follows soon.
+
+        How soon is judged by the rate, and by how long attempts took lately: of an endpoint that
+        takes seconds nothing is claimed ahead, as another process may be free to send it.
+        """
+        room = self.room(now, in_flight)
+        if self.breaker.opened_at is not None or self._took is None:
+            return room
+        soon = min(self._rate, self._connections / max(self._took, _TINY)) * AHEAD
+        return room + min(int(soon), MOST_AHEAD)
+
+    def started(self) -> None:
+        """Take note of a delivery that starts."""
+        self._allowance -= 1
         self.breaker.probing = self.breaker.opened_at is not None
+
+    def ended(self, now: float, took: float, *, good: bool) -> None:
+        """Take note of a delivery that ended, `took` seconds after it started."""
+        before = took if self._took is None else self._took
+        self._took = before + (took - before) / _SMOOTH
+        self.breaker.record(now, good=good)
 
     def _refill(self, now: float) -> None:
         passed = 0.0 if self._at is None else max(now - self._at, 0)

@@ -1,6 +1,10 @@
-"""The outbox on a Redis-compatible server. A script a call: whole, or not at all."""
+"""The outbox on a Redis-compatible server. A script a call: whole, or not at all.
 
-from collections.abc import Iterator, Mapping, Sequence
+What a script takes and gives is one text of JSON: redis-py is slow with many small parts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any, Final
@@ -37,9 +41,9 @@ class RedisOutbox:
         self._stream = Keys(namespace).stream
         self._redis = Connections(url).brief()
         lua = files("poller.delivery") / "lua"
-        self._enqueue, self._claim, self._settle, self._enable = (
+        self._follow, self._enqueue, self._exchange, self._enable = (
             self._redis.register_script((lua / f"{name}.lua").read_text())
-            for name in ("enqueue", "claim", "settle", "enable")
+            for name in ("follow", "enqueue", "exchange", "enable")
         )
 
     async def close(self) -> None:
@@ -69,57 +73,66 @@ class RedisOutbox:
             raise
         return {group["name"]: group for group in found}
 
+    async def follow(self, after: str, count: int) -> list[Entry]:
+        """See `Outbox.follow`."""
+        with translated():
+            found = json.loads(await self._follow(keys=[self._stream], args=[after, count]))
+        return [Entry(id_, dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in found]
+
     async def take(
         self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
     ) -> None:
         """See `Outbox.take`."""
-        ids = [entry.id for entry in entries]
-        if await self._queue(name, [self._keys(name).group, after, len(ids), *ids], chosen) < 0:
+        group, ids = self._keys(name).group, [entry.id for entry in entries]
+        if await self._queue(name, [group, after, to_json(ids)], chosen) < 0:
             raise Superseded(f"webhook {name}: another process took what follows {after}")
 
     async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
         """See `Outbox.add`."""
-        return await self._queue(name, ["", "", 0], chosen)
+        return await self._queue(name, ["", "", ""], chosen)
 
-    async def _queue(self, name: str, how: Sequence[str | int], chosen: Sequence[Chosen]) -> int:
+    async def _queue(self, name: str, how: Sequence[str], chosen: Sequence[Chosen]) -> int:
         keys = self._keys(name)
-        arguments: list[str | int] = [*how]
-        for each in chosen:
-            fields = to_json(dict(each.entry.fields))
-            arguments += [padded(each.entry.id), each.lane, _millis(each.wait), fields]
+        deliveries = [
+            (padded(one.entry.id), one.lane, _millis(one.wait), to_json(dict(one.entry.fields)))
+            for one in chosen
+        ]
         with translated():
             return int(
                 await self._enqueue(
                     keys=[self._stream, keys.due, keys.queue, keys.deliveries, keys.dead],
-                    args=arguments,
+                    args=[*how, to_json(deliveries)],
                 )
             )
 
-    async def claim(
-        self, name: str, token: str, *, limit: int, depth: int, ttl: timedelta
+    async def exchange(
+        self,
+        name: str,
+        settlements: Sequence[Settlement],
+        token: str,
+        *,
+        limit: int,
+        depth: int,
+        ttl: timedelta,
     ) -> Claimed:
-        """See `Outbox.claim`."""
-        keys = self._keys(name).all()[:-1]
+        """See `Outbox.exchange`."""
+        written = to_json([_settlement(each) for each in settlements])
         with translated():
-            now, wait, disabled, since, *lanes = await self._claim(
-                keys=keys, args=[token, limit, depth, _millis(ttl)]
+            answer = await self._exchange(
+                keys=self._keys(name).all(), args=[written, token, limit, depth, _millis(ttl)]
             )
+        told = json.loads(answer)
         return Claimed(
-            at=_moment(now),
+            at=_moment(told["now"]),
             claims=tuple(
-                read_claim(lane, token, attempts, zip(told[::2], told[1::2], strict=True))
-                for lane, attempts, *told in lanes
+                read_claim(each["lane"], token, each.get("attempts", ""), each["deliveries"])
+                for each in told["claims"]
             ),
-            wait=None if wait == "" else timedelta(milliseconds=float(wait)),
-            disabled=disabled,
-            failing_since=_moment(since) if since else None,
+            retrying=told["retrying"],
+            wait=timedelta(milliseconds=told["wait"]) if "wait" in told else None,
+            disabled=told.get("disabled", ""),
+            failing_since=_moment(told["since"]) if "since" in told else None,
         )
-
-    async def settle(self, name: str, settlements: Sequence[Settlement]) -> int:
-        """See `Outbox.settle`."""
-        arguments = [text for each in settlements for text in _settlement(each)]
-        with translated():
-            return int(await self._settle(keys=self._keys(name).all(), args=arguments))
 
     async def status(self, name: str) -> Status:
         """See `Outbox.status`."""
@@ -185,17 +198,19 @@ class RedisOutbox:
             await self._redis.delete(*keys.all())
 
 
-def _settlement(settlement: Settlement) -> Iterator[str | int]:
-    """Lay a settlement out as settle.lua reads it."""
+def _settlement(settlement: Settlement) -> dict[str, Any]:
+    """Lay a settlement out as exchange.lua reads it."""
     claim = settlement.claim
-    yield from (claim.lane, claim.token, settlement.how)
-    yield from (_millis(settlement.delay), _millis(settlement.hold), settlement.disable)
-    yield settlement.attempts[-1].reason if settlement.attempts else ""
-    yield attempts_json(settlement.attempts) if settlement.how == "later" else ""
-    yield len(claim.deliveries)
-    for entry in claim.deliveries:
-        yield padded(entry.id)
-        yield dead_json(entry, settlement.attempts) if settlement.how == "dead" else ""
+    told: dict[str, Any] = {"lane": claim.lane, "token": claim.token, "how": settlement.how}
+    told["ids"] = [padded(entry.id) for entry in claim.deliveries]
+    if settlement.how in {"later", "dead"}:
+        told["delay"], told["hold"] = _millis(settlement.delay), _millis(settlement.hold)
+        told["disable"] = settlement.disable
+        told["error"] = settlement.attempts[-1].reason
+        told["attempts"] = attempts_json(settlement.attempts)
+    if settlement.how == "dead":
+        told["letters"] = [dead_json(entry, settlement.attempts) for entry in claim.deliveries]
+    return told
 
 
 def _millis(span: timedelta) -> int:

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from poller.delivery.courier import STORE, Courier, Timing
+from poller.delivery.courier import Courier, Timing
 from poller.delivery.endpoint import Endpoint
+from poller.delivery.intake import STORE
 from poller.delivery.outbox import Outbox
 from poller.delivery.webhook import Sender
 from poller.errors import StoreDown, StoreMisfit
@@ -69,7 +70,6 @@ class Relay:
         courier = Courier(
             endpoint,
             self._sender(endpoint),
-            self._store,
             self._outbox,
             self._observe,
             jitter=self._jitter,

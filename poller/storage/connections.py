@@ -36,9 +36,13 @@ class Connections:
     """Makes clients for the Redis at a URL. Any: redis-py types every answer as text or bytes."""
 
     def __init__(self, url: str) -> None:
-        """Connect to nothing yet; raises ValueError when `url` is none."""
+        """Connect to nothing yet; raises ValueError when `url` is none.
+
+        Its option `socket_timeout` is how long an answer may take, on top of what a read blocks.
+        """
         location = locate(url)
         self._settings: dict[str, Any] = {**parse_url(location.url)}
+        self._answer_limit = float(self._settings.pop("socket_timeout", _ANSWER_LIMIT))
         if location.nodes:
             tls = self._settings.pop("connection_class", None) is SSLConnection
             self._settings["connection_class"] = _TlsConnection if tls else _TcpConnection
@@ -46,12 +50,12 @@ class Connections:
 
     def brief(self) -> Any:  # noqa: ANN401
         """Return a client for short commands; it waits while all its connections are in use."""
-        return self._client(16, _ANSWER_LIMIT, Retry(ConstantBackoff(0.1), 1))
+        return self._client(16, self._answer_limit, Retry(ConstantBackoff(0.1), 1))
 
     def blocking(self, wait: float) -> Any:  # noqa: ANN401
         """Return a client for one read at a time that blocks up to `wait` seconds."""
         sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
-        return self._client(1, wait + _ANSWER_LIMIT, sent_away)
+        return self._client(1, wait + self._answer_limit, sent_away)
 
     def _client(self, connections: int, limit: float, retry: Retry) -> Any:  # noqa: ANN401
         settings: dict[str, Any] = {
