@@ -22,6 +22,7 @@ from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.senders import check_channels, sender_of
 from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.facts.log import configure
 from poller.facts.notify import Notify
 from poller.facts.observe import (
     Connection,
@@ -32,7 +33,6 @@ from poller.facts.observe import (
     Recovered,
     Trouble,
     Turned,
-    configure,
     dispatcher,
     to_all,
     turning,
@@ -319,6 +319,17 @@ async def page(config: Config, ports: Ports, metrics: Metrics, observe: Observe)
         wall_clock,
     )
     await serve_page(sources)
+
+
+def work_of(role: Role) -> Work:
+    """Return what a process of this role does."""
+    match role:
+        case "deliver":
+            return deliver
+        case "web":
+            return web
+        case _:
+            return partial(serve, role=role)
 
 
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:

@@ -9,13 +9,12 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
-from poller import __version__, app
+from poller import __version__
 from poller.commands.ending import (
     FAILED,
     WRONG,
@@ -31,6 +30,8 @@ from poller.detect.held import Ruling
 from poller.errors import BadCode, PollerError
 from poller.facts import observe, signals
 from poller.facts.notify import Notify
+from poller.facts.status import Role
+from poller.imports import for_good
 from poller.model import Code, parse_code
 from poller.service.reload import Reload
 from poller.settings.config import Config, load
@@ -66,28 +67,31 @@ def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
     """
     if simulate:
         _simulated(begin(config))
-    _serve(config, app.serve)
+    _serve(config, "run")
 
 
 @cli.command
 def poll(*, config: ConfigFile = None) -> None:
     """Run the polling role alone, for a process manager."""
-    _serve(config, partial(app.serve, role="poll"))
+    _serve(config, "poll")
 
 
 @cli.command
 def deliver(*, config: ConfigFile = None) -> None:
     """Run the delivering role alone; any number of them share the work."""
-    _serve(config, app.deliver)
+    _serve(config, "deliver")
 
 
 @cli.command
 def web(*, config: ConfigFile = None) -> None:
     """Run the status page alone, on this or another machine; it reads Redis only."""
-    _serve(config, app.web)
+    _serve(config, "web")
 
 
-def _serve(file: Path | None, role: app.Work) -> NoReturn:
+def _serve(file: Path | None, role: Role) -> NoReturn:
+    with for_good():
+        from poller import app  # noqa: PLC0415  the other commands need less of it, or nothing
+
     settings, journal = begin(file), observe.Journal()
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))
     reload = Reload(asyncio.Event(), lambda: load(file, os.environ))
@@ -96,13 +100,15 @@ def _serve(file: Path | None, role: app.Work) -> NoReturn:
         journal(observe.Happened("stopping"))
         notify(STOPPING=1, STATUS="stopping: what is in flight may end")
 
-    work = role(settings, journal, notify=notify, reload=reload)
+    work = app.work_of(role)(settings, journal, notify=notify, reload=reload)
     # whoever runs it in a terminal and closes that wants it ended, not reloaded
     hangup = None if sys.stderr.isatty() else reload.asked.set
     finish(signals.until_signalled(work, stopping=stopping, hangup=hangup), journal)
 
 
 def _simulated(settings: Config) -> NoReturn:
+    from poller import app  # noqa: PLC0415
+
     journal = observe.Journal()
 
     async def work() -> None:
@@ -345,9 +351,9 @@ def service_install(
         config: TOML file
     """
     from poller.commands.install import install  # noqa: PLC0415
-    from poller.service.unit import Role  # noqa: PLC0415
+    from poller.service import unit  # noqa: PLC0415
 
-    install(Role(role), config, os.environ, dry_run=dry_run)
+    install(unit.Role(role), config, os.environ, dry_run=dry_run)
 
 
 def _codes(texts: Sequence[str]) -> tuple[Code, ...]:

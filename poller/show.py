@@ -14,6 +14,7 @@ from rich.text import Text
 
 from poller.detect.held import Held, Reason
 from poller.model import Code, Market, Vintage, columns, isoformat, to_json
+from poller.storage.plain import history_rows
 from poller.storage.store import Entry
 
 _COLOURS: Final = {
@@ -74,31 +75,6 @@ def _moved(change: Mapping[str, Any]) -> tuple[str, str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def entry_json(entry: Entry) -> str:
-    """Return one line of `tail --json`: what `entry_fields` says."""
-    return to_json(entry_fields(entry))
-
-
-def entry_fields(entry: Entry) -> dict[str, Any]:
-    """Return the flat fields of an entry, `data` parsed, and its `stream_id`."""
-    told: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
-    try:
-        told["data"] = json.loads(told["data"])
-        told["revision"] = int(told["revision"])
-    except (KeyError, ValueError, TypeError):
-        pass  # somebody else's entry: as it is
-    return told
-
-
-def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
-    """Return rows with the SDK's column names, then `revision` and `observed_at`."""
-    return [
-        vintage.record.columns()
-        | {"revision": vintage.revision, "observed_at": isoformat(vintage.observed_at)}
-        for vintage in vintages
-    ]
 
 
 def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> None:

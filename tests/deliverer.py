@@ -19,7 +19,8 @@ from poller.delivery.relay import Relay
 from poller.delivery.retry import Later, Verdict, decide
 from poller.delivery.selection import Selection
 from poller.delivery.webhook import SignedPost
-from poller.facts.observe import Journal, configure
+from poller.facts.log import configure
+from poller.facts.observe import Journal
 from poller.storage.redisstore import RedisStore
 from tests.receiver import SECRET
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.errors import ConfigError
-from poller.facts.observe import Happened, Journal, Rejected, Trouble, configure, tell_defect
+from poller.facts.log import configure, tell_defect
+from poller.facts.observe import Happened, Journal, Rejected, Trouble
 from poller.model import Code
 from poller.settings.config import Config, load
 from poller.simulator import Proto, Simulator, World

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NoReturn
 from cyclopts import CycloptsError, Parameter
 
 from poller.errors import BadCode, ConfigError, PollerError
-from poller.facts import observe, signals
+from poller.facts import log, observe, signals
 from poller.settings.config import Config, load
 
 FAILED: Final = 1
@@ -36,7 +36,7 @@ class Refused(Exception):
 def begin(file: Path | None) -> Config:
     """Read the configuration; nothing logged from here on holds its secrets."""
     settings = load(file, os.environ)
-    observe.configure(level=settings.log_level, secrets=settings.secrets())
+    log.configure(level=settings.log_level, secrets=settings.secrets())
     return settings
 
 
@@ -72,7 +72,7 @@ def report(problem: BaseException) -> int:
         return FAILED
     if isinstance(problem, KeyboardInterrupt | asyncio.CancelledError | BrokenPipeError):
         return 0
-    observe.tell_defect(problem)
+    log.tell_defect(problem)
     return FAILED
 
 

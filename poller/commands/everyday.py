@@ -30,6 +30,7 @@ from poller.polling.poll import fetch
 from poller.polling.watchlist import Watchlist
 from poller.settings.config import Config
 from poller.storage.embedded import Embedded
+from poller.storage.plain import entry_json
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, as_known_at
 
@@ -85,7 +86,7 @@ async def tail(config: Config, after: str, count: int | None, *, as_json: bool) 
                 continue
             for entry in entries:
                 if as_json:
-                    sys.stdout.write(show.entry_json(entry) + "\n")
+                    sys.stdout.write(entry_json(entry) + "\n")
                 else:
                     console.print(show.entry_line(entry))
                 after = entry.id

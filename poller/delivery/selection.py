@@ -33,8 +33,6 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Final
 
-from cel_expr_python import cel
-
 from poller.model import Change, EventType, Market, columns, parse_code
 
 EVENTS: Final = tuple(kind.removeprefix("short_interest.") for kind in EventType)
@@ -152,6 +150,12 @@ _ARITHMETIC: Final = {"_+_": "add", "_-_": "subtract", "_*_": "multiply", "_/_":
 _STANDARD: Final = ("_&&_", "_||_", "!_", "_?_:_", "@in", "startsWith", "endsWith", "contains")
 
 
+def _cel() -> Any:  # noqa: ANN401  the library ships no types
+    from cel_expr_python import cel  # noqa: PLC0415  5 MB, for those who filter
+
+    return cel
+
+
 @cache
 def _language() -> Any:  # noqa: ANN401  the library ships no types
     """Return CEL reduced to the operators above.
@@ -174,6 +178,7 @@ def _language() -> Any:  # noqa: ANN401  the library ships no types
         "variables": variables,
         "functions": functions,
     }
+    cel = _cel()
     config = cel.NewEnvConfigFromYaml(json.dumps(settings))  # JSON is YAML
     return cel.NewEnv(config=config, function_impls={"abs_double": abs})
 
@@ -208,7 +213,7 @@ def _compiled(text: str) -> Any:  # noqa: ANN401  the library ships no types
         program = _language().compile(text)
     except RuntimeError as problem:
         raise ValueError(_explained(text, str(problem))) from None
-    if program.return_type() != cel.Type.BOOL:
+    if program.return_type() != _cel().Type.BOOL:
         raise ValueError("it gives no yes or no: compare it with something")
     return program
 

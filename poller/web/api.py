@@ -11,7 +11,7 @@ from aiohttp import web
 from poller import __version__
 from poller.errors import BadCode
 from poller.model import Code, Market, Vintage, columns, isoformat, market_of, parse_code, to_json
-from poller.show import entry_fields, history_rows
+from poller.storage.plain import entry_fields, history_rows
 from poller.web.openapi import document
 from poller.web.rows import SORTS, View, listed
 from poller.web.sources import SOURCES, Sources

@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from poller.errors import StoreError
-from poller.show import entry_json
+from poller.storage.plain import entry_json
 from poller.storage.store import Entry
 from poller.web.sources import SOURCES, Sources
 
