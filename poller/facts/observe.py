@@ -17,6 +17,7 @@ from structlog.typing import EventDict
 
 from poller.detect.held import Held
 from poller.model import Code, Event, EventType, Market, Record
+from poller.plan.notice import Completed, Notice
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
 AttemptOutcome = Literal["delivered", "failed"]
@@ -51,6 +52,13 @@ class Published:
 
     code: Code
     events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The stream of releases tells it from now on."""
+
+    notice: Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +173,7 @@ Fact = (
     | Recovered
     | Published
     | Quarantined
+    | Announced
     | Active
     | Standby
     | Newest
@@ -251,6 +260,9 @@ class Journal:
                 self(Trouble(f"{code} quarantine", ruling_wanted(code, held)))
             case Published(code, events):
                 self._log.info("published", code=code, **_summary(events))
+            case Announced(notice):
+                headline, told = _headline(notice)
+                self._log.info(headline, **told)
             case Active(token):
                 self._log.info("polling", lease=token)
             case Standby(reason):
@@ -271,6 +283,13 @@ def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
         f"{told}. To publish what is true: poller quarantine release {code} {days}; to drop what "
         f"is not: poller quarantine discard {code} {days}"
     )
+
+
+def _headline(notice: Notice) -> tuple[str, dict[str, object]]:
+    report = f"{notice.market}: the report of {notice.day} is"
+    if isinstance(notice, Completed):
+        return f"{report} complete", {"found": notice.found, "missing": len(notice.missing)}
+    return f"{report} out", {"code": notice.code}
 
 
 def _shares(record: Record) -> str:

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from poller import __version__
 from poller.facts.observe import (
+    Announced,
     Attempted,
     Connection,
     Fact,
@@ -110,6 +111,12 @@ class Metrics:
             "poller_polls", "Looks at a symbol that ended", ("market", "outcome"), **made
         )
         self._events = Counter("poller_events", "Events published", ("market", "type"), **made)
+        self._releases = Counter(
+            "poller_releases",
+            "Reports of a market detected, and completed",
+            ("market", "type"),
+            **made,
+        )
         self._attempts = Counter(
             "poller_webhook_attempts", "Attempts to deliver", ("endpoint", "outcome"), **made
         )
@@ -137,18 +144,8 @@ class Metrics:
         self._connected: set[str] = set()
 
     def __call__(self, fact: Fact) -> None:
-        """Count a fact."""
+        """Count a fact, or take note of what is so now."""
         match fact:
-            case Polled(code, outcome):
-                self._polls.labels(market_of(code), outcome).inc()
-            case Published(code, events):
-                for event in events:
-                    kind = event.type.rpartition(".")[2]
-                    self._events.labels(market_of(code), kind).inc()
-            case Attempted(endpoint, outcome, lag):
-                self._attempts.labels(endpoint, outcome).inc()
-                if outcome == "delivered":
-                    self._lag.labels(endpoint).observe(max(lag.total_seconds(), 0))
             case Connection(gateway, ready, _, _):
                 self._connection(gateway, ready=ready)
             case Quarantined(code, held):
@@ -158,7 +155,23 @@ class Metrics:
             case Recovered(subject):
                 self._troubled.discard(subject)
             case _:
-                pass
+                self._count(fact)
+
+    def _count(self, fact: Fact) -> None:
+        match fact:
+            case Polled(code, outcome):
+                self._polls.labels(market_of(code), outcome).inc()
+            case Published(code, events):
+                for event in events:
+                    kind = event.type.rpartition(".")[2]
+                    self._events.labels(market_of(code), kind).inc()
+            case Announced(notice):
+                kind = notice.type.rpartition(".")[2]
+                self._releases.labels(notice.market, kind).inc()
+            case Attempted(endpoint, outcome, lag):
+                self._attempts.labels(endpoint, outcome).inc()
+                if outcome == "delivered":
+                    self._lag.labels(endpoint).observe(max(lag.total_seconds(), 0))
 
     def _hold(self, code: Code, count: int) -> None:
         if count:
