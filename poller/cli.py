@@ -135,6 +135,7 @@ def tail(
     *,
     from_: Annotated[str, Parameter(name="--from")] = "$",
     count: int | None = None,
+    releases: bool = False,
     json: bool = False,
     config: ConfigFile = None,
 ) -> None:
@@ -143,6 +144,7 @@ def tail(
     Args:
         from_: print what follows this stream id; 0 from the beginning, $ (default) what comes next
         count: stop after so many entries
+        releases: follow instead which reports of a whole market are out, and which complete
         json: one JSON object a line
         config: TOML file
     """
@@ -153,7 +155,8 @@ def tail(
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
     settings = begin(config)
-    finish(signals.until_signalled(everyday.tail(settings, from_, count, as_json=json)))
+    follow = everyday.tail(settings, from_, count, releases=releases, as_json=json)
+    finish(signals.until_signalled(follow))
 
 
 @cli.command

@@ -22,9 +22,11 @@ _COLOURS: Final = {
     "revised": "yellow",
     "backfilled": "dim",
     "restated": "magenta",
+    "detected": "yellow",
+    "completed": "green",
 }
 
-_GAPS_NAMED: Final = 10
+_NAMED: Final = 10
 
 
 def console() -> Console:
@@ -40,19 +42,14 @@ def errors() -> Console:
 def entry_line(entry: Entry) -> Text:
     """Return one line of `tail`: time, symbol, day, kind, shares, change, ratio."""
     fields = entry.fields
-    kind = fields.get("type", "").rpartition(".")[2]
     try:
         told = json.loads(fields["data"])
         record, change = told["record"], told["change"]
     except (KeyError, ValueError, TypeError):
-        return Text(f"{entry.id} is not an event of this service: {dict(fields)}", "red")
+        return _foreign(entry)
     shares = record.get("aggregated_short", record.get("shares_short"))
     ratio = record.get("aggregated_short_ratio", record.get("short_percent"))
-    line = Text()
-    line.append(f"{fields.get('observed_at', '')[11:19]}  ", "dim")
-    line.append(f"{fields.get('code', ''):<9}", "bold")
-    line.append(f" {fields.get('trading_day', '')}  ")
-    line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
+    line = _begun(fields, fields.get("code", ""))
     line.append(f" {_number(shares):>15} short")
     line.append(f"  {'-' if ratio is None else f'{ratio:.2f}'} %", "dim")
     if (restated := told.get("restated")) is not None:
@@ -61,6 +58,36 @@ def entry_line(entry: Entry) -> Text:
         line.append("  ")
         line.append(*_moved(change))
     return line
+
+
+def release_line(entry: Entry) -> Text:
+    """Return one line of `tail --releases`: time, market, day, out or complete, who is missing."""
+    try:
+        told = json.loads(entry.fields["data"])
+        line = _begun(entry.fields, entry.fields["market"])
+        if (code := told.get("code")) is not None:
+            return line.append(f" first shown by {code}")
+        line.append(f" {told['found']:,} of {told['expected']:,} symbols")
+        missing, named = told["missing"], told["missing_codes"][:_NAMED]
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return _foreign(entry)
+    if missing:
+        more = f" and {missing - len(named):,} more" if missing > len(named) else ""
+        line.append(f"; missing: {' '.join(named)}{more}", "dim")
+    return line
+
+
+def _begun(fields: Mapping[str, str], who: str) -> Text:
+    kind = fields.get("type", "").rpartition(".")[2]
+    line = Text()
+    line.append(f"{fields.get('observed_at', '')[11:19]}  ", "dim")
+    line.append(f"{who:<9}", "bold")
+    line.append(f" {fields.get('trading_day', '')}  ")
+    return line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
+
+
+def _foreign(entry: Entry) -> Text:
+    return Text(f"{entry.id} is not an event of this service: {dict(entry.fields)}", "red")
 
 
 def _moved(change: Mapping[str, Any]) -> tuple[str, str]:
@@ -148,7 +175,7 @@ def _gaps_line(gaps: Gaps) -> str:
         return f"nothing missing since {gaps.since}"
     named = [
         f"{day} (held: {gaps.held[day]})" if day in gaps.held else str(day)
-        for day in gaps.days[:_GAPS_NAMED]
+        for day in gaps.days[:_NAMED]
     ]
     if more := len(gaps.days) - len(named):
         named.append(f"and {more} more (--json names all)")

@@ -12,9 +12,9 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from redis.asyncio import Redis
 from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.redisstore import RedisStore
+from poller.storage.store import Entry, Stream
 from tests.service import Service, entries, later, now, with_rows
 from tests.wire import Point, Server, Wire
 
@@ -34,7 +35,7 @@ REACHED = 4.0
 
 POINTS = tuple(
     Point(step, done)
-    for step in ("lease", "grant", "snapshot", "settle", "commit", "renew")
+    for step in ("lease", "grant", "snapshot", "settle", "commit", "announce", "renew")
     for done in (False, True)
 )
 STEP_OF = {"spend": "settle"}
@@ -184,7 +185,10 @@ async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
 
 @pytest.mark.timeout(120 + 6 * KILLS)
 async def test_kills_lose_and_double_nothing(trial: Trial) -> None:
-    """Whatever is killed or cut: no id twice, nothing missing, budget held, watermark newest."""
+    """Whatever is killed or cut: no id twice, nothing missing, budget held, watermark newest.
+
+    Each report is told to be out once, the newest too, and complete at most once, after that.
+    """
     async with contextlib.AsyncExitStack() as stack:
         await trial.enter(stack)
         await trial.enter(stack)
@@ -194,6 +198,7 @@ async def test_kills_lose_and_double_nothing(trial: Trial) -> None:
         expected = sum(map(len, trial.truth.values()))
         found = await entries(trial.store, expected)
         watermarks = await trial.store.watermarks()
+        notices = await announced(trial.store, found, max(watermarks.values()))
         for service, _ in trial.pollers:
             await service.said("ready")
         assert [await service.stop() for service, _ in trial.pollers] == [0, 0]
@@ -203,3 +208,18 @@ async def test_kills_lose_and_double_nothing(trial: Trial) -> None:
         assert told == ids, f"{code}, seed {SEED}"
         assert str(watermarks[code]) == max(ids).split(":")[1]
     assert trial.opend.most_in_window() <= 30, f"seed {SEED}"
+    assert len(set(notices)) == len(notices), f"seed {SEED}"
+    for number, notice in enumerate(notices):
+        market, day, kind = notice.split(":")
+        assert kind == "detected" or f"{market}:{day}:detected" in notices[:number], f"seed {SEED}"
+
+
+async def announced(store: RedisStore, found: Sequence[Entry], newest: date) -> list[str]:
+    """Return the ids on the stream of releases, with the newest day's unless it is first sight."""
+    news = {entry.fields["trading_day"] for entry in found if "reported" in entry.fields["type"]}
+    while True:
+        notices = await store.read("0", count=10_000, block=None, stream=Stream.RELEASES)
+        ids = [entry.fields["id"] for entry in notices]
+        if str(newest) not in news or f"HK:{newest}:detected" in ids:
+            return ids
+        await asyncio.sleep(0.1)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from poller.cli import cli
 from poller.model import Change, Code, EventType
+from poller.plan.notice import TYPES
 from poller.settings.config import Config, Opend, Webhook
 from poller.storage.embedded import Embedded
 from poller.storage.store import Keys
@@ -29,6 +30,7 @@ def redis_keys() -> Iterator[str]:
     keys = Keys("short-interest")
     yield from (keys.stream, keys.watermark, keys.lease, keys.fence, keys.watch)
     yield keys.watch_version.removeprefix("{short-interest}:")
+    yield from (keys.releases, keys.releases_told.removeprefix("{short-interest}:"))
     yield keys.history(Code("<code>"))
     yield keys.vintages(Code("<code>"))
     yield keys.budget("<account>")
@@ -56,6 +58,12 @@ def test_every_fact_of_a_change_is_told(field: str) -> None:
 def test_every_type_of_event_is_told(kind: EventType) -> None:
     """A subscriber finds each type explained."""
     assert f"`{kind.rpartition('.')[2]}`" in README
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_of_notice_is_told(kind: str) -> None:
+    """A subscriber finds each explained."""
+    assert f"`{kind}`" in README
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poller.delivery.outbox import Status
 from poller.facts.counts import COUNTED, Count, Tally, Totals
-from poller.facts.observe import Attempted, Connection, Fact, Happened, Polled, Published
+from poller.facts.observe import (
+    Announced,
+    Attempted,
+    Connection,
+    Fact,
+    Happened,
+    Polled,
+    Published,
+)
 from poller.facts.status import Report
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.plan.notice import Detected
 from poller.service.metrics import TOLD, Metrics, Reading, midnight
 from poller.web.readings import readings
 from poller.web.survey import Spending, Survey
@@ -55,6 +64,7 @@ def test_facts_are_counted() -> None:
         Polled(HK, "answered"),
         Polled(HK, "refused"),
         Published(HK, (event,)),
+        Announced(Detected(Market.HK, event.vintage.day, NOW, HK)),
         Attempted("desk", "failed", timedelta(seconds=1)),
         Attempted("desk", "delivered", timedelta(seconds=40)),
         Attempted("desk", "delivered", timedelta(days=2)),
@@ -74,6 +84,7 @@ def test_facts_are_counted() -> None:
     assert found["poller_polls_total", "HK", "answered"] == 2
     assert found["poller_polls_total", "HK", "refused"] == 1
     assert found["poller_events_total", "HK", "revised"] == 1
+    assert found["poller_releases_total", "HK", "detected"] == 1
     assert found["poller_webhook_attempts_total", "desk", "failed"] == 1
     assert found["poller_webhook_lag_seconds_count", "desk"] == 2
     assert found["poller_webhook_lag_seconds_sum", "desk"] == 40 + 2 * 86400

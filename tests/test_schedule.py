@@ -1,21 +1,21 @@
 """Who is polled next, and why: the decisions, one by one."""
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.facts.observe import Fact, Trouble
 from poller.model import Code, Market
 from poller.plan.calendar import release_of
+from poller.plan.notice import MOST_NAMED, Completed, Detected, Notice, fields_of
 from poller.plan.release import (
-    Completed,
-    Detected,
     Intervals,
     MarketState,
     Sighting,
@@ -70,7 +70,7 @@ def ask(plan: Schedule, now: datetime) -> Code:
 def release(plan: Schedule, now: datetime = NOW) -> Code:
     """Let the watched symbol show the next day."""
     first = ask(plan, now)
-    assert Detected(Market.HK, DAY, first) in plan.record(first, Answered(DAY), now)
+    assert Detected(Market.HK, DAY, now, first) in plan.record(first, Answered(DAY), now)
     return first
 
 
@@ -182,7 +182,7 @@ def test_the_first_newer_day_makes_all_wanted() -> None:
     assert asked[0] == "HK.00009"
     assert set(asked[1:11]) == {code for code in watched if code.startswith("HK.0003")}
     assert sorted([first, *asked]) == watched
-    assert notices == [Completed(Market.HK, DAY, 40, 0)]
+    assert notices == [Completed(Market.HK, DAY, NOW, 40)]
 
 
 def test_those_that_lagged_come_after_those_that_kept_up() -> None:
@@ -311,7 +311,8 @@ def test_a_restart_sweeps_only_what_was_not_swept() -> None:
 
 def test_a_plan_survives_as_text() -> None:
     """What is remembered is read back as it was; anything else is refused, nothing is empty."""
-    state = MarketState(DAY, (Sighting(OLD, None), Sighting(DAY, NOW)), 60.0, NOW, ("HK.00001",))
+    sightings = (Sighting(OLD, None), Sighting(DAY, NOW))
+    state = MarketState(DAY, sightings, 60.0, NOW, ("HK.00001",), open=OLD)
     assert MarketState.from_json(state.to_json()) == state
     assert MarketState.from_json("{}") == MarketState()
     for text in ("", "[]", '{"newest": "soon"}', '{"resumes": "2026-01-01"}', '{"sightings": [1]}'):
@@ -337,6 +338,105 @@ def test_an_unusable_plan_is_learned_again() -> None:
     assert trouble.subject == "plan of HK"
 
 
+def sweep(plan: Schedule, now: datetime, days: Mapping[Code, date]) -> list[Notice]:
+    """Poll all that is wanted; who is not in `days` shows the old day. Returns what is told."""
+    notices = list[Notice]()
+    while isinstance(decision := plan.next(now), Probe) and "is out" in decision.reason:
+        notices += plan.record(decision.code, Answered(days.get(decision.code, OLD)), now)
+    return notices
+
+
+def test_who_is_missing_is_told_when_nobody_hurries_for_them_any_more() -> None:
+    """Completed once, with those that lack the day; when they come after all, nothing is told."""
+    plan, now, watched = following(codes(20)), NOW, codes(20)
+    shown, notices = dict.fromkeys(watched[:17], DAY), list[Notice]()
+    release(plan)
+    while not notices:
+        notices = sweep(plan, now, shown)
+        if (due := plan.due_at()) is not None and due > now:
+            now = due
+        elif not notices:
+            plan.record(ask(plan, now), Answered(DAY), now)
+    at = NOW + timedelta(minutes=15)
+    assert notices == [Completed(Market.HK, DAY, at, 17, tuple(watched[17:]))]
+    for _ in range(100):
+        decision = plan.next(now)
+        if isinstance(decision, Probe):
+            assert plan.record(decision.code, Answered(DAY), now) == []
+        else:
+            assert decision.until is not None
+            now = decision.until
+
+
+def test_the_next_report_completes_the_one_before() -> None:
+    """A newer day while some lack the last one: that one is complete then, without them."""
+    plan, newer = following(codes(5)), DAY + timedelta(days=7)
+    first = release(plan)
+    second = ask(plan, NOW)
+    assert plan.record(second, Answered(newer), NOW) == [
+        Completed(Market.HK, DAY, NOW, 2, tuple(c for c in codes(5) if c not in {first, second})),
+        Detected(Market.HK, newer, NOW, second),
+    ]
+    assert sweep(plan, NOW, dict.fromkeys(codes(5), newer)) == [Completed(Market.HK, newer, NOW, 5)]
+
+
+@pytest.mark.parametrize("others", [0, 4])
+def test_what_was_not_told_before_a_kill_is_told_after_it(others: int) -> None:
+    """The store holds a day newer than the plan: with the first answer it is out."""
+    watched, remembered = codes(1 + others), {Market.HK: MarketState(OLD)}
+    plan = Schedule(INTERVALS)
+    plan.restore({code: OLD if n else DAY for n, code in enumerate(watched)}, remembered)
+    plan.watch(watched)
+    asked = ask(plan, NOW)
+    notices = plan.record(asked, Answered(DAY), NOW)
+    assert notices[0] == Detected(Market.HK, DAY, NOW, watched[0])
+    notices += sweep(plan, NOW, dict.fromkeys(watched, DAY))
+    assert notices[1:] == [Completed(Market.HK, DAY, NOW, len(watched))]
+    assert plan.states()[Market.HK].sightings == (Sighting(DAY, None),)
+
+
+def test_a_release_that_was_open_at_a_kill_is_completed_after_it() -> None:
+    """Also when the last symbol had been committed already; and one completed is so no more."""
+    for state, told in (
+        (MarketState(DAY, (Sighting(DAY, NOW),), open=DAY), 1),
+        (MarketState(DAY, (Sighting(DAY, NOW),)), 0),
+    ):
+        plan = Schedule(INTERVALS)
+        plan.restore(dict.fromkeys(codes(3), DAY), {Market.HK: state})
+        plan.watch(codes(3))
+        notices = plan.record(ask(plan, NOW), Answered(DAY), NOW)
+        assert notices == [Completed(Market.HK, DAY, NOW, 3)][:told]
+
+
+def test_a_stranger_that_is_ahead_is_no_release_until_others_follow() -> None:
+    """A symbol added to the list shows a newer day at once: out with the first that moves to it."""
+    plan, watched = following(codes(4)), [*codes(4), Code("HK.09999")]
+    plan.watch(watched)
+    assert ask(plan, NOW) == "HK.09999"
+    assert plan.record(Code("HK.09999"), Answered(DAY), NOW) == []
+    notices = sweep(plan, NOW, dict.fromkeys(watched, DAY))
+    assert notices == [
+        Detected(Market.HK, DAY, NOW, Code("HK.09999")),
+        Completed(Market.HK, DAY, NOW, 5),
+    ]
+
+
+def test_a_notice_is_bounded() -> None:
+    """Many that are missing are counted, and not all named."""
+    fields = fields_of(Completed(Market.US, DAY, NOW, 1, tuple(codes(5000, "US"))))
+    told = json.loads(fields.pop("data"))
+    assert (told["expected"], told["missing"], len(told["missing_codes"])) == (
+        5001, 5000, MOST_NAMED,
+    )  # fmt: skip
+    assert fields == {
+        "id": "US:2026-11-13:completed",
+        "type": "release.completed",
+        "market": "US",
+        "trading_day": "2026-11-13",
+        "observed_at": "2026-11-20T02:00:00.000Z",
+    }
+
+
 def test_a_market_that_brings_news_goes_before_one_that_does_not() -> None:
     """A release that comes symbol by symbol does not hold up one that is there whole."""
     hk, us = codes(40), codes(90, "US")
@@ -355,6 +455,7 @@ def test_a_market_that_brings_news_goes_before_one_that_does_not() -> None:
     assert polled["HK"] < 90
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_nobody_is_forgotten(seed: int) -> None:
     """Whatever answers come, every symbol is looked at again within a day and a bit."""

@@ -14,12 +14,13 @@ from jsonschema import Draft202012Validator
 from poller.commands import schemas
 from poller.delivery.webhook import body_of
 from poller.detect.compare import compare
-from poller.model import Code, HkRecord, Record
+from poller.model import Code, HkRecord, Market, Record
+from poller.plan.notice import Completed, Detected
 from poller.simulator import World
 from poller.storage.connections import Connections
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.storage.store import ONE_OFF, Stream
 from tests.service import later, now
 
 FIELDS = {"stream-entry.json": "EventData", "quarantine-entry.json": "HeldData"}
@@ -88,6 +89,10 @@ async def test_what_goes_out_is_valid(tmp_path: Path) -> None:
         await publish(store, code, later(new, days=1, aggregated_short=10**12), *split)
         entries = await store.read("0", count=1000, block=None)
         held = await client.xrange(store.keys.quarantine)
+        day = rows[0].day
+        await store.announce(Detected(Market.HK, day, now(), code), ONE_OFF)
+        await store.announce(Completed(Market.HK, day, now(), 1, (code,)), ONE_OFF)
+        notices = await store.read("0", count=10, block=None, stream=Stream.RELEASES)
         await store.close()
         await client.aclose()
     assert {entry.fields["type"].partition(".")[2] for entry in entries} == {
@@ -97,6 +102,9 @@ async def test_what_goes_out_is_valid(tmp_path: Path) -> None:
     for entry in entries:
         check("stream-entry.json", dict(entry.fields))
         validator("webhook-body.json").validate(json.loads(body_of(entry.fields)))
+    for entry, part in zip(notices, ("DetectedData", "CompletedData"), strict=True):
+        validator("release-entry.json").validate(dict(entry.fields))
+        validator("release-entry.json", part).validate(json.loads(entry.fields["data"]))
     assert len(held) == 1
     check("quarantine-entry.json", held[0][1])
 

@@ -17,8 +17,9 @@ import pytest
 from poller.commands.planning import season as season_of
 from poller.commands.planning import setting, svg
 from poller.commands.simulate import Measured, Setting, simulate
-from poller.facts.observe import Happened
+from poller.facts.observe import Announced
 from poller.model import Code, EventType, Market
+from poller.plan.notice import Completed, Detected
 from poller.plan.release import Intervals
 from poller.plan.schedule import Answered, Outcome, Probe, Schedule, Wait
 from poller.settings.config import Config
@@ -45,8 +46,14 @@ def play(season: Season, **options: Any) -> Measured:  # noqa: ANN401
 
 
 def releases_told(measured: Measured) -> int:
-    """Return how many releases the log speaks of."""
-    return sum(isinstance(f, Happened) and f.what.endswith("is out") for f in measured.facts)
+    """Return how many releases were told to be out; each is complete before the next is out."""
+    notices = [fact.notice for fact in measured.facts if isinstance(fact, Announced)]
+    for market in Market:
+        mine = [notice for notice in notices if notice.market is market]
+        assert [one.day for one in mine[1::2]] == [one.day for one in mine[: len(mine) - 1 : 2]]
+        assert {type(one) for one in mine[::2]} <= {Detected}
+        assert {type(one) for one in mine[1::2]} <= {Completed}
+    return sum(isinstance(notice, Detected) for notice in notices)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from redis.asyncio import Redis
 from poller.detect.compare import Comparison, Known, compare
 from poller.detect.held import Held, Reason, Ruling
 from poller.errors import LeaseLost, StoreMisfit, Superseded
-from poller.model import Code, HkRecord, Vintage
+from poller.model import Code, HkRecord, Market, Vintage
+from poller.plan.notice import Completed, Detected, fields_of
 from poller.storage.embedded import Embedded
 from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Snapshot, Store, as_known_at
+from poller.storage.store import ONE_OFF, Snapshot, Store, Stream, as_known_at
 from tests import nodes
 from tests.servers import KINDS, running
 
@@ -186,6 +187,43 @@ async def test_the_plan_is_kept(store: Store) -> None:
     await store.save_schedule({"HK": "{}", "US": "{}"})
     await store.save_schedule({"HK": '{"newest": "2026-04-10"}'})
     assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
+
+
+OUT = Detected(Market.HK, date(2026, 4, 2), SEEN, CODE)
+COMPLETE = Completed(Market.HK, date(2026, 4, 2), SEEN, 2, (Code("HK.00005"),))
+
+
+async def notices(store: Store) -> list[str]:
+    """Return the ids of all entries of the stream of releases."""
+    entries = await store.read("0", count=100, block=None, stream=Stream.RELEASES)
+    return [entry.fields["id"] for entry in entries]
+
+
+async def test_a_notice_is_told_once(store: Store) -> None:
+    """On a stream of its own, in order; the same id again, whoever brings it, changes nothing."""
+    assert await store.announce(OUT, ONE_OFF)
+    later = replace(OUT, at=SEEN + timedelta(hours=1), code=Code("HK.00005"))
+    told = await asyncio.gather(*[store.announce(each, ONE_OFF) for each in (OUT, later)])
+    assert told == [False, False]
+    assert await store.announce(COMPLETE, ONE_OFF)
+    assert await notices(store) == ["HK:2026-04-02:detected", "HK:2026-04-02:completed"]
+    assert await ids(store) == []
+    (last,) = await store.last_entries(1, Stream.RELEASES)
+    assert dict(last.fields) == fields_of(COMPLETE)
+    assert await store.read(last.id, count=5, block=0.01, stream=Stream.RELEASES) == []
+
+
+async def test_a_notice_needs_the_lease(store: Store) -> None:
+    """Who lost the lease tells nothing."""
+    lease = await store.acquire_lease("a", 60)
+    assert lease is not None
+    await store.release_lease(lease)
+    with pytest.raises(LeaseLost):
+        await store.announce(OUT, lease)
+    assert await notices(store) == []
+    other = await store.acquire_lease("b", 60)
+    assert other is not None
+    assert await store.announce(OUT, other)
 
 
 async def test_a_blocked_reader_is_woken(store: Store) -> None:

@@ -32,7 +32,7 @@ from poller.settings.config import Config
 from poller.storage.embedded import Embedded
 from poller.storage.plain import entry_json
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, as_known_at
+from poller.storage.store import ONE_OFF, Stream, as_known_at
 
 Row = tuple[str, str, str]
 """What was tried, `ok`, `failed` or what else it is, and what was found."""
@@ -68,18 +68,22 @@ async def store_of(config: Config) -> AsyncIterator[RedisStore]:
         yield store
 
 
-async def tail(config: Config, after: str, count: int | None, *, as_json: bool) -> None:
+async def tail(
+    config: Config, after: str, count: int | None, *, releases: bool, as_json: bool
+) -> None:
     """Print entries after an id as they come, `count` of them or for ever."""
+    stream = Stream.RELEASES if releases else Stream.EVENTS
+    line = show.release_line if releases else show.entry_line
     async with store_of(config) as store:
         if after == "$":
-            last = await store.last_entries(1)
+            last = await store.last_entries(1, stream)
             after = last[0].id if last else "0-0"
         console = show.console()
         left = count
         while left is None or left > 0:
             try:
                 batch = 200 if left is None else min(left, 200)
-                entries = await store.read(after, count=batch, block=_BLOCK)
+                entries = await store.read(after, count=batch, block=_BLOCK, stream=stream)
             except StoreDown as problem:
                 sys.stderr.write(f"poller: Redis does not answer: {problem}; trying again\n")
                 await asyncio.sleep(1)
@@ -88,7 +92,7 @@ async def tail(config: Config, after: str, count: int | None, *, as_json: bool) 
                 if as_json:
                     sys.stdout.write(entry_json(entry) + "\n")
                 else:
-                    console.print(show.entry_line(entry))
+                    console.print(line(entry))
                 after = entry.id
             sys.stdout.flush()
             left = None if left is None else left - len(entries)

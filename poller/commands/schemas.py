@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from poller import __version__
 from poller.detect.held import Reason
 from poller.model import Change, EventType, HkRecord, Market, UsRecord
+from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected
 
 FOLDER: Final = Path("config/schemas")
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -22,6 +23,7 @@ _TEST: Final = "short_interest.test"
 _CODE: Final = r"^(HK|US)\.[A-Z0-9][A-Z0-9._-]{0,19}$"
 _DAY: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _EVENT_ID: Final = r"^(HK|US)\.[A-Z0-9._-]+:[0-9]{4}-[0-9]{2}-[0-9]{2}:[0-9]+$"
+_NOTICE_ID: Final = r"^(HK|US):[0-9]{4}-[0-9]{2}-[0-9]{2}:(detected|completed)$"
 _MOMENT: Final = r"^[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z$"
 
 Schema = dict[str, Any]
@@ -42,6 +44,7 @@ def documents() -> dict[str, str]:
 _MESSAGES: Final = {
     "StreamEntry": "stream-entry.json",
     "QuarantineEntry": "quarantine-entry.json",
+    "ReleaseEntry": "release-entry.json",
     "WebhookBody": "webhook-body.json",
 }
 
@@ -69,6 +72,9 @@ def _definitions(at: str) -> dict[str, Schema]:
             _entry(f"{at}HeldData", "reason", _enum(Reason)) | {"id": {"type": "string"}},
             "A figure that cannot be true, kept out of history: the fields of a stream entry.",
         ),
+        "DetectedData": _DETECTED,
+        "CompletedData": _COMPLETED,
+        "ReleaseEntry": _release_entry(at),
         "WebhookBody": _object(
             {
                 "type": {"enum": [*EventType, _TEST]},
@@ -104,6 +110,32 @@ _RESTATEMENT: Final[Schema] = {
 }
 
 
+def _release_entry(at: str) -> Schema:
+    """Return the schema of a notice of a whole release; its type decides what `data` holds."""
+    schema = _object(
+        {
+            "id": _text(_NOTICE_ID),
+            "type": {"type": "string", "enum": list(TYPES)},
+            "market": _enum(Market),
+            "trading_day": _text(_DAY),
+            "observed_at": _text(_MOMENT),
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "A report of a whole market is out, or complete: the fields of a stream entry.",
+    )
+    parts = {Detected.type: "DetectedData", Completed.type: "CompletedData"}
+    schema["oneOf"] = [
+        {
+            "properties": {
+                "type": {"const": kind},
+                "data": {"contentSchema": {"$ref": f"{at}{part}"}},
+            }
+        }
+        for kind, part in parts.items()
+    ]
+    return schema
+
+
 def _entry(data: str, word: str, words: Schema) -> Schema:
     return {
         "id": {},
@@ -128,6 +160,10 @@ def _enum(kind: type[StrEnum]) -> Schema:
     return {"type": "string", "enum": [str(each) for each in kind]}
 
 
+def _count(description: str) -> Schema:
+    return {"type": "integer", "minimum": 0, "description": description}
+
+
 def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}]}
 
@@ -141,6 +177,20 @@ def _object(
         "properties": properties | dict(sometimes or {}),
         "required": list(properties),
     }
+
+
+_DETECTED: Final = _object(
+    {"code": _text(_CODE)}, "What stands as JSON in `data`: the symbol that showed the day first."
+)
+_COMPLETED: Final = _object(
+    {
+        "found": _count("symbols that show the day"),
+        "expected": _count("symbols that take part in releases"),
+        "missing": _count("of them, those that do not show it"),
+        "missing_codes": {"type": "array", "items": _text(_CODE), "maxItems": MOST_NAMED},
+    },
+    "What stands as JSON in `data`; more missing symbols than fit are counted, not named.",
+)
 
 
 def _columns(row: type) -> Schema:
@@ -183,6 +233,12 @@ def _asyncapi() -> Schema:
                 "A Redis stream, named {NAMESPACE}:quarantine, the braces included.",
                 None,
             ),
+            "releases": _channel(
+                "ReleaseEntry",
+                "A Redis stream, named {NAMESPACE}:releases, the braces included. Each report of a "
+                "market is told once to be out and once to be complete, in this order.",
+                None,
+            ),
             "webhook": _channel(
                 "WebhookBody",
                 "A POST to the URL of an endpoint, signed as Standard Webhooks 1.0; at least once, "
@@ -195,6 +251,7 @@ def _asyncapi() -> Schema:
             for name, channel in (
                 ("publish", "events"),
                 ("hold", "quarantine"),
+                ("announce", "releases"),
                 ("deliver", "webhook"),
             )
         },

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from poller.facts.observe import Attempted, Connection, Fact, Polled, Published
+from poller.facts.observe import Announced, Attempted, Connection, Fact, Polled, Published
 from poller.model import market_of
 
 Count = tuple[str, ...]
@@ -19,6 +19,7 @@ Count = tuple[str, ...]
 COUNTED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "poller_polls": ("Looks at a symbol that ended", ("market", "outcome")),
     "poller_events": ("Events published", ("market", "type")),
+    "poller_releases": ("Reports of a market detected, and completed", ("market", "type")),
     "poller_webhook_attempts": ("Attempts to deliver", ("endpoint", "outcome")),
     "poller_gateway_reconnects": ("Connections to OpenD lost", ("gateway",)),
 }
@@ -62,6 +63,9 @@ class Tally:
                 for event in events:
                     kind = event.type.rpartition(".")[2]
                     self.counts["poller_events", market_of(code), kind] += 1
+            case Announced(notice):
+                kind = notice.type.rpartition(".")[2]
+                self.counts["poller_releases", notice.market, kind] += 1
             case Attempted(endpoint, outcome, lag):
                 self.counts["poller_webhook_attempts", endpoint, outcome] += 1
                 if outcome == "delivered":

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from poller.detect.held import Held
 from poller.facts.log import write
 from poller.model import Code, Event, EventType, Market, Record
+from poller.plan.notice import Completed, Notice
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
 AttemptOutcome = Literal["delivered", "failed"]
@@ -48,6 +49,13 @@ class Published:
 
     code: Code
     events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The stream of releases tells it from now on."""
+
+    notice: Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +170,7 @@ Fact = (
     | Recovered
     | Published
     | Quarantined
+    | Announced
     | Active
     | Standby
     | Newest
@@ -245,6 +254,9 @@ class Journal:
                 self(Trouble(f"{code} quarantine", ruling_wanted(code, held)))
             case Published(code, events):
                 write("info", "published", code=code, **_summary(events))
+            case Announced(notice):
+                headline, told = _headline(notice)
+                write("info", headline, **told)
             case Active(token):
                 write("info", "polling", lease=token)
             case Standby(reason):
@@ -265,6 +277,13 @@ def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
         f"{told}. To publish what is true: poller quarantine release {code} {days}; to drop what "
         f"is not: poller quarantine discard {code} {days}"
     )
+
+
+def _headline(notice: Notice) -> tuple[str, dict[str, object]]:
+    report = f"{notice.market}: the report of {notice.day} is"
+    if isinstance(notice, Completed):
+        return f"{report} complete", {"found": notice.found, "missing": len(notice.missing)}
+    return f"{report} out", {"code": notice.code}
 
 
 def _shares(record: Record) -> str:

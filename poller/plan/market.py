@@ -1,32 +1,28 @@
 """One market's symbols: who is wanted, who is watched, who never has rows. Pure.
 
-A release is one common event: the first newer day makes every symbol of the market wanted. Queues
-hold tickets; one that is no longer its symbol's is passed over, so nothing is ever searched for and
-a decision costs the same with a thousand symbols as with a hundred thousand.
+A release is one common event: the first newer day makes every symbol of the market wanted.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from enum import Enum, auto
 from typing import Final
 
 from poller.model import Code, Market
+from poller.plan.notice import Completed, Detected, Notice
 from poller.plan.release import (
     ODD_HOURS,
     REMEMBERED,
-    Completed,
-    Detected,
     Intervals,
     MarketState,
-    Notice,
     Sighting,
     Window,
     expected,
     next_probe,
 )
 from poller.plan.sweep import Sweep
+from poller.plan.symbol import Key, Queue, Standing, Symbol, best, head, taken
 
 LAPSED_AFTER: Final = 3
 """Missed releases after which a symbol is looked at once a day."""
@@ -36,36 +32,6 @@ LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 
 _DAY: Final = timedelta(days=1)
 _QUIET: Final = 36  # idle intervals between two looks at a symbol without rows, a day at most
-
-
-class Standing(Enum):
-    """How a symbol is followed."""
-
-    FRESH = auto()  # never looked at
-    ACTIVE = auto()  # it has rows, and takes part in releases
-    QUIET = auto()  # without rows, or behind by three releases: once a day
-    OUT = auto()  # refused by the gateway
-
-
-@dataclass(slots=True, eq=False)
-class Symbol:
-    """One watched code. `ticket`: the queue entry that counts."""
-
-    code: Code
-    weight: float = 1.0
-    watermark: date | None = None
-    standing: Standing = Standing.FRESH
-    ticket: int = 0
-    polling: bool = False
-    swept: bool = False  # the poll under way is part of a sweep
-    rounds: int = 0  # polls since the release that brought nothing
-    failures: int = 0  # failures or refusals in a row
-    retry_at: datetime | None = None
-    reason: str = ""
-
-
-Queue = deque[tuple[int, Symbol]]
-Key = tuple[int, float, int]
 
 
 class MarketQueue:
@@ -90,9 +56,12 @@ class MarketQueue:
         self._quiet: Queue = deque()
         self._counts = dict.fromkeys(Standing, 0)
         self._current = 0  # active symbols that show the newest day
-        self._completed = True
+        self._members: dict[Code, Symbol] = {}
+        self._open: date | None = None  # told to be out, not yet to be complete
+        self._overtaken = False  # the store knew of a newer day than the plan did
         self._stage: tuple[bool, datetime | None] = (False, None)  # of the sweep
         self._known_quiet: dict[str, int] = {}
+        self._loaded = False
 
     def configure(self, intervals: Intervals) -> None:
         """Plan by these intervals from now on."""
@@ -106,6 +75,8 @@ class MarketQueue:
         self._sightings = list(state.sightings)
         self.sweep.take_up(timedelta(seconds=state.pause), state.resumes)
         self._known_quiet = {code: n for n, code in enumerate(state.quiet, 1)}
+        self._open = state.open
+        self._loaded = state.newest is not None
 
     def state(self) -> MarketState:
         """Return what must outlive this process."""
@@ -115,6 +86,7 @@ class MarketQueue:
             pause=self.sweep.pause.total_seconds(),
             resumes=self.sweep.resumes,
             quiet=tuple(symbol.code for ticket, symbol in self._quiet if symbol.ticket == ticket),
+            open=self._open,
         )
 
     @property
@@ -135,11 +107,13 @@ class MarketQueue:
         """Follow a symbol; with a watermark it continues, without it is looked at at once."""
         if symbol.watermark is not None:
             if self.newest is None or symbol.watermark > self.newest:
+                self._overtaken = self._loaded
                 self.sweep.end()
                 self._raise_to(symbol.watermark)
             symbol.standing = self._standing(symbol.watermark)
         elif symbol.code in self._known_quiet:
             symbol.standing = Standing.QUIET
+        self._members[symbol.code] = symbol
         self._count(symbol, 1)
         self.place(symbol)
         if self.wanted and self.sweep.resumes is None:
@@ -147,6 +121,7 @@ class MarketQueue:
 
     def remove(self, symbol: Symbol) -> None:
         """Follow a symbol no longer."""
+        del self._members[symbol.code]
         self._count(symbol, -1)
         symbol.ticket = 0
         self.version += 1
@@ -183,29 +158,49 @@ class MarketQueue:
         """Take note of what a symbol showed, and queue it again."""
         before, swept, lag = symbol.watermark, symbol.swept, self._missed(symbol.watermark)
         seen = symbol.standing is not Standing.FRESH and before is not None
-        notices: list[Notice] = []
         newer = watermark is not None and (self.newest is None or watermark > self.newest)
         if newer and watermark is not None:
             first = self.newest is None
             self._raise_to(watermark)
-            if seen:  # at first sight a later day is no release, but a symbol that stopped earlier
-                self._saw(watermark, now)
-                notices.append(Detected(self.market, watermark, symbol.code))
             if not first:
                 self.sweep.begin()
-        self._looked_at = now
         self._count(symbol, -1)
         symbol.watermark = watermark
         symbol.standing = Standing.QUIET if watermark is None else self._standing(watermark)
         self._count(symbol, 1)
         symbol.rounds = 0 if self._is_current(symbol) else symbol.rounds
+        notices = self._superseded(now)
+        # at first sight a later day is no release, but a symbol that stopped earlier
+        notices += self._detected(symbol, moved=seen and watermark != before, now=now)
+        self._looked_at = now
         self.place(symbol)
         if symbol.standing is Standing.QUIET:
             self.version += 1
         if swept and not newer:
             news = before is not None and watermark is not None and watermark > before
             self.sweep.tally(news=news, kept_up=lag <= 1, wanted=self.wanted, now=now)
-        return notices + self._settle(now)
+        return notices + self.settle(now)
+
+    def _superseded(self, now: datetime) -> list[Notice]:
+        """Close a release that was not complete when the next one came."""
+        if self._open is None or self._open == self.newest:
+            return []
+        return [self._complete(self._open, now)]
+
+    def _detected(self, symbol: Symbol, *, moved: bool, now: datetime) -> list[Notice]:
+        """Tell of the newest day, once: when a symbol `moved` to it, or the store was ahead.
+
+        The store is ahead when whoever saw it first was killed before it told.
+        """
+        if not (moved and self._is_current(symbol)) and not self._overtaken:
+            return []
+        day = self.newest
+        if day is None or (self._sightings and self._sightings[-1].day == day):
+            return []
+        showing = (one for one in self._members.values() if self._is_current(one))
+        first = next((one for one in showing if one is not symbol), symbol)
+        self._saw(day, now)
+        return [Detected(self.market, day, now, first.code)]
 
     def _saw(self, day: date, now: datetime) -> None:
         """Learn from a release; its hour counts when the market was watched till then."""
@@ -213,9 +208,10 @@ class MarketQueue:
         timely = gap is not None and gap <= ODD_HOURS * self._intervals.idle
         self._sightings.append(Sighting(day, now if timely else None))
         del self._sightings[:-REMEMBERED]
-        self._completed = False
+        self._open, self._overtaken = day, False
+        self.version += 1
 
-    def _settle(self, now: datetime) -> list[Notice]:
+    def settle(self, now: datetime) -> list[Notice]:
         """End or pause what is through, and tell when a release is complete."""
         sweep = self.sweep
         if not self.wanted:
@@ -228,10 +224,17 @@ class MarketQueue:
             if sweep.mixed and self._sightings:
                 self._sightings[-1] = replace(self._sightings[-1], scattered=True)
             self._plan_watch(now)
-        if self.newest is None or self._completed or (self.wanted and not sweep.faded):
+        if self._open is None or (self.wanted and not sweep.faded):
             return []
-        self._completed = True
-        return [Completed(self.market, self.newest, self._current, self.wanted)]
+        return [self._complete(self._open, now)]
+
+    def _complete(self, day: date, now: datetime) -> Notice:
+        """Close a release: `day` is told to be complete, with all that lack it."""
+        self._open = None
+        self.version += 1
+        active = [one for one in self._members.values() if one.standing is Standing.ACTIVE]
+        missing = [one.code for one in active if one.watermark is None or one.watermark < day]
+        return Completed(self.market, day, now, len(active) - len(missing), tuple(sorted(missing)))
 
     def _raise_to(self, day: date) -> None:
         """Let `day` be the newest: nobody shows it yet, so everybody is wanted."""
@@ -258,7 +261,7 @@ class MarketQueue:
 
     def job_at(self) -> datetime | None:
         """Return when symbols of this market are polled at the full rate; None: none is wanted."""
-        if _head(self._fresh) is not None:
+        if head(self._fresh) is not None:
             return LONG_AGO
         if self._lags() is None:
             return None
@@ -271,11 +274,11 @@ class MarketQueue:
     def take_job(self) -> Symbol:
         """Return the symbol to poll; `job_at` has told that there is one."""
         queue = self._lags()
-        if _head(self._fresh) is not None or queue is None:
-            return _taken(self._fresh, "it was not looked at since the start")
+        if head(self._fresh) is not None or queue is None:
+            return taken(self._fresh, "it was not looked at since the start")
         if not self.sweep.running:
             self.sweep.resume()
-        return _taken(queue, f"the report of {self.newest} is out: {self.wanted} to go", swept=True)
+        return taken(queue, f"the report of {self.newest} is out: {self.wanted} to go", swept=True)
 
     def probe_at(self) -> datetime | None:
         """Return when one symbol is watched next; None while a sweep runs, or nobody is there."""
@@ -289,7 +292,7 @@ class MarketQueue:
         self._plan_watch(now)
         if queue is None:
             return None
-        return _taken(queue, reason, swept=not self._is_current(queue[0][1]))
+        return taken(queue, reason, swept=not self._is_current(queue[0][1]))
 
     @property
     def _alone(self) -> bool:
@@ -301,13 +304,13 @@ class MarketQueue:
 
         When few show the newest day, the others are watched on as well.
         """
-        queues = [queue for queue in self._rotation.values() if _head(queue) is not None]
+        queues = [queue for queue in self._rotation.values() if head(queue) is not None]
         if self._alone and (lags := self._lags()) is not None:
             queues.append(lags)
         return min(queues, key=lambda queue: queue[0][0], default=None)
 
     def _lags(self) -> Queue | None:
-        return _best(self._wanted)
+        return best(self._wanted)
 
     def _plan_watch(self, now: datetime) -> None:
         window = self.window()
@@ -328,12 +331,12 @@ class MarketQueue:
 
     def quiet_look_at(self) -> datetime | None:
         """Return when one symbol without rows is looked at; None: there is none."""
-        return None if _head(self._quiet) is None else self._quiet_at
+        return None if head(self._quiet) is None else self._quiet_at
 
     def take_quiet(self, now: datetime) -> Symbol:
         """Return the symbol without rows that was not looked at for longest."""
         self._quiet_at = now + once_a_day(self._intervals) / self._counts[Standing.QUIET]
-        return _taken(self._quiet, "it had no rows, or missed three releases: once a day")
+        return taken(self._quiet, "it had no rows, or missed three releases: once a day")
 
     def hurry(self, latest: datetime) -> None:
         """Let nothing wait longer than until `latest`: the clock was put back."""
@@ -362,31 +365,3 @@ class MarketQueue:
 def once_a_day(intervals: Intervals) -> timedelta:
     """Return the time between two looks at a symbol that is not expected to show anything."""
     return min(_QUIET * intervals.idle, _DAY)
-
-
-def _head(queue: Queue) -> Symbol | None:
-    """Return the first symbol of a queue, without the entries that no longer count."""
-    while queue:
-        ticket, symbol = queue[0]
-        if symbol.ticket == ticket:
-            return symbol
-        queue.popleft()
-    return None
-
-
-def _best(tiers: dict[Key, Queue]) -> Queue | None:
-    """Return the first queue that holds a symbol; empty ones are dropped."""
-    while tiers:
-        key = min(tiers)
-        if _head(tiers[key]) is not None:
-            return tiers[key]
-        del tiers[key]
-    return None
-
-
-def _taken(queue: Queue, reason: str, *, swept: bool = False) -> Symbol:
-    """Take the head, which counts, to be polled."""
-    _, symbol = queue.popleft()
-    symbol.ticket, symbol.polling, symbol.swept, symbol.reason = 0, True, swept, reason
-    symbol.rounds += swept
-    return symbol

@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import sqrt
 from typing import Any, Final
 
-from poller.model import Code, Market
+from poller.model import Market
 from poller.plan.calendar import expected_after, is_trading_day, knows, release_of
 
 REMEMBERED: Final = 8
@@ -72,7 +72,8 @@ class MarketState:
     """What a market's plan must remember over a restart; watermarks are the store's.
 
     `sightings`: oldest first. `pause`: seconds before the next block of a sweep that found nothing
-    more, which may begin at `resumes`. `quiet`: codes without rows, as last looked at.
+    more, which may begin at `resumes`. `quiet`: codes without rows, as last looked at. `open`: the
+    day that was told to be out and not yet to be complete.
     """
 
     newest: date | None = None
@@ -80,6 +81,7 @@ class MarketState:
     pause: float = 0.0
     resumes: datetime | None = None
     quiet: tuple[str, ...] = ()
+    open: date | None = None
 
     def to_json(self) -> str:
         """Return the JSON kept in the schedule hash."""
@@ -92,6 +94,7 @@ class MarketState:
                 "pause": self.pause,
                 "resumes": _text(self.resumes),
                 "quiet": self.quiet,
+                "open": _text(self.open),
             }
         )
 
@@ -100,9 +103,9 @@ class MarketState:
         """Read what `to_json` wrote, `{}` as nothing; raises ValueError for anything else."""
         try:
             raw: dict[str, Any] = json.loads(text)
-            newest, sightings = raw.get("newest"), raw.get("sightings", ())
+            sightings = raw.get("sightings", ())
             return cls(
-                newest=date.fromisoformat(newest) if newest else None,
+                newest=_day(raw.get("newest")),
                 sightings=tuple(
                     Sighting(date.fromisoformat(day), _instant(at), bool(scattered))
                     for day, at, scattered in sightings
@@ -110,35 +113,18 @@ class MarketState:
                 pause=float(raw.get("pause", 0)),
                 resumes=_instant(raw.get("resumes")),
                 quiet=tuple(str(code) for code in raw.get("quiet", ())),
+                open=_day(raw.get("open")),
             )
         except (TypeError, AttributeError) as problem:
             raise ValueError(f"not a market's state: {problem!r}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Detected:
-    """The first newer day of a market."""
-
-    market: Market
-    day: date
-    code: Code
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """`found` symbols show the day; `missing` others took part and do not."""
-
-    market: Market
-    day: date
-    found: int
-    missing: int
-
-
-Notice = Detected | Completed
-
-
 def _text(value: date | datetime | None) -> str | None:
     return None if value is None else value.isoformat()
+
+
+def _day(text: str | None) -> date | None:
+    return date.fromisoformat(text) if text else None
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -14,14 +14,10 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from poller.model import Code, Market, market_of
-from poller.plan.market import (
-    LONG_AGO,
-    MarketQueue,
-    Standing,
-    Symbol,
-    once_a_day,
-)
-from poller.plan.release import Intervals, MarketState, Notice
+from poller.plan.market import LONG_AGO, MarketQueue, once_a_day
+from poller.plan.notice import Notice
+from poller.plan.release import Intervals, MarketState
+from poller.plan.symbol import Standing, Symbol
 
 _STEP: Final = timedelta(minutes=1)
 _WATCH_SHARE: Final = 10
@@ -218,6 +214,7 @@ class Schedule:
                 queue.stand(symbol, Standing.OUT)
                 pause = min(idle * 2 ** min(symbol.failures - 1, 16), once_a_day(self._intervals))
                 self._retry(symbol, now + pause, f"OpenD refused it {symbol.failures} times")
+                return queue.settle(now)
             case Postponed():
                 self._again.append(symbol)
         return []

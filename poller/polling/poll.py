@@ -42,7 +42,7 @@ from poller.facts.observe import (
 )
 from poller.gateway.opend import Gateway, any_ready
 from poller.model import Code, Market, Page, market_of
-from poller.plan.release import Completed, Intervals, MarketState, Notice
+from poller.plan.release import Intervals
 from poller.plan.schedule import (
     Answered,
     Excluded,
@@ -53,6 +53,7 @@ from poller.plan.schedule import (
     Schedule,
 )
 from poller.polling.budget import Budget
+from poller.polling.logbook import Logbook
 from poller.storage.store import Lease, Snapshot, Store
 
 GRACE: Final = 4.0
@@ -61,7 +62,6 @@ GRACE: Final = 4.0
 _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
-_SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
 _WORDS: Final[Mapping[type[Outcome], PollOutcome]] = {
     Answered: "answered",
     Failed: "failed",
@@ -108,8 +108,7 @@ class Poller:
         self._cut: dict[Code, int] = {}
         self._sweeps: dict[Market, Sweep] = {}
         self._failed: asyncio.Future[None] | None = None
-        self._replanned = asyncio.Event()
-        self._saved = schedule.version
+        self._logbook = Logbook(store, schedule, observe)
 
     def configure(self, intervals: Intervals, *, history: int) -> None:
         """Poll at these intervals from now on; what is in flight goes on."""
@@ -129,62 +128,20 @@ class Poller:
 
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
-        await self._restore()
+        await self._logbook.restore()
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_plan(), name="keep the plan")
+                group.create_task(self._logbook.keep(lease), name="keep the logbook")
                 for account in self._budgets:
                     group.create_task(self._drive(account, lease), name=f"drive {account}")
                 group.create_task(_result(self._failed), name="failure of a poll")
         finally:
             await self._drain()
-            with contextlib.suppress(StoreError):  # it costs requests after the next start
-                await self._save()
-
-    async def _restore(self) -> None:
-        """Continue where the last poller stopped: what is known, and what was learned."""
-        while True:
-            try:
-                watermarks = await self._store.watermarks()
-                texts = await self._store.schedule()
-            except StoreDown as problem:
-                self._observe(Trouble("redis", str(problem)))
-                await asyncio.sleep(_STORE_PAUSE)
-                continue
-            break
-        states = {}
-        for market in Market:
-            try:
-                states[market] = MarketState.from_json(texts.get(market, "{}"))
-            except ValueError as problem:
-                self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
-        self._schedule.restore(watermarks, states)
-        self._saved = self._schedule.version
-
-    async def _keep_plan(self) -> None:
-        """Save what the schedule must remember, soon after it changed."""
-        while True:
-            await self._replanned.wait()
-            await asyncio.sleep(_SAVE_PAUSE)
-            try:
-                await self._save()
-            except StoreDown as problem:
-                self._observe(Trouble("redis", str(problem)))
-
-    async def _save(self) -> None:
-        self._replanned.clear()
-        version = self._schedule.version
-        if version != self._saved:
-            states = self._schedule.states()
-            await self._store.save_schedule({m: state.to_json() for m, state in states.items()})
-            self._saved = version
+            await self._logbook.close(lease)
 
     def _record(self, code: Code, outcome: Outcome) -> None:
-        for notice in self._schedule.record(code, outcome, self._now()):
-            self._observe(_told(notice))
-        if self._schedule.version != self._saved:
-            self._replanned.set()
+        self._logbook.note(self._schedule.record(code, outcome, self._now()))
 
     async def _drive(self, account: str, lease: Lease) -> None:
         with turning(self._observe, dispatcher(account)) as turned:
@@ -387,14 +344,6 @@ async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: s
     finally:
         await budget.settle(grant, answered=answered)
     return page
-
-
-def _told(notice: Notice) -> Happened:
-    """Return a release's notice as a fact."""
-    if isinstance(notice, Completed):
-        counts = (("found", notice.found), ("missing", notice.missing))
-        return Happened(f"{notice.market}: the report of {notice.day} is complete", counts)
-    return Happened(f"{notice.market}: the report of {notice.day} is out", (("code", notice.code),))
 
 
 def _answer(outcome: Outcome) -> str:

@@ -11,12 +11,14 @@ from datetime import date
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, Superseded
 from poller.model import Code, Vintage
+from poller.plan.notice import Notice, fields_of
 from poller.storage.store import (
     Entry,
     HeldWrite,
     Keys,
     Lease,
     Snapshot,
+    Stream,
     Write,
     held_writes_of,
     quarantine_entries,
@@ -38,6 +40,7 @@ class MemoryStore:
     vintage_texts: dict[str, dict[str, str]] = field(default_factory=dict)
     held_texts: dict[str, dict[str, str]] = field(default_factory=dict)
     quarantined: list[Entry] = field(default_factory=list)
+    notices: list[Entry] = field(default_factory=list)
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
     live: dict[str, bool] = field(default_factory=dict)
     live_version: int = 0
@@ -95,8 +98,7 @@ class MemoryStore:
         lease: Lease,
     ) -> None:
         """Raise unless everything is as it was read; nothing was written until then."""
-        if lease.value and lease != self._held():
-            raise LeaseLost(self.keys.lease)
+        self._refuse_lease(lease)
         if self.watermark_texts.get(code, "") != snapshot.watermark:
             raise Superseded(f"{code}: watermark is not what was read")
         history, vintages = self.history_texts.get(code, {}), self.vintage_texts.get(code, {})
@@ -108,6 +110,21 @@ class MemoryStore:
         for each in held_writes:
             if held.get(each.day, "") != each.expected:
                 raise Superseded(f"{code}: {each.day} is not what was read")
+
+    def _refuse_lease(self, lease: Lease) -> None:
+        if lease.value and lease != self._held():
+            raise LeaseLost(self.keys.lease)
+
+    async def announce(self, notice: Notice, lease: Lease) -> bool:
+        """See `Store.announce`."""
+        self._refuse_lease(lease)
+        fields = fields_of(notice)
+        if any(entry.fields["id"] == fields["id"] for entry in self.notices):
+            return False
+        _append(self.notices, [fields])
+        async with self._appended:
+            self._appended.notify_all()
+        return True
 
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
@@ -197,20 +214,26 @@ class MemoryStore:
         """See `Store.save_schedule`."""
         self.plans |= texts
 
-    async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
+    async def read(
+        self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
+    ) -> list[Entry]:
         """See `Store.read`."""
-        position = len(self.entries) if after == "$" else int(after.partition("-")[0])
-        if len(self.entries) <= position and block:
+        entries = self._entries_of(stream)
+        position = len(entries) if after == "$" else int(after.partition("-")[0])
+        if len(entries) <= position and block:
             try:
                 async with asyncio.timeout(block), self._appended:
-                    await self._appended.wait_for(lambda: len(self.entries) > position)
+                    await self._appended.wait_for(lambda: len(entries) > position)
             except TimeoutError:
                 return []
-        return self.entries[position : position + count]
+        return entries[position : position + count]
 
-    async def last_entries(self, count: int) -> list[Entry]:
+    async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Store.last_entries`."""
-        return self.entries[-count:]
+        return self._entries_of(stream)[-count:]
+
+    def _entries_of(self, stream: Stream) -> list[Entry]:
+        return self.entries if stream is Stream.EVENTS else self.notices
 
 
 def _append(stream: list[Entry], entries: Sequence[Mapping[str, str]]) -> None:

@@ -18,7 +18,8 @@ def entry_fields(entry: Entry) -> dict[str, Any]:
     told: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
     try:
         told["data"] = json.loads(told["data"])
-        told["revision"] = int(told["revision"])
+        if "revision" in told:
+            told["revision"] = int(told["revision"])
     except (KeyError, ValueError, TypeError):
         pass  # somebody else's entry: as it is
     return told

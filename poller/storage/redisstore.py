@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 from importlib.resources import files
@@ -11,6 +11,8 @@ from typing import Any, Final, cast
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
 from poller.model import Code, Vintage
+from poller.plan.notice import Notice, fields_of
+from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, translated
 from poller.storage.retention import Group
 from poller.storage.store import (
@@ -19,6 +21,7 @@ from poller.storage.store import (
     Keys,
     Lease,
     Snapshot,
+    Stream,
     Write,
     held_writes_of,
     quarantine_entries,
@@ -48,9 +51,9 @@ class RedisStore:
         self._replicas = replicas
         self._behind = False
         lua = files("poller.storage") / "lua"
-        self._commit, self._grant, self._spend, self._lease, self._renew = (
+        self._commit, self._announce, self._grant, self._spend, self._lease, self._renew = (
             self._redis.register_script((lua / f"{name}.lua").read_text())
-            for name in ("commit", "grant", "spend", "lease", "renew")
+            for name in ("commit", "announce", "grant", "spend", "lease", "renew")
         )
 
     async def close(self) -> None:
@@ -108,7 +111,7 @@ class RedisStore:
         keys = [f"{scratch}:{part}" for part in parts]
         entry = {"-": "-"}
         held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
-        written = _flat([Write("-", "", "-", 0)], [entry], held, [entry])
+        written = arguments_of([Write("-", "", "-", 0)], [entry], held, [entry])
         with translated():
             try:
                 await self._commit(keys=keys, args=["-", "", "", "-", *written])
@@ -119,6 +122,8 @@ class RedisStore:
         wanted = {
             self.keys.stream: "stream",
             self.keys.quarantine: "stream",
+            self.keys.releases: "stream",
+            self.keys.releases_told: "hash",
             self.keys.watermark: "hash",
             self.keys.lease: "string",
             self.keys.fence: "string",
@@ -163,10 +168,10 @@ class RedisStore:
             self.keys.quarantine,
         ]
         entries = [event.fields() for event in comparison.events]
-        written = _flat(writes, entries, held, quarantine_entries(code, comparison))
+        written = arguments_of(writes, entries, held, quarantine_entries(code, comparison))
         arguments = [code, lease.value, snapshot.watermark, watermark, *written]
         with translated():
-            verdict, *detail = await self._replicated(keys, arguments)
+            verdict, *detail = await self._replicated(self._commit, keys, arguments)
         match verdict:
             case "ok":
                 return
@@ -177,16 +182,35 @@ class RedisStore:
             case _:
                 raise Superseded(f"{code}: {detail[0]} is not what was read")
 
-    async def _replicated(self, keys: list[str], arguments: list[str | int]) -> Any:  # noqa: ANN401
-        """Run the commit and wait for the replicas, on one connection as WAIT demands.
+    async def announce(self, notice: Notice, lease: Lease) -> bool:
+        """See `Store.announce`."""
+        keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
+        arguments = [lease.value, *notice_arguments(fields_of(notice))]
+        with translated():
+            verdict, *detail = await self._replicated(self._announce, keys, arguments)
+        match verdict:
+            case "lease":
+                raise LeaseLost(self.keys.lease)
+            case "type":
+                raise StoreMisfit(_wrong_type(*detail))
+            case _:
+                return bool(verdict == "ok")
+
+    async def _replicated(
+        self,
+        script: Any,  # noqa: ANN401
+        keys: Sequence[str],
+        arguments: Sequence[str | int],
+    ) -> Any:  # noqa: ANN401
+        """Run a script and wait for the replicas, on one connection as WAIT demands.
 
         Too few of them: StoreDown, although the primary has it. There it stays, or it goes together
         with its watermark when another becomes primary: found known or published again, once.
         """
         if not self._replicas:
-            return await self._commit(keys=keys, args=arguments)
+            return await script(keys=keys, args=arguments)
         async with self._redis.pipeline(transaction=False) as pipe:
-            await self._commit(keys=keys, args=arguments, client=pipe)
+            await script(keys=keys, args=arguments, client=pipe)
             return await self._followed(pipe)
 
     async def _catch_up(self) -> None:
@@ -316,23 +340,24 @@ class RedisStore:
         with translated():
             await self._redis.hset(self.keys.schedule, mapping=dict(texts))
 
-    async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
+    async def read(
+        self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
+    ) -> list[Entry]:
         """See `Store.read`."""
+        position = {self.keys.stream_of(stream): after}
         if block is None:
             with translated():
-                found = await self._redis.xread({self.keys.stream: after}, count=count)
+                found = await self._redis.xread(position, count=count)
         else:
             async with self._blocking(block) as redis:
                 with translated():
-                    found = await redis.xread(
-                        {self.keys.stream: after}, count=count, block=round(block * 1000)
-                    )
+                    found = await redis.xread(position, count=count, block=round(block * 1000))
         return [Entry(*entry) for entry in _only_stream(found)]
 
-    async def last_entries(self, count: int) -> list[Entry]:
+    async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Store.last_entries`."""
         with translated():
-            found = await self._redis.xrevrange(self.keys.stream, count=count)
+            found = await self._redis.xrevrange(self.keys.stream_of(stream), count=count)
         return [Entry(*entry) for entry in reversed(found)]
 
     async def groups(self) -> list[Group]:
@@ -375,34 +400,6 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
         (entries,) = found.values()
         return cast("list[tuple[str, Mapping[str, str]]]", entries[0] if entries else [])
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
-
-
-def _flat(
-    writes: Sequence[Write],
-    entries: Sequence[Mapping[str, str]],
-    held: Sequence[HeldWrite],
-    quarantined: Sequence[Mapping[str, str]],
-) -> Iterator[str | int]:
-    """Lay the arguments out as commit.lua reads them."""
-    yield len(writes)
-    for write in writes:
-        yield from (write.day, write.expected, write.text)
-        yield "" if write.revision is None else write.revision
-    yield len(held)
-    for each in held:
-        yield from (each.day, each.expected, each.text)
-    yield from _table(entries)
-    yield from _table(quarantined)
-
-
-def _table(entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
-    """Yield a head with the names, then the values of each entry."""
-    names = tuple(entries[0]) if entries else ()
-    yield len(entries)
-    yield len(names)
-    yield from names
-    for entry in entries:
-        yield from (entry[name] for name in names)
 
 
 def _wrong_type(key: str, found: str, wanted: str) -> str:

@@ -7,12 +7,21 @@ All keys of a namespace share one hash slot, so a poll commits atomically on a C
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Final, Protocol
 
 from poller.detect.compare import Comparison, Known
 from poller.detect.held import Held, Ruling
 from poller.errors import StoreMisfit
 from poller.model import Code, Vintage, market_of
+from poller.plan.notice import Notice
+
+
+class Stream(StrEnum):
+    """What can be followed: the events of symbols, or the notices of whole releases."""
+
+    EVENTS = "events"
+    RELEASES = "releases"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,20 @@ class Keys:
     def stream(self) -> str:
         """Stream: the events."""
         return self.namespace
+
+    @property
+    def releases(self) -> str:
+        """Stream: which reports are out, and which are complete."""
+        return f"{{{self.namespace}}}:releases"
+
+    @property
+    def releases_told(self) -> str:
+        """Hash: id of each notice ever told → when that was observed."""
+        return f"{{{self.namespace}}}:releases:told"
+
+    def stream_of(self, stream: Stream) -> str:
+        """Return the key of a stream that can be followed."""
+        return self.stream if stream is Stream.EVENTS else self.releases
 
     @property
     def watermark(self) -> str:
@@ -170,6 +193,13 @@ class Store(Protocol):
         Repeating a commit whose answer was lost is safe: it is refused as superseded.
         """
 
+    async def announce(self, notice: Notice, lease: Lease) -> bool:
+        """Append a notice to the stream of releases, once.
+
+        False when one with its id was appended before, by whomever; so repeating it is safe.
+        Raises LeaseLost when `lease` is no longer held.
+        """
+
     async def watermarks(self) -> dict[Code, date]:
         """Return the last reported trading day of every symbol that has one."""
 
@@ -222,10 +252,12 @@ class Store(Protocol):
     async def save_schedule(self, texts: Mapping[str, str]) -> None:
         """Keep these texts; names not given stay as they are."""
 
-    async def read(self, after: str, *, count: int, block: float | None) -> list[Entry]:
+    async def read(
+        self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
+    ) -> list[Entry]:
         """Return up to `count` entries after an id; wait up to `block` seconds for the first."""
 
-    async def last_entries(self, count: int) -> list[Entry]:
+    async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """Return the newest `count` entries, oldest first."""
 
 

@@ -1,0 +1,119 @@
+"""What the plan learned and has to tell outlives the process: notices first, then the plan.
+
+Order of effects: a notice is on its stream before the plan that holds it for told is saved. So a
+kill in between has the next poller make it up from plan and watermarks, under the same id, which
+the store takes only once.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.facts.observe import Announced, Observe, Recovered, Trouble
+from poller.model import Market
+from poller.plan.notice import Notice
+from poller.plan.release import MarketState
+from poller.plan.schedule import Schedule
+from poller.storage.store import Lease, Store
+
+_STORE_PAUSE: Final = 1.0
+_SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
+_STREAM: Final = "stream of releases"
+
+
+class Logbook:
+    """Restores a schedule, tells its notices and saves what it must remember."""
+
+    def __init__(self, store: Store, schedule: Schedule, observe: Observe) -> None:
+        self._store = store
+        self._schedule = schedule
+        self._observe = observe
+        self._owed: deque[Notice] = deque()
+        self._news = asyncio.Event()
+        self._replanned = asyncio.Event()
+        self._saved = schedule.version
+
+    def note(self, notices: Iterable[Notice]) -> None:
+        """Take note of what is to be told, and that the plan may have changed."""
+        self._owed.extend(notices)
+        if self._owed:
+            self._news.set()
+        if self._schedule.version != self._saved:
+            self._replanned.set()
+
+    async def restore(self) -> None:
+        """Continue where the last poller stopped: what is known, and what was learned."""
+        self._owed.clear()  # the stored plan knows nothing of it, and makes it up
+        while True:
+            try:
+                watermarks = await self._store.watermarks()
+                texts = await self._store.schedule()
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+                await asyncio.sleep(_STORE_PAUSE)
+                continue
+            break
+        states = {}
+        for market in Market:
+            try:
+                states[market] = MarketState.from_json(texts.get(market, "{}"))
+            except ValueError as problem:
+                self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
+        self._schedule.restore(watermarks, states)
+        self._saved = self._schedule.version
+
+    async def keep(self, lease: Lease) -> None:
+        """Tell and save, soon after there is something, for ever; raises LeaseLost (in a group)."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell(lease), name="tell of releases")
+            group.create_task(self._keep_plan(), name="keep the plan")
+
+    async def close(self, lease: Lease) -> None:
+        """Tell and save what is left; without a store it is made up, and learned, again."""
+        with contextlib.suppress(StoreError):
+            await self._tell_owed(lease)
+            await self._save()
+
+    async def _tell(self, lease: Lease) -> None:
+        while True:
+            await self._news.wait()
+            try:
+                await self._tell_owed(lease)
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+            except StoreMisfit as problem:
+                self._observe(Trouble(_STREAM, str(problem)))  # polling does not depend on it
+            else:
+                continue
+            await asyncio.sleep(_STORE_PAUSE)
+
+    async def _tell_owed(self, lease: Lease) -> None:
+        while self._owed:
+            notice = self._owed[0]
+            if await self._store.announce(notice, lease):
+                self._observe(Announced(notice))
+            self._observe(Recovered(_STREAM))
+            self._owed.popleft()
+        self._news.clear()
+
+    async def _keep_plan(self) -> None:
+        while True:
+            await self._replanned.wait()
+            try:
+                await self._save()
+            except StoreDown as problem:
+                self._observe(Trouble("redis", str(problem)))
+            await asyncio.sleep(_SAVE_PAUSE)
+
+    async def _save(self) -> None:
+        if self._owed:
+            return  # soon
+        self._replanned.clear()
+        version = self._schedule.version
+        if version != self._saved:
+            states = self._schedule.states()
+            await self._store.save_schedule({m: state.to_json() for m, state in states.items()})
+            self._saved = version
