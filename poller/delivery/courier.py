@@ -224,17 +224,16 @@ class Courier:
             began = loop.time()
             outcome = await self._sender.send(held.claim.deliveries)
             self._flying.remove(held)
-            self._land(held, began, outcome)
+            self._land(held, held.at(began), outcome)
             following = self._next()
             if following is None:
                 return
             held = following
 
-    def _land(self, held: _Held, began: float, outcome: Outcome) -> None:
-        """Decide what follows an attempt that has ended."""
-        now, at = asyncio.get_running_loop().time(), held.at(began)
+    def _land(self, held: _Held, at: datetime, outcome: Outcome) -> None:
+        """Decide what follows an attempt made `at` this time that has ended."""
         good = isinstance(outcome, Delivered)
-        self._pace.ended(now, now - began, good=good)
+        self._pace.breaker.record(asyncio.get_running_loop().time(), good=good)
         lag = at - appended_at(held.claim.deliveries[0])
         self._observe(Attempted(self.endpoint.name, "delivered" if good else "failed", lag))
         settlement = self._judged(held, at, outcome)

@@ -5,6 +5,7 @@ Seconds on any clock that only goes forward. One pace belongs to one endpoint in
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Final
 
 WINDOW: Final = 300.0
@@ -19,10 +20,7 @@ OPEN_FOR: Final = 30.0
 
 AHEAD: Final = 0.2
 MOST_AHEAD: Final = 400
-"""Lanes are claimed for so many seconds of sending ahead, and no more of them than this."""
-
-_SMOOTH: Final = 8
-_TINY: Final = 1e-6
+"""As many lanes are claimed ahead as deliveries ended within so many seconds, at most so many."""
 
 
 @dataclass(slots=True)
@@ -66,7 +64,6 @@ class Pace:
         self._burst = float(max(connections, 1))
         self._allowance = self._burst
         self._at: float | None = None
-        self._took: float | None = None
         self.breaker = Breaker()
 
     def room(self, now: float, in_flight: int) -> int:
@@ -88,25 +85,18 @@ class Pace:
     def wanted(self, now: float, in_flight: int) -> int:
         """Return how many lanes to have claimed: for what may start now, and for what follows soon.
 
-        How soon is judged by the rate, and by how long attempts took lately: of an endpoint that
-        takes seconds nothing is claimed ahead, as another process may be free to send it.
+        Of an endpoint that is slow nothing is claimed ahead: another process may be free to send.
         """
         room = self.room(now, in_flight)
-        if self.breaker.opened_at is not None or self._took is None:
+        if self.breaker.opened_at is not None:
             return room
-        soon = min(self._rate, self._connections / max(self._took, _TINY)) * AHEAD
-        return room + min(int(soon), MOST_AHEAD)
+        recent = takewhile(lambda ended: ended[0] > now - AHEAD, reversed(self.breaker.attempts))
+        return room + sum(1 for _ in islice(recent, MOST_AHEAD))
 
     def started(self) -> None:
         """Take note of a delivery that starts."""
         self._allowance -= 1
         self.breaker.probing = self.breaker.opened_at is not None
-
-    def ended(self, now: float, took: float, *, good: bool) -> None:
-        """Take note of a delivery that ended, `took` seconds after it started."""
-        before = took if self._took is None else self._took
-        self._took = before + (took - before) / _SMOOTH
-        self.breaker.record(now, good=good)
 
     def _refill(self, now: float) -> None:
         passed = 0.0 if self._at is None else max(now - self._at, 0)
