@@ -13,22 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Group, Parameter, validators
+from cyclopts import App, Group, Parameter, validators
 
 from poller import __version__, app
+from poller.commands import streams
 from poller.commands.ending import (
     FAILED,
     WRONG,
     ConfigFile,
     Refused,
     begin,
-    complain,
     finish,
     report,
 )
 from poller.commands.webhookcli import webhook
 from poller.detect.held import Ruling
-from poller.errors import BadCode, PollerError
+from poller.errors import BadCode
 from poller.facts import observe, signals
 from poller.facts.notify import Notify
 from poller.model import Code, parse_code
@@ -99,7 +99,7 @@ def _serve(file: Path | None, role: app.Work) -> NoReturn:
     work = role(settings, journal, notify=notify, reload=reload)
     # whoever runs it in a terminal and closes that wants it ended, not reloaded
     hangup = None if sys.stderr.isatty() else reload.asked.set
-    finish(signals.until_signalled(work, stopping=stopping, hangup=hangup), journal)
+    finish(work, journal, stopping=stopping, hangup=hangup)
 
 
 def _simulated(settings: Config) -> NoReturn:
@@ -112,7 +112,7 @@ def _simulated(settings: Config) -> NoReturn:
             silent = Notify(None)
             await app.serve(simulated, journal, notify=silent, reload=None, simulated=True)
 
-    finish(signals.until_signalled(work()), journal)
+    finish(work(), journal)
 
 
 @cli.command
@@ -147,7 +147,7 @@ def tail(
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
     settings = begin(config)
-    finish(signals.until_signalled(everyday.tail(settings, from_, count, as_json=json)))
+    finish(everyday.tail(settings, from_, count, as_json=json))
 
 
 @cli.command
@@ -271,7 +271,7 @@ def backfill(
 
     wanted = _codes(codes)
     settings = begin(config)
-    finish(signals.until_signalled(everyday.backfill(settings, wanted, since or date.min)))
+    finish(everyday.backfill(settings, wanted, since or date.min))
 
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
@@ -365,15 +365,21 @@ def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
     return tuple(dict.fromkeys(codes))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command; exits the process."""
+    streams.prepare()
+    code: object = 0
     try:
         cli(arguments, exit_on_error=False, print_error=False)
-    except CycloptsError as problem:
-        complain(str(problem))
-        sys.exit(WRONG)
-    except (PollerError, Refused) as problem:
-        sys.exit(report(problem))
+    except SystemExit as ended:
+        code = ended.code
+    except Exception as problem:  # noqa: BLE001  the process ends here, with its reason
+        code = report(problem)
+    try:
+        sys.stdout.flush()
+    except OSError as problem:
+        code = code or report(problem)
+    signals.leave(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":
