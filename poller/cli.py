@@ -118,10 +118,9 @@ def _simulated(settings: Config) -> NoReturn:
 @cli.command
 def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
-    from poller.commands import everyday, webhooks  # noqa: PLC0415  keeps `--help` quick
+    from poller.commands import check as trial  # noqa: PLC0415  keeps `--help` quick
 
-    settings = begin(config)
-    finish(everyday.check(settings, webhooks.check))
+    finish(trial.check(begin(config)))
 
 
 @cli.command
@@ -320,8 +319,8 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
         problems.append(f"--accounts {accounts}: each needs a gateway; raise --gateways {gateways}")
     if not hk + us:
         problems.append("--hk 0 --us 0: there is nothing to poll")
-    if plot is not None and not plot.absolute().parent.is_dir():
-        problems.append(f"--plot {plot}: there is no directory {plot.parent}")
+    if plot is not None and (reason := _unwritable(plot)):
+        problems.append(f"--plot {plot}: {reason}; name a file, like latency.svg")
     if problems:
         raise Refused(WRONG, problems)
     season = planning.season(hk, us, weeks, seed, release, without_rows)
@@ -348,6 +347,18 @@ def service_install(
     from poller.service.unit import Role  # noqa: PLC0415
 
     install(Role(role), config, os.environ, dry_run=dry_run)
+
+
+def _unwritable(file: Path) -> str | None:
+    """Say why a file cannot be written; None: it can."""
+    folder = file.absolute().parent
+    if file.is_dir():
+        return "it is a directory"
+    if not folder.is_dir():
+        return f"there is no directory {folder}"
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        return "nothing may be written there"
+    return None
 
 
 def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
