@@ -12,22 +12,22 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Group, Parameter, validators
+from cyclopts import App, Group, Parameter, validators
 
 from poller import __version__
+from poller.commands import streams
 from poller.commands.ending import (
     FAILED,
     WRONG,
     ConfigFile,
     Refused,
     begin,
-    complain,
     finish,
     report,
 )
 from poller.commands.webhookcli import webhook
 from poller.detect.held import Ruling
-from poller.errors import BadCode, PollerError
+from poller.errors import BadCode
 from poller.facts import observe, signals
 from poller.facts.notify import Notify
 from poller.facts.status import Role
@@ -103,7 +103,7 @@ def _serve(file: Path | None, role: Role) -> NoReturn:
     work = app.work_of(role)(settings, journal, notify=notify, reload=reload)
     # whoever runs it in a terminal and closes that wants it ended, not reloaded
     hangup = None if sys.stderr.isatty() else reload.asked.set
-    finish(signals.until_signalled(work, stopping=stopping, hangup=hangup), journal)
+    finish(work, journal, stopping=stopping, hangup=hangup)
 
 
 def _simulated(settings: Config) -> NoReturn:
@@ -118,16 +118,15 @@ def _simulated(settings: Config) -> NoReturn:
             silent = Notify(None)
             await app.serve(simulated, journal, notify=silent, reload=None, simulated=True)
 
-    finish(signals.until_signalled(work()), journal)
+    finish(work(), journal)
 
 
 @cli.command
 def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
-    from poller.commands import everyday, webhooks  # noqa: PLC0415  keeps `--help` quick
+    from poller.commands import check as trial  # noqa: PLC0415  keeps `--help` quick
 
-    settings = begin(config)
-    finish(everyday.check(settings, webhooks.check))
+    finish(trial.check(begin(config)))
 
 
 @cli.command
@@ -155,8 +154,7 @@ def tail(
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
     settings = begin(config)
-    follow = everyday.tail(settings, from_, count, releases=releases, as_json=json)
-    finish(signals.until_signalled(follow))
+    finish(everyday.tail(settings, from_, count, releases=releases, as_json=json))
 
 
 @cli.command
@@ -280,7 +278,7 @@ def backfill(
 
     wanted = _codes(codes)
     settings = begin(config)
-    finish(signals.until_signalled(everyday.backfill(settings, wanted, since or date.min)))
+    finish(everyday.backfill(settings, wanted, since or date.min))
 
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
@@ -329,8 +327,8 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
         problems.append(f"--accounts {accounts}: each needs a gateway; raise --gateways {gateways}")
     if not hk + us:
         problems.append("--hk 0 --us 0: there is nothing to poll")
-    if plot is not None and not plot.absolute().parent.is_dir():
-        problems.append(f"--plot {plot}: there is no directory {plot.parent}")
+    if plot is not None and (reason := _unwritable(plot)):
+        problems.append(f"--plot {plot}: {reason}; name a file, like latency.svg")
     if problems:
         raise Refused(WRONG, problems)
     season = planning.season(hk, us, weeks, seed, release, without_rows)
@@ -359,6 +357,18 @@ def service_install(
     install(unit.Role(role), config, os.environ, dry_run=dry_run)
 
 
+def _unwritable(file: Path) -> str | None:
+    """Say why a file cannot be written; None: it can."""
+    folder = file.absolute().parent
+    if file.is_dir():
+        return "it is a directory"
+    if not folder.is_dir():
+        return f"there is no directory {folder}"
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        return "nothing may be written there"
+    return None
+
+
 def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
     """Parse all codes, or refuse them with every problem at once."""
     codes, problems = [], []
@@ -374,15 +384,21 @@ def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
     return tuple(dict.fromkeys(codes))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command; exits the process."""
+    streams.prepare()
+    code: object = 0
     try:
         cli(arguments, exit_on_error=False, print_error=False)
-    except CycloptsError as problem:
-        complain(str(problem))
-        sys.exit(WRONG)
-    except (PollerError, Refused) as problem:
-        sys.exit(report(problem))
+    except SystemExit as ended:
+        code = ended.code
+    except Exception as problem:  # noqa: BLE001  the process ends here, with its reason
+        code = report(problem)
+    try:
+        sys.stdout.flush()
+    except OSError as problem:
+        code = code or report(problem)
+    signals.leave(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _COLOURS: Final = {
 }
 
 _NAMED: Final = 10
+_FIGURE: Final = re.compile(r"-|[0-9.,]+")
+_UNBOUNDED: Final = 10_000  # columns of what is no terminal
 
 
 def console() -> Console:
@@ -129,15 +132,24 @@ def _cell(name: str, value: object) -> str:
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout, numbers to the right."""
+    """Print a table to stdout, numbers to the right; "none" if there are no rows.
+
+    On a terminal the last column wraps, elsewhere every row is one line.
+    """
+    if not rows:
+        sys.stdout.write("none\n")
+        return
+    wraps = sys.stdout.isatty()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, name in enumerate(names):
-        numeric = bool(rows) and rows[0][index][:1].isdigit()
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        right = all(_FIGURE.fullmatch(row[index]) for row in rows)
+        last = wraps and index == len(names) - 1
+        table.add_column(
+            name, justify="right" if right else "left", no_wrap=not last, overflow="fold"
+        )
     for row in rows:
-        table.add_row(*row)
-    wide = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
-    wide.print(table)
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False, width=None if wraps else _UNBOUNDED).print(table)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,24 @@
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 from cyclopts import CycloptsError, Parameter
 
+from poller.commands.streams import Unwritable
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.facts import log, observe, signals
 from poller.settings.config import Config, load
 
 FAILED: Final = 1
 WRONG: Final = 2
+
+_OVERDUE: Final = (
+    f"not done after {signals.STOP_LIMIT:.0f} s, left all the same; a lease or claims that could "
+    "not be given back run out by themselves"
+)
 
 ConfigFile = Annotated[
     Path | None,
@@ -40,13 +46,26 @@ def begin(file: Path | None) -> Config:
     return settings
 
 
-def finish(work: Coroutine[Any, Any, None], journal: observe.Observe | None = None) -> NoReturn:
-    """Run to the end and leave the process, without waiting for the SDK's threads."""
+def finish(
+    work: Coroutine[Any, Any, None],
+    journal: observe.Observe | None = None,
+    *,
+    stopping: Callable[[], None] = lambda: None,
+    hangup: Callable[[], None] | None = None,
+) -> NoReturn:
+    """Run to the end, or until asked to stop, and leave without waiting for the SDK's threads."""
+
+    def overdue() -> None:
+        if journal is None:
+            complain(_OVERDUE)
+        else:
+            journal(observe.Trouble("stopping", _OVERDUE))
 
     async def whole() -> None:
         code = 0
         try:
-            await work
+            await signals.until_signalled(work, stopping=stopping, overdue=overdue, hangup=hangup)
+            sys.stdout.flush()
         except BaseException as problem:  # noqa: BLE001  the process ends here, with its reason
             code = report(problem)
         if journal is not None and code == 0:
@@ -59,21 +78,24 @@ def finish(work: Coroutine[Any, Any, None], journal: observe.Observe | None = No
 
 def report(problem: BaseException) -> int:
     """Say on stderr why the program ends; returns its exit code."""
-    if isinstance(problem, BaseExceptionGroup):
-        return report(problem.exceptions[0])
-    if isinstance(problem, Refused):
-        complain(str(problem))
-        return problem.code
-    if isinstance(problem, ConfigError | BadCode | CycloptsError):
-        complain(str(problem))
-        return WRONG
-    if isinstance(problem, PollerError):
-        complain(str(problem) or type(problem).__name__)
-        return FAILED
-    if isinstance(problem, KeyboardInterrupt | asyncio.CancelledError | BrokenPipeError):
-        return 0
-    log.tell_defect(problem)
-    return FAILED
+    match problem:
+        case BaseExceptionGroup():
+            return report(problem.exceptions[0])
+        case Refused(code=code):
+            text = str(problem)
+        case ConfigError() | BadCode() | CycloptsError():
+            code, text = WRONG, str(problem)
+        case Unwritable(unread=False):
+            code, text = FAILED, str(problem)
+        case PollerError():
+            code, text = FAILED, str(problem) or type(problem).__name__
+        case KeyboardInterrupt() | asyncio.CancelledError() | BrokenPipeError() | Unwritable():
+            return 0
+        case _:
+            log.tell_defect(problem)
+            return FAILED
+    complain(text)
+    return code
 
 
 def complain(text: str) -> None:

@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import date, datetime
 from typing import Final
 
@@ -34,11 +33,9 @@ from poller.storage.plain import entry_json
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Stream, as_known_at
 
-Row = tuple[str, str, str]
-"""What was tried, `ok`, `failed` or what else it is, and what was found."""
-
 _BLOCK: Final = 5.0
-_CONNECT_LIMIT: Final = 8.0
+CONNECT_LIMIT: Final = 8.0
+"""Seconds a command waits for an OpenD to be ready."""
 
 
 class Failure(PollerError):
@@ -215,7 +212,7 @@ async def _backfill_one(
             except TooFrequent:
                 await budget.exhaust()
             except Unavailable:
-                async with asyncio.timeout(_CONNECT_LIMIT):
+                async with asyncio.timeout(CONNECT_LIMIT):
                     await gateway.wait_ready()
                 raise
         rows = [record for page in pages for record in page.records]
@@ -231,58 +228,10 @@ async def _backfill_one(
 async def _first_ready(gateways: Sequence[OpenD]) -> OpenD:
     waits = {asyncio.create_task(g.wait_ready()): g for g in gateways}
     done, late = await asyncio.wait(
-        waits, timeout=_CONNECT_LIMIT, return_when=asyncio.FIRST_COMPLETED
+        waits, timeout=CONNECT_LIMIT, return_when=asyncio.FIRST_COMPLETED
     )
     for wait in late:
         wait.cancel()
     if not done:
-        raise Failure(f"no OpenD within {_CONNECT_LIMIT:.0f} s; try: poller check")
+        raise Failure(f"no OpenD within {CONNECT_LIMIT:.0f} s; try: poller check")
     return waits[done.pop()]
-
-
-async def check(config: Config, further: Callable[[Config], Awaitable[list[Row]]]) -> None:
-    """Try everything the service needs, and what `further` tries; print what was found."""
-    rows = [("configuration", "ok", f"{len(config.watchlist.codes)} codes in it")]
-    rows.append(await _check_store(config))
-    if rows[-1][1] == "ok":
-        rows += await _check_gateways(config)
-    rows += await further(config)
-    show.print_table(("what", "state", "found"), rows)
-    if any(state == "failed" for _, state, _ in rows):
-        raise Failure("not everything works; see the table")
-
-
-async def _check_store(config: Config) -> Row:
-    name = "redis" if config.redis.url else "redis (embedded)"
-    try:
-        async with store_of(config) as store:
-            return name, "ok", await store.inspect()
-    except PollerError as problem:
-        return name, "failed", str(problem)
-
-
-async def _check_gateways(config: Config) -> list[Row]:
-    troubles: dict[str, str] = {}
-
-    def remember(fact: Fact) -> None:
-        if isinstance(fact, Trouble):
-            troubles[fact.subject] = fact.reason
-
-    async with app.opened(config, remember) as ports, asyncio.TaskGroup() as group:
-        began = time.monotonic()
-        supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
-        waits = [asyncio.create_task(gateway.wait_ready()) for gateway in ports.gateways]
-        await asyncio.wait(waits, timeout=_CONNECT_LIMIT)
-        rows = []
-        for gateway, wait in zip(ports.gateways, waits, strict=True):
-            if wait.done():
-                spent = time.monotonic() - began
-                found = f"logged in after {spent:.1f} s, account {gateway.account}"
-                rows.append((f"OpenD {gateway.name}", "ok", found))
-            else:
-                reason = troubles.get(f"OpenD {gateway.name}", "no answer")
-                rows.append((f"OpenD {gateway.name}", "failed", reason))
-            wait.cancel()
-        for supervisor in supervisors:
-            supervisor.cancel()
-    return rows

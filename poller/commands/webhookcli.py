@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from cyclopts import App
 
 from poller.commands.ending import WRONG, ConfigFile, Refused, begin, finish
-from poller.facts import signals
 
 webhook = App(
     name="webhook", help="Show the endpoints and their state; test, replay, enable, forget."
@@ -25,7 +24,7 @@ def try_out(name: str, /, *, config: ConfigFile = None) -> None:
     """Send a signed test event to an endpoint, now and once."""
     from poller.commands import webhooks  # noqa: PLC0415
 
-    finish(signals.until_signalled(webhooks.test(begin(config), name)))
+    finish(webhooks.test(begin(config), name))
 
 
 @webhook.command

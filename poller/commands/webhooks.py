@@ -10,7 +10,7 @@ from typing import Final
 
 from poller import show
 from poller.clock import wall_clock
-from poller.commands.everyday import Failure, Row, store_of
+from poller.commands.everyday import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.intake import choose
@@ -18,8 +18,8 @@ from poller.delivery.outbox import DeadLetter, Status
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.senders import channel_of, check_channels
-from poller.delivery.webhook import SignedPost, is_event, reach, words
-from poller.errors import ConfigError, PollerError
+from poller.delivery.webhook import SignedPost, is_event
+from poller.errors import ConfigError
 from poller.model import isoformat, to_json
 from poller.settings.config import Config, Webhook
 from poller.storage.redisstore import RedisStore
@@ -29,7 +29,8 @@ _BATCH: Final = 200
 
 
 @contextlib.asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
+async def opened(config: Config) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
+    """Open the store and the outbox on it, as `store_of` does."""
     async with store_of(config) as store:
         outbox = RedisOutbox(store.url, config.redis.namespace)
         try:
@@ -48,7 +49,7 @@ def _named(config: Config, name: str) -> Webhook:
 
 async def print_states(config: Config, *, as_json: bool) -> None:
     """Print the state of every endpoint, and of those that are no longer configured."""
-    async with _opened(config) as (_, outbox):
+    async with opened(config) as (_, outbox):
         configured = [table.name for table in config.webhooks]
         left = [name for name in await outbox.names() if name not in configured]
         states = {name: await outbox.status(name) for name in [*configured, *left]}
@@ -153,7 +154,7 @@ async def replay(
 ) -> None:
     """Queue events again: from the stream, and from the dead letters what is no longer there."""
     endpoint = _named(config, name).endpoint()
-    async with _opened(config) as (store, outbox):
+    async with opened(config) as (store, outbox):
         end = await outbox.begin(name)
         entries = {entry.id: entry async for entry in _until(store, end)}
         entries |= {letter.entry.id: letter.entry for letter in await outbox.dead(name)}
@@ -205,7 +206,7 @@ def _within(entry: Entry, since: datetime | None, until: datetime | None) -> boo
 async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> None:
     """Print the dead letters, or queue them again."""
     endpoint = _named(config, name).endpoint()
-    async with _opened(config) as (_, outbox):
+    async with opened(config) as (_, outbox):
         letters = await outbox.dead(name)
         if requeue:
             await outbox.add(name, [choose(endpoint, one.entry) for one in letters])
@@ -242,7 +243,7 @@ def _told(letters: Sequence[DeadLetter]) -> Iterator[dict[str, object]]:
 async def enable(config: Config, name: str) -> None:
     """Let an endpoint be sent to again, and say how to get what it gave up before."""
     _named(config, name)
-    async with _opened(config) as (_, outbox):
+    async with opened(config) as (_, outbox):
         await outbox.begin(name)
         await outbox.enable(name)
         status = await outbox.status(name)
@@ -258,40 +259,9 @@ async def forget(config: Config, name: str) -> None:
     """Remove the group and the queue of an endpoint that is not configured."""
     if any(table.name == name for table in config.webhooks):
         raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
-    async with _opened(config) as (_, outbox):
+    async with opened(config) as (_, outbox):
         if name not in await outbox.names():
             raise Failure(f"nothing is kept of a webhook {name!r}")
         status = await outbox.status(name)
         await outbox.forget(name)
     sys.stdout.write(f"{name} is forgotten, {status.waiting} waiting events with it\n")
-
-
-async def check(config: Config) -> list[Row]:
-    """Return what `poller check` tells of each endpoint; sends no event."""
-    check_channels(table.endpoint() for table in config.webhooks)
-    rows = [await _connect(table) for table in config.webhooks]
-    configured = [table.name for table in config.webhooks]
-    try:
-        async with _opened(config) as (_, outbox):
-            for name in configured:
-                if disabled := (await outbox.status(name)).disabled:
-                    cure = f"{disabled}; mended? poller webhook enable {name}"
-                    rows.append((f"webhook {name}", "disabled", cure))
-            for name in sorted({*await outbox.names()} - {*configured}):
-                cure = f"its queue is still kept; remove it: poller webhook forget {name}"
-                rows.append((f"webhook {name}", "not configured", cure))
-    except PollerError:
-        return rows  # the row of the store says why
-    return rows
-
-
-async def _connect(table: Webhook) -> Row:
-    name, endpoint = f"webhook {table.name}", table.endpoint()
-    if endpoint.kind is Kind.APPRISE:
-        return name, "not tried", f"to send a message: poller webhook test {table.name}"
-    try:
-        await reach(endpoint)
-    except OSError as problem:
-        return name, "failed", endpoint.masked(words(problem))
-    cure = f"it accepts connections; to send an event: poller webhook test {table.name}"
-    return name, "ok", cure

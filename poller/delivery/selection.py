@@ -80,7 +80,7 @@ class Selection:
         if unknown := self.events - set(EVENTS):
             raise ValueError(f"{min(unknown)!r} is no event; known are {', '.join(EVENTS)}")
         for pattern in self.codes:
-            _check_pattern(pattern)
+            check_pattern(pattern)
         program = None if self.filter is None else _compiled(self.filter)
         object.__setattr__(self, "_program", program)
 
@@ -98,12 +98,21 @@ class Selection:
         return self._program.eval(data=dict(_values(event, fields))).value() is True
 
 
-def _check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str) -> None:
     """Refuse what no code can fit; codes are upper case, and a pattern compares exactly."""
     if pattern != pattern.upper():
         raise ValueError(f"{pattern!r} fits no code; write {pattern.upper()!r}")
     if not any(wild in pattern for wild in "*?["):
         parse_code(pattern)
+        return
+    # a bracket nobody closes stands for itself, and codes have none
+    literal = re.sub(r"\[!?[^]][^]]*\]|[*?]", "", pattern)
+    begins = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    markets = [f"{market}." for market in Market]
+    if re.search(r"[^A-Z0-9._-]", literal) or not any(
+        begins.startswith(market) or market.startswith(begins) for market in markets
+    ):
+        raise ValueError(f"{pattern!r} fits no code; patterns look like 'HK.*' or 'US.A*'")
 
 
 def _values(event: str, entry: Mapping[str, str]) -> Iterator[tuple[str, object]]:

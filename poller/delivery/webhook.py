@@ -123,6 +123,8 @@ class SignedPost:
 
 def words(problem: OSError) -> str:
     """Say what the system, or the guard, has against a connection; no address of ours in it."""
+    if isinstance(problem, socket.gaierror):
+        return "its name does not resolve"
     if problem.errno is None or problem.errno == errno.EACCES:
         return problem.strerror or str(problem)
     return os.strerror(problem.errno)

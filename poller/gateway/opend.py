@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from poller.errors import ConfigError, Disconnected, GatewayError, Unavailable
 from poller.gateway import vendor
-from poller.imports import for_good
 from poller.model import Code, Page
 
 if TYPE_CHECKING:
@@ -114,7 +113,10 @@ class Sdk:
         self._module: ModuleType | None = None
 
     async def load(self) -> None:
-        """Import the SDK, which takes some 0.4 s; raises ConfigError for an unusable key file."""
+        """Import the SDK, which takes some 0.4 s.
+
+        Raises ConfigError for an unusable key file, or a `state_dir` that takes no log.
+        """
         await self.control(self._load)
 
     async def query(self, function: Callable[[], Result]) -> Result:
@@ -141,9 +143,26 @@ class Sdk:
 
     def _load(self) -> None:
         # not in the main thread: there, the import would replace the handler of SIGINT
+        try:
+            futu, logger = self._imported()
+            _keep_small(logger, self._home / "futu.log")
+        except OSError as problem:
+            line = f"state_dir: the SDK's log cannot live in {self._home}: {problem.strerror}"
+            raise ConfigError([f"{line}; make the directory writable, or name another"]) from None
+        # without its handler, as enable_console_log leaves it, it would end on stderr all the same
+        logger.console_level = logging.CRITICAL
+        futu.SysConfig.set_all_thread_daemon(True)
+        if self._key is not None:
+            _check_key(self._key)
+            futu.SysConfig.set_init_rsa_file(str(self._key))
+            futu.SysConfig.enable_proto_encrypt(True)  # noqa: FBT003
+        self._module = futu
+
+    def _imported(self) -> tuple[Any, Any]:
+        """Return the SDK and its logger, which opens its log while it is imported."""
         self._home.mkdir(parents=True, exist_ok=True)
         before = os.environ.get("HOME")
-        os.environ["HOME"] = str(self._home)  # where the SDK opens its log while it is imported
+        os.environ["HOME"] = str(self._home)
         try:
             with for_good():
                 import futu  # noqa: PLC0415  slow, and wants to be in this thread
@@ -153,15 +172,7 @@ class Sdk:
                 del os.environ["HOME"]
             else:
                 os.environ["HOME"] = before
-        _keep_small(logger, self._home / "futu.log")
-        # without its handler, as enable_console_log leaves it, it would end on stderr all the same
-        logger.console_level = logging.CRITICAL
-        futu.SysConfig.set_all_thread_daemon(True)
-        if self._key is not None:
-            _check_key(self._key)
-            futu.SysConfig.set_init_rsa_file(str(self._key))
-            futu.SysConfig.enable_proto_encrypt(True)  # noqa: FBT003
-        self._module = futu
+        return futu, logger
 
     def open(self, ip: str, port: int) -> Any:  # noqa: ANN401  the SDK has no types
         """Return a connection that is still being made; this never blocks."""

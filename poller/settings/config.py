@@ -4,9 +4,8 @@ Order: defaults, then the TOML file, then environment variables `POLLER_SECTION_
 reads the environment.
 """
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -34,13 +33,14 @@ from poller.delivery.endpoint import (
     kind_of,
     names_loopback,
 )
-from poller.delivery.selection import Selection
+from poller.delivery.selection import Selection, check_pattern
 from poller.errors import ConfigError
 from poller.model import Code, parse_code
 from poller.plan.release import Intervals
 from poller.settings import credentials
 from poller.settings.codefile import check_codes
-from poller.settings.written import overlay, read, split
+from poller.settings.wording import Origin, follows, refusal
+from poller.settings.written import LISTS, overlay, read, split
 from poller.storage.location import locate
 
 DEFAULT_FILE: Final = Path("config/poller.toml")
@@ -117,8 +117,7 @@ class Redis(_Section):
 
 
 def _pattern(text: str) -> str:
-    if not text.startswith(("HK.", "US.", "*", "?", "[")):
-        raise ValueError("give a code or a shell pattern of codes: 'HK.00700', 'US.*'")
+    check_pattern(text)
     return text
 
 
@@ -271,25 +270,45 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
     """
     chosen = chosen_file(file, environment)
+    source = str(chosen) if chosen else "configuration"
     problems: list[str] = []
     raw: dict[str, Any] = read(chosen) if chosen else {}
-    origin = overlay(raw, environment, problems)
+    origin = Origin(source, overlay(raw, environment, problems))
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
-    problems += credentials.read(raw)
-    source = str(chosen) if chosen else "configuration"
+    unread = credentials.read(raw)
+    problems += [f"{origin.of(key)}: {problem}" for key, problem in unread.items()]
     try:
         config = Config.model_validate(raw)
     except ValidationError as invalid:
         errors = invalid.errors()
         # a table that is refused leaves its list empty: not a problem of its own
         errors = [e for e in errors if e["type"] != "too_short"] or errors
-        problems += [_problem(error, raw, source, origin) for error in errors]
-        raise ConfigError(problems) from None
+        problems += [
+            refusal(error, raw, origin, Config)
+            for error in errors
+            if not follows(error["loc"], unread)
+        ]
+        config = _sound(raw, errors)
     problems += [f"{source}: {line}" for line in _contradictions(config)]
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _sound(raw: Mapping[str, Any], errors: Sequence[Any]) -> Config:
+    """Return what is left without the tables that are refused, to look for contradictions in."""
+    refused = {error["loc"][: 2 if error["loc"][0] in LISTS else 1] for error in errors}
+    rest: dict[str, Any] = {}
+    for key, value in raw.items():
+        if (key,) in refused:
+            continue
+        kept = value
+        if key in LISTS:
+            kept = [table for n, table in enumerate(value) if (key, n) not in refused]
+        if kept:
+            rest[key] = kept
+    return Config.model_validate(rest)
 
 
 def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -307,56 +326,6 @@ def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Pat
     raw: dict[str, Any] = read(chosen) if chosen else {}
     overlay(raw, environment, [])
     return credentials.named_in(raw)
-
-
-def _problem(
-    error: Any,  # noqa: ANN401  pydantic's ErrorDetails
-    raw: Mapping[str, Any],
-    source: str,
-    origin: Mapping[str, str],
-) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    where = next(
-        (variable for known, variable in origin.items() if f"{key}.".startswith(f"{known}.")),
-        f"{source}: {key}",
-    )
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_did_you_mean(error['loc'])}"
-    text = str(error["msg"]).removeprefix("Value error, ")
-    value = _value_at(raw, error["loc"])
-    shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
-    secret = not {"url", "secret", "token"}.isdisjoint(error["loc"])
-    return f"{where}: {text}{'' if secret else shown}"
-
-
-def _did_you_mean(location: tuple[int | str, ...]) -> str:
-    model: Any = Config
-    for part in location[:-1]:
-        if isinstance(part, str):
-            model = _SECTIONS.get(part, model)
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(sorted(known))}"
-
-
-_SECTIONS: Final[Mapping[str, type[_Section]]] = {
-    "opend": Opend,
-    "redis": Redis,
-    "watchlist": Watchlist,
-    "budget": Budget,
-    "schedule": Schedule,
-    "web": Web,
-    "webhooks": Webhook,
-}
-
-
-def _value_at(raw: Any, location: tuple[int | str, ...]) -> Any:  # noqa: ANN401  TOML has no types
-    for part in location:
-        try:
-            raw = raw[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return raw
 
 
 def _contradictions(config: Config) -> list[str]:

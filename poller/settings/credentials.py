@@ -22,27 +22,42 @@ def put_in_place(raw: dict[str, Any], directory: Path) -> None:
         table[key] = ",".join(str(copy if copy.is_file() else path) for copy, path in pairs)
 
 
-def read(raw: dict[str, Any]) -> list[str]:
+def read(raw: dict[str, Any]) -> dict[str, str]:
     """Replace `url_file`, `secret_file` and `token_file` by the text of the file, or files.
 
-    Returns a line for each that cannot be read.
+    Returns what is wrong, by the dotted key, with those that cannot be read; they are empty then.
     """
-    problems = []
+    problems = {}
     tables = [("redis", raw.get("redis")), ("web", raw.get("web"))]
-    tables += [(f"webhooks.{n}", table) for n, table in enumerate(raw.get("webhooks", []))]
+    webhooks = raw.get("webhooks")
+    if isinstance(webhooks, list):
+        tables += [(f"webhooks.{n}", table) for n, table in enumerate(webhooks)]
     for name, table in tables:
         for key in ("url", "secret", "token"):
             if not isinstance(table, dict) or f"{key}_file" not in table:
                 continue
-            texts = []
-            for path in _paths(table.pop(f"{key}_file")):
-                try:
-                    texts += path.read_text(encoding="utf-8").split()
-                except (OSError, UnicodeDecodeError) as problem:
-                    reason = getattr(problem, "strerror", problem)
-                    problems.append(f"{name}.{key}_file: {path}: {reason}")
-            table[key] = ",".join(texts)
+            table[key], files = "", table.pop(f"{key}_file")
+            try:
+                table[key] = ",".join(_texts(files))
+            except ValueError as problem:
+                problems[f"{name}.{key}_file"] = str(problem)
     return problems
+
+
+def _texts(value: object) -> list[str]:
+    """Return the words in a file, or in several; raises ValueError with what is wrong."""
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError('give the path of a file in quotes: "secrets/desk"')
+    texts = []
+    for path in _paths(value):
+        try:
+            texts += path.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: is not text in UTF-8") from None
+        except OSError as problem:
+            raise ValueError(f"{path}: cannot be read: {problem.strerror}") from None
+    return texts
 
 
 def _file_keys(table: object) -> Iterator[tuple[dict[str, Any], str]]:

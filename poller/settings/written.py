@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from poller.errors import ConfigError
 
+LISTS: Final = {"opend", "webhooks"}
+"""Sections that are tables in a list."""
+
 _PREFIX: Final = "POLLER_"
-_LISTS: Final = {"opend", "webhooks"}  # sections that are tables in a list
 
 
 def split(value: object) -> object:
@@ -25,8 +27,10 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError([f"{path}: there is no such file"]) from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError([f"{path}: cannot be read: {problem}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: is not text in UTF-8"]) from None
+    except OSError as problem:
+        raise ConfigError([f"{path}: cannot be read: {problem.strerror}"]) from None
     except tomllib.TOMLDecodeError as problem:
         raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
 
@@ -43,12 +47,12 @@ def overlay(
         if not variable.startswith(_PREFIX) or variable == "POLLER_CONFIG":
             continue
         path = variable.removeprefix(_PREFIX).lower().split("__")
-        if path[0] in _LISTS and len(path) > 1 and not path[1].isdigit():
+        if path[0] in LISTS and len(path) > 1 and not path[1].isdecimal():
             path.insert(1, "0")
         try:
-            _put(raw, path, text)
-        except (TypeError, IndexError, KeyError):
-            problems.append(f"{variable}: there is no such key")
+            _put(raw, path, _value(text))
+        except ValueError as problem:
+            problems.append(f"{variable}: {problem}")
             continue
         origin[".".join(path)] = variable
     return origin
@@ -59,15 +63,47 @@ def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
     return [(len(part), part) for part in item[0].split("__")]
 
 
-def _put(raw: dict[str, Any], path: list[str], text: str) -> None:
+def _value(text: str) -> object:
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as problem:
+        raise ValueError(f"it begins like JSON and is none ({problem}); a list is a,b,c") from None
+
+
+def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
+    """Set the key at the end of a path; raises ValueError when something else is in its way."""
     here: Any = raw
-    for step, following in zip(path, [*path[1:], ""], strict=True):
-        key: Any = int(step) if isinstance(here, list) else step
-        if not following:
-            here[key] = json.loads(text) if text.startswith(("[", "{")) else text
+    for depth, step in enumerate(path):
+        key: Any = step
+        if isinstance(here, list):
+            key = _number(step, here, path[:depth])
+        elif not isinstance(here, dict):
+            raise ValueError(_in_the_way(path[:depth], "a value"))  # noqa: TRY004  of the operator's
+        if depth == len(path) - 1:
+            here[key] = value
             return
         if isinstance(here, list) and key == len(here):
             here.append({})
         elif isinstance(here, dict) and key not in here:
-            here[key] = [] if key in _LISTS and here is raw else {}
+            here[key] = _new_list(key) if key in LISTS and here is raw else {}
         here = here[key]
+
+
+def _new_list(section: str) -> list[dict[str, Any]]:
+    """Return the list a file does not have: the first gateway is there by default."""
+    return [{}] if section == "opend" else []
+
+
+def _number(step: str, tables: list[Any], place: list[str]) -> int:
+    """Return the index of a table that is there, or comes next."""
+    if not step.isdecimal():
+        raise ValueError(_in_the_way(place, "a list"))
+    if int(step) > len(tables):
+        raise ValueError(f"the table before it is missing: the next one is number {len(tables)}")
+    return int(step)
+
+
+def _in_the_way(place: list[str], what: str) -> str:
+    return f"there is no such key: {'.'.join(place)} is {what} there, and not a table"

@@ -1,0 +1,125 @@
+"""`poller check`: everything the service needs, each thing tried whatever became of the others."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from poller import show
+from poller.commands.everyday import CONNECT_LIMIT, Failure, store_of
+from poller.commands.webhooks import opened
+from poller.delivery.endpoint import Kind
+from poller.delivery.senders import check_channels
+from poller.delivery.webhook import reach, words
+from poller.errors import ConfigError, PollerError
+from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
+from poller.settings.config import Config, Webhook
+
+Row = tuple[str, str, str]
+"""What was tried, `ok`, `failed` or what else it is, and what was found."""
+
+_REQUESTS: Final = 30
+_PERIOD: Final = 30.0
+
+
+async def check(config: Config) -> None:
+    """Try everything the service needs; print what was found."""
+    (store, webhooks), gateways = await asyncio.gather(_storage(config), _gateways(config))
+    codes = len(config.watchlist.codes)
+    rows = [("configuration", "ok", f"{codes} codes in it"), *_budget(config)]
+    rows += [store, *gateways, *webhooks]
+    show.print_table(("what", "state", "found"), rows)
+    if any(state == "failed" for _, state, _ in rows):
+        raise Failure("not everything works; see the table")
+
+
+def _budget(config: Config) -> list[Row]:
+    """Say when OpenD will refuse what the configuration allows; another OpenD may allow more."""
+    table = config.budget
+    if table.requests / table.period <= _REQUESTS / _PERIOD and table.requests <= _REQUESTS:
+        return []
+    found = (
+        f"{table.requests} requests in {table.period:g} s: OpenD allows {_REQUESTS} in "
+        f"{_PERIOD:g} s and refuses the rest"
+    )
+    return [("budget", "too high", found)]
+
+
+async def _storage(config: Config) -> tuple[Row, list[Row]]:
+    """Try the store first, then the webhooks, whose states it keeps."""
+    name = "redis" if config.redis.url else "redis (embedded)"
+    disabled: dict[str, str] = {}
+    left: list[Row] = []
+    try:
+        async with store_of(config) as store:
+            row = (name, "ok", await store.inspect())
+        disabled, left = await _kept(config)
+    except PollerError as problem:
+        row = (name, "failed", str(problem))
+    tried = await asyncio.gather(*(_webhook(table, disabled) for table in config.webhooks))
+    return row, [*tried, *left]
+
+
+async def _kept(config: Config) -> tuple[dict[str, str], list[Row]]:
+    """Return why endpoints are disabled, and a row for each that is configured no more."""
+    configured = [table.name for table in config.webhooks]
+    disabled = {}
+    async with opened(config) as (_, outbox):
+        for name in configured:
+            if reason := (await outbox.status(name)).disabled:
+                disabled[name] = reason
+        names = sorted({*await outbox.names()} - {*configured})
+    cure = "its queue is still kept; remove it: poller webhook forget {}"
+    return disabled, [(f"webhook {n}", "not configured", cure.format(n)) for n in names]
+
+
+async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Row:
+    name, endpoint = f"webhook {table.name}", table.endpoint()
+    if (reason := disabled.get(table.name)) is not None:
+        return name, "failed", f"disabled: {reason}; mended? poller webhook enable {table.name}"
+    try:
+        check_channels([endpoint])
+        if endpoint.kind is Kind.APPRISE:
+            return name, "not tried", f"to send a message: poller webhook test {table.name}"
+        await reach(endpoint)
+    except ConfigError as problem:
+        return name, "failed", str(problem)
+    except OSError as problem:
+        return name, "failed", endpoint.masked(words(problem))
+    cure = f"it accepts connections; to send an event: poller webhook test {table.name}"
+    return name, "ok", cure
+
+
+async def _gateways(config: Config) -> list[Row]:
+    """Log in to every OpenD at once."""
+    sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
+    try:
+        await sdk.load()
+    except ConfigError as problem:
+        return [("OpenD", "failed", line) for line in problem.problems]
+    troubles: dict[str, str] = {}
+
+    def remember(change: ConnectionChange) -> None:
+        if not change.ready:
+            troubles[change.gateway] = change.reason
+
+    tables = [Address(table.host, table.port, table.account) for table in config.opend]
+    gateways = [OpenD(address, sdk, remember) for address in tables]
+    began = time.monotonic()
+    rows = []
+    async with asyncio.TaskGroup() as group:
+        supervisors = [group.create_task(gateway.supervise()) for gateway in gateways]
+        waits = [group.create_task(gateway.wait_ready()) for gateway in gateways]
+        await asyncio.wait(waits, timeout=CONNECT_LIMIT)
+        spent = time.monotonic() - began
+        for gateway, wait in zip(gateways, waits, strict=True):
+            if wait.done():
+                found = f"logged in after {spent:.1f} s, account {gateway.account}"
+                rows.append((f"OpenD {gateway.name}", "ok", found))
+            else:
+                reason = troubles.get(gateway.name, "no answer")
+                rows.append((f"OpenD {gateway.name}", "failed", reason))
+        for task in (*supervisors, *waits):
+            task.cancel()
+    sdk.close()
+    return rows

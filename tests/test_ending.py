@@ -1,0 +1,107 @@
+"""How a command ends: on a signal at any moment, whatever hangs, and whatever takes its output."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from poller.storage.redisstore import RedisStore
+from tests import nodes
+from tests.feed import publish
+from tests.receiver import SECRET, Receiver
+from tests.service import PATIENCE, Service, store_of
+
+
+async def test_every_role_ends_in_time_whatever_hangs(tmp_path: Path) -> None:
+    """Redis stopped and a receiver that never answers: 0 within 10 s, and what was kept is said."""
+    with nodes.node(tmp_path / "server") as server:
+        async with Receiver().running() as receiver:
+            receiver.answer = lambda _: asyncio.Event()
+            settings = {
+                "POLLER_REDIS__URL": server.url,
+                "POLLER_WEBHOOKS__NAME": "desk",
+                "POLLER_WEBHOOKS__URL": receiver.url,
+                "POLLER_WEBHOOKS__SECRET": SECRET,
+                "POLLER_WEBHOOKS__EVENTS": "reported,backfilled",
+            }
+            roles = []
+            for name in ("run", "deliver", "web"):
+                (tmp_path / name).mkdir()
+                roles.append(Service(tmp_path / name, 1, "HK.00700", settings, role=name))
+            store = RedisStore(server.url, "short-interest")
+            try:
+                await asyncio.gather(*(role.start() for role in roles))
+                await asyncio.gather(*(role.said("ready") for role in roles))
+                await roles[0].said("polling")
+                await publish(store, "HK.00005", [1])
+                await receiver.until(1)
+                server.freeze()
+                codes = await asyncio.gather(*(role.stop() for role in roles))
+            finally:
+                server.thaw()
+                await store.close()
+                for role in roles:
+                    if role.process is not None and role.process.returncode is None:
+                        await role.kill()
+    assert codes == [0, 0, 0]
+    assert roles[0].told("stopping: not done after 8 s") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_during_the_imports(tmp_path: Path, number: signal.Signals) -> None:
+    """Before any loop listens for signals: 0, and not a word."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "importtime", "-m", "poller", "run"),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    told = []
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for line in process.stderr:
+                text = line.decode()
+                if not text.startswith("import time:"):
+                    told.append(text)
+                if text.rpartition("|")[2].strip() == "cyclopts":
+                    process.send_signal(number)
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert told == []
+
+
+@pytest.mark.parametrize("command", ["--help", "watch list", "tail --from 0 --count 1"])
+async def test_an_output_that_takes_nothing(tmp_path: Path, command: str) -> None:
+    """A reader that has gone ends a command quietly; a full or closed stdout is one line and 1."""
+    service = Service(tmp_path, 1, "HK.00700")
+    async with store_of(service) as store:
+        await publish(store, "HK.00700", [1])
+        told = await asyncio.gather(
+            *(
+                shell(service, f"{command} {redirection}")
+                for redirection in ("| true", ">/dev/full", ">&-", ">/dev/null 2>&-")
+            )
+        )
+    gone, full, closed, unheard = told
+    assert (gone, unheard) == ((0, ""), (0, ""))
+    assert [(code, text.count("\n")) for code, text in (full, closed)] == [(1, 1), (1, 1)]
+    assert "stdout cannot be written" in full[1]
+    assert "stdout is closed" in closed[1]
+
+
+async def shell(service: Service, command: str) -> tuple[int, str]:
+    """Run a command line of `poller`; returns the first exit code that is not 0, and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-o", "pipefail", "-c", f"{sys.executable} -m poller {command}"),
+        env=service.environment(),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        _, err = await process.communicate()
+    return process.returncode or 0, err.decode()

@@ -1,0 +1,141 @@
+"""What is refused: in an operator's words, with the place and what to write instead. In process."""
+
+from pathlib import Path
+
+import pytest
+
+from poller.cli import simulate
+from poller.commands.ending import WRONG, Refused
+from poller.errors import ConfigError
+from poller.settings.config import load
+
+SIGNED = 'secret = "whsec_' + "A" * 32 + '"\n'
+DESK = '[[webhooks]]\nname = "desk"\nurl = "https://example.org/hook"\n'
+VENDOR = ("Input", "pydantic", "<class", "instance of", "tuple", "dictionary", "required")
+
+
+def problems(folder: Path, text: str, **environment: str) -> tuple[str, ...]:
+    """Return the lines a configuration is refused with; `FOLDER` in it is the folder."""
+    file = folder / "poller.toml"
+    file.write_text(text.replace("FOLDER", str(folder)), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(file, environment)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("web = []", ["web: write it as a table: [web]"]),
+        ("[[web]]", ["web: write it as a table: [web]"]),
+        ("[opend]", ["opend: write it as a table in a list", "[[opend]]"]),
+        ("opend = []", ["[[opend]]"]),
+        ("webhooks = 3", ["[[webhooks]]"]),
+        ("webhooks = [3]", ["webhooks.0: write it as a table in a list"]),
+        ("budget = 3", ["budget: write it as a table: [budget]"]),
+        ("watchlist.codes = 3", ['give a list: codes = ["HK.00700", "US.AAPL"]']),
+        ("watchlist.files = [3]", ["watchlist.files.0: give a path in quotes"]),
+        ('log_level = "loud"', ["log_level: write 'info', 'warning' or 'error'"]),
+        ("budget.requests = 1.5", ["give a whole number (it is 1.5)"]),
+        ('schedule.due = "soon"', ["give a number (it is 'soon')"]),
+        ("web.port = 99999", ["give 65535 or less"]),
+        (f'[[webhooks]]\nurl = "https://a.org"\n{SIGNED}', ['missing; write name = "desk"']),
+        (f'[[webhooks]]\nname = "desk"\n{SIGNED}', ['missing; write url = "https://']),
+        (f'{DESK}{SIGNED}codes = ["HK["]', ["'HK[' fits no code"]),
+        (f'{DESK}{SIGNED}codes = ["HK.*", "CN.*"]', ["'CN.*' fits no code"]),
+        (f'{DESK}{SIGNED}codes = ["HK.?a*"]', ["fits no code; write 'HK.?A*'"]),
+        ('watchlist.weights = { "CN.*" = 1 }', ["'CN.*' fits no code"]),
+    ],
+)
+def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str]) -> None:
+    """The key, and what to write; none of the words of what checks it."""
+    (line,) = problems(tmp_path, text)
+    for part in (str(tmp_path / "poller.toml"), *parts):
+        assert part in line
+    assert not [word for word in VENDOR if word in line]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "part"),
+    [
+        ("POLLER_WATCHLIST__CODES", "US.AAPL,HK.1", "'HK.00001' (it is 'HK.1')"),
+        ("POLLER_WATCHLIST__CODES", "[HK.00700]", "a list is a,b,c"),
+        ("POLLER_BUDGTE__REQUESTS", "1", "unknown key; did you mean 'budget'?"),
+        ("POLLER_BUDGET__REQUEST", "1", "did you mean 'requests'?"),
+        ("POLLER_OPEND__2__PORT", "1", "the next one is number 1"),
+        ("POLLER_STATE_DIR__X", "1", "state_dir is a value there, and not a table"),
+    ],
+)
+def test_a_variable_is_named(tmp_path: Path, variable: str, value: str, part: str) -> None:
+    """What came from the environment is told with the variable, not with a file."""
+    (line,) = problems(tmp_path, 'state_dir = "state"', **{variable: value})
+    assert line.startswith(f"{variable}: ")
+    assert part in line
+
+
+@pytest.mark.parametrize("shape", ["web = []", "[[web]]\nport = 2", "web = 3"])
+def test_file_and_environment_of_clashing_shapes(tmp_path: Path, shape: str) -> None:
+    """Both are told; neither is a traceback."""
+    lines = problems(tmp_path, shape, POLLER_WEB__PORT="1")
+    assert len(lines) == 2
+    assert lines[0].startswith("POLLER_WEB__PORT: there is no such key: web is ")
+    assert "web: write it as a table: [web]" in lines[1]
+
+
+def test_a_second_gateway_beside_the_default_one() -> None:
+    """Without a file the first gateway is there all the same."""
+    config = load(Path("/dev/null"), {"POLLER_OPEND__1__PORT": "1111"})
+    assert [gateway.port for gateway in config.opend] == [11111, 1111]
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ('"FOLDER/none"', "none: cannot be read: No such file"),
+        ('"FOLDER"', "cannot be read: Is a directory"),
+        ('"FOLDER/binary"', "binary: is not text in UTF-8"),
+        ("3", "give the path of a file in quotes"),
+        ('["FOLDER/none"]', "none: cannot be read"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (DESK, "webhooks.0.secret_file"),
+        ('[[webhooks]]\nname = "desk"\n', "webhooks.0.url_file"),
+        ("[redis]\n", "redis.url_file"),
+        ('[web]\nhost = "0.0.0.0"\n', "web.token_file"),
+    ],
+)
+def test_an_unreadable_file_is_one_problem(
+    tmp_path: Path, table: str, key: str, value: str, part: str
+) -> None:
+    """With the configuration's file and the key; what would follow from it is no problem."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (line,) = problems(tmp_path, f"{table}{key.rpartition('.')[2]} = {value}")
+    assert line.startswith(f"{tmp_path / 'poller.toml'}: {key}: ")
+    assert part in line
+
+
+def test_contradictions_are_told_beside_other_problems(tmp_path: Path) -> None:
+    """Twins and a page without a token do not wait until the rest is mended."""
+    lines = problems(
+        tmp_path,
+        f'[web]\nhost = "0.0.0.0"\n[[opend]]\n[[opend]]\n[[opend]]\nport = "x"\n'
+        f"{DESK}{SIGNED}{DESK}{SIGNED}{DESK}rate = 0\n[budget]\nrequests = 0",
+    )
+    text = "\n".join(lines)
+    for part in ("opend.2.port", "rate", "webhooks.2.secret", "budget.requests"):
+        assert part in text
+    for part in ("desk is the name of two", "web.host", "127.0.0.1:11111 is listed twice"):
+        assert part in text
+    assert len(lines) == 7
+
+
+def test_a_plot_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
+    """A directory, and a file in none: wrong usage, and nothing is played."""
+    for plot in (tmp_path, tmp_path / "none" / "plot.svg"):
+        with pytest.raises(Refused) as caught:
+            simulate(weeks=99, plot=plot)
+        assert caught.value.code == WRONG
+        assert str(caught.value).startswith(f"--plot {plot}: ")
