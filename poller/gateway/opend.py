@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from poller.errors import ConfigError, Disconnected, GatewayError, Unavailable
 from poller.gateway import vendor
+from poller.imports import for_good
 from poller.model import Code, Page
 
 if TYPE_CHECKING:
