@@ -76,9 +76,7 @@ class Embedded:
     async def ensure(self) -> bool:
         """Start the server unless it lives; True when it had to be started."""
         async with self._exclusive():
-            started = self._start_if_free()
-            await self._until_answers()
-        return started
+            return await self._until_answers()
 
     def _prepare(self) -> None:
         try:
@@ -175,7 +173,12 @@ class Embedded:
             )
         )
 
-    async def _until_answers(self) -> None:
+    async def _until_answers(self) -> bool:
+        """Wait for the server, which is started once where none lives; True when it was.
+
+        One that was told to shut down answers no more and still holds its lock for a moment.
+        """
+        started = self._start_if_free()
         try:
             async with asyncio.timeout(START_LIMIT):
                 while True:
@@ -183,10 +186,11 @@ class Embedded:
                         await self._presence.ping()
                     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
                         await asyncio.sleep(0.01)
+                        started = started or self._start_if_free()
                     except exceptions.ResponseError:
-                        return  # it answers, if only to say that the disk is full
+                        return started  # it answers, if only to say that the disk is full
                     else:
-                        return
+                        return started
         except TimeoutError:
             raise StoreDown(
                 f"the embedded server did not answer within {START_LIMIT:.0f} s; "
