@@ -109,8 +109,13 @@ async def poller(service: Service, *arguments: str) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(PATIENCE):
-        out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:  # late: nothing of it may reach into other tests
+            process.kill()
+            await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
 

@@ -10,13 +10,14 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
+from typing import TextIO
 
 import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
+from poller.storage.embedded import START_LIMIT, Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from tests.service import (
@@ -129,6 +130,39 @@ async def test_an_orphan_is_adopted_and_shared(service: Service, opend: Simulato
         assert once_each(await entries(store, 11))
     assert await other.stop() == 0
     await until(lambda: not alive(server))
+
+
+async def test_a_server_that_is_just_ending_is_followed_by_another(tmp_path: Path) -> None:
+    """Its lock outlives its socket for a moment: whoever comes then starts one as soon as it goes.
+
+    The lock is held here as the ending server holds it; the gate shows that the comer has met it.
+    """
+    await come_and_go(tmp_path)
+    folder = tmp_path / "redis"
+    with (folder / "gate.lock").open() as gate, (folder / "server.lock").open() as lock:
+        await until(lambda: takes(lock))
+        coming = asyncio.create_task(come_and_go(tmp_path))
+        while takes(gate):
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            await asyncio.sleep(0)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        async with asyncio.timeout(START_LIMIT / 2):
+            await coming
+
+
+async def come_and_go(state_dir: Path) -> None:
+    """Use the server of a state directory, and leave."""
+    async with Embedded(state_dir).running():
+        pass
+
+
+def takes(file: TextIO) -> bool:
+    """Take the lock of a file, if nobody holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def test_a_full_disk_is_waited_out(service: Service, opend: Simulator) -> None:
