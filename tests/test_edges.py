@@ -91,7 +91,9 @@ def test_rows_of_the_other_market_are_not_believed() -> None:
 )
 def test_refusals_by_what_to_do_next(message: object, kind: type[GatewayError]) -> None:
     """Only words about the code keep the code out; everything else passes by waiting."""
-    assert type(error_of(message, HK)) is kind
+    error = error_of(message)
+    assert type(error) is kind
+    assert str(error).count("OpenD refuses it") == (kind is Refused)
 
 
 def test_the_shipped_file_equals_the_defaults() -> None:

@@ -284,7 +284,7 @@ async def test_a_port_in_use_is_told_and_tried_again(tmp_path: Path) -> None:
         ({"POLLER_WEB__HOST": "0.0.0.0"}, "set web.token_file"),  # noqa: S104
         ({"POLLER_WEB__HOST": "page.example"}, "set web.token_file"),
         ({"POLLER_WEB__TOKEN": "short"}, "at least 16"),
-        ({"POLLER_WEB__TOKEN_FILE": "missing"}, "web.token_file: missing"),
+        ({"POLLER_WEB__TOKEN_FILE": "missing"}, "POLLER_WEB__TOKEN_FILE: missing"),
     ],
 )
 def test_an_open_page_is_refused(settings: dict[str, str], part: str) -> None:

@@ -6,6 +6,7 @@ It reads what the running service has written, and asks neither OpenD nor the se
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from poller.clock import wall_clock
 from poller.commands.everyday import store_of
@@ -19,6 +20,8 @@ from poller.storage.redisstore import RedisStore
 from poller.storage.store import Snapshot
 
 Lines = Iterator[tuple[str, str]]
+
+_HOURS: Final = 48
 
 
 async def explain(config: Config, code: Code) -> None:
@@ -60,11 +63,17 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
     release = expected_after(market_of(code), known.newest)
     opens = release.opens.astimezone(UTC)
     late = now - opens
-    ago = f", {late // timedelta(hours=1)} h ago" if late > timedelta(0) else ""
+    ago = f", {span(late)} ago" if late > timedelta(0) else ""
     yield "next report", f"{release.day}, expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
     for day in sorted(known.held):
         held = known.held[day]
         yield "held", f"{day} as {held.reason} ({held.ruling}); see: poller quarantine list"
+
+
+def span(length: timedelta) -> str:
+    """Return a length in the unit a person counts in: hours of two days, then days."""
+    hours = length // timedelta(hours=1)
+    return f"{hours} h" if hours < _HOURS else f"{length.days} days"
 
 
 def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lines:

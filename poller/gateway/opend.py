@@ -253,7 +253,7 @@ class OpenD:
                 code, next_key=key, num=PAGE_SIZE
             )
             if status != 0:
-                raise vendor.error_of(us_frame, code)
+                raise vendor.error_of(us_frame)
             return vendor.page_of(code, us_frame, hk_frame)
 
         return await self._ask(ask)
@@ -264,7 +264,7 @@ class OpenD:
         def ask(context: Any) -> list[str]:  # noqa: ANN401  the SDK has no types
             status, frame = context.get_user_security(name)
             if status != 0:
-                raise vendor.error_of(frame, f"watch group {name!r}")
+                raise vendor.error_of(frame)
             return [str(code) for code in frame["code"]]
 
         return await self._ask(ask)

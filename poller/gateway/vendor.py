@@ -53,8 +53,8 @@ _ABOUT_THE_CONNECTION: Final = (
 _TEXT_LIMIT: Final = 300
 
 
-def error_of(message: object, asked_for: str) -> GatewayError:
-    """Return the error a refusal's text stands for, by what to do next. `asked_for`: a code.
+def error_of(message: object) -> GatewayError:
+    """Return the error a refusal's text stands for, by what to do next; whoever asked names it.
 
     The SDK drops the error code, so the text is all there is; it may be empty or an exception.
     """
@@ -63,7 +63,7 @@ def error_of(message: object, asked_for: str) -> GatewayError:
     if any(sign in folded for sign in _TOO_FREQUENT):
         return TooFrequent(text)
     if any(sign in folded for sign in _ABOUT_THE_CODE):
-        return Refused(f"{asked_for}: OpenD refuses it: {text}")
+        return Refused(f"OpenD refuses it: {text}")
     if folded.startswith(_ABOUT_THE_CONNECTION):
         return Disconnected(text)
     return Unavailable(text or "OpenD refused without a word")

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from poller.errors import StoreError
+from poller.errors import PollerError, StoreError
 from poller.facts.observe import Happened, Recovered, Trouble
 from poller.model import to_json
 from poller.web import api, health, live, pages
@@ -73,10 +73,15 @@ async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
     raise error
 
 
-async def serve(sources: Sources) -> None:
+class NoPlace(PollerError):
+    """The page cannot be served where the configuration says."""
+
+
+async def serve(sources: Sources, *, alone: bool = False) -> None:
     """Serve until cancelled; a port in use is told and tried again, the rest of the service works.
 
-    With port 0 the system chooses one; the log names it.
+    `alone`: there is no rest; raises NoPlace then. With port 0 the system chooses one; the log
+    names it.
     """
     runner = web.AppRunner(
         application(sources),
@@ -87,13 +92,13 @@ async def serve(sources: Sources) -> None:
     )
     await runner.setup()
     try:
-        await _listen(runner, sources)
+        await _listen(runner, sources, alone=alone)
         await sources.overview.run(sources.observe)
     finally:
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, sources: Sources) -> None:
+async def _listen(runner: web.AppRunner, sources: Sources, *, alone: bool) -> None:
     table, observe = sources.config.web, sources.observe
     while True:
         site = web.TCPSite(runner, table.host, table.port)
@@ -103,7 +108,10 @@ async def _listen(runner: web.AppRunner, sources: Sources) -> None:
             await site.stop()
             reason = problem.strerror or str(problem)
             where = f"{table.host} port {table.port}"
-            observe(Trouble("page", f"{where}: {reason}; set web.host and web.port"))
+            told = f"{where}: {reason}; set web.host and web.port"
+            if alone:
+                raise NoPlace(f"page: {told}") from None
+            observe(Trouble("page", told))
             await asyncio.sleep(_PAUSE)
         else:
             break
