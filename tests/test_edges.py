@@ -94,6 +94,19 @@ def test_refusals_by_what_to_do_next(message: object, kind: type[GatewayError]) 
     assert type(error_of(message, HK)) is kind
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("未知股票 HK.00700", "HK.00700: OpenD refuses it: unknown code (未知股票)"),
+        ("该股票已退市", "HK.00700: OpenD refuses it: delisted (该股票已退市)"),
+        ("unknown stock HK.00700", "HK.00700: OpenD refuses it: unknown stock"),
+    ],
+)
+def test_a_refusal_is_told_once_and_in_english(message: str, told: str) -> None:
+    """The code stands in it once; what OpenD says in Chinese follows its meaning."""
+    assert str(error_of(message, HK)) == told
+
+
 def test_the_shipped_file_equals_the_defaults() -> None:
     """Deleting every line of config/poller.toml changes nothing."""
     assert load(Path("config/poller.toml"), {}) == Config()

@@ -20,30 +20,31 @@ if TYPE_CHECKING:
 _TOO_FREQUENT: Final = ("频率太高", "頻率太高", "too frequent", "每30秒最多")
 # Words that speak of the code itself. Whatever else is said (not logged in, a lost connection, a
 # text never seen before) passes by waiting: taking it for the code's fault would park a watchlist.
-_ABOUT_THE_CODE: Final = (
-    "未知股票",
-    "未知的股票",
-    "股票代码",
-    "股票代碼",
-    "代码错误",
-    "代碼錯誤",
-    "不支持",
-    "不支援",
-    "退市",
-    "除牌",
-    "未知分组",
-    "未知分組",
-    "unknown stock",
-    "unknown security",
-    "unknown code",
-    "no such",
-    "not support",
-    "unsupported",
-    "invalid code",
-    "invalid security",
-    "format of code",
-    "delisted",
-)
+_ABOUT_THE_CODE: Final = {
+    "未知股票": "unknown code",
+    "未知的股票": "unknown code",
+    "股票代码": "wrong code",
+    "股票代碼": "wrong code",
+    "代码错误": "wrong code",
+    "代碼錯誤": "wrong code",
+    "不支持": "not supported",
+    "不支援": "not supported",
+    "退市": "delisted",
+    "除牌": "delisted",
+    "未知分组": "unknown group",
+    "未知分組": "unknown group",
+    "unknown stock": "",
+    "unknown security": "",
+    "unknown code": "",
+    "no such": "",
+    "not support": "",
+    "unsupported": "",
+    "invalid code": "",
+    "invalid security": "",
+    "format of code": "",
+    "delisted": "",
+}
+"""What a refusal says → the same in English, where it is not."""
 _ABOUT_THE_CONNECTION: Final = (
     "disconnect",
     "connection closed",
@@ -62,8 +63,12 @@ def error_of(message: object, asked_for: str) -> GatewayError:
     folded = text.casefold()
     if any(sign in folded for sign in _TOO_FREQUENT):
         return TooFrequent(text)
-    if any(sign in folded for sign in _ABOUT_THE_CODE):
-        return Refused(f"{asked_for}: OpenD refuses it: {text}")
+    meaning = next((_ABOUT_THE_CODE[sign] for sign in _ABOUT_THE_CODE if sign in folded), None)
+    if meaning is not None:
+        said = text.replace(asked_for, "").strip()
+        return Refused(
+            f"{asked_for}: OpenD refuses it: {f'{meaning} ({said})' if meaning else said}"
+        )
     if folded.startswith(_ABOUT_THE_CONNECTION):
         return Disconnected(text)
     return Unavailable(text or "OpenD refused without a word")

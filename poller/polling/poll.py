@@ -19,6 +19,7 @@ from poller.errors import (
     Disconnected,
     GatewayError,
     Malformed,
+    PollerError,
     Refused,
     StoreDown,
     StoreError,
@@ -281,17 +282,19 @@ class Poller:
         account = f"budget of account {turn.budget.account}"
         try:
             watermark = await self._publish(turn)
-        except TooFrequent as problem:
+        except TooFrequent:
             text = (
-                f"OpenD says {str(problem)!r}: another program spends requests of this account; "
+                "too many requests, says OpenD: another program spends requests of this account; "
                 "waiting a full period"
             )
             self._observe(Trouble(account, text))
             await turn.budget.exhaust()
             return Postponed()
         except Refused as problem:
-            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later"))
-            return Excluded(str(problem))
+            reason = _of(turn.code, problem)
+            cure = f"when it is gone for good: poller watch remove {turn.code}"
+            self._observe(Trouble(turn.code, f"{reason}; kept out, tried again later; {cure}"))
+            return Excluded(reason)
         except Disconnected:
             return Postponed()  # the gateway's trouble, which its supervisor tells
         except StoreDown as problem:
@@ -300,8 +303,9 @@ class Poller:
         except Superseded:
             return Failed("somebody else writes this symbol")  # twice in a row: look again later
         except (Unavailable, Malformed, StoreMisfit) as problem:
-            self._observe(Trouble(turn.code, str(problem)))
-            return Failed(str(problem))
+            reason = _of(turn.code, problem)
+            self._observe(Trouble(turn.code, reason))
+            return Failed(reason)
         else:
             self._observe(Recovered(account))
             self._observe(Recovered(turn.code))
@@ -395,6 +399,11 @@ def _told(notice: Notice) -> Happened:
         counts = (("found", notice.found), ("missing", notice.missing))
         return Happened(f"{notice.market}: the report of {notice.day} is complete", counts)
     return Happened(f"{notice.market}: the report of {notice.day} is out", (("code", notice.code),))
+
+
+def _of(code: Code, problem: PollerError) -> str:
+    """Return what is wrong with a symbol; whoever tells it names the code."""
+    return str(problem).removeprefix(f"{code}: ")
 
 
 def _answer(outcome: Outcome) -> str:
