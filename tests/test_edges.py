@@ -96,6 +96,19 @@ def test_refusals_by_what_to_do_next(message: object, kind: type[GatewayError]) 
     assert str(error).count("OpenD refuses it") == (kind is Refused)
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("未知股票 HK.00700", "OpenD refuses it: unknown code (未知股票)"),
+        ("该股票已退市", "OpenD refuses it: delisted (该股票已退市)"),
+        ("unknown stock HK.00700", "OpenD refuses it: unknown stock"),
+    ],
+)
+def test_a_refusal_is_told_once_and_in_english(message: str, told: str) -> None:
+    """Whoever asked names the code; what OpenD says in Chinese follows its meaning."""
+    assert str(error_of(message)) == told
+
+
 def test_the_shipped_file_equals_the_defaults() -> None:
     """Deleting every line of config/poller.toml changes nothing."""
     assert load(Path("config/poller.toml"), {}) == Config()

@@ -351,7 +351,9 @@ class OpenD:
         except socket.gaierror as problem:
             raise Unavailable(f"the name {host} does not resolve: {problem.strerror}") from None
         except OSError as problem:
-            raise Unavailable(f"nobody listens on {host}:{port} ({problem.strerror})") from None
+            why = os.strerror(problem.errno) if problem.errno else str(problem)
+            cure = "is OpenD started, and does [[opend]] name its port?"
+            raise Unavailable(f"nobody listens on {host}:{port} ({why}): {cure}") from None
         return ip
 
     async def _until_ready(self, context: Any) -> None:  # noqa: ANN401  the SDK has no types

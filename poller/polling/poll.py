@@ -238,16 +238,17 @@ class Poller:
         account = f"budget of account {turn.budget.account}"
         try:
             watermark = await self._publish(turn)
-        except TooFrequent as problem:
+        except TooFrequent:
             text = (
-                f"OpenD says {str(problem)!r}: another program spends requests of this account; "
+                "too many requests, says OpenD: another program spends requests of this account; "
                 "waiting a full period"
             )
             self._observe(Trouble(account, text))
             await turn.budget.exhaust()
             return Postponed()
         except Refused as problem:
-            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later"))
+            cure = f"when it is gone for good: poller watch remove {turn.code}"
+            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later; {cure}"))
             return Excluded(str(problem))
         except Disconnected:
             return Postponed()  # the gateway's trouble, which its supervisor tells

@@ -22,6 +22,7 @@ _MOST_BODY: Final = 4096
 _UNHEARD: Final = logging.getLogger("poller.web.unheard")
 _UNHEARD.disabled = True
 _PAUSE: Final = 1.0
+_SHOWN: Final = frozenset({400, 404, 500, 503})  # what a reader of pages may run into
 
 
 def application(sources: Sources) -> web.Application:
@@ -55,7 +56,10 @@ def application(sources: Sources) -> web.Application:
 
 @web.middleware
 async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
-    """Say what went wrong in the asker's language: JSON below /api, a line of text elsewhere."""
+    """Say what went wrong in the asker's language.
+
+    JSON below /api, elsewhere a page for a browser and a line of text for a program.
+    """
     try:
         return await handler(request)
     except StoreError as problem:
@@ -70,6 +74,8 @@ async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
     if request.path.startswith("/api/"):
         error.text = to_json({"error": (error.text or error.reason).strip()})
         error.content_type = "application/json"
+    elif error.status in _SHOWN and "text/html" in request.headers.get("Accept", ""):
+        return pages.refusal(request, error)
     raise error
 
 

@@ -29,6 +29,7 @@ class Survey:
     """What Redis tells. `redis`: why it does not answer, or ""; all else is empty then.
 
     `reports`: of living processes. `entries`: in the stream. `loaded`: all rows were read.
+    `simulated`: a simulator made the figures up.
     """
 
     at: datetime
@@ -41,6 +42,7 @@ class Survey:
     symbols: int = 0
     entries: int = 0
     loaded: bool = True
+    simulated: bool = False
 
     @property
     def pollers(self) -> dict[str, Report]:
@@ -94,6 +96,7 @@ def as_json(survey: Survey) -> dict[str, Any]:
         "troubles": [{"subject": s, "reason": why} for s, why in survey.troubles.items()],
         "symbols": survey.symbols,
         "loaded": survey.loaded,
+        "simulated": survey.simulated,
         "stream_entries": survey.entries,
         "processes": [
             {"name": n, "role": r.role, "version": r.version, "lease": r.lease}
