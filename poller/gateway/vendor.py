@@ -82,7 +82,7 @@ def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:
         raise Malformed(f"the SDK returned {type(own).__name__} where a table belongs")
     frame = cast("pd.DataFrame", own)
     if frame.empty and getattr(other, "empty", True) is False:
-        raise Malformed(f"OpenD answered with rows of the other market")
+        raise Malformed("OpenD answered with rows of the other market")
     if missing := set(columns(market)) - set(frame.columns):
         raise Malformed(f"the SDK's table lacks {', '.join(sorted(missing))}")
     records: list[Record] = []
