@@ -174,7 +174,9 @@ async def test_opend_may_come_later(tmp_path: Path) -> None:
     await opend.close()
     service = Service(tmp_path, port, TENCENT)
     await service.start()
-    await service.said(f"nobody listens on 127.0.0.1:{port} (Connection refused): is OpenD started")
+    await service.said(
+        f"OpenD 127.0.0.1:{port}: nobody listens (Connection refused): is OpenD started"
+    )
     await opend.start(port=port)
     async with store_of(service) as store:
         await entries(store, 10)

@@ -176,6 +176,16 @@ async def test_readiness_names_what_is_wrong(tmp_path: Path, http: aiohttp.Clien
         await get(http, f"{made.url}/healthz")
 
 
+async def test_what_is_wrong_is_told_once(page: Desk, http: aiohttp.ClientSession) -> None:
+    """OpenD away is one line, although its process calls it a trouble, too."""
+    troubles = {"OpenD 127.0.0.1:11111": "nobody listens", HK: "OpenD refuses it"}
+    await page.report(ready=False, troubles=troubles)
+    words = spoken((await get(http, page.url))[0])
+    assert "Not working: OpenD 127.0.0.1:11111: nobody listens" in words
+    assert words.count("nobody listens") == 1
+    assert "HK.00700 : OpenD refuses it" in words
+
+
 async def test_without_redis_the_page_says_so(page: Desk, http: aiohttp.ClientSession) -> None:
     """The server gone: health and metrics answer, the rest says Redis does not; then it heals."""
     await page.raw.shutdown(nosave=True)

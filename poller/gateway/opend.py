@@ -347,13 +347,15 @@ class OpenD:
                 _, writer = await asyncio.open_connection(ip, port)
                 writer.close()
         except TimeoutError:
-            raise Unavailable(f"{host}:{port} does not answer") from None
+            raise Unavailable(
+                f"no answer: is {host} up, and does a firewall let port {port} through?"
+            ) from None
         except socket.gaierror as problem:
             raise Unavailable(f"the name {host} does not resolve: {problem.strerror}") from None
         except OSError as problem:
             why = os.strerror(problem.errno) if problem.errno else str(problem)
             cure = "is OpenD started, and does [[opend]] name its port?"
-            raise Unavailable(f"nobody listens on {host}:{port} ({why}): {cure}") from None
+            raise Unavailable(f"nobody listens ({why}): {cure}") from None
         return ip
 
     async def _until_ready(self, context: Any) -> None:  # noqa: ANN401  the SDK has no types

@@ -18,7 +18,7 @@ from poller.web.charts import FRAMES, chart, sparkline
 from poller.web.guard import grant, matches
 from poller.web.rows import Row, View, is_below, listed
 from poller.web.sources import SOURCES, Sources
-from poller.web.survey import Survey, unready
+from poller.web.survey import Survey, further, unready
 
 _LINES: Final = 12
 _ENTRIES: Final = 300  # a first sight of a few symbols fills so many: the page shows it as one line
@@ -78,6 +78,7 @@ async def index(request: web.Request) -> web.Response:
         survey=survey,
         headline=headline(survey),
         reasons=unready(survey),
+        troubles=further(survey),
         listing=listing,
         view=view,
         heads=[(key, head, kind, _link(view.with_sort(key))) for key, head, kind in COLUMNS],

@@ -86,6 +86,12 @@ def unready(survey: Survey) -> list[str]:
     return reasons
 
 
+def further(survey: Survey) -> dict[str, str]:
+    """Return the troubles that are not told as a reason already: subject → reason."""
+    told = unready(survey)
+    return {s: why for s, why in survey.troubles.items() if f"{s}: {why}" not in told}
+
+
 def as_json(survey: Survey) -> dict[str, Any]:
     """Return the survey as the API tells it."""
     reasons = unready(survey)
