@@ -17,7 +17,7 @@ from typing import Final
 from poller.cli import main
 
 LIMIT: Final = 0.5
-"""Seconds of processor time; the longest honest step takes 0.1, and 0.3 where five others want the processor."""
+"""Seconds of processor time; an honest step takes 0.1, or 0.3 where five others want the core."""
 
 LONG: Final = "a long step"
 _LOOK: Final = 0.02
