@@ -6,12 +6,13 @@ It reads what the running service has written, and asks neither OpenD nor the se
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from poller.clock import wall_clock
 from poller.commands.everyday import store_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.facts.status import Polls, Report, living
-from poller.model import Code, market_of
+from poller.model import Code, Market, market_of
 from poller.plan.calendar import expected_after
 from poller.settings.config import Config
 from poller.storage.redisboard import RedisBoard
@@ -67,6 +68,9 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
         yield "held", f"{day} as {held.reason} ({held.ruling}); see: poller quarantine list"
 
 
+_OTHERS: Final = tuple(f"{market}." for market in Market)
+
+
 def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lines:
     active = [(name, report) for name, report in reports.items() if report.lease is not None]
     if not active:
@@ -77,7 +81,7 @@ def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lin
             state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
             yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
         for subject, reason in report.troubles.items():
-            if code in subject or "." not in subject:
+            if code in subject or not subject.startswith(_OTHERS):
                 yield "trouble", f"{subject}: {reason}"
     if active and not watched:
         yield "watched", f"no: poller watch add {code}"
