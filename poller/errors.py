@@ -6,7 +6,8 @@ PollerError
 ├── GatewayError       something about one request to OpenD
 │   ├── TooFrequent    somebody else spends our budget: wait a full period
 │   ├── Unavailable    no answer: back off, the watermark stands
-│   │   └── Disconnected  the connection went meanwhile: ask again over the next one
+│   │   ├── Disconnected  the connection went meanwhile: ask again over the next one
+│   │   └── Silent     nothing came in time; several in a row, and the connection is built anew
 │   ├── Malformed      an answer that cannot be trusted: publish nothing, ask again later
 │   └── Refused        OpenD will not serve this code: keep it out, tell the operator
 └── StoreError         something about Redis
@@ -50,6 +51,10 @@ class Unavailable(GatewayError):
 
 class Disconnected(Unavailable):
     """The connection went while the request was on its way: ask again over the next one."""
+
+
+class Silent(Unavailable):
+    """Nothing came in time; several in a row, and the connection is built anew."""
 
 
 class Malformed(GatewayError):

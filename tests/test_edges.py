@@ -13,6 +13,7 @@ from poller.errors import (
     GatewayError,
     Malformed,
     Refused,
+    Silent,
     TooFrequent,
     Unavailable,
 )
@@ -79,7 +80,7 @@ def test_rows_of_the_other_market_are_not_believed() -> None:
         ("获取空头持仓频率太高，请求失败，每30秒最多30次。", TooFrequent),
         ("頻率太高", TooFrequent),
         ("Request Too Frequent", TooFrequent),
-        ("PacketErr.Timeout", Unavailable),
+        ("PacketErr.Timeout", Silent),
         ("Disconnect", Disconnected),
         ("invalid connid", Disconnected),
         ("", Unavailable),

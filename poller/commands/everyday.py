@@ -20,7 +20,7 @@ from poller.errors import (
     TooFrequent,
     Unavailable,
 )
-from poller.facts.observe import Fact, Trouble
+from poller.facts.observe import Fact, Trouble, told
 from poller.gateway.opend import Gateway, OpenD
 from poller.model import Code, Page, market_of
 from poller.plan.calendar import missing_days
@@ -45,7 +45,7 @@ class Failure(PollerError):
 def _ignore(fact: Fact) -> None:
     """Say troubles only; a command's own result is its answer."""
     if isinstance(fact, Trouble):
-        sys.stderr.write(f"poller: {fact.subject}: {fact.reason}\n")
+        sys.stderr.write(f"poller: {told(fact.subject, fact.reason)}\n")
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from poller.clock import wall_clock
 from poller.commands.everyday import store_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.facts.status import Polls, Report, living
-from poller.model import Code, market_of
+from poller.model import Code, Market, market_of
 from poller.plan.calendar import expected_after
 from poller.settings.config import Config
 from poller.storage.redisboard import RedisBoard
@@ -70,6 +70,9 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
         yield "held", f"{day} as {held.reason} ({held.ruling}); see: poller quarantine list"
 
 
+_OTHERS: Final = tuple(f"{market}." for market in Market)
+
+
 def span(length: timedelta) -> str:
     """Return a length in the unit a person counts in: hours of two days, then days."""
     hours = length // timedelta(hours=1)
@@ -86,7 +89,7 @@ def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lin
             state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
             yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
         for subject, reason in report.troubles.items():
-            if code in subject or "." not in subject:
+            if code in subject or not subject.startswith(_OTHERS):
                 yield "trouble", f"{subject}: {reason}"
     if active and not watched:
         yield "watched", f"no: poller watch add {code}"

@@ -229,7 +229,7 @@ class Journal:
             case Trouble(subject, reason):
                 if self._troubled.get(subject) != reason:
                     self._troubled[subject] = reason
-                    write("warning", f"{subject}: {reason}")
+                    write("warning", told(subject, reason))
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:
                     write("info", f"{subject}: recovered")
@@ -263,6 +263,11 @@ class Journal:
                 write("info", f"standing by: {reason}")
             case Ready(details):
                 write("info", "ready", **dict(details))
+
+
+def told(subject: str, reason: str) -> str:
+    """Return a trouble as one line; many a reason names the subject itself."""
+    return reason if reason.startswith(f"{subject}:") else f"{subject}: {reason}"
 
 
 def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:

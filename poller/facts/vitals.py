@@ -26,6 +26,7 @@ from poller.facts.observe import (
     Standby,
     Trouble,
     Turned,
+    told,
 )
 from poller.model import Market, market_of
 
@@ -130,5 +131,5 @@ def status_line(summary: str, newest: Mapping[Market, date], troubles: Mapping[s
     if troubles:
         subject, reason = next(iter(troubles.items()))
         more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
-        parts.append(f"{subject}: {reason}{more}")
+        parts.append(f"{told(subject, reason)}{more}")
     return "; ".join(" ".join(part.split()) for part in parts)

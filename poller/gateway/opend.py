@@ -20,7 +20,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from poller.errors import ConfigError, Disconnected, GatewayError, Unavailable
+from poller.errors import ConfigError, Disconnected, GatewayError, Silent, Unavailable
 from poller.gateway import vendor
 from poller.imports import for_good
 from poller.model import Code, Page
@@ -121,11 +121,11 @@ class Sdk:
         await self.control(self._load)
 
     async def query(self, function: Callable[[], Result]) -> Result:
-        """Run one request to OpenD in a thread; raises Unavailable after `CALL_LIMIT` seconds."""
+        """Run one request to OpenD in a thread; raises Silent after `CALL_LIMIT` seconds."""
         return await self._within(CALL_LIMIT, self._queries, function)
 
     async def control(self, function: Callable[[], Result]) -> Result:
-        """Run one short call to the SDK in a thread; raises Unavailable when it hangs."""
+        """Run one short call to the SDK in a thread; raises Silent when it hangs."""
         return await self._within(CALL_LIMIT, self._control, function)
 
     async def _within(
@@ -135,7 +135,7 @@ class Sdk:
             async with asyncio.timeout(limit):
                 return await asyncio.get_running_loop().run_in_executor(threads, function)
         except TimeoutError:
-            raise Unavailable(f"timeout: the SDK did not return within {limit:.0f} s") from None
+            raise Silent(f"the SDK did not return within {limit:.0f} s") from None
 
     def close(self) -> None:
         """Take no more calls; threads inside the SDK are left behind, see `app`."""
@@ -234,6 +234,7 @@ class OpenD:
         self._usable = asyncio.Event()
         self._reported: bool | None = None
         self._timeouts = 0
+        self._mute = False  # a login that is followed by no answer ends no trouble
         self._builds = 0
 
     @property
@@ -279,14 +280,22 @@ class OpenD:
             if context is self._context:  # known at once, and not only at the next look
                 self._usable.clear()
             raise
-        except Unavailable as problem:
-            self._timeouts += "timeout" in str(problem).casefold()
+        except Silent:
+            self._timeouts += 1
+            raise
+        except Unavailable:
             raise
         except GatewayError:
-            self._timeouts = 0
+            self._heard()
             raise
-        self._timeouts = 0
+        self._heard()
         return answer
+
+    def _heard(self) -> None:
+        self._timeouts = 0
+        if self._mute:
+            self._mute = False
+            self._report(ready=True, reason="connected")
 
     async def supervise(self) -> None:
         """Keep a usable connection, for ever: build, watch, throw away, build again."""
@@ -310,12 +319,14 @@ class OpenD:
             began = ended = loop.time()
             self._context, self._timeouts = context, 0
             self._usable.set()
-            self._report(ready=True, reason="connected")
+            if not self._mute:
+                self._report(ready=True, reason="connected")
             while self._usable.is_set() and self._timeouts < _TIMEOUTS_IN_A_ROW:
                 if not await self._is_ready(context):
                     break
                 await asyncio.sleep(_LOOK)
             if self._timeouts:
+                self._mute = True
                 reason = f"{self._timeouts} requests in a row without an answer"
         except (Unavailable, OSError) as problem:
             reason = str(problem)
@@ -366,7 +377,7 @@ class OpenD:
         except TimeoutError:
             raise Unavailable(
                 "it accepts connections but no login: is OpenD logged in, and is encryption "
-                "switched on at both ends or neither?"
+                "switched on at both ends, with the same key, or at neither?"
             ) from None
 
     async def _is_ready(self, context: Any) -> bool:  # noqa: ANN401  the SDK has no types

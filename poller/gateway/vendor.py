@@ -12,7 +12,15 @@ from collections.abc import Hashable, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from poller.errors import Disconnected, GatewayError, Malformed, Refused, TooFrequent, Unavailable
+from poller.errors import (
+    Disconnected,
+    GatewayError,
+    Malformed,
+    Refused,
+    Silent,
+    TooFrequent,
+    Unavailable,
+)
 from poller.model import RECORD_TYPES, Code, Market, Page, Record, columns, market_of
 
 if TYPE_CHECKING:
@@ -71,6 +79,8 @@ def error_of(message: object) -> GatewayError:
         return Refused(f"OpenD refuses it: {f'{meaning} ({said})' if meaning else said}")
     if folded.startswith(_ABOUT_THE_CONNECTION):
         return Disconnected(text)
+    if "timeout" in folded:
+        return Silent(text)
     return Unavailable(text or "OpenD refused without a word")
 
 

@@ -26,6 +26,9 @@ MARGIN: Final = 1 / 2
 _LONGEST_SLEEP: Final = 60.0  # then the ledger is asked again, however long it bade us wait
 
 
+CALM: Final = 10
+"""Periods without a refusal for the rate, after which nobody else spends any more."""
+
 SPARE: Final = 1 / 10
 """Of the requests, left to others who ask while nothing presses."""
 
@@ -61,6 +64,7 @@ class Budget:
         self._requests = requests
         self._period = period * (1 + GUARD)
         self._margin = period * MARGIN
+        self._refused = float("-inf")
         self._pace = pace or Throttler(requests, self._period, min(0.02, period / 1000))
         # asyncio-throttle serves its waiters in no order, each of them polling: let in one
         self._turn = asyncio.Lock()
@@ -96,4 +100,9 @@ class Budget:
 
     async def exhaust(self) -> None:
         """Spend nothing for a full period: the gateway says that somebody else did."""
+        self._refused = asyncio.get_running_loop().time()
         await self._store.exhaust(self.account, limit=self._requests, period=self._period)
+
+    def calm(self) -> bool:
+        """Tell whether nobody else has spent of the account for a while."""
+        return asyncio.get_running_loop().time() - self._refused > CALM * self._period

@@ -53,6 +53,7 @@ from poller.plan.schedule import (
     Schedule,
 )
 from poller.polling.budget import Budget
+from poller.polling.complaints import Complaints
 from poller.polling.logbook import Logbook
 from poller.storage.store import Lease, Snapshot, Store
 
@@ -102,6 +103,7 @@ class Poller:
         self._schedule = schedule
         self._history = history
         self._observe = observe
+        self._complaints = Complaints(observe)
         self._now = now
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway] = {}
@@ -257,12 +259,16 @@ class Poller:
             return Failed(f"redis: {problem}")
         except Superseded:
             return Failed("somebody else writes this symbol")  # twice in a row: look again later
-        except (Unavailable, Malformed, StoreMisfit) as problem:
+        except (Unavailable, Malformed) as problem:
+            self._complaints.failed(turn.gateway.name, turn.code, problem)
+            return Failed(str(problem))
+        except StoreMisfit as problem:
             self._observe(Trouble(turn.code, str(problem)))
             return Failed(str(problem))
         else:
-            self._observe(Recovered(account))
-            self._observe(Recovered(turn.code))
+            if turn.budget.calm():  # who spends now and then is one trouble
+                self._observe(Recovered(account))
+            self._complaints.answered(turn.gateway.name, turn.code)
             return Answered(watermark)
 
     async def _publish(self, turn: _Turn) -> date | None:

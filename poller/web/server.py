@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -112,7 +113,8 @@ async def _listen(runner: web.AppRunner, sources: Sources, *, alone: bool) -> No
             await site.start()
         except OSError as problem:
             await site.stop()
-            reason = problem.strerror or str(problem)
+            # asyncio's text names the address a second time
+            reason = os.strerror(problem.errno) if problem.errno else str(problem)
             where = f"{table.host} port {table.port}"
             told = f"{where}: {reason}; set web.host and web.port"
             if alone:
