@@ -85,6 +85,9 @@ class _Turn:
 class Poller:
     """Polls what the schedule plans, through all gateways, while it holds the lease."""
 
+    turn = LONGEST_TURN
+    """Seconds within which a dispatcher comes round with nothing due; a watchdog waits for it."""
+
     def __init__(
         self,
         store: Store,
@@ -178,8 +181,8 @@ class Poller:
             wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
             if due_at is not None and due_at <= now:
                 return
-            wait = LONGEST_TURN if due_at is None else (due_at - now).total_seconds()
-            await _set_within(wake, min(wait, LONGEST_TURN))
+            wait = self.turn if due_at is None else (due_at - now).total_seconds()
+            await _set_within(wake, min(wait, self.turn))
             turned()
             self._schedule.tick(self._now())
 
