@@ -14,6 +14,7 @@ REPORTS_DRAWN: Final = 26
 
 PER_PAGE: Final = 100
 
+_ABSENT: Final = "-"
 _STALE_REPORTS: Final = 3  # a symbol that missed so many releases no longer counts in a sweep
 
 
@@ -22,7 +23,8 @@ class Row:
     """What the watchlist tells of one symbol. Figures are None where they are not known.
 
     `change`: shares against the report before; `percent`: the same in percent of that one.
-    `drawn`: the shares of the last reports, oldest first.
+    `reports`: the shares of the last ones, oldest first, between commas; as numbers, they would be
+    most of what the page keeps of ten thousand symbols.
     """
 
     code: Code
@@ -33,7 +35,13 @@ class Row:
     percent: float | None = None
     revision: int = 0
     observed_at: datetime | None = None
-    drawn: tuple[int | None, ...] = ()
+    reports: str = ""
+
+    @property
+    def drawn(self) -> tuple[int | None, ...]:
+        """The shares of the last reports, oldest first; None where a figure is absent."""
+        texts = self.reports.split(",") if self.reports else ()
+        return tuple(int(text) if text != _ABSENT else None for text in texts)
 
     @property
     def market(self) -> Market:
@@ -80,7 +88,10 @@ def row_of(code: Code, history: Mapping[str, str]) -> Row:
         None if change is None or not before else 100 * change / before,
         last.revision,
         last.observed_at,
-        tuple(vintage.record.shares for vintage in reversed(newest)),
+        ",".join(
+            _ABSENT if each.record.shares is None else str(each.record.shares)
+            for each in reversed(newest)
+        ),
     )
 
 
