@@ -5,6 +5,7 @@ Column names and native types are the SDK's (`get_short_interest`); an absent nu
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
@@ -46,7 +47,7 @@ def parse_code(text: str) -> Code:
         hint = f"; write {tidied!r}" if tidied != text and _SYMBOL.fullmatch(tidied) else ""
         msg = f"{text!r} is not a code: expected HK. or US. and a symbol, like HK.00700 or US.AAPL"
         raise BadCode(msg + hint)
-    return Code(text)
+    return Code(sys.intern(text))  # one object a symbol, however many lists name it
 
 
 @cache  # asked many times a poll

@@ -14,6 +14,7 @@ REPORTS_DRAWN: Final = 26
 
 PER_PAGE: Final = 100
 
+_ABSENT: Final = "-"
 _STALE_REPORTS: Final = 3  # a symbol that missed so many releases no longer counts in a sweep
 
 
@@ -23,7 +24,8 @@ class Row:
 
     `change`: shares against the report before; `percent`: the same in percent of that one; neither
     is known where one of the two is below the reporting threshold. `is_below`: the last one is, and
-    its 0 is no figure. `drawn`: the shares of the last reports, oldest first, as `figure` has them.
+    its 0 is no figure. `reports`: the shares of the last ones, oldest first, as `figure` has them,
+    between commas; as numbers, they would be most of what the page keeps of ten thousand symbols.
     """
 
     code: Code
@@ -34,8 +36,14 @@ class Row:
     percent: float | None = None
     revision: int = 0
     observed_at: datetime | None = None
-    drawn: tuple[int | None, ...] = ()
+    reports: str = ""
     is_below: bool = False
+
+    @property
+    def drawn(self) -> tuple[int | None, ...]:
+        """The shares of the last reports, oldest first; None where a figure is absent."""
+        texts = self.reports.split(",") if self.reports else ()
+        return tuple(int(text) if text != _ABSENT else None for text in texts)
 
     @property
     def market(self) -> Market:
@@ -92,9 +100,14 @@ def row_of(code: Code, history: Mapping[str, str]) -> Row:
         None if change is None or not before else 100 * change / before,
         last.revision,
         last.observed_at,
-        tuple(figure(vintage.record) for vintage in reversed(newest)),
+        ",".join(_written(vintage.record) for vintage in reversed(newest)),
         is_below(last.record),
     )
+
+
+def _written(record: Record) -> str:
+    shares = figure(record)
+    return _ABSENT if shares is None else str(shares)
 
 
 @dataclass(frozen=True, slots=True)
