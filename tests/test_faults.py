@@ -258,7 +258,8 @@ async def test_endpoints(tmp_path: Path) -> None:
                 await service.said(f"webhook {name}: {reason}")
             answers.clear()
             async with nobody.running():
-                assert (await poller(service, "webhook", "enable", "leaving"))[0] == 0
+                code, _, problem = await poller(service, "webhook", "enable", "leaving")
+                assert (code, problem) == (0, "")
                 for name in ("gone", "broken", "leaving"):
                     await service.said(f"webhook {name}: recovered")
             for name in expected:
