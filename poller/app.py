@@ -299,14 +299,16 @@ async def web(config: Config, journal: Observe, *, notify: Notify, reload: Reloa
         if ports.embedded is not None:
             work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
         work.create_task(reporter.run(ports.board, observe), name="report")
-        work.create_task(page(config, ports, metrics, observe), name="page")
+        work.create_task(page(config, ports, metrics, observe, alone=True), name="page")
         if reload is not None:
             work.create_task(follow(reload, config, apply, observe), name="reload")
         observe(Ready())
 
 
-async def page(config: Config, ports: Ports, metrics: Metrics, observe: Observe) -> None:
-    """Serve what Redis tells, until cancelled."""
+async def page(
+    config: Config, ports: Ports, metrics: Metrics, observe: Observe, *, alone: bool = False
+) -> None:
+    """Serve what Redis tells, until cancelled; `alone`: it is all that this process does."""
     overview = Overview(ports.store, ports.board, config.watchlist.codes)
     sources = Sources(
         config,
@@ -318,7 +320,7 @@ async def page(config: Config, ports: Ports, metrics: Metrics, observe: Observe)
         observe,
         wall_clock,
     )
-    await serve_page(sources)
+    await serve_page(sources, alone=alone)
 
 
 def work_of(role: Role) -> Work:

@@ -24,6 +24,7 @@ from poller.commands.ending import (
     begin,
     finish,
     report,
+    whole,
 )
 from poller.commands.webhookcli import webhook
 from poller.detect.held import Ruling
@@ -133,7 +134,7 @@ def check(*, config: ConfigFile = None) -> None:
 def tail(
     *,
     from_: Annotated[str, Parameter(name="--from")] = "$",
-    count: int | None = None,
+    count: Annotated[int | None, Parameter(converter=whole)] = None,
     releases: bool = False,
     json: bool = False,
     config: ConfigFile = None,
@@ -149,7 +150,7 @@ def tail(
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    if not re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", from_):
+    if from_ != "$" and not _is_stream_id(from_):
         raise Refused(WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"])
     if count is not None and count < 1:
         raise Refused(WRONG, [f"--count {count}: give a number above 0"])
@@ -282,16 +283,18 @@ def backfill(
 
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
-Few = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=99))]
+Few = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1, lte=99))]
+Hk = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=0, lte=9000))]
+Us = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=0, lte=99_999))]
 
 
 @cli.command
 def simulate(  # noqa: PLR0913  each is one thing to vary
     *,
-    hk: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=9000))] = 300,
-    us: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=99_999))] = 700,
+    hk: Hk = 300,
+    us: Us = 700,
     weeks: Few = 52,
-    seed: int = 1,
+    seed: Annotated[int, Parameter(converter=whole)] = 1,
     release: Literal[
         "simultaneous", "staggered", "early", "late", "holiday", "daily"
     ] = "simultaneous",
@@ -355,6 +358,12 @@ def service_install(
     from poller.service import unit  # noqa: PLC0415
 
     install(unit.Role(role), config, os.environ, dry_run=dry_run)
+
+
+def _is_stream_id(text: str) -> bool:
+    """Return whether Redis takes it: one or two numbers of 64 bits."""
+    parts = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text, re.ASCII)
+    return parts is not None and all(int(part or 0) < 1 << 64 for part in parts.groups())
 
 
 def _unwritable(file: Path) -> str | None:

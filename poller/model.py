@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final, NewType
 from zoneinfo import ZoneInfo
 
@@ -48,6 +49,7 @@ def parse_code(text: str) -> Code:
     return Code(text)
 
 
+@cache  # asked many times a poll
 def market_of(code: Code) -> Market:
     """Return the market a code belongs to."""
     return Market(code.partition(".")[0])
@@ -150,6 +152,7 @@ RECORD_TYPES: Final[Mapping[Market, type[HkRecord] | type[UsRecord]]] = {
 }
 
 
+@cache
 def columns(market: Market) -> tuple[str, ...]:
     """Return the column names of a market's record, as in the SDK's DataFrame."""
     return tuple(field.name for field in fields(RECORD_TYPES[market]))

@@ -43,7 +43,7 @@ def errors() -> Console:
 
 
 def entry_line(entry: Entry) -> Text:
-    """Return one line of `tail`: time, symbol, day, kind, shares, change, ratio."""
+    """Return one line of `tail`: when in UTC, symbol, day, kind, shares, ratio, change."""
     fields = entry.fields
     try:
         told = json.loads(fields["data"])
@@ -53,7 +53,8 @@ def entry_line(entry: Entry) -> Text:
     shares = record.get("aggregated_short", record.get("shares_short"))
     ratio = record.get("aggregated_short_ratio", record.get("short_percent"))
     line = _begun(fields, fields.get("code", ""))
-    line.append(f" {_number(shares):>15} short")
+    below = "below_threshold" in told.get("flags", ())
+    line.append(f" {'below threshold' if below else f'{_number(shares):>15} short':<21}")
     line.append(f"  {'-' if ratio is None else f'{ratio:.2f}'} %", "dim")
     if (restated := told.get("restated")) is not None:
         line.append(f"  {restated['days']} days from {restated['from']} × {restated['factor']:g}")
@@ -83,7 +84,8 @@ def release_line(entry: Entry) -> Text:
 def _begun(fields: Mapping[str, str], who: str) -> Text:
     kind = fields.get("type", "").rpartition(".")[2]
     line = Text()
-    line.append(f"{fields.get('observed_at', '')[11:19]}  ", "dim")
+    seen = fields.get("observed_at", "")
+    line.append(f"{seen[5:10]} {seen[11:19]}  ", "dim")
     line.append(f"{who:<9}", "bold")
     line.append(f" {fields.get('trading_day', '')}  ")
     return line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
@@ -108,7 +110,7 @@ def _number(value: float | None) -> str:
 
 
 def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> None:
-    """Print a symbol's history to stdout as `table`, `csv` or `json`."""
+    """Print a symbol's history to stdout as `table`, its day first, `csv` or `json`."""
     rows = history_rows(vintages)
     names = [*columns(market), "revision", "observed_at"]
     match form:
@@ -119,6 +121,9 @@ def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> Non
             writer.writeheader()
             writer.writerows(rows)
         case _:
+            # a narrow terminal cuts what stands last
+            names = ["timestamp_str", *(n for n in names if not n.startswith("timestamp"))]
+            names.append("timestamp")
             cells = [[_cell(name, row[name]) for name in names] for row in rows]
             print_table(names, cells)
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.compare import compare
 from poller.facts.observe import Fact, Happened, Trouble
-from poller.facts.status import GatewayState, Report
+from poller.facts.status import GatewayState, MarketState, Report
 from poller.model import Code, HkRecord, UsRecord, market_of
 from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
@@ -53,12 +53,12 @@ class Desk:
         """The reasons of all troubles so far."""
         return [fact.reason for fact in self.facts if isinstance(fact, Trouble)]
 
-    async def publish(self, code: Code, *figures: int, at: datetime = NOW) -> None:
-        """Publish a row a week, the newest on 2026-11-13, with these shares, oldest first."""
-        days = [date(2026, 11, 13) - timedelta(weeks=n) for n in range(len(figures))]
+    async def publish(self, code: Code, *figures: int, newest: date = date(2026, 11, 13)) -> None:
+        """Publish a row a week up to `newest`, with these shares, oldest first."""
+        days = [newest - timedelta(weeks=n) for n in range(len(figures))]
         rows = [record(code, day, n) for day, n in zip(days, reversed(figures), strict=True)]
         snapshot = await self.store.snapshot(code)
-        found = compare(code, rows, snapshot.known, observed_at=at, history=500)
+        found = compare(code, rows, snapshot.known, observed_at=NOW, history=500)
         await self.store.commit(code, found, snapshot, ONE_OFF)
 
     async def shows(self, code: Code, shares: int) -> None:
@@ -66,14 +66,18 @@ class Desk:
         await until(lambda: self.sources.overview.rows[code].shares == shares)
 
     async def report(
-        self, *, ready: bool = True, troubles: Mapping[str, str] | None = None
+        self,
+        *,
+        ready: bool = True,
+        troubles: Mapping[str, str] | None = None,
+        markets: Mapping[str, MarketState] | None = None,
     ) -> None:
         """Report as a poller that holds the lease."""
         if not await self.board.lease():
             await self.store.acquire_lease("host-1", 60)
         reason = "connected" if ready else "nobody listens"
         gateway = GatewayState("127.0.0.1:11111", "main", ready, reason, NOW)
-        report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, troubles=troubles or {})
+        report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, markets or {}, troubles or {})
         await self.board.report("host-1", report)
 
 

@@ -25,7 +25,7 @@ PATIENCE = 30.0
 class Service:
     """A poller process with quick intervals. `state_dir` outlives it.
 
-    `directory`: where it is started, this project's if None.
+    `directory`: where it is started, this project's if None. `module`: what is started.
     """
 
     state_dir: Path
@@ -35,6 +35,7 @@ class Service:
     process: asyncio.subprocess.Process | None = None
     directory: Path | None = None
     role: str = "run"
+    module: str = "poller"
 
     def environment(self) -> dict[str, str]:
         """Return the whole configuration, as environment variables."""
@@ -57,7 +58,7 @@ class Service:
         log = (self.state_dir / "log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "poller", self.role),
+                *(sys.executable, "-m", self.module, self.role),
                 env=self.environment(),
                 cwd=self.directory,
                 stderr=log,
@@ -109,8 +110,13 @@ async def poller(service: Service, *arguments: str) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(PATIENCE):
-        out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:  # late: nothing of it may reach into other tests
+            process.kill()
+            await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
 

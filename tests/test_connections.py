@@ -102,6 +102,30 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
             "LOADING: it loads its data",
         ),
         (exceptions.ResponseError("unknown command 'HELLO'"), StoreMisfit, "too old"),
+        (
+            exceptions.ResponseError(
+                "Command # 2 (HGETALL {a}:history:HK.00700) of pipeline caused error: "
+                "('WRONGTYPE Operation against a key …',)"
+            ),
+            StoreMisfit,
+            "holds another type: {a}:history:HK.00700; give redis.namespace",
+        ),
+        (
+            exceptions.ResponseError("WRONGTYPE Operation …"),
+            StoreMisfit,
+            "holds another type; give",
+        ),
+        (exceptions.ResponseError("DB index is out of range"), StoreMisfit, "^redis.url ends in a"),
+        (
+            exceptions.AuthenticationError("HELLO must be called with the client already …"),
+            StoreMisfit,
+            "write it into redis.url, redis://:PASSWORD@HOST:PORT",
+        ),
+        (
+            exceptions.AuthenticationError("invalid username-password pair or user is disabled."),
+            StoreMisfit,
+            "no such user and password: mend them in redis.url",
+        ),
         (exceptions.ResponseError("BUSYGROUP …"), StoreMisfit, "refuses a command"),
         (exceptions.ConnectionError("Connection closed by server."), StoreDown, "was cut"),
         (exceptions.TimeoutError("Timeout reading from h:1"), StoreDown, "no answer in time"),

@@ -177,6 +177,8 @@ async def test_a_test_event(service: Service, receiver: Receiver) -> None:
     assert (code, out) == (0, "desk took it: 200\n")
     assert receiver.refused == []
     assert receiver.seen[0].body["type"] == "short_interest.test"
+    # the shape of a real one, and nothing a receiver that stores by it could hold already
+    assert receiver.seen[0].body["data"]["id"] == "HK.00000:1970-01-01:0"
     receiver.answer = lambda _: status(400, body=b"no thanks")
     code, _, err = await poller(service, "webhook", "test", "desk")
     assert code == 1

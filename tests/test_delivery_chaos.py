@@ -157,7 +157,7 @@ async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
     server.kill()
 
 
-@pytest.mark.timeout(60 + 5 * KILLS + EVENTS / 20)
+@pytest.mark.timeout(60 + 5 * KILLS + EVENTS / 10)
 async def test_kills_lose_no_delivery(trial: Trial) -> None:
     """Each event at each endpoint at least once, in order per symbol; repeats share their id."""
     await trial.enter()
@@ -167,7 +167,7 @@ async def test_kills_lose_no_delivery(trial: Trial) -> None:
         await trial.strike(batch)
         if kill == KILLS // 2:
             await trial.server.kill_and_restart()
-    async with asyncio.timeout(40 + EVENTS / 50):
+    async with asyncio.timeout(40 + EVENTS / 12):
         while not trial.delivered():
             await asyncio.sleep(0.02)
     posts = repeats = 0

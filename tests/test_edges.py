@@ -92,7 +92,22 @@ def test_rows_of_the_other_market_are_not_believed() -> None:
 )
 def test_refusals_by_what_to_do_next(message: object, kind: type[GatewayError]) -> None:
     """Only words about the code keep the code out; everything else passes by waiting."""
-    assert type(error_of(message, HK)) is kind
+    error = error_of(message)
+    assert type(error) is kind
+    assert str(error).count("OpenD refuses it") == (kind is Refused)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("未知股票 HK.00700", "OpenD refuses it: unknown code (未知股票)"),
+        ("该股票已退市", "OpenD refuses it: delisted (该股票已退市)"),
+        ("unknown stock HK.00700", "OpenD refuses it: unknown stock"),
+    ],
+)
+def test_a_refusal_is_told_once_and_in_english(message: str, told: str) -> None:
+    """Whoever asked names the code; what OpenD says in Chinese follows its meaning."""
+    assert str(error_of(message)) == told
 
 
 def test_the_shipped_file_equals_the_defaults() -> None:

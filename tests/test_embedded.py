@@ -9,14 +9,15 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
+from typing import TextIO
 
 import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
+from poller.storage.embedded import START_LIMIT, Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from tests.service import (
@@ -131,6 +132,39 @@ async def test_an_orphan_is_adopted_and_shared(service: Service, opend: Simulato
     await until(lambda: not alive(server))
 
 
+async def test_a_server_that_is_just_ending_is_followed_by_another(tmp_path: Path) -> None:
+    """Its lock outlives its socket for a moment: whoever comes then starts one as soon as it goes.
+
+    The lock is held here as the ending server holds it; the gate shows that the comer has met it.
+    """
+    await come_and_go(tmp_path)
+    folder = tmp_path / "redis"
+    with (folder / "gate.lock").open() as gate, (folder / "server.lock").open() as lock:
+        await until(lambda: takes(lock))
+        coming = asyncio.create_task(come_and_go(tmp_path))
+        while takes(gate):
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            await asyncio.sleep(0)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        async with asyncio.timeout(START_LIMIT / 2):
+            await coming
+
+
+async def come_and_go(state_dir: Path) -> None:
+    """Use the server of a state directory, and leave."""
+    async with Embedded(state_dir).running():
+        pass
+
+
+def takes(file: TextIO) -> bool:
+    """Take the lock of a file, if nobody holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 async def test_a_full_disk_is_waited_out(service: Service, opend: Simulator) -> None:
     """A server that cannot write: said once, recovered alone, nothing lost or doubled.
 
@@ -198,19 +232,22 @@ async def test_a_path_too_long_for_a_socket(opend: Simulator, tmp_path: Path) ->
 
 async def test_a_server_about_to_end_is_followed_by_another(tmp_path: Path) -> None:
     """Who finds the lock busy, and then nobody who answers, starts a server when it is free."""
-    embedded = Embedded(tmp_path)
+    embedded, joined = Embedded(tmp_path), asyncio.Event()
     async with embedded.running():
         pass  # the folder exists now
+
+    async def join() -> None:
+        async with embedded.running():
+            joined.set()
+
     held = os.open(tmp_path / "redis" / "server.lock", os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
-    joining = asyncio.create_task(embedded.running().__aenter__())
+    joining = asyncio.create_task(join())
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(joining), 0.2)
+        await asyncio.wait_for(joined.wait(), 0.2)
     os.close(held)
     async with asyncio.timeout(10):  # far less than a start may take
         await joining
-    assert alive(await server_of(tmp_path))
-    os.kill(await server_of(tmp_path), SIGTERM)
 
 
 async def test_who_is_stopped_while_the_server_comes_up_leaves_none(tmp_path: Path) -> None:
@@ -223,8 +260,11 @@ async def test_who_is_stopped_while_the_server_comes_up_leaves_none(tmp_path: Pa
             began.set()
             return False
 
-    embedded = Slow(tmp_path)
-    joining = asyncio.create_task(embedded.running().__aenter__())
+    async def join() -> None:
+        async with Slow(tmp_path).running():
+            pass
+
+    joining = asyncio.create_task(join())
     await began.wait()
     joining.cancel()
     with pytest.raises(asyncio.CancelledError):

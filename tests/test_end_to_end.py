@@ -162,7 +162,7 @@ async def test_a_refused_code_does_not_hold_up_the_others(tmp_path: Path, opend:
     await service.start()
     async with store_of(service) as store:
         await entries(store, 10, TENCENT)
-    await service.said("OpenD refuses it")
+    await service.said("HK.99999: OpenD refuses it: unknown code (未知股票); kept out")
     assert await service.stop() == 0
 
 
@@ -174,7 +174,9 @@ async def test_opend_may_come_later(tmp_path: Path) -> None:
     await opend.close()
     service = Service(tmp_path, port, TENCENT)
     await service.start()
-    await service.said("nobody listens")
+    await service.said(
+        f"OpenD 127.0.0.1:{port}: nobody listens (Connection refused): is OpenD started"
+    )
     await opend.start(port=port)
     async with store_of(service) as store:
         await entries(store, 10)

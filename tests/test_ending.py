@@ -3,11 +3,16 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
+from poller import app
+from poller.commands.ending import FAILED, report
+from poller.facts.notify import Notify
+from poller.settings.config import load
 from poller.storage.redisstore import RedisStore
 from tests import nodes
 from tests.feed import publish
@@ -105,3 +110,18 @@ async def shell(service: Service, command: str) -> tuple[int, str]:
     async with asyncio.timeout(PATIENCE):
         _, err = await process.communicate()
     return process.returncode or 0, err.decode()
+
+
+async def test_the_page_alone_ends_when_its_port_is_taken(tmp_path: Path) -> None:
+    """It has nothing else to do: one line with the cure, not a process that serves nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "poller.toml").write_text(f'state_dir = "{tmp_path}"\nweb.port = {port}\n')
+        config = load(tmp_path / "poller.toml", {})
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.timeout(PATIENCE):
+                await app.web(config, lambda _: None, notify=Notify(None), reload=None)
+    assert report(caught.value) == FAILED
+    (problem,) = caught.value.exceptions
+    assert f"page: 127.0.0.1 port {port}: " in str(problem)
+    assert "set web.host and web.port" in str(problem)

@@ -64,7 +64,7 @@ async def test_by_keyboard_alone(page: Desk, path: str) -> None:
         await window.keyboard.press("Enter")
         await window.wait_for_url("**sort=-shares")
         await expect(rows).to_have_text(["US.AAPL", "HK.00700"])
-        head = window.get_by_role("columnheader", name="Shares short")
+        head = window.locator("#watchlist").get_by_role("columnheader", name="Shares short")
         await expect(head).to_have_attribute("aria-sort", "descending")
         await window.get_by_role("link", name="HK.00700").first.focus()
         await window.keyboard.press("Enter")
@@ -85,7 +85,7 @@ async def test_to_a_screen_reader(page: Desk, path: str) -> None:
             ("searchbox", "Part of a code"),
             ("combobox", "Market"),
             ("region", "Watchlist"),
-            ("meter", re.compile("Requests in 30 s")),
+            ("meter", re.compile("In the last 30 s")),
             ("progressbar", re.compile("1 of 1")),
             ("img", re.compile("26 reports, from .* to 5,001,000")),
         ):
@@ -143,12 +143,53 @@ async def test_on_a_phone(page: Desk, path: str) -> None:
         for address in (page.url, f"{page.url}/symbols/{HK}"):
             await window.goto(address)
             assert await window.evaluate("document.documentElement.scrollWidth") == 390
+            assert await window.evaluate(_STICKING_OUT) == []
+        await expect(window.get_by_text("The table scrolls sideways.")).to_be_visible()
         await window.goto(page.url)
         await expect(window.get_by_role("cell", name="5,001,000", exact=True)).to_be_visible()
         for name in ("Filter",):
             box = await window.get_by_role("button", name=name).bounding_box()
             assert box is not None
             assert box["height"] >= 36
+
+
+_STICKING_OUT = """() => {
+  const edge = document.querySelector(".cards").getBoundingClientRect().right + 0.5;
+  return [...document.querySelectorAll("body *")]
+    .filter((node) => !node.closest(".history") && node.getBoundingClientRect().right > edge)
+    .map((node) => `${node.tagName} ${node.textContent.slice(0, 40)}`);
+}"""
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+@pytest.mark.parametrize("width", [320, 390, 700, 900, 1360])
+async def test_the_chart_fits(page: Desk, path: str, width: int) -> None:
+    """One chart is shown, as wide as the page, to its newest day, with text that can be read."""
+    async with browser(path, viewport={"width": width, "height": 900}) as (window, _):
+        await window.goto(f"{page.url}/symbols/{HK}")
+        chart = window.get_by_role("img", name="Short interest of HK.00700")
+        await expect(chart).to_have_count(1)
+        shown, cards = await chart.bounding_box(), await window.locator("#figures").bounding_box()
+        assert shown is not None
+        assert cards is not None
+        assert shown["width"] == pytest.approx(cards["width"], abs=1)
+        newest = await chart.get_by_text("2026-11-13", exact=True).last.bounding_box()
+        assert newest is not None
+        assert newest["x"] + newest["width"] <= shown["x"] + shown["width"]
+        assert 9 <= newest["height"] <= 22
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_a_revision_makes_no_row_higher(page: Desk, path: str) -> None:
+    """On a phone, too, every row of the watchlist has one line."""
+    await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 1_300_000)
+    await page.shows(HK, 1_300_000)
+    async with browser(path, viewport=PHONE) as (window, _):
+        await window.goto(page.url)
+        rows = window.locator(".watchlist tbody tr")
+        heights = await rows.evaluate_all("rows => rows.map((row) => row.offsetHeight)")
+        assert len(heights) == 2
+        assert max(heights) - min(heights) <= 1  # the last one has no line below
 
 
 @pytest.mark.parametrize("path", CHROMIUM)
@@ -159,8 +200,9 @@ async def test_what_is_published_appears_by_itself(page: Desk, path: str) -> Non
         await window.evaluate("window.mine = true")
         await window.locator(f"#row-{US.replace('.', chr(92) + '.')}").focus()
         await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 1_300_000)
-        await expect(window.get_by_role("cell", name="1,300,000", exact=True)).to_be_visible()
-        await expect(window.locator("#events li").first).to_contain_text("revised")
+        cells = window.locator("#watchlist").get_by_role("cell", name="1,300,000", exact=True)
+        await expect(cells).to_be_visible()
+        await expect(window.locator("#events tbody tr").first).to_contain_text("revised")
         assert await window.evaluate("window.mine")
         assert await window.evaluate("document.activeElement.id") == f"row-{US}"
         assert complaints == []

@@ -1,16 +1,21 @@
 """What is refused: in an operator's words, with the place and what to write instead. In process."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
-from poller.cli import simulate
-from poller.commands.ending import WRONG, Refused
+from poller.cli import cli, simulate, tail
+from poller.commands.ending import WRONG, Refused, report
+from poller.commands.webhookcli import replay
 from poller.errors import ConfigError
 from poller.settings.config import load
 
 SIGNED = 'secret = "whsec_' + "A" * 32 + '"\n'
 DESK = '[[webhooks]]\nname = "desk"\nurl = "https://example.org/hook"\n'
+NOW = datetime(2026, 5, 8, tzinfo=UTC)
 VENDOR = ("Input", "pydantic", "<class", "instance of", "tuple", "dictionary", "required")
 
 
@@ -139,3 +144,42 @@ def test_a_plot_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path)
             simulate(weeks=99, plot=plot)
         assert caught.value.code == WRONG
         assert str(caught.value).startswith(f"--plot {plot}: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [
+        ("history HK.00700 --as-known-at soon", "like 2026-04-30, or 2026-04-30T09:30:00+08:00."),
+        ("backfill HK.00700 --since soon", "like 2026-04-30."),
+        ("quarantine release HK.00700 soon", "like 2026-04-30."),
+        ("tail --count many", "Give a whole number."),
+        ("tail --count 1.5", "Give a whole number."),
+        ("simulate --weeks 1.5", "Give a whole number."),
+        ("--config poller.toml check", "poller check --config FILE"),
+    ],
+)
+def test_a_wrong_option_shows_the_form(
+    line: str, cure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is accepted stands behind what is not, in the same line."""
+    with pytest.raises(CycloptsError) as caught:
+        cli.parse_args(line.split(), exit_on_error=False, print_error=False)
+    assert report(caught.value) == WRONG
+    told = capsys.readouterr().err
+    assert told.rstrip().endswith(cure)
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "option"),
+    [
+        (lambda: tail(from_=str(1 << 64)), "--from '18446744073709551616'"),
+        (lambda: tail(from_="1-2-3"), "--from '1-2-3'"),
+        (lambda: replay("desk", since=NOW, until=NOW), "--until "),
+    ],
+)
+def test_an_option_that_cannot_be_meant(call: Callable[[], None], option: str) -> None:
+    """It is named, before anything is opened."""
+    with pytest.raises(Refused, match=option) as caught:
+        call()
+    assert caught.value.code == WRONG

@@ -526,13 +526,13 @@ def test_retry_after_never_raises(text: str) -> None:
 
 
 def test_how_much_is_claimed_ahead() -> None:
-    """As much as ended in the last fifth of a second; nothing to an endpoint that is slow."""
+    """As much as ended in the last half second; nothing to an endpoint that is slow."""
     pace = Pace(connections=8, rate=1e6)
     assert pace.wanted(0, 0) == 8
     for n in range(100):
         pace.breaker.record(n / 100, good=True)
-    assert pace.wanted(1, 0) == 8 + 19
-    assert pace.wanted(1, 8) == 19
+    assert pace.wanted(1, 0) == 8 + 49
+    assert pace.wanted(1, 8) == 49
     assert pace.wanted(2, 8) == 0
     for _ in range(2 * MOST_AHEAD):
         pace.breaker.record(2, good=True)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from poller.errors import ConfigError
-from poller.facts.status import Poll, Polls
+from poller.facts.status import MarketState, Poll, Polls
 from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import World
@@ -58,27 +58,109 @@ async def get(
         return text, {str(name): value for name, value in answer.headers.items()}
 
 
+def spoken(text: str) -> str:
+    """Return the words of a page without its markup."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)).replace(" ,", ",")
+
+
 async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientSession) -> None:
     """Figure, change, age, next look, budget, OpenD and events stand in the page as served."""
     soon = NOW + timedelta(minutes=7)
     polls = Polls((Poll(NOW, "no newer day"),), soon, "the report is due")
     await page.raw.hset(page.board.keys.polls, HK, polls.to_json())
     text, _ = await get(http, page.url)
-    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
+    words = spoken(text)
     for part in (
         "All is well: 2 symbols watched",
         "HK.00700 2026-11-13 11 d 90 0.50 % −30 −25.00 %",
+        "2026-11-20 is expected in 2 d 21 h, 2026-11-27 09:00 in Hong Kong",
         "in 7 min",
+        "1 of 1 reported",
         "6,000,000 0.50 % +1,000,000 +20.00 %",
         "0 of 30",
         "ready 127.0.0.1:11111",
-        "polling, lease 1",
+        "polling poller run",
         "backfilled HK.00700 3 days, up to 2026-11-13",
     ):
         assert part in words
+    assert "Simulation" not in words
     text, _ = await get(http, f"{page.url}/symbols/{HK}")
     assert "the report is due" in text
     assert "no newer day" in text
+
+
+async def test_a_zero_of_hong_kong_is_no_figure(page: Desk, http: aiohttp.ClientSession) -> None:
+    """0 means below the reporting threshold: said in words, without ratio or change, on each page.
+
+    The file keeps the figure as OpenD gave it.
+    """
+    await page.publish(HK, 100, 120, 0)
+    await page.shows(HK, 0)
+    words = spoken((await get(http, page.url))[0])
+    assert "HK.00700 2026-11-13 11 d rev ised below threshold – – –" in words
+    assert "revised HK.00700 2026-11-13 – below threshold" in words
+    assert "100.00 %" not in words
+    text, _ = await get(http, f"{page.url}/symbols/{HK}")
+    assert "2026-11-13 below threshold –" in spoken(text)
+    assert 'class="below"' in text
+    rows = json.loads((await get(http, f"{page.url}/api/symbols/{HK}/history.json"))[0])
+    assert rows[0]["aggregated_short"] == 0
+
+
+async def test_who_is_late_is_named(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """A release that one symbol lacks is not in progress for ever: the card and the row name it."""
+    other = Code("HK.00005")
+    async with desk(tmp_path, HK, other) as made:
+        await made.publish(HK, 1, 2)
+        await made.publish(other, 1, 2, newest=date(2026, 10, 30))
+        await made.shows(HK, 2)
+        await made.shows(other, 2)
+        behind = MarketState("paused", date(2026, 11, 13), 2, 1)
+        await made.report(markets={"HK": behind})
+        words = spoken((await get(http, made.url))[0])
+        assert "1 of 2 reported" in words
+        assert "HK.00005 still shows 2026-10-30" in words
+        assert "HK.00005 2026-10-30 25 d late 2" in words
+        assert "in progress" not in words
+        assert "others show 2026-11-13" in spoken(
+            (await get(http, f"{made.url}/symbols/{other}"))[0]
+        )
+        await made.report(markets={"HK": MarketState("sweeping", date(2026, 11, 13), 2, 1)})
+        words = spoken((await get(http, made.url))[0])
+        assert "Release in progress: 1 of 2" in words
+        assert "late" not in words
+
+
+async def test_a_simulation_says_so(page: Desk, http: aiohttp.ClientSession) -> None:
+    """Where a simulator made the figures up, every page says it before anything else."""
+    await page.raw.set("{short-interest}:simulated", 1)
+    for path in ("/", f"/symbols/{HK}"):
+        words = spoken((await get(http, page.url + path))[0])
+        assert words.index("Simulation. Every figure here is made up") < words.index("Watchlist")
+    assert json.loads((await get(http, f"{page.url}/api/status"))[0])["simulated"]
+
+
+async def test_a_browser_finds_its_way_back(page: Desk, http: aiohttp.ClientSession) -> None:
+    """What is not there is a page with a link home and the cure; a program gets a line."""
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    text, headers = await get(http, f"{page.url}/symbols/HK.99999", 404, **browser)
+    assert "poller watch add HK.99999" in text
+    assert '<a href="/">Watchlist</a>' in text
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    text, _ = await get(http, f"{page.url}/symbols/{HOSTILE.replace('/', '')}", 400, **browser)
+    assert "<img" not in text
+    await get(http, f"{page.url}/nothing", 404, **browser)
+    assert "<" not in (await get(http, f"{page.url}/symbols/HK.99999", 404))[0]
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/"])
+async def test_the_api_says_what_there_is(
+    page: Desk, http: aiohttp.ClientSession, path: str
+) -> None:
+    """Its root lists every path."""
+    told = json.loads((await get(http, page.url + path))[0])
+    document = json.loads((await get(http, f"{page.url}/api/openapi.json"))[0])
+    assert told.keys() == document["paths"].keys()
 
 
 async def test_readiness_names_what_is_wrong(tmp_path: Path, http: aiohttp.ClientSession) -> None:
@@ -92,6 +174,16 @@ async def test_readiness_names_what_is_wrong(tmp_path: Path, http: aiohttp.Clien
         await made.raw.delete("{short-interest}:lease")
         assert "no poller holds the lease" in (await get(http, f"{made.url}/readyz", 503))[0]
         await get(http, f"{made.url}/healthz")
+
+
+async def test_what_is_wrong_is_told_once(page: Desk, http: aiohttp.ClientSession) -> None:
+    """OpenD away is one line, although its process calls it a trouble, too."""
+    troubles = {"OpenD 127.0.0.1:11111": "nobody listens", HK: "OpenD refuses it"}
+    await page.report(ready=False, troubles=troubles)
+    words = spoken((await get(http, page.url))[0])
+    assert "Not working: OpenD 127.0.0.1:11111: nobody listens" in words
+    assert words.count("nobody listens") == 1
+    assert "HK.00700 : OpenD refuses it" in words
 
 
 async def test_without_redis_the_page_says_so(page: Desk, http: aiohttp.ClientSession) -> None:
@@ -284,7 +376,7 @@ async def test_a_port_in_use_is_told_and_tried_again(tmp_path: Path) -> None:
         ({"POLLER_WEB__HOST": "0.0.0.0"}, "set web.token_file"),  # noqa: S104
         ({"POLLER_WEB__HOST": "page.example"}, "set web.token_file"),
         ({"POLLER_WEB__TOKEN": "short"}, "at least 16"),
-        ({"POLLER_WEB__TOKEN_FILE": "missing"}, "web.token_file: missing"),
+        ({"POLLER_WEB__TOKEN_FILE": "missing"}, "POLLER_WEB__TOKEN_FILE: missing"),
     ],
 )
 def test_an_open_page_is_refused(settings: dict[str, str], part: str) -> None:

@@ -17,12 +17,24 @@ from poller.facts.status import (
     Report,
     living,
 )
-from poller.model import Code, HkRecord, Market, Vintage
+from poller.model import Code, HkRecord, Market, UsRecord, Vintage
 from poller.storage.store import Entry
-from poller.web.charts import chart, sparkline
+from poller.web.charts import FRAMES, Frame, chart, sparkline
 from poller.web.rows import PER_PAGE, SORTS, Row, View, listed, markets, row_of
 from poller.web.survey import Survey, unready
-from poller.web.words import ago, days_old, lines, percent, signed
+from poller.web.words import (
+    ago,
+    cover,
+    cover_note,
+    days_old,
+    decimal,
+    due,
+    lines,
+    local,
+    percent,
+    places_of,
+    signed,
+)
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 HK = Code("HK.00700")
@@ -97,25 +109,68 @@ def test_a_silent_process_is_dead() -> None:
     assert list(living({"a": fresh, "b": stale}, NOW)) == ["a"]
 
 
-@given(vintages, texts)
-def test_every_chart_is_well_formed(days: list[Vintage], title: str) -> None:
+@given(vintages, texts, st.sampled_from(FRAMES))
+def test_every_chart_is_well_formed(days: list[Vintage], title: str, frame: Frame) -> None:
     """Whatever is absent, a chart is XML whose every point lies inside it, described in words."""
     clean = "".join(c for c in title if c in string.printable and c.isprintable())
-    drawn = chart(clean, days)
-    known = [day for day in days if day.record.shares is not None]
+    drawn = chart(clean, days, frame)
+    known = [day for day in days if day.record.shares]
     assert bool(drawn) == (len(known) > 1)
     if not drawn:
         return
     root = ET.fromstring(drawn)  # noqa: S314  our own
-    assert root.findtext("title") == clean
+    assert root.attrib["aria-label"] == clean
     assert "reports from" in (root.findtext("desc") or "")
     for line in (*root.iter("polyline"), *root.iter("polygon")):
         for point in line.attrib["points"].split():
             x, y = map(float, point.split(","))
-            assert 0 <= x <= 760
-            assert 0 <= y <= 400
+            assert 0 <= x <= frame.width
+            assert 0 <= y <= frame.height
     rings = [c for c in root.iter("circle") if c.attrib["class"] == "revised"]
     assert len(rings) == sum(bool(day.revision) for day in known)
+    for band in root.iter("rect"):
+        assert frame.left <= float(band.attrib["x"])
+        assert float(band.attrib["x"]) + float(band.attrib["width"]) <= frame.right + 3.1
+
+
+def weeks(*rows: tuple[int, float]) -> list[Vintage]:
+    """Return reports with these shares and ratios, a week apart."""
+    first = date(2026, 1, 2)
+    days = [str(first + timedelta(weeks=n)) for n in range(len(rows))]
+    found = [HkRecord(None, d, *row, None, None) for d, row in zip(days, rows, strict=True)]
+    return [Vintage(record, 0, NOW) for record in found]
+
+
+def runs_of(drawn: str, name: str) -> list[str]:
+    """Return the points of every line of this class."""
+    lines = ET.fromstring(drawn).iter("polyline")  # noqa: S314  our own
+    return [line.attrib["points"] for line in lines if line.attrib["class"] == name]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_below_the_threshold_is_a_gap(frame: Frame) -> None:
+    """A 0 of Hong Kong breaks the line and is hatched: it is never drawn as covered."""
+    rows = [(73_000_000, 0.4), (70_000_000, 0.38), (0, 0.0), (0, 0.0), (60_000_000, 0.33)]
+    drawn = chart("x", weeks(*rows), frame)
+    assert [len(set(run.split())) for run in runs_of(drawn, "shares")] == [2, 1]
+    assert not [run for run in runs_of(drawn, "shares") if f",{frame.split}.0" in run]
+    (band,) = ET.fromstring(drawn).iter("rect")  # noqa: S314
+    assert "2026-01-16 to 2026-01-23" in (band.findtext("title") or "")
+    assert band.attrib["fill"] == f"url(#hatch-{frame.name})"
+
+
+def test_the_ratio_has_a_line_only_where_it_says_more() -> None:
+    """While shares and ratio move together there is one line; issued shares that change make two.
+
+    Rounding to two decimals is no difference.
+    """
+    follows = weeks(*((n * 1_000_000, round(n * 0.0137, 2)) for n in range(1, 40)))
+    issued = weeks(
+        *((n * 1_000_000, round(n * (0.03 if n < 20 else 0.06), 2)) for n in range(1, 40))
+    )
+    assert runs_of(chart("x", follows, FRAMES[0]), "ratio") == []
+    assert len(runs_of(chart("x", issued, FRAMES[0]), "ratio")) == 1
+    assert "(dashed)" in chart("x", issued, FRAMES[0])
 
 
 @given(st.lists(st.none() | st.integers(0, 2**64 - 1), max_size=40))
@@ -128,7 +183,7 @@ def test_every_sparkline_is_well_formed(values: list[int | None]) -> None:
     points = [
         tuple(map(float, point.split(",")))
         for line in ET.fromstring(drawn).iter("polyline")  # noqa: S314
-        for point in line.attrib["points"].split()
+        for point in dict.fromkeys(line.attrib["points"].split())
     ]
     assert len(points) == sum(value is not None for value in values)
     assert all(0 <= x <= 104 and 0 <= y <= 24 for x, y in points)
@@ -223,9 +278,41 @@ def test_words() -> None:
     assert [percent(n) for n in (1.5, -1.5, None)] == ["+1.50 %", "−1.50 %", "–"]
     spans = [ago(NOW - timedelta(seconds=s), NOW) for s in (0, 5, 300, -7200, 259200)]
     assert spans == ["now", "5 s ago", "5 min ago", "in 2 h", "3 d ago"]
+    assert percent(0.001) == percent(-0.001) == "±0.00 %"
+    assert ago(NOW, NOW - timedelta(days=1, hours=22, minutes=59)) == "in 1 d 22 h"
+    assert ago(NOW, NOW - timedelta(days=14, hours=18)) == "in 15 d"
+    assert due(NOW - timedelta(seconds=2), NOW) == "now"
+    assert local(NOW, Market.HK) == "2026-11-24 12:00 in Hong Kong"
     late = datetime(2026, 11, 13, 16, 30, tzinfo=UTC)  # the 14th in Hong Kong
     assert days_old(date(2026, 11, 13), Market.HK, late) == "1 d"
     assert days_old(date(2026, 11, 13), Market.US, late) == "0 d"
+
+
+@pytest.mark.parametrize(
+    ("days", "shown"),
+    [(999.99, "≥ 999.99"), (1.0, "≤ 1.00"), (14.9, "14.90"), (None, "–")],
+)
+def test_days_to_cover_at_a_bound(days: float | None, shown: str) -> None:
+    """A sentinel is said to lie beyond, with its meaning; all others have two decimals."""
+    record = UsRecord(None, "2026-11-13", 1, 0.5, 1, days, 1.0, 1.0)
+    assert cover(record) == shown
+    assert bool(cover_note(record)) == (days in (999.99, 1.0))
+
+
+def test_prices_of_a_column_have_the_same_decimals() -> None:
+    """Two, or as many as the finest price needs."""
+    assert places_of([14.9, 14.89, None]) == 2
+    assert places_of([0.055, 1.0]) == 3
+    assert decimal(14.9, places_of([14.9, 14.89])) == "14.90"
+
+
+def test_a_change_says_against_what() -> None:
+    """A revision is told against the figure it replaces, a new day against the report before."""
+    data = json.dumps({"record": {"shares_short": 1}, "change": {"percent": 4.0}})
+    fields = {"code": "US.A", "trading_day": "2026-01-01", "observed_at": "x", "data": data}
+    kinds = ("reported", "revised")
+    told = lines([Entry(kind, fields | {"type": f"short_interest.{kind}"}) for kind in kinds])
+    assert [line.against for line in told] == ["the figure it replaces", "the report before"]
 
 
 def test_a_first_sight_is_one_line() -> None:

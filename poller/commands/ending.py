@@ -3,11 +3,12 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import CoercionError, CycloptsError, Parameter, Token, UnknownCommandError
 
 from poller.commands.streams import Unwritable
 from poller.errors import BadCode, ConfigError, PollerError
@@ -29,6 +30,22 @@ ConfigFile = Annotated[
         help="TOML file; else POLLER_CONFIG, else config/poller.toml, else the defaults",
     ),
 ]
+
+
+_FORMS: Final[Mapping[object, str]] = {
+    date: " Write it like 2026-04-30.",
+    datetime: " Write it like 2026-04-30, or 2026-04-30T09:30:00+08:00.",
+    int: " Give a whole number.",
+    float: " Give a number.",
+}
+
+
+def whole(_type: object, tokens: Sequence[Token]) -> int:
+    """Convert an option that counts; 1.5 is none, though Cyclopts would round it."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise CoercionError(token=tokens[0], target_type=int) from None
 
 
 class Refused(Exception):
@@ -83,7 +100,9 @@ def report(problem: BaseException) -> int:
             return report(problem.exceptions[0])
         case Refused(code=code):
             text = str(problem)
-        case ConfigError() | BadCode() | CycloptsError():
+        case CycloptsError():
+            code, text = WRONG, f"{problem}{_hint(problem)}"
+        case ConfigError() | BadCode():
             code, text = WRONG, str(problem)
         case Unwritable(unread=False):
             code, text = FAILED, str(problem)
@@ -96,6 +115,16 @@ def report(problem: BaseException) -> int:
             return FAILED
     complain(text)
     return code
+
+
+def _hint(problem: CycloptsError) -> str:
+    """Show the form that is accepted, where a value or a place is none."""
+    match problem:
+        case CoercionError(msg=None, target_type=kind):
+            return _FORMS.get(kind, "")
+        case UnknownCommandError(unused_tokens=[token, *_]) if token.startswith("-"):
+            return " Options follow the command: poller check --config FILE"
+    return ""
 
 
 def complain(text: str) -> None:

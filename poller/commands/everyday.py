@@ -110,11 +110,15 @@ async def history(config: Config, code: Code, form: str, moment: datetime | None
 
 
 async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
-    """Put codes on the live watchlist or take them off."""
+    """Put codes on the live watchlist or take them off, and say which were not on it."""
     async with store_of(config) as store:
+        before = await _sources(config, store)
         await store.watch(codes, wanted=wanted)
     for code in codes:
-        sys.stdout.write(f"{code} {'watched' if wanted else 'no longer watched'}\n")
+        told = "watched" if wanted else "no longer watched"
+        if not wanted and code not in before:
+            told = f"was not watched, and is kept out from now on; undo: poller watch add {code}"
+        sys.stdout.write(f"{code} {told}\n")
 
 
 async def watch_list(config: Config, *, as_json: bool) -> None:

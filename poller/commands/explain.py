@@ -21,6 +21,8 @@ from poller.storage.store import Snapshot
 
 Lines = Iterator[tuple[str, str]]
 
+_HOURS: Final = 48
+
 
 async def explain(config: Config, code: Code) -> None:
     """Print what is known of a symbol, what is done about it, and what stands in the way."""
@@ -61,7 +63,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
     release = expected_after(market_of(code), known.newest)
     opens = release.opens.astimezone(UTC)
     late = now - opens
-    ago = f", {late // timedelta(hours=1)} h ago" if late > timedelta(0) else ""
+    ago = f", {span(late)} ago" if late > timedelta(0) else ""
     yield "next report", f"{release.day}, expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
     for day in sorted(known.held):
         held = known.held[day]
@@ -69,6 +71,12 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
 
 
 _OTHERS: Final = tuple(f"{market}." for market in Market)
+
+
+def span(length: timedelta) -> str:
+    """Return a length in the unit a person counts in: hours of two days, then days."""
+    hours = length // timedelta(hours=1)
+    return f"{hours} h" if hours < _HOURS else f"{length.days} days"
 
 
 def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lines:

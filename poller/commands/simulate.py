@@ -158,12 +158,13 @@ class _Run:
             for market, days in self.season.days.items()
         }
 
-    async def play(self, make: Callable[[], Schedule]) -> Measured:
+    async def play(self, make: Callable[[], Schedule]) -> None:
         """Poll to the end of the season, by one process after the other."""
         store = MemoryStore(asyncio.get_running_loop().time)
         length = (self.season.ends - self.season.began).total_seconds()
         for until in (*self.setting.restarts, length):
             poller = self._poller(store, make())
+            poller.turn = _DAY  # no watchdog waits here
             poller.watch(self.season.codes)
             polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
             while self._seconds() < until and not polling.done():
@@ -172,7 +173,6 @@ class _Run:
             polling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await polling
-        return self._result()
 
     def _poller(self, store: MemoryStore, schedule: Schedule) -> Poller:
         return Poller(
@@ -228,7 +228,8 @@ class _Run:
                 release = self.measured.releases.setdefault((market_of(fact.code), index), [])
                 release.append(self._seconds() - appeared)
 
-    def _result(self) -> Measured:
+    def result(self) -> Measured:
+        """Return what the run brought; as a task's result it would be printed, unseen."""
         found = self.measured
         found.trace = self._trace.hexdigest()
         found.most_in_window = max(one.window.most for one in self._accounts.values())
@@ -253,7 +254,8 @@ def simulate(
     run = _Run(setting, progress)
     make = make or (lambda: Schedule(setting.intervals, setting.weights))
     with _without_collector():
-        return run_virtually(setting.season.began - WARM_UP, run.play(make))
+        run_virtually(setting.season.began - WARM_UP, run.play(make))
+    return run.result()
 
 
 @contextlib.contextmanager

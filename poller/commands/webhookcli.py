@@ -51,6 +51,8 @@ def replay(
     if bool(id) == (since is not None):
         raise Refused(WRONG, ["say what: either --id EVENT, or --since TIME [--until TIME]"])
     times = (_aware(since), _aware(until))
+    if times[0] and times[1] and times[0] >= times[1]:
+        raise Refused(WRONG, [f"--until {until}: give a time after --since {since}"])
     finish(webhooks.replay(begin(config), name, id, *times))
 
 

@@ -127,14 +127,14 @@ async def _say(endpoint: Endpoint) -> Outcome:
 
 
 _EXAMPLE: Final = {
-    "id": "HK.00700:2026-04-30:0",
-    "code": "HK.00700",
+    "id": "HK.00000:1970-01-01:0",
+    "code": "HK.00000",
     "market": "HK",
-    "trading_day": "2026-04-30",
+    "trading_day": "1970-01-01",
     "revision": 0,
     "record": {
-        "timestamp": 1777478400,
-        "timestamp_str": "2026-04-30",
+        "timestamp": -28800,
+        "timestamp_str": "1970-01-01",
         "aggregated_short": 51480638,
         "aggregated_short_ratio": 0.56,
         "close_price": 467.8,
@@ -143,6 +143,7 @@ _EXAMPLE: Final = {
     "previous": None,
     "change": None,
 }
+"""No event has this id: a receiver that stores by it overwrites nothing."""
 
 
 async def replay(

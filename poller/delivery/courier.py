@@ -174,20 +174,16 @@ class Courier:
 
     async def _exchange(self, limit: int) -> Claimed:
         """Write down what has ended; it stays to be written while the store is away. Claim more."""
-        carried, self._unsettled = self._unsettled, []
-        asked = asyncio.get_running_loop().time()
-        try:
-            claimed = await self._outbox.exchange(
-                self.endpoint.name,
-                carried,
-                secrets.token_hex(8),
-                limit=limit,
-                depth=1 if self.endpoint.kind is Kind.POST else MOST_TOGETHER,
-                ttl=self._timing.claim,
-            )
-        except (StoreDown, StoreMisfit, asyncio.CancelledError):
-            self._unsettled[:0] = carried
-            raise
+        asked, carried = asyncio.get_running_loop().time(), self._unsettled.copy()
+        claimed = await self._outbox.exchange(
+            self.endpoint.name,
+            carried,
+            secrets.token_hex(8),
+            limit=limit,
+            depth=1 if self.endpoint.kind is Kind.POST else MOST_TOGETHER,
+            ttl=self._timing.claim,
+        )
+        del self._unsettled[: len(carried)]  # what ended meanwhile stands behind them
         if not claimed.retrying and any(each.how == "sent" for each in carried):
             self._observe(Recovered(self._subject))
             self._told.clear()

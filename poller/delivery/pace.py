@@ -18,8 +18,8 @@ SHARE: Final = 0.7
 OPEN_FOR: Final = 30.0
 """Seconds it stays open; then one attempt decides."""
 
-AHEAD: Final = 0.2
-MOST_AHEAD: Final = 400
+AHEAD: Final = 0.5
+MOST_AHEAD: Final = 500
 """As many lanes are claimed ahead as deliveries ended within so many seconds, at most so many."""
 
 

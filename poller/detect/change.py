@@ -1,6 +1,8 @@
 """What moved between two reports of a symbol, told as events. Pure."""
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Final, TypeVar
 
@@ -34,32 +36,69 @@ def events_of(
     if rescaled is not None:
         timeline |= {day: vintage.record for day, vintage in rescaled.vintages.items()}
     timeline |= {day: vintage.record for day, (_, vintage) in found.items()}
-    days = sorted(timeline)
-    position = {day: index for index, day in enumerate(days)}
+    course = Course(timeline)
+    ranks = course.ranks(found)
     events = []
     for day in sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day)):
         kind, vintage = found[day]
-        if day in known:
-            previous: Record | None = known[day].record
-        else:
-            previous = timeline[days[position[day] - 1]] if position[day] else None
-        upto = [timeline[earlier] for earlier in days[: position[day] + 1]]
-        change = _change(market, previous, vintage, upto) if previous else None
+        previous = known[day].record if day in known else course.before(day)
+        change = None
+        if previous is not None:
+            change = _change(market, previous, vintage, ranks[day], course.year_before(day))
         fact = rescaled.fact if rescaled is not None and kind is EventType.RESTATED else None
         events.append(Event(kind, code, vintage, previous, change, fact))
     return tuple(events)
 
 
-def _change(market: Market, previous: Record, vintage: Vintage, upto: Sequence[Record]) -> Change:
-    """Tell what moved. `upto`: the history up to and with this day, oldest first."""
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Where a figure stands among the known ones up to its day: `not_above` of `known`."""
+
+    not_above: int
+    known: int
+
+
+class Course:
+    """A symbol's history as it ran; every question costs little, however long it is."""
+
+    def __init__(self, timeline: Mapping[date, Record]) -> None:
+        self._timeline = timeline
+        self._days = sorted(timeline)
+
+    def before(self, day: date) -> Record | None:
+        """Return the last record before a day."""
+        place = bisect_left(self._days, day)
+        return self._timeline[self._days[place - 1]] if place else None
+
+    def year_before(self, day: date) -> list[int]:
+        """Return the figures of the 365 days before a day."""
+        first, end = bisect_left(self._days, day - _YEAR), bisect_left(self._days, day)
+        shares = (self._timeline[each].shares for each in self._days[first:end])
+        return [level for level in shares if level is not None]
+
+    def ranks(self, wanted: Collection[date]) -> dict[date, Rank]:
+        """Return the rank of each of these days of the history, in one pass over it."""
+        found = {}
+        start = bisect_left(self._days, min(wanted, default=date.max))
+        levels = sorted(
+            level for day in self._days[:start] if (level := self._timeline[day].shares) is not None
+        )
+        for day in self._days[start:]:
+            shares = self._timeline[day].shares
+            if shares is not None:
+                insort(levels, shares)
+            if day in wanted:
+                below = 0 if shares is None else bisect_right(levels, shares)
+                found[day] = Rank(below, len(levels))
+        return found
+
+
+def _change(
+    market: Market, previous: Record, vintage: Vintage, rank: Rank, year: Sequence[int]
+) -> Change:
+    """Tell what moved. `year`: the figures of the year before."""
     now = vintage.record
     shares = _difference(now.shares, previous.shares)
-    levels = [record.shares for record in upto if record.shares is not None]
-    year = [
-        record.shares
-        for record in upto[:-1]
-        if record.shares is not None and now.day - record.day <= _YEAR
-    ]
     midnight = datetime.combine(now.day, time(), market.zone)
     return Change(
         shares=shares,
@@ -69,10 +108,10 @@ def _change(market: Market, previous: Record, vintage: Vintage, upto: Sequence[R
         price_percent=_percent(
             _difference(now.close_price, previous.close_price), previous.close_price
         ),
-        percentile=_percentile(now.shares, levels),
+        percentile=None if now.shares is None else round(100 * rank.not_above / rank.known, 1),
         year_high=now.shares > max(year) if now.shares is not None and year else None,
         year_low=now.shares < min(year) if now.shares is not None and year else None,
-        history_days=len(levels),
+        history_days=rank.known,
         delay_hours=round((vintage.observed_at - midnight).total_seconds() / 3600, 2),
     )
 
@@ -91,10 +130,3 @@ def _percent(difference: float | None, previous: float | None) -> float | None:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _percentile(value: int | None, levels: Sequence[int]) -> float | None:
-    """Return the share of `levels` (which hold the value itself) not above it, in percent."""
-    if value is None or not levels:
-        return None
-    return round(100 * sum(level <= value for level in levels) / len(levels), 1)

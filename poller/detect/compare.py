@@ -178,9 +178,11 @@ def _swept(
 ) -> Sweep:
     """Return the sweep with the newest day of this answer, if it is a new one."""
     day = max(listed)
+    if day <= watermark:
+        return sweep
     timeline = {each: vintage.record for each, vintage in known.vintages.items()} | dict(listed)
     earlier = [each for each in timeline if each < day]
-    if day <= watermark or not earlier:
+    if not earlier:
         return sweep
     return sweep.after(code, wild=is_wild(timeline[max(earlier)], listed[day]))
 
@@ -282,9 +284,9 @@ def _older_days(  # a backfill
 
 def is_revision(before: Record, now: Record) -> bool:
     """Tell whether a known day shows other short figures; one that turned absent is no news."""
-    figures = ((before.shares, now.shares), (before.ratio, now.ratio))
-    lost = any(old is not None and new is None for old, new in figures)
-    return not lost and any(old != new for old, new in figures)
+    shares, ratio, told, told_ratio = now.shares, now.ratio, before.shares, before.ratio
+    lost = (shares is None and told is not None) or (ratio is None and told_ratio is not None)
+    return not lost and (shares != told or ratio != told_ratio)
 
 
 def _first_sight(
@@ -313,7 +315,7 @@ def _tidy(records: Iterable[Record], known: Known) -> tuple[dict[date, Record], 
     oddities: list[str] = []
     for record in records:
         before = listed.setdefault(record.day, record)
-        if not is_revision(before, record):
+        if before is record or not is_revision(before, record):
             continue
         oddities.append(f"{record.day} is listed twice with different figures: one was ignored")
         vintage = known.vintages.get(record.day)

@@ -4,6 +4,7 @@ What settles a held figure: the operator, the vendor (by another one), or a late
 level, which makes an unlikely move a fact. Until then it speaks neither for nor against anything.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,6 +18,26 @@ _CONFIRMABLE: Final = {Reason.UNIT_SLIP, Reason.ZERO}
 
 Found = Mapping[date, tuple[EventType, Vintage]]
 """What an answer brings: by day, how it would be told."""
+
+
+class _Good:
+    """The figures that speak for or against others, by day."""
+
+    def __init__(self, records: Mapping[date, Record]) -> None:
+        self._records = dict(records)
+        self._days = sorted(day for day, record in records.items() if record.shares is not None)
+
+    def add(self, record: Record) -> None:
+        day = record.day
+        place = bisect_left(self._days, day)
+        known = self._days[place : place + 1] == [day]
+        self._records[day] = record
+        self._days[place : place + known] = [] if record.shares is None else [day]
+
+    def before(self, day: date) -> Record | None:
+        """Return the last one before a day."""
+        place = bisect_left(self._days, day)
+        return self._records[self._days[place - 1]] if place else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +56,7 @@ class Court:
         Judged again with what was accepted, none of them would pass: an answer that comes twice
         says nothing new the second time.
         """
-        good = {day: vintage.record for day, vintage in self.vintages.items()}
+        good = _Good({day: vintage.record for day, vintage in self.vintages.items()})
         doubted: Found = found
         while True:
             held = self._sift(doubted, good)
@@ -43,32 +64,36 @@ class Court:
                 return held
             doubted = {day: found[day] for day in held}
 
-    def _sift(self, found: Found, good: dict[date, Record]) -> dict[date, Held]:
+    def _sift(self, found: Found, good: _Good) -> dict[date, Held]:
         """Hold what `good` speaks against; what passes becomes good for the days after it."""
         held: dict[date, Held] = {}
+        order: list[date] = []  # of `held`, oldest first
         for day in _in_order(found):
             kind, vintage = found[day]
             replaced = self.vintages.get(day)
-            before = _last(good, day) if replaced is None else replaced.record
+            before = good.before(day) if replaced is None else replaced.record
             reason = self._reason(kind, vintage.record, before)
             if reason is None:
                 self._accept(good, found[day])
                 continue
             now = Held(vintage.record, before, reason, vintage.observed_at)
-            confirmed = [earlier for earlier in held.values() if _confirms(now, earlier)]
+            confirmed = [each for each in _since(now.previous, held, order) if _confirms(now, each)]
             if not confirmed:
                 held[day] = now
+                insort(order, day)
                 continue
             for each in (*confirmed, now):
                 self._accept(good, found[each.day])
-                held.pop(each.day, None)
+                if held.pop(each.day, None) is not None:
+                    order.remove(each.day)
         return held
 
-    def _accept(self, good: dict[date, Record], accepted: tuple[EventType, Vintage]) -> None:
+    def _accept(self, good: _Good, accepted: tuple[EventType, Vintage]) -> None:
         kind, vintage = accepted
-        good[vintage.day] = vintage.record
+        good.add(vintage.record)
         if kind is EventType.RESTATED and self.rescaled is not None:
-            good |= {day: each.record for day, each in self.rescaled.vintages.items()}
+            for each in self.rescaled.vintages.values():
+                good.add(each.record)
 
     def _reason(self, kind: EventType, record: Record, before: Record | None) -> Reason | None:
         standing = self.held.get(record.day)
@@ -92,10 +117,10 @@ def _in_order(found: Found) -> Iterator[date]:
     yield from sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day))
 
 
-def _last(good: Mapping[date, Record], day: date) -> Record | None:
-    """Return the last good figure before a day."""
-    days = [each for each, record in good.items() if each < day and record.shares is not None]
-    return good[max(days)] if days else None
+def _since(good: Record | None, held: Mapping[date, Held], order: list[date]) -> Iterator[Held]:
+    """Yield what is held of the days from the last good figure on: with that, never many."""
+    if good is not None:
+        yield from (held[day] for day in order[bisect_left(order, good.day) :])
 
 
 def _confirms(now: Held, earlier: Held) -> bool:

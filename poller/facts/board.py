@@ -64,5 +64,8 @@ class Board(Protocol):
     async def lease(self) -> str:
         """Return `token:owner` of the active poller, or ""."""
 
+    async def simulated(self) -> bool:
+        """Tell whether a simulator made up what the stream holds."""
+
     async def stream_length(self) -> int:
         """Return how many entries the stream holds."""

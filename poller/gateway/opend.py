@@ -254,7 +254,7 @@ class OpenD:
                 code, next_key=key, num=PAGE_SIZE
             )
             if status != 0:
-                raise vendor.error_of(us_frame, code)
+                raise vendor.error_of(us_frame)
             return vendor.page_of(code, us_frame, hk_frame)
 
         return await self._ask(ask)
@@ -265,7 +265,7 @@ class OpenD:
         def ask(context: Any) -> list[str]:  # noqa: ANN401  the SDK has no types
             status, frame = context.get_user_security(name)
             if status != 0:
-                raise vendor.error_of(frame, f"watch group {name!r}")
+                raise vendor.error_of(frame)
             return [str(code) for code in frame["code"]]
 
         return await self._ask(ask)
@@ -358,12 +358,15 @@ class OpenD:
                 _, writer = await asyncio.open_connection(ip, port)
                 writer.close()
         except TimeoutError:
-            raise Unavailable(f"{host}:{port} does not answer") from None
+            raise Unavailable(
+                f"no answer: is {host} up, and does a firewall let port {port} through?"
+            ) from None
         except socket.gaierror as problem:
             raise Unavailable(f"the name {host} does not resolve: {problem.strerror}") from None
         except OSError as problem:
-            reason = os.strerror(problem.errno) if problem.errno else problem
-            raise Unavailable(f"nobody listens on {host}:{port} ({reason})") from None
+            why = os.strerror(problem.errno) if problem.errno else str(problem)
+            cure = "is OpenD started, and does [[opend]] name its port?"
+            raise Unavailable(f"nobody listens ({why}): {cure}") from None
         return ip
 
     async def _until_ready(self, context: Any) -> None:  # noqa: ANN401  the SDK has no types

@@ -7,6 +7,7 @@ of None; `timestamp_str` changes its type with the version of pandas. So every c
 
 import math
 import numbers
+import re
 from collections.abc import Hashable, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,30 +29,31 @@ if TYPE_CHECKING:
 _TOO_FREQUENT: Final = ("频率太高", "頻率太高", "too frequent", "每30秒最多")
 # Words that speak of the code itself. Whatever else is said (not logged in, a lost connection, a
 # text never seen before) passes by waiting: taking it for the code's fault would park a watchlist.
-_ABOUT_THE_CODE: Final = (
-    "未知股票",
-    "未知的股票",
-    "股票代码",
-    "股票代碼",
-    "代码错误",
-    "代碼錯誤",
-    "不支持",
-    "不支援",
-    "退市",
-    "除牌",
-    "未知分组",
-    "未知分組",
-    "unknown stock",
-    "unknown security",
-    "unknown code",
-    "no such",
-    "not support",
-    "unsupported",
-    "invalid code",
-    "invalid security",
-    "format of code",
-    "delisted",
-)
+_ABOUT_THE_CODE: Final = {
+    "未知股票": "unknown code",
+    "未知的股票": "unknown code",
+    "股票代码": "wrong code",
+    "股票代碼": "wrong code",
+    "代码错误": "wrong code",
+    "代碼錯誤": "wrong code",
+    "不支持": "not supported",
+    "不支援": "not supported",
+    "退市": "delisted",
+    "除牌": "delisted",
+    "未知分组": "unknown group",
+    "未知分組": "unknown group",
+    "unknown stock": "",
+    "unknown security": "",
+    "unknown code": "",
+    "no such": "",
+    "not support": "",
+    "unsupported": "",
+    "invalid code": "",
+    "invalid security": "",
+    "format of code": "",
+    "delisted": "",
+}
+"""What a refusal says → the same in English, where it is not."""
 _ABOUT_THE_CONNECTION: Final = (
     "disconnect",
     "connection closed",
@@ -59,10 +61,11 @@ _ABOUT_THE_CONNECTION: Final = (
     "invalid connid",
 )
 _TEXT_LIMIT: Final = 300
+_ANY_CODE: Final = re.compile(r"\b(HK|US)\.[A-Z0-9._-]+", re.ASCII)
 
 
-def error_of(message: object, asked_for: str) -> GatewayError:
-    """Return the error a refusal's text stands for, by what to do next. `asked_for`: a code.
+def error_of(message: object) -> GatewayError:
+    """Return the error a refusal's text stands for, by what to do next; whoever asked names it.
 
     The SDK drops the error code, so the text is all there is; it may be empty or an exception.
     """
@@ -70,8 +73,10 @@ def error_of(message: object, asked_for: str) -> GatewayError:
     folded = text.casefold()
     if any(sign in folded for sign in _TOO_FREQUENT):
         return TooFrequent(text)
-    if any(sign in folded for sign in _ABOUT_THE_CODE):
-        return Refused(f"{asked_for}: OpenD refuses it: {text}")
+    meaning = next((_ABOUT_THE_CODE[sign] for sign in _ABOUT_THE_CODE if sign in folded), None)
+    if meaning is not None:
+        said = _ANY_CODE.sub("", text).strip()
+        return Refused(f"OpenD refuses it: {f'{meaning} ({said})' if meaning else said}")
     if folded.startswith(_ABOUT_THE_CONNECTION):
         return Disconnected(text)
     if "timeout" in folded:
@@ -84,12 +89,12 @@ def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:
     market = market_of(code)
     own, other = (hk_frame, us_frame) if market is Market.HK else (us_frame, hk_frame)
     if own is None or not hasattr(own, "columns"):
-        raise Malformed(f"{code}: the SDK returned {type(own).__name__} where a table belongs")
+        raise Malformed(f"the SDK returned {type(own).__name__} where a table belongs")
     frame = cast("pd.DataFrame", own)
     if frame.empty and getattr(other, "empty", True) is False:
-        raise Malformed(f"{code}: OpenD answered with rows of the other market")
+        raise Malformed("OpenD answered with rows of the other market")
     if missing := set(columns(market)) - set(frame.columns):
-        raise Malformed(f"{code}: the SDK's table lacks {', '.join(sorted(missing))}")
+        raise Malformed(f"the SDK's table lacks {', '.join(sorted(missing))}")
     records: list[Record] = []
     oddities: list[str] = []
     for row in frame.to_dict("records"):

@@ -238,7 +238,7 @@ def _hour(market: Market, window: Window, now: datetime) -> tuple[int, str]:
     local = now.astimezone(market.zone)
     at_work = _DAYTIME[0] <= local.time() < _DAYTIME[1] and is_trading_day(market, local.date())
     if local.date() <= window.day or not at_work:
-        return REST, "nobody publishes at this hour"
+        return REST, "outside publishing hours"
     since = (now - window.opens) % _DAY
     if since <= (window.closes or window.opens + _USUAL) - window.opens:
         return 1, "reports came at this hour of the day"

@@ -87,6 +87,9 @@ class _Turn:
 class Poller:
     """Polls what the schedule plans, through all gateways, while it holds the lease."""
 
+    turn = LONGEST_TURN
+    """Seconds within which a dispatcher comes round with nothing due; a watchdog waits for it."""
+
     def __init__(
         self,
         store: Store,
@@ -180,8 +183,8 @@ class Poller:
             wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
             if due_at is not None and due_at <= now:
                 return
-            wait = LONGEST_TURN if due_at is None else (due_at - now).total_seconds()
-            await _set_within(wake, min(wait, LONGEST_TURN))
+            wait = self.turn if due_at is None else (due_at - now).total_seconds()
+            await _set_within(wake, min(wait, self.turn))
             turned()
             self._schedule.tick(self._now())
 
@@ -242,16 +245,17 @@ class Poller:
         account = f"budget of account {turn.budget.account}"
         try:
             watermark = await self._publish(turn)
-        except TooFrequent as problem:
+        except TooFrequent:
             text = (
-                f"OpenD says {str(problem)!r}: another program spends requests of this account; "
+                "too many requests, says OpenD: another program spends requests of this account; "
                 "waiting a full period"
             )
             self._observe(Trouble(account, text))
             await turn.budget.exhaust()
             return Postponed()
         except Refused as problem:
-            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later"))
+            cure = f"when it is gone for good: poller watch remove {turn.code}"
+            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later; {cure}"))
             return Excluded(str(problem))
         except Disconnected:
             return Postponed()  # the gateway's trouble, which its supervisor tells

@@ -236,6 +236,8 @@ _CURES: Final = {
 # before 7.0 a script's error carries the code in its text
 _PASSING: Final = re.compile(rf"(?:^|-)({'|'.join(_CURES)})\b")
 _FORBIDDEN: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
+# in a pipeline, the command stands before it
+_WRONG_TYPE: Final = re.compile(r"(?:\(\w+ (?P<key>\S+)[^)]*\) of pipeline.*)?WRONGTYPE")
 _UNHEARD: Final = re.compile(r"connecting to (\S+)\. (Connect call failed|.*refused|No such file)")
 _CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
 
@@ -267,7 +269,7 @@ def _told(problem: Exception) -> StoreDown | StoreMisfit:
     # in the handshake, a refusal is the cause of a failed connection
     refused = isinstance(problem, exceptions.AuthenticationError)
     if refused or isinstance(problem.__cause__, _REFUSED_TYPES):
-        return StoreMisfit(f"Redis refuses the user or password: {problem}")
+        return StoreMisfit(f"Redis refuses the user or password: {_admission(str(problem))}")
     return StoreDown(_absence(problem))
 
 
@@ -280,11 +282,26 @@ def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
         passing = found[1]
     if passing is not None:
         return StoreDown(f"{passing}: {_CURES[passing]}")
-    if text.startswith("WRONGTYPE"):
-        return StoreMisfit(f"a key of this namespace holds another type: {text}")
+    if (wrong := _WRONG_TYPE.search(text)) is not None:
+        key = wrong["key"] or ""
+        return StoreMisfit(
+            f"a key of this namespace holds another type{f': {key}' if key else ''}; give "
+            "redis.namespace a name of its own, or remove what is not this service's"
+        )
+    if "DB index" in text or "invalid DB" in text:
+        return StoreMisfit(f"redis.url ends in a database the server does not have ({text})")
     if text.startswith("unknown command"):  # HELLO, the first command of all, came with 6.0
         return StoreMisfit(f"the server is too old ({text}): {NEEDED}")
     return StoreMisfit(f"Redis refuses a command: {text}")
+
+
+def _admission(text: str) -> str:
+    """Say what to do when the server lets nobody in."""
+    if text.startswith(("HELLO must", "NOAUTH", "Authentication required")):
+        return "the server wants a password: write it into redis.url, redis://:PASSWORD@HOST:PORT"
+    if text.startswith(("WRONGPASS", "invalid username-password", "invalid password")):
+        return "it knows no such user and password: mend them in redis.url"
+    return text
 
 
 def _absence(problem: Exception) -> str:

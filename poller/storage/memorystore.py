@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, Superseded
@@ -23,6 +24,7 @@ from poller.storage.store import (
     held_writes_of,
     quarantine_entries,
     read_snapshot,
+    read_vintage,
     read_vintages,
     writes_of,
 )
@@ -50,6 +52,9 @@ class MemoryStore:
     holder_until: float = 0.0
     _appended: asyncio.Condition = field(default_factory=asyncio.Condition)
     _snapshots: dict[Code, Snapshot] = field(default_factory=dict)
+    _read: Callable[[Code, str, str, str], Vintage] = field(
+        default_factory=lambda: cache(read_vintage)
+    )
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
@@ -58,7 +63,9 @@ class MemoryStore:
         watermark = self.watermark_texts.get(code, "")
         history = self.history_texts.get(code, {})
         vintages, held = self.vintage_texts.get(code, {}), self.held_texts.get(code, {})
-        found = read_snapshot(code, watermark, history, vintages, held, keys=self.keys)
+        found = read_snapshot(
+            code, watermark, history, vintages, held, keys=self.keys, read=self._read
+        )
         self._snapshots[code] = found
         return found
 

@@ -89,6 +89,11 @@ class RedisBoard:
         with translated():
             return str(await self._redis.get(self._store.lease) or "")
 
+    async def simulated(self) -> bool:
+        """See `Board.simulated`."""
+        with translated():
+            return bool(await self._redis.exists(self._store.simulated))
+
     async def stream_length(self) -> int:
         """See `Board.stream_length`."""
         with translated():

@@ -4,7 +4,7 @@ Key layout, commit order and the guarantees live here; `redisstore` and `memorys
 All keys of a namespace share one hash slot, so a poll commits atomically on a Cluster too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -269,21 +269,30 @@ def read_snapshot(
     held: Mapping[str, str],
     *,
     keys: Keys,
+    read: Callable[[Code, str, str, str], Vintage] | None = None,
 ) -> Snapshot:
     """Parse the raw texts of a symbol. The vintages count; history is their newest, for readers.
 
     So an entry of history that somebody edited or removed is put back, and no event id is ever
-    used twice. A day that stands in history alone counts as it stands.
+    used twice. A day that stands in history alone counts as it stands. `read`: `read_vintage`, or
+    one that remembers what it has read.
     """
-    truth = newest_vintages(code, vintages, keys=keys)
+    read = read or read_vintage
+    truth = newest_vintages(code, vintages, keys=keys, read=read)
     raw: dict[date, str] = {}
     alone: dict[date, Vintage] = {}
     for name, text in history.items():
         day = _read_day(name, keys.history(code))
         raw[day] = text
         if day not in truth:
-            alone[day] = _read_vintage(code, text, name, keys.history(code))
-    wrong = [vintage for day, vintage in truth.items() if raw.get(day) != vintage.to_json()]
+            alone[day] = read(code, text, name, keys.history(code))
+    wrong = [
+        vintage
+        for day, vintage in truth.items()
+        # encoding all of them at every poll would cost more than all else
+        if raw.get(day) != vintages.get(f"{day}:{vintage.revision}")
+        and raw.get(day) != vintage.to_json()
+    ]
     notes = tuple(
         f"{keys.history(code)}: the entry of {vintage.day} was "
         f"{'edited by hand' if vintage.day in raw else 'missing'}; restored from its vintage"
@@ -313,7 +322,8 @@ def _read_day(name: str, key: str) -> date:
         ) from None
 
 
-def _read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
+def read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
+    """Parse the entry `name` of a hash; raises StoreMisfit with the cure."""
     try:
         vintage = Vintage.from_json(market_of(code), text)
         if str(vintage.day) != name.partition(":")[0]:
@@ -339,17 +349,29 @@ def _read_held(code: Code, day: date, text: str, key: str) -> Held:
     return held
 
 
-def newest_vintages(code: Code, texts: Mapping[str, str], *, keys: Keys) -> dict[date, Vintage]:
+def newest_vintages(
+    code: Code,
+    texts: Mapping[str, str],
+    *,
+    keys: Keys,
+    read: Callable[[Code, str, str, str], Vintage] = read_vintage,
+) -> dict[date, Vintage]:
     """Parse the vintages hash and return the newest vintage of each day."""
     newest: dict[date, Vintage] = {}
-    for vintage in read_vintages(code, texts, keys=keys):
+    for vintage in read_vintages(code, texts, keys=keys, read=read):
         newest[vintage.day] = vintage
     return newest
 
 
-def read_vintages(code: Code, texts: Mapping[str, str], *, keys: Keys) -> list[Vintage]:
+def read_vintages(
+    code: Code,
+    texts: Mapping[str, str],
+    *,
+    keys: Keys,
+    read: Callable[[Code, str, str, str], Vintage] = read_vintage,
+) -> list[Vintage]:
     """Parse the vintages hash, oldest day and revision first."""
-    found = [_read_vintage(code, text, name, keys.vintages(code)) for name, text in texts.items()]
+    found = [read(code, text, name, keys.vintages(code)) for name, text in texts.items()]
     return sorted(found, key=lambda vintage: (vintage.day, vintage.revision))
 
 

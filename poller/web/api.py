@@ -25,6 +25,8 @@ _NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 def routes() -> list[web.RouteDef]:
     """Return the routes of the API."""
     return [
+        web.get("/api", contents),
+        web.get("/api/", contents),
         web.get("/api/openapi.json", openapi),
         web.get("/api/status", status),
         web.get("/api/symbols", symbols),
@@ -35,9 +37,14 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+async def contents(_: web.Request) -> web.Response:
+    """Say what there is: path → what it answers with."""
+    return _json({path: told["get"]["summary"] for path, told in _document()["paths"].items()})
+
+
 async def openapi(_: web.Request) -> web.Response:
     """Return the OpenAPI document."""
-    return _json(document(__version__, sorts=list(SORTS), most_events=MOST_EVENTS))
+    return _json(_document())
 
 
 async def status(request: web.Request) -> web.Response:
@@ -116,6 +123,10 @@ async def events(request: web.Request) -> web.Response:
     return _json({"events": [entry_fields(entry) for entry in found]})
 
 
+def _document() -> dict[str, Any]:
+    return document(__version__, sorts=list(SORTS), most_events=MOST_EVENTS)
+
+
 def view_of(query: Mapping[str, str]) -> View:
     """Return the view the parameters ask for, or raise HTTPBadRequest with the cure."""
     market, sort = query.get("market", ""), query.get("sort", "code")
@@ -145,7 +156,7 @@ async def history_of(sources: Sources, code: Code) -> list[Vintage]:
     """Return every known day, newest first, or raise HTTPNotFound."""
     known = (await sources.store.snapshot(code)).known.vintages
     if not known and code not in sources.overview.rows:
-        raise web.HTTPNotFound(text=f"nothing is known of {code}; is it watched?")
+        raise web.HTTPNotFound(text=f"{code} is not watched; to watch it: poller watch add {code}")
     return [known[day] for day in sorted(known, reverse=True)]
 
 

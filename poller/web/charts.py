@@ -4,33 +4,61 @@ No style attribute and no script, so that the strictest content policy lets them
 line widths are the style sheet's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import groupby
+from functools import partial
+from itertools import groupby, pairwise
 from math import floor, log10
+from statistics import median
 from typing import Final
 from xml.sax.saxutils import escape
 
-from poller.model import Vintage
+from poller.model import HkRecord, Record, UsRecord, Vintage
+from poller.web.rows import figure, is_below
 
 _SPARK_WIDTH: Final = 104
 _SPARK_HEIGHT: Final = 24
 _MARGIN: Final = 3
 
-_WIDTH: Final = 760
-_LEFT, _RIGHT = 64, 696
-_TOP, _SPLIT = 34, 250
-_PRICE_TOP, _BOTTOM = 290, 370
 _TICKS: Final = 4
-_DAY_TICKS: Final = 4
+_PRICE_TICKS: Final = 2
 _MOST_DOTS: Final = 60
+
+_ROUNDING: Final = 0.005  # of a ratio with two decimals
+_TELLING: Final = 0.05  # of a ratio: what it must differ by from the shares to have its own line
+_LEAST_PERCENT: Final = 1e-15  # a share of a company with ten trillion of them
+
+_CURRENCY: Final[Mapping[type[Record], str]] = {
+    HkRecord: "in its trading currency",
+    UsRecord: "US$",
+}
 
 Point = tuple[float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a chart's parts stand, in its own units, shares above the price. `name`: its class."""
+
+    name: str
+    width: int
+    left: int
+    right: int
+    day_ticks: int
+    height: int = 400
+    top: int = 34
+    split: int = 250
+    price_top: int = 296
+    bottom: int = 370
+
+
+FRAMES: Final = (Frame("desk", 1100, 64, 1040, 6), Frame("phone", 440, 54, 394, 2))
+"""For a desk and for a phone: text that fits the one is too small or too large on the other."""
+
+
 def sparkline(values: Sequence[int | None]) -> str:
-    """Return a small line of `values`, oldest first; a gap where one is absent."""
+    """Return a small line of `values`, oldest first; a gap, or no end, where one is absent."""
     known = [value for value in values if value is not None]
     if len(known) < 2:  # noqa: PLR2004  one point is no line
         return ""
@@ -44,12 +72,17 @@ def sparkline(values: Sequence[int | None]) -> str:
 
     points = [None if v is None else place(i, v) for i, v in enumerate(values)]
     lines = "".join(f'<polyline points="{_points(run)}"/>' for run in _runs(points))
-    end = next(point for point in reversed(points) if point is not None)
+    dot = (
+        ""
+        if (end := points[-1]) is None
+        else f'<circle cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="2"/>'
+    )
     label = f"{len(known)} reports, from {known[0]:,} to {known[-1]:,}; {low:,} to {high:,} overall"
+    if gaps := len(values) - len(known):
+        label += f"; {gaps} without a figure"
     return (
         f'<svg class="spark" viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}" width="{_SPARK_WIDTH}" '
-        f'height="{_SPARK_HEIGHT}" role="img" aria-label="{label}">{lines}'
-        f'<circle cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="2"/></svg>'
+        f'height="{_SPARK_HEIGHT}" role="img" aria-label="{label}">{lines}{dot}</svg>'
     )
 
 
@@ -76,12 +109,19 @@ class _Axis:
         return [self.low + n * self.step for n in range(count + 1)]
 
 
-def _axis(values: Sequence[float], top: float, bottom: float, *, from_zero: bool) -> _Axis:
+def _axis(
+    values: Sequence[float],
+    top: float,
+    bottom: float,
+    *,
+    from_zero: bool = True,
+    ticks: int = _TICKS,
+) -> _Axis:
     low = 0.0 if from_zero else min(values)
     high = max(values)
     if high - low < _LEAST_SPAN:
         high = low + (abs(low) if abs(low) > _LEAST_SPAN else 1.0)
-    rough = (high - low) / _TICKS
+    rough = (high - low) / ticks
     size = 10.0 ** floor(log10(rough))
     step = next(size * n for n in (1, 2, 2.5, 5, 10) if size * n >= rough * 0.999)
     start = floor(low / step) * step
@@ -91,83 +131,144 @@ def _axis(values: Sequence[float], top: float, bottom: float, *, from_zero: bool
     return _Axis(start, end, top, bottom, step)
 
 
-def chart(title: str, vintages: Sequence[Vintage]) -> str:
+def chart(title: str, vintages: Sequence[Vintage], frame: Frame) -> str:
     """Return the chart of a symbol's days, oldest first: shares and ratio, the price below.
 
-    A revised day carries a ring. "" for fewer than two days with a figure.
+    Both stand on one grid, the right scale being the left one in percent; the ratio has a line of
+    its own only where it does not just repeat the shares. Days below the reporting threshold are a
+    hatched gap. A revised day carries a ring. "" for fewer than two days with a figure.
     """
     days = [vintage.day for vintage in vintages]
-    shares = [vintage.record.shares for vintage in vintages]
-    ratios = [vintage.record.ratio for vintage in vintages]
-    prices = [vintage.record.close_price for vintage in vintages]
+    shares = [figure(vintage.record) for vintage in vintages]
     known = [value for value in shares if value is not None]
     if len(known) < 2:  # noqa: PLR2004
         return ""
-    span = max((days[-1] - days[0]).days, 1)
+    across = partial(_across, frame, days[0], max((days[-1] - days[0]).days, 1))
+    percent = _percent_of_one(vintages)
+    ratios = [] if percent is None else _ratios(vintages, percent)
+    axis = _axis([*known, *(value for _, value in ratios if value)], frame.top, frame.split)
+    parts = [*_hatched(vintages, across, frame), *_grid(axis, _short, frame)]
+    parts += [*_day_ticks(days[0], days[-1], across, frame)]
+    parts += _area(list(zip(days, shares, strict=True)), across, axis)
+    parts += _line("ratio", ratios, across, axis)
+    if percent is not None:
+        parts += _percents(axis, percent, frame, dashed=bool(ratios))
+    parts += _prices(vintages, across, frame)
+    parts += _marks(vintages, across, axis)
+    return (
+        f'<svg class="chart {frame.name}" viewBox="0 0 {frame.width} {frame.height}" role="img" '
+        f'aria-label="{escape(title, {chr(34): "&quot;"})}"><desc>{_described(days, known)}</desc>'
+        f'<pattern id="hatch-{frame.name}" width="7" height="7" patternUnits="userSpaceOnUse" '
+        'patternTransform="rotate(45)"><line class="hatch" y2="7"/></pattern>'
+        f"{''.join(parts)}</svg>"
+    )
 
-    def across(day: date) -> float:
-        return _LEFT + (_RIGHT - _LEFT) * (day - days[0]).days / span
 
-    left = _axis(known, _TOP, _SPLIT, from_zero=True)
-    parts = [*_grid(left, _short), *_day_ticks(days[0], days[-1], across)]
-    shown = list(zip(days, shares, strict=True))
-    parts += _area(shown, across, left)
-    if known_ratios := [value for value in ratios if value is not None]:
-        right = _axis(known_ratios, _TOP, _SPLIT, from_zero=True)
-        parts += _line("ratio", list(zip(days, ratios, strict=True)), across, right)
-        parts += _scale(right, "ratio-scale", "%")
-    if known_prices := [value for value in prices if value is not None]:
-        below = _axis(known_prices, _PRICE_TOP, _BOTTOM, from_zero=False)
-        parts += _price_grid(below)
-        parts += _line("price", list(zip(days, prices, strict=True)), across, below)
-    parts += _marks(vintages, across, left)
-    described = (
+def _described(days: Sequence[date], known: Sequence[int]) -> str:
+    below = len(days) - len(known)
+    return (
         f"{len(days)} reports from {days[0]} to {days[-1]}; shares sold short from {known[0]:,} "
-        f"to {known[-1]:,}, between {min(known):,} and {max(known):,}. The table below has every "
-        "figure."
-    )
-    return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} 400" role="img" '
-        'aria-labelledby="chart-title chart-text">'
-        f'<title id="chart-title">{escape(title)}</title><desc id="chart-text">{described}</desc>'
-        f"{_legend()}{''.join(parts)}</svg>"
+        f"to {known[-1]:,}, between {min(known):,} and {max(known):,}"
+        + (f"; {below} without a figure, or below the reporting threshold" if below else "")
+        + ". The table below has every figure."
     )
 
 
-def _legend() -> str:
-    return (
-        f'<text class="shares-text" x="{_LEFT}" y="16">shares sold short</text>'
-        f'<text class="ratio-text" x="{_RIGHT}" y="16" text-anchor="end">ratio, %</text>'
-        f'<text class="price-text" x="{_LEFT}" y="{_PRICE_TOP - 12}">close price</text>'
-    )
+def _across(frame: Frame, first: date, span: int, day: date) -> float:
+    return frame.left + (frame.right - frame.left) * (day - first).days / span
 
 
-def _grid(axis: _Axis, word: Callable[[float], str]) -> Iterator[str]:
+def _percent_of_one(vintages: Sequence[Vintage]) -> float | None:
+    """Return how many percent one share is, as most reports have it; None when none tells."""
+    pairs = [(vintage.record.ratio, figure(vintage.record)) for vintage in vintages]
+    parts = [ratio / shares for ratio, shares in pairs if ratio and shares]
+    found = median(parts) if parts else 0.0
+    return found if found > _LEAST_PERCENT else None
+
+
+def _ratios(vintages: Sequence[Vintage], percent: float) -> list[tuple[date, float | None]]:
+    """Return each day's ratio in shares; nothing where it follows the shares all along."""
+    told: list[tuple[date, float | None]] = []
+    follows = True
+    for vintage in vintages:
+        ratio, shares = vintage.record.ratio, figure(vintage.record)
+        if ratio is None or is_below(vintage.record):
+            told.append((vintage.day, None))
+            continue
+        told.append((vintage.day, ratio / percent))
+        off = 0.0 if shares is None else abs(ratio - shares * percent)
+        follows = follows and off <= _ROUNDING + _TELLING * ratio
+    return [] if follows else told
+
+
+def _hatched(
+    vintages: Sequence[Vintage], across: Callable[[date], float], frame: Frame
+) -> Iterator[str]:
+    """Yield a band over each stretch below the threshold, half-way to the reports beside it."""
+    places = [across(vintage.day) for vintage in vintages]
+    middles = [places[0], *((a + b) / 2 for a, b in pairwise(places)), places[-1]]
+    start = 0
+    for below, run in groupby(vintages, key=lambda vintage: is_below(vintage.record)):
+        stretch = list(run)
+        end = start + len(stretch)
+        if below:
+            width = max(middles[end] - middles[start], _MARGIN)
+            yield (
+                f'<rect class="below" x="{middles[start]:.1f}" y="{frame.top}" width="{width:.1f}" '
+                f'height="{frame.split - frame.top}" fill="url(#hatch-{frame.name})"><title>'
+                f"{stretch[0].day} to {stretch[-1].day}: below the reporting threshold"
+                "</title></rect>"
+            )
+        start = end
+
+
+def _grid(axis: _Axis, word: Callable[[float], str], frame: Frame) -> Iterator[str]:
     for value in axis.ticks():
         y = axis(value)
-        yield f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{word(value)}</text>'
+        yield f'<line class="grid" x1="{frame.left}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text x="{frame.left - 8}" y="{y + 4:.1f}" text-anchor="end">{word(value)}</text>'
+    yield f'<text class="shares-text" x="{frame.left}" y="16">shares sold short</text>'
 
 
-def _price_grid(axis: _Axis) -> Iterator[str]:
-    for value in (axis.low, axis.high):
-        y = axis(value)
-        yield f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>'
-
-
-def _scale(axis: _Axis, name: str, unit: str) -> Iterator[str]:
+def _percents(axis: _Axis, percent: float, frame: Frame, *, dashed: bool) -> Iterator[str]:
+    """Yield the scale at the right: the grid's values in percent."""
+    name, word = ("ratio-text", "ratio, % (dashed)") if dashed else ("shares-text", "ratio, %")
+    yield f'<text class="{name}" x="{frame.right}" y="16" text-anchor="end">{word}</text>'
+    places = max(0, 1 - floor(log10(axis.step * percent)))
     for value in axis.ticks():
         y = axis(value) + 4
-        yield f'<text class="{name}" x="{_RIGHT + 8}" y="{y:.1f}">{value:.4g} {unit}</text>'
+        yield f'<text x="{frame.right + 8}" y="{y:.1f}">{value * percent:.{places}f}</text>'
 
 
-def _day_ticks(first: date, last: date, across: Callable[[date], float]) -> Iterator[str]:
-    steps = min(_DAY_TICKS, (last - first).days)
+def _prices(
+    vintages: Sequence[Vintage], across: Callable[[date], float], frame: Frame
+) -> Iterator[str]:
+    shown = [(vintage.day, vintage.record.close_price) for vintage in vintages]
+    known = [price for _, price in shown if price is not None]
+    if not known:
+        return
+    axis = _axis(known, frame.price_top, frame.bottom, from_zero=False, ticks=_PRICE_TICKS)
+    for value in axis.ticks():
+        y = axis(value)
+        yield f'<line class="grid" x1="{frame.left}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text x="{frame.left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>'
+    unit = _CURRENCY[type(vintages[0].record)]
+    yield (
+        f'<text class="price-text" x="{frame.left}" y="{frame.price_top - 14}">close price, {unit}'
+        "</text>"
+    )
+    yield from _line("price", shown, across, axis)
+
+
+def _day_ticks(
+    first: date, last: date, across: Callable[[date], float], frame: Frame
+) -> Iterator[str]:
+    steps = min(frame.day_ticks, (last - first).days)
     for n in range(steps + 1):
         day = first + timedelta(days=round((last - first).days * n / steps))
         anchor = "start" if n == 0 else "end" if n == steps else "middle"
-        yield f'<text x="{across(day):.1f}" y="{_BOTTOM + 22}" text-anchor="{anchor}">{day}</text>'
+        y = frame.bottom + 22
+        yield f'<text x="{across(day):.1f}" y="{y}" text-anchor="{anchor}">{day}</text>'
 
 
 def _area(
@@ -175,7 +276,7 @@ def _area(
 ) -> Iterator[str]:
     points = [None if v is None else (across(day), axis(v)) for day, v in shown]
     for run in _runs(points):
-        closed = [(run[0][0], _SPLIT), *run, (run[-1][0], _SPLIT)]
+        closed = [(run[0][0], axis.bottom), *run, (run[-1][0], axis.bottom)]
         yield f'<polygon class="shares-area" points="{_points(closed)}"/>'
         yield f'<polyline class="shares" points="{_points(run)}"/>'
 
@@ -196,7 +297,7 @@ def _marks(
 ) -> Iterator[str]:
     """Yield a dot a report, where there are not too many, and a ring around each revised one."""
     for vintage in vintages:
-        value = vintage.record.shares
+        value = figure(vintage.record)
         if value is None or not (vintage.revision or len(vintages) <= _MOST_DOTS):
             continue
         revised = f", revision {vintage.revision}" if vintage.revision else ""
@@ -215,6 +316,8 @@ def _runs(points: Sequence[Point | None]) -> Iterator[list[Point]]:
 
 
 def _points(points: Sequence[Point]) -> str:
+    if len(points) == 1:  # a line of no length: its round ends are a dot
+        points = [*points, *points]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 

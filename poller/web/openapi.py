@@ -103,6 +103,7 @@ def _status() -> Schema:
         troubles=_list(_object(subject=_TEXT, reason=_TEXT)),
         symbols=_WHOLE,
         loaded=_FLAG,
+        simulated=_FLAG,
         stream_entries=_WHOLE,
         processes=_list(process),
         gateways=_list(gateway),

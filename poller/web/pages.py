@@ -1,5 +1,6 @@
 """The pages people read: the watchlist, and one symbol. Server-rendered, whole without script."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -10,14 +11,14 @@ from markupsafe import Markup
 
 from poller import __version__
 from poller.facts.status import Polls
-from poller.model import Code, Market, Vintage
+from poller.model import Code, Market, Vintage, market_of
 from poller.web import words
 from poller.web.api import code_of, history_of, view_of
-from poller.web.charts import chart, sparkline
+from poller.web.charts import FRAMES, chart, sparkline
 from poller.web.guard import grant, matches
-from poller.web.rows import View, listed
+from poller.web.rows import Row, View, is_below, listed
 from poller.web.sources import SOURCES, Sources
-from poller.web.survey import Survey, unready
+from poller.web.survey import Survey, further, unready
 
 _LINES: Final = 12
 _ENTRIES: Final = 300  # a first sight of a few symbols fills so many: the page shows it as one line
@@ -37,6 +38,13 @@ COLUMNS: Final = (
 """Sortable columns: key, head, classes. Those called wide are left out on a phone."""
 
 
+FILTERS: Final = (
+    *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
+    *("cover", "cover_note", "ratio_source", "ago", "due", "local", "days_old", "at_work"),
+)
+"""The words templates put figures and times into."""
+
+
 def templates() -> jinja2.Environment:
     """Return the templates; whatever is put into them is escaped."""
     made = jinja2.Environment(
@@ -46,10 +54,10 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("number", "signed", "percent", "ratio", "direction", "ago", "days_old", "span"):
+    for name in FILTERS:
         made.filters[name] = getattr(words, name)
-    made.filters["plural"] = words.plural
-    made.globals["version"] = __version__
+    made.tests["below_threshold"] = is_below
+    made.globals |= {"version": __version__, "market_names": words.MARKETS}
     return made
 
 
@@ -70,11 +78,13 @@ async def index(request: web.Request) -> web.Response:
         survey=survey,
         headline=headline(survey),
         reasons=unready(survey),
+        troubles=further(survey),
         listing=listing,
         view=view,
         heads=[(key, head, kind, _link(view.with_sort(key))) for key, head, kind in COLUMNS],
         page_link=lambda page: f"?{urlencode(view.query(page))}",
         spark=lambda row: Markup(sparkline(row.drawn)),  # noqa: S704  made of numbers alone
+        late=_late(survey, listing.rows),
         polls=polls,
         lines=lines,
         all_markets=list(Market),
@@ -86,19 +96,36 @@ async def symbol(request: web.Request) -> web.Response:
     sources = request.app[SOURCES]
     code = code_of(request)
     vintages = await history_of(sources, code)
-    title = f"Short interest of {code}"
+    survey = await sources.survey()
+    row = sources.overview.rows.get(code)
     return _page(
         request,
         "symbol.html.jinja",
-        survey=await sources.survey(),
+        survey=survey,
         code=code,
-        row=sources.overview.rows.get(code),
-        chart=Markup(chart(title, list(reversed(vintages)))),  # noqa: S704  it escapes the title
+        market=market_of(code),
+        row=row,
+        charts=_charts(f"Short interest of {code}", vintages),
+        places=words.places_of(vintage.record.close_price for vintage in vintages),
+        late=_late(survey, [row] if row is not None else []),
         vintages=vintages[:_HISTORY_SHOWN],
         more=max(0, len(vintages) - _HISTORY_SHOWN),
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.board.polls([code])).get(code),
     )
+
+
+def _charts(title: str, vintages: Sequence[Vintage]) -> list[Markup]:
+    days = list(reversed(vintages))
+    drawn = [chart(title, days, frame) for frame in FRAMES]
+    return [Markup(text) for text in drawn if text]  # noqa: S704  it escapes the title
+
+
+def _late(survey: Survey, rows: Sequence[Row]) -> dict[Code, date | None]:
+    """Return who stopped at an older day → the day its market has reached."""
+    views = {view.market: view for view in survey.markets}
+    found = ((row.code, views.get(row.market), row) for row in rows)
+    return {code: view.day for code, view, row in found if view is not None and view.is_late(row)}
 
 
 async def _earlier(
@@ -122,6 +149,14 @@ def headline(survey: Survey) -> str:
     if troubles := survey.troubles:
         return f"Working, with {words.plural(len(troubles), ('trouble', 'troubles'))}"
     return f"All is well: {words.plural(survey.symbols, ('symbol', 'symbols'))} watched"
+
+
+def refusal(request: web.Request, error: web.HTTPException) -> web.Response:
+    """Return the page that says why there is nothing to show, with a way back."""
+    reason = (error.text or error.reason).strip()
+    page = _page(request, "refusal.html.jinja", title=error.reason, reason=reason)
+    page.set_status(error.status)
+    return page
 
 
 async def login(request: web.Request) -> web.Response:

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from poller.facts.status import MarketState, Phase
-from poller.model import Code, Market, Vintage, isoformat, market_of
+from poller.model import Code, Market, Record, Vintage, isoformat, market_of
 from poller.plan.calendar import expected_after, release_of, released_by
 
 REPORTS_DRAWN: Final = 26
@@ -21,8 +21,9 @@ _STALE_REPORTS: Final = 3  # a symbol that missed so many releases no longer cou
 class Row:
     """What the watchlist tells of one symbol. Figures are None where they are not known.
 
-    `change`: shares against the report before; `percent`: the same in percent of that one.
-    `drawn`: the shares of the last reports, oldest first.
+    `change`: shares against the report before; `percent`: the same in percent of that one; neither
+    is known where one of the two is below the reporting threshold. `is_below`: the last one is, and
+    its 0 is no figure. `drawn`: the shares of the last reports, oldest first, as `figure` has them.
     """
 
     code: Code
@@ -34,6 +35,7 @@ class Row:
     revision: int = 0
     observed_at: datetime | None = None
     drawn: tuple[int | None, ...] = ()
+    is_below: bool = False
 
     @property
     def market(self) -> Market:
@@ -55,6 +57,16 @@ class Row:
         }
 
 
+def is_below(record: Record) -> bool:
+    """Tell whether so little was short that it need not be reported: a 0 that is not none."""
+    return "below_threshold" in record.flags
+
+
+def figure(record: Record) -> int | None:
+    """Return the shares, None where they are below the reporting threshold or absent."""
+    return None if is_below(record) else record.shares
+
+
 def row_of(code: Code, history: Mapping[str, str]) -> Row:
     """Return the row of a symbol from its history hash; an unreadable day counts as absent."""
     newest: list[Vintage] = []
@@ -68,19 +80,20 @@ def row_of(code: Code, history: Mapping[str, str]) -> Row:
     if not newest:
         return Row(code)
     last = newest[0]
-    shares = last.record.shares
-    before = newest[1].record.shares if len(newest) > 1 else None
+    shares = figure(last.record)
+    before = figure(newest[1].record) if len(newest) > 1 else None
     change = None if shares is None or before is None else shares - before
     return Row(
         code,
         last.day,
-        shares,
+        last.record.shares,
         last.record.ratio,
         change,
         None if change is None or not before else 100 * change / before,
         last.revision,
         last.observed_at,
-        tuple(vintage.record.shares for vintage in reversed(newest)),
+        tuple(figure(vintage.record) for vintage in reversed(newest)),
+        is_below(last.record),
     )
 
 
@@ -157,7 +170,7 @@ class MarketView:
 
     `expected`: the newest day whose figures the calendar takes to be out. `due_since`: when the
     oldest one still missing was expected, None when nothing is. `next_day`, `next_at`: the release
-    after `day`.
+    after `day`. `behind`: the wanted that still show an older day.
     """
 
     market: Market
@@ -170,6 +183,12 @@ class MarketView:
     due_since: datetime | None
     next_day: date
     next_at: datetime
+    behind: tuple[Row, ...] = ()
+
+    def is_late(self, row: Row) -> bool:
+        """Tell whether a row stopped at an older day; while a release comes in, nobody has."""
+        in_progress = self.phase == "sweeping"
+        return not in_progress and None not in (row.day, self.day) and row.day != self.day
 
 
 def markets(
@@ -209,4 +228,11 @@ def _market(
         due_since=following.opens if following.opens <= now else None,
         next_day=following.day,
         next_at=following.opens,
+        behind=tuple(_behind(rows, day)[: max(wanted - covered, 0)]),
     )
+
+
+def _behind(rows: Sequence[Row], newest: date | None) -> list[Row]:
+    """Return who reported once and does not show the newest day, who stopped last first."""
+    dated = [(row.day, row) for row in rows if row.day is not None and row.day != newest]
+    return [row for _, row in sorted(dated, key=lambda one: one[0], reverse=True)]

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from poller.errors import StoreError
+from poller.errors import PollerError, StoreError
 from poller.facts.observe import Happened, Recovered, Trouble
 from poller.model import to_json
 from poller.web import api, health, live, pages
@@ -23,6 +23,7 @@ _MOST_BODY: Final = 4096
 _UNHEARD: Final = logging.getLogger("poller.web.unheard")
 _UNHEARD.disabled = True
 _PAUSE: Final = 1.0
+_SHOWN: Final = frozenset({400, 404, 500, 503})  # what a reader of pages may run into
 
 
 def application(sources: Sources) -> web.Application:
@@ -56,7 +57,10 @@ def application(sources: Sources) -> web.Application:
 
 @web.middleware
 async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
-    """Say what went wrong in the asker's language: JSON below /api, a line of text elsewhere."""
+    """Say what went wrong in the asker's language.
+
+    JSON below /api, elsewhere a page for a browser and a line of text for a program.
+    """
     try:
         return await handler(request)
     except StoreError as problem:
@@ -71,13 +75,20 @@ async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
     if request.path.startswith("/api/"):
         error.text = to_json({"error": (error.text or error.reason).strip()})
         error.content_type = "application/json"
+    elif error.status in _SHOWN and "text/html" in request.headers.get("Accept", ""):
+        return pages.refusal(request, error)
     raise error
 
 
-async def serve(sources: Sources) -> None:
+class NoPlace(PollerError):
+    """The page cannot be served where the configuration says."""
+
+
+async def serve(sources: Sources, *, alone: bool = False) -> None:
     """Serve until cancelled; a port in use is told and tried again, the rest of the service works.
 
-    With port 0 the system chooses one; the log names it.
+    `alone`: there is no rest; raises NoPlace then. With port 0 the system chooses one; the log
+    names it.
     """
     runner = web.AppRunner(
         application(sources),
@@ -88,13 +99,13 @@ async def serve(sources: Sources) -> None:
     )
     await runner.setup()
     try:
-        await _listen(runner, sources)
+        await _listen(runner, sources, alone=alone)
         await sources.overview.run(sources.observe)
     finally:
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, sources: Sources) -> None:
+async def _listen(runner: web.AppRunner, sources: Sources, *, alone: bool) -> None:
     table, observe = sources.config.web, sources.observe
     while True:
         site = web.TCPSite(runner, table.host, table.port)
@@ -105,7 +116,10 @@ async def _listen(runner: web.AppRunner, sources: Sources) -> None:
             # asyncio's text names the address a second time
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
             where = f"{table.host} port {table.port}"
-            observe(Trouble("page", f"{where}: {reason}; set web.host and web.port"))
+            told = f"{where}: {reason}; set web.host and web.port"
+            if alone:
+                raise NoPlace(f"page: {told}") from None
+            observe(Trouble("page", told))
             await asyncio.sleep(_PAUSE)
         else:
             break

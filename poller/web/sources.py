@@ -73,6 +73,7 @@ class Sources:
             symbols=len(rows),
             entries=await self.board.stream_length(),
             loaded=self.overview.loaded,
+            simulated=await self.board.simulated(),
         )
 
     async def _budgets(self, reports: Mapping[str, Report]) -> tuple[Spending, ...]:

@@ -29,6 +29,7 @@ class Survey:
     """What Redis tells. `redis`: why it does not answer, or ""; all else is empty then.
 
     `reports`: of living processes. `entries`: in the stream. `loaded`: all rows were read.
+    `simulated`: a simulator made the figures up.
     """
 
     at: datetime
@@ -41,6 +42,7 @@ class Survey:
     symbols: int = 0
     entries: int = 0
     loaded: bool = True
+    simulated: bool = False
 
     @property
     def pollers(self) -> dict[str, Report]:
@@ -84,6 +86,12 @@ def unready(survey: Survey) -> list[str]:
     return reasons
 
 
+def further(survey: Survey) -> dict[str, str]:
+    """Return the troubles that are not told as a reason already: subject → reason."""
+    told = unready(survey)
+    return {s: why for s, why in survey.troubles.items() if f"{s}: {why}" not in told}
+
+
 def as_json(survey: Survey) -> dict[str, Any]:
     """Return the survey as the API tells it."""
     reasons = unready(survey)
@@ -94,6 +102,7 @@ def as_json(survey: Survey) -> dict[str, Any]:
         "troubles": [{"subject": s, "reason": why} for s, why in survey.troubles.items()],
         "symbols": survey.symbols,
         "loaded": survey.loaded,
+        "simulated": survey.simulated,
         "stream_entries": survey.entries,
         "processes": [
             {"name": n, "role": r.role, "version": r.version, "lease": r.lease}

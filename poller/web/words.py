@@ -1,22 +1,62 @@
 """Figures and times as the page writes them. Pure; an absent figure is an en dash."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
 
-from poller.model import Market
+from poller.facts.status import Report
+from poller.model import Market, Record, UsRecord
 from poller.storage.store import Entry
 
 ABSENT: Final = "–"
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_COARSE: Final = 2  # from minutes on, one unit says enough
+_FEW: Final = 10
+_COVER_BOUNDS: Final[Mapping[str, tuple[str, str]]] = {
+    "days_to_cover_cap": (
+        "≥ ",
+        "999.99 is the highest figure published, also where nothing was traded",
+    ),
+    "days_to_cover_floor": ("≤ ", "1.00 is the lowest figure published"),
+}
+"""A record's flag → the sign before the figure, and what it means."""
+_CITIES: Final[Mapping[Market, str]] = {Market.HK: "Hong Kong", Market.US: "New York"}
+MARKETS: Final[Mapping[Market, str]] = {Market.HK: "Hong Kong", Market.US: "United States"}
+_RATIO_SOURCES: Final[Mapping[Market, str]] = {
+    Market.HK: "aggregated_short_ratio, from the SFC; it fits the issued shares",
+    Market.US: "short_percent, from FINRA; OpenD does not document of what",
+}
 
 
-def number(value: float | None) -> str:
+def number(value: int | None) -> str:
     """Return 1,234,567."""
     return ABSENT if value is None else f"{value:,}"
+
+
+def decimal(value: float | None, places: int = 2) -> str:
+    """Return 1,234.50, with as many places as its column has."""
+    return ABSENT if value is None else f"{value:,.{places}f}"
+
+
+def places_of(prices: Iterable[float | None]) -> int:
+    """Return how many decimals a column of prices has: 2, or up to 4 where one needs more."""
+    known = [price for price in prices if price is not None]
+    return next((n for n in (2, 3) if all(round(price, n) == price for price in known)), 4)
+
+
+def cover(record: Record) -> str:
+    """Return the days to cover, two decimals; at a bound, that they lie beyond it."""
+    value = record.days_to_cover if isinstance(record, UsRecord) else None
+    beyond = next((sign for flag, (sign, _) in _COVER_BOUNDS.items() if flag in record.flags), "")
+    return f"{beyond}{decimal(value)}"
+
+
+def cover_note(record: Record) -> str:
+    """Return what days to cover at a bound mean, or nothing."""
+    return next((note for flag, (_, note) in _COVER_BOUNDS.items() if flag in record.flags), "")
 
 
 def signed(value: int | None) -> str:
@@ -26,7 +66,10 @@ def signed(value: int | None) -> str:
 
 def percent(value: float | None) -> str:
     """Return +1.23 % or −1.23 %."""
-    return ABSENT if value is None else f"{value:+.2f} %".replace("-", "−")
+    if value is None:
+        return ABSENT
+    text = f"{value:+.2f} %".replace("-", "−")
+    return f"±{text[1:]}" if text[1:] == "0.00 %" else text
 
 
 def ratio(value: float | None) -> str:
@@ -34,16 +77,26 @@ def ratio(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.2f} %"
 
 
+def ratio_source(market: Market) -> str:
+    """Return which of OpenD's columns the ratio is, and whose figure."""
+    return _RATIO_SOURCES[market]
+
+
 def direction(value: float | None) -> str:
-    """Return the class that colours a change."""
+    """Return the class that gives a change its arrow."""
     return "" if not value else "up" if value > 0 else "down"
 
 
 def span(length: timedelta) -> str:
-    """Return the largest unit of a length: 3 min."""
-    seconds = abs(length.total_seconds())
-    size, unit = next((step for step in _STEPS if seconds >= step[0]), _STEPS[-1])
-    return f"{int(seconds // size)} {unit}"
+    """Return a length in its largest unit, few days or hours in two: 3 min, 1 d 22 h, 14 d."""
+    seconds = round(abs(length.total_seconds()))
+    place = next((n for n, (size, _) in enumerate(_STEPS) if seconds >= size), len(_STEPS) - 1)
+    size, unit = _STEPS[place]
+    if place >= _COARSE or seconds >= _FEW * size:
+        return f"{round(seconds / size)} {unit}"
+    smaller, rest_unit = _STEPS[place + 1]
+    rest = seconds % size // smaller
+    return f"{seconds // size} {unit}" + (f" {rest} {rest_unit}" if rest else "")
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
@@ -54,6 +107,27 @@ def ago(moment: datetime | None, now: datetime) -> str:
     if abs(length) < timedelta(seconds=1):
         return "now"
     return f"{span(length)} ago" if length > timedelta() else f"in {span(length)}"
+
+
+def due(moment: datetime | None, now: datetime) -> str:
+    """Return when something planned happens: `in 3 min`, `now` once it is due."""
+    return ABSENT if moment is None else ago(max(moment, now), now)
+
+
+def local(moment: datetime, market: Market) -> str:
+    """Return a moment as the market's own clock shows it: 2026-11-27 09:00 in Hong Kong."""
+    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {_CITIES[market]}"
+
+
+def at_work(report: Report) -> str:
+    """Return what a process does."""
+    match report.role:
+        case "deliver":
+            return "delivering"
+        case "web":
+            return "showing this page"
+        case _:
+            return "standing by" if report.lease is None else "polling"
 
 
 def days_old(day: date | None, market: Market, now: datetime) -> str:
@@ -73,9 +147,20 @@ class Line:
     kind: str
     day: str
     shares: int | None
-    change: int | None
     percent: float | None
+    is_below: bool = False
     count: int = 1
+
+    @property
+    def against(self) -> str:
+        """What the change is a change of."""
+        return _AGAINST.get(self.kind, "the report before")
+
+
+_AGAINST: Final = {
+    "revised": "the figure it replaces",
+    "restated": "the figure it replaces",
+}
 
 
 def lines(entries: Iterable[Entry]) -> list[Line]:
@@ -84,19 +169,7 @@ def lines(entries: Iterable[Entry]) -> list[Line]:
     found = []
     for _, run in groupby(reversed(told), key=_together):
         newest, *others = run
-        found.append(
-            Line(
-                newest.id,
-                newest.at,
-                newest.code,
-                newest.kind,
-                newest.day,
-                newest.shares,
-                newest.change,
-                newest.percent,
-                1 + len(others),
-            )
-        )
+        found.append(replace(newest, count=1 + len(others)))
     return found
 
 
@@ -111,6 +184,7 @@ def _line(entry: Entry) -> Line | None:
         told = json.loads(fields["data"])
         record, change = told["record"], told["change"] or {}
         shares = record.get("aggregated_short", record.get("shares_short"))
+        is_below = record.get("aggregated_short") == 0
         return Line(
             entry.id,
             fields["observed_at"],
@@ -118,8 +192,8 @@ def _line(entry: Entry) -> Line | None:
             fields["type"].rpartition(".")[2],
             fields["trading_day"],
             _whole(shares),
-            _whole(change.get("shares")),
-            _real(change.get("percent")),
+            None if is_below else _real(change.get("percent")),
+            is_below,
         )
     except (KeyError, ValueError, TypeError, AttributeError):
         return None

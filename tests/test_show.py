@@ -1,0 +1,65 @@
+"""What a person reads on a terminal. In process."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from poller import show
+from poller.commands import everyday
+from poller.commands.explain import span
+from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.settings.config import load
+from poller.storage.store import Entry
+
+SEEN = datetime(2026, 5, 8, 9, 15, 2, tzinfo=UTC)
+
+
+def vintage(shares: int) -> Vintage:
+    """Return a day of a Hong Kong symbol."""
+    return Vintage(HkRecord(1777478400, "2026-04-30", shares, 0.5, 10.0, 9.0), 0, SEEN)
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"), [(0, "below threshold"), (51_480_638, "51,480,638 short")]
+)
+def test_a_line_of_tail(shares: int, told: str) -> None:
+    """It has the date, and does not call what need not be reported none."""
+    event = Event(EventType.REPORTED, Code("HK.00700"), vintage(shares), None, None)
+    line = show.entry_line(Entry("1-0", event.fields())).plain
+    assert line.startswith("05-08 09:15:02  HK.00700")
+    assert told in line
+    assert " 0 short" not in line
+
+
+def test_the_table_of_history_begins_with_the_day(capsys: pytest.CaptureFixture[str]) -> None:
+    """The columns are the SDK's; what a narrow terminal cuts off is the number nobody reads."""
+    show.print_history(Market.HK, [vintage(7)], "table")
+    names = capsys.readouterr().out.splitlines()[0].split()
+    assert names[:2] == ["timestamp_str", "aggregated_short"]
+    assert names[-1] == "timestamp"
+
+
+def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """A header with nothing below it leaves open whether something is missing."""
+    show.print_table(("event", "attempts"), [])
+    assert capsys.readouterr().out == "none\n"
+
+
+@pytest.mark.parametrize(("hours", "told"), [(0, "0 h"), (47, "47 h"), (4657, "194 days")])
+def test_a_span_is_told_in_days_once_it_is_long(hours: int, told: str) -> None:
+    """Nobody counts thousands of hours."""
+    assert span(timedelta(hours=hours)) == told
+
+
+async def test_removing_what_was_never_watched_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stays excluded, and the line says how to undo that; a watched code is just removed."""
+    (tmp_path / "poller.toml").write_text(f'state_dir = "{tmp_path}"', encoding="utf-8")
+    config = load(tmp_path / "poller.toml", {})
+    await everyday.watch(config, [Code("HK.00700"), Code("US.MSFT")], wanted=False)
+    known, unknown = capsys.readouterr().out.splitlines()
+    assert known == "HK.00700 no longer watched"
+    assert unknown.startswith("US.MSFT was not watched")
+    assert unknown.endswith("undo: poller watch add US.MSFT")
