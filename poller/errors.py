@@ -15,6 +15,7 @@ PollerError
     ├── Superseded     the state moved since it was read: read again, compare again
     ├── LeaseLost      another poller is active: stand by
     └── StoreMisfit    only the operator can mend it: wrong version, wrong type, unusable value
+        └── Unwritable no symbol's news can be written: tell it once, not once for each
 """
 
 from collections.abc import Sequence
@@ -83,3 +84,7 @@ class LeaseLost(StoreError):
 
 class StoreMisfit(StoreError):
     """Only the operator can mend it; the text names the key or setting and the cure."""
+
+
+class Unwritable(StoreMisfit):
+    """No symbol's news can be written: tell it once, not once for each."""

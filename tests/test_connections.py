@@ -96,6 +96,11 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
             StoreDown,
             "READONLY: it is a replica",
         ),
+        (
+            exceptions.BusyLoadingError("Redis is loading …"),
+            StoreDown,
+            "LOADING: it loads its data",
+        ),
         (exceptions.ResponseError("unknown command 'HELLO'"), StoreMisfit, "too old"),
         (
             exceptions.ResponseError(

@@ -9,13 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis import Redis
+
 from poller.errors import StoreDown
 from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from tests import nodes
-from tests.service import Service, entries, later, now, simulator, until, with_rows
+from tests.service import PATIENCE, Service, entries, later, now, simulator, until, with_rows
+from tests.test_faults import in_the_readme
 
 TENCENT = Code("HK.00700")
 
@@ -31,24 +34,31 @@ class Trial:
     troubles: list[str] = field(default_factory=list)
 
     async def suffers(
-        self, text: str, *, lasting: Callable[[], bool], mend: Callable[[], object]
+        self,
+        text: str,
+        *,
+        lasting: Callable[[], bool],
+        mend: Callable[[], object],
+        subject: str = "redis",
     ) -> None:
         """Report a day in a trouble that the log calls `text`, mend it, and look at both."""
         rows = self.opend.world.records(TENCENT, now())
         new = later(rows[0], days=1, aggregated_short=(rows[0].shares or 0) + 1)
         self.opend.world = with_rows(self.opend.world, TENCENT, (new, *rows))
         self.days += 1
-        self.troubles.append(text)
-        await self.service.said(f"redis: {text}")
+        self.troubles.append(subject)
+        await self.service.said(f"{subject}: {text}")
         await until(lasting)
         mend()
         found = await self.published()
         ids = [entry.fields["id"] for entry in found]
         assert len(ids) == len(set(ids)) == self.days, text
-        count = len(self.troubles)
-        await until(lambda: self.service.told("redis: recovered") == count)
+        count = self.troubles.count(subject)
+        await until(lambda: self.service.told(f"{subject}: recovered") == count)
         # once more where another reason came in between, though it was refused four times or more
-        assert self.service.told(f"redis: {text}") <= 2, text
+        assert self.service.told(f"{subject}: {text}") <= 2, text
+        (line, *_) = [e["event"] for e in self.service.log() if f"{subject}: {text}" in e["event"]]
+        assert in_the_readme(line), line
 
     async def published(self) -> list[Entry]:
         """Wait for all days on the stream; the server may still be on its way back."""
@@ -119,6 +129,50 @@ def refusals(server: nodes.Node, code: str) -> int:
     """Return how many commands a server has refused with this code."""
     counts = server.ask("INFO", "errorstats")
     return int(counts.get(f"errorstat_{code}", {"count": 0})["count"])
+
+
+async def test_absent_and_what_only_the_operator_can_mend(tmp_path: Path) -> None:
+    """Killed: waited for. A right taken, another's key in the stream's place.
+
+    Each is one line for all symbols, and heals.
+    Another password: the process ends with a line that says so, for its supervisor to start again.
+    """
+    with nodes.node(tmp_path / "server") as server:
+        async with trial(tmp_path, server.url) as running:
+            service, aside = running.service, "{short-interest}:aside"
+            server.kill()
+            await running.suffers("nobody listens", lasting=lambda: True, mend=server.start)
+            server.ask("ACL", "SETUSER", "default", "-xadd")
+            await running.suffers(
+                "Redis refuses",
+                subject="publishing",
+                lasting=lambda: True,
+                mend=lambda: server.ask("ACL", "SETUSER", "default", "+@all"),
+            )
+            server.ask("RENAME", "short-interest", aside)
+            server.ask("SET", "short-interest", "mine")
+
+            def put_back() -> None:
+                server.ask("RENAME", aside, "short-interest")
+
+            await running.suffers(
+                "the key short-interest holds a string",
+                subject="publishing",
+                lasting=lambda: True,
+                mend=put_back,
+            )
+        ready = service.told("ready")
+        await service.start()
+        await until(lambda: service.told("ready") > ready)
+        server.ask("ACL", "SETUSER", "default", "resetpass", ">another")
+        with Redis(port=server.port, password="another") as admin:  # noqa: S106  of this test
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        assert service.process is not None
+        async with asyncio.timeout(PATIENCE):
+            assert await service.process.wait() == 1
+        *_, line = (service.state_dir / "log").read_text(encoding="utf-8").splitlines()
+        assert line.startswith("poller: Redis refuses the user or password")
+        assert in_the_readme(line)
 
 
 async def test_a_cluster_that_lost_a_node(tmp_path: Path) -> None:

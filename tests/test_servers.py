@@ -20,6 +20,7 @@ from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
 from tests.service import Service, entries, now, poller, simulator
+from tests.test_faults import in_the_readme
 
 TENCENT = Code("HK.00700")
 Client = Any  # redis-py types every answer as text or bytes, whatever decode_responses says
@@ -118,6 +119,7 @@ async def refused(tmp_path: Path, url: str) -> str:
         code, out, err = await poller(service, "run")
     assert (code, out) == (1, "")
     (line,) = err.splitlines()
+    assert in_the_readme(line), line
     return line
 
 

@@ -26,6 +26,7 @@ from poller.errors import (
     Superseded,
     TooFrequent,
     Unavailable,
+    Unwritable,
 )
 from poller.facts.observe import (
     LONGEST_TURN,
@@ -63,6 +64,7 @@ GRACE: Final = 4.0
 _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
+_PUBLISHING: Final = "publishing"
 _WORDS: Final[Mapping[type[Outcome], PollOutcome]] = {
     Answered: "answered",
     Failed: "failed",
@@ -266,7 +268,8 @@ class Poller:
             self._complaints.failed(turn.gateway.name, turn.code, problem)
             return Failed(str(problem))
         except StoreMisfit as problem:
-            self._observe(Trouble(turn.code, str(problem)))
+            subject = _PUBLISHING if isinstance(problem, Unwritable) else turn.code
+            self._observe(Trouble(subject, str(problem)))
             return Failed(str(problem))
         else:
             if turn.budget.calm():  # who spends now and then is one trouble
@@ -299,7 +302,10 @@ class Poller:
             sweep=self._sweeps.get(market_of(code), CALM),
         )
         self._sweeps[market_of(code)] = comparison.sweep
-        await self._store.commit(code, comparison, snapshot, turn.lease)
+        try:
+            await self._store.commit(code, comparison, snapshot, turn.lease)
+        except StoreMisfit as problem:
+            raise Unwritable(str(problem)) from problem
         self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
@@ -310,6 +316,7 @@ class Poller:
         odd = "; ".join([*notes, *comparison.oddities])
         self._observe(Trouble(f"{code} answer", odd) if odd else Recovered(f"{code} answer"))
         if comparison.events:
+            self._observe(Recovered(_PUBLISHING))
             self._observe(Published(code, comparison.events))
 
     async def _read(self, turn: _Turn, snapshot: Snapshot) -> tuple[list[Page], datetime]:
