@@ -1,9 +1,11 @@
 """SIGHUP: another configuration for a running service, whole or not at all."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from poller.model import Code
 from poller.service.reload import merge
 from poller.settings.config import Config
 from poller.simulator import Proto, Simulator, World
+from tests.receiver import SECRET, Receiver
 from tests.service import Service, entries, simulator, store_of, until
 
 FIRST = Code("HK.00700")
@@ -27,12 +30,12 @@ class FromFile(Service):
         """The configuration."""
         return self.state_dir / "poller.toml"
 
-    def write(self, *codes: str, idle: float = 1000.0, further: str = "") -> None:
-        """Write a configuration of these codes; `further`: top-level lines."""
+    def write(self, *codes: str, idle: float = 1000.0, further: str = "", tables: str = "") -> None:
+        """Write a configuration of these codes; `further`: top-level lines, `tables`: others."""
         self.file.write_text(
             f"{further}\nstate_dir = '{self.state_dir}'\n[[opend]]\nport = {self.port}\n"
             f"[watchlist]\ncodes = {list(codes)}\n"
-            f"[schedule]\ndue = {idle}\nidle = {idle}\nlate = {idle}\n"
+            f"[schedule]\ndue = {idle}\nidle = {idle}\nlate = {idle}\n{tables}"
         )
 
     def environment(self) -> dict[str, str]:
@@ -102,6 +105,58 @@ async def test_watchlist_and_intervals_change(service: FromFile, opend: Simulato
     (told,) = service.lines("read again")
     assert told["changed"] == "watchlist.codes, schedule.due, schedule.idle, schedule.late"
     assert await service.stop() == 0
+
+
+def hook(receiver: Receiver) -> str:
+    """Return an endpoint's table."""
+    return (
+        f'[[webhooks]]\nname = "desk"\nurl = "{receiver.url}"\nsecret = "{SECRET}"\n'
+        'events = ["backfilled"]\n'
+    )
+
+
+async def test_pending_deliveries_survive(service: FromFile) -> None:
+    """Another URL: what is on its way to the old one ends there, what waits goes to the new one.
+
+    Ten events, each delivered once and in order, nine of them to the receiver that came later.
+    """
+    held = asyncio.Event()
+    async with Receiver(lambda _: held).running() as old, Receiver().running() as new:
+        service.write(FIRST, tables=hook(old))
+        await service.start()
+        await old.until(1)
+        service.write(FIRST, tables=hook(new))
+        service.hang_up()
+        await service.said("configuration read again")
+        held.set()
+        await new.until(9)
+        assert await service.stop() == 0
+    (told,) = service.lines("read again")
+    assert told["changed"] == "webhooks"
+    events = [seen.event for seen in (*old.seen, *new.seen)]
+    assert len(old.seen) == 1
+    assert len(events) == 10
+    assert events == sorted(set(events))
+
+
+async def test_the_budget_is_kept(tmp_path: Path) -> None:
+    """Reload after reload while the budget is spent: never a request too many, nor a pause."""
+    world = World(hk=20, tencent=False, without_rows=0.0)
+    async with Simulator(world, requests=5, period=1.0) as opend:
+        service = FromFile(tmp_path, opend.port, FIRST)
+        limit = "budget.requests = 5\nbudget.period = 1.0"
+        service.write(*world.codes(), idle=0.1, further=limit)
+        await service.start()
+        await until(lambda: asked(opend) >= 5)
+        for turn in range(8):
+            service.write(*world.codes(), idle=0.1 + turn / 100, further=limit)
+            service.hang_up()
+            await opend.until_seen(asked(opend) + 4)
+        assert await service.stop() == 0
+    assert len(service.lines("read again")) >= 7
+    assert opend.most_in_window() <= 5
+    moments = [one.at for one in opend.seen if one.proto == Proto.SHORT_INTEREST]
+    assert max(later - earlier for earlier, later in pairwise(moments)) < 3.0
 
 
 async def test_a_broken_file_changes_nothing(service: FromFile, opend: Simulator) -> None:
