@@ -12,7 +12,16 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.delivery.memoryoutbox import MemoryOutbox
-from poller.delivery.outbox import Attempt, Chosen, Claim, Claimed, Outbox, OutboxKeys, Settlement
+from poller.delivery.outbox import (
+    MOST_WAITS,
+    Attempt,
+    Chosen,
+    Claim,
+    Claimed,
+    Outbox,
+    OutboxKeys,
+    Settlement,
+)
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import Superseded
 from poller.model import Code
@@ -27,6 +36,8 @@ A, B = Code("HK.00700"), Code("HK.00005")
 NOW = datetime(2026, 5, 8, 9, tzinfo=UTC)
 TTL = timedelta(seconds=30)
 AGAIN = timedelta(minutes=5)
+WAIT = 60.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +96,9 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await raw.aclose()
 
 
-def chosen(entry: Entry, wait: float = 0) -> Chosen:
+def chosen(entry: Entry) -> Chosen:
     """Choose an entry for the lane of its symbol."""
-    return Chosen(entry, entry.fields["code"], timedelta(seconds=wait))
+    return Chosen(entry, entry.fields["code"])
 
 
 def told(claims: Sequence[Claim]) -> dict[str, list[str]]:
@@ -283,19 +294,100 @@ async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
     assert hold - TTL < claimed.wait <= hold
 
 
+def gathered(entry: Entry, wait: float = WAIT) -> Chosen:
+    """Choose an entry for a lane that gathers."""
+    return Chosen(entry, "HK:2026-05-08", timedelta(seconds=wait))
+
+
+def ago(seconds: float) -> str:
+    """Return the id of an entry appended so long before now."""
+    return f"{round((time.time() - seconds) * 1000)}-{time.perf_counter_ns() % 10**8}"
+
+
+async def due(place: Place) -> float:
+    """Return in how many seconds the first lane is due."""
+    found = (await place.outbox.status(NAME)).next_attempt
+    assert found is not None
+    return (found - datetime.now(UTC)).total_seconds()
+
+
 async def test_a_gathering_lane_waits_and_goes_together(place: Place) -> None:
-    """A lane that waits is due after its wait, counted from its first event, all at once."""
+    """It is due once nothing was queued for its wait, and then goes all at once."""
     entries = await place.publish(A, 2, 10)
-    after = await place.outbox.begin(NAME)
-    waits = [chosen(entries[0], 0.2), chosen(entries[1], 60)]
-    await place.outbox.take(NAME, after, entries, waits)
-    assert await place.claim(depth=9) == []
+    await place.outbox.add(NAME, [gathered(entries[0], 0.2)])
+    began = time.monotonic()
+    await place.outbox.add(NAME, [gathered(entries[1], 0.4)])
     claims: list[Claim] = []
     async with asyncio.timeout(5):
         while not claims:
             await asyncio.sleep(0.01)
             claims = await place.claim(depth=9)
-    assert told(claims) == {A: ["02", "10"]}
+    assert time.monotonic() - began > 0.39
+    assert told(claims) == {"HK:2026-05-08": ["02", "10"]}
+
+
+@pytest.mark.parametrize(
+    ("began", "left"),
+    [(0, WAIT), (MOST_WAITS * WAIT - 5 * WAIT, WAIT), (MOST_WAITS * WAIT - WAIT / 2, WAIT / 2)],
+)
+async def test_a_lane_does_not_gather_for_ever(place: Place, began: float, left: float) -> None:
+    """What is added puts the time off by the wait, up to so many waits after the first entry."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(began), fields), 0.01)])
+    await place.outbox.add(NAME, [gathered(Entry(ago(0), fields))])
+    assert left - 5 < await due(place) <= left + 0.01
+
+
+async def test_what_is_replayed_gathers_as_well(place: Place) -> None:
+    """Queued long after it was appended, a lane waits once, and no older entry hurries it."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(10**6), fields))])
+    assert WAIT - 5 < await due(place) <= WAIT
+    await place.outbox.add(NAME, [gathered(Entry(ago(2 * 10**6), fields))])
+    assert WAIT - 5 < await due(place) <= WAIT
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_a_retry_keeps_its_time(place: Place, replayed: bool) -> None:  # noqa: FBT001
+    """What is added to a lane that waits for a retry, behind or before it, does not move it."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(60), fields), 0.001)])
+    await asyncio.sleep(0.01)
+    (claim,) = await place.claim()
+    await place.settle(failed(claim, delay=timedelta(seconds=2)))
+    for _ in range(2):
+        await place.outbox.add(NAME, [gathered(Entry(ago(90 if replayed else 0), fields))])
+    assert await due(place) <= 2
+    await place.outbox.enable(NAME)
+    (claim,) = await place.claim()
+    await place.settle(failed(claim))
+    await place.outbox.add(NAME, [gathered(Entry(ago(0), fields))])
+    assert await due(place) > AGAIN.total_seconds() - 5
+
+
+async def test_what_comes_during_a_message_gathers_anew(place: Place) -> None:
+    """A lane in flight keeps its time; what was added meanwhile waits after it was sent."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(0), fields), 0.001)])
+    await asyncio.sleep(0.01)
+    (claim,) = await place.claim()
+    late = Entry(ago(0), fields)
+    await place.outbox.add(NAME, [gathered(late)])
+    assert await due(place) <= TTL.total_seconds()
+    await place.settle(Settlement(claim, "sent", delay=timedelta(seconds=WAIT)))
+    assert WAIT - 5 < await due(place) <= WAIT
+    await place.settle(Settlement(claim, "sent"))
+    await place.outbox.enable(NAME)
+    (claim,) = await place.claim()
+    assert [entry.id for entry in claim.deliveries] == [late.id]
+
+
+async def test_only_lanes_that_gather_are_put_off(place: Place) -> None:
+    """A lane without a wait is due from its first entry on, whatever comes behind."""
+    entries = await place.publish(A, 2, 10)
+    await place.outbox.add(NAME, [chosen(entries[0])])
+    await place.outbox.add(NAME, [chosen(entries[1])])
+    assert await due(place) <= 0
 
 
 async def test_trimming_the_stream_loses_nothing(place: Place) -> None:

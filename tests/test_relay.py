@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.delivery.courier import Timing
-from poller.delivery.endpoint import Endpoint
+from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.memoryoutbox import MemoryOutbox
-from poller.delivery.outbox import Claimed
+from poller.delivery.outbox import MOST_WAITS, Claimed
 from poller.delivery.pace import MOST_AHEAD, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
@@ -125,10 +125,29 @@ class Slowing(Line):
 
 
 @dataclass
+class Reader:
+    """A chat that remembers when it got which events; `answer` is given how many it had before."""
+
+    answer: Callable[[int], Outcome] = lambda _: Delivered()
+    takes: float = 1.0
+    calls: list[tuple[float, list[str]]] = field(default_factory=list)
+
+    async def send(self, entries: Sequence[Entry]) -> Outcome:
+        """Answer, after `takes` seconds."""
+        ids = [entry.fields["id"] for entry in entries]
+        self.calls.append((asyncio.get_running_loop().time(), ids))
+        await asyncio.sleep(self.takes)
+        return self.answer(len(self.calls) - 1)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
 class Scene:
     """A relay over memory, in a virtual loop, with a line for each endpoint."""
 
-    lines: dict[str, Line]
+    lines: dict[str, Any]
     store: MemoryStore
     outbox: MemoryOutbox
     relay: Relay
@@ -165,7 +184,7 @@ def play(
     *endpoints: Endpoint,
     outbox_type: type[MemoryOutbox] = MemoryOutbox,
     look: timedelta = timedelta(minutes=10),
-    **lines: Line,
+    **lines: Line | Reader,
 ) -> Scene:
     """Run a scene in virtual time until `act` returns; the relay runs beside it."""
 
@@ -473,6 +492,94 @@ def test_foreign_entries_are_passed_over() -> None:
     scene = play(act, desk=line)
     assert len(line.calls) == 1
     assert any("1-0 is no event of ours" in str(fact) for fact in scene.said(Happened))
+
+
+CHAT = endpoint("chat", kind=Kind.FEISHU, wait=timedelta(seconds=60))
+
+
+def test_a_sweep_is_one_message_a_market_and_day() -> None:
+    """500 symbols over eight minutes, a few of them with two days: sent a minute after the last."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(1, 501):
+            await asyncio.sleep(0.96)
+            if n % 20 == 0:
+                await scene.publish(f"HK.{n:05}", 1, 2)
+            else:
+                await scene.publish(f"HK.{n:05}", 1)
+            if n % 2 == 0:
+                await scene.publish(f"US.A{n}", 1)
+        await asyncio.sleep(600)
+
+    reader = Reader()
+    play(act, CHAT, chat=reader)
+    sizes = {(ids[0][:2], ids[0].split(":")[1]): len(ids) for _, ids in reader.calls}
+    assert len(reader.calls) == 3
+    assert sizes == {
+        ("HK", "2020-01-01"): 500, ("HK", "2020-01-02"): 25, ("US", "2020-01-01"): 250,
+    }  # fmt: skip
+    assert all(at == pytest.approx(480 + 60, abs=1) for at, _ in reader.calls)
+
+
+def test_a_trickle_without_end_is_cut() -> None:
+    """A symbol every fifty seconds: a message every half hour, and nothing twice or never."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(1, 101):
+            await scene.publish(f"HK.{n:05}", 1)
+            await asyncio.sleep(50)
+        await asyncio.sleep(600)
+
+    reader = Reader()
+    play(act, CHAT, chat=reader)
+    times = [at for at, _ in reader.calls]
+    assert times[0] == pytest.approx(MOST_WAITS * 60, abs=1)
+    assert all(later - earlier <= 1900 for earlier, later in itertools.pairwise(times))
+    assert len(times) == 3
+    arrived = [event for _, ids in reader.calls for event in ids]
+    assert len(arrived) == len(set(arrived)) == 100
+
+
+def test_a_message_that_failed_is_retried_at_its_time() -> None:
+    """What comes meanwhile neither hurries the retry nor puts it off, and goes with it."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00001", 1)
+        await asyncio.sleep(62)
+        await scene.publish("HK.00002", 1)
+        await asyncio.sleep(10)
+        for n in range(3, 8):
+            await scene.publish(f"HK.{n:05}", 1)
+            await asyncio.sleep(30)
+        await asyncio.sleep(600)
+
+    reader = Reader(lambda calls: Delivered() if calls == 2 else DOWN)
+    play(act, CHAT, chat=reader)
+    (first, _), (second, two), (third, seven) = reader.calls
+    assert second - first - 1 == pytest.approx(5, rel=0.21)
+    assert third - second - 1 == pytest.approx(300, rel=0.21)
+    assert [len(two), len(seven)] == [2, 7]
+
+
+def test_what_comes_late_is_in_the_next_message() -> None:
+    """While a message is sent, and long after: it gathers anew."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00001", 1)
+        await asyncio.sleep(61)
+        await scene.publish("HK.00002", 1)
+        await asyncio.sleep(3600)
+        await scene.publish("HK.00003", 1)
+        await asyncio.sleep(30)
+        await scene.publish("HK.00004", 1)
+        await asyncio.sleep(600)
+
+    reader = Reader(takes=5)
+    play(act, CHAT, chat=reader)
+    assert [[event[:8] for event in ids] for _, ids in reader.calls] == [
+        ["HK.00001"], ["HK.00002"], ["HK.00003", "HK.00004"],
+    ]  # fmt: skip
+    assert [at for at, _ in reader.calls] == pytest.approx([60, 125, 3661 + 90], abs=1)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from poller.errors import ConfigError
 from poller.model import isoformat, to_json
 from poller.settings.config import Config, Webhook
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.storage.store import Entry, order
 
 _BATCH: Final = 200
 
@@ -182,20 +182,15 @@ async def replay(
 
 async def _until(store: RedisStore, end: str) -> AsyncIterator[Entry]:
     """Yield this service's entries up to an id; what follows it comes to the endpoint anyway."""
-    after, last = "0-0", _order(end)
-    while _order(after) < last:
+    after, last = "0-0", order(end)
+    while order(after) < last:
         batch = await store.read(after, count=_BATCH, block=None)
         if not batch:
             return
         for entry in batch:
-            if _order(entry.id) <= last and is_event(entry.fields):
+            if order(entry.id) <= last and is_event(entry.fields):
                 yield entry
         after = batch[-1].id
-
-
-def _order(stream_id: str) -> tuple[int, int]:
-    millis, _, number = stream_id.partition("-")
-    return int(millis), int(number or 0)
 
 
 def _within(entry: Entry, since: datetime | None, until: datetime | None) -> bool:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.intake import STORE, Intake, woken
+from poller.delivery.intake import STORE, Intake, choose, woken
 from poller.delivery.outbox import Attempt, Claim, Claimed, Outbox, Settlement
 from poller.delivery.pace import Pace
 from poller.delivery.retry import (
@@ -249,7 +249,9 @@ class Courier:
         )
         match verdict:
             case Done():
-                return Settlement(claim, "sent")
+                # what was queued meanwhile gathers anew
+                wait = choose(self.endpoint, claim.deliveries[0]).wait
+                return Settlement(claim, "sent", delay=wait)
             case Later(delay, hold):
                 return Settlement(claim, "later", attempts, delay=delay, hold=hold)
             case Dead(hold):

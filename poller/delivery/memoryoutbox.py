@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from poller.delivery.outbox import (
+    MOST_WAITS,
     Chosen,
     Claim,
     Claimed,
@@ -43,6 +44,15 @@ class _Queue:
     last_error: str = ""
     last_error_at: float | None = None
 
+    def gather(self, lane: str, wait: float, now: float) -> None:
+        """See `Chosen`; what is queued long after it was appended waits all the same."""
+        waiting = self.lanes[lane]
+        if lane not in self.due:
+            self.due[lane] = now + wait
+        elif lane not in self.claims and self.attempts.keys().isdisjoint(waiting):
+            began = int(min(waiting).partition("-")[0]) / 1000
+            self.due[lane] = max(self.due[lane], min(now + wait, began + MOST_WAITS * wait))
+
 
 @dataclass
 class MemoryOutbox:
@@ -77,15 +87,21 @@ class MemoryOutbox:
 
     async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
         """See `Outbox.add`."""
-        queue, queued = self.queues[name], 0
+        queue, queued, now = self.queues[name], 0, self.clock()
+        gathering: dict[str, float] = {}
         for each in chosen:
             name_of = padded(each.entry.id)
             queue.dead.pop(name_of, None)
             lane = queue.lanes.setdefault(each.lane, {})
             if name_of not in lane:
                 lane[name_of] = to_json(dict(each.entry.fields))
-                queue.due.setdefault(each.lane, self.clock() + each.wait.total_seconds())
+                if each.wait:
+                    gathering[each.lane] = each.wait.total_seconds()
+                else:
+                    queue.due.setdefault(each.lane, now)
                 queued += 1
+        for name_of_lane, wait in gathering.items():
+            queue.gather(name_of_lane, wait, now)
         return queued
 
     async def exchange(

@@ -22,6 +22,13 @@ GROUP_PREFIX: Final = "webhook:"
 ANSWER_KEPT: Final = 1024
 """Characters kept of what an endpoint answered to a failed attempt."""
 
+MOST_WAITS: Final = 30
+"""A lane that gathers is due so many waits after its first entry, even if more keeps coming.
+
+With the usual minute that is half an hour: at OpenD's one symbol a second, a sweep of 1,800 symbols
+ends before, and whoever reads a chat does not wait longer for the first figures of a larger one.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class OutboxKeys:
@@ -88,7 +95,12 @@ class OutboxKeys:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An entry the endpoint is to get. `wait`: how long its lane gathers before it is sent."""
+    """An entry the endpoint is to get.
+
+    `wait`: its lane is due when nothing was queued in it for so long, at the latest `MOST_WAITS`
+    times as long after its first entry was appended. A lane that is being sent or has something to
+    retry keeps its time.
+    """
 
     entry: Entry
     lane: str
@@ -143,9 +155,10 @@ class Claimed:
 class Settlement:
     """How a claim ended.
 
-    `sent`: the lane goes on with what follows. `later`: again after `delay`. `dead`: into the dead
-    letters, the lane goes on. `returned`: nothing was tried, due at once. `attempts`: all failed
-    ones so far. `hold`: no lane is sent until then. `disable`: why the endpoint is disabled, or "".
+    `sent`: the lane goes on with what follows, after `delay`. `later`: again after `delay`. `dead`:
+    into the dead letters, the lane goes on. `returned`: nothing was tried, due at once. `attempts`:
+    all failed ones so far. `hold`: no lane is sent until then. `disable`: why the endpoint is
+    disabled, or "".
     """
 
     claim: Claim

@@ -13,6 +13,7 @@ from redis import exceptions
 
 from poller.delivery.outbox import (
     GROUP_PREFIX,
+    MOST_WAITS,
     Chosen,
     Claimed,
     DeadLetter,
@@ -100,8 +101,16 @@ class RedisOutbox:
         with translated():
             return int(
                 await self._enqueue(
-                    keys=[self._stream, keys.due, keys.queue, keys.deliveries, keys.dead],
-                    args=[*how, to_json(deliveries)],
+                    keys=[
+                        self._stream,
+                        keys.due,
+                        keys.queue,
+                        keys.deliveries,
+                        keys.dead,
+                        keys.claims,
+                        keys.attempts,
+                    ],
+                    args=[*how, to_json(deliveries), MOST_WAITS],
                 )
             )
 
@@ -203,8 +212,9 @@ def _settlement(settlement: Settlement) -> dict[str, Any]:
     claim = settlement.claim
     told: dict[str, Any] = {"lane": claim.lane, "token": claim.token, "how": settlement.how}
     told["ids"] = [padded(entry.id) for entry in claim.deliveries]
+    told["delay"] = _millis(settlement.delay)
     if settlement.how in {"later", "dead"}:
-        told["delay"], told["hold"] = _millis(settlement.delay), _millis(settlement.hold)
+        told["hold"] = _millis(settlement.hold)
         told["disable"] = settlement.disable
         told["error"] = settlement.attempts[-1].reason
         told["attempts"] = attempts_json(settlement.attempts)
