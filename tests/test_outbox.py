@@ -4,21 +4,37 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from poller.delivery.courier import appended_at
 from poller.delivery.memoryoutbox import MemoryOutbox
-from poller.delivery.outbox import Attempt, Chosen, Claim, Claimed, Outbox, OutboxKeys, Settlement
+from poller.delivery.outbox import (
+    MOST_WAITS,
+    Attempt,
+    Chosen,
+    Claim,
+    Claimed,
+    Outbox,
+    OutboxKeys,
+    Settlement,
+    marked,
+    padded,
+    stripped,
+)
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import Superseded
-from poller.model import Code
+from poller.model import Code, Market
+from poller.plan.notice import Detected
 from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry, Store
+from poller.storage.store import ONE_OFF, Entry, Store, Stream
 from tests.feed import publish
 from tests.servers import KINDS, running
 
@@ -27,6 +43,8 @@ A, B = Code("HK.00700"), Code("HK.00005")
 NOW = datetime(2026, 5, 8, 9, tzinfo=UTC)
 TTL = timedelta(seconds=30)
 AGAIN = timedelta(minutes=5)
+WAIT = 60.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,13 @@ class Place:
         """Append an event a day of January 2020; returns all entries."""
         await publish(self.store, code, days)
         return await self.store.read("0", count=100, block=None)
+
+    async def announce(self, *days: int) -> list[Entry]:
+        """Tell of reports of days of January 2020; returns all notices."""
+        for day in days:
+            notice = Detected(Market.HK, date(2020, 1, day), NOW, A)
+            await self.store.announce(notice, ONE_OFF)
+        return await self.store.read("0", count=100, block=None, stream=Stream.RELEASES)
 
     async def queue(self, *entries: Entry) -> None:
         """Take everything that follows; queue the given entries."""
@@ -85,9 +110,9 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await raw.aclose()
 
 
-def chosen(entry: Entry, wait: float = 0) -> Chosen:
+def chosen(entry: Entry) -> Chosen:
     """Choose an entry for the lane of its symbol."""
-    return Chosen(entry, entry.fields["code"], timedelta(seconds=wait))
+    return Chosen(entry, entry.fields["code"])
 
 
 def told(claims: Sequence[Claim]) -> dict[str, list[str]]:
@@ -149,6 +174,56 @@ async def test_a_new_endpoint_starts_with_what_comes_next(place: Place) -> None:
     assert await place.outbox.begin("new") == (await place.store.last_entries(1))[0].id
     assert (await place.outbox.status("new")).lag == 0
     assert (await place.outbox.status(NAME)).lag == 1
+
+
+async def test_the_releases_are_taken_beside_the_events(place: Place) -> None:
+    """A group on each stream, one lag; who moves one leaves the other where it was."""
+    begun = await place.outbox.begin(NAME, Stream.RELEASES)
+    told = await place.announce(2, 9)
+    events = await place.publish(A, 2)
+    assert await place.outbox.follow(begun, 9, Stream.RELEASES) == told
+    assert (await place.outbox.status(NAME)).lag == 3
+    notices = [Chosen(marked(entry), "release:HK") for entry in told]
+    with pytest.raises(Superseded):
+        await place.outbox.take(NAME, begun, told, notices)
+    await place.outbox.take(NAME, begun, told, notices, Stream.RELEASES)
+    with pytest.raises(Superseded):
+        await place.outbox.take(NAME, begun, told, notices, Stream.RELEASES)
+    await place.queue(*events)
+    assert (await place.outbox.status(NAME)).lag == 0
+    assert await place.outbox.begin(NAME, Stream.RELEASES) == told[-1].id
+    lanes = {claim.lane: claim.deliveries[0].fields["id"] for claim in await place.claim()}
+    assert lanes == {A: f"{A}:2020-01-02:0", "release:HK": "HK:2020-01-02:detected"}
+
+
+async def test_a_notice_is_no_event_of_the_same_id(place: Place) -> None:
+    """Ids of the two streams may be equal; fields, attempts and dead letters are not mixed up."""
+    (event,) = await place.publish(A, 2)
+    notice = marked(Entry(event.id, {"id": "HK:2020-01-02:detected"}))
+    assert marked(notice) == notice
+    assert appended_at(notice) == appended_at(event)
+    both = [chosen(event), Chosen(notice, "release:HK")]
+    assert await place.outbox.add(NAME, both) == 2
+    assert await place.outbox.add(NAME, both) == 0
+    claims = {claim.lane: claim for claim in await place.claim()}
+    assert claims[A].deliveries == (event,)
+    assert claims["release:HK"].deliveries == (notice,)
+    failure = failed(claims["release:HK"], delay=timedelta(0))
+    await place.settle(failure, Settlement(claims[A], "dead", failure.attempts))
+    (again,) = await place.claim()
+    assert (again.deliveries, len(again.attempts)) == ((notice,), 1)
+    await place.settle(Settlement(again, "dead", again.attempts))
+    assert {letter.entry.id for letter in await place.outbox.dead(NAME)} == {event.id, notice.id}
+    assert await place.outbox.add(NAME, both[1:]) == 1
+    assert [letter.entry for letter in await place.outbox.dead(NAME)] == [event]
+
+
+@given(st.integers(0, 10**14), st.integers(0, 10**7), st.booleans())
+def test_an_id_is_padded_and_stripped(milliseconds: int, number: int, notice: bool) -> None:  # noqa: FBT001
+    """What comes back is what was given, whichever stream it is of."""
+    entry = Entry(f"{milliseconds}-{number}", {})
+    id_ = marked(entry).id if notice else entry.id
+    assert stripped(padded(id_)) == id_
 
 
 async def test_a_lost_claim_comes_back(place: Place) -> None:
@@ -283,19 +358,100 @@ async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
     assert hold - TTL < claimed.wait <= hold
 
 
+def gathered(entry: Entry, wait: float = WAIT) -> Chosen:
+    """Choose an entry for a lane that gathers."""
+    return Chosen(entry, "HK:2026-05-08", timedelta(seconds=wait))
+
+
+def ago(seconds: float) -> str:
+    """Return the id of an entry appended so long before now."""
+    return f"{round((time.time() - seconds) * 1000)}-{time.perf_counter_ns() % 10**8}"
+
+
+async def due(place: Place) -> float:
+    """Return in how many seconds the first lane is due."""
+    found = (await place.outbox.status(NAME)).next_attempt
+    assert found is not None
+    return (found - datetime.now(UTC)).total_seconds()
+
+
 async def test_a_gathering_lane_waits_and_goes_together(place: Place) -> None:
-    """A lane that waits is due after its wait, counted from its first event, all at once."""
+    """It is due once nothing was queued for its wait, and then goes all at once."""
     entries = await place.publish(A, 2, 10)
-    after = await place.outbox.begin(NAME)
-    waits = [chosen(entries[0], 0.2), chosen(entries[1], 60)]
-    await place.outbox.take(NAME, after, entries, waits)
-    assert await place.claim(depth=9) == []
+    await place.outbox.add(NAME, [gathered(entries[0], 0.2)])
+    began = time.monotonic()
+    await place.outbox.add(NAME, [gathered(entries[1], 0.4)])
     claims: list[Claim] = []
     async with asyncio.timeout(5):
         while not claims:
             await asyncio.sleep(0.01)
             claims = await place.claim(depth=9)
-    assert told(claims) == {A: ["02", "10"]}
+    assert time.monotonic() - began > 0.39
+    assert told(claims) == {"HK:2026-05-08": ["02", "10"]}
+
+
+@pytest.mark.parametrize(
+    ("began", "left"),
+    [(0, WAIT), (MOST_WAITS * WAIT - 5 * WAIT, WAIT), (MOST_WAITS * WAIT - WAIT / 2, WAIT / 2)],
+)
+async def test_a_lane_does_not_gather_for_ever(place: Place, began: float, left: float) -> None:
+    """What is added puts the time off by the wait, up to so many waits after the first entry."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(began), fields), 0.01)])
+    await place.outbox.add(NAME, [gathered(Entry(ago(0), fields))])
+    assert left - 5 < await due(place) <= left + 0.01
+
+
+async def test_what_is_replayed_gathers_as_well(place: Place) -> None:
+    """Queued long after it was appended, a lane waits once, and no older entry hurries it."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(10**6), fields))])
+    assert WAIT - 5 < await due(place) <= WAIT
+    await place.outbox.add(NAME, [gathered(Entry(ago(2 * 10**6), fields))])
+    assert WAIT - 5 < await due(place) <= WAIT
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_a_retry_keeps_its_time(place: Place, replayed: bool) -> None:  # noqa: FBT001
+    """What is added to a lane that waits for a retry, behind or before it, does not move it."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(60), fields), 0.001)])
+    await asyncio.sleep(0.01)
+    (claim,) = await place.claim()
+    await place.settle(failed(claim, delay=timedelta(seconds=2)))
+    for _ in range(2):
+        await place.outbox.add(NAME, [gathered(Entry(ago(90 if replayed else 0), fields))])
+    assert await due(place) <= 2
+    await place.outbox.enable(NAME)
+    (claim,) = await place.claim()
+    await place.settle(failed(claim))
+    await place.outbox.add(NAME, [gathered(Entry(ago(0), fields))])
+    assert await due(place) > AGAIN.total_seconds() - 5
+
+
+async def test_what_comes_during_a_message_gathers_anew(place: Place) -> None:
+    """A lane in flight keeps its time; what was added meanwhile waits after it was sent."""
+    fields = (await place.publish(A, 2))[0].fields
+    await place.outbox.add(NAME, [gathered(Entry(ago(0), fields), 0.001)])
+    await asyncio.sleep(0.01)
+    (claim,) = await place.claim()
+    late = Entry(ago(0), fields)
+    await place.outbox.add(NAME, [gathered(late)])
+    assert await due(place) <= TTL.total_seconds()
+    await place.settle(Settlement(claim, "sent", delay=timedelta(seconds=WAIT)))
+    assert WAIT - 5 < await due(place) <= WAIT
+    await place.settle(Settlement(claim, "sent"))
+    await place.outbox.enable(NAME)
+    (claim,) = await place.claim()
+    assert [entry.id for entry in claim.deliveries] == [late.id]
+
+
+async def test_only_lanes_that_gather_are_put_off(place: Place) -> None:
+    """A lane without a wait is due from its first entry on, whatever comes behind."""
+    entries = await place.publish(A, 2, 10)
+    await place.outbox.add(NAME, [chosen(entries[0])])
+    await place.outbox.add(NAME, [chosen(entries[1])])
+    assert await due(place) <= 0
 
 
 async def test_trimming_the_stream_loses_nothing(place: Place) -> None:
@@ -309,13 +465,18 @@ async def test_trimming_the_stream_loses_nothing(place: Place) -> None:
 
 
 async def test_forgetting_leaves_nothing(place: Place) -> None:
-    """Group and keys of a removed endpoint go; others stay."""
+    """Groups and keys of a removed endpoint go; others stay."""
     await place.queue(*await place.publish(A, 2))
+    begun = await place.outbox.begin(NAME, Stream.RELEASES)
+    await place.announce(2)
     await place.outbox.begin("other")
     assert await place.outbox.names() == [NAME, "other"]
     await place.outbox.forget(NAME)
     assert await place.outbox.names() == ["other"]
-    assert (await place.outbox.status(NAME)).waiting == 0
+    status = await place.outbox.status(NAME)
+    assert (status.waiting, status.lag) == (0, 0)
+    assert await place.outbox.begin(NAME, Stream.RELEASES) > begun
+    await place.outbox.forget(NAME)
     if place.raw is not None:
         prefix = OutboxKeys("short-interest", NAME).state.removesuffix("state")
         assert not [key async for key in place.raw.scan_iter(f"{prefix}*")]

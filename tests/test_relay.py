@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.delivery.courier import Timing
-from poller.delivery.endpoint import Endpoint
+from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.memoryoutbox import MemoryOutbox
-from poller.delivery.outbox import Claimed
+from poller.delivery.outbox import MOST_WAITS, Claimed
 from poller.delivery.pace import MOST_AHEAD, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
@@ -31,12 +31,14 @@ from poller.delivery.retry import (
     decide,
     retry_after,
 )
-from poller.delivery.selection import Selection
+from poller.delivery.selection import EVENTS, Selection
 from poller.errors import StoreDown
 from poller.facts.observe import Fact, Happened, Recovered, Trouble
+from poller.model import Code, Market
+from poller.plan.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.storage.memorystore import MemoryStore
-from poller.storage.store import Entry
+from poller.storage.store import ONE_OFF, Entry, Stream
 from tests.feed import publish
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
@@ -125,10 +127,29 @@ class Slowing(Line):
 
 
 @dataclass
+class Reader:
+    """A chat that remembers when it got which events; `answer` is given how many it had before."""
+
+    answer: Callable[[int], Outcome] = lambda _: Delivered()
+    takes: float = 1.0
+    calls: list[tuple[float, list[str]]] = field(default_factory=list)
+
+    async def send(self, entries: Sequence[Entry]) -> Outcome:
+        """Answer, after `takes` seconds."""
+        ids = [entry.fields["id"] for entry in entries]
+        self.calls.append((asyncio.get_running_loop().time(), ids))
+        await asyncio.sleep(self.takes)
+        return self.answer(len(self.calls) - 1)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
 class Scene:
     """A relay over memory, in a virtual loop, with a line for each endpoint."""
 
-    lines: dict[str, Line]
+    lines: dict[str, Any]
     store: MemoryStore
     outbox: MemoryOutbox
     relay: Relay
@@ -165,7 +186,7 @@ def play(
     *endpoints: Endpoint,
     outbox_type: type[MemoryOutbox] = MemoryOutbox,
     look: timedelta = timedelta(minutes=10),
-    **lines: Line,
+    **lines: Line | Reader,
 ) -> Scene:
     """Run a scene in virtual time until `act` returns; the relay runs beside it."""
 
@@ -184,8 +205,8 @@ def play(
             timing=Timing(look=look, block=timedelta(hours=1)),
         )
         relay.configure(endpoints or (endpoint(),))
-        for each in endpoints or (endpoint(),):
-            await outbox.begin(each.name)
+        for each, stream in itertools.product(endpoints or (endpoint(),), Stream):
+            await outbox.begin(each.name, stream)
         scene = Scene(lines, store, outbox, relay, facts)
         running = asyncio.create_task(relay.run())
         await act(scene)
@@ -473,6 +494,164 @@ def test_foreign_entries_are_passed_over() -> None:
     scene = play(act, desk=line)
     assert len(line.calls) == 1
     assert any("1-0 is no event of ours" in str(fact) for fact in scene.said(Happened))
+
+
+CHAT = endpoint("chat", kind=Kind.FEISHU, wait=timedelta(seconds=60))
+
+
+def notices(*markets: Market) -> list[Detected | Completed]:
+    """Return the two notices of a report of each market."""
+    day, at = date(2020, 1, 3), BEGAN
+    return [
+        notice
+        for market in markets
+        for notice in (
+            Detected(market, day, at, Code(f"{market}.00700")),
+            Completed(market, day, at, 299, (Code(f"{market}.00005"),)),
+        )
+    ]
+
+
+def test_notices_go_to_whom_selected_them() -> None:
+    """By kind and by market, a market's in order; nobody else's lag grows."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        for notice in notices(Market.HK, Market.US):
+            await scene.store.announce(notice, ONE_OFF)
+        scene.store.notices.append(Entry("9999999999999-0", {"type": "release.detected"}))
+        await scene.publish("HK.00005", 1)
+        await asyncio.sleep(3600)
+        for name in lines:
+            status = await scene.outbox.status(name)
+            assert (status.lag, status.waiting) == (0, 0)
+
+    both = Selection(frozenset({"release.detected", "release.completed"}))
+    hk = Selection(frozenset({"release.completed", "backfilled"}), ("HK.00700",), "shares > 1e9")
+    lines: Any = {name: Line(lambda *_: Delivered(200)) for name in ("all", "hk", "events")}
+    endpoints = [
+        Endpoint("all", "https://example.org/", ("whsec_x",), both),
+        Endpoint("hk", "https://example.org/", ("whsec_x",), hk),
+        endpoint("events"),
+    ]
+    scene = play(act, *endpoints, **lines)
+    told = {name: [event for _, event in line.calls] for name, line in lines.items()}
+    assert sorted(told["all"]) == [
+        "HK:2020-01-03:completed", "HK:2020-01-03:detected",
+        "US:2020-01-03:completed", "US:2020-01-03:detected",
+    ]  # fmt: skip
+    for market in Market:
+        mine = [event[14:] for event in told["all"] if event.startswith(market)]
+        assert mine == ["detected", "completed"]
+    assert told["hk"] == ["HK:2020-01-03:completed"]
+    assert sorted(told["events"]) == ["HK.00005:2020-01-01:0", "HK.00700:2020-01-01:0"]
+    assert max(at for at, _ in lines["all"].calls) < 1
+    assert any("9999999999999-0 is no event of ours" in str(f) for f in scene.said(Happened))
+
+
+def test_a_chat_hears_of_a_report_at_once() -> None:
+    """A notice is a message of its own and waits for no digest, nor the second for the first."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        for notice in notices(Market.HK):
+            await scene.store.announce(notice, ONE_OFF)
+            await asyncio.sleep(2)
+        await asyncio.sleep(600)
+
+    reader = Reader(takes=3)
+    every = Selection(frozenset(EVENTS))
+    chat = replace(CHAT, selection=every)
+    play(act, chat, chat=reader)
+    assert [ids for _, ids in reader.calls] == [
+        ["HK:2020-01-03:detected"], ["HK:2020-01-03:completed"], ["HK.00700:2020-01-01:0"],
+    ]  # fmt: skip
+    assert [at for at, _ in reader.calls] == pytest.approx([0, 3, 60], abs=1)
+
+
+def test_a_sweep_is_one_message_a_market_and_day() -> None:
+    """500 symbols over eight minutes, a few of them with two days: sent a minute after the last."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(1, 501):
+            await asyncio.sleep(0.96)
+            if n % 20 == 0:
+                await scene.publish(f"HK.{n:05}", 1, 2)
+            else:
+                await scene.publish(f"HK.{n:05}", 1)
+            if n % 2 == 0:
+                await scene.publish(f"US.A{n}", 1)
+        await asyncio.sleep(600)
+
+    reader = Reader()
+    play(act, CHAT, chat=reader)
+    sizes = {(ids[0][:2], ids[0].split(":")[1]): len(ids) for _, ids in reader.calls}
+    assert len(reader.calls) == 3
+    assert sizes == {
+        ("HK", "2020-01-01"): 500, ("HK", "2020-01-02"): 25, ("US", "2020-01-01"): 250,
+    }  # fmt: skip
+    assert all(at == pytest.approx(480 + 60, abs=1) for at, _ in reader.calls)
+
+
+def test_a_trickle_without_end_is_cut() -> None:
+    """A symbol every fifty seconds: a message every half hour, and nothing twice or never."""
+
+    async def act(scene: Scene) -> None:
+        for n in range(1, 101):
+            await scene.publish(f"HK.{n:05}", 1)
+            await asyncio.sleep(50)
+        await asyncio.sleep(600)
+
+    reader = Reader()
+    play(act, CHAT, chat=reader)
+    times = [at for at, _ in reader.calls]
+    assert times[0] == pytest.approx(MOST_WAITS * 60, abs=1)
+    assert all(later - earlier <= 1900 for earlier, later in itertools.pairwise(times))
+    assert len(times) == 3
+    arrived = [event for _, ids in reader.calls for event in ids]
+    assert len(arrived) == len(set(arrived)) == 100
+
+
+def test_a_message_that_failed_is_retried_at_its_time() -> None:
+    """What comes meanwhile neither hurries the retry nor puts it off, and goes with it."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00001", 1)
+        await asyncio.sleep(62)
+        await scene.publish("HK.00002", 1)
+        await asyncio.sleep(10)
+        for n in range(3, 8):
+            await scene.publish(f"HK.{n:05}", 1)
+            await asyncio.sleep(30)
+        await asyncio.sleep(600)
+
+    reader = Reader(lambda calls: Delivered() if calls == 2 else DOWN)
+    play(act, CHAT, chat=reader)
+    (first, _), (second, two), (third, seven) = reader.calls
+    assert second - first - 1 == pytest.approx(5, rel=0.21)
+    assert third - second - 1 == pytest.approx(300, rel=0.21)
+    assert [len(two), len(seven)] == [2, 7]
+
+
+def test_what_comes_late_is_in_the_next_message() -> None:
+    """While a message is sent, and long after: it gathers anew."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00001", 1)
+        await asyncio.sleep(61)
+        await scene.publish("HK.00002", 1)
+        await asyncio.sleep(3600)
+        await scene.publish("HK.00003", 1)
+        await asyncio.sleep(30)
+        await scene.publish("HK.00004", 1)
+        await asyncio.sleep(600)
+
+    reader = Reader(takes=5)
+    play(act, CHAT, chat=reader)
+    assert [[event[:8] for event in ids] for _, ids in reader.calls] == [
+        ["HK.00001"], ["HK.00002"], ["HK.00003", "HK.00004"],
+    ]  # fmt: skip
+    assert [at for at, _ in reader.calls] == pytest.approx([60, 125, 3661 + 90], abs=1)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Endpoint:
     """Where events go, and which. Its `repr` shows no secret.
 
     `connections`: deliveries at once, `rate`: deliveries a second, both in each process. `wait`:
-    how long the events of a message are gathered, from the first of them.
+    how long nothing more must have come before the events of a message are sent.
     """
 
     name: str

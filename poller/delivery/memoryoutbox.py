@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from poller.delivery.outbox import (
+    MOST_WAITS,
     Chosen,
     Claim,
     Claimed,
@@ -23,14 +24,14 @@ from poller.delivery.outbox import (
 from poller.errors import Superseded
 from poller.model import to_json
 from poller.storage.memorystore import MemoryStore
-from poller.storage.store import Entry
+from poller.storage.store import Entry, Stream
 
 
 @dataclass
 class _Queue:
     """What is kept of one endpoint; times are seconds on the store's clock."""
 
-    position: str
+    positions: dict[Stream, str] = field(default_factory=dict)
     lanes: dict[str, dict[str, str]] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     claims: dict[str, str] = field(default_factory=dict)
@@ -43,49 +44,70 @@ class _Queue:
     last_error: str = ""
     last_error_at: float | None = None
 
+    def gather(self, lane: str, wait: float, now: float) -> None:
+        """See `Chosen`; what is queued long after it was appended waits all the same."""
+        waiting = self.lanes[lane]
+        if lane not in self.due:
+            self.due[lane] = now + wait
+        elif lane not in self.claims and self.attempts.keys().isdisjoint(waiting):
+            began = int(min(waiting).partition("-")[0]) / 1000
+            self.due[lane] = max(self.due[lane], min(now + wait, began + MOST_WAITS * wait))
+
 
 @dataclass
 class MemoryOutbox:
-    """A `poller.delivery.outbox.Outbox` over the stream of a `MemoryStore`. `clock`: seconds."""
+    """A `poller.delivery.outbox.Outbox` over the streams of a `MemoryStore`. `clock`: seconds."""
 
     store: MemoryStore
     clock: Callable[[], float]
     queues: dict[str, _Queue] = field(default_factory=dict)
 
-    async def begin(self, name: str) -> str:
+    async def begin(self, name: str, stream: Stream = Stream.EVENTS) -> str:
         """See `Outbox.begin`."""
-        if name not in self.queues:
-            last = await self.store.last_entries(1)
-            self.queues[name] = _Queue(last[0].id if last else "0-0")
-        return self.queues[name].position
+        positions = self.queues.setdefault(name, _Queue()).positions
+        if stream not in positions:
+            last = await self.store.last_entries(1, stream)
+            positions[stream] = last[0].id if last else "0-0"
+        return positions[stream]
 
-    async def follow(self, after: str, count: int) -> list[Entry]:
+    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Outbox.follow`."""
-        return await self.store.read(after, count=count, block=None)
+        return await self.store.read(after, count=count, block=None, stream=stream)
 
     async def take(
-        self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
+        self,
+        name: str,
+        after: str,
+        entries: Sequence[Entry],
+        chosen: Sequence[Chosen],
+        stream: Stream = Stream.EVENTS,
     ) -> None:
         """See `Outbox.take`."""
-        queue = self.queues.get(name)
-        following = await self.store.read(after, count=len(entries), block=None)
+        positions = self.queues.get(name, _Queue()).positions
+        following = await self.store.read(after, count=len(entries), block=None, stream=stream)
         told = [entry.id for entry in following] == [entry.id for entry in entries]
-        if queue is None or queue.position != after or not told:
+        if positions.get(stream) != after or not told:
             raise Superseded(f"webhook {name}: another process took what follows {after}")
-        queue.position = entries[-1].id
+        positions[stream] = entries[-1].id
         await self.add(name, chosen)
 
     async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
         """See `Outbox.add`."""
-        queue, queued = self.queues[name], 0
+        queue, queued, now = self.queues[name], 0, self.clock()
+        gathering: dict[str, float] = {}
         for each in chosen:
             name_of = padded(each.entry.id)
             queue.dead.pop(name_of, None)
             lane = queue.lanes.setdefault(each.lane, {})
             if name_of not in lane:
                 lane[name_of] = to_json(dict(each.entry.fields))
-                queue.due.setdefault(each.lane, self.clock() + each.wait.total_seconds())
+                if each.wait:
+                    gathering[each.lane] = each.wait.total_seconds()
+                else:
+                    queue.due.setdefault(each.lane, now)
                 queued += 1
+        for name_of_lane, wait in gathering.items():
+            queue.gather(name_of_lane, wait, now)
         return queued
 
     async def exchange(
@@ -99,7 +121,7 @@ class MemoryOutbox:
         ttl: timedelta,
     ) -> Claimed:
         """See `Outbox.exchange`."""
-        queue, now = self.queues.setdefault(name, _Queue("0-0")), self.clock()
+        queue, now = self.queues.setdefault(name, _Queue()), self.clock()
         for settlement in settlements:
             claim = settlement.claim
             if queue.claims.get(claim.lane) == claim.token:
@@ -164,7 +186,9 @@ class MemoryOutbox:
         queue = self.queues.get(name)
         if queue is None:
             return Status()
-        lag = len(await self.store.read(queue.position, count=10_000, block=None))
+        lag = 0
+        for stream, position in queue.positions.items():
+            lag += len(await self.store.read(position, count=10_000, block=None, stream=stream))
         first = min(queue.due.values(), default=None)
         return Status(
             disabled=queue.disabled,

@@ -4,6 +4,7 @@ It counts as a stand-in only because it passes the same suite as the real server
 """
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -22,6 +23,7 @@ from poller.storage.store import (
     Stream,
     Write,
     held_writes_of,
+    order,
     quarantine_entries,
     read_snapshot,
     read_vintage,
@@ -80,8 +82,8 @@ class MemoryStore:
             return
         self._refuse(code, writes, held_writes, snapshot, lease)
         self._snapshots.pop(code, None)
-        _append(self.entries, [event.fields() for event in comparison.events])
-        _append(self.quarantined, quarantine_entries(code, comparison))
+        self._append(self.entries, [event.fields() for event in comparison.events])
+        self._append(self.quarantined, quarantine_entries(code, comparison))
         held = self.held_texts.setdefault(code, {})
         held.update({each.day: each.text for each in held_writes})
         self.held_texts[code] = {day: text for day, text in held.items() if text}
@@ -128,7 +130,7 @@ class MemoryStore:
         fields = fields_of(notice)
         if any(entry.fields["id"] == fields["id"] for entry in self.notices):
             return False
-        _append(self.notices, [fields])
+        self._append(self.notices, [fields])
         async with self._appended:
             self._appended.notify_all()
         return True
@@ -226,7 +228,7 @@ class MemoryStore:
     ) -> list[Entry]:
         """See `Store.read`."""
         entries = self._entries_of(stream)
-        position = len(entries) if after == "$" else int(after.partition("-")[0])
+        position = len(entries) if after == "$" else _behind(entries, after)
         if len(entries) <= position and block:
             try:
                 async with asyncio.timeout(block), self._appended:
@@ -242,7 +244,13 @@ class MemoryStore:
     def _entries_of(self, stream: Stream) -> list[Entry]:
         return self.entries if stream is Stream.EVENTS else self.notices
 
+    def _append(self, stream: list[Entry], entries: Sequence[Mapping[str, str]]) -> None:
+        """Append under ids of this moment, or right behind the last one."""
+        for fields in entries:
+            milliseconds, number = order(stream[-1].id) if stream else (0, 0)
+            id_ = max((milliseconds, number + 1), (int(self.clock() * 1000), 0))
+            stream.append(Entry(f"{id_[0]}-{id_[1]}", fields))
 
-def _append(stream: list[Entry], entries: Sequence[Mapping[str, str]]) -> None:
-    for fields in entries:
-        stream.append(Entry(f"{len(stream) + 1}-0", fields))
+
+def _behind(entries: Sequence[Entry], after: str) -> int:
+    return bisect_right(entries, order(after), key=lambda entry: order(entry.id))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from poller.storage.store import order
+
 GRACE: Final = timedelta(days=7)
 """How much longer than asked for an entry is kept for a group that has not read it."""
 
@@ -40,18 +42,13 @@ class Trim:
 def decide(groups: Sequence[Group], now: datetime, keep: timedelta) -> Trim:
     """Return what to forget of a stream whose entries are to be kept for `keep`."""
     horizon = now - keep
-    unread = [(group.name, _read(group.unread)) for group in groups if group.unread is not None]
+    unread = [(group.name, order(group.unread)) for group in groups if group.unread is not None]
     late = tuple(
         Late(name, _time(entry) + keep + GRACE) for name, entry in unread if _time(entry) < horizon
     )
     wanted = min([_first_at(horizon), *(entry for _, entry in unread)])
     milliseconds, number = max(wanted, _first_at(horizon - GRACE))
     return Trim(f"{milliseconds}-{number}", late)
-
-
-def _read(entry: str) -> tuple[int, int]:
-    milliseconds, _, number = entry.partition("-")
-    return int(milliseconds), int(number)
 
 
 def _time(entry: tuple[int, int]) -> datetime:

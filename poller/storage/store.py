@@ -177,6 +177,12 @@ class Entry:
     fields: Mapping[str, str]
 
 
+def order(entry_id: str) -> tuple[int, int]:
+    """Return what sorts an entry's id: milliseconds on the server's clock, and a number."""
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number or 0)
+
+
 class Store(Protocol):
     """The only shared state. Every call may raise StoreDown or StoreMisfit."""
 

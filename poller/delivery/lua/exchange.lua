@@ -68,7 +68,7 @@ for _, ending in ipairs(ours) do
   if #waiting(ending.lane, 1) == 0 then
     empty[#empty + 1] = ending.lane
   else
-    due[#due + 1], due[#due + 2] = now + (ending.delay or 0), ending.lane
+    due[#due + 1], due[#due + 2] = now + ending.delay, ending.lane
   end
 end
 all('ZREM', KEYS[2], empty)
