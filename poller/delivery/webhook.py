@@ -216,15 +216,14 @@ def is_event(fields: Mapping[str, str]) -> bool:
     Its `data` is minified JSON of the promised members, so that it may be spliced into a body.
     """
     try:
-        body_of(fields)
         told = json.loads(fields["data"])
-        whole = told.keys() >= _MEMBERS and to_json(told) == fields["data"]
         Market(fields["market"])
         date.fromisoformat(fields["trading_day"])
+        _ = fields["type"], fields["observed_at"], int(fields["revision"])
+        named = fields["id"].isascii() and fields["id"].isprintable() and "|" not in fields["code"]
+        return named and told.keys() >= _MEMBERS and to_json(told) == fields["data"]
     except (AttributeError, KeyError, ValueError, TypeError):
         return False
-    named = fields["id"].isascii() and fields["id"].isprintable() and "|" not in fields["code"]
-    return whole and named
 
 
 async def reach(endpoint: Endpoint) -> None:
