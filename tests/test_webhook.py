@@ -354,6 +354,20 @@ def test_only_an_event_of_ours_is_spliced_into_a_body(data: str, *, ours: bool) 
         assert told["data"].items() >= json.loads(data).items()
 
 
+@pytest.mark.parametrize(
+    "name", ["id", "type", "code", "market", "trading_day", "revision", "observed_at", "data"]
+)
+@pytest.mark.parametrize("value", [None, "|\n"])
+def test_an_event_of_ours_has_every_field(name: str, value: str | None) -> None:
+    """One that lacks a field is none, nor is one whose id, code, day or number is no such."""
+    fields = dict(entry().fields)
+    assert is_event(fields)
+    del fields[name]
+    if value is not None:
+        fields[name] = value
+    assert is_event(fields) is (value is not None and name in {"type", "observed_at"})
+
+
 def test_ids_are_distinct() -> None:
     """Two events never share an idempotency key, and it holds no dot."""
     ids = ["HK.00700:2026-04-30:0", "HK.00700:2026-04-30:1", "US.BRK.B:2026-04-30:0",

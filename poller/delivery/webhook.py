@@ -219,7 +219,9 @@ def is_event(fields: Mapping[str, str]) -> bool:
     Its `data` is minified JSON of the promised members, so that it may be spliced into a body.
     """
     told = _told(fields)
-    return told.keys() >= _MEMBERS and "|" not in fields["code"] and fields["type"] not in TYPES
+    if not told.keys() >= _MEMBERS or not {"code", "revision"} <= fields.keys():
+        return False
+    return "|" not in fields["code"] and fields["type"] not in TYPES
 
 
 def is_notice(fields: Mapping[str, str]) -> bool:
@@ -235,14 +237,14 @@ def is_notice(fields: Mapping[str, str]) -> bool:
 def _told(fields: Mapping[str, str]) -> Mapping[str, Any]:
     """Return what `data` holds; nothing for an entry of which no body can be made."""
     try:
-        body_of(fields)
         told = json.loads(fields["data"])
         Market(fields["market"])
         date.fromisoformat(fields["trading_day"])
+        _ = fields["type"], fields["observed_at"], int(fields.get("revision", 0))
+        named = fields["id"].isascii() and fields["id"].isprintable()
+        whole = isinstance(told, dict) and to_json(told) == fields["data"]
     except (KeyError, ValueError, TypeError):
         return {}
-    named = fields["id"].isascii() and fields["id"].isprintable()
-    whole = isinstance(told, dict) and to_json(told) == fields["data"]
     return told if whole and named else {}
 
 

@@ -33,10 +33,14 @@ class RedisGroup:
         keys = Keys(namespace)
         self._keys = [keys.stream, keys.reader(group)]
         self._redis = Connections(url).brief()
-        lua = files("poller.subscriber") / "lua"
+        # A reader's turn is a lease like the poller's, and is given back by the same script.
         self._receive, self._acknowledge, self._renew = (
-            self._redis.register_script((lua / f"{name}.lua").read_text())
-            for name in ("receive", "acknowledge", "renew")
+            self._redis.register_script((files(house) / "lua" / f"{name}.lua").read_text())
+            for house, name in (
+                ("poller.subscriber", "receive"),
+                ("poller.subscriber", "acknowledge"),
+                ("poller.storage", "renew"),
+            )
         )
 
     async def close(self) -> None:
