@@ -17,14 +17,14 @@ from poller.delivery.endpoint import Endpoint
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.retry import Later, Verdict, decide
-from poller.delivery.selection import Selection
+from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.webhook import SignedPost
 from poller.facts.log import configure
 from poller.facts.observe import Journal
 from poller.storage.redisstore import RedisStore
 from tests.receiver import SECRET
 
-EVERYTHING = Selection(frozenset({"reported", "revised", "backfilled"}))
+EVERYTHING = Selection(frozenset(EVENTS))
 HASTE = 100
 
 

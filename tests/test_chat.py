@@ -19,6 +19,7 @@ from poller.delivery.chat import Apprise, Chat, Feishu
 from poller.delivery.digest import Message
 from poller.delivery.retry import Delivered, Failed
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.plan.notice import Completed, Detected, Notice, fields_of
 from poller.storage.store import Entry
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
@@ -111,6 +112,28 @@ async def test_the_events_of_a_lane_are_one_message(
     (text,) = bot[0].texts
     assert text.startswith("Hong Kong short interest, 13 Nov 2026: 2 reported, 12 missing\n")
     assert session.closed
+
+
+async def test_notices_of_a_market_are_a_message_of_their_own(
+    bot: tuple[Bot, TestServer], session: ClientSession
+) -> None:
+    """A sentence each, where several waited; nobody is counted for it."""
+
+    async def missing(market: Market, day: date) -> int:
+        raise AssertionError((market, day))
+
+    at, day = datetime(2026, 11, 20, tzinfo=UTC), date(2026, 11, 13)
+    told: list[Notice] = [
+        Detected(Market.HK, day, at, Code("HK.01613")),
+        Completed(Market.HK, day, at, 299, (Code("HK.00700"),)),
+    ]
+    entries = [Entry(f"{n}-0:releases", fields_of(notice)) for n, notice in enumerate(told)]
+    assert await Chat(feishu(bot[1], session), missing=missing).send(entries) == Delivered(200)
+    (text,) = bot[0].texts
+    assert text.splitlines() == [
+        "HK: the report of 13 Nov 2026 is out, first seen at HK.01613.",
+        "HK 13 Nov 2026 is complete: 299 of 300 symbols; missing HK.00700.",
+    ]
 
 
 @pytest.mark.parametrize(("secret", "late"), [("another", 0), (None, 0), (SECRET, 3700)])

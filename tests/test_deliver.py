@@ -22,7 +22,16 @@ from poller.storage.connections import translated
 from tests.feed import publish
 from tests.receiver import OK, SECRET, Receiver, status
 from tests.receivers.verify import verify
-from tests.service import Service, poller, simulator, store_of, until
+from tests.service import (
+    Service,
+    entries,
+    later,
+    poller,
+    simulator,
+    store_of,
+    until,
+    with_rows,
+)
 
 CODE = Code("HK.00700")
 
@@ -67,13 +76,58 @@ async def test_the_service_delivers(tmp_path: Path, receiver: Receiver) -> None:
     assert receiver.seen[-1].body["data"]["change"]["shares"] == 51480638 - 51888755
 
 
+async def begin(service: Service) -> None:
+    """Start it once its endpoint has begun: what comes earlier it would not get."""
+    async with store_of(service):
+        assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
+        await service.start()
+        await service.said("ready")
+
+
+async def test_a_release_is_told_to_who_selected_it(tmp_path: Path, receiver: Receiver) -> None:
+    """Out, then complete, in this order and signed; a replay brings both again under their ids."""
+    rows, other = World().records(CODE, wall_clock()), Code("HK.00005")
+    world = with_rows(World(), other, rows)
+    async with simulator(world) as opend:
+        selected = {"POLLER_WEBHOOKS__0__EVENTS": "reported,release.detected,release.completed"}
+        service = Service(tmp_path, opend.port, f"{CODE},{other}", settings(receiver) | selected)
+        await service.start()
+        async with store_of(service) as store:
+            await entries(store, 20)
+            new = later(rows[0], days=8)
+            opend.world = with_rows(with_rows(world, other, (new, *rows)), CODE, (new, *rows))
+            await receiver.until(4)
+            (line,) = (await poller(service, "webhook", "list", "--json"))[1].splitlines()
+            assert (json.loads(line)["lag"], receiver.refused) == (0, [])
+            out = (await poller(service, "webhook", "replay", "desk", "--since", "2026-05-08"))[1]
+            assert out == "4 events to deliver again\n"
+            await until(lambda: len(receiver.seen) == 8)
+            one = ("webhook", "replay", "desk", "--id", "HK:2026-05-08:completed")
+            assert (await poller(service, *one))[1] == "1 events to deliver again\n"
+            await until(lambda: len(receiver.seen) == 9)
+        assert await service.stop() == 0
+    told = [seen for seen in receiver.seen if seen.body["type"].startswith("release.")]
+    ids = ["HK:2026-05-08:detected", "HK:2026-05-08:completed"]
+    assert [seen.event for seen in told] == [seen.id for seen in told] == [*ids, *ids, ids[1]]
+    assert told[0].body["type"] == "release.detected"
+    assert told[0].body["data"]["code"] in {CODE, other}
+    assert told[1].body["data"] == {
+        "id": ids[1],
+        "market": "HK",
+        "trading_day": "2026-05-08",
+        "found": 2,
+        "expected": 2,
+        "missing": 0,
+        "missing_codes": [],
+    }
+
+
 async def test_an_outage_is_told_once_and_its_end_once(
     service: Service, receiver: Receiver
 ) -> None:
     """The log says why it fails, and `recovered`; `webhook list` has it all in one place."""
     receiver.answer = lambda _: status(503, body=b"later")
-    await service.start()
-    await service.said("ready")
+    await begin(service)
     async with store_of(service) as store:
         await publish(store, CODE, range(1, 4))
     await service.said("webhook desk: fails: 503")
@@ -83,6 +137,8 @@ async def test_an_outage_is_told_once_and_its_end_once(
     assert told["last_error"] == "503"
     assert told["next_attempt"] is not None
     receiver.answer = lambda _: OK
+    # the second retry is minutes away, should the first have come before
+    assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
     await service.said("webhook desk: recovered")
     await receiver.until(3)
     assert await service.stop() == 0
@@ -96,8 +152,7 @@ async def test_a_stop_lets_what_is_in_flight_end(service: Service, receiver: Rec
     """A POST that is being answered when SIGTERM comes is finished and not sent again."""
     answered = asyncio.Event()
     receiver.answer = lambda _: answered
-    await service.start()
-    await service.said("ready")
+    await begin(service)
     async with store_of(service) as store:
         await publish(store, CODE, [1])
         await receiver.until(1)

@@ -8,25 +8,31 @@ Small here; `DELIVERIES=10000 DELIVERY_KILLS=200` for more. The seed and the sha
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
 from poller.delivery.redisoutbox import RedisOutbox
+from poller.model import Code, Market
+from poller.plan.notice import Completed, Detected, id_of
 from poller.storage.redisstore import RedisStore
-from tests.feed import publish
+from poller.storage.store import ONE_OFF, Stream
+from tests.feed import SEEN, publish
 from tests.receiver import OK, Receiver, Seen, status
 from tests.wire import Point, Server, Wire
 
 EVENTS = int(os.environ.get("DELIVERIES", "300"))
 KILLS = int(os.environ.get("DELIVERY_KILLS", "12"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
+HK = Market.HK
 NAMES = ("one", "two", "three")
 CODES = tuple(f"HK.{n:05}" for n in range(1, 11))
 POSTED = "a POST unanswered"
@@ -92,11 +98,18 @@ class Trial:
         self.running.append((process, wire))
 
     async def news(self, count: int) -> None:
-        """Publish events of every symbol."""
+        """Publish events of every symbol, and as many notices of the market."""
         for code in CODES:
             known = self.truth.setdefault(code, [])
             first = len(known) + 1
             known += await publish(self.store, code, range(first, first + count))
+        told = self.truth.setdefault("HK:", [])
+        for n in range(len(told), len(told) + count):
+            day = date(2020, 1, 1) + timedelta(days=n // 2)
+            code = Code(CODES[0])
+            notice = Completed(HK, day, SEEN, n) if n % 2 else Detected(HK, day, SEEN, code)
+            assert await self.store.announce(notice, ONE_OFF)
+            told.append(id_of(notice))
 
     async def strike(self, count: int) -> None:
         """Kill the older process somewhere while there is news, and start another."""
@@ -141,8 +154,8 @@ async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
     await server.start()
     url = f"unix://{server.path}"
     store, outbox = RedisStore(url, "short-interest"), RedisOutbox(url, "short-interest")
-    for name in NAMES:
-        await outbox.begin(name)
+    for name, stream in itertools.product(NAMES, Stream):
+        await outbox.begin(name, stream)
     await outbox.close()
     async with contextlib.AsyncExitStack() as stack:
         endpoints = {name: Endpoint(chance) for name in NAMES}
@@ -159,7 +172,7 @@ async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
 
 @pytest.mark.timeout(60 + 5 * KILLS + EVENTS / 20)
 async def test_kills_lose_no_delivery(trial: Trial) -> None:
-    """Each event at each endpoint at least once, in order per symbol; repeats share their id."""
+    """Each event and notice at each endpoint at least once, in order; repeats share their id."""
     await trial.enter()
     await trial.enter()
     batch = max(1, EVENTS // (KILLS * len(CODES)))

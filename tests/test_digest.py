@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.delivery.digest import MOST_ROWS, digest, missing
+from poller.delivery.digest import MOST_ROWS, Message, announcement, digest, missing
 from poller.delivery.selection import Selection
 from poller.detect.compare import Known, compare
 from poller.model import Change, Code, Event, EventType, HkRecord, Market, UsRecord, Vintage
+from poller.plan.notice import Completed, Detected, Notice, fields_of
 from poller.simulator import World
 
 SEEN = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -147,6 +148,40 @@ def test_us_rows_tell_the_days_to_cover() -> None:
 def test_one_event_is_one_sentence(entry: Entry, sentence: str) -> None:
     """It has no title and needs no table."""
     assert digest([entry], limit=2_000).text == sentence
+
+
+DAY = date(2026, 11, 13)
+LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
+
+
+@pytest.mark.parametrize(
+    ("notice", "sentence"),
+    [
+        (
+            Detected(Market.HK, DAY, SEEN, Code("HK.01613")),
+            "HK: the report of 13 Nov 2026 is out, first seen at HK.01613.",
+        ),
+        (
+            Completed(Market.HK, DAY, SEEN, 299, (Code("HK.00700"),)),
+            "HK 13 Nov 2026 is complete: 299 of 300 symbols; missing HK.00700.",
+        ),
+        (
+            Completed(Market.US, DAY, SEEN, 5000),
+            "US 13 Nov 2026 is complete: 5,000 of 5,000 symbols.",
+        ),
+        (
+            Completed(Market.HK, DAY, SEEN, 0, LOST),
+            (
+                "HK 13 Nov 2026 is complete: 0 of 1,500 symbols; missing "
+                f"{', '.join(LOST[:MOST_ROWS])} and 1,480 more."
+            ),
+        ),
+    ],
+)
+def test_a_notice_is_one_sentence(notice: Notice, sentence: str) -> None:
+    """Which market and day, and who is missing; many are counted."""
+    assert announcement([fields_of(notice)], limit=2_000) == Message("", sentence)
+    assert len(announcement([fields_of(notice)] * 20, limit=300).text) <= 300
 
 
 def test_a_sweep_of_500_symbols_is_one_message() -> None:

@@ -4,13 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from poller.delivery.courier import appended_at
 from poller.delivery.memoryoutbox import MemoryOutbox
 from poller.delivery.outbox import (
     MOST_WAITS,
@@ -21,13 +24,17 @@ from poller.delivery.outbox import (
     Outbox,
     OutboxKeys,
     Settlement,
+    marked,
+    padded,
+    stripped,
 )
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import Superseded
-from poller.model import Code
+from poller.model import Code, Market
+from poller.plan.notice import Detected
 from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry, Store
+from poller.storage.store import ONE_OFF, Entry, Store, Stream
 from tests.feed import publish
 from tests.servers import KINDS, running
 
@@ -52,6 +59,13 @@ class Place:
         """Append an event a day of January 2020; returns all entries."""
         await publish(self.store, code, days)
         return await self.store.read("0", count=100, block=None)
+
+    async def announce(self, *days: int) -> list[Entry]:
+        """Tell of reports of days of January 2020; returns all notices."""
+        for day in days:
+            notice = Detected(Market.HK, date(2020, 1, day), NOW, A)
+            await self.store.announce(notice, ONE_OFF)
+        return await self.store.read("0", count=100, block=None, stream=Stream.RELEASES)
 
     async def queue(self, *entries: Entry) -> None:
         """Take everything that follows; queue the given entries."""
@@ -160,6 +174,56 @@ async def test_a_new_endpoint_starts_with_what_comes_next(place: Place) -> None:
     assert await place.outbox.begin("new") == (await place.store.last_entries(1))[0].id
     assert (await place.outbox.status("new")).lag == 0
     assert (await place.outbox.status(NAME)).lag == 1
+
+
+async def test_the_releases_are_taken_beside_the_events(place: Place) -> None:
+    """A group on each stream, one lag; who moves one leaves the other where it was."""
+    begun = await place.outbox.begin(NAME, Stream.RELEASES)
+    told = await place.announce(2, 9)
+    events = await place.publish(A, 2)
+    assert await place.outbox.follow(begun, 9, Stream.RELEASES) == told
+    assert (await place.outbox.status(NAME)).lag == 3
+    notices = [Chosen(marked(entry), "release:HK") for entry in told]
+    with pytest.raises(Superseded):
+        await place.outbox.take(NAME, begun, told, notices)
+    await place.outbox.take(NAME, begun, told, notices, Stream.RELEASES)
+    with pytest.raises(Superseded):
+        await place.outbox.take(NAME, begun, told, notices, Stream.RELEASES)
+    await place.queue(*events)
+    assert (await place.outbox.status(NAME)).lag == 0
+    assert await place.outbox.begin(NAME, Stream.RELEASES) == told[-1].id
+    lanes = {claim.lane: claim.deliveries[0].fields["id"] for claim in await place.claim()}
+    assert lanes == {A: f"{A}:2020-01-02:0", "release:HK": "HK:2020-01-02:detected"}
+
+
+async def test_a_notice_is_no_event_of_the_same_id(place: Place) -> None:
+    """Ids of the two streams may be equal; fields, attempts and dead letters are not mixed up."""
+    (event,) = await place.publish(A, 2)
+    notice = marked(Entry(event.id, {"id": "HK:2020-01-02:detected"}))
+    assert marked(notice) == notice
+    assert appended_at(notice) == appended_at(event)
+    both = [chosen(event), Chosen(notice, "release:HK")]
+    assert await place.outbox.add(NAME, both) == 2
+    assert await place.outbox.add(NAME, both) == 0
+    claims = {claim.lane: claim for claim in await place.claim()}
+    assert claims[A].deliveries == (event,)
+    assert claims["release:HK"].deliveries == (notice,)
+    failure = failed(claims["release:HK"], delay=timedelta(0))
+    await place.settle(failure, Settlement(claims[A], "dead", failure.attempts))
+    (again,) = await place.claim()
+    assert (again.deliveries, len(again.attempts)) == ((notice,), 1)
+    await place.settle(Settlement(again, "dead", again.attempts))
+    assert {letter.entry.id for letter in await place.outbox.dead(NAME)} == {event.id, notice.id}
+    assert await place.outbox.add(NAME, both[1:]) == 1
+    assert [letter.entry for letter in await place.outbox.dead(NAME)] == [event]
+
+
+@given(st.integers(0, 10**14), st.integers(0, 10**7), st.booleans())
+def test_an_id_is_padded_and_stripped(milliseconds: int, number: int, notice: bool) -> None:  # noqa: FBT001
+    """What comes back is what was given, whichever stream it is of."""
+    entry = Entry(f"{milliseconds}-{number}", {})
+    id_ = marked(entry).id if notice else entry.id
+    assert stripped(padded(id_)) == id_
 
 
 async def test_a_lost_claim_comes_back(place: Place) -> None:
@@ -401,13 +465,18 @@ async def test_trimming_the_stream_loses_nothing(place: Place) -> None:
 
 
 async def test_forgetting_leaves_nothing(place: Place) -> None:
-    """Group and keys of a removed endpoint go; others stay."""
+    """Groups and keys of a removed endpoint go; others stay."""
     await place.queue(*await place.publish(A, 2))
+    begun = await place.outbox.begin(NAME, Stream.RELEASES)
+    await place.announce(2)
     await place.outbox.begin("other")
     assert await place.outbox.names() == [NAME, "other"]
     await place.outbox.forget(NAME)
     assert await place.outbox.names() == ["other"]
-    assert (await place.outbox.status(NAME)).waiting == 0
+    status = await place.outbox.status(NAME)
+    assert (status.waiting, status.lag) == (0, 0)
+    assert await place.outbox.begin(NAME, Stream.RELEASES) > begun
+    await place.outbox.forget(NAME)
     if place.raw is not None:
         prefix = OutboxKeys("short-interest", NAME).state.removesuffix("state")
         assert not [key async for key in place.raw.scan_iter(f"{prefix}*")]

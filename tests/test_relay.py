@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,12 +31,14 @@ from poller.delivery.retry import (
     decide,
     retry_after,
 )
-from poller.delivery.selection import Selection
+from poller.delivery.selection import EVENTS, Selection
 from poller.errors import StoreDown
 from poller.facts.observe import Fact, Happened, Recovered, Trouble
+from poller.model import Code, Market
+from poller.plan.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.storage.memorystore import MemoryStore
-from poller.storage.store import Entry
+from poller.storage.store import ONE_OFF, Entry, Stream
 from tests.feed import publish
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
@@ -203,8 +205,8 @@ def play(
             timing=Timing(look=look, block=timedelta(hours=1)),
         )
         relay.configure(endpoints or (endpoint(),))
-        for each in endpoints or (endpoint(),):
-            await outbox.begin(each.name)
+        for each, stream in itertools.product(endpoints or (endpoint(),), Stream):
+            await outbox.begin(each.name, stream)
         scene = Scene(lines, store, outbox, relay, facts)
         running = asyncio.create_task(relay.run())
         await act(scene)
@@ -495,6 +497,76 @@ def test_foreign_entries_are_passed_over() -> None:
 
 
 CHAT = endpoint("chat", kind=Kind.FEISHU, wait=timedelta(seconds=60))
+
+
+def notices(*markets: Market) -> list[Detected | Completed]:
+    """Return the two notices of a report of each market."""
+    day, at = date(2020, 1, 3), BEGAN
+    return [
+        notice
+        for market in markets
+        for notice in (
+            Detected(market, day, at, Code(f"{market}.00700")),
+            Completed(market, day, at, 299, (Code(f"{market}.00005"),)),
+        )
+    ]
+
+
+def test_notices_go_to_whom_selected_them() -> None:
+    """By kind and by market, a market's in order; nobody else's lag grows."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        for notice in notices(Market.HK, Market.US):
+            await scene.store.announce(notice, ONE_OFF)
+        scene.store.notices.append(Entry("9999999999999-0", {"type": "release.detected"}))
+        await scene.publish("HK.00005", 1)
+        await asyncio.sleep(3600)
+        for name in lines:
+            status = await scene.outbox.status(name)
+            assert (status.lag, status.waiting) == (0, 0)
+
+    both = Selection(frozenset({"release.detected", "release.completed"}))
+    hk = Selection(frozenset({"release.completed", "backfilled"}), ("HK.00700",), "shares > 1e9")
+    lines: Any = {name: Line(lambda *_: Delivered(200)) for name in ("all", "hk", "events")}
+    endpoints = [
+        Endpoint("all", "https://example.org/", ("whsec_x",), both),
+        Endpoint("hk", "https://example.org/", ("whsec_x",), hk),
+        endpoint("events"),
+    ]
+    scene = play(act, *endpoints, **lines)
+    told = {name: [event for _, event in line.calls] for name, line in lines.items()}
+    assert sorted(told["all"]) == [
+        "HK:2020-01-03:completed", "HK:2020-01-03:detected",
+        "US:2020-01-03:completed", "US:2020-01-03:detected",
+    ]  # fmt: skip
+    for market in Market:
+        mine = [event[14:] for event in told["all"] if event.startswith(market)]
+        assert mine == ["detected", "completed"]
+    assert told["hk"] == ["HK:2020-01-03:completed"]
+    assert sorted(told["events"]) == ["HK.00005:2020-01-01:0", "HK.00700:2020-01-01:0"]
+    assert max(at for at, _ in lines["all"].calls) < 1
+    assert any("9999999999999-0 is no event of ours" in str(f) for f in scene.said(Happened))
+
+
+def test_a_chat_hears_of_a_report_at_once() -> None:
+    """A notice is a message of its own and waits for no digest, nor the second for the first."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        for notice in notices(Market.HK):
+            await scene.store.announce(notice, ONE_OFF)
+            await asyncio.sleep(2)
+        await asyncio.sleep(600)
+
+    reader = Reader(takes=3)
+    every = Selection(frozenset(EVENTS))
+    chat = replace(CHAT, selection=every)
+    play(act, chat, chat=reader)
+    assert [ids for _, ids in reader.calls] == [
+        ["HK:2020-01-03:detected"], ["HK:2020-01-03:completed"], ["HK.00700:2020-01-01:0"],
+    ]  # fmt: skip
+    assert [at for at, _ in reader.calls] == pytest.approx([0, 3, 60], abs=1)
 
 
 def test_a_sweep_is_one_message_a_market_and_day() -> None:

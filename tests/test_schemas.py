@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from poller.commands import schemas
-from poller.delivery.webhook import body_of
+from poller.delivery.webhook import body_of, is_event, is_notice
 from poller.detect.compare import compare
 from poller.model import Code, HkRecord, Market, Record
 from poller.plan.notice import Completed, Detected
@@ -105,6 +105,12 @@ async def test_what_goes_out_is_valid(tmp_path: Path) -> None:
     for entry, part in zip(notices, ("DetectedData", "CompletedData"), strict=True):
         validator("release-entry.json").validate(dict(entry.fields))
         validator("release-entry.json", part).validate(json.loads(entry.fields["data"]))
+        assert is_notice(entry.fields)
+        assert not is_event(entry.fields)
+        body = json.loads(body_of(entry.fields))
+        validator("webhook-body.json").validate(body)
+        del body["data"]["trading_day"]
+        assert not validator("webhook-body.json").is_valid(body)
     assert len(held) == 1
     check("quarantine-entry.json", held[0][1])
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from poller.delivery.selection import EVENTS, NAMES, Selection
 from poller.detect.compare import Known, compare
-from poller.model import Change, Code, Event, EventType, HkRecord, UsRecord, Vintage
+from poller.model import Change, Code, Event, EventType, HkRecord, Market, UsRecord, Vintage
+from poller.plan.notice import TYPES
 from poller.simulator import World
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
@@ -117,6 +118,7 @@ def test_a_filter_that_cannot_be_used(text: str, said: str) -> None:
         ({"events": frozenset({"new"})}, "'new' is no event; known are reported, revised"),
         ({"codes": ("hk.*",)}, "write 'HK.*'"),
         ({"codes": ("HK.700",)}, "write 'HK.00700'"),
+        ({"codes": ("[XY]S.*",)}, "fits no code"),
     ],
 )
 def test_events_and_codes_nothing_can_fit(wrong: dict[str, Any], said: str) -> None:
@@ -134,6 +136,24 @@ def test_codes_are_shell_patterns(codes: tuple[str, ...], matching: list[Code]) 
     selection = Selection(codes=codes)
     found = [one["code"] for one in (HK_ENTRY, US_ENTRY) if selection.matches(one)]
     assert found == matching
+
+
+@pytest.mark.parametrize(
+    ("codes", "markets"),
+    [
+        (("*",), "HK US"), (("HK.*",), "HK"), (("US.AAPL", "US.B*"), "US"), (("HK.00700",), "HK"),
+        (("[HX]K.0*",), "HK"), (("?S.*",), "US"), (("H*",), "HK"), (("*.A*",), "HK US"),
+        (("[!H]*",), "US"), ((), ""),
+    ],
+)  # fmt: skip
+def test_of_notices_the_market_decides(codes: tuple[str, ...], markets: str) -> None:
+    """A market no pattern can fit a code of is left out; a filter is not asked."""
+    selection = Selection(frozenset(TYPES), codes, "shares > 1")
+    for kind in TYPES:
+        found = [m for m in Market if selection.matches({"type": kind, "market": m})]
+        assert " ".join(found) == markets
+        assert not Selection(codes=codes).matches({"type": kind, "market": "HK"})
+    assert not selection.matches(HK_ENTRY)
 
 
 @given(st.sets(st.sampled_from(EVENTS)), st.sampled_from(EventType))

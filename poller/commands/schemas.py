@@ -75,7 +75,7 @@ def _definitions(at: str) -> dict[str, Schema]:
         "DetectedData": _DETECTED,
         "CompletedData": _COMPLETED,
         "ReleaseEntry": _release_entry(at),
-        "WebhookBody": _object(
+        "EventBody": _object(
             {
                 "type": {"enum": [*EventType, _TEST]},
                 "timestamp": _text(_MOMENT),
@@ -92,8 +92,14 @@ def _definitions(at: str) -> dict[str, Schema]:
                     sometimes=sometimes,
                 ),
             },
-            "One event: the body of a webhook.",
+            "One event.",
         ),
+        "DetectedBody": _notice_body(Detected.type, _DETECTED),
+        "CompletedBody": _notice_body(Completed.type, _COMPLETED),
+        "WebhookBody": {
+            "description": "The body of a webhook: one event, or one notice of a whole release.",
+            "oneOf": [{"$ref": f"{at}{part}Body"} for part in ("Event", "Detected", "Completed")],
+        },
     }
 
 
@@ -108,6 +114,14 @@ _RESTATEMENT: Final[Schema] = {
     },
     "required": ["factor", "days", "from", "to"],
 }
+
+
+def _notice_body(kind: str, told: Schema) -> Schema:
+    """Return the schema of a webhook's body that holds a notice; `told`: of what it says."""
+    known = {"id": _text(_NOTICE_ID), "market": _enum(Market), "trading_day": _text(_DAY)}
+    data = _object(known | told["properties"], "The notice.")
+    body = {"type": {"const": kind}, "timestamp": _text(_MOMENT), "data": data}
+    return _object(body, "A report of a whole market is out, or complete.")
 
 
 def _release_entry(at: str) -> Schema:
@@ -242,7 +256,7 @@ def _asyncapi() -> Schema:
             "webhook": _channel(
                 "WebhookBody",
                 "A POST to the URL of an endpoint, signed as Standard Webhooks 1.0; at least once, "
-                "per symbol in order.",
+                "per symbol, and per market's notices, in order.",
                 None,
             ),
         },

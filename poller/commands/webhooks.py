@@ -13,17 +13,17 @@ from poller.clock import wall_clock
 from poller.commands.everyday import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.intake import choose
-from poller.delivery.outbox import DeadLetter, Status
+from poller.delivery.intake import choose, is_ours
+from poller.delivery.outbox import DeadLetter, Status, marked
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.senders import channel_of, check_channels
-from poller.delivery.webhook import SignedPost, is_event
+from poller.delivery.webhook import SignedPost
 from poller.errors import ConfigError
 from poller.model import isoformat, to_json
 from poller.settings.config import Config, Webhook
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry, order
+from poller.storage.store import Entry, Stream, order
 
 _BATCH: Final = 200
 
@@ -152,11 +152,13 @@ async def replay(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Queue events again: from the stream, and from the dead letters what is no longer there."""
+    """Queue events again: from the streams, and from the dead letters what is no longer there."""
     endpoint = _named(config, name).endpoint()
     async with opened(config) as (store, outbox):
-        end = await outbox.begin(name)
-        entries = {entry.id: entry async for entry in _until(store, end)}
+        entries: dict[str, Entry] = {}
+        for stream in Stream:
+            end = await outbox.begin(name, stream)
+            entries |= {entry.id: entry async for entry in _until(store, end, stream)}
         entries |= {letter.entry.id: letter.entry for letter in await outbox.dead(name)}
         if ids:
             wanted = [entry for entry in entries.values() if entry.fields["id"] in ids]
@@ -180,16 +182,16 @@ async def replay(
     sys.stdout.write(f"{queued} events to deliver again{also}\n")
 
 
-async def _until(store: RedisStore, end: str) -> AsyncIterator[Entry]:
+async def _until(store: RedisStore, end: str, stream: Stream) -> AsyncIterator[Entry]:
     """Yield this service's entries up to an id; what follows it comes to the endpoint anyway."""
     after, last = "0-0", order(end)
     while order(after) < last:
-        batch = await store.read(after, count=_BATCH, block=None)
+        batch = await store.read(after, count=_BATCH, block=None, stream=stream)
         if not batch:
             return
         for entry in batch:
-            if order(entry.id) <= last and is_event(entry.fields):
-                yield entry
+            if order(entry.id) <= last and is_ours(entry, stream):
+                yield entry if stream is Stream.EVENTS else marked(entry)
         after = batch[-1].id
 
 
@@ -239,7 +241,8 @@ async def enable(config: Config, name: str) -> None:
     """Let an endpoint be sent to again, and say how to get what it gave up before."""
     _named(config, name)
     async with opened(config) as (_, outbox):
-        await outbox.begin(name)
+        for stream in Stream:
+            await outbox.begin(name, stream)
         await outbox.enable(name)
         status = await outbox.status(name)
     sys.stdout.write(f"{name} is enabled; {status.waiting} events waited and are sent now\n")
@@ -251,7 +254,7 @@ async def enable(config: Config, name: str) -> None:
 
 
 async def forget(config: Config, name: str) -> None:
-    """Remove the group and the queue of an endpoint that is not configured."""
+    """Remove the groups and the queue of an endpoint that is not configured."""
     if any(table.name == name for table in config.webhooks):
         raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
     async with opened(config) as (_, outbox):

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
 
-from poller.delivery.digest import Message, digest
+from poller.delivery.digest import Message, announcement, digest
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 from poller.model import Market
+from poller.plan.notice import TYPES
 from poller.storage.store import Entry
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class Channel(Protocol):
 
 
 class Chat:
-    """A `webhook.Sender`: the entries of a lane, all of one market and day, are one message."""
+    """A `webhook.Sender`: the entries of a lane are one message.
+
+    They are all events of one market and day, or all notices of one market.
+    """
 
     def __init__(
         self, channel: Channel, *, missing: Callable[[Market, date], Awaitable[int | None]]
@@ -61,12 +65,15 @@ class Chat:
         self._missing = missing
 
     async def send(self, entries: Sequence[Entry]) -> Outcome:
-        """Post the digest of at least one entry."""
-        fields = entries[0].fields
+        """Post the digest of at least one entry, or what the notices say."""
+        fields, limit = entries[0].fields, self._channel.limit
+        if fields["type"] in TYPES:
+            told = announcement([entry.fields for entry in entries], limit=limit)
+            return await self._channel.post(told)
         market, day = Market(fields["market"]), date.fromisoformat(fields["trading_day"])
         message = digest(
             [entry.fields for entry in entries],
-            limit=self._channel.limit,
+            limit=limit,
             missing=await self._missing(market, day),
             monospaced=self._channel.monospaced,
         )

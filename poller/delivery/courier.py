@@ -35,7 +35,7 @@ from poller.delivery.retry import (
 from poller.delivery.webhook import Sender
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Attempted, Happened, Observe, Recovered, Trouble, turning
-from poller.storage.store import Entry
+from poller.storage.store import Entry, Stream
 
 GATHER: Final = 0.01
 """Seconds more deliveries may end in before they are settled, while there is enough to send."""
@@ -107,24 +107,30 @@ class Courier:
         self._told: set[str] = set()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
-        self._intake = Intake(
-            endpoint,
-            outbox,
-            observe,
-            look=timing.look,
-            pause=timing.pause,
-            queued=self._work.set,
-        )
+        self._intakes = [
+            Intake(
+                endpoint,
+                outbox,
+                observe,
+                stream=stream,
+                look=timing.look,
+                pause=timing.pause,
+                queued=self._work.set,
+            )
+            for stream in Stream
+        ]
 
     def ring(self) -> None:
-        """Tell it that the stream has grown."""
-        self._intake.ring()
+        """Tell it that a stream has grown."""
+        for intake in self._intakes:
+            intake.ring()
 
     async def run(self) -> None:
         """Take and deliver, for ever."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._intake.run(), name=f"{self._subject} intake")
+                for intake in self._intakes:
+                    group.create_task(intake.run(), name=f"{self._subject} intake")
                 group.create_task(self._deliver_all(), name=f"{self._subject} deliveries")
         finally:
             await self._sender.close()

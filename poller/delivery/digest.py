@@ -1,5 +1,7 @@
 """The events of one market and reporting day as one message a person likes to read. Pure.
 
+Beside it what is said of a whole release: a sentence a notice.
+
 What was reported comes as a table, the biggest moves first; revisions follow as old → new; one
 event alone is one sentence. A figure that is absent is shown as –.
 """
@@ -14,6 +16,7 @@ from typing import Final, Self
 
 from poller.model import Code, Market, market_of
 from poller.plan.calendar import reporting_days
+from poller.plan.notice import Detected
 
 MOST_ROWS: Final = 20
 """Rows of a table; what else there is can be asked for with `poller tail`."""
@@ -147,6 +150,24 @@ def _directions(rows: Iterable[_Row]) -> str:
     moves = [row.moved for row in rows if row.moved is not None]
     up, down = sum(move > 0 for move in moves), sum(move < 0 for move in moves)
     return f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
+
+
+def announcement(notices: Sequence[Mapping[str, str]], *, limit: int) -> Message:
+    """Return the message for notices: fields of at least one, `webhook.is_notice` of each."""
+    return Message("", _cut("\n".join(map(_announced, notices)), limit))
+
+
+def _announced(notice: Mapping[str, str]) -> str:
+    market, day = notice["market"], _date(notice["trading_day"])
+    told = json.loads(notice["data"])
+    if notice["type"] == Detected.type:
+        return f"{market}: the report of {day} is out, first seen at {told['code']}."
+    words = f"{market} {day} is complete: {told['found']:,} of {told['expected']:,} symbols"
+    named = told["missing_codes"][:MOST_ROWS]
+    if not named:
+        return f"{words}."
+    more = told["missing"] - len(named)
+    return f"{words}; missing {', '.join(named)}" + (f" and {more:,} more." if more > 0 else ".")
 
 
 def missing(

@@ -24,14 +24,14 @@ from poller.delivery.outbox import (
 from poller.errors import Superseded
 from poller.model import to_json
 from poller.storage.memorystore import MemoryStore
-from poller.storage.store import Entry
+from poller.storage.store import Entry, Stream
 
 
 @dataclass
 class _Queue:
     """What is kept of one endpoint; times are seconds on the store's clock."""
 
-    position: str
+    positions: dict[Stream, str] = field(default_factory=dict)
     lanes: dict[str, dict[str, str]] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     claims: dict[str, str] = field(default_factory=dict)
@@ -56,33 +56,39 @@ class _Queue:
 
 @dataclass
 class MemoryOutbox:
-    """A `poller.delivery.outbox.Outbox` over the stream of a `MemoryStore`. `clock`: seconds."""
+    """A `poller.delivery.outbox.Outbox` over the streams of a `MemoryStore`. `clock`: seconds."""
 
     store: MemoryStore
     clock: Callable[[], float]
     queues: dict[str, _Queue] = field(default_factory=dict)
 
-    async def begin(self, name: str) -> str:
+    async def begin(self, name: str, stream: Stream = Stream.EVENTS) -> str:
         """See `Outbox.begin`."""
-        if name not in self.queues:
-            last = await self.store.last_entries(1)
-            self.queues[name] = _Queue(last[0].id if last else "0-0")
-        return self.queues[name].position
+        positions = self.queues.setdefault(name, _Queue()).positions
+        if stream not in positions:
+            last = await self.store.last_entries(1, stream)
+            positions[stream] = last[0].id if last else "0-0"
+        return positions[stream]
 
-    async def follow(self, after: str, count: int) -> list[Entry]:
+    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Outbox.follow`."""
-        return await self.store.read(after, count=count, block=None)
+        return await self.store.read(after, count=count, block=None, stream=stream)
 
     async def take(
-        self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
+        self,
+        name: str,
+        after: str,
+        entries: Sequence[Entry],
+        chosen: Sequence[Chosen],
+        stream: Stream = Stream.EVENTS,
     ) -> None:
         """See `Outbox.take`."""
-        queue = self.queues.get(name)
-        following = await self.store.read(after, count=len(entries), block=None)
+        positions = self.queues.get(name, _Queue()).positions
+        following = await self.store.read(after, count=len(entries), block=None, stream=stream)
         told = [entry.id for entry in following] == [entry.id for entry in entries]
-        if queue is None or queue.position != after or not told:
+        if positions.get(stream) != after or not told:
             raise Superseded(f"webhook {name}: another process took what follows {after}")
-        queue.position = entries[-1].id
+        positions[stream] = entries[-1].id
         await self.add(name, chosen)
 
     async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
@@ -115,7 +121,7 @@ class MemoryOutbox:
         ttl: timedelta,
     ) -> Claimed:
         """See `Outbox.exchange`."""
-        queue, now = self.queues.setdefault(name, _Queue("0-0")), self.clock()
+        queue, now = self.queues.setdefault(name, _Queue()), self.clock()
         for settlement in settlements:
             claim = settlement.claim
             if queue.claims.get(claim.lane) == claim.token:
@@ -180,7 +186,9 @@ class MemoryOutbox:
         queue = self.queues.get(name)
         if queue is None:
             return Status()
-        lag = len(await self.store.read(queue.position, count=10_000, block=None))
+        lag = 0
+        for stream, position in queue.positions.items():
+            lag += len(await self.store.read(position, count=10_000, block=None, stream=stream))
         first = min(queue.due.values(), default=None)
         return Status(
             disabled=queue.disabled,

@@ -1,7 +1,9 @@
 """The outbox's contract: what each endpoint still has to get, kept where a kill cannot reach it.
 
-An endpoint is a consumer group on the stream, `webhook:<name>`. What it takes from there is copied
-into a queue of its own, so that trimming the stream loses nothing. The queue is made of lanes: a
+An endpoint is a consumer group, `webhook:<name>`, on the stream of events and on that of releases.
+What it takes from there is copied into a queue of its own, so that trimming a stream loses nothing.
+The two count their entries alike, so what is copied from the releases has `MARK` behind its id. The
+queue is made of lanes: a
 lane's deliveries go out one after the other, lanes do not wait for each other. A lane that has
 something to send is in the due set, with the time of its next attempt on the server's clock; who
 claims it moves that time ahead, so that the lane of a killed process becomes due by itself.
@@ -16,11 +18,14 @@ from typing import Any, Final, Literal, Protocol
 
 from poller.delivery.retry import Failed
 from poller.model import isoformat, to_json
-from poller.storage.store import Entry
+from poller.storage.store import Entry, Stream, order
 
 GROUP_PREFIX: Final = "webhook:"
 ANSWER_KEPT: Final = 1024
 """Characters kept of what an endpoint answered to a failed attempt."""
+
+MARK: Final = f":{Stream.RELEASES}"
+"""Stands behind the id of what was taken from the stream of releases."""
 
 MOST_WAITS: Final = 30
 """A lane that gathers is due so many waits after its first entry, even if more keeps coming.
@@ -39,7 +44,7 @@ class OutboxKeys:
 
     @property
     def group(self) -> str:
-        """Consumer group on the stream: what was taken into the queue."""
+        """Consumer group on both streams: what was taken into the queue."""
         return f"{GROUP_PREFIX}{self.name}"
 
     @property
@@ -181,8 +186,9 @@ class DeadLetter:
 class Status:
     """What an endpoint's owner wants to know. Times are aware, on the server's clock.
 
-    `lag`: stream entries not yet looked at. `waiting`: deliveries in the queue. `retrying`: lanes
-    whose first delivery has failed before. `next_attempt`: None with an empty queue.
+    `lag`: entries of both streams not yet looked at. `waiting`: deliveries in the queue.
+    `retrying`: lanes whose first delivery has failed before. `next_attempt`: None with an empty
+    queue.
     """
 
     disabled: str = ""
@@ -200,14 +206,19 @@ class Status:
 class Outbox(Protocol):
     """The queues of all endpoints. Every call may raise StoreDown or StoreMisfit."""
 
-    async def begin(self, name: str) -> str:
-        """Return the stream id up to which `name` has taken; a new endpoint starts at the end."""
+    async def begin(self, name: str, stream: Stream = Stream.EVENTS) -> str:
+        """Return the id up to which `name` has taken a stream; a new endpoint starts at its end."""
 
-    async def follow(self, after: str, count: int) -> list[Entry]:
-        """Return up to `count` entries of the stream that follow an id, oldest first."""
+    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
+        """Return up to `count` entries of a stream that follow an id, oldest first."""
 
     async def take(
-        self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
+        self,
+        name: str,
+        after: str,
+        entries: Sequence[Entry],
+        chosen: Sequence[Chosen],
+        stream: Stream = Stream.EVENTS,
     ) -> None:
         """Queue the chosen among the entries that follow `after`, and move the group behind them.
 
@@ -248,22 +259,27 @@ class Outbox(Protocol):
         """Send again: not disabled, not held, everything waiting due now with all its attempts."""
 
     async def names(self) -> list[str]:
-        """Return the endpoints that have a group on the stream, configured or not."""
+        """Return the endpoints that have a group on a stream, configured or not."""
 
     async def forget(self, name: str) -> None:
-        """Remove the group and everything kept of an endpoint."""
+        """Remove the groups and everything kept of an endpoint."""
 
 
-def padded(stream_id: str) -> str:
-    """Return an id whose lexical order is the stream's order."""
-    millis, _, number = stream_id.partition("-")
-    return f"{int(millis):015}-{int(number or 0):08}"
+def marked(entry: Entry) -> Entry:
+    """Return an entry of the releases as it is queued: no event has its id."""
+    return Entry(entry.id.removesuffix(MARK) + MARK, entry.fields)
+
+
+def padded(entry_id: str) -> str:
+    """Return an id whose lexical order is its stream's order; a mark stays."""
+    milliseconds, number = order(entry_id.removesuffix(MARK))
+    return f"{milliseconds:015}-{number:08}{MARK if entry_id.endswith(MARK) else ''}"
 
 
 def stripped(padded_id: str) -> str:
-    """Return the stream id that `padded` was given."""
-    millis, _, number = padded_id.partition("-")
-    return f"{int(millis)}-{int(number)}"
+    """Return the id that `padded` was given."""
+    milliseconds, number = order(padded_id.removesuffix(MARK))
+    return f"{milliseconds}-{number}{MARK if padded_id.endswith(MARK) else ''}"
 
 
 def attempts_json(attempts: Sequence[Attempt]) -> str:

@@ -29,7 +29,7 @@ from poller.delivery.outbox import (
 from poller.errors import Superseded
 from poller.model import to_json
 from poller.storage.connections import Connections, translated
-from poller.storage.store import Entry, Keys
+from poller.storage.store import Entry, Keys, Stream
 
 _LAG_LIMIT: Final = 10_000
 
@@ -39,7 +39,7 @@ class RedisOutbox:
 
     def __init__(self, url: str, namespace: str) -> None:
         self._namespace = namespace
-        self._stream = Keys(namespace).stream
+        self._streams = Keys(namespace)
         self._redis = Connections(url).brief()
         lua = files("poller.delivery") / "lua"
         self._follow, self._enqueue, self._exchange, self._enable = (
@@ -54,45 +54,57 @@ class RedisOutbox:
     def _keys(self, name: str) -> OutboxKeys:
         return OutboxKeys(self._namespace, name)
 
-    async def begin(self, name: str) -> str:
+    async def begin(self, name: str, stream: Stream = Stream.EVENTS) -> str:
         """See `Outbox.begin`."""
-        group = self._keys(name).group
+        group, key = self._keys(name).group, self._streams.stream_of(stream)
         with translated():
             try:
-                await self._redis.xgroup_create(self._stream, group, "$", mkstream=True)
+                await self._redis.xgroup_create(key, group, "$", mkstream=True)
             except exceptions.ResponseError as problem:
                 if not str(problem).startswith("BUSYGROUP"):
                     raise
-            return str((await self._groups())[group]["last-delivered-id"])
+            return str((await self._groups(stream))[group]["last-delivered-id"])
 
-    async def _groups(self) -> dict[str, Mapping[str, Any]]:
+    async def _groups(self, stream: Stream) -> dict[str, Mapping[str, Any]]:
         try:
-            found = await self._redis.xinfo_groups(self._stream)
+            found = await self._redis.xinfo_groups(self._streams.stream_of(stream))
         except exceptions.ResponseError as problem:
             if "no such key" in str(problem):
                 return {}
             raise
         return {group["name"]: group for group in found}
 
-    async def follow(self, after: str, count: int) -> list[Entry]:
+    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Outbox.follow`."""
+        key = self._streams.stream_of(stream)
         with translated():
-            found = json.loads(await self._follow(keys=[self._stream], args=[after, count]))
+            found = json.loads(await self._follow(keys=[key], args=[after, count]))
         return [Entry(id_, dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in found]
 
     async def take(
-        self, name: str, after: str, entries: Sequence[Entry], chosen: Sequence[Chosen]
+        self,
+        name: str,
+        after: str,
+        entries: Sequence[Entry],
+        chosen: Sequence[Chosen],
+        stream: Stream = Stream.EVENTS,
     ) -> None:
         """See `Outbox.take`."""
         group, ids = self._keys(name).group, [entry.id for entry in entries]
-        if await self._queue(name, [group, after, to_json(ids)], chosen) < 0:
+        if await self._queue(name, [group, after, to_json(ids)], chosen, stream) < 0:
             raise Superseded(f"webhook {name}: another process took what follows {after}")
 
     async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
         """See `Outbox.add`."""
         return await self._queue(name, ["", "", ""], chosen)
 
-    async def _queue(self, name: str, how: Sequence[str], chosen: Sequence[Chosen]) -> int:
+    async def _queue(
+        self,
+        name: str,
+        how: Sequence[str],
+        chosen: Sequence[Chosen],
+        stream: Stream = Stream.EVENTS,
+    ) -> int:
         keys = self._keys(name)
         deliveries = [
             (padded(one.entry.id), one.lane, _millis(one.wait), to_json(dict(one.entry.fields)))
@@ -102,7 +114,7 @@ class RedisOutbox:
             return int(
                 await self._enqueue(
                     keys=[
-                        self._stream,
+                        self._streams.stream_of(stream),
                         keys.due,
                         keys.queue,
                         keys.deliveries,
@@ -154,7 +166,7 @@ class RedisOutbox:
                 pipe.hlen(keys.dead)
                 pipe.zrange(keys.due, 0, 0, withscores=True)
                 state, waiting, retrying, dead, due = await pipe.execute()
-            lag = await self._lag(keys.group)
+            lag = sum([await self._lag(keys.group, stream) for stream in Stream])
         times = {
             part: _moment(state[part]) if part in state else None
             for part in ("failing_since", "last_success", "last_error_at")
@@ -171,15 +183,16 @@ class RedisOutbox:
             **times,
         )
 
-    async def _lag(self, group: str) -> int:
-        told = (await self._groups()).get(group)
+    async def _lag(self, group: str, stream: Stream) -> int:
+        told = (await self._groups(stream)).get(group)
         if told is None:
             return 0
         if (lag := told.get("lag")) is not None:
             return int(lag)
         # Redis 6.2 does not count it, and later ones do not know it after an XDEL
         after = f"({told['last-delivered-id']}"
-        return len(await self._redis.xrange(self._stream, after, count=_LAG_LIMIT))
+        key = self._streams.stream_of(stream)
+        return len(await self._redis.xrange(key, after, count=_LAG_LIMIT))
 
     async def dead(self, name: str) -> list[DeadLetter]:
         """See `Outbox.dead`."""
@@ -195,15 +208,16 @@ class RedisOutbox:
     async def names(self) -> list[str]:
         """See `Outbox.names`."""
         with translated():
-            groups = await self._groups()
+            groups = {group for stream in Stream for group in await self._groups(stream)}
         return sorted(g.removeprefix(GROUP_PREFIX) for g in groups if g.startswith(GROUP_PREFIX))
 
     async def forget(self, name: str) -> None:
         """See `Outbox.forget`."""
         keys = self._keys(name)
         with translated():
-            if keys.group in await self._groups():
-                await self._redis.xgroup_destroy(self._stream, keys.group)
+            for stream in Stream:
+                if keys.group in await self._groups(stream):
+                    await self._redis.xgroup_destroy(self._streams.stream_of(stream), keys.group)
             await self._redis.delete(*keys.all())
 
 

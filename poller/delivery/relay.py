@@ -1,4 +1,4 @@
-"""From the stream to every endpoint: a courier each, and one bell for all of them."""
+"""From the streams to every endpoint: a courier each, and a bell a stream for all of them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from poller.delivery.outbox import Outbox
 from poller.delivery.webhook import Sender
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Observe, Recovered, Trouble, turning
-from poller.storage.store import Store
+from poller.storage.store import Store, Stream
 
 
 class Relay:
@@ -48,7 +48,8 @@ class Relay:
     async def run(self) -> None:
         """Deliver, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._toll(), name="stream bell")
+            for stream in Stream:
+                group.create_task(self._toll(stream), name=f"bell of the {stream}")
             while True:
                 self._changed.clear()
                 await self._end_what_changed()
@@ -77,14 +78,14 @@ class Relay:
         )
         return courier, group.create_task(courier.run(), name=f"webhook {endpoint.name}")
 
-    async def _toll(self) -> None:
+    async def _toll(self, stream: Stream) -> None:
         """Ring for every courier when the stream has grown."""
         after = ""
-        with turning(self._observe, "stream bell") as turned:
+        with turning(self._observe, f"bell of the {stream}") as turned:
             while True:
                 turned()
                 try:
-                    after = await self._rung(after)
+                    after = await self._rung(after, stream)
                 except (StoreDown, StoreMisfit) as problem:
                     if self._running:
                         self._observe(Trouble(STORE, str(problem)))
@@ -93,12 +94,12 @@ class Relay:
                 else:
                     self._observe(Recovered(STORE))
 
-    async def _rung(self, after: str) -> str:
+    async def _rung(self, after: str, stream: Stream) -> str:
         """Wait a while for an entry after this id, and ring; returns the newest id then."""
         block = self._timing.block.total_seconds()
-        if after and not await self._store.read(after, count=1, block=block):
+        if after and not await self._store.read(after, count=1, block=block, stream=stream):
             return after
-        newest = await self._store.last_entries(1)
+        newest = await self._store.last_entries(1, stream)
         for courier, _ in self._running.values():
             courier.ring()
         return newest[0].id if newest else "0-0"

@@ -22,6 +22,9 @@ neither run code nor take long.
 A missing figure (Hong Kong has no `record.days_to_cover`, a first row no `change`) decides nothing:
 `!(change.percent > 10)` is not true of a row without a change, while the other side of `||` still
 counts. What stays undecided does not match.
+
+Of the notices of whole releases, `release.detected` and `release.completed`, an endpoint gets those
+of the markets its patterns can fit a code of; the filter does not apply to them.
 """
 
 import difflib
@@ -31,11 +34,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import takewhile
 from typing import Any, Final
 
 from poller.model import Change, EventType, Market, columns, parse_code
+from poller.plan.notice import TYPES
 
-EVENTS: Final = tuple(kind.removeprefix("short_interest.") for kind in EventType)
+EVENTS: Final = (*(kind.removeprefix("short_interest.") for kind in EventType), *TYPES)
 """What `events` may hold."""
 
 _TEXTS: Final = ("code", "market", "trading_day", "observed_at")
@@ -64,7 +69,7 @@ NAMES: Final[Mapping[str, str]] = _types()
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The events an endpoint gets: all three conditions hold.
+    """The events an endpoint gets: all three conditions hold; of notices, see the module.
 
     `events`: of EVENTS. `codes`: shell patterns, one of which fits. `filter`: see the module; None
     lets everything pass. Raises ValueError with one line that says what to write instead.
@@ -88,10 +93,18 @@ class Selection:
         """Tell whether one of the patterns fits a code."""
         return any(fnmatchcase(code, pattern) for pattern in self.codes)
 
+    def reaches(self, market: str) -> bool:
+        """Tell whether one of the patterns can fit a code of a market."""
+        return any(_reaches(pattern, market) for pattern in self.codes)
+
     def matches(self, fields: Mapping[str, str]) -> bool:
         """Tell whether the endpoint gets this stream entry; one that is no event of ours, never."""
         event = fields.get("type", "").removeprefix("short_interest.")
-        if event not in self.events or not self.covers(fields.get("code", "")):
+        if event not in self.events:
+            return False
+        if event in TYPES:
+            return self.reaches(fields.get("market", ""))
+        if not self.covers(fields.get("code", "")):
             return False
         if self._program is None:
             return True
@@ -107,12 +120,15 @@ def check_pattern(pattern: str) -> None:
         return
     # a bracket nobody closes stands for itself, and codes have none
     literal = re.sub(r"\[!?[^]][^]]*\]|[*?]", "", pattern)
-    begins = re.split(r"[*?[]", pattern, maxsplit=1)[0]
-    markets = [f"{market}." for market in Market]
-    if re.search(r"[^A-Z0-9._-]", literal) or not any(
-        begins.startswith(market) or market.startswith(begins) for market in markets
-    ):
+    if re.search(r"[^A-Z0-9._-]", literal) or not any(_reaches(pattern, m) for m in Market):
         raise ValueError(f"{pattern!r} fits no code; patterns look like 'HK.*' or 'US.A*'")
+
+
+def _reaches(pattern: str, market: str) -> bool:
+    """Tell whether a pattern can begin like the codes of a market; after a `*` anything can."""
+    parts = re.findall(r"\[!?\]?[^]]*\]|.", pattern)
+    fixed = takewhile(lambda part: part != "*", parts)
+    return all(fnmatchcase(char, part) for char, part in zip(f"{market}.", fixed, strict=False))
 
 
 def _values(event: str, entry: Mapping[str, str]) -> Iterator[tuple[str, object]]:

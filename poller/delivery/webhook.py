@@ -24,6 +24,7 @@ from poller import __version__
 from poller.delivery.endpoint import Endpoint, refusal
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 from poller.model import Market, to_json
+from poller.plan.notice import TYPES, Completed, Detected
 from poller.storage.store import Entry
 
 TIMEOUT: Final = 20.0
@@ -37,6 +38,10 @@ _PATIENCE: Final = 5.0
 
 _KEPT: Final = 4096
 _MEMBERS: Final = frozenset({"record", "previous", "change"})
+_NOTICES: Final[Mapping[str, Mapping[str, type]]] = {
+    Detected.type: {"code": str},
+    Completed.type: {"found": int, "expected": int, "missing": int, "missing_codes": list},
+}
 
 
 class Sender(Protocol):
@@ -194,21 +199,17 @@ def webhook_id(event_id: str) -> str:
 
 
 def body_of(fields: Mapping[str, str]) -> str:
-    """Return the minified JSON body of an event, from the flat fields of its stream entry.
+    """Return the minified JSON body of an event or a notice, from its stream entry's flat fields.
 
-    What it says of the row is spliced in as it stands in `data`: see `is_event`.
+    What it says of the row, or the release, is spliced in as it stands in `data`: see `is_event`.
     """
-    head = {
-        "type": fields["type"],
-        "timestamp": fields["observed_at"],
-        "data": {
-            "id": fields["id"],
-            "code": fields["code"],
-            "market": fields["market"],
-            "trading_day": fields["trading_day"],
-            "revision": int(fields["revision"]),
-        },
-    }
+    data: dict[str, object] = {"id": fields["id"]}
+    if fields["type"] in TYPES:
+        data |= {name: fields[name] for name in ("market", "trading_day")}
+    else:
+        data |= {name: fields[name] for name in ("code", "market", "trading_day")}
+        data["revision"] = int(fields["revision"])
+    head = {"type": fields["type"], "timestamp": fields["observed_at"], "data": data}
     return f"{to_json(head)[:-2]},{fields['data'][1:]}}}"
 
 
@@ -217,16 +218,32 @@ def is_event(fields: Mapping[str, str]) -> bool:
 
     Its `data` is minified JSON of the promised members, so that it may be spliced into a body.
     """
+    told = _told(fields)
+    return told.keys() >= _MEMBERS and "|" not in fields["code"] and fields["type"] not in TYPES
+
+
+def is_notice(fields: Mapping[str, str]) -> bool:
+    """Return whether an entry of the releases is one of this service's: see `is_event`."""
+    told = _told(fields)
+    kinds = _NOTICES.get(fields.get("type", ""), {})
+    fitting = all(type(told.get(name)) is kind for name, kind in kinds.items())
+    return (
+        bool(kinds) and fitting and all(isinstance(c, str) for c in told.get("missing_codes", ()))
+    )
+
+
+def _told(fields: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return what `data` holds; nothing for an entry of which no body can be made."""
     try:
         body_of(fields)
         told = json.loads(fields["data"])
-        whole = told.keys() >= _MEMBERS and to_json(told) == fields["data"]
+        whole = isinstance(told, dict) and to_json(told) == fields["data"]
         Market(fields["market"])
         date.fromisoformat(fields["trading_day"])
-    except (AttributeError, KeyError, ValueError, TypeError):
-        return False
-    named = fields["id"].isascii() and fields["id"].isprintable() and "|" not in fields["code"]
-    return whole and named
+    except (KeyError, ValueError, TypeError):
+        return {}
+    named = fields["id"].isascii() and fields["id"].isprintable()
+    return told if whole and named else {}
 
 
 async def reach(endpoint: Endpoint) -> None:

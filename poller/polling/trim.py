@@ -1,13 +1,14 @@
-"""Trims the stream now and then: done by the active poller, decided by `retention`."""
+"""Trims the streams now and then: done by the active poller, decided by `retention`."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Happened, Observe, Recovered, Trouble
 from poller.storage.retention import Group, Late, decide
+from poller.storage.store import Stream
 
 EVERY: Final = 3600.0
 """Seconds between two looks."""
@@ -15,24 +16,24 @@ EVERY: Final = 3600.0
 _PAUSE: Final = 10.0
 
 
-class Stream(Protocol):
+class Streams(Protocol):
     """What is needed of the store. Both calls may raise StoreDown or StoreMisfit."""
 
-    async def groups(self) -> list[Group]:
+    async def groups(self, stream: Stream) -> list[Group]:
         """Return the consumer groups and what each has yet to read."""
 
-    async def trim(self, before: str) -> int:
+    async def trim(self, before: str, stream: Stream) -> int:
         """Remove the entries with a smaller id; returns how many there were."""
 
 
 async def keep_trimmed(
-    stream: Stream, keep: timedelta, observe: Observe, now: Callable[[], datetime]
+    streams: Streams, keep: timedelta, observe: Observe, now: Callable[[], datetime]
 ) -> None:
     """Keep entries for `keep`, and longer for a group that is late; for ever."""
-    late: tuple[Late, ...] = ()
+    late = frozenset[str]()
     while True:
         try:
-            late = await trim(stream, keep, observe, now(), before=late)
+            late = await trim(streams, keep, observe, now(), before=late)
         except StoreDown:
             await asyncio.sleep(_PAUSE)  # the poller says so
             continue
@@ -44,24 +45,30 @@ async def keep_trimmed(
 
 
 async def trim(
-    stream: Stream, keep: timedelta, observe: Observe, now: datetime, *, before: Sequence[Late] = ()
-) -> tuple[Late, ...]:
-    """Forget what may be forgotten; returns the groups that are late, `before` had been."""
-    found = decide(await stream.groups(), now, keep)
-    removed = await stream.trim(found.before)
-    for group in found.late:
-        observe(Trouble(_subject(group), _reason(group, now, keep)))
-    names = {group.name for group in found.late}
-    for group in before:
-        if group.name not in names:
-            observe(Recovered(_subject(group)))
-    if removed:
-        observe(Happened("trimmed the stream", (("entries", removed), ("before", found.before))))
-    return found.late
-
-
-def _subject(group: Late) -> str:
-    return f"consumer group {group.name}"
+    streams: Streams,
+    keep: timedelta,
+    observe: Observe,
+    now: datetime,
+    *,
+    before: Collection[str] = (),
+) -> frozenset[str]:
+    """Forget what may be forgotten; returns which groups are late, as `before` they had been."""
+    late = set[str]()
+    for stream in Stream:
+        found = decide(await streams.groups(stream), now, keep)
+        removed = await streams.trim(found.before, stream)
+        for group in found.late:
+            subject = f"consumer group {group.name}"
+            if stream is Stream.RELEASES:  # the groups of an endpoint have one name on both
+                subject += " of the releases"
+            late.add(subject)
+            observe(Trouble(subject, _reason(group, now, keep)))
+        if removed:
+            details = (("entries", removed), ("before", found.before))
+            observe(Happened(f"trimmed the stream of {stream}", details))
+    for subject in sorted(set(before) - late):
+        observe(Recovered(subject))
+    return frozenset(late)
 
 
 def _reason(group: Late, now: datetime, keep: timedelta) -> str:

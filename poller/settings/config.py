@@ -176,9 +176,7 @@ class Webhook(_Section):
     """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
 
     name: Annotated[str, AfterValidator(_namespace)]
-    events: Annotated[
-        tuple[Literal["reported", "revised", "backfilled"], ...], BeforeValidator(split)
-    ] = ("reported", "revised")
+    events: Names = ("reported", "revised")
     codes: Names = ("*",)
     filter: str | None = None
     allow_http: bool = False
@@ -190,10 +188,11 @@ class Webhook(_Section):
     url: SecretStr
     secret: Annotated[Secrets, Field(validate_default=True)] = ()
 
-    @field_validator("codes", "filter")
+    @field_validator("events", "codes", "filter")
     @classmethod
     def _understood(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of either key
-        Selection(**{str(info.field_name): value})
+        condition: Any = frozenset(value) if info.field_name == "events" else value
+        Selection(**{str(info.field_name): condition})
         return value
 
     @field_validator("url")

@@ -360,28 +360,32 @@ class RedisStore:
             found = await self._redis.xrevrange(self.keys.stream_of(stream), count=count)
         return [Entry(*entry) for entry in reversed(found)]
 
-    async def groups(self) -> list[Group]:
-        """See `poller.polling.trim.Stream.groups`."""
+    async def groups(self, stream: Stream) -> list[Group]:
+        """See `poller.polling.trim.Streams.groups`."""
+        key = self.keys.stream_of(stream)
         with translated():
-            first = await self._redis.xrange(self.keys.stream, count=1)
+            first = await self._redis.xrange(key, count=1)
             if not first:
                 return []
-            found = await self._redis.xinfo_groups(self.keys.stream)
-            return [Group(each["name"], await self._unread(each, first[0][0])) for each in found]
+            return [
+                Group(each["name"], await self._unread(key, each, first[0][0]))
+                for each in await self._redis.xinfo_groups(key)
+            ]
 
-    async def _unread(self, group: Mapping[str, Any], first: str) -> str | None:
+    async def _unread(self, key: str, group: Mapping[str, Any], first: str) -> str | None:
         # what was trimmed before it was acknowledged stays in the group's list: look behind it
-        pending = await self._redis.xpending_range(self.keys.stream, group["name"], first, "+", 1)
+        pending = await self._redis.xpending_range(key, group["name"], first, "+", 1)
         if pending:
             return str(pending[0]["message_id"])
         after = f"({group['last-delivered-id']}"
-        entries = await self._redis.xrange(self.keys.stream, after, count=1)
+        entries = await self._redis.xrange(key, after, count=1)
         return entries[0][0] if entries else None
 
-    async def trim(self, before: str) -> int:
-        """See `poller.polling.trim.Stream.trim`."""
+    async def trim(self, before: str, stream: Stream) -> int:
+        """See `poller.polling.trim.Streams.trim`."""
+        key = self.keys.stream_of(stream)
         with translated():
-            return int(await self._redis.xtrim(self.keys.stream, minid=before, approximate=False))
+            return int(await self._redis.xtrim(key, minid=before, approximate=False))
 
     @asynccontextmanager
     async def _blocking(self, block: float) -> AsyncIterator[Any]:
