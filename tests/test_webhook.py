@@ -16,10 +16,11 @@ from standardwebhooks import Webhook
 from poller.delivery.endpoint import Endpoint, Kind, as_address, check_url, is_public, refusal
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
-from poller.delivery.webhook import SignedPost, body_of, is_event, webhook_id
+from poller.delivery.webhook import SignedPost, body_of, is_event, is_notice, webhook_id
 from poller.detect.compare import Known, compare
 from poller.errors import ConfigError
-from poller.model import Code, HkRecord
+from poller.model import Code, HkRecord, Market
+from poller.plan.notice import Completed, fields_of
 from poller.settings.config import load
 from poller.storage.store import Entry
 from tests.receiver import OK, SECRET, SILENCE, Receiver, status
@@ -366,6 +367,40 @@ def test_an_event_of_ours_has_every_field(name: str, value: str | None) -> None:
     if value is not None:
         fields[name] = value
     assert is_event(fields) is (value is not None and name in {"type", "observed_at"})
+
+
+COUNTS = '{"found":1,"expected":2,"missing":1,"missing_codes":["HK.00005"]}'
+
+
+@pytest.mark.parametrize(
+    ("changed", "ours"),
+    [
+        ({}, True),
+        ({"data": COUNTS[:-1] + ',"later":1}'}, True),
+        ({"data": COUNTS.replace(":1", ": 1")}, False),
+        ({"data": COUNTS.replace(":2", ':"2"')}, False),
+        ({"data": COUNTS.replace('"HK.00005"', "5")}, False),
+        ({"data": '{"code":"HK.00005"}'}, False),
+        ({"data": '{"code":"HK.00005"}', "type": "release.detected"}, True),
+        ({"data": "{}", "type": "release.detected"}, False),
+        ({"data": "[1]"}, False),
+        ({"type": "release.over"}, False),
+        ({"type": "short_interest.reported"}, False),
+        ({"market": "JP"}, False),
+        ({"trading_day": "soon"}, False),
+        ({"id": "é"}, False),
+    ],
+)
+def test_only_a_notice_of_ours_is_made_a_body(changed: dict[str, str], *, ours: bool) -> None:
+    """What others append to the stream of releases is refused before it can break a body."""
+    notice = Completed(Market.HK, SEEN.date(), SEEN, 1, (Code("HK.00005"),))
+    fields = fields_of(notice) | changed
+    assert is_notice(fields) is ours
+    assert not is_event(fields)
+    if ours:
+        body = json.loads(body_of(fields))
+        assert body["data"].items() >= json.loads(fields["data"]).items()
+        assert "code" not in body["data"] or fields["type"] == "release.detected"
 
 
 def test_ids_are_distinct() -> None:
