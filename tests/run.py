@@ -11,7 +11,8 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("lint", (str(BIN / "ruff"), "check", "-q", "poller", "tests")),
     ("types", (str(BIN / "mypy"),)),
     ("layers", (str(BIN / "lint-imports"),)),
-    ("tests", (str(BIN / "pytest"), "-q")),
+    # most tests wait for processes: three at once keep two cores busy
+    ("tests", (str(BIN / "pytest"), "-q", "-n", "3", "--dist", "worksteal")),
 )
 
 
