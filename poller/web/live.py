@@ -83,7 +83,11 @@ def _event(entry: Entry) -> str:
 
 
 async def end(app: web.Application) -> None:
-    """End all readers, so that the server can close at once."""
-    readers = app[READERS]
-    for task in tuple(readers):
+    """End all readers, so that the server can close at once, and nobody asks a store that closes.
+
+    A reader that hung up has no handler any more that would wait for its task.
+    """
+    readers = tuple(app[READERS])
+    for task in readers:
         task.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
