@@ -92,10 +92,18 @@ def web(*, config: ConfigFile = None) -> None:
 def _serve(file: Path | None, role: Role) -> NoReturn:
     with for_good():
         from poller import app  # noqa: PLC0415  the other commands need less of it, or nothing
+        from poller.delivery.senders import check_channels  # noqa: PLC0415
 
     settings, journal = begin(file), observe.Journal()
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))
-    reload = Reload(asyncio.Event(), lambda: load(file, os.environ))
+
+    def fresh() -> Config:
+        """Return the configuration as it is now, refused whole when a part cannot be used."""
+        read = load(file, os.environ)
+        check_channels([webhook.endpoint() for webhook in read.webhooks])
+        return read
+
+    reload = Reload(asyncio.Event(), fresh)
 
     def stopping() -> None:
         journal(observe.Happened("stopping"))

@@ -47,9 +47,12 @@ def entry_line(entry: Entry) -> Text:
     fields = entry.fields
     try:
         told = json.loads(fields["data"])
-        record, change = told["record"], told["change"]
-    except (KeyError, ValueError, TypeError):
+        return _event_line(fields, told, told["record"], told["change"])
+    except (AttributeError, KeyError, ValueError, TypeError):
         return _foreign(entry)
+
+
+def _event_line(fields: Mapping[str, str], told: Any, record: Any, change: Any) -> Text:  # noqa: ANN401  of JSON
     shares = record.get("aggregated_short", record.get("shares_short"))
     ratio = record.get("aggregated_short_ratio", record.get("short_percent"))
     line = _begun(fields, fields.get("code", ""))

@@ -1,6 +1,9 @@
 """How a command ends: on a signal at any moment, whatever hangs, and whatever takes its output."""
 
 import asyncio
+import contextlib
+import errno
+import io
 import os
 import signal
 import socket
@@ -11,8 +14,10 @@ import pytest
 
 from poller import app
 from poller.commands.ending import FAILED, report
+from poller.facts.log import configure
 from poller.facts.notify import Notify
 from poller.settings.config import load
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from tests import nodes
 from tests.feed import publish
@@ -98,6 +103,53 @@ async def test_an_output_that_takes_nothing(tmp_path: Path, command: str) -> Non
     assert [(code, text.count("\n")) for code, text in (full, closed)] == [(1, 1), (1, 1)]
     assert "stdout cannot be written" in full[1]
     assert "stdout is closed" in closed[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.ENOSPC, "disk: No space left"), (None, "defect")]
+)
+def test_the_machine_is_the_operators_to_mend(number: int | None, expected: str) -> None:
+    """A disk or a directory is a line without a trace; an error without a number is a defect."""
+    problem = OSError() if number is None else OSError(number, os.strerror(number), "/disk")
+    with contextlib.redirect_stderr(io.StringIO()) as screen:
+        configure()
+        assert report(problem) == FAILED
+    assert expected in screen.getvalue()
+    assert ("exception" in screen.getvalue()) is (number is None)
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "a pipe"])
+async def test_a_log_that_takes_nothing(tmp_path: Path, log: str) -> None:
+    """A full disk below the log, or a reader of it that has gone: the work goes on, and ends well.
+
+    Ctrl-C in a terminal ends what reads the log, too.
+    """
+    reading, writing = os.pipe() if log == "a pipe" else (None, os.open(log, os.O_WRONLY))
+    service = Service(tmp_path, 1, "HK.00700")
+    async with store_of(service) as store:
+        board = RedisBoard(store.url, "short-interest")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "poller", "run"),
+            env=service.environment(),
+            cwd=tmp_path,
+            stderr=writing,
+        )
+        os.close(writing)
+        if reading is not None:
+            os.close(reading)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not await board.lease():
+                    await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(10):
+                assert await process.wait() == 0
+            assert not await board.lease()
+        finally:
+            await board.close()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 async def shell(service: Service, command: str) -> tuple[int, str]:

@@ -76,7 +76,11 @@ def test_no_line_and_no_repr_holds_a_secret(password: str, key: bytes) -> None:
     """Whoever puts a secret into a fact or an error: what is written does not hold it."""
     password = f"hunter2{password}"  # so that it is no word of the log
     secret = f"whsec_{b64encode(key).decode()}"
-    url = f"redis://user:{quote(password, safe='')}@127.0.0.1:1/0"
+    guard = f"hunter2-{password}"
+    url = (
+        f"redis+sentinel://user:{quote(password, safe='')}@127.0.0.1:1/primary"
+        f"?sentinel_password={quote(guard, safe='')}"
+    )
     hook = f"https://example.org/{quote(password, safe='')}"
     config = Config.model_validate(
         {
@@ -88,7 +92,7 @@ def test_no_line_and_no_repr_holds_a_secret(password: str, key: bytes) -> None:
         config,
         f"{url!r} {password!r} {secret!r}",
         Happened("a", (("where", url),)),
-        Trouble("redis", f"{password} is wrong, and so is {secret}"),
+        Trouble("redis", f"{password} is wrong, and so are {secret} and {guard}"),
         Rejected((hook,)),
     )
     shown = told + repr(config) + str(config)

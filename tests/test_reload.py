@@ -169,6 +169,9 @@ async def test_a_broken_file_changes_nothing(service: FromFile, opend: Simulator
     service.hang_up()
     await until(lambda: len(service.lines("not taken")) == 8)
     assert "write 'HK.00005'" in service.lines("watchlist.codes")[0]["event"]
+    service.write(FIRST, tables="[[webhooks]]\nname = 'room'\nurl = 'discord://too-short'\n")
+    service.hang_up()
+    await service.said("webhook room: url: ")
     async with store_of(service) as store:
         await entries(store, 10)
         second = opend.world.codes()[1]

@@ -32,6 +32,24 @@ def test_a_line_of_tail(shares: int, told: str) -> None:
     assert " 0 short" not in line
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[1]",
+        '{"record":[],"change":null}',
+        '{"record":{},"change":{}}',
+        '{"record":{"shares_short":"x"},"change":7}',
+        '{"record":{},"change":null,"restated":{}}',
+        '{"record":{},"change":null,"flags":null}',
+    ],
+)
+def test_what_others_appended_is_a_line(told: str) -> None:
+    """An entry that only looks like an event is named, and ends nothing."""
+    event = Event(EventType.REPORTED, Code("HK.00700"), vintage(7), None, None)
+    fields = dict(event.fields()) | {"data": told}
+    assert "1-0" in show.entry_line(Entry("1-0", fields)).plain
+
+
 def test_the_table_of_history_begins_with_the_day(capsys: pytest.CaptureFixture[str]) -> None:
     """The columns are the SDK's; what a narrow terminal cuts off is the number nobody reads."""
     show.print_history(Market.HK, [vintage(7)], "table")

@@ -314,6 +314,7 @@ async def test_a_token_is_demanded(tmp_path: Path, http: aiohttp.ClientSession) 
             await get(http, made.url + path, 401)
             await get(http, made.url + path, 401, Authorization=f"Bearer {TOKEN}x")
             await get(http, made.url + path, 401, Cookie=f"poller-session={TOKEN}")
+            await get(http, made.url + path, 401, Authorization="Bearer \udcff")
         _, headers = await get(http, made.url, 303, Accept="text/html")
         assert headers["Location"] == "/login"
         bearer = {"Authorization": f"Bearer {TOKEN}"}

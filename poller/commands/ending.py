@@ -110,6 +110,9 @@ def report(problem: BaseException) -> int:
             code, text = FAILED, str(problem) or type(problem).__name__
         case KeyboardInterrupt() | asyncio.CancelledError() | BrokenPipeError() | Unwritable():
             return 0
+        case OSError(errno=int(), strerror=reason):  # a disk, a directory: the operator's to mend
+            code = FAILED
+            text = f"{problem.filename}: {reason}" if problem.filename else f"{reason}"
         case _:
             log.tell_defect(problem)
             return FAILED

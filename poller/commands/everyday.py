@@ -216,8 +216,9 @@ async def _backfill_one(
             except TooFrequent:
                 await budget.exhaust()
             except Unavailable:
-                async with asyncio.timeout(CONNECT_LIMIT):
-                    await gateway.wait_ready()
+                with contextlib.suppress(TimeoutError):  # the answer missing is told, either way
+                    async with asyncio.timeout(CONNECT_LIMIT):
+                        await gateway.wait_ready()
                 raise
         rows = [record for page in pages for record in page.records]
         now = wall_clock()

@@ -89,7 +89,7 @@ def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lin
             state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
             yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
         for subject, reason in report.troubles.items():
-            if code in subject or not subject.startswith(_OTHERS):
+            if code in subject.split() or not subject.startswith(_OTHERS):
                 yield "trouble", f"{subject}: {reason}"
     if active and not watched:
         yield "watched", f"no: poller watch add {code}"

@@ -1,5 +1,6 @@
 """The log's lines on stderr: coloured on a terminal, one JSON object a line elsewhere."""
 
+import contextlib
 import json
 import sys
 import traceback
@@ -58,8 +59,9 @@ def write(level: Level, event: str, **details: object) -> None:
         if _log.stream.isatty()
         else _json(level, text, cleaned, at)
     )
-    _log.stream.write(line + "\n")  # in one piece, so that lines of several threads stay whole
-    _log.stream.flush()
+    with contextlib.suppress(OSError):  # a full disk, a pipe nobody reads: the work goes on unseen
+        _log.stream.write(line + "\n")  # in one piece, so that lines of several threads stay whole
+        _log.stream.flush()
 
 
 def _json(level: Level, event: str, details: dict[str, object], at: datetime) -> str:

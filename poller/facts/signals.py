@@ -24,7 +24,7 @@ async def until_signalled(
 ) -> None:
     """Run `work` until it ends or SIGTERM or SIGINT arrives; it is cancelled then, and awaited.
 
-    `stopping` is called first. When `work` has not ended `STOP_LIMIT` seconds later, `overdue` is
+    `stopping` is called then. When `work` has not ended `STOP_LIMIT` seconds later, `overdue` is
     called, and the process leaves with 0. SIGHUP calls `hangup`; without one it ends the work, too.
     """
     task = asyncio.create_task(work, name="service")
@@ -44,12 +44,14 @@ async def until_signalled(
 
     def stop() -> None:
         loop.call_later(STOP_LIMIT, give_up)
+        task.cancel()  # first: whatever telling of it runs into, it stops
         stopping()
-        task.cancel()
 
     def give_up() -> None:
-        overdue()
-        leave(0)
+        try:
+            overdue()
+        finally:
+            leave(0)
 
     ending = [signal.SIGTERM, signal.SIGINT]
     if hangup is None:

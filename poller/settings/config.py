@@ -90,7 +90,8 @@ Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], Befor
 CodeFiles = Annotated[
     tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(split)
 ]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_LONGEST: Final = 31 * 24 * 3600.0  # seconds; a longer interval is a slip, and none a date can hold
+Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -246,6 +247,8 @@ class Config(_Section):
         found = dict.fromkeys(_secrets_in(self))
         for text in tuple(found):
             _, _, rest = text.partition("://")
+            named = parse_qsl(rest.partition("?")[2])
+            found |= dict.fromkeys(value for name, value in named if name.endswith("password"))
             password = rest.rpartition("@")[0].partition(":")[2]
             found |= dict.fromkeys((password, unquote(password)) if password else ())
         return tuple(found)

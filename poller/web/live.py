@@ -87,7 +87,7 @@ async def end(app: web.Application) -> None:
 
     A reader that hung up has no handler any more that would wait for its task.
     """
-    readers = tuple(app[READERS])
+    readers = app[READERS].copy()
     for task in readers:
         task.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
