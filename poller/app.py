@@ -1,4 +1,4 @@
-"""The whole service on one screen: assemble, open in order, work, close in reverse.
+"""The whole service put together: open in order, work, close in reverse.
 
 Closing order: polls in flight end and the lease is given back while gateways and store still live;
 then the connections go; then the embedded server, if nobody else uses it.
