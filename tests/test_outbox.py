@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from poller.delivery.courier import appended_at
-from poller.delivery.memoryoutbox import MemoryOutbox
 from poller.delivery.outbox import (
     MOST_WAITS,
     Attempt,
@@ -36,6 +35,7 @@ from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Entry, Store, Stream
 from tests.feed import publish
+from tests.memoryoutbox import MemoryOutbox
 from tests.servers import KINDS, running
 
 NAME = "desk"

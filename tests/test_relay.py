@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from poller.delivery.courier import Timing
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.memoryoutbox import MemoryOutbox
 from poller.delivery.outbox import MOST_WAITS, Claimed
 from poller.delivery.pace import MOST_AHEAD, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
@@ -40,6 +39,7 @@ from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF, Entry, Stream
 from tests.feed import publish
+from tests.memoryoutbox import MemoryOutbox
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)

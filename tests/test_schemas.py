@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from poller.commands import schemas
 from poller.delivery.webhook import body_of, is_event, is_notice
 from poller.detect.compare import compare
 from poller.model import Code, HkRecord, Market, Record
@@ -21,6 +20,7 @@ from poller.storage.connections import Connections
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Stream
+from tests import schemas
 from tests.service import later, now
 
 FIELDS = {"stream-entry.json": "EventData", "quarantine-entry.json": "HeldData"}
@@ -37,7 +37,7 @@ def validator(file: str, part: str = "") -> Draft202012Validator:
 
 
 def test_the_documents_are_those_of_the_model() -> None:
-    """What is committed is what the model gives; else run: python -m poller.commands.schemas."""
+    """What is committed is what the model gives; else run: python -m tests.schemas."""
     committed = {file.name: file.read_text(encoding="utf-8") for file in schemas.FOLDER.iterdir()}
     assert committed == schemas.documents()
 

@@ -2,12 +2,11 @@
 
 An endpoint is a consumer group, `webhook:<name>`, on the stream of events and on that of releases.
 What it takes from there is copied into a queue of its own, so that trimming a stream loses nothing.
-The two count their entries alike, so what is copied from the releases has `MARK` behind its id. The
-queue is made of lanes: a
-lane's deliveries go out one after the other, lanes do not wait for each other. A lane that has
-something to send is in the due set, with the time of its next attempt on the server's clock; who
-claims it moves that time ahead, so that the lane of a killed process becomes due by itself.
-`redisoutbox` and `memoryoutbox` perform this.
+The two count their entries alike, so what is copied from the releases has `MARK` behind its id.
+The queue is made of lanes: a lane's deliveries go out one after the other, lanes do not wait for
+each other. A lane that has something to send is in the due set, with the time of its next attempt
+on the server's clock; who claims it moves that time ahead, so that the lane of a killed process
+becomes due by itself. `redisoutbox` performs this; the tests have a twin of it in memory.
 """
 
 import json

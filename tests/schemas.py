@@ -1,6 +1,6 @@
 """The messages for other programs: JSON Schemas and an AsyncAPI document, made from the model.
 
-`python -m poller.commands.schemas` writes them to `config/schemas`; a test compares them with the
+`python -m tests.schemas` writes them to `config/schemas`; a test compares them with the
 model.
 """
 
