@@ -1,4 +1,4 @@
-"""What the commands beside the service do: read, follow, watch, backfill, check."""
+"""What the commands beside the service do: read, follow, watch, backfill."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ class Failure(PollerError):
     """The command did not do what was asked; the text says why."""
 
 
-def _ignore(fact: Fact) -> None:
+def _troubles_only(fact: Fact) -> None:
     """Say troubles only; a command's own result is its answer."""
     if isinstance(fact, Trouble):
         sys.stderr.write(f"poller: {told(fact.subject, fact.reason)}\n")
@@ -137,7 +137,7 @@ async def watch_list(config: Config, *, as_json: bool) -> None:
 
 async def _sources(config: Config, store: RedisStore) -> dict[Code, list[str]]:
     table = config.watchlist
-    watchlist = Watchlist(table.codes, table.files, (), store, _ignore)
+    watchlist = Watchlist(table.codes, table.files, (), store, _troubles_only)
     await watchlist.refresh()
     return watchlist.sources()
 
@@ -167,7 +167,7 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
     """Read history down to `since` for each code, in one commit a symbol."""
-    async with app.opened(config, _ignore) as ports, asyncio.TaskGroup() as group:
+    async with app.opened(config, _troubles_only) as ports, asyncio.TaskGroup() as group:
         supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
         gateway = await _first_ready(ports.gateways)
         budget = ports.budgets[gateway.account]

@@ -31,11 +31,11 @@ async def explain(config: Config, code: Code) -> None:
         outbox = RedisOutbox(store.url, config.redis.namespace)
         try:
             now = wall_clock()
-            reports = living(await board.reports(), now)
+            reports, lease = living(await board.reports(), now), await board.lease()
             watched = code in (await board.symbols() or ())
             polls = (await board.polls([code])).get(code, Polls())
             rows = [*_history(code, await store.snapshot(code), now)]
-            rows += _service(reports, code, watched=watched)
+            rows += _service(reports, lease, code, watched=watched)
             rows += _polls(polls, watched=watched)
             rows += [row async for row in _budgets(config, store)]
             for table in config.webhooks:
@@ -79,20 +79,21 @@ def span(length: timedelta) -> str:
     return f"{hours} h" if hours < _HOURS else f"{length.days} days"
 
 
-def _service(reports: Mapping[str, Report], code: Code, *, watched: bool) -> Lines:
-    active = [(name, report) for name, report in reports.items() if report.lease is not None]
-    if not active:
-        yield "service", "nobody polls: start poller run"
-    for name, report in active:
-        yield "service", f"{name} polls, lease {report.lease}, {report.symbols} symbols"
+def _service(reports: Mapping[str, Report], lease: str, code: Code, *, watched: bool) -> Lines:
+    token, _, name = lease.partition(":")  # one that was killed with it still reports to poll
+    report = reports.get(name)
+    if report is None:
+        yield "service", f"{name} took over just now" if lease else "nobody polls: start poller run"
+    else:
+        yield "service", f"{name} polls, lease {token}, {report.symbols} symbols"
         for gateway in report.gateways:
             state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
             yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
         for subject, reason in report.troubles.items():
             if code in subject.split() or not subject.startswith(_OTHERS):
                 yield "trouble", f"{subject}: {reason}"
-    if active and not watched:
-        yield "watched", f"no: poller watch add {code}"
+        if not watched:
+            yield "watched", f"no: poller watch add {code}"
 
 
 def _polls(polls: Polls, *, watched: bool) -> Lines:
