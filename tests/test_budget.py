@@ -12,6 +12,7 @@ from itertools import count
 
 import pytest
 
+from poller.errors import StoreDown
 from poller.polling.budget import Budget
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
@@ -123,6 +124,29 @@ def test_a_busy_poller_uses_what_it_may() -> None:
     account = run_virtually(BEGAN, trial())
     assert account.window.most == REQUESTS
     assert account.arrived >= 0.98 * REQUESTS * periods
+
+
+class Unwritable(MemoryStore):
+    """A store that went away after the grant."""
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        """Fail, and `exhaust` with it."""
+        del account, request, period, margin
+        raise StoreDown("nobody listens")
+
+
+def test_what_the_store_does_not_hear_ends_nothing() -> None:
+    """Neither an answer nor a refusal for the rate fails because the store is down."""
+
+    async def work() -> bool:
+        store = Unwritable(asyncio.get_running_loop().time)
+        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        grant = await budget.acquire()
+        await budget.exhaust()
+        await budget.settle(grant, answered=True)
+        return budget.calm()
+
+    assert not run_virtually(BEGAN, work())
 
 
 def test_a_share_is_left_to_one_off_commands() -> None:

@@ -101,7 +101,9 @@ class Budget:
     async def exhaust(self) -> None:
         """Spend nothing for a full period: the gateway says that somebody else did."""
         self._refused = asyncio.get_running_loop().time()
-        await self._store.exhaust(self.account, limit=self._requests, period=self._period)
+        # with the store down nothing is granted either; should it be back sooner, we are told again
+        with contextlib.suppress(StoreError):
+            await self._store.exhaust(self.account, limit=self._requests, period=self._period)
 
     def calm(self) -> bool:
         """Tell whether nobody else has spent of the account for a while."""

@@ -157,7 +157,10 @@ class Poller:
                 await self._dispatch(account, lease, turned)
 
     async def _dispatch(self, account: str, lease: Lease, turned: Callable[[], None]) -> None:
-        """Wait until a symbol is due and may be asked for, and start its poll."""
+        """Wait until a symbol is due and may be asked for, and start its poll.
+
+        Who is asked is decided with the grant in hand, because waiting for it may take seconds.
+        """
         budget = self._budgets[account]
         gateways = [gateway for gateway in self._gateways if gateway.account == account]
         await self._until_due(turned)
