@@ -225,7 +225,8 @@ async def serve(
             if ports.embedded is not None:
                 connections.create_task(_keep_alive(ports.embedded, observe), name="embedded")
             async with asyncio.TaskGroup() as work:
-                work.create_task(reporter.run(ports.board, observe), name="report")
+                reports = reporter.run(ports.board, observe, behind=lambda: ports.store.behind)
+                work.create_task(reports, name="report")
                 work.create_task(watchlist.follow(watch), name="watchlist")
                 work.create_task(
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
