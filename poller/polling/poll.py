@@ -39,6 +39,7 @@ from poller.facts.observe import (
     Recovered,
     Trouble,
     dispatcher,
+    forgotten,
     turning,
 )
 from poller.gateway.opend import Gateway, any_ready
@@ -127,7 +128,7 @@ class Poller:
         """Watch exactly these codes from now on."""
         new, gone = self._schedule.watch(codes)
         for code in gone:
-            self._observe(Recovered(code))
+            self._forget(code)
         if new or gone:
             counts = (("added", len(new)), ("removed", len(gone)), ("symbols", len(codes)))
             self._observe(Happened("watchlist", counts))
@@ -136,6 +137,7 @@ class Poller:
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
         await self._logbook.restore()
+        self._complaints = Complaints(self._observe)  # those of the last tenure have ended
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,6 +148,10 @@ class Poller:
         finally:
             await self._drain()
             await self._logbook.close(lease)
+
+    def _forget(self, code: Code) -> None:
+        for fact in forgotten(code):
+            self._observe(fact)
 
     def _record(self, code: Code, outcome: Outcome) -> None:
         self._logbook.note(self._schedule.record(code, outcome, self._now()))
@@ -242,6 +248,8 @@ class Poller:
         finally:
             self._record(turn.code, outcome)
             self._observe(Polled(turn.code, _WORDS[type(outcome)], _answer(outcome)))
+            if not self._schedule.watches(turn.code):  # taken off the watchlist meanwhile
+                self._forget(turn.code)
 
     async def _look(self, turn: _Turn) -> Outcome:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
