@@ -359,7 +359,13 @@ class Poller:
 
 
 async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: str | None) -> Page:
-    """Send one request that `grant` was spent for, and settle it whatever comes."""
+    """Send one request that `grant` was spent for, and settle it whatever comes.
+
+    A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.
+    """
+    while not budget.lasts(grant):
+        await budget.settle(grant, answered=True)  # nothing was sent
+        grant = await budget.acquire()
     answered = False
     try:
         page = await gateway.page(code, key)
