@@ -43,7 +43,7 @@ from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.model import Code, Market, market_of
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
-from poller.polling.lease import keep_polling
+from poller.polling.lease import Tenure, keep_polling
 from poller.polling.poll import Poller
 from poller.polling.trim import keep_trimmed
 from poller.polling.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
@@ -189,13 +189,14 @@ async def serve(
     observe = to_all(journal, Vitals(notify, summary), reporter)
     async with opened(config, observe, simulated=simulated) as ports:
         watchlist = Watchlist(*_sources(config), ports.store, observe)
+        tenure = Tenure(observe)
         poller = Poller(
             ports.store,
             ports.gateways,
             ports.budgets,
             schedule,
             history=config.watchlist.history,
-            observe=observe,
+            observe=tenure,
         )
         relay = relay_of(config, ports, observe)
         group_budget = Budget(
@@ -205,7 +206,7 @@ async def serve(
             requests=GROUP_REQUESTS,
             period=GROUP_PERIOD,
         )
-        chores = _chores(config, ports.store, observe)
+        chores = _chores(config, ports.store, tenure)
 
         def watch(codes: Sequence[Code]) -> None:
             poller.watch(codes)
@@ -225,13 +226,14 @@ async def serve(
             if ports.embedded is not None:
                 connections.create_task(_keep_alive(ports.embedded, observe), name="embedded")
             async with asyncio.TaskGroup() as work:
-                work.create_task(reporter.run(ports.board, observe), name="report")
+                reports = reporter.run(ports.board, observe, behind=lambda: ports.store.behind)
+                work.create_task(reports, name="report")
                 work.create_task(watchlist.follow(watch), name="watchlist")
                 work.create_task(
                     watchlist.follow_groups(ports.gateways, group_budget), name="groups"
                 )
                 work.create_task(
-                    keep_polling(ports.store, _process(), poller, observe, chores), name="polling"
+                    keep_polling(ports.store, _process(), poller, tenure, chores), name="polling"
                 )
                 if role == "run":
                     work.create_task(relay.run(), name="relay")

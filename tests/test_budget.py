@@ -12,7 +12,10 @@ from itertools import count
 
 import pytest
 
+from poller.errors import StoreDown
+from poller.model import Code, Page
 from poller.polling.budget import Budget
+from poller.polling.poll import fetch
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
 from poller.storage.memorystore import MemoryStore
@@ -123,6 +126,73 @@ def test_a_busy_poller_uses_what_it_may() -> None:
     account = run_virtually(BEGAN, trial())
     assert account.window.most == REQUESTS
     assert account.arrived >= 0.98 * REQUESTS * periods
+
+
+class Unwritable(MemoryStore):
+    """A store that went away after the grant."""
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        """Fail, and `exhaust` with it."""
+        del account, request, period, margin
+        raise StoreDown("nobody listens")
+
+
+def test_what_the_store_does_not_hear_ends_nothing() -> None:
+    """Neither an answer nor a refusal for the rate fails because the store is down."""
+
+    async def work() -> bool:
+        store = Unwritable(asyncio.get_running_loop().time)
+        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        grant = await budget.acquire()
+        await budget.exhaust()
+        await budget.settle(grant, answered=True)
+        return budget.calm()
+
+    assert not run_virtually(BEGAN, work())
+
+
+class Counting:
+    """A gateway that notes when a request arrives, half a margin after it was sent."""
+
+    name, account, ready = "counting", "main", True
+
+    def __init__(self) -> None:
+        self.arrived: list[float] = []
+
+    async def wait_ready(self) -> None:
+        """Return at once."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Return an empty page."""
+        del code, key
+        await asyncio.sleep(PERIOD / 4)
+        self.arrived.append(asyncio.get_running_loop().time())
+        return Page((), None)
+
+    async def group(self, name: str) -> list[str]:
+        """Return no code."""
+        del name
+        return []
+
+
+@pytest.mark.parametrize(("delay", "spent"), [(0.0, 1), (7.0, 1), (8.0, 2), (3600.0, 2)])
+def test_an_old_grant_is_not_sent_on(delay: float, spent: int) -> None:
+    """What held it up, a request arrives while the ledger still counts it as under way."""
+
+    async def work() -> int:
+        loop = asyncio.get_running_loop()
+        store, gateway = MemoryStore(loop.time), Counting()
+        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        grant = await budget.acquire()
+        await asyncio.sleep(delay)
+        asking = asyncio.create_task(fetch(gateway, budget, grant, Code("HK.00700"), None))
+        await asyncio.sleep(0.001)
+        (*_, counted) = sorted(store.budgets["main"].values())
+        await asking
+        assert gateway.arrived[0] <= counted
+        return len([at for at in store.budgets["main"].values() if at > loop.time() - PERIOD])
+
+    assert run_virtually(BEGAN, work()) == spent
 
 
 def test_a_share_is_left_to_one_off_commands() -> None:

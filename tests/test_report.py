@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from poller.detect.held import Held, Reason
+from poller.errors import StoreDown
 from poller.facts.observe import Connection, Fact, Quarantined, Recovered, Trouble
 from poller.facts.status import Report
 from poller.gateway.opend import Address
@@ -104,3 +105,40 @@ async def test_the_dead_are_removed(boards: tuple[RedisBoard, RedisStore]) -> No
         async with asyncio.timeout(PATIENCE):
             while "killed-1" in await board.reports():
                 await asyncio.sleep(0.02)
+
+
+class Shaky(RedisBoard):
+    """A board that can be away."""
+
+    away = True
+
+    async def report(self, process: str, report: Report) -> None:
+        """Replace the report, or fail."""
+        if self.away:
+            raise StoreDown("nobody listens")
+        await super().report(process, report)
+
+
+async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path) -> None:
+    """In a process that does nothing else with Redis, too; not while its replicas are behind."""
+    facts: list[Fact] = []
+    behind = True
+    async with Embedded(tmp_path).running() as url, asyncio.timeout(PATIENCE):
+        board = Shaky(url, "short-interest")
+        reporter = Reporter(Process("me-1", "web"), now=lambda: NOW)
+        task = asyncio.create_task(reporter.run(board, facts.append, behind=lambda: behind))
+        while Trouble("redis", "nobody listens") not in facts:
+            await asyncio.sleep(0.02)
+        board.away = False
+        reporter(Trouble(HK, "OpenD refuses it"))
+        await told(board, lambda report: HK in report.troubles)
+        reporter(Recovered(HK))
+        await told(board, lambda report: HK not in report.troubles)
+        assert Recovered("redis") not in facts
+        behind = False
+        reporter(Trouble(HK, "OpenD refuses it"))
+        while Recovered("redis") not in facts:
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await board.close()

@@ -206,6 +206,12 @@ def dispatcher(account: str) -> str:
     return f"dispatcher of account {account}"
 
 
+def forgotten(code: Code) -> tuple[Fact, ...]:
+    """Return what ends all that was told of a symbol, whatever may be held of it."""
+    subjects = (code, f"{code} answer", f"{code} quarantine")
+    return (*map(Recovered, subjects), Quarantined(code, ()))
+
+
 @contextlib.contextmanager
 def turning(observe: Observe, loop: str) -> Iterator[Callable[[], None]]:
     """Expect a loop to turn while the block runs; yields what it calls each time it does."""

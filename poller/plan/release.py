@@ -20,9 +20,9 @@ REMEMBERED: Final = 8
 """Releases an hour is learned from."""
 LATE_AFTER: Final = timedelta(hours=12)
 ODD_HOURS: Final = 3
-"""Idle intervals (an hour at 20 min) between two probes at hours at which no report came yet."""
+"""Idle intervals between two probes at hours at which no report came yet."""
 REST: Final = 12
-"""Idle intervals (four hours at 20 min) between two probes while nobody publishes."""
+"""Idle intervals between two probes while nobody publishes."""
 
 _ENOUGH: Final = 4  # releases before their hours count
 _LEAST_MARGIN: Final = timedelta(minutes=15)

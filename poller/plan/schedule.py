@@ -90,6 +90,10 @@ class Schedule:
         """What is watched."""
         return frozenset(self._symbols)
 
+    def watches(self, code: Code) -> bool:
+        """Tell whether a code is watched."""
+        return code in self._symbols
+
     def restore(
         self, watermarks: Mapping[Code, date], states: Mapping[Market, MarketState]
     ) -> None:

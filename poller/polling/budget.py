@@ -23,6 +23,9 @@ GUARD: Final = 1 / 300
 MARGIN: Final = 1 / 2
 """Of the period: how long an unanswered request may still be on its way to the gateway (15 s)."""
 
+_PROMPT: Final = 1 / 4
+"""Of the period: how long after its grant a request may be sent; the rest of MARGIN is its way."""
+
 _LONGEST_SLEEP: Final = 60.0  # then the ledger is asked again, however long it bade us wait
 
 
@@ -64,6 +67,8 @@ class Budget:
         self._requests = requests
         self._period = period * (1 + GUARD)
         self._margin = period * MARGIN
+        self._prompt = period * _PROMPT
+        self._asked: dict[str, float] = {}  # grants not settled yet: when they were asked for
         self._refused = float("-inf")
         self._pace = pace or Throttler(requests, self._period, min(0.02, period / 1000))
         # asyncio-throttle serves its waiters in no order, each of them polling: let in one
@@ -73,13 +78,14 @@ class Budget:
     async def acquire(self, *, sparing: bool = False) -> str:
         """Wait for one request's worth of budget, first come first served; returns its name.
 
-        Send at once, and `settle` whatever comes of it. `sparing`: leave the last tenth to other
-        processes of the account. Raises StoreDown.
+        Send at once, while it `lasts`, and `settle` whatever comes of it. `sparing`: leave the last
+        tenth to other processes of the account. Raises StoreDown.
         """
         limit = self._requests - int(self._requests * SPARE) * sparing
-        name = next(self._names)
+        name, loop = next(self._names), asyncio.get_running_loop()
         async with self._turn:
             await self._pace.acquire()
+            asked = loop.time()
             while wait := await self._store.grant(
                 self.account,
                 name,
@@ -89,10 +95,17 @@ class Budget:
             ):
                 self._waiting()
                 await asyncio.sleep(min(wait, _LONGEST_SLEEP))
+                asked = loop.time()
+        self._asked[name] = asked
         return name
+
+    def lasts(self, name: str) -> bool:
+        """Tell whether a request sent now still arrives while the ledger counts it."""
+        return asyncio.get_running_loop().time() < self._asked[name] + self._prompt
 
     async def settle(self, name: str, *, answered: bool) -> None:
         """Count a request as sent now, or, unanswered, as possibly still on its way."""
+        self._asked.pop(name, None)
         margin = 0.0 if answered else self._margin
         # with the store down, the ledger keeps the later time it was given at the grant
         with contextlib.suppress(StoreError):
@@ -101,7 +114,9 @@ class Budget:
     async def exhaust(self) -> None:
         """Spend nothing for a full period: the gateway says that somebody else did."""
         self._refused = asyncio.get_running_loop().time()
-        await self._store.exhaust(self.account, limit=self._requests, period=self._period)
+        # with the store down nothing is granted either; should it be back sooner, we are told again
+        with contextlib.suppress(StoreError):
+            await self._store.exhaust(self.account, limit=self._requests, period=self._period)
 
     def calm(self) -> bool:
         """Tell whether nobody else has spent of the account for a while."""

@@ -2,11 +2,22 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from poller.errors import LeaseLost, StoreDown, StoreError
-from poller.facts.observe import Active, Observe, Recovered, Standby, Trouble, turning
+from poller.facts.observe import (
+    Active,
+    Fact,
+    Observe,
+    Quarantined,
+    Recovered,
+    Standby,
+    Trouble,
+    forgotten,
+    turning,
+)
 from poller.polling.poll import Poller
 from poller.storage.store import Lease, Store
 
@@ -16,6 +27,32 @@ TTL: Final = 10.0
 RENEWAL: Final = 3.0
 LOOK: Final = 1.0
 """Seconds between two looks of a poller on standby."""
+
+
+class Tenure:
+    """Passes on what whoever polls tells; standing by ends its troubles: another one tells then.
+
+    Trouble with Redis stays: it may be why the lease was lost.
+    """
+
+    def __init__(self, observe: Observe) -> None:
+        self._observe = observe
+        self._ends: dict[str, tuple[Fact, ...]] = {}
+
+    def __call__(self, fact: Fact) -> None:
+        """Pass a fact on, and remember what must end."""
+        self._observe(fact)
+        match fact:
+            case Trouble(subject) if subject != "redis":
+                self._ends[subject] = (Recovered(subject),)
+            case Recovered(subject):
+                self._ends.pop(subject, None)
+            case Quarantined(code, held):
+                self._ends[f"{code} quarantine"] = forgotten(code) if held else ()
+            case Standby():
+                for end in itertools.chain.from_iterable(self._ends.values()):
+                    self._observe(end)
+                self._ends.clear()
 
 
 async def keep_polling(

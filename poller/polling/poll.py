@@ -39,6 +39,7 @@ from poller.facts.observe import (
     Recovered,
     Trouble,
     dispatcher,
+    forgotten,
     turning,
 )
 from poller.gateway.opend import Gateway, any_ready
@@ -127,7 +128,7 @@ class Poller:
         """Watch exactly these codes from now on."""
         new, gone = self._schedule.watch(codes)
         for code in gone:
-            self._observe(Recovered(code))
+            self._forget(code)
         if new or gone:
             counts = (("added", len(new)), ("removed", len(gone)), ("symbols", len(codes)))
             self._observe(Happened("watchlist", counts))
@@ -136,6 +137,7 @@ class Poller:
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
         await self._logbook.restore()
+        self._complaints = Complaints(self._observe)  # those of the last tenure have ended
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
@@ -147,6 +149,10 @@ class Poller:
             await self._drain()
             await self._logbook.close(lease)
 
+    def _forget(self, code: Code) -> None:
+        for fact in forgotten(code):
+            self._observe(fact)
+
     def _record(self, code: Code, outcome: Outcome) -> None:
         self._logbook.note(self._schedule.record(code, outcome, self._now()))
 
@@ -157,7 +163,10 @@ class Poller:
                 await self._dispatch(account, lease, turned)
 
     async def _dispatch(self, account: str, lease: Lease, turned: Callable[[], None]) -> None:
-        """Wait until a symbol is due and may be asked for, and start its poll."""
+        """Wait until a symbol is due and may be asked for, and start its poll.
+
+        Who is asked is decided with the grant in hand, because waiting for it may take seconds.
+        """
         budget = self._budgets[account]
         gateways = [gateway for gateway in self._gateways if gateway.account == account]
         await self._until_due(turned)
@@ -239,6 +248,8 @@ class Poller:
         finally:
             self._record(turn.code, outcome)
             self._observe(Polled(turn.code, _WORDS[type(outcome)], _answer(outcome)))
+            if not self._schedule.watches(turn.code):  # taken off the watchlist meanwhile
+                self._forget(turn.code)
 
     async def _look(self, turn: _Turn) -> Outcome:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
@@ -348,7 +359,13 @@ class Poller:
 
 
 async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: str | None) -> Page:
-    """Send one request that `grant` was spent for, and settle it whatever comes."""
+    """Send one request that `grant` was spent for, and settle it whatever comes.
+
+    A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.
+    """
+    while not budget.lasts(grant):
+        await budget.settle(grant, answered=True)  # nothing was sent
+        grant = await budget.acquire()
     answered = False
     try:
         page = await gateway.page(code, key)

@@ -24,6 +24,9 @@ LOOK: Final = 1.0
 GROUPS_EVERY: Final = 300.0
 """Seconds between two readings of the Futu groups."""
 
+GROUPS_WAIT: Final = 60.0
+"""Seconds from the first connection on for which all codes wait for the Futu groups."""
+
 GROUP_REQUESTS: Final = 10
 GROUP_PERIOD: Final = 30.0
 """OpenD's own limit on requests for watch groups."""
@@ -48,6 +51,7 @@ class Watchlist:
         self._live: Mapping[str, bool] = {}
         self._version = -1
         self._changed = True
+        self._waits_until = float("inf") if groups else float("-inf")
         self._store = store
         self._observe = observe
         self.configure(codes, files, groups)
@@ -124,21 +128,29 @@ class Watchlist:
             self._changed = True
 
     async def follow(self, watch: Callable[[Sequence[Code]], None]) -> None:
-        """Tell `watch` the codes whenever they changed, for ever."""
+        """Tell `watch` the codes whenever they changed, for ever; `follow_groups` must run too.
+
+        The first time waits for the groups: were their symbols missing, a release under way would
+        be told to be complete too soon.
+        """
+        loop = asyncio.get_running_loop()
         while True:
             await self.refresh()
-            if self._changed:
+            if self._changed and loop.time() >= self._waits_until:
                 self._changed = False
                 watch(self.current())
             await asyncio.sleep(LOOK)
 
     async def follow_groups(self, gateways: Sequence[Gateway], budget: Budget) -> None:
         """Read the Futu groups again and again, through whichever gateway is ready."""
+        loop = asyncio.get_running_loop()
         while True:
             self._regrouped.clear()
             for name in tuple(self._groups):
                 await any_ready(gateways)
+                self._waits_until = min(self._waits_until, loop.time() + GROUPS_WAIT)
                 await self._read_group(name, gateways, budget)
+            self._waits_until = float("-inf")  # what could not be read is not waited for
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GROUPS_EVERY):
                     await self._regrouped.wait()

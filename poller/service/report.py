@@ -111,8 +111,14 @@ class Reporter:
         self._codes = tuple(codes)
         self._changed.set()
 
-    async def run(self, board: Board, observe: Observe) -> None:
-        """Report again and again; the report is removed at the end."""
+    async def run(
+        self, board: Board, observe: Observe, *, behind: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Report again and again; the report is removed at the end.
+
+        Who is idle learns here that Redis is back: a report is a write, refused whenever a poll's
+        would be, except while the replicas are `behind`.
+        """
         try:
             while True:
                 self._changed.clear()
@@ -120,6 +126,9 @@ class Reporter:
                     await self._report(board)
                 except (StoreDown, StoreMisfit) as problem:
                     observe(Trouble("redis", str(problem)))
+                else:
+                    if not behind():
+                        observe(Recovered("redis"))
                 await asyncio.sleep(_SHORTEST)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(EVERY.total_seconds()):

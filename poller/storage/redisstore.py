@@ -230,6 +230,11 @@ class RedisStore:
             )
         return answer
 
+    @property
+    def behind(self) -> bool:
+        """Whether too few replicas had the last write; found out again before the next grant."""
+        return self._behind
+
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
         with translated():
