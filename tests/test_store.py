@@ -437,6 +437,21 @@ async def test_a_user_who_may_write_only_half_is_refused(
     assert not [key async for key in client.scan_iter("*rehearsal*")]
 
 
+async def test_a_rehearsal_is_whole(raw: tuple[RedisStore, Any]) -> None:
+    """Its scratch keys are written and removed in one transaction: no kill leaves them behind."""
+    store, client = raw
+    async with client.monitor() as monitor:
+        await store.inspect()
+        told = []
+        async with asyncio.timeout(10):
+            while "exec" not in told:
+                command = await monitor.next_command()
+                if command["client_type"] != "lua":
+                    told.append(command["command"].partition(" ")[0].casefold())
+    assert told[told.index("multi") :] == ["multi", "evalsha", "del", "exec"]
+    assert not [key async for key in client.scan_iter("*rehearsal*")]
+
+
 async def test_a_seeded_watermark_counts(store: Store) -> None:
     """With a watermark and no history, only newer days are reported."""
     empty = replace(await store.snapshot(CODE), known=Known(date(2026, 4, 2)))

@@ -113,10 +113,14 @@ class RedisStore:
         held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
         written = arguments_of([Write("-", "", "-", 0)], [entry], held, [entry])
         with translated():
-            try:
-                await self._commit(keys=keys, args=["-", "", "", "-", *written])
-            finally:
-                await self._redis.delete(*keys)
+            # one transaction: whoever is killed here leaves nothing behind
+            async with self._redis.pipeline(transaction=True) as pipe:
+                await self._commit(keys=keys, args=["-", "", "", "-", *written], client=pipe)
+                pipe.delete(*keys)
+                answers = await pipe.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
 
     async def _check_types(self) -> None:
         wanted = {
