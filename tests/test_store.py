@@ -437,6 +437,15 @@ async def test_a_user_who_may_write_only_half_is_refused(
     assert not [key async for key in client.scan_iter("*rehearsal*")]
 
 
+@pytest.mark.parametrize("field", ["foo", "", "HK", "HK.", "JP.7203", "hk.00700", "HK.700", "é"])
+async def test_what_is_no_symbol_has_no_watermark(raw: tuple[RedisStore, Any], field: str) -> None:
+    """A field somebody else wrote among the watermarks is passed over; the others are told."""
+    store, client = raw
+    await publish(store, row(2))
+    await client.hset(store.keys.watermark, field, "2026-04-09")
+    assert await store.watermarks() == {CODE: date(2026, 4, 2)}
+
+
 async def test_a_rehearsal_is_whole(raw: tuple[RedisStore, Any]) -> None:
     """Its scratch keys are written and removed in one transaction: no kill leaves them behind."""
     store, client = raw

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
-from poller.model import Code, Vintage
+from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice, fields_of
 from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, translated
@@ -241,9 +241,9 @@ class RedisStore:
         found = {}
         for code, text in texts.items():
             try:
-                found[Code(code)] = date.fromisoformat(text)
+                found[parse_code(code)] = date.fromisoformat(text)
             except ValueError:
-                continue  # the poll of this symbol says what is wrong with it
+                continue  # no symbol, or its poll says what is wrong
         return found
 
     async def vintages(self, code: Code) -> list[Vintage]:
