@@ -17,9 +17,14 @@ from aiohttp.test_utils import TestServer
 
 from poller.delivery.chat import Apprise, Chat, Feishu
 from poller.delivery.digest import Message
+from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.retry import Delivered, Failed
+from poller.delivery.selection import Selection
+from poller.delivery.senders import sender_of
+from poller.errors import StoreMisfit
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.plan.notice import Completed, Detected, Notice, fields_of
+from poller.storage.memorystore import MemoryStore
 from poller.storage.store import Entry
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
@@ -112,6 +117,26 @@ async def test_the_events_of_a_lane_are_one_message(
     (text,) = bot[0].texts
     assert text.startswith("Hong Kong short interest, 13 Nov 2026: 2 reported, 12 missing\n")
     assert session.closed
+
+
+class Unreadable(MemoryStore):
+    """A store that keeps something else where watermarks belong."""
+
+    async def watermarks(self) -> dict[Code, date]:
+        """Refuse, as a server does that holds a string there."""
+        raise StoreMisfit("the key holds a string")
+
+
+async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]) -> None:
+    """Who is missing is then not told; the events are."""
+    record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
+    vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
+    event = Event(EventType.REPORTED, Code("HK.00700"), vintage, None, None)
+    url = str(bot[1].make_url("/hook"))
+    desk = Endpoint("desk", url, (SECRET,), Selection(), kind=Kind.FEISHU)
+    sender = sender_of(desk, Unreadable(time.time))
+    assert await sender.send([Entry("1-0", event.fields())]) == Delivered(200)
+    await sender.close()
 
 
 async def test_notices_of_a_market_are_a_message_of_their_own(

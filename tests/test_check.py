@@ -1,14 +1,19 @@
 """`poller check`: a row for everything, whatever became of the rest."""
 
+import asyncio
+import errno
 import re
+import ssl
 from pathlib import Path
 
 import pytest
+import trustme
 from redis.asyncio import Redis
 
 from poller.commands.check import check
 from poller.commands.everyday import Failure
 from poller.delivery.outbox import OutboxKeys
+from poller.delivery.webhook import words
 from poller.errors import ConfigError
 from poller.gateway.opend import Sdk
 from poller.settings.config import load
@@ -67,6 +72,72 @@ async def test_an_unusable_key_and_a_disabled_endpoint_are_rows(
     assert rows["OpenD"].startswith("failed | opend.rsa_private_key_file: ")
     cure = "mended? poller webhook enable desk"
     assert rows["webhook desk"] == f"failed | disabled: it answered 410; {cure}"
+
+
+async def test_why_tls_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown certificate, a server without TLS and one that hangs up are told apart."""
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    def ended(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with (
+        simulator(World()) as opend,
+        await asyncio.start_server(ended, "127.0.0.1", 0, ssl=context) as unknown,
+        await asyncio.start_server(plain, "127.0.0.1", 0) as without,
+        await asyncio.start_server(ended, "127.0.0.1", 0) as gone,
+    ):
+        servers = {"unknown": unknown, "without": without, "gone": gone}
+        rows = await told(
+            tmp_path,
+            f'redis.url = "redis://127.0.0.1:{free_port()}"\n[[opend]]\nport = {opend.port}\n'
+            + "".join(
+                f'[[webhooks]]\nname = "{name}"\nsecret = "{SECRET}"\n'
+                f'url = "https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"\n'
+                for name, server in servers.items()
+            ),
+            capsys,
+        )
+    assert rows["webhook unknown"].startswith("failed | no TLS: certificate verify failed: ")
+    assert rows["webhook without"].startswith("failed | no TLS: ")
+    assert rows["webhook gone"] in {
+        "failed | it closed the connection",
+        "failed | Connection reset by peer",
+        "failed | no TLS: unexpected eof while reading",
+    }
+
+
+WRONG = "no TLS: wrong version number"
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (TimeoutError(), "no answer within 20 s"),
+        (TimeoutError(errno.ETIMEDOUT, "x"), "Connection timed out"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), WRONG),
+        (
+            ssl.SSLEOFError(8, "EOF in violation of protocol"),
+            "no TLS: EOF in violation of protocol",
+        ),
+        (ConnectionResetError(), "it closed the connection"),
+        (OSError(errno.ECONNREFUSED, "x"), "Connection refused"),
+        (
+            PermissionError(errno.EACCES, "10.0.0.1 is no public address"),
+            "10.0.0.1 is no public address",
+        ),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_with_a_connection(problem: OSError, said: str) -> None:
+    """A number of OpenSSL's is not taken for one of the system's, and no text is empty."""
+    assert words(problem) == said
 
 
 async def test_a_state_directory_that_takes_no_log(tmp_path: Path) -> None:

@@ -16,9 +16,12 @@ from standardwebhooks import Webhook
 from poller.clock import wall_clock
 from poller.delivery.outbox import Attempt, Settlement
 from poller.delivery.redisoutbox import RedisOutbox
+from poller.facts.status import DEAD_AFTER, Report
 from poller.model import Code
 from poller.simulator import World
 from poller.storage.connections import translated
+from poller.storage.embedded import Embedded
+from poller.storage.redisboard import RedisBoard
 from tests.feed import publish
 from tests.receiver import OK, SECRET, Receiver, status
 from tests.receivers.verify import verify
@@ -254,6 +257,24 @@ async def test_what_is_left_behind_is_named_and_forgotten(
     assert "desk" not in (await poller(service, "webhook", "list"))[1]
     code, _, err = await poller(service, "webhook", "dead", "nobody")
     assert (code, err) == (2, "poller: there is no webhook 'nobody'; known: other\n")
+
+
+async def test_forgetting_names_who_may_take_it_up_again(
+    service: Service, receiver: Receiver
+) -> None:
+    """Living processes that deliver are named with the cure; who has gone or only polls is not."""
+    assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
+    service.settings = settings(receiver, "other")
+    async with Embedded(service.state_dir).running() as url:
+        board = RedisBoard(url, "short-interest")
+        await board.report("lives-1", Report(wall_clock(), "deliver", "0"))
+        await board.report("polls-2", Report(wall_clock(), "poll", "0"))
+        await board.report("gone-3", Report(wall_clock() - 2 * DEAD_AFTER, "run", "0"))
+        await board.close()
+        _, out, _ = await poller(service, "webhook", "forget", "desk")
+    assert "lives-1: reload (SIGHUP)" in out
+    assert "polls-2" not in out
+    assert "gone-3" not in out
 
 
 async def in_node(secret: str, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401

@@ -217,6 +217,21 @@ def test_who_is_missing(watermarks: dict[str, str], count: int) -> None:
     assert missing(known, Market.HK, date(2026, 11, 13), covers=covers) == count
 
 
+@pytest.mark.parametrize("market", Market)
+@pytest.mark.parametrize("day", [date.min, date(1969, 12, 31), date.max])
+def test_nobody_is_missing_on_a_day_without_reports(market: Market, day: date) -> None:
+    """A forged day at either end of the calendar raises nothing: who is missing is not known."""
+    known = {Code("HK.00700"): date(2026, 11, 13), Code("US.AAPL"): date(2026, 11, 13)}
+    assert missing(known, market, day, covers=lambda _: True) is None
+
+
+@given(st.sampled_from(Market), st.dates())
+def test_any_day_may_be_asked_for(market: Market, day: date) -> None:
+    """Whatever day an entry names, asking who is missing raises nothing."""
+    known = {Code("HK.00700"): date(2026, 11, 13)}
+    assert missing(known, market, day, covers=lambda _: True) in {None, 0, 1}
+
+
 shares = st.none() | st.integers(0, 2**64)
 entries = st.lists(
     st.builds(

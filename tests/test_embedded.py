@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import resource
+import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ from typing import TextIO
 import pytest
 from redis.asyncio import Redis
 
+from poller.errors import StoreDown
 from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.embedded import START_LIMIT, Embedded
@@ -248,6 +250,17 @@ async def test_a_server_about_to_end_is_followed_by_another(tmp_path: Path) -> N
     os.close(held)
     async with asyncio.timeout(10):  # far less than a start may take
         await joining
+
+
+async def test_a_directory_that_is_taken_away(tmp_path: Path) -> None:
+    """It is told as a server that is away, with path and reason; leaving leaves none behind."""
+    embedded = Embedded(tmp_path)
+    async with embedded.running():
+        process = await server_of(tmp_path)
+        shutil.rmtree(tmp_path / "redis")
+        with pytest.raises(StoreDown, match=rf"{tmp_path}/redis: No such file or directory"):
+            await embedded.ensure()
+    await until(lambda: not alive(process))
 
 
 async def test_who_is_stopped_while_the_server_comes_up_leaves_none(tmp_path: Path) -> None:

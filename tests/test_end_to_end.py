@@ -220,7 +220,7 @@ async def test_a_simulation_never_mixes_with_what_opend_reports(
     assert await service.stop() == 0
     code, _, err = await poller(service, "run", "--simulate")
     assert code == 1
-    assert "the stream short-interest holds what OpenD reported" in err
+    assert "the stream short-interest is for what OpenD reports" in err
     assert "Traceback" not in err
     (tmp_path / "simulation").mkdir()
     simulation = replace(service, state_dir=tmp_path / "simulation")
@@ -228,7 +228,11 @@ async def test_a_simulation_never_mixes_with_what_opend_reports(
         await store.keep_apart(simulated=True)
     code, _, err = await poller(simulation, "run")
     assert code == 1
-    assert "what a simulation made up" in err
+    assert "what a simulation makes up" in err
+    code, _, err = await poller(simulation, "backfill", "HK.00700", "--since", "2026-01-01")
+    assert code == 1
+    assert "what a simulation makes up" in err
+    assert "Traceback" not in err
 
 
 async def test_wrong_configuration_is_refused_whole(service: Service) -> None:

@@ -32,7 +32,7 @@ from poller.delivery.retry import (
 )
 from poller.delivery.selection import EVENTS, Selection
 from poller.errors import StoreDown
-from poller.facts.observe import Fact, Happened, Recovered, Trouble
+from poller.facts.observe import LONGEST_TURN, Fact, Happened, Recovered, Trouble, Turned
 from poller.model import Code, Market
 from poller.plan.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
@@ -301,6 +301,23 @@ def test_the_breaker_spares_a_failing_endpoint() -> None:
     play(act, desk=line)
     assert len(line.calls) <= 10 + 8 + 300 / OPEN_FOR + 1
     assert len([at for at, _ in line.calls if at > 60]) >= 7
+
+
+def test_a_low_rate_is_no_stuck_loop() -> None:
+    """One delivery an hour is kept to, and the loop still turns within half its longest turn."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await scene.publish("HK.00005", 1)
+        await asyncio.sleep(7200)
+
+    line = Line(lambda *_: Delivered(200))
+    slow = endpoint(rate=1 / 3600, connections=1)
+    scene = play(act, slow, look=timedelta(seconds=1), desk=line)
+    (first, _), (second, _) = line.calls
+    assert 3600 <= second - first < 3600 + LONGEST_TURN
+    turns = scene.facts.count(Turned("webhook desk deliveries"))
+    assert turns >= 3600 / (LONGEST_TURN / 2)
 
 
 def test_429_holds_the_endpoint() -> None:

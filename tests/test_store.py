@@ -437,6 +437,82 @@ async def test_a_user_who_may_write_only_half_is_refused(
     assert not [key async for key in client.scan_iter("*rehearsal*")]
 
 
+@pytest.mark.parametrize("field", ["foo", "", "HK", "HK.", "JP.7203", "hk.00700", "HK.700", "é"])
+async def test_what_is_no_symbol_has_no_watermark(raw: tuple[RedisStore, Any], field: str) -> None:
+    """A field somebody else wrote among the watermarks is passed over; the others are told."""
+    store, client = raw
+    await publish(store, row(2))
+    await client.hset(store.keys.watermark, field, "2026-04-09")
+    assert await store.watermarks() == {CODE: date(2026, 4, 2)}
+
+
+async def test_the_first_that_may_publish_decides_whose_stream_it_is(
+    raw: tuple[RedisStore, Any],
+) -> None:
+    """Before there is any entry, too, and as often as it is asked."""
+    store, client = raw
+    for first in (False, True):
+        for _ in range(2):
+            await store.keep_apart(simulated=first)
+            with pytest.raises(StoreMisfit, match=r"redis\.namespace"):
+                await store.keep_apart(simulated=not first)
+        await client.flushall()
+
+
+@pytest.mark.parametrize("left", ["both", "entries", "watermarks"])
+async def test_what_stands_there_without_a_mark_is_opends(
+    raw: tuple[RedisStore, Any], left: str
+) -> None:
+    """As an earlier version left it; what retention trimmed to nothing still has watermarks."""
+    store, client = raw
+    await publish(store, row(2))
+    if left == "entries":
+        await client.delete(store.keys.watermark)
+    if left == "watermarks":
+        await client.xtrim(store.keys.stream, maxlen=0)
+    with pytest.raises(StoreMisfit, match="for what OpenD reports"):
+        await store.keep_apart(simulated=True)
+    await store.keep_apart(simulated=False)
+
+
+async def test_an_earlier_simulation_stays_one(raw: tuple[RedisStore, Any]) -> None:
+    """Its mark is understood; an endpoint's group on an empty stream is nobody's event."""
+    store, client = raw
+    await client.xgroup_create(store.keys.stream, "webhook:desk", mkstream=True)
+    await store.keep_apart(simulated=True)
+    assert await client.get(store.keys.simulated) == b"1"
+    await publish(store, row(2))
+    await store.keep_apart(simulated=True)
+
+
+async def test_of_two_that_start_together_one_is_refused(raw: tuple[RedisStore, Any]) -> None:
+    """A service and a simulation on an empty namespace: never both, never neither."""
+    store, client = raw
+    for _ in range(20):
+        told = await asyncio.gather(
+            store.keep_apart(simulated=True),
+            store.keep_apart(simulated=False),
+            return_exceptions=True,
+        )
+        assert [type(each) for each in told if each] == [StoreMisfit]
+        await client.flushall()
+
+
+async def test_a_rehearsal_is_whole(raw: tuple[RedisStore, Any]) -> None:
+    """Its scratch keys are written and removed in one transaction: no kill leaves them behind."""
+    store, client = raw
+    async with client.monitor() as monitor:
+        await store.inspect()
+        told = []
+        async with asyncio.timeout(10):
+            while "exec" not in told:
+                command = await monitor.next_command()
+                if command["client_type"] != "lua":
+                    told.append(command["command"].partition(" ")[0].casefold())
+    assert told[told.index("multi") :] == ["multi", "evalsha", "del", "exec"]
+    assert not [key async for key in client.scan_iter("*rehearsal*")]
+
+
 async def test_a_seeded_watermark_counts(store: Store) -> None:
     """With a watermark and no history, only newer days are reported."""
     empty = replace(await store.snapshot(CODE), known=Known(date(2026, 4, 2)))

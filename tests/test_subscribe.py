@@ -8,8 +8,10 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from poller import Received, subscribe
 from poller.detect.compare import compare
@@ -205,6 +207,26 @@ async def test_a_user_who_may_not_read(server: nodes.Node) -> None:
     with pytest.raises(StoreMisfit, match="user or password"):
         async with subscribe(url) as events:
             await anext(events)
+
+
+async def test_a_refusal_does_not_hide_the_readers_own_error(
+    server: nodes.Node, store: RedisStore
+) -> None:
+    """A group whose server refuses by then is left with the exception that was raised inside."""
+    await publish(store, [1])
+    admin: Any = Redis.from_url(server.url)  # typed in part
+    async with admin:
+        await admin.execute_command("ACL", "SETUSER", "desk", "on", ">pw", "~*", "+@all")
+        url = server.url.replace("//", "//desk:pw@")
+
+        async def work() -> None:
+            async with subscribe(url, group="desk", after="0") as events:
+                await take(events, 1)
+                await admin.execute_command("ACL", "SETUSER", "desk", "-@scripting")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await work()
 
 
 def test_importing_is_light() -> None:

@@ -167,7 +167,10 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
     """Read history down to `since` for each code, in one commit a symbol."""
-    async with app.opened(config, _troubles_only) as ports, asyncio.TaskGroup() as group:
+    async with (
+        app.opened(config, _troubles_only, simulated=False) as ports,
+        asyncio.TaskGroup() as group,
+    ):
         supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
         gateway = await _first_ready(ports.gateways)
         budget = ports.budgets[gateway.account]

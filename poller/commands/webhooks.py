@@ -20,8 +20,10 @@ from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.senders import channel_of, check_channels
 from poller.delivery.webhook import SignedPost
 from poller.errors import ConfigError
+from poller.facts.status import living
 from poller.model import isoformat, to_json
 from poller.settings.config import Config, Webhook
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry, Stream, order
 
@@ -258,9 +260,25 @@ async def forget(config: Config, name: str) -> None:
     """Remove the groups and the queue of an endpoint that is not configured."""
     if any(table.name == name for table in config.webhooks):
         raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
-    async with opened(config) as (_, outbox):
+    async with opened(config) as (store, outbox):
         if name not in await outbox.names():
             raise Failure(f"nothing is kept of a webhook {name!r}")
         status = await outbox.status(name)
         await outbox.forget(name)
+        delivering = await _delivering(config, store)
     sys.stdout.write(f"{name} is forgotten, {status.waiting} waiting events with it\n")
+    if delivering:  # which endpoints they have is not told in Redis
+        sys.stdout.write(
+            f"{', '.join(delivering)}: reload (SIGHUP) what has not read the configuration since "
+            f"{name} was removed from it, then forget it again: until then it is taken up anew\n"
+        )
+
+
+async def _delivering(config: Config, store: RedisStore) -> list[str]:
+    """Return the living processes that deliver."""
+    board = RedisBoard(store.url, config.redis.namespace)
+    try:
+        reports = living(await board.reports(), wall_clock())
+    finally:
+        await board.close()
+    return sorted(name for name, report in reports.items() if report.role in {"run", "deliver"})

@@ -34,7 +34,15 @@ from poller.delivery.retry import (
 )
 from poller.delivery.webhook import Sender
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.observe import Attempted, Happened, Observe, Recovered, Trouble, turning
+from poller.facts.observe import (
+    LONGEST_TURN,
+    Attempted,
+    Happened,
+    Observe,
+    Recovered,
+    Trouble,
+    turning,
+)
 from poller.storage.store import Entry, Stream
 
 GATHER: Final = 0.01
@@ -166,7 +174,7 @@ class Courier:
             self._give_back()
         limit = max(wanted - len(self._ahead), 0)
         if not limit and not self._unsettled:
-            return self._pace.pause(loop.time()) or look
+            return self._room_in(loop.time()) or look
         # never abandoned half-way: what it claimed would be nobody's until the claim runs out
         self._asking = asyncio.create_task(self._exchange(limit), name=f"{self._subject} exchange")
         claimed = await asyncio.shield(self._asking)
@@ -174,9 +182,13 @@ class Courier:
             self._observe(Trouble(self._subject, disabled_text(self.endpoint.name, claimed)))
             return look
         if self._ahead or len(claimed.claims) == limit:  # there may be more due than was claimed
-            return self._pace.pause(loop.time()) or look
+            return self._room_in(loop.time()) or look
         wait = look if claimed.wait is None else claimed.wait.total_seconds()
         return min(wait, look)
+
+    def _room_in(self, now: float) -> float:
+        """Return seconds until there may be room; less where a low rate makes it long."""
+        return min(self._pace.pause(now), LONGEST_TURN / 2)
 
     async def _exchange(self, limit: int) -> Claimed:
         """Write down what has ended; it stays to be written while the store is away. Claim more."""

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import MAXYEAR, date, timedelta
 from itertools import takewhile
 from typing import Final, Self
 
@@ -172,12 +172,16 @@ def _announced(notice: Mapping[str, str]) -> str:
 
 def missing(
     watermarks: Mapping[Code, date], market: Market, day: date, *, covers: Callable[[Code], bool]
-) -> int:
+) -> int | None:
     """Count the symbols that kept up until the reporting day before `day` and lack `day` itself.
+
+    None for a day no report is of, which anybody may have appended: `date` ends close to it.
 
     `covers`: whether the message's reader follows a code. One that fell behind earlier, because it
     is no longer watched or no longer reported, is not waited for.
     """
+    if not _OLDEST <= day.year < MAXYEAR:
+        return None
     early = reporting_days(market, day - timedelta(days=31))
     *_, before = takewhile(lambda one: one < day, early)
     return sum(
@@ -186,6 +190,9 @@ def missing(
         if market_of(code) is market and covers(code)
     )
 
+
+_OLDEST: Final = 1970
+"""Years before it hold no report."""
 
 _HEADER: Final = ("symbol", "change", "short", "ratio", "to cover")
 _Line = tuple[str, ...]

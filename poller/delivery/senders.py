@@ -8,7 +8,7 @@ from poller.delivery.chat import Apprise, Channel, Chat, Feishu
 from poller.delivery.digest import missing
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.webhook import Sender, SignedPost, guarded
-from poller.errors import ConfigError, StoreDown
+from poller.errors import ConfigError, StoreError
 from poller.model import Market
 from poller.storage.store import Store
 
@@ -47,7 +47,7 @@ def _missing(endpoint: Endpoint, store: Store) -> Callable[[Market, date], Await
     async def count(market: Market, day: date) -> int | None:
         try:
             return missing(await store.watermarks(), market, day, covers=endpoint.selection.covers)
-        except StoreDown:
+        except StoreError:  # only the message is the poorer; polling finds out what is wrong
             return None
 
     return count

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -128,11 +129,22 @@ class SignedPost:
 
 def words(problem: OSError) -> str:
     """Say what the system, or the guard, has against a connection; no address of ours in it."""
-    if isinstance(problem, socket.gaierror):
-        return "its name does not resolve"
+    match problem:  # before the system's numbers: those of OpenSSL and of getaddrinfo are others
+        case socket.gaierror():
+            return "its name does not resolve"
+        case ssl.SSLError():
+            return f"no TLS: {_OPENSSL.sub('', problem.strerror or str(problem))}"
+        case TimeoutError(errno=None):
+            return f"no answer within {TIMEOUT:g} s"
+        case ConnectionError(errno=None):
+            return "it closed the connection"
     if problem.errno is None or problem.errno == errno.EACCES:
         return problem.strerror or str(problem)
     return os.strerror(problem.errno)
+
+
+_OPENSSL: Final = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
+"""What stands around OpenSSL's own words."""
 
 
 def guarded(

@@ -74,8 +74,11 @@ class Embedded:
             await self.ensure()
             yield self.url
         finally:
-            with contextlib.suppress(StoreError):
+            try:
                 await self._leave()
+            except StoreError:
+                if not self._gate.exists():  # with its directory gone nobody else finds it
+                    self._stop_own()
             await self._presence.aclose()
 
     async def ensure(self) -> bool:
@@ -119,15 +122,20 @@ class Embedded:
 
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
-        """Let one program at a time start, join or stop the server."""
-        with self._gate.open("w") as gate:
-            while True:
-                try:
-                    fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(0.02)
-            yield
+        """Let one program at a time start, join or stop the server; StoreDown for any OSError."""
+        try:
+            with self._gate.open("w") as gate:
+                while True:
+                    try:
+                        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        await asyncio.sleep(0.02)
+                yield
+        except OSError as problem:
+            raise StoreDown(
+                f"the embedded server cannot be looked after in {self._dir}: {problem.strerror}"
+            ) from None
 
     def _start_if_free(self) -> bool:
         self._reap()

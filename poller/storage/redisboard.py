@@ -8,7 +8,7 @@ from poller.facts.board import BoardKeys
 from poller.facts.status import Polls, Report, living
 from poller.model import Code, parse_code, to_json
 from poller.storage.connections import Connections, translated
-from poller.storage.store import Keys
+from poller.storage.store import OPEND, Keys
 
 
 class RedisBoard:
@@ -92,7 +92,7 @@ class RedisBoard:
     async def simulated(self) -> bool:
         """See `Board.simulated`."""
         with translated():
-            return bool(await self._redis.exists(self._store.simulated))
+            return (await self._redis.get(self._store.simulated) or OPEND) != OPEND
 
     async def stream_length(self) -> int:
         """See `Board.stream_length`."""

@@ -10,12 +10,14 @@ from typing import Any, Final, cast
 
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
-from poller.model import Code, Vintage
+from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice, fields_of
 from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, translated
 from poller.storage.retention import Group
 from poller.storage.store import (
+    OPEND,
+    SIMULATED,
     Entry,
     HeldWrite,
     Keys,
@@ -82,20 +84,25 @@ class RedisStore:
         return f"{name} {version}"
 
     async def keep_apart(self, *, simulated: bool) -> None:
-        """Raise StoreMisfit where a simulator's events and OpenD's would stand in one stream."""
+        """Raise StoreMisfit where a simulator's events and OpenD's would stand in one stream.
+
+        The first that publishes decides for good, also before there is any entry.
+        """
         stream, mark = self.keys.stream, self.keys.simulated
         with translated():
-            marked, entries = await self._redis.exists(mark), await self._redis.xlen(stream)
-            if simulated and not marked and not entries:
-                await self._redis.set(mark, 1)
-                return
-        if simulated == bool(marked):
+            if await self._redis.get(mark) is None:
+                # what is older than the mark of OpenD's reports is OpenD's; entries may be trimmed
+                older = await self._redis.exists(self.keys.watermark)
+                older = older or await self._redis.xlen(stream)
+                await self._redis.set(mark, OPEND if older or not simulated else SIMULATED, nx=True)
+            marked = await self._redis.get(mark) != OPEND
+        if simulated == marked:
             return
         raise StoreMisfit(
-            f"the stream {stream} holds what OpenD reported: a simulation needs a redis.namespace "
+            f"the stream {stream} is for what OpenD reports: a simulation needs a redis.namespace "
             "or a state_dir of its own, like POLLER_STATE_DIR=simulation"
             if simulated
-            else f"the stream {stream} holds what a simulation made up (run --simulate): choose "
+            else f"the stream {stream} is for what a simulation makes up (run --simulate): choose "
             "another redis.namespace or state_dir, or delete that stream and all keys that begin "
             f"with {{{self.keys.namespace}}}:"
         )
@@ -113,10 +120,14 @@ class RedisStore:
         held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
         written = arguments_of([Write("-", "", "-", 0)], [entry], held, [entry])
         with translated():
-            try:
-                await self._commit(keys=keys, args=["-", "", "", "-", *written])
-            finally:
-                await self._redis.delete(*keys)
+            # one transaction: whoever is killed here leaves nothing behind
+            async with self._redis.pipeline(transaction=True) as pipe:
+                await self._commit(keys=keys, args=["-", "", "", "-", *written], client=pipe)
+                pipe.delete(*keys)
+                answers = await pipe.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
 
     async def _check_types(self) -> None:
         wanted = {
@@ -242,9 +253,9 @@ class RedisStore:
         found = {}
         for code, text in texts.items():
             try:
-                found[Code(code)] = date.fromisoformat(text)
+                found[parse_code(code)] = date.fromisoformat(text)
             except ValueError:
-                continue  # the poll of this symbol says what is wrong with it
+                continue  # no symbol, or its poll says what is wrong
         return found
 
     async def vintages(self, code: Code) -> list[Vintage]:

@@ -86,7 +86,7 @@ class Keys:
 
     @property
     def simulated(self) -> str:
-        """String: there when the events are a simulator's, not OpenD's."""
+        """String: `OPEND` or `SIMULATED`, what may be published; absent before the first is."""
         return f"{{{self.namespace}}}:simulated"
 
     def reader(self, group: str) -> str:
@@ -113,6 +113,11 @@ class Keys:
     def budget(self, account: str) -> str:
         """Sorted set: request → microseconds since 1970 on the server's clock."""
         return f"{{{self.namespace}}}:budget:{account}"
+
+
+OPEND: Final = "0"
+SIMULATED: Final = "1"
+"""Whose events a stream is for."""
 
 
 @dataclass(frozen=True, slots=True)

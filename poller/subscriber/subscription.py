@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
-from poller.errors import StoreDown
+from poller.errors import StoreDown, StoreError
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from poller.subscriber.message import Received, read_message
@@ -153,14 +153,14 @@ async def _active(group: RedisGroup, store: RedisStore, after: str) -> AsyncIter
         renewing.cancel()
         with suppress(asyncio.CancelledError):
             await renewing
-        with suppress(StoreDown):  # the right to read runs out by itself
+        with suppress(StoreError):  # the right to read runs out by itself
             await group.leave()
 
 
 async def _keep_renewing(group: RedisGroup) -> None:
     while True:
         await asyncio.sleep(TTL / 3)
-        with suppress(StoreDown):
+        with suppress(StoreError):  # a server that refuses is raised where events are asked for
             await group.renew()
 
 
