@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from poller.errors import Refused
+from poller.errors import Refused, StoreDown
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.watchlist import Watchlist
@@ -84,3 +84,33 @@ def test_the_first_codes_are_those_of_all_sources(
         return found
 
     assert run_virtually(BEGAN, work())[: len(told)] == told
+
+
+class Away(MemoryStore):
+    """A store that answers from its tenth second on."""
+
+    async def watch_version(self) -> int:
+        """Count the changes of the live list."""
+        if asyncio.get_running_loop().time() < 10:
+            raise StoreDown("away")
+        return await super().watch_version()
+
+
+def test_the_first_codes_wait_for_the_live_list() -> None:
+    """While Redis is away nothing is polled; a list without its live part would look complete."""
+
+    async def work() -> list[tuple[float, tuple[Code, ...]]]:
+        loop = asyncio.get_running_loop()
+        found: list[tuple[float, tuple[Code, ...]]] = []
+        store = Away(loop.time)
+        await store.watch([THEIRS], wanted=True)
+        watchlist = Watchlist([MINE], (), (), store, lambda _: None)
+        task = asyncio.create_task(
+            watchlist.follow(lambda codes: found.append((round(loop.time(), 3), tuple(codes))))
+        )
+        await asyncio.sleep(100)
+        task.cancel()
+        await asyncio.wait([task])
+        return found
+
+    assert run_virtually(BEGAN, work()) == [(10.0, BOTH)]

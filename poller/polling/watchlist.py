@@ -130,13 +130,14 @@ class Watchlist:
     async def follow(self, watch: Callable[[Sequence[Code]], None]) -> None:
         """Tell `watch` the codes whenever they changed, for ever; `follow_groups` must run too.
 
-        The first time waits for the groups: were their symbols missing, a release under way would
-        be told to be complete too soon.
+        The first time waits for the live list and the groups: were their symbols missing, a
+        release under way would be told to be complete too soon.
         """
         loop = asyncio.get_running_loop()
         while True:
             await self.refresh()
-            if self._changed and loop.time() >= self._waits_until:
+            whole = self._version >= 0 and loop.time() >= self._waits_until
+            if self._changed and whole:
                 self._changed = False
                 watch(self.current())
             await asyncio.sleep(LOOK)
