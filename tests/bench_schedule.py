@@ -24,9 +24,9 @@ from poller.settings.config import Config
 from poller.simulator import Simulator, World
 from poller.simulator.bounds import Latencies
 from poller.simulator.season import Model
+from tests import benchmarks
 from tests.service import Service, store_of
 
-TITLE = "## The schedule\n"
 WEEKS = int(os.environ.get("BENCH_WEEKS", "52"))
 SIZES = ((300, 700), (2000, 6000))
 FRONTIER = ((60, 1200), (30, 1200), (20, 2400), (20, 1200), (15, 1200), (12, 1200))
@@ -188,9 +188,7 @@ def measure() -> str:
     few, many = decision(1000), decision(100_000)
     lines = [asyncio.run(caught(quicker)) for quicker in SPEEDS]
     return (
-        TITLE
-        + "\n"
-        + "".join(year(hk, us) for hk, us in SIZES)
+        "".join(year(hk, us) for hk, us in SIZES)
         + models()
         + frontier()
         + reach()
@@ -203,8 +201,6 @@ def measure() -> str:
 
 
 if __name__ == "__main__":
-    file = Path("BENCHMARKS.md")
-    before = file.read_text(encoding="utf-8").partition(TITLE)[0].rstrip()
     section = measure()
     sys.stdout.write(section)
-    file.write_text(f"{before}\n\n{section}", encoding="utf-8")
+    benchmarks.write("## The schedule", section)

@@ -30,6 +30,7 @@ from poller.facts.observe import Fact
 from poller.model import Code
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
+from tests import benchmarks
 from tests.feed import SEEN, row
 from tests.receiver import SECRET
 from tests.wire import Server
@@ -162,7 +163,7 @@ async def rows(folder: Path) -> str:
         await asyncio.to_thread(with_queues, folder / "venv"),
     )
     await server.start()
-    redis, told = f"unix://{server.path}", ""
+    redis, told = f"unix://{server.path}", benchmarks.HEAD
     command = [sys.executable, "-m", "tests.bench_receiver"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:  # noqa: ASYNC220
         try:
@@ -172,10 +173,12 @@ async def rows(folder: Path) -> str:
                 pairs = [(await ours(redis, url, at_once), await bare(url, at_once)) for _ in "123"]
                 mine, base = (statistics.median(each) for each in zip(*pairs, strict=True))
                 what = f"deliveries/s with {at_once} connections"
-                told += _row(f"{what} / bare aiohttp POSTs", mine, base, "≥ 0.6")
+                told += benchmarks.row(f"{what} / bare aiohttp POSTs", mine, base, "≥ 0.6")
                 for kind in ("arq", "saq"):
                     other = await asyncio.to_thread(jobs, python, kind, server.path, url, at_once)
-                    told += _row(f"{what} / the same as jobs of {kind}", mine, other, "≥ 2")
+                    told += benchmarks.row(
+                        f"{what} / the same as jobs of {kind}", mine, other, "≥ 2"
+                    )
             told += f"| memory of {PENDING:,} pending deliveries, MiB | "
             told += f"{await pending(redis) / 2**20:.0f} | | | |\n"
         finally:  # leaving the block waits for it
@@ -184,10 +187,8 @@ async def rows(folder: Path) -> str:
     return told
 
 
-def _row(what: str, ours: float, bare: float, goal: str) -> str:
-    return f"| {what} | {ours:.4g} | {bare:.4g} | **{ours / bare:.2f}** | {goal} |\n"
-
-
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        sys.stdout.write(asyncio.run(rows(Path(place))))
+        measured = asyncio.run(rows(Path(place)))
+    sys.stdout.write(measured)
+    benchmarks.write("## Delivery", f"{POSTS:,} POSTs to one receiver.\n\n{measured}")
