@@ -17,6 +17,6 @@ def write(title: str, text: str) -> None:
     before = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
     names = re.findall(r"(?m)^#+ .*$", before)
     texts = re.split(r"(?m)^#+ .*$", before)[1:]
-    sections = dict(zip(names, texts, strict=True)) | {title: f"\n\n{text.strip()}\n\n"}
-    whole = "".join(f"{name}{body}" for name, body in sections.items())
+    sections = dict(zip(names, texts, strict=True)) | {title: text}
+    whole = "".join(f"{name}\n\n{body.strip()}\n\n" for name, body in sections.items())
     FILE.write_text(whole.rstrip() + "\n", encoding="utf-8")
