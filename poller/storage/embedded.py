@@ -213,12 +213,16 @@ class Embedded:
     async def _leave(self) -> None:
         """Shut the server down, unless somebody else is connected."""
         async with self._exclusive():
-            if not await self._answers():  # stopped while it came up: nobody can be connected
+            # twice: the first may only find that the server is another one than before
+            there = await self._answers() or await self._answers()
+            if not there:  # stopped while it came up: nobody can be connected
                 self._stop_own()
                 return
             with translated():
                 own = str(await self._presence.client_id())
                 if any(client["id"] != own for client in await self._presence.client_list()):
+                    # before the next one looks: of two that leave at once the second is the last
+                    await self._presence.aclose()
                     return
                 await self._presence.shutdown(nosave=True)
             if self.socket.parent != self._dir:
