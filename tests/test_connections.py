@@ -15,7 +15,7 @@ from poller.storage.connections import translated
 from poller.storage.location import Location, Node, locate
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
-from tests import nodes
+from tests import nodes, wire
 from tests.service import now
 
 CODES = tuple(Code(f"HK.{n:05}") for n in range(1, 10_000))
@@ -251,3 +251,20 @@ async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
             await publish(store, CODES[1])
         assert len(await ids(store)) == 2
         await store.close()
+
+
+async def test_a_blocking_read_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """Cancelled at any turn of the loop, in connecting, sending or waiting, it ends at once."""
+    server = wire.Server(tmp_path)
+    await server.start()
+    store = RedisStore(f"unix://{server.path}", "any")
+    for turns in range(60):
+        reading = asyncio.create_task(store.read("0-0", count=1, block=60))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        async with asyncio.timeout(30):
+            await asyncio.wait([reading])
+        assert reading.cancelled(), turns
+    await store.close()
+    server.kill()

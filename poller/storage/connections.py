@@ -12,8 +12,8 @@ one, and to its successor when it is told so; transactions and scripts need noth
 import asyncio
 import re
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
 from redis import exceptions
@@ -52,12 +52,23 @@ class Connections:
         """Return a client for short commands; it waits while all its connections are in use."""
         return self._client(16, self._answer_limit, Retry(ConstantBackoff(0.1), 1))
 
-    def blocking(self, wait: float) -> Any:  # noqa: ANN401
-        """Return a client for one read at a time that blocks up to `wait` seconds."""
-        sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
-        return self._client(1, wait + self._answer_limit, sent_away)
+    @asynccontextmanager
+    async def blocking(self, wait: float) -> AsyncIterator[Any]:
+        """Yield a client for one read that blocks up to `wait` seconds; its errors are ours.
 
-    def _client(self, connections: int, limit: float, retry: Retry) -> Any:  # noqa: ANN401
+        The limit is set around the read. In redis-py's own a cancellation may be lost, which would
+        be seen only when the read ends.
+        """
+        sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
+        client = self._client(1, None, sent_away)
+        try:
+            with translated():
+                async with asyncio.timeout(wait + self._answer_limit):
+                    yield client
+        finally:
+            await client.aclose()
+
+    def _client(self, connections: int, limit: float | None, retry: Retry) -> Any:  # noqa: ANN401
         settings: dict[str, Any] = {
             "max_connections": connections,
             "timeout": 5,

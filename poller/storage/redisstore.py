@@ -2,8 +2,7 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
@@ -365,9 +364,8 @@ class RedisStore:
             with translated():
                 found = await self._redis.xread(position, count=count)
         else:
-            async with self._blocking(block) as redis:
-                with translated():
-                    found = await redis.xread(position, count=count, block=round(block * 1000))
+            async with self._connections.blocking(block) as redis:
+                found = await redis.xread(position, count=count, block=round(block * 1000))
         return [Entry(*entry) for entry in _only_stream(found)]
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
@@ -402,14 +400,6 @@ class RedisStore:
         key = self.keys.stream_of(stream)
         with translated():
             return int(await self._redis.xtrim(key, minid=before, approximate=False))
-
-    @asynccontextmanager
-    async def _blocking(self, block: float) -> AsyncIterator[Any]:
-        redis = self._connections.blocking(block)
-        try:
-            yield redis
-        finally:
-            await redis.aclose()
 
 
 def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: ANN401  its shape depends on the protocol
