@@ -49,7 +49,7 @@ from poller.polling.trim import keep_trimmed
 from poller.polling.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 from poller.service.metrics import Metrics
 from poller.service.reload import Reload, follow
-from poller.service.report import Process, Reporter, release_of
+from poller.service.report import Process, Reporter, release_state
 from poller.settings.config import Config, Opend
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
@@ -178,7 +178,7 @@ async def serve(
         Process(_process(), role),
         [_address(table) for table in config.opend],
         now=wall_clock,
-        markets=lambda: {market: release_of(q) for market, q in schedule.markets.items()},
+        markets=lambda: {market: release_state(q) for market, q in schedule.markets.items()},
         outlook=schedule.outlook,
     )
 

@@ -19,8 +19,8 @@ from poller.commands import streams
 from poller.commands.ending import (
     FAILED,
     WRONG,
+    CommandFailed,
     ConfigFile,
-    Refused,
     begin,
     finish,
     report,
@@ -159,9 +159,11 @@ def tail(
     from poller.commands import everyday  # noqa: PLC0415
 
     if from_ != "$" and not _is_stream_id(from_):
-        raise Refused(WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"])
+        raise CommandFailed(
+            WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"]
+        )
     if count is not None and count < 1:
-        raise Refused(WRONG, [f"--count {count}: give a number above 0"])
+        raise CommandFailed(WRONG, [f"--count {count}: give a number above 0"])
     settings = begin(config)
     finish(everyday.tail(settings, from_, count, releases=releases, as_json=json))
 
@@ -341,11 +343,13 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     if plot is not None and (reason := _unwritable(plot)):
         problems.append(f"--plot {plot}: {reason}; name a file, like latency.svg")
     if problems:
-        raise Refused(WRONG, problems)
+        raise CommandFailed(WRONG, problems)
     season = planning.season(hk, us, weeks, seed, release, without_rows)
     setting = planning.setting(begin(config), season, gateways, accounts, faults)
     if not planning.plan(setting, as_json=json, plot=plot):
-        raise Refused(FAILED, ["a report was missed or told twice: a defect, worth reporting"])
+        raise CommandFailed(
+            FAILED, ["a report was missed or told twice: a defect, worth reporting"]
+        )
 
 
 @service.command(name="install")
@@ -365,7 +369,7 @@ def service_install(
     from poller.commands.install import install  # noqa: PLC0415
     from poller.service import unit  # noqa: PLC0415
 
-    install(unit.Role(role), config, os.environ, dry_run=dry_run)
+    install(unit.UnitRole(role), config, os.environ, dry_run=dry_run)
 
 
 def _is_stream_id(text: str) -> bool:
@@ -397,7 +401,7 @@ def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
     if not texts:
         problems.append("name at least one code, like HK.00700")
     if problems:
-        raise Refused(WRONG, problems)
+        raise CommandFailed(WRONG, problems)
     return tuple(dict.fromkeys(codes))
 
 

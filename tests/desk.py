@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.compare import compare
 from poller.facts.observe import Fact, Happened, Trouble
-from poller.facts.status import GatewayState, MarketState, Report
+from poller.facts.status import GatewayState, ReleaseState, Report
 from poller.model import Code, HkRecord, UsRecord, market_of
 from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
@@ -70,7 +70,7 @@ class Desk:
         *,
         ready: bool = True,
         troubles: Mapping[str, str] | None = None,
-        markets: Mapping[str, MarketState] | None = None,
+        markets: Mapping[str, ReleaseState] | None = None,
     ) -> None:
         """Report as a poller that holds the lease."""
         if not await self.board.lease():

@@ -28,7 +28,7 @@ from poller.facts.observe import (
 from poller.facts.status import Report
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.plan.notice import Detected
-from poller.service.metrics import TOLD, Metrics, Reading, midnight
+from poller.service.metrics import TOLD, Metrics, Sample, midnight
 from poller.web.readings import readings
 from poller.web.survey import Spending, Survey
 
@@ -191,7 +191,7 @@ def known_names() -> set[str]:
     """Return the names a query may use."""
     metrics, tally = Metrics(NOW), Tally()
     tally(Attempted("desk", "delivered", timedelta()))
-    told_too = [Reading(name, 0, ("x",) * len(labels)) for name, (_, labels) in TOLD.items()]
+    told_too = [Sample(name, 0, ("x",) * len(labels)) for name, (_, labels) in TOLD.items()]
     metrics.tell(told_too, told("one", dict(tally.counts)))
     text = metrics.text().decode()
     return {name for name, *_ in samples(metrics)} | set(re.findall(r"# HELP (\S+)", text))

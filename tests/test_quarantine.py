@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from poller.detect.compare import Comparison, Known, Reading, compare, progress
 from poller.detect.held import Held, Reason, Ruling
 from poller.detect.judge import same_figures
-from poller.detect.plausible import CALM, Sweep, doubt, is_wild, restatement
+from poller.detect.plausible import CALM, Moves, doubt, is_wild, restatement
 from poller.model import Code, Event, EventType, HkRecord, Market, Page, Record, UsRecord, Vintage
 
 CODE = Code("US.AAPL")
@@ -46,12 +46,12 @@ class Symbol:
 
     known: Known = field(default_factory=Known)
     entries: list[Event] = field(default_factory=list)
-    sweep: Sweep = CALM
+    moves: Moves = CALM
 
     def polled(self, answer: Iterable[Record], *, at: datetime = SEEN) -> Comparison:
         """Compare an answer and commit what comes of it."""
         known = self.known
-        found = compare(CODE, answer, known, observed_at=at, history=50, sweep=self.sweep)
+        found = compare(CODE, answer, known, observed_at=at, history=50, moves=self.moves)
         fresh = [event.vintage for event in found.events] + list(found.silent)
         held = {**known.held, **{each.day: each for each in found.held}}
         self.known = Known(
@@ -431,49 +431,49 @@ def test_a_backfill_leaves_held_days_alone() -> None:
     assert [event.vintage.day for event in found.events] == [day(1)]
 
 
-def market(wild: int, sane: int) -> Sweep:
+def market(wild: int, sane: int) -> Moves:
     """Return a market of which so many symbols moved wildly, and so many did not."""
-    sweep = CALM
+    moves = CALM
     for n in range(wild + sane):
-        sweep = sweep.after(Code(f"US.A{n}"), wild=n < wild)
-    return sweep
+        moves = moves.after(Code(f"US.A{n}"), wild=n < wild)
+    return moves
 
 
 def test_a_wholesale_anomaly_holds_new_days_until_sane_ones_prevail() -> None:
     """With 20 of the last 30 symbols gone wild, every new day is held; a restart frees none."""
     symbol = after({1: M})
-    symbol.sweep = market(19, 10)
+    symbol.moves = market(19, 10)
     assert symbol.shows({1: M, 2: 50_000}) == []
     assert symbol.held() == {day(2): Reason.WHOLESALE}
-    for sweep in (market(19, 10), market(0, 0)):
-        symbol.sweep = sweep
+    for moves in (market(19, 10), market(0, 0)):
+        symbol.moves = moves
         assert symbol.shows({1: M, 2: 50_000}) == []
-    symbol.sweep = market(9, 20)
+    symbol.moves = market(9, 20)
     assert symbol.shows({1: M, 2: 50_000}) == [(REPORTED, day(2))]
 
 
 def test_a_market_gone_wrong_is_stopped_within_twenty_symbols() -> None:
     """Symbol after symbol at a twentieth: nineteen are believed, no more."""
-    sweep, published = CALM, []
+    moves, published = CALM, []
     for n in range(30):
         known = after({1: M}).known
         code, answer = Code(f"US.A{n}"), rows({1: M, 2: 50_000})
         for _ in range(2):
-            found = compare(code, answer, known, observed_at=SEEN, history=50, sweep=sweep)
-            sweep = found.sweep
+            found = compare(code, answer, known, observed_at=SEEN, history=50, moves=moves)
+            moves = found.moves
         published.append(len(found.events))
     assert published == [1] * 19 + [0] * 11
 
 
 def test_a_sweep_counts_each_symbol_once() -> None:
     """One symbol asked again and again is no anomaly, and a corrected one is sane again."""
-    sweep = CALM
+    moves = CALM
     for _ in range(40):
-        sweep = sweep.after(CODE, wild=True)
-    assert (sweep.anomalous, sweep.sane, len(sweep.wild)) == (False, False, 1)
-    assert sweep.after(CODE, wild=False).sane
-    moves = [(100, 9), (100, 191), (100, 10), (100_000, 0), (99_999, 0), (0, 7), (100, 190)]
-    wild = [is_wild(row(1, before), row(2, now)) for before, now in moves]
+        moves = moves.after(CODE, wild=True)
+    assert (moves.anomalous, moves.sane, len(moves.wild)) == (False, False, 1)
+    assert moves.after(CODE, wild=False).sane
+    pairs = [(100, 9), (100, 191), (100, 10), (100_000, 0), (99_999, 0), (0, 7), (100, 190)]
+    wild = [is_wild(row(1, before), row(2, now)) for before, now in pairs]
     assert wild == [True, True, False, True, False, False, False]
 
 

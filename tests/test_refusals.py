@@ -8,7 +8,7 @@ import pytest
 from cyclopts import CycloptsError
 
 from poller.cli import cli, simulate, tail
-from poller.commands.ending import WRONG, Refused, report
+from poller.commands.ending import WRONG, CommandFailed, report
 from poller.commands.webhookcli import replay
 from poller.errors import ConfigError
 from poller.settings.config import load
@@ -140,7 +140,7 @@ def test_contradictions_are_told_beside_other_problems(tmp_path: Path) -> None:
 def test_a_plot_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
     """A directory, and a file in none: wrong usage, and nothing is played."""
     for plot in (tmp_path, tmp_path / "none" / "plot.svg"):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(CommandFailed) as caught:
             simulate(weeks=99, plot=plot)
         assert caught.value.code == WRONG
         assert str(caught.value).startswith(f"--plot {plot}: ")
@@ -180,6 +180,6 @@ def test_a_wrong_option_shows_the_form(
 )
 def test_an_option_that_cannot_be_meant(call: Callable[[], None], option: str) -> None:
     """It is named, before anything is opened."""
-    with pytest.raises(Refused, match=option) as caught:
+    with pytest.raises(CommandFailed, match=option) as caught:
         call()
     assert caught.value.code == WRONG

@@ -16,7 +16,7 @@ from poller.simulator import World
 from poller.storage.connections import Connections
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
-from poller.storage.retention import GRACE, Group, Late, Trim, decide
+from poller.storage.retention import GRACE, Group, Late, Trim, trim_of
 from tests import nodes
 from tests.service import Service, simulator, until
 
@@ -48,7 +48,7 @@ def test_what_is_forgotten(unread: list[str | None], before: str, late: tuple[st
     names = [group.name for group in groups if group.unread in late]
     deadlines = [_time(entry) + KEEP + GRACE for entry in late]
     expected = tuple(Late(*each) for each in zip(names, deadlines, strict=True))
-    assert decide(groups, NOW, KEEP) == Trim(before, expected)
+    assert trim_of(groups, NOW, KEEP) == Trim(before, expected)
 
 
 def _time(entry: str) -> datetime:
@@ -61,7 +61,7 @@ def _time(entry: str) -> datetime:
 )
 def test_nothing_unread_goes_before_its_deadline(unread: list[str | None], age: float) -> None:
     """An entry younger than asked never goes; an unread one only a week later; the rest does."""
-    found = decide([Group(str(n), entry) for n, entry in enumerate(unread)], NOW, KEEP)
+    found = trim_of([Group(str(n), entry) for n, entry in enumerate(unread)], NOW, KEEP)
     gone = _order(at(age)) < _order(found.before)
     waits = any(entry is not None and _order(entry) <= _order(at(age)) for entry in unread)
     limit = KEEP + GRACE if waits else KEEP

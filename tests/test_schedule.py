@@ -25,11 +25,11 @@ from poller.plan.release import (
 from poller.plan.schedule import (
     Answered,
     Excluded,
-    Failed,
-    Outcome,
     Postponed,
     Probe,
+    Reply,
     Schedule,
+    Unanswered,
     Wait,
 )
 from poller.plan.sweep import BLOCK
@@ -257,7 +257,7 @@ def test_failures_and_refusals_pause_longer_and_longer() -> None:
     """A failing symbol is asked again soon, a refused one seldom, neither never."""
     plan, now, pauses = Schedule(INTERVALS), NOW, []
     plan.watch([HK])
-    outcomes: list[Outcome] = [*[Failed()] * 3, *[Excluded()] * 10]
+    outcomes: list[Reply] = [*[Unanswered()] * 3, *[Excluded()] * 10]
     for outcome in outcomes:
         assert ask(plan, now) == HK
         plan.record(HK, outcome, now)
@@ -476,7 +476,9 @@ def test_nobody_is_forgotten(seed: int) -> None:
         if isinstance(decision, Probe):
             code = decision.code
             looked[code] = now
-            outcome = chance.choices((Answered(days[code]), Failed(), Postponed()), (90, 5, 5))[0]
+            outcome = chance.choices((Answered(days[code]), Unanswered(), Postponed()), (90, 5, 5))[
+                0
+            ]
             plan.record(code, outcome, now)
             if isinstance(outcome, Answered):
                 known[code] = days[code]

@@ -7,7 +7,7 @@ import pytest
 
 from poller import show
 from poller.commands import everyday
-from poller.commands.explain import span
+from poller.commands.explain import hours_or_days
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.settings.config import load
 from poller.storage.store import Entry
@@ -67,7 +67,7 @@ def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("hours", "told"), [(0, "0 h"), (47, "47 h"), (4657, "194 days")])
 def test_a_span_is_told_in_days_once_it_is_long(hours: int, told: str) -> None:
     """Nobody counts thousands of hours."""
-    assert span(timedelta(hours=hours)) == told
+    assert hours_or_days(timedelta(hours=hours)) == told
 
 
 async def test_removing_what_was_never_watched_is_said(

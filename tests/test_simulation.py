@@ -21,10 +21,10 @@ from poller.facts.observe import Announced
 from poller.model import Code, EventType, Market
 from poller.plan.notice import Completed, Detected
 from poller.plan.release import Intervals
-from poller.plan.schedule import Answered, Outcome, Probe, Schedule, Wait
+from poller.plan.schedule import Answered, Probe, Reply, Schedule, Wait
 from poller.settings.config import Config
 from poller.simulator.bounds import Latencies, Rate, oracle, round_robin
-from poller.simulator.season import Model, Revision, Season
+from poller.simulator.season import Model, Rescaling, Season
 
 DUE, IDLE, LATE = 20.0, 2400.0, 300.0
 INTERVALS = Intervals(*(timedelta(seconds=s) for s in (DUE, IDLE, LATE)))
@@ -119,7 +119,7 @@ def test_other_figures_without_a_new_day(day: date | None, kind: EventType) -> N
     """They are told once, with the next release at the latest, and start no sweep."""
     code = small().codes[0]
     at = datetime(2027, 1, 27, tzinfo=UTC)
-    season = small(weeks=4, revisions=(Revision(code, at, 2.0, day),))
+    season = small(weeks=4, revisions=(Rescaling(code, at, 2.0, day),))
     measured, plain = play(season), play(small(weeks=4))
     assert measured.changed == {kind: 1}
     assert releases_told(measured) == releases_told(plain)
@@ -215,7 +215,7 @@ class RoundRobin(Schedule):
         watched = list(self._symbols)
         return Probe(watched[self.places % len(watched)], "its turn")
 
-    def record(self, code: Code, outcome: Outcome, now: datetime) -> list[Any]:
+    def record(self, code: Code, outcome: Reply, now: datetime) -> list[Any]:
         """Learn nothing."""
         del code, now
         assert isinstance(outcome, Answered)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.service.unit import REFERENCE, Place, Role, unit_text
+from poller.service.unit import REFERENCE, Place, UnitRole, unit_text
 from poller.settings.config import load
 from tests.service import Service, poller
 
@@ -54,8 +54,8 @@ if shutil.which("systemd-analyze"):
     JUDGES += [systemd_understands, is_hardened]
 
 
-@pytest.mark.parametrize("role", Role)
-def test_the_shipped_units_are_what_install_writes(role: Role) -> None:
+@pytest.mark.parametrize("role", UnitRole)
+def test_the_shipped_units_are_what_install_writes(role: UnitRole) -> None:
     """Mended in one place only: the text in `poller.service.unit`."""
     shipped = (SHIPPED / f"{role.unit}.service").read_text(encoding="utf-8")
     assert shipped == unit_text(role, REFERENCE)
@@ -126,21 +126,21 @@ async def test_a_role_of_its_own(home: Path) -> None:
 def test_homes_are_hidden_but_for_what_is_needed() -> None:
     """A program installed below a home is seen, nothing else of the home is."""
     place = Place(Path("/home/a/x/bin/python"), Path("/srv"), None, (Path("/home/a/x"),))
-    text = unit_text(Role.RUN, place)
+    text = unit_text(UnitRole.RUN, place)
     assert "ProtectHome=tmpfs\nBindReadOnlyPaths=/home/a/x/bin\nBindReadOnlyPaths=/home/a/x\n" in (
         text
     )
-    assert "ProtectHome=yes" in unit_text(Role.RUN, REFERENCE)
+    assert "ProtectHome=yes" in unit_text(UnitRole.RUN, REFERENCE)
 
 
 def test_odd_paths_arrive_whole() -> None:
     """Blanks, percent and dollar signs mean nothing to systemd."""
-    text = unit_text(Role.RUN, replace(REFERENCE, python=Path("/opt/a b/100%/$x/python")))
+    text = unit_text(UnitRole.RUN, replace(REFERENCE, python=Path("/opt/a b/100%/$x/python")))
     assert 'ExecStart="/opt/a b/100%%/$$x/python" -m poller run' in text
 
 
 def test_an_older_systemd_is_spoken_to_in_its_words() -> None:
     """Before 253 there is no notify-reload: the reload is a signal of our own."""
-    text = unit_text(Role.RUN, replace(REFERENCE, systemd=252))
+    text = unit_text(UnitRole.RUN, replace(REFERENCE, systemd=252))
     assert "Type=notify\nExecReload=kill -HUP $MAINPID\n" in text
-    assert "Type=notify-reload\n" in unit_text(Role.RUN, REFERENCE)
+    assert "Type=notify-reload\n" in unit_text(UnitRole.RUN, REFERENCE)

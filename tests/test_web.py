@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from poller.errors import ConfigError
-from poller.facts.status import MarketState, Poll, Polls
+from poller.facts.status import Poll, Polls, ReleaseState
 from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import World
@@ -115,7 +115,7 @@ async def test_who_is_late_is_named(tmp_path: Path, http: aiohttp.ClientSession)
         await made.publish(other, 1, 2, newest=date(2026, 10, 30))
         await made.shows(HK, 2)
         await made.shows(other, 2)
-        behind = MarketState("paused", date(2026, 11, 13), 2, 1)
+        behind = ReleaseState("paused", date(2026, 11, 13), 2, 1)
         await made.report(markets={"HK": behind})
         words = spoken((await get(http, made.url))[0])
         assert "1 of 2 reported" in words
@@ -125,7 +125,7 @@ async def test_who_is_late_is_named(tmp_path: Path, http: aiohttp.ClientSession)
         assert "others show 2026-11-13" in spoken(
             (await get(http, f"{made.url}/symbols/{other}"))[0]
         )
-        await made.report(markets={"HK": MarketState("sweeping", date(2026, 11, 13), 2, 1)})
+        await made.report(markets={"HK": ReleaseState("sweeping", date(2026, 11, 13), 2, 1)})
         words = spoken((await get(http, made.url))[0])
         assert "Release in progress: 1 of 2" in words
         assert "late" not in words

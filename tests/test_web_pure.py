@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from poller.facts.status import (
     GatewayState,
-    MarketState,
     Poll,
     Polls,
+    ReleaseState,
     Report,
     living,
 )
@@ -42,7 +42,7 @@ texts = st.text(max_size=20)
 moments = st.integers(1_500_000_000, 2_000_000_000).map(lambda s: datetime.fromtimestamp(s, UTC))
 gateways = st.builds(GatewayState, texts, texts, st.booleans(), texts, moments)
 states = st.builds(
-    MarketState,
+    ReleaseState,
     st.sampled_from(["watching", "sweeping", "paused"]),
     st.none() | st.dates(),
     st.integers(0, 9),
@@ -247,7 +247,7 @@ def test_a_release_in_progress() -> None:
     (view,) = markets(found, {}, NOW)
     assert (view.symbols, view.covered, view.wanted) == (5, 2, 3)
     assert view.due_since is None
-    told = {"HK": MarketState("sweeping", date(2026, 11, 20), 40, 10)}
+    told = {"HK": ReleaseState("sweeping", date(2026, 11, 20), 40, 10)}
     assert markets(found, told, NOW)[0].wanted == 40
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from poller import show
 from poller.commands.everyday import CONNECT_LIMIT, Failure, store_of
-from poller.commands.webhooks import opened
+from poller.commands.webhooks import store_and_outbox
 from poller.delivery.endpoint import Kind
 from poller.delivery.senders import check_channels
 from poller.delivery.webhook import reach, words
@@ -15,7 +15,7 @@ from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.settings.config import Config, Webhook
 
-Row = tuple[str, str, str]
+Finding = tuple[str, str, str]
 """What was tried, `ok`, `failed` or what else it is, and what was found."""
 
 _REQUESTS: Final = 30
@@ -33,7 +33,7 @@ async def check(config: Config) -> None:
         raise Failure("not everything works; see the table")
 
 
-def _budget(config: Config) -> list[Row]:
+def _budget(config: Config) -> list[Finding]:
     """Say when OpenD will refuse what the configuration allows; another OpenD may allow more."""
     table = config.budget
     if table.requests / table.period <= _REQUESTS / _PERIOD and table.requests <= _REQUESTS:
@@ -45,11 +45,11 @@ def _budget(config: Config) -> list[Row]:
     return [("budget", "too high", found)]
 
 
-async def _storage(config: Config) -> tuple[Row, list[Row]]:
+async def _storage(config: Config) -> tuple[Finding, list[Finding]]:
     """Try the store first, then the webhooks, whose states it keeps."""
     name = "redis" if config.redis.url else "redis (embedded)"
     disabled: dict[str, str] = {}
-    left: list[Row] = []
+    left: list[Finding] = []
     try:
         async with store_of(config) as store:
             row = (name, "ok", await store.inspect())
@@ -60,11 +60,11 @@ async def _storage(config: Config) -> tuple[Row, list[Row]]:
     return row, [*tried, *left]
 
 
-async def _kept(config: Config) -> tuple[dict[str, str], list[Row]]:
+async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
     """Return why endpoints are disabled, and a row for each that is configured no more."""
     configured = [table.name for table in config.webhooks]
     disabled = {}
-    async with opened(config) as (_, outbox):
+    async with store_and_outbox(config) as (_, outbox):
         for name in configured:
             if reason := (await outbox.status(name)).disabled:
                 disabled[name] = reason
@@ -73,7 +73,7 @@ async def _kept(config: Config) -> tuple[dict[str, str], list[Row]]:
     return disabled, [(f"webhook {n}", "not configured", cure.format(n)) for n in names]
 
 
-async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Row:
+async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
     name, endpoint = f"webhook {table.name}", table.endpoint()
     if (reason := disabled.get(table.name)) is not None:
         return name, "failed", f"disabled: {reason}; mended? poller webhook enable {table.name}"
@@ -90,7 +90,7 @@ async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Row:
     return name, "ok", cure
 
 
-async def _gateways(config: Config) -> list[Row]:
+async def _gateways(config: Config) -> list[Finding]:
     """Log in to every OpenD at once."""
     sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
     try:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 from cyclopts import CoercionError, CycloptsError, Parameter, Token, UnknownCommandError
 
-from poller.commands.streams import Unwritable
+from poller.commands.streams import StdoutError
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.facts import log, observe, signals
 from poller.settings.config import Config, load
@@ -48,7 +48,7 @@ def whole(_type: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
-class Refused(Exception):
+class CommandFailed(Exception):
     """A command that ends with this text on stderr and this exit code."""
 
     def __init__(self, code: int, lines: Sequence[str]) -> None:
@@ -98,17 +98,17 @@ def report(problem: BaseException) -> int:
     match problem:
         case BaseExceptionGroup():
             return report(problem.exceptions[0])
-        case Refused(code=code):
+        case CommandFailed(code=code):
             text = str(problem)
         case CycloptsError():
             code, text = WRONG, f"{problem}{_hint(problem)}"
         case ConfigError() | BadCode():
             code, text = WRONG, str(problem)
-        case Unwritable(unread=False):
+        case StdoutError(unread=False):
             code, text = FAILED, str(problem)
         case PollerError():
             code, text = FAILED, str(problem) or type(problem).__name__
-        case KeyboardInterrupt() | asyncio.CancelledError() | BrokenPipeError() | Unwritable():
+        case KeyboardInterrupt() | asyncio.CancelledError() | BrokenPipeError() | StdoutError():
             return 0
         case OSError(errno=int(), strerror=reason):  # a disk, a directory: the operator's to mend
             code = FAILED

@@ -63,7 +63,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
     release = expected_after(market_of(code), known.newest)
     opens = release.opens.astimezone(UTC)
     late = now - opens
-    ago = f", {span(late)} ago" if late > timedelta(0) else ""
+    ago = f", {hours_or_days(late)} ago" if late > timedelta(0) else ""
     yield "next report", f"{release.day}, expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
     for day in sorted(known.held):
         held = known.held[day]
@@ -73,7 +73,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
 _OTHERS: Final = tuple(f"{market}." for market in Market)
 
 
-def span(length: timedelta) -> str:
+def hours_or_days(length: timedelta) -> str:
     """Return a length in the unit a person counts in: hours of two days, then days."""
     hours = length // timedelta(hours=1)
     return f"{hours} h" if hours < _HOURS else f"{length.days} days"

@@ -11,7 +11,7 @@ from typing import Final
 
 import poller
 from poller.errors import ConfigError
-from poller.service.unit import NOTIFY_RELOAD_SINCE, Place, Role, unit_text
+from poller.service.unit import NOTIFY_RELOAD_SINCE, Place, UnitRole, unit_text
 from poller.settings.config import chosen_file, load, secret_files
 
 UNITS: Final = Path("/etc/systemd/system")
@@ -19,7 +19,7 @@ _READABLE_BY_ALL: Final = 0o004
 
 
 def install(
-    role: Role, file: Path | None, environment: Mapping[str, str], *, dry_run: bool
+    role: UnitRole, file: Path | None, environment: Mapping[str, str], *, dry_run: bool
 ) -> None:
     """Write the unit, or print it where nothing may be written; raises ConfigError."""
     text = unit_text(role, place_of(file, environment))

@@ -116,7 +116,7 @@ def _print(ways: dict[str, Latencies], measured: Measured) -> None:
         rows.append((way, *told))
     show.print_table(("", "mean s (x bound)", "p50 s", "p99 s", "requests (x least)"), rows)
     lines = [
-        f"{market}: mean latency per release, up to {max(means):,.0f} s  {sparkline(means)}"
+        f"{market}: mean latency per release, up to {max(means):,.0f} s  {bars(means)}"
         for market, means in by_market(measured).items()
     ]
     lines.append(
@@ -138,7 +138,7 @@ def by_market(measured: Measured) -> dict[Market, list[float]]:
     return found
 
 
-def sparkline(values: Sequence[float]) -> str:
+def bars(values: Sequence[float]) -> str:
     """Return one bar a value, from nothing to the largest."""
     top = max(values) or 1.0
     return "".join(_BARS[round(value / top * (len(_BARS) - 1))] for value in values)

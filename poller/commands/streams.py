@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 
-class Unwritable(OSError):
+class StdoutError(OSError):
     """What stdout says of a write that failed; like every error of the commands, it is told."""
 
     @property
@@ -29,7 +29,7 @@ class _Stdout(io.FileIO):
         try:
             return super().write(data)
         except OSError as problem:
-            raise Unwritable(problem.errno, problem.strerror) from None
+            raise StdoutError(problem.errno, problem.strerror) from None
 
 
 def prepare() -> None:

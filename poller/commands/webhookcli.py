@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from cyclopts import App
 
-from poller.commands.ending import WRONG, ConfigFile, Refused, begin, finish
+from poller.commands.ending import WRONG, CommandFailed, ConfigFile, begin, finish
 
 webhook = App(
     name="webhook", help="Show the endpoints and their state; test, replay, enable, forget."
@@ -49,10 +49,10 @@ def replay(
     from poller.commands import webhooks  # noqa: PLC0415
 
     if bool(id) == (since is not None):
-        raise Refused(WRONG, ["say what: either --id EVENT, or --since TIME [--until TIME]"])
+        raise CommandFailed(WRONG, ["say what: either --id EVENT, or --since TIME [--until TIME]"])
     times = (_aware(since), _aware(until))
     if times[0] and times[1] and times[0] >= times[1]:
-        raise Refused(WRONG, [f"--until {until}: give a time after --since {since}"])
+        raise CommandFailed(WRONG, [f"--until {until}: give a time after --since {since}"])
     finish(webhooks.replay(begin(config), name, id, *times))
 
 

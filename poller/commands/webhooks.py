@@ -31,7 +31,7 @@ _BATCH: Final = 200
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
+async def store_and_outbox(config: Config) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
     """Open the store and the outbox on it, as `store_of` does."""
     async with store_of(config) as store:
         outbox = RedisOutbox(store.url, config.redis.namespace)
@@ -51,7 +51,7 @@ def _named(config: Config, name: str) -> Webhook:
 
 async def print_states(config: Config, *, as_json: bool) -> None:
     """Print the state of every endpoint, and of those that are no longer configured."""
-    async with opened(config) as (_, outbox):
+    async with store_and_outbox(config) as (_, outbox):
         configured = [table.name for table in config.webhooks]
         left = [name for name in await outbox.names() if name not in configured]
         states = {name: await outbox.status(name) for name in [*configured, *left]}
@@ -157,7 +157,7 @@ async def replay(
 ) -> None:
     """Queue events again: from the streams, and from the dead letters what is no longer there."""
     endpoint = _named(config, name).endpoint()
-    async with opened(config) as (store, outbox):
+    async with store_and_outbox(config) as (store, outbox):
         entries: dict[str, Entry] = {}
         for stream in Stream:
             end = await outbox.begin(name, stream)
@@ -206,7 +206,7 @@ def _within(entry: Entry, since: datetime | None, until: datetime | None) -> boo
 async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> None:
     """Print the dead letters, or queue them again."""
     endpoint = _named(config, name).endpoint()
-    async with opened(config) as (_, outbox):
+    async with store_and_outbox(config) as (_, outbox):
         letters = await outbox.dead(name)
         if requeue:
             await outbox.add(name, [choose(endpoint, one.entry) for one in letters])
@@ -243,7 +243,7 @@ def _told(letters: Sequence[DeadLetter]) -> Iterator[dict[str, object]]:
 async def enable(config: Config, name: str) -> None:
     """Let an endpoint be sent to again, and say how to get what it gave up before."""
     _named(config, name)
-    async with opened(config) as (_, outbox):
+    async with store_and_outbox(config) as (_, outbox):
         for stream in Stream:
             await outbox.begin(name, stream)
         await outbox.enable(name)
@@ -260,7 +260,7 @@ async def forget(config: Config, name: str) -> None:
     """Remove the groups and the queue of an endpoint that is not configured."""
     if any(table.name == name for table in config.webhooks):
         raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
-    async with opened(config) as (store, outbox):
+    async with store_and_outbox(config) as (store, outbox):
         if name not in await outbox.names():
             raise Failure(f"nothing is kept of a webhook {name!r}")
         status = await outbox.status(name)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from poller.delivery.selection import Selection
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 PREFIX: Final = "whsec_"
 SHORTEST, LONGEST = 24, 64
@@ -140,7 +140,7 @@ def names_loopback(host: str) -> bool:
     return host == "localhost" if address is None else address.is_loopback
 
 
-def as_address(host: str) -> Address | None:
+def as_address(host: str) -> IpAddress | None:
     """Return the address a host literally is; None for a name."""
     try:
         return ipaddress.ip_address(host)
@@ -148,7 +148,7 @@ def as_address(host: str) -> Address | None:
         return None
 
 
-def is_public(address: Address) -> bool:
+def is_public(address: IpAddress) -> bool:
     """Return whether an address is one of the internet's, also where it wraps an older one."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour

@@ -15,7 +15,7 @@ from typing import Final
 from poller.detect.change import events_of
 from poller.detect.held import Held, Ruling
 from poller.detect.judge import Court, ahead, is_discarded, is_news, is_taken_back
-from poller.detect.plausible import CALM, Rescaled, Sweep, is_wild, restatement
+from poller.detect.plausible import CALM, Moves, Rescaled, is_wild, restatement
 from poller.errors import Malformed, StoreMisfit
 from poller.model import Code, Event, EventType, Page, Record, Vintage, market_of
 
@@ -50,7 +50,7 @@ class Comparison:
     """What to commit. `events` in stream order; `silent` is kept in history without an entry.
 
     `held`: to be held from now on, or what the operator ruled of them; `settled`: held no longer.
-    `sweep`: how the market's symbols move, with this answer.
+    `moves`: how the market's symbols move, with this answer.
     """
 
     watermark: date | None
@@ -59,7 +59,7 @@ class Comparison:
     oddities: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
     settled: tuple[date, ...] = ()
-    sweep: Sweep = CALM
+    moves: Moves = CALM
 
     def waiting(self, known: Known) -> tuple[Held, ...]:
         """Return what waits for the operator's ruling after this commit, oldest day first."""
@@ -137,13 +137,13 @@ def compare(
     observed_at: datetime,
     history: int,
     since: date | None = None,
-    sweep: Sweep = CALM,
+    moves: Moves = CALM,
 ) -> Comparison:
     """Return what `records` (any order, duplicates allowed) say that `known` does not.
 
     `observed_at`: aware, when the records were read; also the judge of days in the future.
     `history`: rows published as backfilled at first sight. `since`: follow the symbol from that
-    day on, however old (a backfill). `sweep`: how the symbols of its market moved before. The
+    day on, however old (a backfill). `moves`: how the symbols of its market moved before. The
     watermark of the result is never older than the known one, and an empty, shorter or older
     answer changes nothing.
     """
@@ -162,29 +162,29 @@ def compare(
     elif not listed or max(listed) < known.newest:
         found = Comparison(known.newest)  # older than what is known
     else:
-        sweep = _swept(code, listed, known, known.newest, sweep)
+        moves = _moved(code, listed, known, known.newest, moves)
         released = [each.record for each in known.held.values() if each.ruling is Ruling.RELEASED]
         shown = {record.day: record for record in released if record.day <= today} | listed
-        found = _news(code, shown, known, observed_at, known.newest, sweep)
+        found = _news(code, shown, known, observed_at, known.newest, moves)
     last = known.vintages.get(known.newest or date.min)
     early = {day: record for day, record in everything.items() if day > today}
     future = ahead(early, last.record if last else None, observed_at)
     held = tuple(each for each in (*found.held, *future) if is_news(known.held, each))
-    return replace(found, oddities=oddities, held=held, sweep=sweep)
+    return replace(found, oddities=oddities, held=held, moves=moves)
 
 
-def _swept(
-    code: Code, listed: Mapping[date, Record], known: Known, watermark: date, sweep: Sweep
-) -> Sweep:
-    """Return the sweep with the newest day of this answer, if it is a new one."""
+def _moved(
+    code: Code, listed: Mapping[date, Record], known: Known, watermark: date, moves: Moves
+) -> Moves:
+    """Return the moves with the newest day of this answer, if it is a new one."""
     day = max(listed)
     if day <= watermark:
-        return sweep
+        return moves
     timeline = {each: vintage.record for each, vintage in known.vintages.items()} | dict(listed)
     earlier = [each for each in timeline if each < day]
     if not earlier:
-        return sweep
-    return sweep.after(code, wild=is_wild(timeline[max(earlier)], listed[day]))
+        return moves
+    return moves.after(code, wild=is_wild(timeline[max(earlier)], listed[day]))
 
 
 def _news(
@@ -193,12 +193,12 @@ def _news(
     known: Known,
     observed_at: datetime,
     newest: date,
-    sweep: Sweep,
+    moves: Moves,
 ) -> Comparison:
     """Tell new days, other figures of known ones, and days missing between them; or hold them."""
     rescaled = _rescaled(listed, known, observed_at)
     found = _found(listed, known, observed_at, newest, rescaled)
-    held = Court(code, known.vintages, known.held, sweep, rescaled).judge(found)
+    held = Court(code, known.vintages, known.held, moves, rescaled).judge(found)
     found = {day: each for day, each in found.items() if day not in held}
     if rescaled is not None and rescaled.newest not in found:
         rescaled = None

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Final
 
 from poller.detect.held import Held, Reason, Ruling
-from poller.detect.plausible import SLIP, Rescaled, Sweep, doubt, same_level
+from poller.detect.plausible import SLIP, Moves, Rescaled, doubt, same_level
 from poller.model import Code, EventType, Record, Vintage, market_of
 
 _CONFIRMABLE: Final = {Reason.UNIT_SLIP, Reason.ZERO}
@@ -47,7 +47,7 @@ class Court:
     code: Code
     vintages: Mapping[date, Vintage]
     held: Mapping[date, Held]
-    sweep: Sweep
+    moves: Moves
     rescaled: Rescaled | None
 
     def judge(self, found: Found) -> dict[date, Held]:
@@ -108,8 +108,8 @@ class Court:
         if reason is not None:
             return reason
         waits = standing is not None and standing.reason is Reason.WHOLESALE
-        anomalous = kind is EventType.REPORTED and self.sweep.anomalous
-        return Reason.WHOLESALE if anomalous or (waits and not self.sweep.sane) else None
+        anomalous = kind is EventType.REPORTED and self.moves.anomalous
+        return Reason.WHOLESALE if anomalous or (waits and not self.moves.sane) else None
 
 
 def _in_order(found: Found) -> Iterator[date]:

@@ -47,7 +47,7 @@ class Rescaled:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class Moves:
     """How the newest day of a market's symbols moved: one verdict a symbol, latest answer last."""
 
     wild: tuple[tuple[Code, bool], ...] = ()
@@ -62,13 +62,13 @@ class Sweep:
         """Ordinary moves prevail; without any answer nothing is known."""
         return 2 * sum(wild for _, wild in self.wild) < len(self.wild)
 
-    def after(self, code: Code, *, wild: bool) -> "Sweep":
-        """Return the sweep with what `code` shows now in place of what it showed before."""
+    def after(self, code: Code, *, wild: bool) -> "Moves":
+        """Return the moves with what `code` shows now in place of what it showed before."""
         others = [verdict for verdict in self.wild if verdict[0] != code]
-        return Sweep((*others, (code, wild))[-_LAST:])
+        return Moves((*others, (code, wild))[-_LAST:])
 
 
-CALM: Final = Sweep()
+CALM: Final = Moves()
 
 
 def is_wild(previous: Record, now: Record) -> bool:

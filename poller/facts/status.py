@@ -43,7 +43,7 @@ class GatewayState:
 
 
 @dataclass(frozen=True, slots=True)
-class MarketState:
+class ReleaseState:
     """A market's release: `covered` of the `wanted` symbols show `day` already."""
 
     phase: Phase
@@ -66,7 +66,7 @@ class Report:
     lease: int | None = None
     gateways: tuple[GatewayState, ...] = ()
     symbols: int = 0
-    markets: Mapping[str, MarketState] = field(default_factory=dict)
+    markets: Mapping[str, ReleaseState] = field(default_factory=dict)
     troubles: Mapping[str, str] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
     started: datetime = _UNKNOWN
@@ -143,10 +143,10 @@ def _gateway(raw: Mapping[str, Any]) -> GatewayState:
     return GatewayState(str(raw["name"]), str(raw["account"]), ready, str(raw["reason"]), since)
 
 
-def _market(raw: Mapping[str, Any]) -> MarketState:
+def _market(raw: Mapping[str, Any]) -> ReleaseState:
     day = None if raw["day"] is None else date.fromisoformat(raw["day"])
     phase = raw["phase"] if raw["phase"] in {"sweeping", "paused"} else "watching"
-    return MarketState(cast("Phase", phase), day, int(raw["wanted"]), int(raw["covered"]))
+    return ReleaseState(cast("Phase", phase), day, int(raw["wanted"]), int(raw["covered"]))
 
 
 def _count(names: Sequence[str], value: float) -> tuple[Count, float]:

@@ -47,7 +47,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Unanswered:
     """No usable answer, this time; `reason` says why."""
 
     reason: str = ""
@@ -65,7 +65,7 @@ class Postponed:
     """Nothing was asked or kept, through no fault of the symbol's: poll it first of all."""
 
 
-Outcome = Answered | Failed | Excluded | Postponed
+Reply = Answered | Unanswered | Excluded | Postponed
 
 
 class Schedule:
@@ -197,7 +197,7 @@ class Schedule:
             for queue in self._markets.values()
         )
 
-    def record(self, code: Code, outcome: Outcome, now: datetime) -> list[Notice]:
+    def record(self, code: Code, outcome: Reply, now: datetime) -> list[Notice]:
         """Plan what follows the probe of `code` that ended `now`; returns what it tells."""
         symbol = self._symbols.get(code)
         if symbol is None or not symbol.polling:  # taken off the watchlist meanwhile
@@ -208,7 +208,7 @@ class Schedule:
             case Answered(watermark):
                 symbol.failures = 0
                 return queue.answered(symbol, watermark, now)
-            case Failed():
+            case Unanswered():
                 symbol.failures += 1
                 pause = min(self._intervals.due * 2 ** min(symbol.failures - 1, 16), idle)
                 reason = f"{symbol.failures} tries in a row failed"

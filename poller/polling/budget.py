@@ -36,7 +36,7 @@ SPARE: Final = 1 / 10
 """Of the requests, left to others who ask while nothing presses."""
 
 
-class Pace(Protocol):
+class Throttle(Protocol):
     """What is needed of asyncio-throttle's Throttler."""
 
     async def acquire(self) -> None:
@@ -54,7 +54,7 @@ class Budget:
         *,
         requests: int,
         period: float,
-        pace: Pace | None = None,
+        pace: Throttle | None = None,
         waiting: Callable[[], None] = lambda: None,
     ) -> None:
         """`owner`: a name no other process uses. `period`: seconds.

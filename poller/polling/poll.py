@@ -14,7 +14,7 @@ from typing import Final
 
 from poller.clock import wall_clock
 from poller.detect.compare import Comparison, Reading, compare, progress
-from poller.detect.plausible import CALM, Sweep
+from poller.detect.plausible import CALM, Moves
 from poller.errors import (
     Disconnected,
     GatewayError,
@@ -48,11 +48,11 @@ from poller.plan.release import Intervals
 from poller.plan.schedule import (
     Answered,
     Excluded,
-    Failed,
-    Outcome,
     Postponed,
     Probe,
+    Reply,
     Schedule,
+    Unanswered,
 )
 from poller.polling.budget import Budget
 from poller.polling.complaints import Complaints
@@ -66,9 +66,9 @@ _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
 _PUBLISHING: Final = "publishing"
-_WORDS: Final[Mapping[type[Outcome], PollOutcome]] = {
+_WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
     Answered: "answered",
-    Failed: "failed",
+    Unanswered: "failed",
     Excluded: "refused",
     Postponed: "postponed",
 }
@@ -114,7 +114,7 @@ class Poller:
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway] = {}
         self._cut: dict[Code, int] = {}
-        self._sweeps: dict[Market, Sweep] = {}
+        self._moves: dict[Market, Moves] = {}
         self._failed: asyncio.Future[None] | None = None
         self._logbook = Logbook(store, schedule, observe)
 
@@ -153,7 +153,7 @@ class Poller:
         for fact in forgotten(code):
             self._observe(fact)
 
-    def _record(self, code: Code, outcome: Outcome) -> None:
+    def _record(self, code: Code, outcome: Reply) -> None:
         self._logbook.note(self._schedule.record(code, outcome, self._now()))
 
     async def _drive(self, account: str, lease: Lease) -> None:
@@ -242,7 +242,7 @@ class Poller:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _poll(self, turn: _Turn) -> None:
-        outcome: Outcome = Postponed()
+        outcome: Reply = Postponed()
         try:
             outcome = await self._look(turn)
         finally:
@@ -251,7 +251,7 @@ class Poller:
             if not self._schedule.watches(turn.code):  # taken off the watchlist meanwhile
                 self._forget(turn.code)
 
-    async def _look(self, turn: _Turn) -> Outcome:  # noqa: PLR0911  a return per reaction
+    async def _look(self, turn: _Turn) -> Reply:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
         account = f"budget of account {turn.budget.account}"
         try:
@@ -272,16 +272,18 @@ class Poller:
             return Postponed()  # the gateway's trouble, which its supervisor tells
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
-            return Failed(f"redis: {problem}")
+            return Unanswered(f"redis: {problem}")
         except Superseded:
-            return Failed("somebody else writes this symbol")  # twice in a row: look again later
+            return Unanswered(
+                "somebody else writes this symbol"
+            )  # twice in a row: look again later
         except (Unavailable, Malformed) as problem:
             self._complaints.failed(turn.gateway.name, turn.code, problem)
-            return Failed(str(problem))
+            return Unanswered(str(problem))
         except StoreMisfit as problem:
             subject = _PUBLISHING if isinstance(problem, Unwritable) else turn.code
             self._observe(Trouble(subject, str(problem)))
-            return Failed(str(problem))
+            return Unanswered(str(problem))
         else:
             if turn.budget.calm():  # who spends now and then is one trouble
                 self._observe(Recovered(account))
@@ -310,9 +312,9 @@ class Poller:
             snapshot.known,
             observed_at=observed_at,
             history=self._history,
-            sweep=self._sweeps.get(market_of(code), CALM),
+            moves=self._moves.get(market_of(code), CALM),
         )
-        self._sweeps[market_of(code)] = comparison.sweep
+        self._moves[market_of(code)] = comparison.moves
         try:
             await self._store.commit(code, comparison, snapshot, turn.lease)
         except StoreMisfit as problem:
@@ -380,13 +382,13 @@ async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: s
     return page
 
 
-def _answer(outcome: Outcome) -> str:
+def _answer(outcome: Reply) -> str:
     match outcome:
         case Answered(None):
             return "no rows"
         case Answered(watermark):
             return f"newest day {watermark}"
-        case Failed(reason) | Excluded(reason):
+        case Unanswered(reason) | Excluded(reason):
             return reason or "no usable answer"
         case Postponed():
             return "postponed"

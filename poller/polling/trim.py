@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Happened, Observe, Recovered, Trouble
-from poller.storage.retention import Group, Late, decide
+from poller.storage.retention import Group, Late, trim_of
 from poller.storage.store import Stream
 
 EVERY: Final = 3600.0
@@ -55,7 +55,7 @@ async def trim(
     """Forget what may be forgotten; returns which groups are late, as `before` they had been."""
     late = set[str]()
     for stream in Stream:
-        found = decide(await streams.groups(stream), now, keep)
+        found = trim_of(await streams.groups(stream), now, keep)
         removed = await streams.trim(found.before, stream)
         for group in found.late:
             subject = f"consumer group {group.name}"

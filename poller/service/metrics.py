@@ -29,7 +29,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Sample:
     """One number Redis tells. `labels`: by the names the metric was made with."""
 
     metric: str
@@ -75,7 +75,7 @@ class _Told(Collector):
     """The last readings; a metric without one keeps its name and loses its value."""
 
     def __init__(self) -> None:
-        self.readings: tuple[Reading, ...] = ()
+        self.readings: tuple[Sample, ...] = ()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield one family a metric."""
@@ -127,7 +127,7 @@ class Metrics:
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
 
-    def tell(self, readings: Iterable[Reading], reports: Mapping[str, Report]) -> None:
+    def tell(self, readings: Iterable[Sample], reports: Mapping[str, Report]) -> None:
         """Replace what Redis told before, and add what the processes have counted since."""
         self._told.readings = tuple(readings)
         for process, report in reports.items():

@@ -26,10 +26,10 @@ from poller.facts.status import (
     POLLS_KEPT,
     TROUBLES_KEPT,
     GatewayState,
-    MarketState,
     Phase,
     Poll,
     Polls,
+    ReleaseState,
     Report,
     Role,
 )
@@ -58,7 +58,7 @@ class Reporter:
         gateways: Sequence[Address] = (),
         *,
         now: Callable[[], datetime],
-        markets: Callable[[], Mapping[str, MarketState]] = dict,
+        markets: Callable[[], Mapping[str, ReleaseState]] = dict,
         outlook: Callable[[Code], tuple[datetime | None, str]] = lambda _: (None, ""),
     ) -> None:
         """`markets`: where each release stands, `outlook`: when a code is next, by the schedule."""
@@ -179,8 +179,8 @@ class Reporter:
         await board.tell_polls(told)
 
 
-def release_of(queue: MarketQueue) -> MarketState:
+def release_state(queue: MarketQueue) -> ReleaseState:
     """Return where a market's release stands by the schedule."""
     sweep = queue.sweep
     phase: Phase = "sweeping" if sweep.running else "paused" if sweep.resumes else "watching"
-    return MarketState(phase, queue.newest, queue.active, queue.active - queue.wanted)
+    return ReleaseState(phase, queue.newest, queue.active, queue.active - queue.wanted)

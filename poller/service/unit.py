@@ -15,7 +15,7 @@ NOTIFY_RELOAD_SINCE: Final = 253
 _HOMES: Final = (Path("/home"), Path("/root"), Path("/run/user"))
 
 
-class Role(StrEnum):
+class UnitRole(StrEnum):
     """What a unit runs; the value is the verb."""
 
     RUN = "run"
@@ -26,14 +26,14 @@ class Role(StrEnum):
     @property
     def unit(self) -> str:
         """The name of the unit."""
-        return "poller" if self is Role.RUN else f"poller-{self}"
+        return "poller" if self is UnitRole.RUN else f"poller-{self}"
 
 
 _WORK: Final = {
-    Role.RUN: "Short-interest poller",
-    Role.POLL: "Short-interest poller: polling",
-    Role.DELIVER: "Short-interest poller: webhooks",
-    Role.WEB: "Short-interest poller: status page",
+    UnitRole.RUN: "Short-interest poller",
+    UnitRole.POLL: "Short-interest poller: polling",
+    UnitRole.DELIVER: "Short-interest poller: webhooks",
+    UnitRole.WEB: "Short-interest poller: status page",
 }
 
 
@@ -131,7 +131,7 @@ _CREDENTIALS_EXPLAINED: Final = """\
 # LoadCredential=web-token:/etc/poller/web-token"""
 
 
-def unit_text(role: Role, place: Place) -> str:
+def unit_text(role: UnitRole, place: Place) -> str:
     """Return the unit of a role at a place."""
     command = [place.python, "-m", "poller", role]
     if place.config is not None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from poller.settings.written import LISTS, split
 
-Location = tuple[int | str, ...]
+Place = tuple[int | str, ...]
 """The keys and numbers that lead to a value, as pydantic gives them."""
 
 _WORDS: Final = {
@@ -77,7 +77,7 @@ def refusal(
     model: type[BaseModel],
 ) -> str:
     """Return the line for one of pydantic's errors in `raw`, which does not fit `model`."""
-    location: Location = tuple(part for part in error["loc"] if part != "[key]")
+    location: Place = tuple(part for part in error["loc"] if part != "[key]")
     key = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
         return f"{origin.below(key)}: unknown key{_did_you_mean(location, model)}"
@@ -87,7 +87,7 @@ def refusal(
     return f"{origin.of(key)}: {_words(error, location)}{'' if secret else shown}"
 
 
-def follows(location: Location, unread: Iterable[str]) -> bool:
+def follows(location: Place, unread: Iterable[str]) -> bool:
     """Return whether an error says only that a file could not be read, which was said.
 
     Without its URL nobody can tell which secret an endpoint needs.
@@ -100,7 +100,7 @@ def follows(location: Location, unread: Iterable[str]) -> bool:
     )
 
 
-def _words(error: Any, location: Location) -> str:  # noqa: ANN401
+def _words(error: Any, location: Place) -> str:  # noqa: ANN401
     kind = error["type"]
     names = [part for part in location if isinstance(part, str)]
     example = _EXAMPLES.get(".".join(names))
@@ -118,7 +118,7 @@ def _words(error: Any, location: Location) -> str:  # noqa: ANN401
     return str(error["msg"]).removeprefix("Value error, ")
 
 
-def _did_you_mean(location: Location, model: type[BaseModel]) -> str:
+def _did_you_mean(location: Place, model: type[BaseModel]) -> str:
     for part in location[:-1]:
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
@@ -134,7 +134,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401
     return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
 
 
-def _value_at(raw: Any, location: Location) -> Any:  # noqa: ANN401  TOML has no types
+def _value_at(raw: Any, location: Place) -> Any:  # noqa: ANN401  TOML has no types
     for part in location:
         try:
             here: Any = split(raw) if isinstance(part, int) else raw

@@ -35,7 +35,7 @@ class Model(StrEnum):
 
 
 @dataclass(frozen=True)
-class Revision:
+class Rescaling:
     """From `at` (aware) on, `day` of `code` shows `factor` times its shares; day None: all days."""
 
     code: Code
@@ -60,7 +60,7 @@ class Season:
     model: Model = Model.SIMULTANEOUS
     without_rows: float = 0.0
     spread: timedelta | None = None
-    revisions: tuple[Revision, ...] = ()
+    revisions: tuple[Rescaling, ...] = ()
     instants: dict[tuple[Market, date], datetime] = field(default_factory=dict)
     _pages: dict[Code, tuple[tuple[int, int], tuple[Record, ...]]] = field(default_factory=dict)
 
@@ -127,10 +127,10 @@ class Season:
             self._pages[code] = kept = state, tuple(rows)
         return kept[1]
 
-    def _past(self, revision: Revision, seconds: float) -> bool:
+    def _past(self, revision: Rescaling, seconds: float) -> bool:
         return revision.at <= self.began + timedelta(seconds=seconds)
 
-    def _row(self, code: Code, index: int, day: date, revised: list[Revision]) -> Record:
+    def _row(self, code: Code, index: int, day: date, revised: list[Rescaling]) -> Record:
         """Return figures that, as in life, often repeat from one report to the next."""
         level = crc32(f"{self.seed}:{code}".encode())
         moved = crc32(f"{self.seed}:{code}:{index // 2}".encode()) % 20

@@ -39,7 +39,7 @@ class Trim:
     late: tuple[Late, ...] = ()
 
 
-def decide(groups: Sequence[Group], now: datetime, keep: timedelta) -> Trim:
+def trim_of(groups: Sequence[Group], now: datetime, keep: timedelta) -> Trim:
     """Return what to forget of a stream whose entries are to be kept for `keep`."""
     horizon = now - keep
     unread = [(group.name, order(group.unread)) for group in groups if group.unread is not None]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-from poller.facts.status import MarketState, Phase
+from poller.facts.status import Phase, ReleaseState
 from poller.model import Code, Market, Record, Vintage, isoformat, market_of
 from poller.plan.calendar import expected_after, release_of, released_by
 
@@ -205,7 +205,7 @@ class MarketView:
 
 
 def markets(
-    rows: Sequence[Row], told: Mapping[str, MarketState], now: datetime
+    rows: Sequence[Row], told: Mapping[str, ReleaseState], now: datetime
 ) -> tuple[MarketView, ...]:
     """Return the markets that are watched. `told`: what the active poller says of them."""
     views = []
@@ -217,7 +217,7 @@ def markets(
 
 
 def _market(
-    market: Market, rows: Sequence[Row], told: MarketState | None, now: datetime
+    market: Market, rows: Sequence[Row], told: ReleaseState | None, now: datetime
 ) -> MarketView:
     out = released_by(market, now, _STALE_REPORTS)
     days = [row.day for row in rows if row.day is not None]
