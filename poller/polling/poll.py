@@ -274,9 +274,8 @@ class Poller:
             self._observe(Trouble("redis", str(problem)))
             return Unanswered(f"redis: {problem}")
         except Superseded:
-            return Unanswered(
-                "somebody else writes this symbol"
-            )  # twice in a row: look again later
+            # twice in a row: look again later
+            return Unanswered("somebody else writes this symbol")
         except (Unavailable, Malformed) as problem:
             self._complaints.failed(turn.gateway.name, turn.code, problem)
             return Unanswered(str(problem))
