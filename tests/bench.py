@@ -195,9 +195,20 @@ def p99(figures: list[float]) -> float:
     return statistics.quantiles(figures, n=100)[98]
 
 
-def bare_import() -> tuple[float, float]:
-    """Return seconds and MiB of a process that only imports the SDK."""
-    code = "import futu,resource;print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+LOAD = """
+import asyncio
+from pathlib import Path
+from poller import app, cli
+sdk = app.Sdk(Path.home(), None)
+asyncio.run(sdk.load())
+"""
+"""What `poller run` loads before it does anything."""
+
+
+def loaded(code: str) -> tuple[float, float]:
+    """Return seconds and MiB of a process that runs this code, and ends."""
+    code += "\nimport os, resource"
+    code += "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True); os._exit(0)"
     with tempfile.TemporaryDirectory() as home:
         began = time.perf_counter()
         command = [sys.executable, "-c", code]
@@ -235,11 +246,13 @@ async def measure() -> str:
     imports, starts = [], []
     with compiled():
         for _ in range(STARTS):
-            imports.append(await asyncio.to_thread(bare_import))
+            imports.append(await asyncio.to_thread(loaded, "import futu"))
             starts.append(await start())
         base = tuple(statistics.median(figures) for figures in zip(*imports[1:], strict=True))
         ready = statistics.median(starts[1:])
         many = int(os.environ.get("BENCH_SYMBOLS", "10000"))
+        await asyncio.to_thread(loaded, LOAD)
+        _, code = await asyncio.to_thread(loaded, LOAD)
         small, large = await memory(100), await memory(many)
     p50 = statistics.median
     return (
@@ -253,6 +266,7 @@ async def measure() -> str:
         + benchmarks.row("symbols polled/s, OpenD answers at once / thirty lines", *quick, "")
         + benchmarks.row("the same, OpenD answers after 20 ms", *distant, "≥ 3")
         + benchmarks.row("start to ready, s / import futu", ready, base[0], "≤ 2")
+        + benchmarks.row("memory of the loaded code alone, MiB / import futu", code, base[1], "")
         + benchmarks.row("most memory with 100 symbols, MiB / import futu", small, base[1], "")
         + benchmarks.row(
             f"most memory with {many:,} symbols, MiB / import futu", large, base[1], "≤ 1.5"

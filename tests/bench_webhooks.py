@@ -119,6 +119,23 @@ async def bare(url: str, at_once: int) -> float:
     return _rate(ended)
 
 
+async def signed(url: str, at_once: int) -> float:
+    """Return signed POSTs a second, made from entries at hand: all of ours but the outbox."""
+    endpoint = Endpoint("desk", url, (SECRET,), EVERYTHING, connections=at_once, rate=1e6)
+    post = SignedPost(endpoint, now=lambda: datetime.now(UTC))
+    entries = [entry(number) for number in range(POSTS)]
+    ended: list[float] = []
+
+    async def work() -> None:
+        while entries:
+            await post.send([entries.pop()])
+            ended.append(time.perf_counter())
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    await post.close()
+    return _rate(ended)
+
+
 def _rate(ended: Sequence[float]) -> float:
     return (len(ended) - 1) / (max(ended) - min(ended))
 
@@ -170,10 +187,20 @@ async def rows(folder: Path) -> str:
             assert receiver.stdout is not None
             url = f"http://127.0.0.1:{receiver.stdout.readline().strip()}/"
             for at_once in (1, 10, 100):
-                pairs = [(await ours(redis, url, at_once), await bare(url, at_once)) for _ in "123"]
-                mine, base = (statistics.median(each) for each in zip(*pairs, strict=True))
+                turns = [
+                    (
+                        await ours(redis, url, at_once),
+                        await signed(url, at_once),
+                        await bare(url, at_once),
+                    )
+                    for _ in "123"
+                ]
+                mine, post, base = (statistics.median(each) for each in zip(*turns, strict=True))
                 what = f"deliveries/s with {at_once} connections"
                 told += benchmarks.row(f"{what} / bare aiohttp POSTs", mine, base, "≥ 0.6")
+                told += benchmarks.row(
+                    f"signed POSTs/s with {at_once} connections, no outbox / bare", post, base, ""
+                )
                 for kind in ("arq", "saq"):
                     other = await asyncio.to_thread(jobs, python, kind, server.path, url, at_once)
                     told += benchmarks.row(
