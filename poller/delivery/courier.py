@@ -4,6 +4,10 @@ Thin: what follows an attempt is `retry`'s to decide, how much may be sent is `p
 must survive a kill is the outbox's. Order of effects: a delivery is settled after the endpoint
 answered, so a kill in between can only repeat it, with the same `webhook-id`.
 
+A claim's way: due in the outbox → claimed, `_ahead` → sent, `_flying` → ended, `_unsettled` →
+written down, with which its lane is due again. What is ahead for too long skips the sending and is
+given back; `_barred` keeps everything ahead where it is until the outbox has said what holds.
+
 Two things go on at once. Up to `connections` tasks send what is claimed, each one claim after the
 other. Beside them one exchange with the outbox at a time writes down everything that ended since
 the last one and claims what may be sent soon; so no POST waits for Redis while there is another.
