@@ -146,6 +146,22 @@ async def test_a_commit_needs_the_lease(store: Store) -> None:
     assert not await store.renew_lease(lease, 60)
 
 
+async def test_a_lease_of_an_earlier_clock_ends(store: Store) -> None:
+    """After the server's clock stepped back an hour, a killed poller's lease is soon free.
+
+    Its time to live is then an hour longer than it was given; who prolongs it keeps it.
+    """
+    left = await store.acquire_lease("killed", 3600)
+    assert left is not None
+    assert await store.acquire_lease("other", 60) is None
+    assert await store.renew_lease(left, 3600)
+    async with asyncio.timeout(10):
+        while (taken := await store.acquire_lease("other", 0.05)) is None:
+            await asyncio.sleep(0.01)
+    assert taken.token > left.token
+    assert not await store.renew_lease(left, 60)
+
+
 async def test_vintages_tell_what_was_known_then(store: Store) -> None:
     """A revision keeps the vintage it replaced."""
     later = SEEN + timedelta(days=1)

@@ -19,10 +19,12 @@ from poller.errors import StoreMisfit
 from poller.model import Code, HkRecord
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
+from poller.subscriber.redisgroup import TTL
 from tests import nodes
 from tests.service import now, until
 
 CODES = tuple(Code(f"HK.0000{n}") for n in range(1, 4))
+READER = "{short-interest}:reader:desk"
 SUBSCRIBER = """
 import asyncio, sys
 from poller import subscribe
@@ -149,6 +151,17 @@ async def test_one_of_a_group_is_active(server: nodes.Node, store: RedisStore) -
             assert not waiting.done()
         async with asyncio.timeout(3):
             assert await waiting == expected[3:]
+
+
+async def test_a_turn_of_an_earlier_clock_ends(server: nodes.Node, store: RedisStore) -> None:
+    """After the server's clock stepped back an hour, a killed reader's group is soon read again."""
+    expected = await publish(store, range(1))
+    server.ask("SET", READER, "killed", "EX", "3600")
+    async with subscribe(server.url, group="desk", after="0") as events:
+        waiting = asyncio.create_task(take(events, 3))
+        await until(lambda: 0 < server.ask("PTTL", READER) <= TTL * 1000)
+        server.ask("DEL", READER)
+        assert await waiting == expected
 
 
 @pytest.mark.parametrize("group", [None, "desk"])

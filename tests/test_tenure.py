@@ -11,7 +11,7 @@ from poller.model import Code, HkRecord, Page
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
-from poller.polling.lease import Tenure, keep_polling
+from poller.polling.lease import TTL, Tenure, keep_polling
 from poller.polling.poll import Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.storage.memorystore import MemoryStore
@@ -81,9 +81,9 @@ def poller_of(store: MemoryStore, observe: Observe) -> Poller:
 
 
 def watched(
-    work: Callable[[MemoryStore, Poller, list[Fact]], object], seconds: float
+    work: Callable[[MemoryStore, Poller, list[Fact]], object], seconds: float, after: float = 60
 ) -> list[Fact]:
-    """Poll for so long, let `work` happen, poll a minute more; returns all facts."""
+    """Poll for so long, let `work` happen, poll for `after` more; returns all facts."""
 
     async def run() -> list[Fact]:
         facts: list[Fact] = []
@@ -93,7 +93,7 @@ def watched(
         polling = asyncio.create_task(keep_polling(store, "test", poller, tenure))
         await asyncio.sleep(seconds)
         work(store, poller, facts)
-        await asyncio.sleep(60)
+        await asyncio.sleep(after)
         polling.cancel()
         await asyncio.wait([polling])
         return facts
@@ -123,7 +123,7 @@ def test_who_stands_by_is_in_no_trouble() -> None:
         assert open_troubles(facts) == TROUBLES
         store.holder, store.holder_until = OTHER, 1e9
 
-    facts = watched(depose, 10)
+    facts = watched(depose, 10, after=TTL / 2)
     assert any(isinstance(fact, Standby) for fact in facts)
     assert open_troubles(facts) == set()
 

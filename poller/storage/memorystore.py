@@ -182,6 +182,7 @@ class MemoryStore:
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
         """See `Store.acquire_lease`."""
         if self._held() is not None:
+            self.holder_until = min(self.holder_until, self.clock() + ttl)
             return None
         self.fence += 1
         self.holder, self.holder_until = Lease(f"{self.fence}:{owner}"), self.clock() + ttl

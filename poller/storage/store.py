@@ -240,7 +240,10 @@ class Store(Protocol):
         """Return how many requests the last `period` seconds hold."""
 
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
-        """Take the lease for `ttl` seconds, or None while another holds it."""
+        """Take the lease for `ttl` seconds, or None while another holds it.
+
+        Whoever holds it keeps it for `ttl` more at the most, however the server's clock stepped.
+        """
 
     async def renew_lease(self, lease: Lease, ttl: float) -> bool:
         """Prolong the lease; False when it is no longer ours."""

@@ -1,6 +1,12 @@
 -- Take the lease with the next fencing token, or learn that somebody holds it.
 -- KEYS 1 lease  2 fence   ARGV 1 owner  2 time to live in milliseconds   → the lease value, or nil
-if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  -- a clock that stepped back leaves it for as long as the step; who lives prolongs it before
+  if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  end
+  return false
+end
 local value = redis.call('INCR', KEYS[2]) .. ':' .. ARGV[1]
 redis.call('SET', KEYS[1], value, 'PX', ARGV[2])
 return value

@@ -8,7 +8,13 @@
 -- →     nil: another reader is active; else { last id delivered, { { id, { field, value, … } }, … } }
 local group, reader = ARGV[1], ARGV[2]
 local holder = redis.call('GET', KEYS[2])
-if holder and holder ~= reader then return false end
+if holder and holder ~= reader then
+  -- a clock that stepped back leaves it for as long as the step; who lives prolongs it before
+  if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[3]) then
+    redis.call('PEXPIRE', KEYS[2], ARGV[3])
+  end
+  return false
+end
 redis.call('SET', KEYS[2], reader, 'PX', ARGV[3])
 
 local function delivered()
