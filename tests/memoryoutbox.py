@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from poller.delivery.outbox import (
+    ABSENT,
     MOST_WAITS,
+    NOTED,
     Chosen,
     Claim,
     Claimed,
@@ -43,6 +45,19 @@ class _Queue:
     last_success: float | None = None
     last_error: str = ""
     last_error_at: float | None = None
+    seen: float | None = None
+
+    def keep_time(self, now: float) -> None:
+        """Let what is due come nearer when the clock was set back; take note of the time."""
+        passed = now - (self.seen or now)
+        if passed < 0:
+            later = {lane: due for lane, due in self.due.items() if due > now}
+            self.due |= {lane: max(now, due + passed) for lane, due in later.items()}
+            self.hold_until += passed
+        if self.failing_since is not None and (passed < 0 or passed > ABSENT.total_seconds()):
+            self.failing_since = min(now, self.failing_since + passed)
+        if self.seen is None or passed < 0 or passed > NOTED.total_seconds():
+            self.seen = now
 
     def gather(self, lane: str, wait: float, now: float) -> None:
         """See `Chosen`; what is queued long after it was appended waits all the same."""
@@ -122,6 +137,7 @@ class MemoryOutbox:
     ) -> Claimed:
         """See `Outbox.exchange`."""
         queue, now = self.queues.setdefault(name, _Queue()), self.clock()
+        queue.keep_time(now)
         for settlement in settlements:
             claim = settlement.claim
             if queue.claims.get(claim.lane) == claim.token:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from poller.delivery.courier import appended_at
 from poller.delivery.outbox import (
     MOST_WAITS,
+    NOTED,
     Attempt,
     Chosen,
     Claim,
@@ -89,6 +90,27 @@ class Place:
         return await self.outbox.exchange(
             NAME, settlements, token, limit=limit, depth=depth, ttl=ttl
         )
+
+    async def later(self, by: timedelta) -> None:
+        """Leave the endpoint's times as they would stand had the clock stepped ahead since.
+
+        So does a service that was off; a negative span: the clock was set back.
+        """
+        seconds = by.total_seconds()
+        if isinstance(self.outbox, MemoryOutbox):
+            queue = self.outbox.queues[NAME]
+            queue.due = {lane: at - seconds for lane, at in queue.due.items()}
+            queue.hold_until -= seconds
+            for name in ("seen", "failing_since"):
+                at = getattr(queue, name)
+                setattr(queue, name, None if at is None else at - seconds)
+            return
+        keys, millis = OutboxKeys("short-interest", NAME), round(seconds * 1000)
+        for lane in await self.raw.zrange(keys.due, 0, -1):
+            await self.raw.zincrby(keys.due, -millis, lane)
+        for name in ("seen", "failing_since", "hold_until"):
+            if await self.raw.hexists(keys.state, name):
+                await self.raw.hincrby(keys.state, name, -millis)
 
 
 @pytest.fixture(params=["memory", *KINDS])
@@ -356,6 +378,38 @@ async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
     assert claimed.claims == ()
     assert claimed.wait is not None
     assert hold - TTL < claimed.wait <= hold
+
+
+async def test_what_is_due_outlives_a_clock_set_back(place: Place) -> None:
+    """No lane waits for the hour that the server's clock was set back by; none comes early."""
+    await place.publish(A, 2)
+    await place.queue(*await place.publish(B, 2))
+    first, second = await place.claim()
+    await place.settle(failed(first))
+    await place.later(timedelta(hours=-1))
+    assert (await place.exchange()).claims == ()
+    assert TTL - timedelta(seconds=5) < timedelta(seconds=await due(place)) <= TTL + NOTED
+    await place.settle(Settlement(second, "sent"))
+    assert AGAIN - TTL < timedelta(seconds=await due(place)) <= AGAIN + NOTED
+    await place.outbox.enable(NAME)
+    (again,) = await place.claim()
+    await place.settle(failed(again, hold=AGAIN))
+    await place.later(timedelta(hours=-1))
+    held = await place.exchange()
+    assert held.wait is not None
+    assert AGAIN - TTL < held.wait <= AGAIN + NOTED
+
+
+@pytest.mark.parametrize("hours", [-200, 200])
+async def test_only_time_in_which_it_was_tried_counts_as_failing(place: Place, hours: int) -> None:
+    """Neither a clock that steps nor a service that was off for days disables an endpoint."""
+    await place.queue(*await place.publish(A, 2))
+    (claim,) = await place.claim()
+    await place.settle(failed(claim))
+    await place.later(timedelta(hours=hours))
+    told = await place.exchange()
+    assert told.failing_since is not None
+    assert timedelta(0) <= told.at - told.failing_since < timedelta(minutes=1)
 
 
 def gathered(entry: Entry, wait: float = WAIT) -> Chosen:

@@ -34,6 +34,16 @@ ends before, and whoever reads a chat does not wait longer for the first figures
 """
 
 
+NOTED: Final = timedelta(seconds=10)
+"""How old the time of the last exchange may grow before it is kept again: it is a write.
+
+By as much what is due may come later after the server's clock was set back.
+"""
+
+ABSENT: Final = timedelta(hours=1)
+"""A longer time between two exchanges is none that an endpoint has failed: nobody tried it."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxKeys:
     """The names of what is kept of one endpoint, all in the namespace's hash slot."""
@@ -48,7 +58,7 @@ class OutboxKeys:
 
     @property
     def state(self) -> str:
-        """Hash: disabled, disabled_at, failing_since, last_success, last_error, hold_until."""
+        """Hash: disabled and failing since when, the last success and error, held until, seen."""
         return self._key("state")
 
     @property
@@ -245,7 +255,8 @@ class Outbox(Protocol):
 
         A claim that ran out and was claimed by another is passed over: that one decides. So the
         same settlements may be written twice. Longest due lanes first, `depth` deliveries of each;
-        none while the endpoint is disabled or held. `token`: never used before.
+        none while the endpoint is disabled or held. `token`: never used before. When the server's
+        clock was set back, what is due and how long it is held come nearer by as much.
         """
 
     async def status(self, name: str) -> Status:

@@ -12,8 +12,10 @@ from typing import Any, Final
 from redis import exceptions
 
 from poller.delivery.outbox import (
+    ABSENT,
     GROUP_PREFIX,
     MOST_WAITS,
+    NOTED,
     Chosen,
     Claimed,
     DeadLetter,
@@ -138,9 +140,10 @@ class RedisOutbox:
     ) -> Claimed:
         """See `Outbox.exchange`."""
         written = to_json([_settlement(each) for each in settlements])
+        times = [_millis(each) for each in (ttl, NOTED, ABSENT)]
         with translated():
             answer = await self._exchange(
-                keys=self._keys(name).all(), args=[written, token, limit, depth, _millis(ttl)]
+                keys=self._keys(name).all(), args=[written, token, limit, depth, *times]
             )
         told = json.loads(answer)
         return Claimed(

@@ -5,19 +5,44 @@
 -- ARGV  1 JSON list of settlements: lane, token, how, ids (padded), delay, hold, disable, error,
 --       attempts (their JSON), letters (JSON of each dead letter); times in milliseconds
 --       2 token  3 most lanes  4 most deliveries of each  5 milliseconds the claim lasts
+--       6, 7 milliseconds: see NOTED and ABSENT of the outbox
 -- →     JSON: now, wait (until the next lane is due; absent: none is), disabled (why; absent: it is
 --       not), since (when failing), retrying (lanes with something to retry), claims: lane,
 --       attempts (their JSON), deliveries: { padded id, JSON of fields }
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local state = redis.call('HMGET', KEYS[1], 'disabled', 'failing_since', 'hold_until')
+local state = redis.call('HMGET', KEYS[1], 'disabled', 'failing_since', 'hold_until', 'seen')
 local disabled, since, hold = state[1], tonumber(state[2] or nil), tonumber(state[3] or 0)
+local seen = tonumber(state[4] or nil)
 
 -- a call for all of them is several times quicker than one for each
 local function all(command, key, members)
   for at = 1, #members, 1000 do
     redis.call(command, key, unpack(members, at, math.min(at + 999, #members)))
   end
+end
+
+-- a clock that was set back leaves what is due as far ahead of it: that comes nearer by as much
+local passed = now - (seen or now)
+if passed < 0 then
+  local ahead = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'WITHSCORES')
+  local nearer = {}
+  for i = 1, #ahead, 2 do
+    nearer[i], nearer[i + 1] = math.max(now, ahead[i + 1] + passed), ahead[i]
+  end
+  all('ZADD', KEYS[2], nearer)
+  if state[3] then
+    hold = hold + passed
+    redis.call('HSET', KEYS[1], 'hold_until', hold)
+  end
+end
+-- an endpoint that nobody tried meanwhile has not failed, nor while a clock jumped
+if since and (passed < 0 or passed > tonumber(ARGV[7])) then
+  since = math.min(now, since + passed)
+  redis.call('HSET', KEYS[1], 'failing_since', since)
+end
+if not seen or passed < 0 or passed > tonumber(ARGV[6]) then
+  redis.call('HSET', KEYS[1], 'seen', now)
 end
 
 local function waiting(lane, most)
