@@ -180,6 +180,7 @@ async def serve(
         now=wall_clock,
         markets=lambda: {market: release_state(q) for market, q in schedule.markets.items()},
         outlook=schedule.outlook,
+        budget=(config.budget.requests, config.budget.period),
     )
 
     def summary() -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NoReturn
 from cyclopts import App, Group, Parameter, validators
 
 from poller import __version__
-from poller.commands import streams
+from poller.commands import stdio
 from poller.commands.ending import (
     FAILED,
     WRONG,
@@ -37,12 +37,19 @@ from poller.model import Code, parse_code
 from poller.service.reload import Reload
 from poller.settings.config import Config, load
 
+
+def _worth_telling(default: object) -> str | None:
+    """Say in the help what is taken where an option is absent, unless that is nothing."""
+    return str(default) if default not in (None, False, ()) else None
+
+
 cli = App(
     name="poller",
     help="Watches short interest through Futu OpenD and publishes what is newly reported.",
     version=__version__,
     help_format="plaintext",
     usage="Usage: poller COMMAND [OPTIONS]",
+    default_parameter=Parameter(negative=(), show_default=_worth_telling),
 )
 cli["--help"].group = cli["--version"].group = Group("Options")
 watch = App(
@@ -150,7 +157,7 @@ def tail(
     """Follow the stream of events.
 
     Args:
-        from_: print what follows this stream id; 0 from the beginning, $ (default) what comes next
+        from_: print what follows this stream id; 0 from the beginning, $ what comes next
         count: stop after so many entries
         releases: follow instead which reports of a whole market are out, and which complete
         json: one JSON object a line
@@ -209,7 +216,12 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
 
 @watch.command(name="add")
 def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
-    """Watch these codes from now on, on top of the configuration."""
+    """Watch these codes from now on, on top of the configuration.
+
+    Args:
+        codes: HK.00700 US.AAPL …
+        config: TOML file
+    """
     from poller.commands import everyday  # noqa: PLC0415
 
     finish(everyday.watch(begin(config), _codes(codes), wanted=True))
@@ -217,7 +229,12 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
 
 @watch.command(name="remove")
 def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
-    """Stop watching these codes, whatever the configuration says; their history stays."""
+    """Stop watching these codes, whatever the configuration says; their history stays.
+
+    Args:
+        codes: HK.00700 US.AAPL …
+        config: TOML file
+    """
     from poller.commands import everyday  # noqa: PLC0415
 
     finish(everyday.watch(begin(config), _codes(codes), wanted=False))
@@ -225,7 +242,12 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
 
 @watch.command(name="list")
 def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
-    """List the watched codes, where each comes from, and its watermark."""
+    """List the watched codes, where each comes from, and its watermark.
+
+    Args:
+        json: one JSON list
+        config: TOML file
+    """
     from poller.commands import everyday  # noqa: PLC0415
 
     finish(everyday.watch_list(begin(config), as_json=json))
@@ -233,7 +255,12 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
 
 @quarantined.command(name="list")
 def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
-    """List the held figures, why they are held, and what was ruled on them."""
+    """List the held figures, why they are held, and what was ruled on them.
+
+    Args:
+        json: one JSON list
+        config: TOML file
+    """
     from poller.commands import quarantine  # noqa: PLC0415
 
     finish(quarantine.show_held(begin(config), as_json=json))
@@ -241,13 +268,25 @@ def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
 
 @quarantined.command(name="release")
 def quarantine_release(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
-    """Let the next poll publish the held figures of these days."""
+    """Let the next poll publish the held figures of these days.
+
+    Args:
+        code: HK.00700, US.AAPL
+        days: 2026-04-30 …
+        config: TOML file
+    """
     _rule(code, days, Ruling.RELEASED, config)
 
 
 @quarantined.command(name="discard")
 def quarantine_discard(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
-    """Drop the held figures of these days; other figures of them are judged anew."""
+    """Drop the held figures of these days; other figures of them are judged anew.
+
+    Args:
+        code: HK.00700, US.AAPL
+        days: 2026-04-30 …
+        config: TOML file
+    """
     _rule(code, days, Ruling.DISCARDED, config)
 
 
@@ -407,7 +446,7 @@ def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command; exits the process."""
-    streams.prepare()
+    stdio.prepare()
     code: object = 0
     try:
         cli(arguments, exit_on_error=False, print_error=False)

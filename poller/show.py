@@ -58,7 +58,9 @@ def _event_line(fields: Mapping[str, str], told: Any, record: Any, change: Any) 
     line = _begun(fields, fields.get("code", ""))
     below = "below_threshold" in told.get("flags", ())
     line.append(f" {'below threshold' if below else f'{_number(shares):>15} short':<21}")
-    line.append(f"  {'-' if ratio is None else f'{ratio:.2f}'} %", "dim")
+    line.append(f"  {'-' if ratio is None or below else f'{ratio:.2f}'} %", "dim")
+    if below:  # what is not told cannot have changed
+        return line
     if (restated := told.get("restated")) is not None:
         line.append(f"  {restated['days']} days from {restated['from']} × {restated['factor']:g}")
     elif change is not None:

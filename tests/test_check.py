@@ -19,6 +19,7 @@ from poller.gateway.opend import Sdk
 from poller.settings.config import load
 from poller.simulator import World
 from poller.storage.embedded import Embedded
+from poller.storage.redisstore import RedisStore
 from tests.nodes import free_port
 from tests.receiver import SECRET
 from tests.service import simulator
@@ -72,6 +73,31 @@ async def test_an_unusable_key_and_a_disabled_endpoint_are_rows(
     assert rows["OpenD"].startswith("failed | opend.rsa_private_key_file: ")
     cure = "mended? poller webhook enable desk"
     assert rows["webhook desk"] == f"failed | disabled: it answered 410; {cure}"
+
+
+async def test_what_would_stop_run_is_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stream that is for a simulation, a port where no OpenD speaks, and nothing to watch."""
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with Embedded(tmp_path).running() as url, simulator(World()) as opend:
+        store = RedisStore(url, "short-interest")
+        listener = await asyncio.start_server(mute, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        text = f"watchlist.codes = []\n[[opend]]\nport = {port}\n"
+        rows = await told(tmp_path, text, capsys)
+        assert rows["configuration"].endswith("; it watches only what `poller watch add` has named")
+        assert "does [[opend]] name the port of OpenD's API" in rows[f"OpenD 127.0.0.1:{port}"]
+        assert "stream" not in rows
+        await store.keep_apart(simulated=True)
+        rows = await told(tmp_path, f"[[opend]]\nport = {opend.port}\n", capsys)
+        assert rows["stream"].startswith("failed | the stream short-interest is for what a simul")
+        await store.close()
+        listener.close()
 
 
 async def test_why_tls_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

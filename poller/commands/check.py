@@ -20,17 +20,27 @@ Finding = tuple[str, str, str]
 
 _REQUESTS: Final = 30
 _PERIOD: Final = 30.0
+_MUTE: Final = (
+    f"no login within {CONNECT_LIMIT:g} s: does [[opend]] name the port of OpenD's API, is OpenD "
+    "logged in, and is encryption switched on at both ends or at neither?"
+)
 
 
 async def check(config: Config) -> None:
     """Try everything the service needs; print what was found."""
     (store, webhooks), gateways = await asyncio.gather(_storage(config), _gateways(config))
-    codes = len(config.watchlist.codes)
-    rows = [("configuration", "ok", f"{codes} codes in it"), *_budget(config)]
-    rows += [store, *gateways, *webhooks]
+    rows = [_configuration(config), *_budget(config), *store, *gateways, *webhooks]
     show.print_table(("what", "state", "found"), rows)
     if any(state == "failed" for _, state, _ in rows):
         raise Failure("not everything works; see the table")
+
+
+def _configuration(config: Config) -> Finding:
+    listed = config.watchlist
+    found = f"{len(listed.codes)} codes in it"
+    if not (listed.codes or listed.files or listed.futu_groups):
+        found += "; it watches only what `poller watch add` has named"
+    return "configuration", "ok", found
 
 
 def _budget(config: Config) -> list[Finding]:
@@ -45,19 +55,21 @@ def _budget(config: Config) -> list[Finding]:
     return [("budget", "too high", found)]
 
 
-async def _storage(config: Config) -> tuple[Finding, list[Finding]]:
+async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
     """Try the store first, then the webhooks, whose states it keeps."""
     name = "redis" if config.redis.url else "redis (embedded)"
     disabled: dict[str, str] = {}
     left: list[Finding] = []
     try:
         async with store_of(config) as store:
-            row = (name, "ok", await store.inspect())
+            rows = [(name, "ok", await store.inspect())]
+            if await store.holds_simulation():
+                rows.append(("stream", "failed", store.apart(simulated=False)))
         disabled, left = await _kept(config)
     except PollerError as problem:
-        row = (name, "failed", str(problem))
+        rows = [(name, "failed", str(problem))]
     tried = await asyncio.gather(*(_webhook(table, disabled) for table in config.webhooks))
-    return row, [*tried, *left]
+    return rows, [*tried, *left]
 
 
 async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
@@ -117,7 +129,7 @@ async def _gateways(config: Config) -> list[Finding]:
                 found = f"logged in after {spent:.1f} s, account {gateway.account}"
                 rows.append((f"OpenD {gateway.name}", "ok", found))
             else:
-                reason = troubles.get(gateway.name, "no answer")
+                reason = troubles.get(gateway.name, _MUTE)
                 rows.append((f"OpenD {gateway.name}", "failed", reason))
         for task in (*supervisors, *waits):
             task.cancel()

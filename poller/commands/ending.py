@@ -8,9 +8,16 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
-from cyclopts import CoercionError, CycloptsError, Parameter, Token, UnknownCommandError
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    Parameter,
+    Token,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
-from poller.commands.streams import StdoutError
+from poller.commands.stdio import StdoutError
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.facts import log, observe, signals
 from poller.settings.config import Config, load
@@ -127,6 +134,10 @@ def _hint(problem: CycloptsError) -> str:
             return _FORMS.get(kind, "")
         case UnknownCommandError(unused_tokens=[token, *_]) if token.startswith("-"):
             return " Options follow the command: poller check --config FILE"
+        case UnknownCommandError():
+            return " All: poller --help"
+        case UnusedCliTokensError():
+            return " Nothing of that kind belongs there; see --help of the command"
     return ""
 
 

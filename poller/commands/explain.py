@@ -10,6 +10,7 @@ from typing import Final
 
 from poller.clock import wall_clock
 from poller.commands.everyday import store_of
+from poller.commands.webhooks import word
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.facts.status import Polls, Report, living
 from poller.model import Code, Market, market_of
@@ -37,12 +38,15 @@ async def explain(config: Config, code: Code) -> None:
             rows = [*_history(code, await store.snapshot(code), now)]
             rows += _service(reports, lease, code, watched=watched)
             rows += _polls(polls, watched=watched)
-            rows += [row async for row in _budgets(config, store)]
+            rows += [row async for row in _budgets(reports.get(lease.partition(":")[2]), store)]
             for table in config.webhooks:
                 status = await outbox.status(table.name)
                 covered = table.endpoint().selection.covers(code)
-                state = status.disabled or ("sending" if covered else "does not want this symbol")
-                told = f"{state}; {status.waiting} waiting, {status.dead} dead letters"
+                told = f"{word(status)}: {status.disabled}" if status.disabled else word(status)
+                told += "" if covered else ", does not want this symbol"
+                told += f"; {status.waiting} waiting, {status.dead} dead letters"
+                if status.next_attempt is not None:
+                    told += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
                 error = f"; last error: {status.last_error}" if status.last_error else ""
                 rows.append((f"webhook {table.name}", told + error))
         finally:
@@ -106,8 +110,11 @@ def _polls(polls: Polls, *, watched: bool) -> Lines:
         yield "next look", f"{when}: {polls.reason}" if polls.reason else when
 
 
-async def _budgets(config: Config, store: RedisStore) -> AsyncIterator[tuple[str, str]]:
-    for account in dict.fromkeys(table.account for table in config.opend):
-        spent = await store.spent(account, period=config.budget.period)
-        limit = f"{config.budget.requests} of the last {config.budget.period:g} s"
-        yield f"budget of {account}", f"{spent} spent of {limit}"
+async def _budgets(active: Report | None, store: RedisStore) -> AsyncIterator[tuple[str, str]]:
+    """Tell what the active poller may spend, by its own configuration."""
+    if active is None or active.budget is None:
+        return
+    requests, period = active.budget
+    for account in dict.fromkeys(gateway.account for gateway in active.gateways):
+        spent = await store.spent(account, period=period)
+        yield f"budget of {account}", f"{spent} spent of {requests} of the last {period:g} s"

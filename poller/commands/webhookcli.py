@@ -13,7 +13,12 @@ webhook = App(
 
 @webhook.command(name="list")
 def list_(*, json: bool = False, config: ConfigFile = None) -> None:
-    """List the endpoints: state, lag, last success, last error, next attempt."""
+    """List the endpoints: state, lag, last success, last error, next attempt.
+
+    Args:
+        json: one JSON object a line
+        config: TOML file
+    """
     from poller.commands import webhooks  # noqa: PLC0415  keeps `--help` quick
 
     finish(webhooks.print_states(begin(config), as_json=json))
@@ -21,7 +26,12 @@ def list_(*, json: bool = False, config: ConfigFile = None) -> None:
 
 @webhook.command(name="test")
 def try_out(name: str, /, *, config: ConfigFile = None) -> None:
-    """Send a signed test event to an endpoint, now and once."""
+    """Send a signed test event to an endpoint, now and once.
+
+    Args:
+        name: the endpoint
+        config: TOML file
+    """
     from poller.commands import webhooks  # noqa: PLC0415
 
     finish(webhooks.test(begin(config), name))
@@ -75,7 +85,12 @@ def dead(
 
 @webhook.command
 def enable(name: str, /, *, config: ConfigFile = None) -> None:
-    """Send to a disabled endpoint again; what waited meanwhile goes first."""
+    """Send to a disabled endpoint again; what waited meanwhile goes first.
+
+    Args:
+        name: the endpoint
+        config: TOML file
+    """
     from poller.commands import webhooks  # noqa: PLC0415
 
     finish(webhooks.enable(begin(config), name))
@@ -83,7 +98,12 @@ def enable(name: str, /, *, config: ConfigFile = None) -> None:
 
 @webhook.command
 def forget(name: str, /, *, config: ConfigFile = None) -> None:
-    """Remove everything kept of an endpoint that is no longer configured."""
+    """Remove everything kept of an endpoint that is no longer configured.
+
+    Args:
+        name: the endpoint
+        config: TOML file
+    """
     from poller.commands import webhooks  # noqa: PLC0415
 
     finish(webhooks.forget(begin(config), name))

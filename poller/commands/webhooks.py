@@ -18,7 +18,7 @@ from poller.delivery.outbox import DeadLetter, Status, marked
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.senders import channel_of, check_channels
-from poller.delivery.webhook import SignedPost
+from poller.delivery.webhook import SignedPost, event_id
 from poller.errors import ConfigError
 from poller.facts.status import living
 from poller.model import isoformat, to_json
@@ -58,8 +58,8 @@ async def print_states(config: Config, *, as_json: bool) -> None:
     if as_json:
         for name, status in states.items():
             told = {key: _plain(value) for key, value in asdict(status).items()}
-            word = _word(status, left=name in left)
-            sys.stdout.write(to_json({"name": name, "state": word} | told) + "\n")
+            state = word(status, left=name in left)
+            sys.stdout.write(to_json({"name": name, "state": state} | told) + "\n")
         return
     names = ("name", "state", "lag", "dead", "last success", "last error", "next attempt")
     rows = [_row(name, status, left=name in left) for name, status in states.items()]
@@ -73,7 +73,7 @@ def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
     error = f"{_clock(status.last_error_at)} {status.last_error}" if status.last_error else "-"
     return (
         name,
-        _word(status, left=left),
+        word(status, left=left),
         str(status.lag + status.waiting),
         str(status.dead),
         _clock(status.last_success),
@@ -82,7 +82,8 @@ def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
     )
 
 
-def _word(status: Status, *, left: bool) -> str:
+def word(status: Status, *, left: bool = False) -> str:
+    """Say in a word how an endpoint is; `left`: it is configured no more."""
     if left:
         return "not configured"
     if status.disabled:
@@ -155,8 +156,12 @@ async def replay(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Queue events again: from the streams, and from the dead letters what is no longer there."""
+    """Queue events again: from the streams, and from the dead letters what is no longer there.
+
+    `ids`: as the stream has them, or as a receiver got them.
+    """
     endpoint = _named(config, name).endpoint()
+    ids = [event_id(each) for each in ids]
     async with store_and_outbox(config) as (store, outbox):
         entries: dict[str, Entry] = {}
         for stream in Stream:
@@ -182,7 +187,11 @@ async def replay(
             queued += await outbox.add(name, [choose(endpoint, entry) for entry in batch])
     waiting = len(wanted) - queued
     also = f"; {waiting} more wait already" if waiting else ""
-    sys.stdout.write(f"{queued} events to deliver again{also}\n")
+    sys.stdout.write(f"{_events(queued)} to deliver again{also}\n")
+
+
+def _events(number: int) -> str:
+    return "1 event" if number == 1 else f"{number} events"
 
 
 async def _until(store: RedisStore, end: str, stream: Stream) -> AsyncIterator[Entry]:
@@ -210,7 +219,9 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
         letters = await outbox.dead(name)
         if requeue:
             await outbox.add(name, [choose(endpoint, one.entry) for one in letters])
-            sys.stdout.write(f"{len(letters)} events to deliver again\n")
+            status = await outbox.status(name)
+            told = f"{_events(len(letters))} to deliver again" if letters else "no dead letters"
+            sys.stdout.write(f"{told}; {status.waiting} waiting\n")
             return
     if as_json:
         sys.stdout.writelines(f"{to_json(line)}\n" for line in _told(letters))
@@ -248,7 +259,7 @@ async def enable(config: Config, name: str) -> None:
             await outbox.begin(name, stream)
         await outbox.enable(name)
         status = await outbox.status(name)
-    sys.stdout.write(f"{name} is enabled; {status.waiting} events waited and are sent now\n")
+    sys.stdout.write(f"{name} is enabled; {_events(status.waiting)} waited, sent now\n")
     if status.dead:
         sys.stdout.write(
             f"{status.dead} dead letters; to deliver them, too: "

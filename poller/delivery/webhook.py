@@ -210,6 +210,11 @@ def webhook_id(event_id: str) -> str:
     return event_id.replace(".", "~")
 
 
+def event_id(webhook_id: str) -> str:
+    """Return the event id of which `webhook_id` made a key; an event id stays what it is."""
+    return webhook_id.replace("~", ".")
+
+
 def body_of(fields: Mapping[str, str]) -> str:
     """Return the minified JSON body of an event or a notice, from its stream entry's flat fields.
 

@@ -57,7 +57,8 @@ class Report:
     """What one process says of itself. `lease`: its fencing token, None when it does not poll.
 
     `troubles`: subject → reason, as the log has it. `held`: market → figures that wait for a
-    ruling. `counts`: since the process `started`. `at`, `started`: aware.
+    ruling. `counts`: since the process `started`. `at`, `started`: aware. `budget`: requests of an
+    account, and the seconds of its period; None when it does not poll.
     """
 
     at: datetime
@@ -71,6 +72,7 @@ class Report:
     held: Mapping[str, int] = field(default_factory=dict)
     started: datetime = _UNKNOWN
     counts: Mapping[Count, float] = field(default_factory=dict)
+    budget: tuple[int, float] | None = None
 
     def to_json(self) -> str:
         """Return the JSON kept in the status hash."""
@@ -94,6 +96,7 @@ class Report:
                 held={str(k): int(v) for k, v in raw.get("held", {}).items()},
                 started=_moment(raw["started"]) if "started" in raw else _UNKNOWN,
                 counts=dict(_count(*each) for each in raw.get("counts", [])),
+                budget=_budget(*raw["budget"]) if raw.get("budget") else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -153,6 +156,10 @@ def _count(names: Sequence[str], value: float) -> tuple[Count, float]:
     if not math.isfinite(value):
         raise ValueError("a count that is none")
     return tuple(map(str, names)), value
+
+
+def _budget(requests: float, period: float) -> tuple[int, float]:
+    return int(requests), float(period)
 
 
 def _moment(text: str) -> datetime:

@@ -60,12 +60,17 @@ class Reporter:
         now: Callable[[], datetime],
         markets: Callable[[], Mapping[str, ReleaseState]] = dict,
         outlook: Callable[[Code], tuple[datetime | None, str]] = lambda _: (None, ""),
+        budget: tuple[int, float] | None = None,
     ) -> None:
-        """`markets`: where each release stands, `outlook`: when a code is next, by the schedule."""
+        """`markets`: where each release stands, `outlook`: when a code is next, by the schedule.
+
+        `budget`: requests and seconds of an account, of who polls.
+        """
         self._process = process
         self._now = now
         self._markets = markets
         self._outlook = outlook
+        self._budget = budget
         self._polled: dict[Code, list[Poll]] = {}  # since the last report
         self._gateways = {
             str(each): GatewayState(str(each), each.account, ready=False, reason=_NEW, since=now())
@@ -156,6 +161,7 @@ class Reporter:
             held=self._waiting(),
             started=self._started,
             counts=dict(self._tally.counts),
+            budget=self._budget,
         )
         await board.report(self._process.name, report)
         await self._report_polls(board)

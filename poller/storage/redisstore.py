@@ -95,13 +95,24 @@ class RedisStore:
                 older = older or await self._redis.xlen(stream)
                 await self._redis.set(mark, OPEND if older or not simulated else SIMULATED, nx=True)
             marked = await self._redis.get(mark) != OPEND
-        if simulated == marked:
-            return
-        raise StoreMisfit(
-            f"the stream {stream} is for what OpenD reports: a simulation needs a redis.namespace "
-            "or a state_dir of its own, like POLLER_STATE_DIR=simulation"
-            if simulated
-            else f"the stream {stream} is for what a simulation makes up (run --simulate): choose "
+        if simulated != marked:
+            raise StoreMisfit(self.apart(simulated=simulated))
+
+    async def holds_simulation(self) -> bool:
+        """Return whether the stream is for what a simulator makes up."""
+        with translated():
+            return await self._redis.get(self.keys.simulated) not in {None, OPEND}
+
+    def apart(self, *, simulated: bool) -> str:
+        """Say why events of this kind cannot be published here, and what to do."""
+        stream = self.keys.stream
+        if simulated:
+            return (
+                f"the stream {stream} is for what OpenD reports: a simulation needs a "
+                "redis.namespace or a state_dir of its own, like POLLER_STATE_DIR=simulation"
+            )
+        return (
+            f"the stream {stream} is for what a simulation makes up (run --simulate): choose "
             "another redis.namespace or state_dir, or delete that stream and all keys that begin "
             f"with {{{self.keys.namespace}}}:"
         )

@@ -23,7 +23,7 @@ class StdoutError(OSError):
 
 
 class _Stdout(io.FileIO):
-    """Descriptor 1; libraries know what to make of a broken pipe, and nothing of `Unwritable`."""
+    """Descriptor 1; libraries know what to make of a broken pipe, and nothing of `StdoutError`."""
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401  whatever holds bytes
         try:
@@ -33,7 +33,7 @@ class _Stdout(io.FileIO):
 
 
 def prepare() -> None:
-    """Put something at the place of a closed stream, and let stdout raise `Unwritable` only.
+    """Put something at the place of a closed stream, and let stdout raise `StdoutError` only.
 
     What is at the place of stdout cannot be written: a result that nobody gets is a failure. What
     is at the place of stderr takes everything.
