@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from poller.delivery.endpoint import (
     Endpoint,
@@ -57,6 +58,15 @@ _URL_OPTIONS: Final = {
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _flags_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of any key
+        """TOML's true is none, though pydantic takes it for 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind in {int, float}:
+            raise PydanticKnownError("int_type" if kind is int else "float_type")
+        return value
 
 
 def _namespace(text: str) -> str:
@@ -134,7 +144,7 @@ class Watchlist(_Section):
     history: Annotated[int, Field(ge=0, le=10_000)] = 50
     weights: Mapping[
         Annotated[str, AfterValidator(_pattern)],
-        Annotated[float, Field(gt=0, allow_inf_nan=False)],
+        Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)],
     ] = {}
 
     @model_validator(mode="after")
