@@ -305,7 +305,6 @@ async def web(config: Config, journal: Observe, *, notify: Notify, reload: Reloa
         work.create_task(page(config, ports, metrics, observe, alone=True), name="page")
         if reload is not None:
             work.create_task(follow(reload, config, apply, observe), name="reload")
-        observe(Ready())
 
 
 async def page(

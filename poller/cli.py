@@ -444,12 +444,24 @@ def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
     return tuple(dict.fromkeys(codes))
 
 
+def _config_last(arguments: Sequence[str]) -> list[str]:
+    """Let `--config FILE` stand before the command as well."""
+    match arguments:
+        case ["--config", file, command, *rest]:
+            return [command, *rest, "--config", file]
+        case [option, command, *rest] if option.startswith("--config="):
+            return [command, *rest, option]
+        case _:
+            return list(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command; exits the process."""
     stdio.prepare()
     code: object = 0
     try:
-        cli(arguments, exit_on_error=False, print_error=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        cli(_config_last(given), exit_on_error=False, print_error=False)
     except SystemExit as ended:
         code = ended.code
     except Exception as problem:  # noqa: BLE001  the process ends here, with its reason

@@ -1,8 +1,10 @@
 """The Procfile's roles, each a process of its own, under honcho as a process manager."""
 
 import asyncio
+import json
 import os
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -107,6 +109,32 @@ async def test_a_role_that_cannot_go_on_says_why(tmp_path: Path, role: str) -> N
     code, out, err = await poller(service, role)
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert "the embedded server cannot live in" in err
+
+
+async def test_a_page_alone_is_ready_once_it_listens(tmp_path: Path) -> None:
+    """Where another program has the port it says so and ends, without having been ready."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        service = Service(tmp_path, 1, CODE, {"POLLER_WEB__PORT": port}, role="web")
+        code, _, err = await poller(service, "web")
+        assert code == 1
+        assert err.splitlines()[-1].startswith(f"poller: page: 127.0.0.1 port {port}")
+        events = [json.loads(line)["event"] for line in err.splitlines()[:-1]]
+        assert "ready" not in events
+    await service.start()
+    await until(lambda: [line["event"] for line in service.log()][-2:] == ["page", "ready"])
+    assert await service.stop() == 0
+
+
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"])
+async def test_the_file_may_stand_before_the_command(tmp_path: Path, form: str) -> None:
+    """As with most programs; it counts as if it stood behind."""
+    file = tmp_path / "poller.toml"
+    file.write_text("[budget]\nrequests = 0\n")
+    service = Service(tmp_path, 1, CODE)
+    code, out, err = await poller(service, *form.format(file).split(), "watch", "list")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"poller: {file}: budget.requests: ")
 
 
 @dataclass

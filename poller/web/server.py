@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from poller.errors import PollerError, StoreError
-from poller.facts.observe import Happened, Recovered, Trouble
+from poller.facts.observe import Happened, Ready, Recovered, Trouble
 from poller.model import to_json
 from poller.web import api, health, live, pages
 from poller.web.guard import Handle, guard, harden
@@ -87,8 +87,8 @@ class NoPlace(PollerError):
 async def serve(sources: Sources, *, alone: bool = False) -> None:
     """Serve until cancelled; a port in use is told and tried again, the rest of the service works.
 
-    `alone`: there is no rest; raises NoPlace then. With port 0 the system chooses one; the log
-    names it.
+    `alone`: there is no rest; it is ready once it listens, and raises NoPlace when it cannot. With
+    port 0 the system chooses one; the log names it.
     """
     runner = web.AppRunner(
         application(sources),
@@ -127,3 +127,5 @@ async def _listen(runner: web.AppRunner, sources: Sources, *, alone: bool) -> No
     host, port = runner.addresses[0][:2]
     shown = f"[{host}]" if ":" in host else host
     observe(Happened("page", (("url", f"http://{shown}:{port}/"),)))
+    if alone:
+        observe(Ready())
