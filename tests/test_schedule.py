@@ -288,6 +288,19 @@ def test_a_clock_that_steps_back_delays_by_an_idle_interval_at_most() -> None:
     assert due <= earlier + INTERVALS.idle
 
 
+def test_a_clock_set_back_over_a_restart_prolongs_no_pause() -> None:
+    """What was to resume in a while, by the clock of then, does not wait for the step as well."""
+    paused = MarketState(DAY, pause=240.0, resumes=NOW + timedelta(minutes=2))
+    watched = codes(3)
+    for now, resumes in ((NOW, 2), (NOW - timedelta(hours=1), -56)):
+        plan = Schedule(INTERVALS)
+        known = {code: DAY if n else OLD for n, code in enumerate(watched)}
+        plan.restore(known, {Market.HK: paused})
+        plan.watch(watched)
+        plan.tick(now)
+        assert plan.markets[Market.HK].job_at() == NOW + timedelta(minutes=resumes)
+
+
 def test_a_restart_sweeps_only_what_was_not_swept() -> None:
     """In mid-sweep the rest is wanted; a pause goes on; what has no rows is not asked again."""
     watched = codes(50)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from poller.detect.compare import Comparison, Known, compare
@@ -171,6 +173,18 @@ async def test_vintages_tell_what_was_known_then(store: Store) -> None:
     assert [v.record.shares for v in as_known_at(vintages, SEEN)] == [100]
     assert [v.record.shares for v in as_known_at(vintages, later)] == [120]
     assert as_known_at(vintages, SEEN - timedelta(days=1)) == []
+
+
+@given(st.lists(st.integers(-60, 60), min_size=1, max_size=6), st.integers(-99, 99), st.integers(0))
+def test_what_was_known_never_turns_back(steps: list[int], first: int, later: int) -> None:
+    """However the clock stepped while revisions came in, a later moment shows no older one."""
+    vintages = [
+        Vintage(row(2, n), n, SEEN + timedelta(minutes=step)) for n, step in enumerate(steps)
+    ]
+    moments = [SEEN + timedelta(minutes=first), SEEN + timedelta(minutes=first + later % 1000)]
+    before, after = (as_known_at(vintages, moment) for moment in moments)
+    assert len(before) <= len(after)
+    assert all(b.revision <= a.revision for b, a in zip(before, after, strict=False))
 
 
 async def test_the_budget_is_exact(store: Store) -> None:

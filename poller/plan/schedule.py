@@ -224,10 +224,15 @@ class Schedule:
         return []
 
     def tick(self, now: datetime) -> None:
-        """Take note of the time: after a step back, nothing waits longer than an idle interval."""
+        """Take note of the time: after a step back, nothing waits longer than an idle interval.
+
+        Nor is a pause that was stored before a restart longer than it was meant to be.
+        """
         back = now < self._latest - _STEP
         if back:
             self._hurry(now)
+        for queue in self._markets.values():
+            queue.sweep.tick(now)
         self._latest = now if back else max(now, self._latest)
 
     def _hurry(self, now: datetime) -> None:

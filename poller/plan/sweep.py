@@ -69,6 +69,14 @@ class Sweep:
         self.pause = min(max(pause, self._first), self._longest)
         self.resumes = resumes
 
+    def tick(self, now: datetime) -> None:
+        """Take note of the time: no pause goes on for longer than it was meant to.
+
+        A clock that was set back while nobody looked, as at a start, would prolong it by as much.
+        """
+        if self.resumes is not None:
+            self.resumes = min(self.resumes, now + self.pause)
+
     def resume(self) -> None:
         """Ask a block after a pause."""
         self.running = self._again = True
