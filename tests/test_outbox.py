@@ -29,7 +29,7 @@ from poller.delivery.outbox import (
     stripped,
 )
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.errors import Superseded
+from poller.errors import StoreMisfit, Superseded
 from poller.model import Code, Market
 from poller.plan.notice import Detected
 from poller.storage.memorystore import MemoryStore
@@ -534,3 +534,20 @@ async def test_forgetting_leaves_nothing(place: Place) -> None:
     if place.raw is not None:
         prefix = OutboxKeys("short-interest", NAME).state.removesuffix("state")
         assert not [key async for key in place.raw.scan_iter(f"{prefix}*")]
+
+
+async def test_what_was_half_forgotten_can_be_forgotten_again(place: Place) -> None:
+    """However far it came: as long as anything is kept under a name, the name is listed."""
+    if place.raw is None:
+        pytest.skip("nothing stops half-way in memory")
+    for refused in ("-del", "-xgroup|destroy"):
+        await place.outbox.begin(NAME)
+        await place.queue(*await place.publish(A, 2))
+        await place.raw.execute_command("ACL", "SETUSER", "default", refused)
+        with pytest.raises(StoreMisfit):
+            await place.outbox.forget(NAME)
+        await place.raw.execute_command("ACL", "SETUSER", "default", "+@all")
+        assert await place.outbox.names() == [NAME]
+        await place.outbox.forget(NAME)
+        assert await place.outbox.names() == []
+        assert not await place.raw.exists(*OutboxKeys("short-interest", NAME).all())

@@ -218,10 +218,11 @@ class RedisOutbox:
         """See `Outbox.forget`."""
         keys = self._keys(name)
         with translated():
+            # the groups last: by them a name is known, and what a kill left behind forgotten again
+            await self._redis.delete(*keys.all())
             for stream in Stream:
                 if keys.group in await self._groups(stream):
                     await self._redis.xgroup_destroy(self._streams.stream_of(stream), keys.group)
-            await self._redis.delete(*keys.all())
 
 
 def _settlement(settlement: Settlement) -> dict[str, Any]:
