@@ -95,10 +95,11 @@ async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisSt
         assert await board.symbols() == (HK,)
 
 
-async def test_the_dead_are_removed(boards: tuple[RedisBoard, RedisStore]) -> None:
-    """The report of a process that was killed goes when another one reports, a minute later."""
+@pytest.mark.parametrize("age", [timedelta(seconds=61), timedelta(hours=-1)])
+async def test_the_dead_are_removed(boards: tuple[RedisBoard, RedisStore], age: timedelta) -> None:
+    """A killed process's report goes when another one reports: a minute later, or set back."""
     board, _ = boards
-    old = NOW - timedelta(seconds=61)
+    old = NOW - age
     await board.report("killed-1", Report(old, "poll", "0.1.0"))
     async with reporting(board):
         await told(board, lambda _: True)

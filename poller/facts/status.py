@@ -19,6 +19,9 @@ EVERY: Final = timedelta(seconds=3)
 DEAD_AFTER: Final = timedelta(minutes=1)
 """A process that has not reported for so long counts as gone."""
 
+AHEAD: Final = timedelta(minutes=10)
+"""So far another machine's clock may be ahead; a report of later was left by a clock set back."""
+
 TROUBLES_KEPT: Final = 20
 """Troubles one report names; the log has them all."""
 
@@ -138,7 +141,9 @@ class Polls:
 
 def living(reports: Mapping[str, Report], now: datetime) -> dict[str, Report]:
     """Return the reports of processes that still live."""
-    return {name: report for name, report in reports.items() if now - report.at <= DEAD_AFTER}
+    return {
+        name: report for name, report in reports.items() if -AHEAD <= now - report.at <= DEAD_AFTER
+    }
 
 
 def _gateway(raw: Mapping[str, Any]) -> GatewayState:
