@@ -242,4 +242,4 @@ def _hour(market: Market, window: Window, now: datetime) -> tuple[int, str]:
     since = (now - window.opens) % _DAY
     if since <= (window.closes or window.opens + _USUAL) - window.opens:
         return 1, "reports came at this hour of the day"
-    return ODD_HOURS, "no report came at this hour yet"
+    return ODD_HOURS, "no report came at this hour so far"
