@@ -80,6 +80,22 @@ async def test_an_example_that_is_refused_says_so_and_ends(
     assert " at " not in reason
 
 
+@pytest.mark.parametrize("name", [name for name in TRIED if name in NEEDED])
+async def test_an_example_pauses_while_its_server_is_away(name: str, tmp_path: Path) -> None:
+    """A port that hangs up at once is tried once a second: three times take two seconds."""
+    loop, tried = asyncio.get_running_loop(), list[float]()
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tried.append(loop.time())
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with started(name, f"redis://127.0.0.1:{port}", tmp_path):
+            await until(lambda: len(tried) >= 3)
+    assert tried[2] - tried[0] > 1.8
+
+
 @asynccontextmanager
 async def serving(kind: str, folder: Path) -> AsyncIterator[str]:
     """Run a server and yield the URL an example is given."""
