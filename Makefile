@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/.set-up
 
-.PHONY: demo test check format clean
+.PHONY: demo test setup check format clean
 
 demo: $(SET_UP)
 	@$(BIN)/python -m poller.demo
@@ -11,6 +11,9 @@ demo: $(SET_UP)
 # says how long each part took
 test: $(SET_UP)
 	@$(BIN)/python tests/run.py
+
+# .venv alone, to run `poller` from
+setup: $(SET_UP)
 
 check: $(SET_UP)
 	$(BIN)/ruff format --check poller tests

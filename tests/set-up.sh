@@ -15,7 +15,7 @@ if ! "$python" -m venv .venv 2>/dev/null; then
     "$python" -m venv --clear .venv
 fi
 pip=".venv/bin/python -m pip --quiet --disable-pip-version-check install"
-echo "installing the pinned packages into .venv (once, about a minute)" >&2
+echo "installing the pinned packages into .venv (once, one to three minutes)" >&2
 $pip --require-hashes -r config/pins/build.txt
 # futu-api is published as source only: it is built here, without looking for other build tools
 $pip --require-hashes -r config/pins/dev.txt

@@ -5,10 +5,12 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cyclopts import App
 from redis.asyncio import Redis
 
 from poller.cli import cli
@@ -40,6 +42,26 @@ def redis_keys() -> Iterator[str]:
 def test_every_verb_is_told(verb: str) -> None:
     """No command is left for the user to find."""
     assert f"`poller {verb}" in README
+
+
+def commands(app: App, *above: str) -> Iterator[tuple[str, App]]:
+    """Yield every command there is, by the words it is called with."""
+    for name in app:
+        if not name.startswith("-"):
+            words = (*above, name)
+            below = tuple(commands(app[name], *words))
+            yield from below or [(" ".join(words), app[name])]
+
+
+def test_every_command_that_speaks_json_is_named() -> None:
+    """The README's list of them is the one of the commands; no other is named."""
+    found = re.search(r"`--json` is known to (.*?)\.\n", README, re.DOTALL)
+    assert found is not None
+    assert set(re.findall(r"`([^`]+)`", found[1])) == {
+        words
+        for words, app in commands(cli)
+        if app.default_command is not None and "json" in signature(app.default_command).parameters
+    }
 
 
 @pytest.mark.parametrize("key", tuple(redis_keys()))

@@ -266,7 +266,7 @@ def _service(url: str) -> "NotifyBase":
         import apprise  # noqa: PLC0415
     except ImportError:
         raise ValueError(
-            "a chat URL needs apprise: pip install 'short-interest-poller[chat]'"
+            "a chat URL needs apprise: pip install '.[chat]' in the project's directory"
         ) from None
     logger = logging.getLogger("apprise")
     if not any(isinstance(handler, _Ear) for handler in logger.handlers):
