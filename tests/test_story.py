@@ -55,7 +55,7 @@ def test_the_first_minute() -> None:
 
 
 def follow(world: World, moments: list[tuple[datetime, datetime]], symbols: int) -> list[Event]:
-    """Look at so many symbols of each market at each (real, world's) moment, and return the events in order."""
+    """Look at so many symbols of each market, at each (real, world's) moment; return the events."""
     often = [code for code, _ in Counter(each.code for each in world.revisions).most_common()]
     codes = [c for m in Market for c in [o for o in often if market_of(o) is m][:symbols]]
     known, events = dict.fromkeys(codes, Known()), list[Event]()
