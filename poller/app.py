@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -378,33 +378,3 @@ async def _keep_alive(embedded: Embedded, observe: Observe) -> None:
             observe(Trouble("embedded server", str(problem)))
         else:
             observe(Recovered("embedded server"))
-
-
-@contextlib.asynccontextmanager
-async def simulated(config: Config) -> AsyncIterator[Config]:
-    """Run an OpenD simulator on a loopback port; yields a configuration that points to it.
-
-    Unless the operator has changed them, budget and intervals are shortened: a release that takes a
-    week to come, and half a minute to be swept, is nothing to look at.
-    """
-    from poller.simulator import Simulator  # noqa: PLC0415  only those who simulate pay for it
-    from poller.simulator.story import story  # noqa: PLC0415
-
-    changes: dict[str, Any] = {}
-    if config.budget == Config().budget:
-        changes["budget"] = config.budget.model_copy(update={"period": 3.0})
-    if config.schedule == Config().schedule:
-        changes["schedule"] = config.schedule.model_copy(
-            update={"due": 0.2, "idle": 0.02, "late": 0.2}  # at any hour of the day
-        )
-    world = story(datetime.now(UTC))
-    changes["watchlist"] = config.watchlist.model_copy(
-        update={"codes": world.codes(), "files": (), "futu_groups": ()}
-    )
-    budget = changes.get("budget", config.budget)
-    simulator = Simulator(
-        world, requests=budget.requests, period=budget.period, remember=10 * budget.requests
-    )
-    async with simulator:
-        changes["opend"] = (Opend(port=simulator.port, account="simulated"),)
-        yield config.model_copy(update=changes)

@@ -123,18 +123,10 @@ def _serve(file: Path | None, role: Role) -> NoReturn:
 
 
 def _simulated(settings: Config) -> NoReturn:
-    from poller import app  # noqa: PLC0415
+    from poller.commands.playing import play  # noqa: PLC0415  only those who simulate pay for it
 
     journal = observe.Journal()
-
-    async def work() -> None:
-        async with app.simulated(settings) as simulated:
-            period = simulated.budget.period
-            journal(observe.Happened("simulating OpenD", (("budget_period", period),)))
-            silent = Notify(None)
-            await app.serve(simulated, journal, notify=silent, reload=None, simulated=True)
-
-    finish(work(), journal)
+    finish(play(settings, journal), journal, stopping=lambda: journal(observe.Happened("stopping")))
 
 
 @cli.command

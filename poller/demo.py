@@ -1,8 +1,8 @@
 """`make demo`: the service against the simulator, a subscriber and a webhook receiver, at once.
 
 The service is a process of its own; the subscriber reads its stream, the receiver verifies its
-deliveries, and its log tells the milestones. It ends by itself after `LENGTH` seconds, or with
-Ctrl-C.
+deliveries, and its log tells the milestones. It ends by itself once a release was complete and a
+figure revised, after `LONGEST` seconds at the latest, or with Ctrl-C.
 """
 
 import asyncio
@@ -30,20 +30,23 @@ from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 
-LENGTH: Final = 30.0
-"""Seconds until the demo ends."""
+LONGEST: Final = 40.0
+"""Seconds until the demo ends, whatever was seen."""
 
+_LAST_LOOK: Final = 2.0  # seconds for what comes right after the last of it
+_HEADLINE: Final = 0.5  # seconds a market's first row waits for the notice that it is out
 _FINISH: Final = 15.0
 _INTRODUCTION: Final = """\
 The whole service against a simulated OpenD: the official SDK over TCP, a real (embedded) Redis
-server, a subscriber, a webhook receiver. For the demo OpenD's 30 s are 3 s; it ends after {:.0f} s.
+server, a subscriber, a webhook receiver. For the demo OpenD's 30 s are 3 s; it ends by itself after
+some half a minute.
 """
 _FURTHER: Final = """
 To look further:
-  .venv/bin/poller run --simulate       the same for as long as you like, with its page; then,
-                                        in a second terminal:
+  .venv/bin/poller run --simulate       the same for hours, with its page: a report every 45 s;
+                                        then, in a second terminal:
   .venv/bin/poller tail --from 0        every event so far, and what comes
-  .venv/bin/poller history HK.00700     ten rows of Futu's own documentation
+  .venv/bin/poller history HK.00700     all that was reported of it, made up like every figure here
   .venv/bin/poller explain HK.00700     what is known of it, when it is asked for next, and why
 """
 
@@ -53,7 +56,7 @@ _WORDS: Final = {
     "watchlist": "watching {symbols} symbols of both markets for the first time",
     ": connected": "{event} (the simulator)",
     " is out": "{event}, seen first at {code}: the market is swept",
-    " is complete": "{event}: {found} symbols",
+    " is complete": "{event}: {found} symbols of this market show it, {missing} do not",
 }
 """How a line of the log ends, and what it means to a newcomer."""
 
@@ -70,11 +73,20 @@ class _Stage:
     symbols: set[str] = field(default_factory=set)
     deliveries: int = 0
     refused: int = 0
+    watched: int = 0
+    out: asyncio.Event = field(default_factory=asyncio.Event)
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
+    revised: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def filled(self) -> str:
         """How much history the subscriber was given."""
         return f"{len(self.symbols)} symbols, {self.rows:,} rows"
+
+    @property
+    def without(self) -> str:
+        """Why those are not all that are watched."""
+        return f"{self.watched - len(self.symbols)} of the {self.watched} have no short interest"
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line, with the seconds since the demo began."""
@@ -90,7 +102,7 @@ def main() -> int:
         nonlocal code
         code = await _demo()
 
-    sys.stdout.write(_INTRODUCTION.format(LENGTH) + "\n")
+    sys.stdout.write(_INTRODUCTION + "\n")
     asyncio.run(until_signalled(whole()))
     sys.stdout.write(_FURTHER)
     return code
@@ -107,15 +119,14 @@ async def _demo() -> int:
             tasks = [
                 asyncio.create_task(_subscribe(Path(state), stage), name="subscriber"),
                 asyncio.create_task(_milestones(service, stage), name="log"),
+                asyncio.create_task(_until_seen(stage), name="end"),
             ]
-            try:
-                # nobody ends by himself but a service that failed
-                await asyncio.wait(tasks, timeout=LENGTH, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ended = service.returncode
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C: the same end, only earlier
+                await asyncio.wait(tasks, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
+            ended = service.returncode
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if ended is None:
             stage.say(f"the service was told to stop and left with exit code {service.returncode}")
     verdict = "every signature verified" if not stage.refused else f"{stage.refused} refused"
@@ -124,6 +135,13 @@ async def _demo() -> int:
         f"the webhook receiver: {verdict}."
     )
     return service.returncode or 0
+
+
+async def _until_seen(stage: _Stage) -> None:
+    """Wait for a complete release and a revision, and a moment more."""
+    await stage.complete.wait()
+    await stage.revised.wait()
+    await asyncio.sleep(_LAST_LOOK)
 
 
 @contextlib.asynccontextmanager
@@ -195,20 +213,26 @@ async def _subscribe(state: Path, stage: _Stage) -> None:
         while True:
             for entry in await store.read(after, count=200, block=1.0):
                 after = entry.id
-                _show(entry, stage)
+                await _show(entry, stage)
             filling = stage.entries == stage.rows
             stage.bar.update(task, description=f"history: {stage.filled}", visible=filling)
 
 
-def _show(entry: Entry, stage: _Stage) -> None:
+async def _show(entry: Entry, stage: _Stage) -> None:
     stage.entries += 1
-    if entry.fields["type"] == "short_interest.backfilled":
+    kind = entry.fields["type"]
+    if kind == "short_interest.backfilled":
         stage.rows += 1
         stage.symbols.add(entry.fields["code"])
-    else:
-        if stage.entries == stage.rows + 1:
-            stage.say(f"history: {stage.filled}, each an event; now what is new")
-        stage.bar.console.print("        ", show.entry_line(entry), sep="")
+        return
+    if stage.entries == stage.rows + 1:
+        stage.say(f"history: {stage.filled}, each an event ({stage.without}); now what is new")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEADLINE):
+                await stage.out.wait()
+    stage.bar.console.print("        ", show.entry_line(entry), sep="")
+    if kind == "short_interest.revised":
+        stage.revised.set()
 
 
 async def _milestones(service: asyncio.subprocess.Process, stage: _Stage) -> None:
@@ -224,6 +248,16 @@ async def _milestones(service: asyncio.subprocess.Process, stage: _Stage) -> Non
             stage.say(told["event"], "yellow")
         elif (text := _translated(told)) is not None:
             stage.say(text)
+            _remember(told, stage)
+
+
+def _remember(told: Mapping[str, Any], stage: _Stage) -> None:
+    """Take note of a milestone that something waits for."""
+    stage.watched = told.get("symbols", stage.watched)
+    if told["event"].endswith(" is out"):
+        stage.out.set()
+    if told["event"].endswith(" is complete"):
+        stage.complete.set()
 
 
 def _translated(told: Mapping[str, Any]) -> str | None:

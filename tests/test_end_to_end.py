@@ -10,6 +10,8 @@ import pytest
 
 from poller.model import Code, HkRecord, Record
 from poller.simulator import Simulator, World
+from poller.storage.redisboard import RedisBoard
+from tests.feed import publish
 from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
 
 TENCENT = Code("HK.00700")
@@ -233,6 +235,25 @@ async def test_a_simulation_never_mixes_with_what_opend_reports(
     assert code == 1
     assert "what a simulation makes up" in err
     assert "Traceback" not in err
+
+
+async def test_commands_tell_what_a_simulation_watches(tmp_path: Path) -> None:
+    """Not what is configured; days its story has not reached yet are no gaps, others are."""
+    simulation, watched = Service(tmp_path, 1, TENCENT), (Code("HK.00005"), Code("HK.00011"))
+    async with store_of(simulation) as store:
+        await store.keep_apart(simulated=True)
+        board = RedisBoard(store.url, "short-interest")
+        await board.tell_symbols([*watched, Code("US.MSFT")])
+        await board.close()
+        await store.watch([Code("US.MSFT")], wanted=True)
+        await store.watch([Code("HK.00011")], wanted=False)
+        await publish(store, watched[0], [703, 717])  # 2021-12-03 and two weeks later
+        _, listed, _ = await poller(simulation, "watch", "list", "--json")
+        _, gaps, _ = await poller(simulation, "gaps", "--json")
+    sources = {row["code"]: row["sources"] for row in json.loads(listed)}
+    assert sources == {"HK.00005": "simulation", "US.MSFT": "watch add"}
+    missing = {row["code"]: row["missing"] for row in json.loads(gaps)}
+    assert missing == {"HK.00005": ["2021-12-10"], "US.MSFT": []}
 
 
 async def test_wrong_configuration_is_refused_whole(service: Service) -> None:

@@ -22,7 +22,7 @@ from poller.errors import (
 )
 from poller.facts.observe import Fact, Trouble, told
 from poller.gateway.opend import Gateway, OpenD
-from poller.model import Code, Page, market_of
+from poller.model import Code, Market, Page, market_of
 from poller.plan.calendar import missing_days
 from poller.polling.budget import Budget
 from poller.polling.poll import fetch
@@ -30,6 +30,7 @@ from poller.polling.watchlist import Watchlist
 from poller.settings.config import Config
 from poller.storage.embedded import Embedded
 from poller.storage.plain import entry_json
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Stream, as_known_at
 
@@ -136,10 +137,24 @@ async def watch_list(config: Config, *, as_json: bool) -> None:
 
 
 async def _sources(config: Config, store: RedisStore) -> dict[Code, list[str]]:
+    told = await _simulated(config, store)
+    if told is not None:  # whatever is configured, the simulation's own symbols are watched
+        live = await store.watched()
+        found = {code: ["watch add" if live.get(code) else "simulation"] for code in told}
+        return {code: why for code, why in found.items() if live.get(code, True)}
     table = config.watchlist
     watchlist = Watchlist(table.codes, table.files, (), store, _troubles_only)
     await watchlist.refresh()
     return watchlist.sources()
+
+
+async def _simulated(config: Config, store: RedisStore) -> tuple[Code, ...] | None:
+    """Return what a simulation watches; None where OpenD's reports stand, or nobody has told."""
+    board = RedisBoard(store.url, config.redis.namespace)
+    try:
+        return await board.symbols() if await board.simulated() else None
+    finally:
+        await board.close()
 
 
 def _name_groups(config: Config) -> None:
@@ -152,17 +167,29 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
     """Print the reporting days that history lacks: of these codes, or of all that are watched."""
     async with store_of(config) as store:
         wanted = codes or tuple(await _sources(config, store))
+        simulated = await _simulated(config, store) is not None
+        newest = await _newest(store)
         now = wall_clock()
         found = []
         for code in wanted:
             known = (await store.snapshot(code)).known
             missing = missing_days(market_of(code), known.vintages.keys(), now)
+            if simulated:  # its time is not the calendar's: later days are still to come
+                missing = tuple(day for day in missing if day < newest[market_of(code)])
             held = {day: each.reason for day, each in known.held.items() if day in missing}
             since = min(known.vintages, default=None)
             found.append(show.Gaps(code, since, missing, held))
     show.print_gaps(found, as_json=as_json)
     if not codes:
         _name_groups(config)
+
+
+async def _newest(store: RedisStore) -> dict[Market, date]:
+    """Return the newest day of each market that is on record."""
+    newest = dict.fromkeys(Market, date.min)
+    for code, day in (await store.watermarks()).items():
+        newest[market_of(code)] = max(day, newest[market_of(code)])
+    return newest
 
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:

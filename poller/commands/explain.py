@@ -34,9 +34,10 @@ async def explain(config: Config, code: Code) -> None:
             now = wall_clock()
             reports, lease = living(await board.reports(), now), await board.lease()
             watched = code in (await board.symbols() or ())
+            simulated = await board.simulated()
             polls = (await board.polls([code])).get(code, Polls())
-            rows = [*_history(code, await store.snapshot(code), now)]
-            rows += _service(reports, lease, code, watched=watched)
+            rows = [*_history(code, await store.snapshot(code), now, simulated=simulated)]
+            rows += _service(reports, lease, code, watched=watched, simulated=simulated)
             rows += _polls(polls, watched=watched)
             rows += [row async for row in _budgets(reports.get(lease.partition(":")[2]), store)]
             for table in config.webhooks:
@@ -56,7 +57,7 @@ async def explain(config: Config, code: Code) -> None:
     sys.stdout.write("".join(f"{name:<{width}}  {text}\n" for name, text in rows))
 
 
-def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
+def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) -> Lines:
     known = snapshot.known
     if known.newest is None:
         yield "watermark", "none: no row of it was ever published"
@@ -68,7 +69,8 @@ def _history(code: Code, snapshot: Snapshot, now: datetime) -> Lines:
     opens = release.opens.astimezone(UTC)
     late = now - opens
     ago = f", {hours_or_days(late)} ago" if late > timedelta(0) else ""
-    yield "next report", f"{release.day}, expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
+    expected = f"expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
+    yield "next report", f"{release.day}, {'in its turn (a simulation)' if simulated else expected}"
     for day in sorted(known.held):
         held = known.held[day]
         yield "held", f"{day} as {held.reason} ({held.ruling}); see: poller quarantine list"
@@ -83,7 +85,9 @@ def hours_or_days(length: timedelta) -> str:
     return f"{hours} h" if hours < _HOURS else f"{length.days} days"
 
 
-def _service(reports: Mapping[str, Report], lease: str, code: Code, *, watched: bool) -> Lines:
+def _service(
+    reports: Mapping[str, Report], lease: str, code: Code, *, watched: bool, simulated: bool
+) -> Lines:
     token, _, name = lease.partition(":")  # one that was killed with it still reports to poll
     report = reports.get(name)
     if report is None:
@@ -97,7 +101,8 @@ def _service(reports: Mapping[str, Report], lease: str, code: Code, *, watched: 
             if code in subject.split() or not subject.startswith(_OTHERS):
                 yield "trouble", f"{subject}: {reason}"
         if not watched:
-            yield "watched", f"no: poller watch add {code}"
+            strange = "it is not in the simulation; see: poller watch list"
+            yield "watched", f"no: {strange if simulated else f'poller watch add {code}'}"
 
 
 def _polls(polls: Polls, *, watched: bool) -> Lines:

@@ -152,6 +152,7 @@ class RedisStore:
             self.keys.watch_version: "string",
             self.keys.schedule: "hash",
             self.keys.simulated: "string",
+            self.keys.play: "hash",
         }
         with translated():
             for key, kind in wanted.items():

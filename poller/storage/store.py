@@ -89,6 +89,11 @@ class Keys:
         """String: `OPEND` or `SIMULATED`, what may be published; absent before the first is."""
         return f"{{{self.namespace}}}:simulated"
 
+    @property
+    def play(self) -> str:
+        """Hash: when a simulation began, was last played, and how many seconds it paused."""
+        return f"{{{self.namespace}}}:simulated:play"
+
     def reader(self, group: str) -> str:
         """String with a time to live: the active reader of a group of `subscribe`."""
         return f"{{{self.namespace}}}:reader:{group}"

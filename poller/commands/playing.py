@@ -1,0 +1,89 @@
+"""`poller run --simulate`: the service against the bundled simulator, and the story it plays."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from poller import app
+from poller.clock import wall_clock
+from poller.errors import StoreDown
+from poller.facts.notify import Notify
+from poller.facts.observe import Happened, Observe, Trouble
+from poller.settings.config import Config, Opend
+from poller.simulator import Simulator
+from poller.simulator.story import INTERVALS, PERIOD, story
+from poller.storage.embedded import Embedded
+from poller.storage.playtime import BEAT, Play, Playtime
+from poller.storage.redisstore import RedisStore
+
+_PAUSE: Final = 1.0
+
+
+async def play(config: Config, journal: Observe) -> None:
+    """Serve the simulation until cancelled, and keep its place in the story."""
+    async with contextlib.AsyncExitStack() as stack:
+        if config.redis.url is None:
+            url = await stack.enter_async_context(Embedded(config.state_dir).running())
+        else:
+            url = config.redis.url.get_secret_value()
+        store = RedisStore(url, config.redis.namespace)
+        stack.push_async_callback(store.close)
+        playtime = Playtime(url, config.redis.namespace)
+        stack.push_async_callback(playtime.close)
+        taken = await _take_up(store, playtime, journal)
+        simulated = await stack.enter_async_context(_simulated(config, taken))
+        period = simulated.budget.period
+        journal(Happened("simulating OpenD", (("budget_period", period),)))
+        async with asyncio.TaskGroup() as work:
+            work.create_task(_keep(playtime), name="playtime")
+            work.create_task(
+                app.serve(simulated, journal, notify=Notify(None), reload=None, simulated=True),
+                name="service",
+            )
+
+
+async def _take_up(store: RedisStore, playtime: Playtime, observe: Observe) -> Play:
+    """Begin or resume the play, once the server is there and is one for simulations."""
+    while True:
+        try:
+            await store.keep_apart(simulated=True)
+            return await playtime.take_up(wall_clock())
+        except StoreDown as problem:
+            observe(Trouble("redis", str(problem)))
+            await asyncio.sleep(_PAUSE)
+
+
+async def _keep(playtime: Playtime) -> None:
+    """Say again and again that it is being played; a server that is away is the service's care."""
+    while True:
+        with contextlib.suppress(StoreDown):
+            await playtime.beat(wall_clock())
+        await asyncio.sleep(BEAT)
+
+
+@contextlib.asynccontextmanager
+async def _simulated(config: Config, taken: Play) -> AsyncIterator[Config]:
+    """Run an OpenD simulator on a loopback port; yields a configuration that points to it.
+
+    Unless the operator has changed them, budget and intervals are shortened: a release that takes a
+    week to come, and half a minute to be swept, is nothing to look at.
+    """
+    world = story(taken.began)
+    watched = {"codes": world.codes(), "files": (), "futu_groups": ()}
+    changes: dict[str, Any] = {"watchlist": config.watchlist.model_copy(update=watched)}
+    if config.budget == Config().budget:
+        changes["budget"] = config.budget.model_copy(update={"period": PERIOD})
+    if config.schedule == Config().schedule:
+        changes["schedule"] = config.schedule.model_copy(update=INTERVALS)
+    budget = changes.get("budget", config.budget)
+    simulator = Simulator(
+        world,
+        requests=budget.requests,
+        period=budget.period,
+        now=lambda: wall_clock() - taken.paused,
+        remember=10 * budget.requests,
+    )
+    async with simulator:
+        changes["opend"] = (Opend(port=simulator.port, account="simulated"),)
+        yield config.model_copy(update=changes)

@@ -1,0 +1,163 @@
+"""The story of `run --simulate`: hours of it, rests and second processes included, tell no lie."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise, takewhile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poller.detect.compare import Known, compare
+from poller.model import Event, EventType, Market, market_of
+from poller.plan.calendar import release_of, reporting_days
+from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
+from poller.simulator.world import Answer, ShortInterest, World
+from poller.storage.embedded import Embedded
+from poller.storage.playtime import Play, Playtime
+
+BEGAN = datetime(2026, 11, 25, 14, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 20 * 365 * 86_400).map(lambda n: datetime(2020, 1, 1, tzinfo=UTC) + n * SECOND)
+)
+def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
+    """Whenever it begins: every day once, in the calendar's order, none before it can be out."""
+    played = turns(began)
+    assert [turn.market for turn in played[:2]] == [Market.HK, Market.US]
+    assert [turn.at for turn in played[:3]] == [began + FIRST + n * TURN for n in range(3)]
+    hurried = takewhile(lambda pair: pair[1].at - pair[0].at == TURN, pairwise(played))
+    assert sum(1 for _ in hurried) * TURN > timedelta(hours=4)
+    for market in Market:
+        mine = [turn for turn in played if turn.market is market]
+        days = reporting_days(market, mine[0].day)
+        assert [turn.day for turn in mine] == [next(days) for _ in mine]
+        assert all(release_of(market, turn.day).opens < turn.at for turn in mine)
+        assert sorted(mine, key=lambda turn: turn.at) == mine
+
+
+def test_the_first_minute() -> None:
+    """After 12 s a Hong Kong day, after 22 s a revision of it, then a US day: what a demo shows."""
+    world, first = story(BEGAN), turns(BEGAN)[0]
+    assert (first.market, first.at - BEGAN) == (Market.HK, timedelta(seconds=12))
+    revision = world.revisions[0]
+    assert (revision.day, revision.at - BEGAN) == (first.day, timedelta(seconds=22))
+    for code in world.codes():
+        before, after = (world.records(code, first.at + n * SECOND) for n in (-1, 0))
+        shows = bool(before) and market_of(code) is Market.HK
+        assert [row.day for row in after[: len(after) - len(before)]] == [first.day] * shows
+
+
+def follow(world: World, moments: list[tuple[datetime, datetime]], symbols: int) -> list[Event]:
+    """Look at so many symbols of each market, at each (real, world's) moment; return the events."""
+    often = [code for code, _ in Counter(each.code for each in world.revisions).most_common()]
+    codes = [c for m in Market for c in [o for o in often if market_of(o) is m][:symbols]]
+    known, events = dict.fromkeys(codes, Known()), list[Event]()
+    for real, moment in moments:
+        for code in codes:
+            answer, _ = world.answer(ShortInterest(code, num=50), moment)
+            assert isinstance(answer, Answer)
+            rows = answer.records
+            found = compare(code, rows, known[code], observed_at=real, history=50)
+            assert found.held == ()
+            events += found.events
+            fresh = {event.vintage.day: event.vintage for event in found.events}
+            known[code] = Known(found.watermark, {**known[code].vintages, **fresh})
+    return events
+
+
+rests = st.floats(0, 3 * 86_400)
+sessions = st.lists(
+    st.tuples(st.lists(st.floats(0.5, 60), min_size=1, max_size=40), st.floats(0, 1), rests),
+    min_size=2,
+    max_size=6,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(sessions)
+def test_the_stream_is_true_however_often_it_is_resumed(
+    played: list[tuple[list[float], float, float]],
+) -> None:
+    """Each day and each revision is told once, in order; a rest takes nothing back, skips nothing.
+
+    A session is the seconds between its looks, how long before its end it last said that it plays,
+    and how long nobody plays after it.
+    """
+    real, play, moments = BEGAN, Play(BEGAN, BEGAN), list[tuple[datetime, datetime]]()
+    for looks, unheard, rest in played:
+        play = play.resumed(real)
+        for seconds in looks:
+            real += seconds * SECOND
+            moments.append((real, real - play.paused))
+        play = Play(play.began, max(play.seen, real - unheard * SECOND), play.paused)
+        real += rest * SECOND
+    worlds_time = [moment for _, moment in moments]
+    assert worlds_time == sorted(worlds_time)
+    assert worlds_time[-1] - BEGAN <= (
+        sum((sum(looks) for looks, _, _ in played), 0.0) * SECOND + 5 * len(played) * SECOND
+    )
+    world = story(BEGAN)
+    events = follow(world, moments, symbols=2)
+    told = Counter((event.code, event.vintage.day, event.vintage.revision) for event in events)
+    assert max(told.values()) == 1
+    seen = [(r.code, r.day) for r in world.revisions if r.at <= worlds_time[-1]]
+    revised = [(e.code, e.vintage.day) for e in events if e.type is EventType.REVISED]
+    assert set(revised) <= set(seen)
+    assert len(revised) == len(set(revised))
+    for code in {event.code for event in events}:
+        days = [e.vintage.day for e in events if e.code == code and e.type is EventType.REPORTED]
+        shown = [row.day for row in reversed(world.records(code, worlds_time[-1]))]
+        first = world.records(code, worlds_time[0])[0].day
+        assert days == [day for day in shown if day > first]
+
+
+def test_hours_of_play() -> None:
+    """Looked at twice in every turn until it has caught up: each day once, each revision once."""
+    world, played = story(BEGAN), turns(BEGAN)
+    end = max(turn.at for turn in played if turn.at - BEGAN < timedelta(hours=6))
+    seen = [turn.at for turn in played if turn.at <= end]
+    moments = sorted([BEGAN, *seen, *(at + REVISED_AFTER for at in seen)])
+    events = follow(world, [(moment, moment) for moment in moments], symbols=1)
+    ids = [(event.code, event.vintage.day, event.vintage.revision) for event in events]
+    assert len(set(ids)) == len(ids)
+    followed = {event.code for event in events}
+    assert {market_of(code) for code in followed} == set(Market)
+    due = [(r.code, r.day) for r in world.revisions if r.code in followed and r.at <= moments[-1]]
+    assert [(e.code, e.vintage.day) for e in events if e.type is EventType.REVISED] == due
+    for code in followed:
+        days = [e.vintage.day for e in events if e.code == code and e.type is EventType.REPORTED]
+        mine = [t.day for t in played if t.market is market_of(code) and t.at <= end]
+        assert days == mine
+    newest = max(event.vintage.day for event in events)
+    assert date(2026, 11, 1) < newest < BEGAN.date()
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> AsyncIterator[str]:
+    """A server of its own."""
+    async with Embedded(tmp_path).running() as url:
+        yield url
+
+
+async def test_two_processes_play_one_world(url: str) -> None:
+    """Whoever joins while it is played, or at once, plays the same; after a rest it goes on."""
+    ones = [Playtime(url, "short-interest") for _ in range(4)]
+    began = await asyncio.gather(*(one.take_up(BEGAN + n * SECOND) for n, one in enumerate(ones)))
+    assert len({(play.began, play.paused) for play in began}) == 1
+    await ones[0].beat(BEGAN + 60 * SECOND)
+    joined = await ones[1].take_up(BEGAN + 62 * SECOND)
+    assert (joined.began, joined.paused) == (began[0].began, timedelta())
+    later = BEGAN + timedelta(days=1)
+    resumed = await asyncio.gather(*(one.take_up(later + n * SECOND) for n, one in enumerate(ones)))
+    assert len({(play.began, play.paused) for play in resumed}) == 1
+    place = later - resumed[0].paused - resumed[0].began
+    assert timedelta(seconds=59) < place < timedelta(seconds=70)
+    for one in ones:
+        await one.close()
