@@ -43,10 +43,10 @@ some half a minute.
 """
 _FURTHER: Final = """
 To look further:
-  .venv/bin/poller run --simulate       the same for hours, with its page: a report every 45 s;
-                                        then, in a second terminal:
+  .venv/bin/poller run --simulate       the same with its page, a report every 45 s for half an
+                                        hour, then as they are due; in a second terminal:
   .venv/bin/poller tail --from 0        every event so far, and what comes
-  .venv/bin/poller history HK.00700     all that was reported of it, made up like every figure here
+  .venv/bin/poller history HK.00700     ten rows of Futu's own documentation, and what came since
   .venv/bin/poller explain HK.00700     what is known of it, when it is asked for next, and why
 """
 

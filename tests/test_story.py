@@ -1,4 +1,4 @@
-"""The story of `run --simulate`: hours of it, rests and second processes included, tell no lie."""
+"""The story of `run --simulate`: all of it, rests and second processes included, tells no lie."""
 
 import asyncio
 from collections import Counter
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from poller.detect.compare import Known, compare
 from poller.model import Event, EventType, Market, market_of
 from poller.plan.calendar import release_of, reporting_days
+from poller.simulator import TENCENT_ROWS
+from poller.simulator.series import TENCENT
 from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
 from poller.simulator.world import Answer, ShortInterest, World
 from poller.storage.embedded import Embedded
@@ -25,15 +27,16 @@ SECOND = timedelta(seconds=1)
 
 @settings(max_examples=25)
 @given(
-    st.integers(0, 20 * 365 * 86_400).map(lambda n: datetime(2020, 1, 1, tzinfo=UTC) + n * SECOND)
+    st.integers(0, 9 * 365 * 86_400).map(lambda n: datetime(2026, 11, 1, tzinfo=UTC) + n * SECOND)
 )
 def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
     """Whenever it begins: every day once, in the calendar's order, none before it can be out."""
     played = turns(began)
-    assert [turn.market for turn in played[:2]] == [Market.HK, Market.US]
+    assert played[0].market is Market.HK
+    assert Market.US in {turn.market for turn in played[:3]}
     assert [turn.at for turn in played[:3]] == [began + FIRST + n * TURN for n in range(3)]
     hurried = takewhile(lambda pair: pair[1].at - pair[0].at == TURN, pairwise(played))
-    assert sum(1 for _ in hurried) * TURN > timedelta(hours=4)
+    assert sum(1 for _ in hurried) * TURN > timedelta(minutes=20)
     for market in Market:
         mine = [turn for turn in played if turn.market is market]
         days = reporting_days(market, mine[0].day)
@@ -43,8 +46,9 @@ def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
 
 
 def test_the_first_minute() -> None:
-    """After 12 s a Hong Kong day, after 22 s a revision of it, then a US day: what a demo shows."""
+    """The rows of Futu's page, after 12 s a next day, after 22 s a revision: what a demo shows."""
     world, first = story(BEGAN), turns(BEGAN)[0]
+    assert world.records(TENCENT, BEGAN) == TENCENT_ROWS
     assert (first.market, first.at - BEGAN) == (Market.HK, timedelta(seconds=12))
     revision = world.revisions[0]
     assert (revision.day, revision.at - BEGAN) == (first.day, timedelta(seconds=22))
@@ -118,7 +122,7 @@ def test_the_stream_is_true_however_often_it_is_resumed(
         assert days == [day for day in shown if day > first]
 
 
-def test_hours_of_play() -> None:
+def test_the_whole_play() -> None:
     """Looked at twice in every turn until it has caught up: each day once, each revision once."""
     world, played = story(BEGAN), turns(BEGAN)
     end = max(turn.at for turn in played if turn.at - BEGAN < timedelta(hours=6))

@@ -1,18 +1,19 @@
-"""The world of `run --simulate`: years of reports, one after the other in less than a minute. Pure.
+"""The world of `run --simulate`: one report after the other, in less than a minute each. Pure.
 
-It begins some years ago and shows the calendar's next report at every turn, so that none of its
-days ever lies in the future. When it has caught up, after hours, reports come when they are due.
+It begins where the ten rows on Futu's page end and shows the calendar's next report at every turn,
+so that none of its days ever lies in the future. When it has caught up, reports come when they are
+due.
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
-from itertools import islice, pairwise
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import takewhile
 from typing import Final
 
-from poller.model import Market, market_of
+from poller.model import Code, HkRecord, Market, market_of
 from poller.plan.calendar import release_of, reporting_days
-from poller.simulator.series import TENCENT
-from poller.simulator.world import Answer, Revision, ShortInterest, World
+from poller.simulator.series import TENCENT, draw
+from poller.simulator.world import TENCENT_ROWS, Answer, Revision, Rows, ShortInterest, World
 
 FIRST: Final = timedelta(seconds=12)
 """From the begin to the first report: about as long as the history takes."""
@@ -24,11 +25,9 @@ PERIOD: Final = 3.0
 INTERVALS: Final = {"due": 0.2, "idle": 1.0, "late": 0.2}
 """Seconds between two looks at a market; a refused code is asked again after idle ones."""
 
-_BEFORE: Final = timedelta(days=5 * 365)  # 76 turns a year: almost five hours of play
-_TURNS: Final = 500  # those, and more than a year to come
+_AHEAD: Final = timedelta(days=2 * 365)
 _OUT: Final = timedelta(hours=4)  # after the window opens a real report would be out
 _REVISED_EVERY: Final = 3  # turns
-_SEED: Final = 579  # HK.00700, which examples name, is above the threshold for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,44 +40,65 @@ class Turn:
 
 
 def turns(began: datetime) -> tuple[Turn, ...]:
-    """Return the turns of a story that began then (aware): first Hong Kong, then the US."""
-    start = (began - _BEFORE).date()
-    by_market = [
+    """Return the turns of a story that began then (aware), from a Hong Kong day on."""
+    last = TENCENT_ROWS[0].day
+    first = next(day for day in reporting_days(Market.HK, last) if day > last)
+    opens = release_of(Market.HK, first).opens
+    order = sorted(
         (release_of(market, day).opens.astimezone(UTC), market, day)
         for market in Market
-        for day in islice(reporting_days(market, start), _TURNS)
-    ]
-    order = sorted(by_market)
-    first = next(
-        place
-        for place, (one, other) in enumerate(pairwise(order))
-        if (one[1], other[1]) == (Market.HK, Market.US)
+        for day in takewhile(
+            lambda day: day < (began + _AHEAD).date(), reporting_days(market, last)
+        )
+        if release_of(market, day).opens >= opens
     )
     return tuple(
         Turn(market, day, max(began.astimezone(UTC) + FIRST + number * TURN, opens + _OUT))
-        for number, (opens, market, day) in enumerate(order[first : first + _TURNS])
+        for number, (opens, market, day) in enumerate(order)
     )
 
 
 def story(began: datetime) -> World:
-    """Return the world of a story that began then: 41 symbols, each with a year of history.
+    """Return the world of a story that began then: 41 symbols with more than a year of history.
 
-    Every third turn one symbol's figures are revised soon after.
+    HK.00700 has the ten rows of Futu's page, and goes on from there. Every third turn one symbol's
+    figures are revised soon after.
     """
     played = turns(began)
     world = World(
-        seed=_SEED,
         hk=30,
         us=10,
-        named=(TENCENT,),
-        tencent=False,  # the rows of Futu's own page would be newer than the story for long
         since=played[0].day,
         releases={(turn.market, turn.day): turn.at for turn in played},
+        extra={TENCENT: _continued(played)},
     )
     revised = (
         _revised(world, turn, number) for number, turn in enumerate(played[::_REVISED_EVERY])
     )
     return replace(world, revisions=tuple(revised))
+
+
+def _continued(played: tuple[Turn, ...]) -> Rows:
+    """Return the rows of Futu's page with made-up ones after them, newest first."""
+    mine = [turn for turn in reversed(played) if turn.market is Market.HK]
+    made_up = [(turn.at, _row_like(TENCENT_ROWS[0], turn.day)) for turn in mine]
+
+    def rows(_: Code, now: datetime) -> tuple[HkRecord, ...]:
+        return (*(row for at, row in made_up if at <= now), *TENCENT_ROWS)
+
+    return rows
+
+
+def _row_like(row: HkRecord, day: date) -> HkRecord:
+    """Return a row of `day` that is up to a tenth more or less than this one."""
+    part, midnight = 0.9 + 0.2 * draw(TENCENT, day), datetime.combine(day, time(), Market.HK.zone)
+    return replace(
+        row,
+        timestamp=int(midnight.timestamp()),
+        timestamp_str=day.isoformat(),
+        aggregated_short=round((row.shares or 0) * part),
+        aggregated_short_ratio=round((row.ratio or 0.0) * part, 2),
+    )
 
 
 def _revised(world: World, turn: Turn, number: int) -> Revision:
