@@ -1,6 +1,7 @@
 """The story of `run --simulate`: all of it, rests and second processes included, tells no lie."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +21,7 @@ from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
 from poller.simulator.world import Answer, ShortInterest, World
 from poller.storage.embedded import Embedded
 from poller.storage.playtime import Play, Playtime
+from tests.service import Service, entries, now, store_of
 
 BEGAN = datetime(2026, 11, 25, 14, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -165,3 +167,26 @@ async def test_two_processes_play_one_world(url: str) -> None:
     assert timedelta(seconds=59) < place < timedelta(seconds=70)
     for one in ones:
         await one.close()
+
+
+async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
+    """Begun two hours ago and left an hour ago: it shows the days of its first hour, no more."""
+    service, left = Service(tmp_path, 1, ""), now() - timedelta(hours=1)
+    began = left - timedelta(hours=1)
+    async with store_of(service) as store:
+        await store.keep_apart(simulated=True)
+        playtime = Playtime(store.url, "short-interest")
+        await playtime.take_up(began)
+        await playtime.beat(left)
+        await playtime.close()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "poller", "run", "--simulate"),
+            env=service.environment(),
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        await entries(store, 1000)
+        process.terminate()
+        assert await process.wait() == 0
+        newest = max((await store.watermarks()).values())
+    played = [turn for turn in turns(began) if turn.at < left + timedelta(seconds=60)]
+    assert newest in {turn.day for turn in played[-3:]}

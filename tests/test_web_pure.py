@@ -20,7 +20,7 @@ from poller.facts.status import (
 from poller.model import Code, HkRecord, Market, UsRecord, Vintage
 from poller.storage.store import Entry
 from poller.web.charts import FRAMES, Frame, chart, sparkline
-from poller.web.rows import PER_PAGE, SORTS, Row, View, listed, markets, row_of
+from poller.web.rows import PER_PAGE, SORTS, Row, View, listed, markets, row_of, story_time
 from poller.web.survey import Survey, unready
 from poller.web.words import (
     ago,
@@ -256,6 +256,15 @@ def test_a_late_report_is_due_since_its_release() -> None:
     (view,) = markets([Row(HK, date(2026, 11, 6), 1)], {}, NOW)
     assert str(view.next_day) == "2026-11-13"
     assert view.due_since == datetime(2026, 11, 20, 1, tzinfo=UTC)
+
+
+def test_no_report_of_a_simulation_is_late() -> None:
+    """Its calendar stands where its last release was expected, however long ago that is."""
+    found = [Row(HK, date(2021, 12, 24), 1), Row(Code("US.MSFT"), date(2021, 12, 15), 1)]
+    views = markets(found, {}, story_time(found, NOW))
+    assert [view.due_since for view in views] == [None, None]
+    assert [str(view.expected) for view in views] == ["2021-12-24", "2021-12-15"]
+    assert story_time([Row(HK)], NOW) == NOW
 
 
 @pytest.mark.parametrize(

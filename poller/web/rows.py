@@ -216,6 +216,12 @@ def markets(
     return tuple(views)
 
 
+def story_time(rows: Sequence[Row], now: datetime) -> datetime:
+    """Return what time the calendar shows in a simulation: when its last release was expected."""
+    opened = [release_of(row.market, row.day).opens for row in rows if row.day is not None]
+    return max(opened, default=now)
+
+
 def _market(
     market: Market, rows: Sequence[Row], told: ReleaseState | None, now: datetime
 ) -> MarketView:

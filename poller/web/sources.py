@@ -17,7 +17,7 @@ from poller.service.metrics import Metrics
 from poller.settings.config import Config
 from poller.storage.store import Store
 from poller.web.overview import Overview
-from poller.web.rows import markets
+from poller.web.rows import markets, story_time
 from poller.web.survey import Spending, Survey
 
 _ANSWER_LIMIT: Final = 3.0
@@ -63,17 +63,19 @@ class Sources:
         lease = await self.board.lease()
         active = reports.get(lease.partition(":")[2])
         rows = list(self.overview.rows.values())
+        simulated = await self.board.simulated()
+        calendar = story_time(rows, self.now()) if simulated else self.now()
         return Survey(
             at=self.now(),
             reports=reports,
             lease=lease,
             budgets=await self._budgets(reports),
             endpoints=await self._endpoints(),
-            markets=markets(rows, active.markets if active else {}, self.now()),
+            markets=markets(rows, active.markets if active else {}, calendar),
             symbols=len(rows),
             entries=await self.board.stream_length(),
             loaded=self.overview.loaded,
-            simulated=await self.board.simulated(),
+            simulated=simulated,
         )
 
     async def _budgets(self, reports: Mapping[str, Report]) -> tuple[Spending, ...]:
