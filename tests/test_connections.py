@@ -1,6 +1,7 @@
 """Where Redis is: a Cluster whose slot moves, Sentinels, replicas that must follow."""
 
 import asyncio
+import gc
 import time
 from itertools import count
 from pathlib import Path
@@ -253,18 +254,26 @@ async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_a_blocking_read_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    """Cancelled at any turn of the loop, in connecting, sending or waiting, it ends at once."""
+@pytest.mark.parametrize("entry", [False, True])
+async def test_a_blocking_read_ends_when_it_is_told_to(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, *, entry: bool
+) -> None:
+    """Cancelled at any turn of the loop, from connecting to closing, it ends at once, whole."""
     server = wire.Server(tmp_path)
     await server.start()
     store = RedisStore(f"unix://{server.path}", "any")
-    for turns in range(60):
+    if entry:
+        await publish(store, CODES[0])
+    for turns in range(0, 1200, 2) if entry else range(60):
         reading = asyncio.create_task(store.read("0-0", count=1, block=60))
         for _ in range(turns):
             await asyncio.sleep(0)
         reading.cancel()
         async with asyncio.timeout(30):
             await asyncio.wait([reading])
-        assert reading.cancelled(), turns
+        assert reading.cancelled() or entry, turns
     await store.close()
     server.kill()
+    del reading
+    gc.collect()
+    assert [str(each.message) for each in recwarn if "unclosed" in str(each.message)] == []

@@ -66,7 +66,11 @@ class Connections:
                 async with asyncio.timeout(wait + self._answer_limit):
                     yield client
         finally:
-            await client.aclose()
+            closing = asyncio.create_task(client.aclose())
+            try:
+                await asyncio.shield(closing)
+            finally:  # cancelled just now: a connection half closed would stay open
+                await closing
 
     def _client(self, connections: int, limit: float | None, retry: Retry) -> Any:  # noqa: ANN401
         settings: dict[str, Any] = {
