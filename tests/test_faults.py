@@ -181,6 +181,7 @@ async def test_no_login_and_no_answer(tmp_path: Path) -> None:
         Simulator(WORLD, **rate, rsa_private_key=k.read_bytes() if k else None) for k in keys
     ]
     silent, refused, mute, *others = gateways
+    silent.faults.silence = True
     refused.faults.refuse_login, mute.faults.mute_login = "未登录", True
     settings: dict[str, str] = {}
     for n, gateway in enumerate(gateways):
@@ -194,7 +195,6 @@ async def test_no_login_and_no_answer(tmp_path: Path) -> None:
         await stack.enter_async_context(running(service))
         names = [f"OpenD 127.0.0.1:{gateway.port}" for gateway in gateways]
         await service.said(f"{names[0]}: connected")
-        silent.faults.silence = True
         lines = ["3 requests in a row without an answer", *["it accepts connections"] * 4]
         await until(lambda: all(map(service.told, map(": ".join, zip(names, lines, strict=True)))))
         silent.faults.silence = mute.faults.mute_login = False

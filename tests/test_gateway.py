@@ -81,6 +81,24 @@ async def test_encryption(tmp_path: Path) -> None:
         assert await service.stop() == 0
 
 
+async def test_the_key_is_read_once(tmp_path: Path) -> None:
+    """Connections share the cipher made at the start; when each made one, the SDK crashed."""
+    key = key_file(tmp_path, 1024)
+    opend = Simulator(World(), requests=30, period=1.0, rsa_private_key=key.read_bytes())
+    async with opend:
+        port = opend.port
+    service = Service(tmp_path, port, TENCENT)
+    service.settings = {"POLLER_OPEND__RSA_PRIVATE_KEY_FILE": str(key)}
+    await service.start()
+    await service.said("nobody listens")
+    key.unlink()
+    await opend.start(port=port)
+    async with store_of(service) as store:
+        await entries(store, 10)
+    assert await service.stop() == 0
+    await opend.close()
+
+
 @pytest.mark.parametrize("fault", ["too long", "missing", "no key"])
 async def test_an_unusable_key_is_told_in_a_line(service: Service, fault: str) -> None:
     """What the SDK could not use is refused by name before anything is asked, exit code 2."""

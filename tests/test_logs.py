@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -54,6 +55,21 @@ async def test_a_quiet_day_is_a_short_log(tmp_path: Path) -> None:
     others = [text for text in said if text not in outage]
     assert (others[:2], others[-2:]) == (["store", "ready"], ["stopping", "stopped"])
     assert sorted(others[2:-2]) == ["page", "polling", "published", "watchlist"]
+
+
+async def test_a_crash_says_where(tmp_path: Path) -> None:
+    """A fault of native code, which no handler catches, leaves every thread's place in the log."""
+    service = Service(tmp_path, 1, CODE)
+    await service.start()
+    await service.said("ready")
+    assert service.process is not None
+    service.process.send_signal(signal.SIGSEGV)
+    assert await service.process.wait() == -signal.SIGSEGV
+    told = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "Segmentation fault" in told
+    assert "poller/__main__.py" in told
+    async with store_of(service):
+        pass  # the last to leave takes the server along
 
 
 def written(config: Config, defect: str, *facts: Happened | Trouble | Rejected) -> str:

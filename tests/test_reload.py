@@ -72,7 +72,12 @@ async def service(tmp_path: Path, opend: Simulator) -> AsyncIterator[FromFile]:
 
 def asked(opend: Simulator) -> int:
     """Return how many requests for short interest arrived."""
-    return sum(one.proto == Proto.SHORT_INTEREST for one in opend.seen)
+    return len(instants(opend))
+
+
+def instants(opend: Simulator) -> list[float]:
+    """Return when requests for short interest arrived."""
+    return [one.at for one in opend.seen if one.proto == Proto.SHORT_INTEREST]
 
 
 async def test_what_is_in_flight_and_the_lease_stay(service: FromFile, opend: Simulator) -> None:
@@ -83,8 +88,10 @@ async def test_what_is_in_flight_and_the_lease_stay(service: FromFile, opend: Si
     service.hang_up()
     await service.said("configuration read again")
     async with store_of(service) as store:
-        await entries(store, 10)
-    assert asked(opend) == 1
+        assert len(await entries(store, 10)) == 10
+    assert all(
+        later - earlier >= opend.faults.delay for earlier, later in pairwise(instants(opend))
+    )
     assert [line["changed"] for line in service.lines("read again")] == ["nothing"]
     assert len(service.lines("polling")) == 1
     assert service.lines("standing by") == []

@@ -1,6 +1,7 @@
 """The standard streams as they may be: closed, full, or read by somebody who has gone."""
 
 import errno
+import faulthandler
 import io
 import os
 import sys
@@ -36,7 +37,7 @@ def prepare() -> None:
     """Put something at the place of a closed stream, and let stdout raise `StdoutError` only.
 
     What is at the place of stdout cannot be written: a result that nobody gets is a failure. What
-    is at the place of stderr takes everything.
+    is at the place of stderr takes everything. A crash in native code says there where it was.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -45,6 +46,7 @@ def prepare() -> None:
             os.open(os.devnull, mode)  # it takes the lowest number that is free
     if sys.stderr is None:
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+    faulthandler.enable(2)
     terminal = os.isatty(1)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Stdout(1, "w", closefd=False)),

@@ -157,6 +157,9 @@ class Sdk:
             _check_key(self._key)
             futu.SysConfig.set_init_rsa_file(str(self._key))
             futu.SysConfig.enable_proto_encrypt(True)  # noqa: FBT003
+            # The SDK makes its cipher when first needed, in each connection's thread: a thread that
+            # replaces another's frees it in use, a crash in one of a hundred starts. So: now, once.
+            futu.common.sys_config.RsaCrypt.encrypt(b"")
         self._module = futu
 
     def _imported(self) -> tuple[Any, Any]:
