@@ -3,7 +3,6 @@
 Each command is a thin reader or writer over the same parts the service is made of.
 """
 
-import asyncio
 import os
 import re
 import sys
@@ -12,30 +11,18 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from cyclopts import App, Group, Parameter, validators
+from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from poller import __version__
-from poller.commands import stdio
-from poller.commands.ending import (
-    FAILED,
-    WRONG,
-    CommandFailed,
-    ConfigFile,
-    begin,
-    finish,
-    report,
-    whole,
-)
+from poller.commands.ending import FAILED, WRONG, CommandFailed, begin, conclude, finish
+from poller.commands.options import ConfigFile, refusal, whole
+from poller.commands.serving import serve
 from poller.commands.webhookcli import webhook
 from poller.detect.held import Ruling
 from poller.errors import BadCode
-from poller.facts import observe, signals
-from poller.facts.notify import Notify
-from poller.facts.status import Role
-from poller.imports import for_good
+from poller.facts import observe
 from poller.model import Code, parse_code
-from poller.service.reload import Reload
-from poller.settings.config import Config, load
+from poller.settings.config import Config
 
 
 def _worth_telling(default: object) -> str | None:
@@ -75,51 +62,25 @@ def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
     """
     if simulate:
         _simulated(begin(config))
-    _serve(config, "run")
+    serve("run", config)
 
 
 @cli.command
 def poll(*, config: ConfigFile = None) -> None:
     """Run the polling role alone, for a process manager."""
-    _serve(config, "poll")
+    serve("poll", config)
 
 
 @cli.command
 def deliver(*, config: ConfigFile = None) -> None:
     """Run the delivering role alone; any number of them share the work."""
-    _serve(config, "deliver")
+    serve("deliver", config)
 
 
 @cli.command
 def web(*, config: ConfigFile = None) -> None:
     """Run the status page alone, on this or another machine; it reads Redis only."""
-    _serve(config, "web")
-
-
-def _serve(file: Path | None, role: Role) -> NoReturn:
-    with for_good():
-        from poller import app  # noqa: PLC0415  the other commands need less of it, or nothing
-        from poller.delivery.senders import check_channels  # noqa: PLC0415
-
-    settings, journal = begin(file), observe.Journal()
-    notify = Notify(os.environ.get("NOTIFY_SOCKET"))
-
-    def fresh() -> Config:
-        """Return the configuration as it is now, refused whole when a part cannot be used."""
-        read = load(file, os.environ)
-        check_channels([webhook.endpoint() for webhook in read.webhooks])
-        return read
-
-    reload = Reload(asyncio.Event(), fresh)
-
-    def stopping() -> None:
-        journal(observe.Happened("stopping"))
-        notify(STOPPING=1, STATUS="stopping: what is in flight may end")
-
-    work = app.work_of(role)(settings, journal, notify=notify, reload=reload)
-    # whoever runs it in a terminal and closes that wants it ended, not reloaded
-    hangup = None if sys.stderr.isatty() else reload.asked.set
-    finish(work, journal, stopping=stopping, hangup=hangup)
+    serve("web", config)
 
 
 def _simulated(settings: Config) -> NoReturn:
@@ -449,20 +410,15 @@ def _config_last(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command; exits the process."""
-    stdio.prepare()
-    code: object = 0
-    try:
-        given = sys.argv[1:] if arguments is None else arguments
-        cli(_config_last(given), exit_on_error=False, print_error=False)
-    except SystemExit as ended:
-        code = ended.code
-    except Exception as problem:  # noqa: BLE001  the process ends here, with its reason
-        code = report(problem)
-    try:
-        sys.stdout.flush()
-    except OSError as problem:
-        code = code or report(problem)
-    signals.leave(code if isinstance(code, int) else 0)
+    given = _config_last(sys.argv[1:] if arguments is None else arguments)
+
+    def command() -> None:
+        try:
+            cli(given, exit_on_error=False, print_error=False)
+        except CycloptsError as problem:
+            raise refusal(problem) from None
+
+    conclude(command)
 
 
 if __name__ == "__main__":

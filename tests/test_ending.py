@@ -77,7 +77,7 @@ async def test_a_signal_during_the_imports(tmp_path: Path, number: signal.Signal
                 text = line.decode()
                 if not text.startswith("import time:"):
                     told.append(text)
-                if text.rpartition("|")[2].strip() == "cyclopts":
+                if text.rpartition("|")[2].strip() == "pydantic":
                     process.send_signal(number)
             assert await process.wait() == 0
     finally:

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 LOOK = """
 import sys
 import poller.app
@@ -23,3 +25,23 @@ def test_the_service_loads_what_it_uses() -> None:
     command = [sys.executable, "-c", LOOK]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
     assert done.stdout.splitlines() == ["[]", "14 Valkey"]
+
+
+@pytest.mark.parametrize("role", ["run", "poll", "deliver", "web"])
+def test_a_service_is_started_without_the_command_lines_library(role: str) -> None:
+    """What stays for months holds none of what reads the arguments of the other commands."""
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "poller",
+        role,
+        "--config",
+        "/dev/null/none",
+    ]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 2
+    assert "pydantic" in loaded
+    assert "cyclopts" not in loaded

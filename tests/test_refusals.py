@@ -9,6 +9,7 @@ from cyclopts import CycloptsError
 
 from poller.cli import cli, simulate, tail
 from poller.commands.ending import WRONG, CommandFailed, report
+from poller.commands.options import refusal
 from poller.commands.webhookcli import replay
 from poller.errors import ConfigError
 from poller.settings.config import load
@@ -167,7 +168,7 @@ def test_a_wrong_option_shows_the_form(
     """What is accepted stands behind what is not, in the same line."""
     with pytest.raises(CycloptsError) as caught:
         cli.parse_args(line.split(), exit_on_error=False, print_error=False)
-    assert report(caught.value) == WRONG
+    assert report(refusal(caught.value)) == WRONG
     told = capsys.readouterr().err
     assert told.rstrip().endswith(cure)
     assert told.count("\n") == 1

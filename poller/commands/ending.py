@@ -3,20 +3,11 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
-from cyclopts import (
-    CoercionError,
-    CycloptsError,
-    Parameter,
-    Token,
-    UnknownCommandError,
-    UnusedCliTokensError,
-)
-
+from poller.commands import stdio
 from poller.commands.stdio import StdoutError
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.facts import log, observe, signals
@@ -29,30 +20,6 @@ _OVERDUE: Final = (
     f"not done after {signals.STOP_LIMIT:.0f} s, left all the same; a lease or claims that could "
     "not be given back run out by themselves"
 )
-
-ConfigFile = Annotated[
-    Path | None,
-    Parameter(
-        name="--config",
-        help="TOML file; else POLLER_CONFIG, else config/poller.toml, else the defaults",
-    ),
-]
-
-
-_FORMS: Final[Mapping[object, str]] = {
-    date: " Write it like 2026-04-30.",
-    datetime: " Write it like 2026-04-30, or 2026-04-30T09:30:00+08:00.",
-    int: " Give a whole number.",
-    float: " Give a number.",
-}
-
-
-def whole(_type: object, tokens: Sequence[Token]) -> int:
-    """Convert an option that counts; 1.5 is none, though Cyclopts would round it."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise CoercionError(token=tokens[0], target_type=int) from None
 
 
 class CommandFailed(Exception):
@@ -100,6 +67,23 @@ def finish(
     raise AssertionError("leave() returned")
 
 
+def conclude(command: Callable[[], None]) -> NoReturn:
+    """Run one command and leave, with its exit code or the one of what it raised."""
+    stdio.prepare()
+    code: object = 0
+    try:
+        command()
+    except SystemExit as ended:
+        code = ended.code
+    except Exception as problem:  # noqa: BLE001  the process ends here, with its reason
+        code = report(problem)
+    try:
+        sys.stdout.flush()
+    except OSError as problem:
+        code = code or report(problem)
+    signals.leave(code if isinstance(code, int) else 0)
+
+
 def report(problem: BaseException) -> int:
     """Say on stderr why the program ends; returns its exit code."""
     match problem:
@@ -107,8 +91,6 @@ def report(problem: BaseException) -> int:
             return report(problem.exceptions[0])
         case CommandFailed(code=code):
             text = str(problem)
-        case CycloptsError():
-            code, text = WRONG, f"{problem}{_hint(problem)}"
         case ConfigError() | BadCode():
             code, text = WRONG, str(problem)
         case StdoutError(unread=False):
@@ -125,20 +107,6 @@ def report(problem: BaseException) -> int:
             return FAILED
     complain(text)
     return code
-
-
-def _hint(problem: CycloptsError) -> str:
-    """Show the form that is accepted, where a value or a place is none."""
-    match problem:
-        case CoercionError(msg=None, target_type=kind):
-            return _FORMS.get(kind, "")
-        case UnknownCommandError(unused_tokens=[token, *_]) if token.startswith("-"):
-            return " Options follow the command: poller check --config FILE"
-        case UnknownCommandError():
-            return " All: poller --help"
-        case UnusedCliTokensError():
-            return " Nothing of that kind belongs there; see --help of the command"
-    return ""
 
 
 def complain(text: str) -> None:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 from cyclopts import App
 
-from poller.commands.ending import WRONG, CommandFailed, ConfigFile, begin, finish
+from poller.commands.ending import WRONG, CommandFailed, begin, finish
+from poller.commands.options import ConfigFile
 
 webhook = App(
     name="webhook", help="Show the endpoints and their state; test, replay, enable, forget."

@@ -1,0 +1,42 @@
+"""`poller run`, `poll`, `deliver`, `web`: a role of the service, from its start to its end."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from poller.commands.ending import begin, finish
+from poller.facts import observe
+from poller.facts.notify import Notify
+from poller.facts.status import Role
+from poller.imports import for_good
+from poller.service.reload import Reload
+from poller.settings.config import Config, load
+
+
+def serve(role: Role, file: Path | None) -> NoReturn:
+    """Run a role of the service until it is told to end; exits the process."""
+    with for_good():
+        from poller import app  # noqa: PLC0415  the other commands need less of it, or nothing
+        from poller.delivery.senders import check_channels  # noqa: PLC0415
+
+    settings, journal = begin(file), observe.Journal()
+    notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+
+    def fresh() -> Config:
+        """Return the configuration as it is now, refused whole when a part cannot be used."""
+        read = load(file, os.environ)
+        check_channels([webhook.endpoint() for webhook in read.webhooks])
+        return read
+
+    reload = Reload(asyncio.Event(), fresh)
+
+    def stopping() -> None:
+        journal(observe.Happened("stopping"))
+        notify(STOPPING=1, STATUS="stopping: what is in flight may end")
+
+    work = app.work_of(role)(settings, journal, notify=notify, reload=reload)
+    # whoever runs it in a terminal and closes that wants it ended, not reloaded
+    hangup = None if sys.stderr.isatty() else reload.asked.set
+    finish(work, journal, stopping=stopping, hangup=hangup)
