@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -40,7 +40,7 @@ from poller.facts.observe import (
 from poller.facts.status import Role
 from poller.facts.vitals import Vitals
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
-from poller.model import Code, Market, market_of
+from poller.model import Code, newest_days
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
 from poller.polling.lease import Tenure, keep_polling
@@ -250,14 +250,11 @@ def _sources(config: Config) -> tuple[Sequence[Code], Sequence[Path], Sequence[s
 
 
 async def _tell_newest(store: RedisStore, observe: Observe) -> None:
-    newest: dict[Market, date] = {}
     try:
         watermarks = await store.watermarks()
     except StoreError:  # only a status line is the poorer; polling finds out what is wrong
         return
-    for code, day in watermarks.items():
-        newest[market_of(code)] = max(day, newest.get(market_of(code), day))
-    for market, day in newest.items():
+    for market, day in newest_days(watermarks).items():
         observe(Newest(market, day))
 
 

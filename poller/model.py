@@ -56,6 +56,15 @@ def market_of(code: Code) -> Market:
     return Market(code.partition(".")[0])
 
 
+def newest_days(watermarks: Mapping[Code, date]) -> dict[Market, date]:
+    """Return the newest day of each market that has one."""
+    newest: dict[Market, date] = {}
+    for code, day in watermarks.items():
+        market = market_of(code)
+        newest[market] = max(day, newest.get(market, day))
+    return newest
+
+
 class _Columns:
     """A frozen row whose fields are its columns."""
 

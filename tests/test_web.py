@@ -425,7 +425,7 @@ async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientS
         service = Service(tmp_path, opend.port, HK, role="poll")
         await service.start()
         await service.said("published")
-        reader = Service(tmp_path, opend.port, US, role="web")
+        reader = Service(tmp_path, opend.port, US, {"POLLER_BUDGET__REQUESTS": "7"}, role="web")
         await reader.start()
         await service.said("page")
         (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
@@ -439,7 +439,8 @@ async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientS
                 told = json.loads((await get(http, f"{url}api/status"))[0])
         assert {each["role"] for each in told["processes"]} == {"poll", "web"}
         assert told["gateways"][0]["ready"]
-        assert told["budgets"][0]["account"] == "main"
+        (budget,) = told["budgets"]
+        assert (budget["account"], budget["limit"]) == ("main", 30)
         assert "51,480,638" in (await get(http, url))[0]
         assert await service.stop() == 0
         async with asyncio.timeout(PATIENCE):

@@ -22,7 +22,7 @@ from poller.errors import (
 )
 from poller.facts.observe import Fact, Trouble, told
 from poller.gateway.opend import Gateway, OpenD
-from poller.model import Code, Market, Page, market_of
+from poller.model import Code, Page, market_of, newest_days
 from poller.plan.calendar import missing_days
 from poller.polling.budget import Budget
 from poller.polling.poll import fetch
@@ -168,28 +168,21 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
     async with store_of(config) as store:
         wanted = codes or tuple(await _sources(config, store))
         simulated = await _simulated(config, store) is not None
-        newest = await _newest(store)
+        newest = newest_days(await store.watermarks())
         now = wall_clock()
         found = []
         for code in wanted:
             known = (await store.snapshot(code)).known
             missing = missing_days(market_of(code), known.vintages.keys(), now)
             if simulated:  # its time is not the calendar's: later days are still to come
-                missing = tuple(day for day in missing if day < newest[market_of(code)])
+                last = newest.get(market_of(code), date.min)
+                missing = tuple(day for day in missing if day < last)
             held = {day: each.reason for day, each in known.held.items() if day in missing}
             since = min(known.vintages, default=None)
             found.append(show.Gaps(code, since, missing, held))
     show.print_gaps(found, as_json=as_json)
     if not codes:
         _name_groups(config)
-
-
-async def _newest(store: RedisStore) -> dict[Market, date]:
-    """Return the newest day of each market that is on record."""
-    newest = dict.fromkeys(Market, date.min)
-    for code, day in (await store.watermarks()).items():
-        newest[market_of(code)] = max(day, newest[market_of(code)])
-    return newest
 
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:

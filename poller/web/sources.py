@@ -69,7 +69,7 @@ class Sources:
             at=self.now(),
             reports=reports,
             lease=lease,
-            budgets=await self._budgets(reports),
+            budgets=await self._budgets(reports, active),
             endpoints=await self._endpoints(),
             markets=markets(rows, active.markets if active else {}, calendar),
             symbols=len(rows),
@@ -78,10 +78,14 @@ class Sources:
             simulated=simulated,
         )
 
-    async def _budgets(self, reports: Mapping[str, Report]) -> tuple[Spending, ...]:
+    async def _budgets(
+        self, reports: Mapping[str, Report], active: Report | None
+    ) -> tuple[Spending, ...]:
+        """Return what is spent of each account's budget, which who polls knows best."""
         told = [gateway.account for report in reports.values() for gateway in report.gateways]
         accounts = dict.fromkeys(told or [gateway.account for gateway in self.config.opend])
-        limit, period = self.config.budget.requests, self.config.budget.period
+        own = self.config.budget.requests, self.config.budget.period
+        limit, period = (active.budget if active else None) or own
         spent = [(name, await self.store.spent(name, period=period)) for name in accounts]
         return tuple(Spending(account, used, limit, period) for account, used in spent)
 
