@@ -154,7 +154,9 @@ def watched(folder: Path, *, sentinels: int = 1) -> Iterator[tuple[Node, Node, l
             stack.callback(watcher.kill)
             watcher.start()
             watchers.append(watcher)
-        until(lambda: knows_replica(watchers[0]))
+        until(lambda: all(knows_replica(each) for each in watchers))
+        # one that has not heard of the others yet would take its own vote for the majority
+        until(lambda: all(others(each) == sentinels - 1 for each in watchers))
         yield primary, replica, watchers
 
 
@@ -173,6 +175,11 @@ def knows_replica(watcher: Node) -> bool:
     """Tell whether a Sentinel could let a replica take over."""
     found = watcher.ask("SENTINEL", "REPLICAS", WATCHED)
     return any(replica["flags"] == "slave" for replica in found)
+
+
+def others(watcher: Node) -> int:
+    """Return how many other Sentinels this one knows."""
+    return int(watcher.ask("SENTINEL", "MASTER", WATCHED)["num-other-sentinels"])
 
 
 def sentinel_url(watchers: list[Node]) -> str:

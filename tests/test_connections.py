@@ -1,6 +1,7 @@
 """Where Redis is: a Cluster whose slot moves, Sentinels, replicas that must follow."""
 
 import asyncio
+import contextlib
 import gc
 import time
 from itertools import count
@@ -178,7 +179,7 @@ async def test_a_failover_loses_nothing_acknowledged(tmp_path: Path) -> None:
 
     Writing goes on within seconds; whatever was acknowledged is there, and nothing twice.
     """
-    with nodes.watched(tmp_path, sentinels=2) as (primary, _, watchers):
+    with nodes.watched(tmp_path, sentinels=3) as (primary, _, watchers):
         store = RedisStore(nodes.sentinel_url(watchers), "short-interest", replicas=1)
         plain = RedisStore(nodes.sentinel_url(watchers), "short-interest")
         done: list[Code] = []
@@ -254,11 +255,36 @@ async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
         await store.close()
 
 
+@pytest.mark.parametrize(
+    "raised", [None, StoreDown("too few replicas"), exceptions.ConnectionError("cut"), OSError()]
+)
+async def test_a_lost_cancellation_is_raised_after_all(raised: Exception | None) -> None:
+    """What swallows one inside a command to Redis does not go on, whatever came of the command."""
+    ended = []
+
+    async def work() -> None:
+        with contextlib.suppress(StoreDown), translated():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            if raised is not None:
+                raise raised
+        ended.append("went on")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended == []
+
+
 @pytest.mark.parametrize("entry", [False, True])
 async def test_a_blocking_read_ends_when_it_is_told_to(
     tmp_path: Path, recwarn: pytest.WarningsRecorder, *, entry: bool
 ) -> None:
     """Cancelled at any turn of the loop, from connecting to closing, it ends at once, whole."""
+    gc.collect()
+    recwarn.clear()  # whatever another test left
     server = wire.Server(tmp_path)
     await server.start()
     store = RedisStore(f"unix://{server.path}", "any")

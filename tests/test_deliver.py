@@ -1,7 +1,6 @@
 """Delivery as processes: the service, the delivering role, and the commands beside them."""
 
 import asyncio
-import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -19,7 +18,6 @@ from poller.delivery.redisoutbox import RedisOutbox
 from poller.facts.status import DEAD_AFTER, Report
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.connections import translated
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
 from tests.feed import publish
@@ -167,23 +165,6 @@ async def test_a_stop_lets_what_is_in_flight_end(service: Service, receiver: Rec
         await publish(store, CODE, [2])
         await receiver.until(2)
     assert receiver.repeats() == 0
-
-
-async def test_a_lost_cancellation_is_raised_after_all() -> None:
-    """What swallows a cancellation inside a command to Redis does not keep the process alive."""
-    ended = []
-
-    async def work() -> None:
-        with translated(), contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(60)
-        ended.append("went on")
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    assert task.cancelled()
-    assert ended == []
 
 
 async def test_replay_and_dead_letters(service: Service, receiver: Receiver) -> None:

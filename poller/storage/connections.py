@@ -266,16 +266,13 @@ def translated() -> Iterator[None]:
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
-    told: StoreDown | StoreMisfit | None = None
     try:
         yield
     except (exceptions.RedisError, OSError) as problem:
-        told = _told(problem)
-        told.__cause__ = problem
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    if told is not None:
-        raise told
+        raise _told(problem) from problem
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError  # whatever else is raised, which would be handled
 
 
 def _told(problem: Exception) -> StoreDown | StoreMisfit:
