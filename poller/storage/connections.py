@@ -83,6 +83,7 @@ class Connections:
             "decode_responses": True,
             "encoding_errors": "replace",
             "client_name": "poller",
+            "driver_info": None,  # else each connection reads the package's version from its files
         }
         return Redis.from_pool(BlockingConnectionPool(**(settings | self._settings)))
 
