@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 from signal import SIGKILL
 from typing import TextIO
@@ -293,3 +294,51 @@ def lock_is_free(state_dir: Path) -> bool:
         except BlockingIOError:
             return False
     return True
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from itertools import count
+from pathlib import Path
+from poller.storage.embedded import Embedded
+left = int(sys.argv[2])
+def strike(frame, event, _):
+    global left
+    starts = frame.f_code.co_filename.endswith("embedded.py") and "_start" in frame.f_code.co_name
+    left -= starts and event == "line"
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return strike if starts or event == "call" else None
+async def hold():
+    async with Embedded(Path(sys.argv[1])).running():
+        pass
+sys.settrace(strike)
+asyncio.run(hold())
+"""
+"""Holds a server, and is killed at a line of its start: the first, the second and so on."""
+
+
+async def test_a_start_killed_at_any_line(tmp_path: Path) -> None:
+    """Kill -9 of whoever starts the server, at each line: the next one has a server all the same.
+
+    None is left that keeps the directory and answers elsewhere, or without the password.
+    """
+
+    async def struck(line: int) -> bool:
+        state_dir = tmp_path / str(line)
+        command = (sys.executable, "-c", KILLED, str(state_dir), str(line))
+        process = await asyncio.create_subprocess_exec(*command)
+        ended = await process.wait()
+        assert ended in {-SIGKILL, 0}
+        async with asyncio.timeout(20), Embedded(state_dir).running():
+            await server_of(state_dir)
+        await until(lambda: lock_is_free(state_dir))
+        return ended == -SIGKILL
+
+    killed = 0
+    for first in count(1, 4):
+        found = await asyncio.gather(*map(struck, range(first, first + 4)))
+        killed += sum(found)
+        if not all(found):  # it was through before that many lines
+            break
+    assert killed > 20

@@ -157,6 +157,9 @@ class Embedded:
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         settings, write_end = os.pipe()
         try:
+            # before the server is there: without them it would keep the directory, and listen
+            # for everybody on the usual port
+            os.write(write_end, self._settings().encode())
             os.set_inheritable(lock, True)  # noqa: FBT003  the lock is the server's from here on
             self._pid = os.posix_spawn(
                 binary,
@@ -169,7 +172,6 @@ class Embedded:
                 ],
                 setsid=True,  # Ctrl-C is for the program, which then says goodbye
             )
-            os.write(write_end, self._settings().encode())
         finally:
             for descriptor in (log, settings, write_end):
                 os.close(descriptor)
