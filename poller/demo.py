@@ -56,7 +56,7 @@ _WORDS: Final = {
     "watchlist": "watching {symbols} symbols of both markets for the first time",
     ": connected": "{event} (the simulator)",
     " is out": "{event}, seen first at {code}: the market is swept",
-    " is complete": "{event}: {found} symbols of this market show it, {missing} do not",
+    " is complete": "{event}: {found} symbols of this market show it, {missing} missing",
 }
 """How a line of the log ends, and what it means to a newcomer."""
 
