@@ -60,6 +60,23 @@ async def test_an_example_goes_on_when_its_server_is_back(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", TRIED)
+async def test_an_example_misses_nothing_while_its_server_is_away(
+    name: str, tmp_path: Path
+) -> None:
+    """A server that goes before any event came: what is published before it is back is printed."""
+    with nodes.node(tmp_path / "server") as server:
+        async with started(name, server.url, tmp_path):
+            with Redis.from_url(server.url, decode_responses=True) as admin:
+                await until(partial(listened_to, admin))
+            server.kill()
+            server.start()
+            store = RedisStore(server.url, "short-interest")
+            await publish(store, 654_321)
+            await store.close()
+            await until(partial(printed, tmp_path / "out", "654321"))
+
+
+@pytest.mark.parametrize("name", TRIED)
 @pytest.mark.parametrize("given", ["", ":wrong@"])
 async def test_an_example_that_is_refused_says_so_and_ends(
     name: str, given: str, tmp_path: Path

@@ -12,7 +12,7 @@ const places = {
   "redis:": { port: Number(url.port || 6379), host: url.hostname.replace(/^\[|\]$/g, "") },
   "unix:": { path },
 };
-let last = "$";
+let last; // where the stream ended when this began, then the last event printed
 
 // one value of the protocol at a byte: [value, the byte behind it]; undefined when it is not whole
 function read(bytes, at) {
@@ -46,7 +46,12 @@ function end(problem) {
 
 function follow() {
   const socket = connect(places[protocol] ?? end(`${protocol}// is not spoken here`));
-  const ask = () => socket.write(command("XREAD", "BLOCK", "0", "STREAMS", "short-interest", last));
+  const ask = () =>
+    socket.write(
+      last === undefined
+        ? command("XREVRANGE", "short-interest", "+", "-", "COUNT", "1")
+        : command("XREAD", "BLOCK", "0", "STREAMS", "short-interest", last),
+    );
   let bytes = Buffer.alloc(0);
   socket.on("connect", () => {
     if (password) socket.write(command("AUTH", ...(user ? [user] : []), password));
@@ -65,6 +70,11 @@ function follow() {
     if (value instanceof Error) {
       if (!value.message.startsWith("LOADING")) end(`Redis refuses: ${value.message}`);
       socket.destroy(); // it is starting: try again
+      return;
+    }
+    if (last === undefined) {
+      last = value[0]?.[0] ?? "0-0";
+      ask();
       return;
     }
     for (const [id, texts] of value[0][1]) {

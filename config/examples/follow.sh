@@ -2,7 +2,13 @@
 # Prints every new event, a field name or a value a line. Takes the options of redis-cli:
 #   sh follow.sh -h 127.0.0.1 -p 6379     with a password: REDISCLI_AUTH=… sh follow.sh …
 #   REDISCLI_AUTH=$(cat state/redis/password) sh follow.sh -s state/redis/redis.sock
-last='$'
+
+# where the stream ends now: what follows is new, also when the server goes away before it comes
+until last=$(redis-cli "$@" --no-auth-warning --raw XREVRANGE short-interest + - COUNT 1) &&
+    [ "${last#LOADING}" = "$last" ]; do
+    sleep 1
+done
+last=$(printf '%s\n' "${last:-0-0}" | sed -n 1p)
 while :; do
     entry=$(redis-cli "$@" --no-auth-warning --raw \
         XREAD COUNT 1 BLOCK 0 STREAMS short-interest "$last")
