@@ -40,6 +40,9 @@ RELEASE: Final = (20.0, 40.0)  # seconds from one release to the next
 FAULT: Final = (15.0, 45.0)
 FAILING: Final = 0.02  # of the deliveries
 WARM_UP: Final = 0.2  # of the samples are left out of the slope: caches fill
+BACK: Final = 10.0
+"""Seconds from a kill of the server until everything answers as before, at the most."""
+
 DRAIN: Final = 900.0
 """Seconds the rest may take at the end: a delivery that failed twice waits five minutes."""
 
@@ -72,6 +75,7 @@ class Soak:
     samples: list[Sample] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     down: bool = False
+    killed_at: float = -BACK
     address: str = ""
 
     def answer(self, delivery: Seen) -> bytes:
@@ -143,15 +147,21 @@ class Soak:
         """Kill -9 the embedded server, which the service started."""
         async with Redis.from_url(Embedded(self.service.state_dir).url) as client:
             found: Any = await client.info("server")
+        self.killed_at = time.monotonic()
         os.kill(found["process_id"], 9)
 
     async def read_pages(self) -> None:
-        """Ask for page and metrics as a browser and Prometheus do; they answer whatever happens."""
+        """Ask for page and metrics as a browser and Prometheus do; they answer whatever happens.
+
+        While the server is away, with 503.
+        """
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
             while True:
                 for path in ("", "metrics", "healthz"):
                     async with http.get(self.address + path) as answer:
-                        assert answer.status == 200, f"/{path}: {answer.status}"
+                        away = time.monotonic() - self.killed_at < BACK
+                        told = {200, 503} if away and path != "healthz" else {200}
+                        assert answer.status in told, f"/{path}: {answer.status}"
                         await answer.read()
                 await asyncio.sleep(SAMPLE)
 
