@@ -17,7 +17,7 @@ def main() -> None:
 
     What the commands need takes a second to import. Nothing is open before they run, and those
     that open something listen for the signals themselves. A service, which stays for months, is
-    started without the command line's library, a tenth of its time to start and of its memory.
+    started without the command line's library: a tenth of its start, and 2.5 MiB.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
