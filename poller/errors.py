@@ -3,6 +3,7 @@
 PollerError
 ├── ConfigError        tell the operator every problem at once, exit 2
 ├── BadCode            refuse the symbol by name, before a request is spent
+├── Unreadable         pass over, or park, what was read; the reader names its key
 ├── GatewayError       something about one request to OpenD
 │   ├── TooFrequent    somebody else spends our budget: wait a full period
 │   ├── Unavailable    no answer: back off, the watermark stands
@@ -36,6 +37,10 @@ class ConfigError(PollerError):
 
 class BadCode(PollerError, ValueError):
     """Not a symbol this service can ask for; the text names it and the cure."""
+
+
+class Unreadable(PollerError, ValueError):
+    """A text that is not the record it should be; the message holds none of the text."""
 
 
 class GatewayError(PollerError):

@@ -11,10 +11,13 @@ from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final, NewType
+from typing import Annotated, Any, Final, NewType
 from zoneinfo import ZoneInfo
 
-from poller.errors import BadCode
+from pydantic import Field
+
+from poller.codec import FIRST_YEAR, LAST_YEAR, Codec, DayText, Figure, Moment, Whole
+from poller.errors import BadCode, Unreadable
 
 Code = NewType("Code", str)
 """`HK.00700`, `US.AAPL`: a market and a symbol as the SDK writes them. Made by `parse_code`."""
@@ -83,12 +86,12 @@ class HkRecord(_Columns):
     `aggregated_short_ratio`: percent. Prices in the symbol's currency.
     """
 
-    timestamp: int | None
-    timestamp_str: str
-    aggregated_short: int | None
-    aggregated_short_ratio: float | None
-    close_price: float | None
-    last_close_price: float | None
+    timestamp: Whole | None
+    timestamp_str: DayText
+    aggregated_short: Whole | None
+    aggregated_short_ratio: Figure | None = None
+    close_price: Figure | None = None
+    last_close_price: Figure | None = None
 
     @property
     def shares(self) -> int | None:
@@ -119,14 +122,14 @@ class UsRecord(_Columns):
     `short_percent`: percent. `days_to_cover`: days (1.00 is a floor, 999.99 a cap).
     """
 
-    timestamp: int | None
-    timestamp_str: str
-    shares_short: int | None
-    short_percent: float | None
-    avg_daily_share_volume: int | None
-    days_to_cover: float | None
-    close_price: float | None
-    last_close_price: float | None
+    timestamp: Whole | None
+    timestamp_str: DayText
+    shares_short: Whole | None
+    short_percent: Figure | None = None
+    avg_daily_share_volume: Whole | None = None
+    days_to_cover: Figure | None = None
+    close_price: Figure | None = None
+    last_close_price: Figure | None = None
 
     @property
     def shares(self) -> int | None:
@@ -200,63 +203,39 @@ class Vintage:
 
     @classmethod
     def from_json(cls, market: Market, text: str) -> "Vintage":
-        """Read what `to_json` wrote; anything else is a ValueError that says what is wrong."""
-        raw = json.loads(text)
-        require(raw, ("revision", "observed_at"))
-        revision = raw["revision"]
-        if not isinstance(revision, int) or revision < 0:
-            msg = "revision must be a whole number"
-            raise ValueError(msg)
-        return cls(record_from(market, raw), revision, moment_from(raw["observed_at"]))
+        """Read what `to_json` wrote, in any version; raises Unreadable."""
+        record = read_record(market, text)
+        rest = _VINTAGES.read(text)
+        _in_years(record.day)
+        return cls(record, rest.revision, rest.observed_at)
 
 
-def require(raw: object, names: Iterable[str]) -> None:
-    """Raise ValueError unless `raw` is a JSON object with these names."""
-    if not isinstance(raw, dict):
-        msg = "not a JSON object"
-        raise ValueError(msg)  # noqa: TRY004  one error type for every unusable text
-    if missing := set(names) - raw.keys():
-        msg = f"lacks {', '.join(sorted(missing))}"
-        raise ValueError(msg)
+def read_record(market: Market, text: str) -> Record:
+    """Read a record's columns from a JSON object; unknown ones are passed over.
 
-
-def record_from(market: Market, raw: Mapping[str, object]) -> Record:
-    """Read a record's columns out of a JSON object, or raise ValueError."""
-    require(raw, columns(market))
-    record = RECORD_TYPES[market](**{name: _number(name, raw[name]) for name in columns(market)})
-    record.day  # noqa: B018  an unreadable day is a ValueError here, not later
+    Raises Unreadable.
+    """
+    record: Record = _RECORDS[market].read(text)
     return record
 
 
-def moment_from(text: object) -> datetime:
-    """Read what `isoformat` wrote, or raise ValueError."""
-    if not isinstance(text, str):
-        msg = "observed_at must be a time"
-        raise ValueError(msg)  # noqa: TRY004
-    seen = datetime.fromisoformat(text)
-    if seen.tzinfo is None:
-        msg = "observed_at lacks its time zone"
-        raise ValueError(msg)
-    return seen
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    """What stands beside a record's columns in the JSON of a vintage."""
+
+    observed_at: Moment
+    revision: Annotated[int, Field(ge=0, lt=2**31)]
 
 
-_INTEGERS: Final = {"timestamp", "aggregated_short", "shares_short", "avg_daily_share_volume"}
+_VINTAGES: Final = Codec[_Reported](_Reported)
+_RECORDS: Final[Mapping[Market, Codec[Any]]] = {
+    market: Codec(kind) for market, kind in RECORD_TYPES.items()
+}
 
 
-def _number(name: str, value: object) -> Any:  # noqa: ANN401  the column decides the type
-    """Check one JSON value against the column it stands in."""
-    if name == "timestamp_str":
-        good = isinstance(value, str)
-    elif isinstance(value, bool):
-        good = False
-    elif name in _INTEGERS:
-        good = value is None or isinstance(value, int)
-    else:
-        good = value is None or isinstance(value, int | float)
-    if not good:
-        msg = f"{name} is {value!r}"
-        raise ValueError(msg)
-    return value
+def _in_years(day: date) -> None:
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise Unreadable(f"{day} is not between {FIRST_YEAR} and {LAST_YEAR}")
 
 
 class EventType(StrEnum):
@@ -279,16 +258,16 @@ class Change(_Columns):
     on. `delay_hours`: from 00:00 of the trading day in the market's zone to the observation.
     """
 
-    shares: int | None
-    percent: float | None
-    ratio_points: float | None
-    days: int
-    price_percent: float | None
-    percentile: float | None
-    year_high: bool | None
-    year_low: bool | None
-    history_days: int
-    delay_hours: float
+    shares: Whole | None = None
+    percent: Figure | None = None
+    ratio_points: Figure | None = None
+    days: Whole | None = None
+    price_percent: Figure | None = None
+    percentile: Figure | None = None
+    year_high: bool | None = None
+    year_low: bool | None = None
+    history_days: Whole | None = None
+    delay_hours: Figure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,31 +298,6 @@ class Event:
     def id(self) -> str:
         """Code, trading day, revision: never used twice."""
         return f"{self.code}:{self.vintage.record.timestamp_str}:{self.vintage.revision}"
-
-    def fields(self) -> dict[str, str]:
-        """Return the flat, textual fields of the stream entry."""
-        return {
-            "id": self.id,
-            "type": str(self.type),
-            "code": self.code,
-            "market": str(market_of(self.code)),
-            "trading_day": self.vintage.record.timestamp_str,
-            "revision": str(self.vintage.revision),
-            "observed_at": isoformat(self.vintage.observed_at),
-            "data": to_json(self._told()),
-        }
-
-    def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            "record": self.vintage.record.columns(),
-            "previous": self.previous.columns() if self.previous else None,
-            "change": self.change.columns() if self.change else None,
-        }
-        if flags := self.vintage.record.flags:
-            told["flags"] = flags
-        if self.restated is not None:
-            told["restated"] = self.restated.columns()
-        return told
 
 
 def to_json(value: object) -> str:

@@ -6,15 +6,16 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any, Final
+from datetime import UTC, date
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poller.detect.held import Held, Reason
-from poller.model import Code, Market, Vintage, columns, isoformat, to_json
+from poller.detect.held import Held
+from poller.events import Foreign, StreamEvent, StreamNotice, decode
+from poller.model import Change, Code, Market, Vintage, columns, isoformat, to_json
 from poller.storage.plain import history_rows
 from poller.storage.store import Entry
 
@@ -44,70 +45,63 @@ def errors() -> Console:
 
 def entry_line(entry: Entry) -> Text:
     """Return one line of `tail`: when in UTC, symbol, day, kind, shares, ratio, change."""
-    fields = entry.fields
-    try:
-        told = json.loads(fields["data"])
-        return _event_line(fields, told, told["record"], told["change"])
-    except (AttributeError, KeyError, ValueError, TypeError):
-        return _foreign(entry)
-
-
-def _event_line(fields: Mapping[str, str], told: Any, record: Any, change: Any) -> Text:  # noqa: ANN401  of JSON
-    shares = record.get("aggregated_short", record.get("shares_short"))
-    ratio = record.get("aggregated_short_ratio", record.get("short_percent"))
-    line = _begun(fields, fields.get("code", ""))
-    below = "below_threshold" in told.get("flags", ())
-    line.append(f" {'below threshold' if below else f'{_number(shares):>15} short':<21}")
+    event = decode(entry.id, entry.fields)
+    if not isinstance(event, StreamEvent):
+        return _foreign(entry, event)
+    line = _begun(event, event.code, event.kind)
+    below = "below_threshold" in event.flags
+    shares = "below threshold" if below else f"{_number(event.record.shares):>15} short"
+    line.append(f" {shares:<21}")
+    ratio = event.record.ratio
     line.append(f"  {'-' if ratio is None or below else f'{ratio:.2f}'} %", "dim")
-    if below:  # what is not told cannot have changed
+    if below:  # a figure that is not reported cannot have changed
         return line
-    if (restated := told.get("restated")) is not None:
-        line.append(f"  {restated['days']} days from {restated['from']} × {restated['factor']:g}")
-    elif change is not None:
+    if event.restated is not None:
+        line.append(f"  {event.restated.days} days from {event.restated.first}")
+        if event.restated.factor is not None:
+            line.append(f" × {event.restated.factor:g}")
+    elif event.change is not None:
         line.append("  ")
-        line.append(*_moved(change))
+        line.append(*_moved(event.change))
     return line
 
 
 def release_line(entry: Entry) -> Text:
     """Return one line of `tail --releases`: time, market, day, out or complete, who is missing."""
-    try:
-        told = json.loads(entry.fields["data"])
-        line = _begun(entry.fields, entry.fields["market"])
-        if (code := told.get("code")) is not None:
-            return line.append(f" first shown by {code}")
-        line.append(f" {told['found']:,} of {told['expected']:,} symbols")
-        missing, named = told["missing"], told["missing_codes"][:_NAMED]
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return _foreign(entry)
+    notice = decode(entry.id, entry.fields)
+    if not isinstance(notice, StreamNotice):
+        return _foreign(entry, notice)
+    line = _begun(notice, notice.market, notice.type.rpartition(".")[2])
+    if notice.code is not None:
+        return line.append(f" first shown by {notice.code}")
+    line.append(f" {notice.found or 0:,} of {notice.expected or 0:,} symbols")
+    missing, named = notice.missing, notice.missing_codes[:_NAMED]
     if missing:
         more = f" and {missing - len(named):,} more" if missing > len(named) else ""
         line.append(f"; missing: {' '.join(named)}{more}", "dim")
     return line
 
 
-def _begun(fields: Mapping[str, str], who: str) -> Text:
-    kind = fields.get("type", "").rpartition(".")[2]
+def _begun(message: StreamEvent | StreamNotice, who: str, kind: str) -> Text:
     line = Text()
-    seen = fields.get("observed_at", "")
-    line.append(f"{seen[5:10]} {seen[11:19]}  ", "dim")
+    line.append(f"{message.observed_at.astimezone(UTC):%m-%d %H:%M:%S}  ", "dim")
     line.append(f"{who:<9}", "bold")
-    line.append(f" {fields.get('trading_day', '')}  ")
+    line.append(f" {message.trading_day}  ")
     return line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
 
 
-def _foreign(entry: Entry) -> Text:
-    return Text(f"{entry.id} is not an event of this service: {dict(entry.fields)}", "red")
+def _foreign(entry: Entry, found: StreamEvent | StreamNotice | Foreign) -> Text:
+    why = f" ({found.reason})" if isinstance(found, Foreign) else ""
+    return Text(f"{entry.id} is not an event of this service{why}: {dict(entry.fields)}", "red")
 
 
-def _moved(change: Mapping[str, Any]) -> tuple[str, str]:
-    shares, percent = change["shares"], change["percent"]
-    if shares is None:
+def _moved(change: Change) -> tuple[str, str]:
+    if change.shares is None:
         return "change unknown", "dim"
-    if not shares:
+    if not change.shares:
         return "unchanged", "dim"
-    part = "" if percent is None else f" ({percent:+.2f} %)"
-    return f"{shares:+,}{part}", "red" if shares > 0 else "cyan"
+    part = "" if change.percent is None else f" ({change.percent:+.2f} %)"
+    return f"{change.shares:+,}{part}", "red" if change.shares > 0 else "cyan"
 
 
 def _number(value: float | None) -> str:
@@ -169,7 +163,7 @@ class Gaps:
     code: Code
     since: date | None
     days: tuple[date, ...]
-    held: Mapping[date, Reason]
+    held: Mapping[date, str]
 
 
 def print_gaps(found: Sequence[Gaps], *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from poller.detect.compare import Known, compare
+from poller.events import encode
 from poller.model import Code, HkRecord
 from poller.simulator import Simulator, World
 from poller.simulator.wire import Proto
@@ -42,7 +43,7 @@ async def commit_ratio(store: RedisStore, client: Any) -> tuple[float, float]:  
     """Return rows a second committed, and pipelined bare XADD of the same bytes."""
     code = Code("HK.00001")
     plan = compare(code, rows(), Known(), observed_at=NOW, history=ROWS)
-    entries = [event.fields() for event in plan.events]
+    entries = [encode(event) for event in plan.events]
     codes = [Code(f"HK.{n:05}") for n in range(SYMBOLS)]
 
     async def ours() -> None:
@@ -82,7 +83,7 @@ async def hops(store: RedisStore, client: Any) -> tuple[list[float], list[float]
         commit = partial(store.commit, code, found, snapshot, ONE_OFF)
         ours.append(await _hop(client, store.keys.stream, commit))
         snapshot = await store.snapshot(code)
-        fields = found.events[0].fields()
+        fields = encode(found.events[0])
         bare.append(await _hop(client, "bare", partial(client.xadd, "bare", fields)))
     return ours, bare
 

@@ -26,6 +26,7 @@ from poller.delivery.retry import Outcome
 from poller.delivery.selection import Selection
 from poller.delivery.webhook import SignedPost, body_of
 from poller.detect.compare import Known, compare
+from poller.events import Foreign, decode, encode
 from poller.facts.observe import Fact
 from poller.model import Code
 from poller.storage.redisstore import RedisStore
@@ -42,10 +43,9 @@ EVERYTHING = Selection(frozenset({"reported", "revised", "backfilled"}))
 
 def entry(number: int) -> Entry:
     """Return an event of a symbol of its own."""
-    code = Code(f"US.B{number}")
-    found = compare(Code("HK.00700"), [row(1)], Known(), observed_at=SEEN, history=1)
-    fields = dict(found.events[0].fields()) | {"code": code, "id": f"{code}:2026-04-30:0"}
-    return Entry(f"{number + 1}-0", fields)
+    code = Code(f"HK.{number:05}")
+    found = compare(code, [row(1)], Known(), observed_at=SEEN, history=1)
+    return Entry(f"{number + 1}-0", encode(found.events[0]))
 
 
 def _flat(one: Entry) -> list[str]:
@@ -103,9 +103,15 @@ async def ours(redis: str, url: str, at_once: int) -> float:
     return _rate(sender.ended)
 
 
+def _body(number: int) -> bytes:
+    message = decode("1-0", entry(number).fields)
+    assert not isinstance(message, Foreign)
+    return body_of(message).encode()
+
+
 async def bare(url: str, at_once: int) -> float:
     """Return POSTs a second of the same bodies in a bare aiohttp loop."""
-    bodies = [body_of(entry(number).fields).encode() for number in range(POSTS)]
+    bodies = [_body(number) for number in range(POSTS)]
     ended: list[float] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 

@@ -4,21 +4,30 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 from poller.detect.compare import compare
-from poller.model import Code, HkRecord
+from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of
 from poller.storage.store import ONE_OFF, Store
 
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 
 
 def row(day: int) -> HkRecord:
-    """Return the row of a day, counted from the end of 2019."""
+    """Return the Hong Kong row of a day, counted from the end of 2019."""
     text = str(date(2019, 12, 31) + timedelta(days=day))
     return HkRecord(None, text, 100_000 + day, 0.5, 10.0, 9.0)
 
 
+def row_of(code: Code, day: int) -> Record:
+    """Return the same row as the code's market has it."""
+    if market_of(code) is Market.HK:
+        return row(day)
+    hk = row(day)
+    return UsRecord(None, hk.timestamp_str, hk.shares, 0.5, 50_000, 2.0, 10.0, 9.0)
+
+
 async def publish(store: Store, code: str, days: Iterable[int]) -> list[str]:
     """Append an event a day of one symbol; returns their ids."""
-    symbol, rows = Code(code), [row(day) for day in days]
+    symbol = Code(code)
+    rows = [row_of(symbol, day) for day in days]
     snapshot = await store.snapshot(symbol)
     found = compare(symbol, rows, snapshot.known, observed_at=SEEN, history=len(rows))
     await store.commit(symbol, found, snapshot, ONE_OFF)

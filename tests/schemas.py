@@ -54,8 +54,19 @@ def _definitions(at: str) -> dict[str, Schema]:
     record = {"anyOf": [{"$ref": f"{at}HkRecord"}, {"$ref": f"{at}UsRecord"}]}
     compared = {"record": record, "previous": _or_null(record)}
     told = compared | {"change": _or_null({"$ref": f"{at}Change"})}
-    sometimes = {"flags": {"type": "array", "items": {"type": "string"}}}
-    sometimes["restated"] = {"$ref": f"{at}Restatement"}
+    # entries of version 0.1.0 have the figures alone
+    sometimes = {
+        "id": _text(_EVENT_ID),
+        "type": _enum(EventType),
+        "code": _text(_CODE),
+        "market": _enum(Market),
+        "trading_day": _text(_DAY),
+        "revision": {"type": "integer", "minimum": 0},
+        "observed_at": _text(_MOMENT),
+        "name": {"type": "string"},
+        "flags": {"type": "array", "items": {"type": "string"}},
+        "restated": _or_null({"$ref": f"{at}Restatement"}),
+    }
     return {
         "HkRecord": _columns(HkRecord),
         "UsRecord": _columns(UsRecord),

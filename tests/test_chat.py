@@ -22,6 +22,7 @@ from poller.delivery.retry import Delivered, Failed
 from poller.delivery.selection import Selection
 from poller.delivery.senders import sender_of
 from poller.errors import StoreMisfit
+from poller.events import encode
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.plan.notice import Completed, Detected, Notice, fields_of
 from poller.storage.memorystore import MemoryStore
@@ -108,7 +109,7 @@ async def test_the_events_of_a_lane_are_one_message(
     record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
     entries = [
-        Entry(f"{n}-0", Event(EventType.REPORTED, Code(code), vintage, None, None).fields())
+        Entry(f"{n}-0", encode(Event(EventType.REPORTED, Code(code), vintage, None, None)))
         for n, code in enumerate(("HK.00700", "HK.00005"))
     ]
     chat = Chat(feishu(bot[1], session), missing=missing)
@@ -135,7 +136,7 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     url = str(bot[1].make_url("/hook"))
     desk = Endpoint("desk", url, (SECRET,), Selection(), kind=Kind.FEISHU)
     sender = sender_of(desk, Unreadable(time.time))
-    assert await sender.send([Entry("1-0", event.fields())]) == Delivered(200)
+    assert await sender.send([Entry("1-0", encode(event))]) == Delivered(200)
     await sender.close()
 
 

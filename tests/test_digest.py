@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from poller.delivery.digest import MOST_ROWS, Message, announcement, digest, missing
 from poller.delivery.selection import Selection
 from poller.detect.compare import Known, compare
+from poller.events import encode
 from poller.model import Change, Code, Event, EventType, HkRecord, Market, UsRecord, Vintage
 from poller.plan.notice import Completed, Detected, Notice, fields_of
 from poller.simulator import World
@@ -50,7 +51,7 @@ def told(
         delay_hours=9.5,
     )
     vintage = Vintage(row(day, now), int(kind is EventType.REVISED), SEEN)
-    return Event(kind, Code(code), vintage, row(earlier, before), change).fields()
+    return encode(Event(kind, Code(code), vintage, row(earlier, before), change))
 
 
 HONG_KONG = [
@@ -192,7 +193,7 @@ def test_a_sweep_of_500_symbols_is_one_message() -> None:
         for code in world.codes()
         if (rows := world.records(code, SEEN))
     ]
-    entries = [event.fields() | {"type": str(EventType.REPORTED)} for event in events]
+    entries = [encode(event) | {"type": str(EventType.REPORTED)} for event in events]
     for limit, rows_shown in ((40_000, MOST_ROWS), (2_000, MOST_ROWS), (400, 6)):
         message = digest(entries, limit=limit, missing=0, monospaced=True)
         assert len(re.findall(r"^HK\.", message.body, re.MULTILINE)) == rows_shown

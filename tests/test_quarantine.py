@@ -71,7 +71,7 @@ class Symbol:
         held = {day: replace(each, ruling=ruling) for day, each in self.known.held.items()}
         self.known = replace(self.known, held=held)
 
-    def held(self) -> dict[date, Reason]:
+    def held(self) -> dict[date, str]:
         """Return what is held, and why."""
         return {day: each.reason for day, each in self.known.held.items()}
 
@@ -481,6 +481,6 @@ def test_a_held_figure_survives_its_text() -> None:
     """What is written of a held figure is read back the same; anything else is refused."""
     held = Held(row(2, SLIP), row(1, M), Reason.UNIT_SLIP, SEEN, Ruling.DISCARDED)
     assert Held.from_json(Market.US, held.to_json()) == held
-    for text in ("rubbish", "[]", "{}", held.to_json().replace("unit_slip", "mood")):
+    for text in ("rubbish", "[]", "{}", held.to_json().replace("discarded", "mood")):
         with pytest.raises(ValueError, match=r"."):
             Held.from_json(Market.US, text)

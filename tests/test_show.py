@@ -8,6 +8,7 @@ import pytest
 from poller import show
 from poller.commands import everyday
 from poller.commands.explain import hours_or_days
+from poller.events import encode
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.settings.config import load
 from poller.storage.store import Entry
@@ -26,7 +27,7 @@ def vintage(shares: int) -> Vintage:
 def test_a_line_of_tail(shares: int, told: str) -> None:
     """It has the date, and does not call what need not be reported none."""
     event = Event(EventType.REPORTED, Code("HK.00700"), vintage(shares), None, None)
-    line = show.entry_line(Entry("1-0", event.fields())).plain
+    line = show.entry_line(Entry("1-0", encode(event))).plain
     assert line.startswith("05-08 09:15:02  HK.00700")
     assert told in line
     assert " 0 short" not in line
@@ -46,7 +47,7 @@ def test_a_line_of_tail(shares: int, told: str) -> None:
 def test_what_others_appended_is_a_line(told: str) -> None:
     """An entry that only looks like an event is named, and ends nothing."""
     event = Event(EventType.REPORTED, Code("HK.00700"), vintage(7), None, None)
-    fields = dict(event.fields()) | {"data": told}
+    fields = dict(encode(event)) | {"data": told}
     assert "1-0" in show.entry_line(Entry("1-0", fields)).plain
 
 

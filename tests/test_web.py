@@ -215,7 +215,7 @@ async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession
         assert "<img src" not in text
         assert "script-src 'self'" in headers["Content-Security-Policy"]
     text, _ = await get(http, page.url)
-    assert text.count("&lt;script&gt;") >= 5
+    assert text.count("&lt;script&gt;") >= 4
 
 
 @pytest.mark.parametrize(

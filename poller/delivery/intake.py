@@ -11,8 +11,8 @@ from typing import Final
 
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.outbox import Chosen, Outbox, marked
-from poller.delivery.webhook import is_event, is_notice
 from poller.errors import StoreDown, StoreMisfit, Superseded
+from poller.events import StreamEvent, StreamNotice, decode
 from poller.facts.observe import Happened, Observe, Trouble
 from poller.plan.notice import TYPES
 from poller.storage.store import Entry, Stream
@@ -99,7 +99,8 @@ class Intake:
 
 def is_ours(entry: Entry, stream: Stream) -> bool:
     """Return whether this service has appended an entry to a stream; anybody may."""
-    return (is_event if stream is Stream.EVENTS else is_notice)(entry.fields)
+    wanted = StreamEvent if stream is Stream.EVENTS else StreamNotice
+    return isinstance(decode(entry.id, entry.fields), wanted)
 
 
 def choose(endpoint: Endpoint, entry: Entry) -> Chosen:

@@ -7,13 +7,12 @@ for addresses written in odd ways and for addresses the URL itself names.
 import asyncio
 import contextlib
 import errno
-import json
 import os
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -24,8 +23,8 @@ from standardwebhooks import Webhook
 from poller import __version__
 from poller.delivery.endpoint import Endpoint, refusal
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
-from poller.model import Market, to_json
-from poller.plan.notice import TYPES, Completed, Detected
+from poller.events import Foreign, Message, StreamEvent, decode
+from poller.model import isoformat, to_json
 from poller.storage.store import Entry
 
 TIMEOUT: Final = 20.0
@@ -38,11 +37,6 @@ _PATIENCE: Final = 5.0
 """Seconds an answer's text may take, once its status is there."""
 
 _KEPT: Final = 4096
-_MEMBERS: Final = frozenset({"record", "previous", "change"})
-_NOTICES: Final[Mapping[str, Mapping[str, type]]] = {
-    Detected.type: {"code": str},
-    Completed.type: {"found": int, "expected": int, "missing": int, "missing_codes": list},
-}
 
 
 class Sender(Protocol):
@@ -80,7 +74,10 @@ class SignedPost:
     async def send(self, entries: Sequence[Entry]) -> Outcome:
         """Post the one entry; see `Sender.send`."""
         (entry,) = entries
-        return await self.post(webhook_id(entry.fields["id"]), body_of(entry.fields))
+        message = decode(entry.id, entry.fields)
+        if isinstance(message, Foreign):
+            return Failed(f"unreadable: {message.reason}")
+        return await self.post(webhook_id(message.id), body_of(message))
 
     async def post(self, message_id: str, body: str) -> Outcome:
         """Sign these bytes, post them, and tell what came of it."""
@@ -215,54 +212,18 @@ def event_id(webhook_id: str) -> str:
     return webhook_id.replace("~", ".")
 
 
-def body_of(fields: Mapping[str, str]) -> str:
-    """Return the minified JSON body of an event or a notice, from its stream entry's flat fields.
-
-    What it says of the row, or the release, is spliced in as it stands in `data`: see `is_event`.
-    """
-    data: dict[str, object] = {"id": fields["id"]}
-    if fields["type"] in TYPES:
-        data |= {name: fields[name] for name in ("market", "trading_day")}
-    else:
-        data |= {name: fields[name] for name in ("code", "market", "trading_day")}
-        data["revision"] = int(fields["revision"])
-    head = {"type": fields["type"], "timestamp": fields["observed_at"], "data": data}
-    return f"{to_json(head)[:-2]},{fields['data'][1:]}}}"
-
-
-def is_event(fields: Mapping[str, str]) -> bool:
-    """Return whether a stream entry is one of this service's; anybody may append others.
-
-    Its `data` is minified JSON of the promised members, so that it may be spliced into a body.
-    """
-    told = _told(fields)
-    if not told.keys() >= _MEMBERS or not {"code", "revision"} <= fields.keys():
-        return False
-    return "|" not in fields["code"] and fields["type"] not in TYPES
-
-
-def is_notice(fields: Mapping[str, str]) -> bool:
-    """Return whether an entry of the releases is one of this service's: see `is_event`."""
-    told = _told(fields)
-    kinds = _NOTICES.get(fields.get("type", ""), {})
-    fitting = all(type(told.get(name)) is kind for name, kind in kinds.items())
-    return (
-        bool(kinds) and fitting and all(isinstance(c, str) for c in told.get("missing_codes", ()))
+def body_of(message: Message) -> str:
+    """Return the minified JSON body of an event or a notice; its `data` is complete in itself."""
+    told: dict[str, object] = {"id": message.id}
+    if isinstance(message, StreamEvent):
+        told["code"] = message.code
+    told |= {"market": message.market, "trading_day": str(message.trading_day)}
+    if isinstance(message, StreamEvent):
+        told["revision"] = message.revision
+    data = told | message.data  # what an older version wrote has figures alone
+    return to_json(
+        {"type": message.type, "timestamp": isoformat(message.observed_at), "data": data}
     )
-
-
-def _told(fields: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return what `data` holds; nothing for an entry of which no body can be made."""
-    try:
-        told = json.loads(fields["data"])
-        Market(fields["market"])
-        date.fromisoformat(fields["trading_day"])
-        _ = fields["type"], fields["observed_at"], int(fields.get("revision", 0))
-        named = fields["id"].isascii() and fields["id"].isprintable()
-        whole = isinstance(told, dict) and to_json(told) == fields["data"]
-    except (KeyError, ValueError, TypeError):
-        return {}
-    return told if whole and named else {}
 
 
 async def reach(endpoint: Endpoint) -> None:

@@ -1,21 +1,13 @@
 """Figures that cannot be true, kept out of history until somebody settles them. Pure."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
 
-from poller.model import (
-    Code,
-    Market,
-    Record,
-    isoformat,
-    market_of,
-    moment_from,
-    record_from,
-    require,
-    to_json,
-)
+from poller.codec import Codec, Moment
+from poller.model import RECORD_TYPES, Code, Market, Record, isoformat, market_of, to_json
 
 
 class Reason(StrEnum):
@@ -37,11 +29,14 @@ class Ruling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A figure kept out of history. `previous`: the one that speaks against it, if any."""
+    """A figure kept out of history. `previous`: the one that speaks against it, if any.
+
+    `reason`: a `Reason`, or the text of one that a later version knows.
+    """
 
     record: Record
     previous: Record | None
-    reason: Reason
+    reason: str
     observed_at: datetime
     ruling: Ruling = Ruling.HELD
 
@@ -64,17 +59,9 @@ class Held:
 
     @classmethod
     def from_json(cls, market: Market, text: str) -> "Held":
-        """Read what `to_json` wrote; anything else is a ValueError that says what is wrong."""
-        raw = json.loads(text)
-        require(raw, ("record", "previous", "reason", "observed_at", "state"))
-        previous = raw["previous"]
-        return cls(
-            record_from(market, raw["record"]),
-            None if previous is None else record_from(market, previous),
-            Reason(raw["reason"]),
-            moment_from(raw["observed_at"]),
-            Ruling(raw["state"]),
-        )
+        """Read what `to_json` wrote, in any version; raises Unreadable."""
+        read = _CODECS[market].read(text)
+        return cls(read.record, read.previous, read.reason, read.observed_at, read.state)
 
     def fields(self, code: Code) -> dict[str, str]:
         """Return the flat, textual fields of the entry in the quarantine stream."""
@@ -91,3 +78,23 @@ class Held:
             "observed_at": isoformat(self.observed_at),
             "data": to_json(told),
         }
+
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored(Generic[_R]):
+    """A held figure as JSON has it."""
+
+    record: _R
+    reason: str
+    observed_at: Moment
+    previous: _R | None = None
+    state: Ruling = Ruling.HELD
+
+
+_CODECS: Final[Mapping[Market, Codec[Any]]] = {
+    market: Codec(_Stored[kind])  # type: ignore[valid-type]
+    for market, kind in RECORD_TYPES.items()
+}

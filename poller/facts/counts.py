@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from poller.facts.observe import Announced, Attempted, Connection, Fact, Polled, Published
+from poller.facts.observe import Announced, Attempted, Connection, Defect, Fact, Polled, Published
 from poller.model import market_of
 
 Count = tuple[str, ...]
@@ -21,6 +21,7 @@ COUNTED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "poller_events": ("Events published", ("market", "type")),
     "poller_releases": ("Reports of a market detected, and completed", ("market", "type")),
     "poller_webhook_attempts": ("Attempts to deliver", ("endpoint", "outcome")),
+    "poller_defects": ("Defects that stopped a component for a while", ("component",)),
     "poller_gateway_reconnects": ("Connections to OpenD lost", ("gateway",)),
 }
 """Counters: metric → help, labels."""
@@ -70,6 +71,8 @@ class Tally:
                 self.counts["poller_webhook_attempts", endpoint, outcome] += 1
                 if outcome == "delivered":
                     self._late(endpoint, max(lag.total_seconds(), 0.0))
+            case Defect(_, label):
+                self.counts["poller_defects", label] += 1
             case Connection(gateway, True):
                 self._connected.add(gateway)
             case Connection(gateway, False) if gateway in self._connected:

@@ -13,6 +13,7 @@ Level = Literal["info", "warning", "error"]
 
 _RANK: Final[dict[Level, int]] = {"info": 0, "warning": 1, "error": 2}
 _COLOUR: Final[dict[Level, str]] = {"info": "32", "warning": "33", "error": "31"}
+_LONGEST_TRACE: Final = 16_000  # characters; the end of it names the place
 _SHORTEST_SECRET: Final = 4  # less would blot out words, and guards nothing
 
 
@@ -78,8 +79,8 @@ def _coloured(level: Level, event: str, details: dict[str, object], at: datetime
     return f"\x1b[2m{at:%Y-%m-%d %H:%M:%S}\x1b[0m {mark} {event}{pairs}{below}"
 
 
-def tell_defect(problem: BaseException) -> None:
+def tell_defect(problem: BaseException, text: str = "") -> None:
     """Log an error nobody expected, with its trace."""
-    trace = "".join(traceback.format_exception(problem)).rstrip()
+    trace = "".join(traceback.format_exception(problem)).rstrip()[-_LONGEST_TRACE:]
     name = type(problem).__name__
-    write("error", f"a defect of the poller, please report it: {name}", exception=trace)
+    write("error", text or f"a defect of the poller, please report it: {name}", exception=trace)

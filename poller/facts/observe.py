@@ -5,14 +5,17 @@ an operator sees; no fact carries a secret.
 """
 
 import contextlib
+import hashlib
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Final, Literal
 
 from poller.detect.held import Held
-from poller.facts.log import write
+from poller.facts.log import tell_defect, write
 from poller.model import Code, Event, EventType, Market, Record
 from poller.plan.notice import Completed, Notice
 
@@ -41,6 +44,31 @@ class Recovered:
     """`subject` does its work; silent unless it was in trouble."""
 
     subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A component ended in an error that is no part of its contract, and is started again.
+
+    Attributes:
+        component: Which, as the log and the page name it: `webhook desk`, `poll of HK.00700`.
+        label: The same for the metric, bounded by the configuration: `poll`.
+        error: The error; its traceback is logged once for each fingerprint.
+        fingerprint: Eight hexadecimal digits: the same for the same error at the same place.
+    """
+
+    component: str
+    label: str
+    error: BaseException
+    fingerprint: str
+
+    @property
+    def reason(self) -> str:
+        """What an operator is told."""
+        return (
+            f"stopped by a defect, {type(self.error).__name__} [{self.fingerprint}]; it is started "
+            "again by itself, please report it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +196,7 @@ Fact = (
     Happened
     | Trouble
     | Recovered
+    | Defect
     | Published
     | Quarantined
     | Announced
@@ -191,14 +220,39 @@ LONGEST_TURN: Final = 60.0
 """Seconds within which a loop that is not stuck comes round, however little there is to do."""
 
 
+_MOST_TRACES: Final = 100
+"""Traces that one process logs; what a defect says may vary without end."""
+
+
 def to_all(*readers: Observe) -> Observe:
-    """Return what tells every reader, in this order."""
+    """Return what tells every reader, in this order.
+
+    A defect of one reader is told to the others, and not to whoever tells the fact.
+    """
 
     def tell(fact: Fact) -> None:
         for reader in readers:
-            reader(fact)
+            try:
+                reader(fact)
+            except Exception as error:  # noqa: BLE001  whatever a reader does wrong is its own
+                if not isinstance(fact, Defect):
+                    name = f"reader of facts {type(reader).__name__}"
+                    defect = Defect(name, "reader", error, fingerprint(error))
+                    for other in readers:
+                        if other is not reader:
+                            other(defect)
 
     return tell
+
+
+def fingerprint(error: BaseException) -> str:
+    """Return eight hexadecimal digits that name an error by its type and where it was raised."""
+    places = traceback.extract_tb(error.__traceback__)
+    ours = [f"{Path(place.filename).name}:{place.name}:{place.lineno}" for place in places]
+    if isinstance(error, BaseExceptionGroup):
+        ours += [fingerprint(each) for each in error.exceptions]
+    text = "|".join((type(error).__qualname__, *ours))
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
 
 
 def dispatcher(account: str) -> str:
@@ -228,6 +282,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._troubled: dict[str, str] = {}
+        self._fingerprints: set[str] = set()
 
     def __call__(self, fact: Fact) -> None:
         """Write one line, or none when the fact is no news, or for those who count."""
@@ -239,6 +294,8 @@ class Journal:
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:
                     write("info", f"{subject}: recovered")
+            case Defect(component):
+                self._tell_defect(fact, component)
             case Reloaded(taken, kept):
                 write("info", "configuration read again", changed=", ".join(taken) or "nothing")
                 if kept:
@@ -248,6 +305,15 @@ class Journal:
                     write("error", f"configuration not taken, the old one stays: {problem}")
             case _:
                 self._note(fact)
+
+    def _tell_defect(self, defect: Defect, component: str) -> None:
+        """Write the trace of each defect once; after that it is one line for each component."""
+        if defect.fingerprint not in self._fingerprints and len(self._fingerprints) < _MOST_TRACES:
+            self._fingerprints.add(defect.fingerprint)
+            self._troubled[component] = defect.reason
+            tell_defect(defect.error, f"{component}: {defect.reason}")
+        else:
+            self(Trouble(component, defect.reason))
 
     def _note(self, fact: Fact) -> None:
         match fact:

@@ -3,13 +3,13 @@
 Texts read back may be of another version or edited by hand: what cannot be read counts as absent.
 """
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal, Self, cast
 
+from poller.codec import Codec, Day, Figure, Moment, Whole
+from poller.errors import Unreadable
 from poller.facts.counts import Count
 from poller.model import isoformat, to_json
 
@@ -28,7 +28,7 @@ TROUBLES_KEPT: Final = 20
 POLLS_KEPT: Final = 5
 """Looks at a symbol that are remembered."""
 
-_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
+_UNKNOWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Role = Literal["run", "poll", "deliver", "web"]
 Phase = Literal["watching", "sweeping", "paused"]
@@ -42,7 +42,7 @@ class GatewayState:
     account: str
     ready: bool
     reason: str
-    since: datetime
+    since: Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ class Report:
 
     `troubles`: subject → reason, as the log has it. `held`: market → figures that wait for a
     ruling. `counts`: since the process `started`. `at`, `started`: aware. `budget`: requests of an
-    account, and the seconds of its period; None when it does not poll.
+    account, and the seconds of its period; None when it does not poll. `defects`: component that a
+    defect stopped and that has not run steadily since → what it was.
     """
 
     at: datetime
@@ -76,6 +77,7 @@ class Report:
     started: datetime = _UNKNOWN
     counts: Mapping[Count, float] = field(default_factory=dict)
     budget: tuple[int, float] | None = None
+    defects: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the JSON kept in the status hash."""
@@ -84,32 +86,33 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self | None:
-        """Read what `to_json` wrote, of this version or a near one; None when it cannot be read."""
+        """Read what `to_json` wrote, in any version; None when it cannot be read."""
         try:
-            raw = json.loads(text)
-            return cls(
-                at=_moment(raw["at"]),
-                role=raw["role"],
-                version=str(raw["version"]),
-                lease=None if raw["lease"] is None else int(raw["lease"]),
-                gateways=tuple(_gateway(each) for each in raw["gateways"]),
-                symbols=int(raw["symbols"]),
-                markets={str(name): _market(each) for name, each in raw["markets"].items()},
-                troubles={str(k): str(v) for k, v in raw.get("troubles", {}).items()},
-                held={str(k): int(v) for k, v in raw.get("held", {}).items()},
-                started=_moment(raw["started"]) if "started" in raw else _UNKNOWN,
-                counts=dict(_count(*each) for each in raw.get("counts", [])),
-                budget=_budget(*raw["budget"]) if raw.get("budget") else None,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+            stored = _REPORTS.read(text)
+        except Unreadable:
             return None
+        return cls(
+            at=stored.at,
+            role=cast("Role", stored.role),
+            version=stored.version,
+            lease=stored.lease,
+            gateways=stored.gateways,
+            symbols=stored.symbols,
+            markets={name: _release(each) for name, each in stored.markets.items()},
+            troubles=stored.troubles,
+            held=stored.held,
+            started=stored.started or _UNKNOWN,
+            counts=dict(stored.counts),
+            budget=stored.budget,
+            defects=stored.defects,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Poll:
     """One look at a symbol, and what came of it in words."""
 
-    at: datetime
+    at: Moment
     answer: str
 
 
@@ -118,7 +121,7 @@ class Polls:
     """The last looks at a symbol, newest first, when the next one is planned, and why then."""
 
     polls: tuple[Poll, ...] = ()
-    next_at: datetime | None = None
+    next_at: Moment | None = None
     reason: str = ""
 
     def to_json(self) -> str:
@@ -126,16 +129,11 @@ class Polls:
         return to_json(_plain(asdict(self)))
 
     @classmethod
-    def from_json(cls, text: str) -> Self | None:
-        """Read what `to_json` wrote; None when it cannot be read."""
+    def from_json(cls, text: str) -> "Polls | None":
+        """Read what `to_json` wrote, in any version; None when it cannot be read."""
         try:
-            raw = json.loads(text)
-            return cls(
-                polls=tuple(Poll(_moment(p["at"]), str(p["answer"])) for p in raw["polls"]),
-                next_at=None if raw["next_at"] is None else _moment(raw["next_at"]),
-                reason=str(raw["reason"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+            return _POLLS.read(text)
+        except Unreadable:
             return None
 
 
@@ -146,32 +144,42 @@ def living(reports: Mapping[str, Report], now: datetime) -> dict[str, Report]:
     }
 
 
-def _gateway(raw: Mapping[str, Any]) -> GatewayState:
-    ready, since = bool(raw["ready"]), _moment(raw["since"])
-    return GatewayState(str(raw["name"]), str(raw["account"]), ready, str(raw["reason"]), since)
+@dataclass(frozen=True, slots=True)
+class _StoredRelease:
+    """A market's release as JSON has it; another version may know another phase."""
+
+    phase: str = "watching"
+    day: Day | None = None
+    wanted: Whole = 0
+    covered: Whole = 0
 
 
-def _market(raw: Mapping[str, Any]) -> ReleaseState:
-    day = None if raw["day"] is None else date.fromisoformat(raw["day"])
-    phase = raw["phase"] if raw["phase"] in {"sweeping", "paused"} else "watching"
-    return ReleaseState(cast("Phase", phase), day, int(raw["wanted"]), int(raw["covered"]))
+@dataclass(frozen=True, slots=True)
+class _StoredReport:
+    """A report as JSON has it."""
+
+    at: Moment
+    role: str
+    version: str
+    lease: Whole | None = None
+    gateways: tuple[GatewayState, ...] = ()
+    symbols: Whole = 0
+    markets: dict[str, _StoredRelease] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+    held: dict[str, Whole] = field(default_factory=dict)
+    started: Moment | None = None
+    counts: tuple[tuple[tuple[str, ...], Figure], ...] = ()
+    budget: tuple[Whole, Figure] | None = None
+    defects: dict[str, str] = field(default_factory=dict)
 
 
-def _count(names: Sequence[str], value: float) -> tuple[Count, float]:
-    if not math.isfinite(value):
-        raise ValueError("a count that is none")
-    return tuple(map(str, names)), value
+_REPORTS: Final = Codec[_StoredReport](_StoredReport)
+_POLLS: Final = Codec[Polls](Polls, most=16 * 1024)
 
 
-def _budget(requests: float, period: float) -> tuple[int, float]:
-    return int(requests), float(period)
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("a time without its zone")
-    return moment
+def _release(stored: _StoredRelease) -> ReleaseState:
+    phase = stored.phase if stored.phase in {"sweeping", "paused"} else "watching"
+    return ReleaseState(cast("Phase", phase), stored.day, stored.wanted, stored.covered)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  JSON has no types

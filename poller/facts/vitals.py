@@ -13,6 +13,7 @@ from poller.facts.notify import Notify
 from poller.facts.observe import (
     LONGEST_TURN,
     Active,
+    Defect,
     Entered,
     Fact,
     Left,
@@ -92,6 +93,8 @@ class Vitals:
                 self._standby = f"standing by: {reason}"
             case Trouble(subject, reason):
                 self._troubles[subject] = reason
+            case Defect(component):
+                self._troubles[component] = fact.reason
             case Recovered(subject) if subject in self._troubles:
                 del self._troubles[subject]
             case _:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from math import sqrt
-from typing import Any, Final
+from typing import Annotated, Final
 
+from pydantic import Field
+
+from poller.codec import Codec, Day, Moment
 from poller.model import Market
 from poller.plan.calendar import expected_after, is_trading_day, knows, release_of
 
@@ -28,6 +31,8 @@ _ENOUGH: Final = 4  # releases before their hours count
 _LEAST_MARGIN: Final = timedelta(minutes=15)
 _DAYTIME: Final = (time(7), time(23))
 _DAY: Final = timedelta(days=1)
+_LONGEST_PAUSE: Final = 7 * 86400.0  # seconds; a sweep pauses for hours at the most
+_MOST: Final = 1024 * 1024  # characters: 50,000 codes without rows
 _USUAL: Final = timedelta(hours=6)  # as long as the hour is not learned
 
 
@@ -100,40 +105,35 @@ class MarketState:
 
     @classmethod
     def from_json(cls, text: str) -> "MarketState":
-        """Read what `to_json` wrote, `{}` as nothing; raises ValueError for anything else."""
-        try:
-            raw: dict[str, Any] = json.loads(text)
-            sightings = raw.get("sightings", ())
-            return cls(
-                newest=_day(raw.get("newest")),
-                sightings=tuple(
-                    Sighting(date.fromisoformat(day), _instant(at), bool(scattered))
-                    for day, at, scattered in sightings
-                ),
-                pause=float(raw.get("pause", 0)),
-                resumes=_instant(raw.get("resumes")),
-                quiet=tuple(str(code) for code in raw.get("quiet", ())),
-                open=_day(raw.get("open")),
-            )
-        except (TypeError, AttributeError) as problem:
-            raise ValueError(f"not a market's state: {problem!r}") from None
+        """Read what `to_json` wrote, in any version, `{}` as nothing; raises Unreadable."""
+        stored = _STORED.read(text)
+        return cls(
+            newest=stored.newest,
+            sightings=tuple(Sighting(*one) for one in stored.sightings[-REMEMBERED:]),
+            pause=stored.pause,
+            resumes=stored.resumes,
+            quiet=stored.quiet,
+            open=stored.open,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A market's state as JSON has it."""
+
+    newest: Day | None = None
+    sightings: tuple[tuple[Day, Moment | None, bool], ...] = ()
+    pause: Annotated[float, Field(ge=0, le=_LONGEST_PAUSE, allow_inf_nan=False)] = 0.0
+    resumes: Moment | None = None
+    quiet: tuple[str, ...] = ()
+    open: Day | None = None
+
+
+_STORED: Final = Codec[_Stored](_Stored, most=_MOST)
 
 
 def _text(value: date | datetime | None) -> str | None:
     return None if value is None else value.isoformat()
-
-
-def _day(text: str | None) -> date | None:
-    return date.fromisoformat(text) if text else None
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    instant = datetime.fromisoformat(text)
-    if instant.tzinfo is None:
-        raise ValueError(f"{text!r} lacks its time zone")
-    return instant
 
 
 def expected(market: Market, newest: date, sightings: Sequence[Sighting]) -> Window:

@@ -13,6 +13,7 @@ from poller.facts.board import Board
 from poller.facts.counts import Tally
 from poller.facts.observe import (
     Connection,
+    Defect,
     Fact,
     Observe,
     Polled,
@@ -77,6 +78,7 @@ class Reporter:
             for each in gateways
         }
         self._troubles: dict[str, str] = {}
+        self._defects: dict[str, str] = {}
         self._held: dict[Code, int] = {}
         self._started = now()
         self._tally = Tally()
@@ -93,8 +95,11 @@ class Reporter:
                     return
                 self._troubles[subject] = reason
             case Recovered(subject):
+                self._defects.pop(subject, None)
                 if self._troubles.pop(subject, None) is None:
                     return
+            case Defect(component):
+                self._troubles[component] = self._defects[component] = fact.reason
             case Quarantined(code, held):
                 self._held[code] = len(held)
                 subject = f"{code} quarantine"
@@ -162,6 +167,7 @@ class Reporter:
             started=self._started,
             counts=dict(self._tally.counts),
             budget=self._budget,
+            defects=dict(list(self._defects.items())[-TROUBLES_KEPT:]),
         )
         await board.report(self._process.name, report)
         await self._report_polls(board)

@@ -12,8 +12,9 @@ from functools import cache
 
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, Superseded
+from poller.events import encode
 from poller.model import Code, Vintage
-from poller.plan.notice import Notice, fields_of
+from poller.plan.notice import Notice
 from poller.storage.store import (
     Entry,
     HeldWrite,
@@ -82,7 +83,7 @@ class MemoryStore:
             return
         self._refuse(code, writes, held_writes, snapshot, lease)
         self._snapshots.pop(code, None)
-        self._append(self.entries, [event.fields() for event in comparison.events])
+        self._append(self.entries, [encode(event) for event in comparison.events])
         self._append(self.quarantined, quarantine_entries(code, comparison))
         held = self.held_texts.setdefault(code, {})
         held.update({each.day: each.text for each in held_writes})
@@ -127,7 +128,7 @@ class MemoryStore:
     async def announce(self, notice: Notice, lease: Lease) -> bool:
         """See `Store.announce`."""
         self._refuse_lease(lease)
-        fields = fields_of(notice)
+        fields = encode(notice)
         if any(entry.fields["id"] == fields["id"] for entry in self.notices):
             return False
         self._append(self.notices, [fields])

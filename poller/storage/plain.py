@@ -1,9 +1,10 @@
 """Entries and history as plain rows, for whoever reads JSON or CSV."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from poller.codec import read_json
+from poller.events import Foreign, StreamEvent, decode
 from poller.model import Vintage, isoformat, to_json
 from poller.storage.store import Entry
 
@@ -14,14 +15,17 @@ def entry_json(entry: Entry) -> str:
 
 
 def entry_fields(entry: Entry) -> dict[str, Any]:
-    """Return the flat fields of an entry, `data` parsed, and its `stream_id`."""
+    """Return the flat fields of an entry, `data` parsed, and its `stream_id`.
+
+    An entry that is not ours stays as it is, and `foreign` says why it counts as none.
+    """
     told: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
-    try:
-        told["data"] = json.loads(told["data"])
-        if "revision" in told:
-            told["revision"] = int(told["revision"])
-    except (KeyError, ValueError, TypeError):
-        pass  # somebody else's entry: as it is
+    message = decode(entry.id, entry.fields)
+    if isinstance(message, Foreign):
+        return told | {"foreign": message.reason}
+    told["data"] = read_json(message.data_json)
+    if isinstance(message, StreamEvent):
+        told["revision"] = message.revision
     return told
 
 

@@ -7,10 +7,12 @@ from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
+from poller.codec import read_day
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.events import encode
 from poller.model import Code, Vintage, parse_code
-from poller.plan.notice import Notice, fields_of
+from poller.plan.notice import Notice
 from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, translated
 from poller.storage.retention import Group
@@ -189,7 +191,7 @@ class RedisStore:
             self.keys.held(code),
             self.keys.quarantine,
         ]
-        entries = [event.fields() for event in comparison.events]
+        entries = [encode(event) for event in comparison.events]
         written = arguments_of(writes, entries, held, quarantine_entries(code, comparison))
         arguments = [code, lease.value, snapshot.watermark, watermark, *written]
         with translated():
@@ -207,7 +209,7 @@ class RedisStore:
     async def announce(self, notice: Notice, lease: Lease) -> bool:
         """See `Store.announce`."""
         keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
-        arguments = [lease.value, *notice_arguments(fields_of(notice))]
+        arguments = [lease.value, *notice_arguments(encode(notice))]
         with translated():
             verdict, *detail = await self._replicated(self._announce, keys, arguments)
         match verdict:
@@ -264,7 +266,7 @@ class RedisStore:
         found = {}
         for code, text in texts.items():
             try:
-                found[parse_code(code)] = date.fromisoformat(text)
+                found[parse_code(code)] = read_day(text)
             except ValueError:
                 continue  # no symbol, or its poll says what is wrong
         return found

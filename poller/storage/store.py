@@ -10,9 +10,10 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
+from poller.codec import read_day
 from poller.detect.compare import Comparison, Known
 from poller.detect.held import Held, Ruling
-from poller.errors import StoreMisfit
+from poller.errors import StoreMisfit, Unreadable
 from poller.model import Code, Vintage, market_of
 from poller.plan.notice import Notice
 
@@ -317,7 +318,7 @@ def read_snapshot(
         f"{'edited by hand' if vintage.day in raw else 'missing'}; restored from its vintage"
         for vintage in wrong
     )
-    kept = {_read_day(name, keys.held(code)): text for name, text in held.items()}
+    kept = {_read_day(name, keys.held(code), any_year=True): text for name, text in held.items()}
     known = Known(
         _read_watermark(code, watermark, keys=keys),
         alone | truth,
@@ -332,10 +333,10 @@ def read_snapshot(
     return Snapshot(known, watermark, raw, kept, tuple(wrong), notes)
 
 
-def _read_day(name: str, key: str) -> date:
+def _read_day(name: str, key: str, *, any_year: bool = False) -> date:
     try:
-        return date.fromisoformat(name)
-    except ValueError:
+        return read_day(name, any_year=any_year)  # a figure may be held because of its year
+    except Unreadable:
         raise StoreMisfit(
             f"{key}: the field {name!r} is not a day; remove it: HDEL {key} {name}"
         ) from None
@@ -346,8 +347,8 @@ def read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
     try:
         vintage = Vintage.from_json(market_of(code), text)
         if str(vintage.day) != name.partition(":")[0]:
-            raise ValueError(f"it tells of {vintage.day}")
-    except ValueError as problem:
+            raise Unreadable(f"it tells of {vintage.day}")
+    except Unreadable as problem:
         raise StoreMisfit(
             f"{key}: the entry {name!r} is unusable ({problem}); remove it and the day is read "
             f"again: HDEL {key} {name}"
@@ -359,8 +360,8 @@ def _read_held(code: Code, day: date, text: str, key: str) -> Held:
     try:
         held = Held.from_json(market_of(code), text)
         if held.day != day:
-            raise ValueError(f"it tells of {held.day}")
-    except ValueError as problem:
+            raise Unreadable(f"it tells of {held.day}")
+    except Unreadable as problem:
         raise StoreMisfit(
             f"{key}: the entry '{day}' is unusable ({problem}); remove it and the day is judged "
             f"again: HDEL {key} {day}"
@@ -398,8 +399,8 @@ def _read_watermark(code: Code, text: str, *, keys: Keys) -> date | None:
     if not text:
         return None
     try:
-        return date.fromisoformat(text)
-    except ValueError:
+        return read_day(text)
+    except Unreadable:
         msg = (
             f"{keys.watermark}: the watermark of {code} is {text!r}, not a day; remove it and it "
             f"is found again from history: HDEL {keys.watermark} {code}"

@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
 from poller.errors import StoreDown, StoreError
+from poller.events import Foreign, StreamEvent, decode
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
-from poller.subscriber.message import Received, read_message
 from poller.subscriber.redisgroup import TTL, RedisGroup
 
 _BATCH: Final = 50
@@ -28,7 +28,7 @@ _Answer = TypeVar("_Answer")
 @asynccontextmanager
 async def subscribe(
     url: str, *, namespace: str = "short-interest", group: str | None = None, after: str = "$"
-) -> AsyncIterator[AsyncIterator[Received]]:
+) -> AsyncIterator[AsyncIterator[StreamEvent]]:
     """Follow the stream. Write `async with` this `as events`, then `async for event in events`.
 
     With a `group`, Redis remembers where it is. An event counts as worked on when the next is asked
@@ -70,21 +70,22 @@ class _Source(Protocol):
         """Learn that it was worked on."""
 
 
-class _Events(AsyncIterator[Received]):
+class _Events(AsyncIterator[StreamEvent]):
     """Asks for an event when the one before is done."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
         self._current: Entry | None = None
 
-    async def __anext__(self) -> Received:
+    async def __anext__(self) -> StreamEvent:
         while True:
             await self.done()
             self._current = await self._source.next()
-            try:
-                return read_message(self._current)
-            except ValueError as problem:
-                _log.warning("skipped what is no event: %s", problem)
+            event = decode(self._current.id, self._current.fields)
+            if isinstance(event, StreamEvent):
+                return event
+            reason = event.reason if isinstance(event, Foreign) else "a notice of a release"
+            _log.warning("passed over %s, which is no event: %s", self._current.id, reason)
 
     async def done(self) -> None:
         """Count the event given last as worked on."""

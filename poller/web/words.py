@@ -1,14 +1,14 @@
 """Figures and times as the page writes them. Pure; an absent figure is an en dash."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
+from poller.events import StreamEvent, decode
 from poller.facts.status import Report
-from poller.model import Market, Record, UsRecord
+from poller.model import Market, Record, UsRecord, isoformat
 from poller.storage.store import Entry
 
 ABSENT: Final = "–"
@@ -179,32 +179,20 @@ def _together(line: Line) -> tuple[str, str]:
 
 def _line(entry: Entry) -> Line | None:
     """Read one entry; None when it is none of this service's."""
-    fields = entry.fields
-    try:
-        told = json.loads(fields["data"])
-        record, change = told["record"], told["change"] or {}
-        shares = record.get("aggregated_short", record.get("shares_short"))
-        is_below = record.get("aggregated_short") == 0
-        return Line(
-            entry.id,
-            fields["observed_at"],
-            fields["code"],
-            fields["type"].rpartition(".")[2],
-            fields["trading_day"],
-            _whole(shares),
-            None if is_below else _real(change.get("percent")),
-            is_below,
-        )
-    except (KeyError, ValueError, TypeError, AttributeError):
+    event = decode(entry.id, entry.fields)
+    if not isinstance(event, StreamEvent):
         return None
-
-
-def _whole(value: Any) -> int | None:  # noqa: ANN401  JSON has no types
-    return value if isinstance(value, int) else None
-
-
-def _real(value: Any) -> float | None:  # noqa: ANN401
-    return float(value) if isinstance(value, int | float) else None
+    is_below = "below_threshold" in event.record.flags
+    return Line(
+        entry.id,
+        isoformat(event.observed_at),
+        event.code,
+        event.kind,
+        str(event.trading_day),
+        event.record.shares,
+        None if is_below or event.change is None else event.change.percent,
+        is_below,
+    )
 
 
 def plural(count: int, words: Sequence[str]) -> str:

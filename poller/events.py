@@ -1,0 +1,290 @@
+"""The entries of the two streams, and the one place where they are written and read. Pure.
+
+Anybody may append to a stream, and entries of older and newer versions stand beside ours. So
+`decode` never raises: it returns what the entry says, or a `Foreign` with the reason why it is not
+ours. Absent fields get defaults; members of `data` that this version does not know are kept in
+`data`, for whoever hands an event on.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from pydantic import Field
+
+from poller.codec import Codec, Figure, Whole, bounded, read_day, read_json, read_moment
+from poller.errors import BadCode, Unreadable
+from poller.model import (
+    RECORD_TYPES,
+    Change,
+    Code,
+    Event,
+    Market,
+    Record,
+    isoformat,
+    market_of,
+    parse_code,
+    to_json,
+)
+from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected, Notice, fields_of
+
+_TYPE: Final = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){1,2}", re.ASCII)
+_ID: Final = re.compile(r"[!-~]{1,128}", re.ASCII)  # printable ASCII without a space
+_REVISION: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_FLAT: Final = ("id", "type", "code", "market", "trading_day", "revision", "observed_at")
+_MOST_FLAGS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Restated:
+    """What an event says of the days one cause changed: how many, from which to which.
+
+    Attributes:
+        factor: What the shares of each day were multiplied by; None when nothing was rescaled.
+        days: How many days changed.
+        first: The oldest of them, `YYYY-MM-DD`.
+        last: The newest of them.
+    """
+
+    days: Whole
+    first: Annotated[str, Field(alias="from", max_length=10)]
+    last: Annotated[str, Field(alias="to", max_length=10)]
+    factor: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One event of a symbol, as its entry on the stream says it.
+
+    Attributes:
+        position: The entry's id on the stream (`1715152502123-0`), to go on after it.
+        id: Code, trading day, revision: the same over all deliveries, never used twice.
+        type: `short_interest.reported`, `.revised`, `.backfilled`, `.restated`; others may come.
+        trading_day: In the market's own zone.
+        revision: Counts the vintages of that day.
+        observed_at: When it was read; aware, UTC.
+        record: The figures of that day.
+        previous: The day before in history; for `revised`, the vintage that was replaced.
+        flags: What a figure does not mean, as `below_threshold`.
+        name: What the company is called, where that is known.
+        data_json: Everything that stands in the entry's `data`, minified; complete in itself.
+    """
+
+    position: str
+    id: str
+    type: str
+    code: Code
+    market: Market
+    trading_day: date
+    revision: int
+    observed_at: datetime
+    record: Record
+    previous: Record | None = None
+    change: Change | None = None
+    flags: tuple[str, ...] = ()
+    restated: Restated | None = None
+    name: str | None = None
+    data_json: str = field(default="{}", repr=False)
+
+    @property
+    def kind(self) -> str:
+        """The type without what all types begin with: `reported`."""
+        return self.type.removeprefix("short_interest.")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Everything that stands in the entry's `data`, also what this version does not know."""
+        found: dict[str, Any] = read_json(self.data_json)
+        return found
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The members of `data` beside the figures and what the entry's fields say."""
+        return {name: value for name, value in self.data.items() if name not in _USUAL}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNotice:
+    """One notice of a whole release. `position`, `id`, `data_json`: see `StreamEvent`.
+
+    Attributes:
+        type: `release.detected` or `release.completed`.
+        code: Which symbol showed the day first; None for a completion.
+        found: How many symbols show the day; None for a detection.
+        expected: How many take part in the release; None for a detection.
+        missing: How many of those lack the day.
+        missing_codes: Which, at most the first 1,000.
+    """
+
+    position: str
+    id: str
+    type: str
+    market: Market
+    trading_day: date
+    observed_at: datetime
+    code: Code | None = None
+    found: int | None = None
+    expected: int | None = None
+    missing: int = 0
+    missing_codes: tuple[Code, ...] = ()
+    data_json: str = field(default="{}", repr=False)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Everything that stands in the entry's `data`."""
+        found: dict[str, Any] = read_json(self.data_json)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """An entry that is not ours, or cannot be read. `reason` holds none of its text."""
+
+    position: str
+    reason: str
+
+
+Message = StreamEvent | StreamNotice
+
+
+def encode(message: Event | Notice) -> dict[str, str]:
+    """Return the flat, textual fields of an entry; its `data` is complete in itself."""
+    if not isinstance(message, Event):
+        return fields_of(message)
+    record = message.vintage.record
+    flat: dict[str, Any] = {
+        "id": message.id,
+        "type": str(message.type),
+        "code": message.code,
+        "market": str(market_of(message.code)),
+        "trading_day": record.timestamp_str,
+        "revision": message.vintage.revision,
+        "observed_at": isoformat(message.vintage.observed_at),
+    }
+    data = flat | {
+        "record": record.columns(),
+        "previous": message.previous.columns() if message.previous else None,
+        "change": message.change.columns() if message.change else None,
+        "flags": record.flags,
+        "restated": message.restated.columns() if message.restated else None,
+    }
+    return {**flat, "revision": str(message.vintage.revision), "data": to_json(data)}
+
+
+def decode(position: str, fields: Mapping[str, str]) -> StreamEvent | StreamNotice | Foreign:
+    """Return what an entry of either stream says; never raises. `position`: its id there."""
+    try:
+        if "data" not in fields:
+            raise Unreadable("has no field data")
+        data = read_json(fields["data"])
+        if not isinstance(data, dict):
+            raise Unreadable("data is not a JSON object")
+        minified = to_json(data)  # 1e400 is read as an infinity: a ValueError here
+        flat = {name: str(data[name]) for name in _FLAT if name in data} | dict(fields)
+        if flat.get("type") in TYPES:
+            return _notice(position, flat, minified)
+        return _event(position, flat, minified)
+    except (Unreadable, BadCode) as problem:
+        return Foreign(position, str(problem))
+    except KeyError as problem:
+        return Foreign(position, f"has no field {problem.args[0]}")
+    except ValueError:
+        return Foreign(position, "data holds a number that is not finite")
+
+
+def _event(position: str, flat: Mapping[str, str], data: str) -> StreamEvent:
+    code = _code(flat["code"])
+    market = market_of(code)
+    if flat.get("market", market) != market:
+        raise Unreadable(f"market is not that of {code}")
+    read = _DATA[market].read(data)
+    day = read_day(flat.get("trading_day", read.record.timestamp_str))
+    revision = int(bounded(flat.get("revision", "0"), _REVISION, "revision"))
+    return StreamEvent(
+        position=position,
+        id=bounded(flat.get("id", f"{code}:{day}:{revision}"), _ID, "id"),
+        type=bounded(flat["type"], _TYPE, "type"),
+        code=code,
+        market=market,
+        trading_day=day,
+        revision=revision,
+        observed_at=read_moment(flat["observed_at"]),
+        record=read.record,
+        previous=read.previous,
+        change=read.change,
+        flags=read.flags,
+        restated=read.restated,
+        name=read.name,
+        data_json=data,
+    )
+
+
+def _notice(position: str, flat: Mapping[str, str], data: str) -> StreamNotice:
+    if flat["market"] not in list(Market):
+        raise Unreadable("market is not one this version knows")
+    told = _NOTICES.read(data)
+    wanted = told.code if flat["type"] == Detected.type else told.found
+    if wanted is None or (flat["type"] == Completed.type and told.expected is None):
+        raise Unreadable("data does not hold what such a notice says")
+    return StreamNotice(
+        position=position,
+        id=bounded(flat["id"], _ID, "id"),
+        type=flat["type"],
+        market=Market(flat["market"]),
+        trading_day=read_day(flat["trading_day"]),
+        observed_at=read_moment(flat["observed_at"]),
+        code=None if told.code is None else _code(told.code),
+        found=told.found,
+        expected=told.expected,
+        missing=told.missing,
+        missing_codes=tuple(map(_code, told.missing_codes)),
+        data_json=data,
+    )
+
+
+def _code(text: str) -> Code:
+    try:
+        return parse_code(text)
+    except BadCode:
+        raise Unreadable("code is not one of a market this version knows") from None
+
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Data(Generic[_R]):
+    """What `data` of an event holds for this version."""
+
+    record: _R
+    previous: _R | None = None
+    change: Change | None = None
+    flags: Annotated[
+        tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=_MOST_FLAGS)
+    ] = ()
+    restated: Restated | None = None
+    name: Annotated[str, Field(max_length=200)] | None = None
+
+
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    """What `data` of a notice holds for this version."""
+
+    code: str | None = None
+    found: _Count | None = None
+    expected: _Count | None = None
+    missing: _Count = 0
+    missing_codes: Annotated[tuple[str, ...], Field(max_length=MOST_NAMED)] = ()
+
+
+_DATA: Final[Mapping[Market, Codec[Any]]] = {
+    market: Codec(_Data[kind])  # type: ignore[valid-type]
+    for market, kind in RECORD_TYPES.items()
+}
+_NOTICES: Final = Codec[_Notice](_Notice)
+_USUAL: Final = {*_FLAT, *_Data.__dataclass_fields__}
