@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from poller.clock import wall_clock
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.senders import check_channels, sender_of
@@ -54,7 +55,9 @@ from poller.settings.config import Config, Opend
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
+from poller.supervisor import supervise
 from poller.web.overview import Overview
+from poller.web.server import NoPlace
 from poller.web.server import serve as serve_page
 from poller.web.sources import Sources
 
@@ -84,6 +87,7 @@ async def opened(
     async with contextlib.AsyncExitStack() as stack:
         sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
         stack.callback(sdk.close)
+        asked = config.opend if gateways else ()
         loading = asyncio.ensure_future(sdk.load()) if gateways else None
         embedded = Embedded(config.state_dir) if config.redis.url is None else None
         if embedded is not None:
@@ -104,7 +108,7 @@ async def opened(
             store,
             outbox,
             board,
-            [OpenD(_address(table), sdk, _connection_fact(observe)) for table in config.opend],
+            [OpenD(_address(table), sdk, _connection_fact(observe)) for table in asked],
             {
                 account: Budget(
                     store,
@@ -114,7 +118,7 @@ async def opened(
                     period=config.budget.period,
                     waiting=partial(observe, Turned(dispatcher(account))),
                 )
-                for account in dict.fromkeys(table.account for table in config.opend)
+                for account in dict.fromkeys(table.account for table in asked)
             },
             embedded,
         )
@@ -163,6 +167,33 @@ class Work(Protocol):
         """Work until cancelled; `reload`: how a new configuration arrives, if it may."""
 
 
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A part of a process, supervised on its own: its defect is nobody else's.
+
+    Attributes:
+        name: What the log and the page call it.
+        work: Works until cancelled; called again after each failure.
+        label: Its name in the metric, bounded by the configuration; `name` if empty.
+        fatal: Errors for which the process ends, because no restart of a part can mend them.
+    """
+
+    name: str
+    work: Callable[[], Coroutine[Any, Any, None]]
+    label: str = ""
+    fatal: tuple[type[Exception], ...] = ()
+
+
+async def run_together(components: Sequence[Component], observe: Observe) -> None:
+    """Run components side by side until cancelled, each under its supervisor."""
+    async with asyncio.TaskGroup() as group:
+        for each in components:
+            supervised = supervise(
+                each.name, each.work, observe, label=each.label, fatal=each.fatal
+            )
+            group.create_task(supervised, name=each.name)
+
+
 async def serve(
     config: Config,
     journal: Observe,
@@ -172,81 +203,147 @@ async def serve(
     role: Role = "run",
     simulated: bool = False,
 ) -> None:
-    """Poll, and unless other processes do that, deliver and show the page, until cancelled."""
+    """Do the work of a role until cancelled: poll, deliver, show the page, or all of it.
+
+    Components are opened in this order and closed in reverse: what is in flight ends while the
+    gateways are still connected, then these, then the store, then the embedded server.
+    """
+    process = Process(_process(), role)
+    polls, delivers, shows = (role in {"run", each} for each in ("poll", "deliver", "web"))
     schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
     reporter = Reporter(
-        Process(_process(), role),
-        [_address(table) for table in config.opend],
+        process,
+        [_address(table) for table in config.opend] if polls else [],
         now=wall_clock,
         markets=lambda: {market: release_state(q) for market, q in schedule.markets.items()},
         outlook=schedule.outlook,
-        budget=(config.budget.requests, config.budget.period),
+        budget=(config.budget.requests, config.budget.period) if polls else None,
     )
-
-    def summary() -> str:
-        return f"watching {len(schedule.codes)} symbols, {schedule.wanted} due"
-
-    metrics = Metrics(wall_clock())
+    summary = _Summary(config, schedule, role)
     observe = to_all(journal, Vitals(notify, summary), reporter)
-    async with opened(config, observe, simulated=simulated) as ports:
-        watchlist = Watchlist(*_sources(config), ports.store, observe)
-        tenure = Tenure(observe)
-        poller = Poller(
-            ports.store,
-            ports.gateways,
-            ports.budgets,
-            schedule,
-            history=config.watchlist.history,
-            observe=tenure,
-        )
-        relay = relay_of(config, ports, observe)
-        group_budget = Budget(
-            ports.store,
-            f"{config.opend[0].account}:groups",
-            secrets.token_hex(8),
-            requests=GROUP_REQUESTS,
-            period=GROUP_PERIOD,
-        )
-        chores = _chores(config, ports.store, tenure)
+    async with opened(config, observe, gateways=polls, simulated=simulated if polls else None) as (
+        ports
+    ):
+        appliers: list[Callable[[Config], None]] = [_apply_log, summary.configure]
+        links = [
+            Component(f"OpenD {gateway.name}", gateway.supervise, "gateway")
+            for gateway in ports.gateways
+        ]
+        if ports.embedded is not None:
+            links.append(
+                Component("embedded server", partial(_keep_alive, ports.embedded, observe))
+            )
+        work = [
+            Component(
+                "reports",
+                lambda: reporter.run(ports.board, observe, behind=lambda: ports.store.behind),
+            )
+        ]
+        if polls:
+            polling, apply = _polling(config, ports, schedule, reporter, observe)
+            work += polling
+            appliers.append(apply)
+            await _tell_newest(ports.store, observe)
+        if delivers:
+            relay = relay_of(config, ports, observe)
+            work.append(Component("webhooks", relay.run))
+            appliers.append(lambda fresh: relay.configure(_endpoints(fresh)))
+        if shows:
+            alone = role == "web"
+            metrics = Metrics(wall_clock())
+            show = partial(page, config, ports, metrics, observe, alone=alone)
+            work.append(Component("page", show, fatal=(NoPlace,) if alone else ()))
+        if reload is not None:
 
-        def watch(codes: Sequence[Code]) -> None:
-            poller.watch(codes)
-            reporter.watch(codes)
+            def apply_all(fresh: Config) -> None:
+                for apply in appliers:
+                    apply(fresh)
 
-        def apply(fresh: Config) -> None:
-            configure(level=fresh.log_level, secrets=fresh.secrets())
-            watchlist.configure(*_sources(fresh))
-            poller.configure(fresh.schedule.intervals, history=fresh.watchlist.history)
-            relay.configure([webhook.endpoint() for webhook in fresh.webhooks])
+            work.append(Component("reload", partial(follow, reload, config, apply_all, observe)))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_together(links, observe), name="links")
+            if role != "web":  # a page of its own is ready once it listens
+                observe(Ready(summary.ready()))
+            await run_together(work, observe)
 
-        await _tell_newest(ports.store, observe)
-        # two groups, so that what is in flight can still end while the gateways are connected
-        async with asyncio.TaskGroup() as connections:
-            for gateway in ports.gateways:
-                connections.create_task(gateway.supervise(), name=f"gateway {gateway.name}")
-            if ports.embedded is not None:
-                connections.create_task(_keep_alive(ports.embedded, observe), name="embedded")
-            async with asyncio.TaskGroup() as work:
-                reports = reporter.run(ports.board, observe, behind=lambda: ports.store.behind)
-                work.create_task(reports, name="report")
-                work.create_task(watchlist.follow(watch), name="watchlist")
-                work.create_task(
-                    watchlist.follow_groups(ports.gateways, group_budget), name="groups"
-                )
-                work.create_task(
-                    keep_polling(ports.store, _process(), poller, tenure, chores), name="polling"
-                )
-                if role == "run":
-                    work.create_task(relay.run(), name="relay")
-                    work.create_task(page(config, ports, metrics, observe), name="page")
-                if reload is not None:
-                    work.create_task(follow(reload, config, apply, observe), name="reload")
-                observe(Ready((("gateways", len(ports.gateways)),)))
+
+def _polling(
+    config: Config, ports: Ports, schedule: Schedule, reporter: Reporter, observe: Observe
+) -> tuple[list[Component], Callable[[Config], None]]:
+    """Return the components of who polls, and what gives them another configuration."""
+    watchlist = Watchlist(*_sources(config), ports.store, observe)
+    tenure = Tenure(observe)
+    poller = Poller(
+        ports.store,
+        ports.gateways,
+        ports.budgets,
+        schedule,
+        history=config.watchlist.history,
+        observe=tenure,
+    )
+    group_budget = Budget(
+        ports.store,
+        f"{config.opend[0].account}:groups",
+        secrets.token_hex(8),
+        requests=GROUP_REQUESTS,
+        period=GROUP_PERIOD,
+    )
+    chores = _chores(config, ports.store, tenure)
+
+    def watch(codes: Sequence[Code]) -> None:
+        poller.watch(codes)
+        reporter.watch(codes)
+
+    def apply(fresh: Config) -> None:
+        watchlist.configure(*_sources(fresh))
+        poller.configure(fresh.schedule.intervals, history=fresh.watchlist.history)
+
+    return [
+        Component("watchlist", lambda: watchlist.follow(watch)),
+        Component("Futu groups", lambda: watchlist.follow_groups(ports.gateways, group_budget)),
+        Component("polling", lambda: keep_polling(ports.store, _process(), poller, tenure, chores)),
+    ], apply
+
+
+class _Summary:
+    """What the status line begins with, and what `ready` says."""
+
+    def __init__(self, config: Config, schedule: Schedule, role: Role) -> None:
+        self._config = config
+        self._schedule = schedule
+        self._role = role
+
+    def configure(self, fresh: Config) -> None:
+        self._config = fresh
+
+    def __call__(self) -> str:
+        config = self._config
+        match self._role:
+            case "deliver":
+                return f"delivering to {len(config.webhooks)} endpoints"
+            case "web":
+                return f"showing the page on http://{config.web.host}:{config.web.port}/"
+            case _:
+                due = self._schedule.wanted
+                return f"watching {len(self._schedule.codes)} symbols, {due} due"
+
+    def ready(self) -> tuple[tuple[str, object], ...]:
+        if self._role == "deliver":
+            return (("webhooks", len(self._config.webhooks)),)
+        return (("gateways", len(self._config.opend)),)
+
+
+def _apply_log(fresh: Config) -> None:
+    configure(level=fresh.log_level, secrets=fresh.secrets())
 
 
 def _sources(config: Config) -> tuple[Sequence[Code], Sequence[Path], Sequence[str]]:
     table = config.watchlist
     return table.codes, table.files, table.futu_groups
+
+
+def _endpoints(config: Config) -> list[Endpoint]:
+    return [webhook.endpoint() for webhook in config.webhooks]
 
 
 async def _tell_newest(store: RedisStore, observe: Observe) -> None:
@@ -256,52 +353,6 @@ async def _tell_newest(store: RedisStore, observe: Observe) -> None:
         return
     for market, day in newest_days(watermarks).items():
         observe(Newest(market, day))
-
-
-async def deliver(
-    config: Config, journal: Observe, *, notify: Notify, reload: Reload | None
-) -> None:
-    """Deliver webhooks, and nothing else, until cancelled; without any, wait for a reload."""
-    endpoints = len(config.webhooks)
-    reporter = Reporter(Process(_process(), "deliver"), now=wall_clock)
-    vitals = Vitals(notify, lambda: f"delivering to {endpoints} endpoints")
-    observe = to_all(journal, vitals, reporter)
-    async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
-        relay = relay_of(config, ports, observe)
-
-        def apply(fresh: Config) -> None:
-            nonlocal endpoints
-            endpoints = len(fresh.webhooks)
-            configure(level=fresh.log_level, secrets=fresh.secrets())
-            relay.configure([webhook.endpoint() for webhook in fresh.webhooks])
-
-        if ports.embedded is not None:
-            work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
-        work.create_task(reporter.run(ports.board, observe), name="report")
-        work.create_task(relay.run(), name="relay")
-        if reload is not None:
-            work.create_task(follow(reload, config, apply, observe), name="reload")
-        observe(Ready((("webhooks", endpoints),)))
-
-
-async def web(config: Config, journal: Observe, *, notify: Notify, reload: Reload | None) -> None:
-    """Show the page, and nothing else, until cancelled."""
-    reporter = Reporter(Process(_process(), "web"), now=wall_clock)
-    metrics = Metrics(wall_clock())
-    address = f"http://{config.web.host}:{config.web.port}/"
-    vitals = Vitals(notify, lambda: f"showing the page on {address}")
-    observe = to_all(journal, vitals, reporter)
-
-    def apply(fresh: Config) -> None:
-        configure(level=fresh.log_level, secrets=fresh.secrets())
-
-    async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
-        if ports.embedded is not None:
-            work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
-        work.create_task(reporter.run(ports.board, observe), name="report")
-        work.create_task(page(config, ports, metrics, observe, alone=True), name="page")
-        if reload is not None:
-            work.create_task(follow(reload, config, apply, observe), name="reload")
 
 
 async def page(
@@ -324,19 +375,13 @@ async def page(
 
 def work_of(role: Role) -> Work:
     """Return what a process of this role does."""
-    match role:
-        case "deliver":
-            return deliver
-        case "web":
-            return web
-        case _:
-            return partial(serve, role=role)
+    return partial(serve, role=role)
 
 
 def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
     """Return the relay of the configured endpoints, not yet running."""
     chance = random.SystemRandom()
-    endpoints = [webhook.endpoint() for webhook in config.webhooks]
+    endpoints = _endpoints(config)
     check_channels(endpoints)
     relay = Relay(
         ports.store,

@@ -172,8 +172,12 @@ async def test_the_page_alone_ends_when_its_port_is_taken(tmp_path: Path) -> Non
         config = load(tmp_path / "poller.toml", {})
         with pytest.raises(ExceptionGroup) as caught:
             async with asyncio.timeout(PATIENCE):
-                await app.web(config, lambda _: None, notify=Notify(None), reload=None)
+                await app.serve(
+                    config, lambda _: None, notify=Notify(None), reload=None, role="web"
+                )
     assert report(caught.value) == FAILED
-    (problem,) = caught.value.exceptions
+    problem: BaseException = caught.value
+    while isinstance(problem, ExceptionGroup):
+        (problem,) = problem.exceptions
     assert f"page: 127.0.0.1 port {port}: " in str(problem)
     assert "set web.host and web.port" in str(problem)

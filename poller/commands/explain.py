@@ -98,7 +98,7 @@ def _service(
             state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
             yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
         for subject, reason in report.troubles.items():
-            if code in subject.split() or not subject.startswith(_OTHERS):
+            if code in subject.split() or not subject.startswith((*_OTHERS, "poll of ")):
                 yield "trouble", f"{subject}: {reason}"
         if not watched:
             strange = "it is not in the simulation; see: poller watch list"

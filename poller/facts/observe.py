@@ -260,9 +260,14 @@ def dispatcher(account: str) -> str:
     return f"dispatcher of account {account}"
 
 
+def polling_of(code: Code) -> str:
+    """Return the name of the component that polls a symbol."""
+    return f"poll of {code}"
+
+
 def forgotten(code: Code) -> tuple[Fact, ...]:
     """Return what ends all that was told of a symbol, whatever may be held of it."""
-    subjects = (code, f"{code} answer", f"{code} quarantine")
+    subjects = (code, f"{code} answer", f"{code} quarantine", polling_of(code))
     return (*map(Recovered, subjects), Quarantined(code, ()))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from poller.errors import LeaseLost, StoreDown, StoreError
 from poller.facts.observe import (
     Active,
+    Defect,
     Fact,
     Observe,
     Quarantined,
@@ -45,6 +46,8 @@ class Tenure:
         match fact:
             case Trouble(subject) if subject != "redis":
                 self._ends[subject] = (Recovered(subject),)
+            case Defect(component):
+                self._ends[component] = (Recovered(component),)
             case Recovered(subject):
                 self._ends.pop(subject, None)
             case Quarantined(code, held):

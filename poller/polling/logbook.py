@@ -9,15 +9,17 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
-from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
 from poller.facts.observe import Announced, Observe, Recovered, Trouble
 from poller.model import Market
 from poller.plan.notice import Notice
 from poller.plan.release import MarketState
 from poller.plan.schedule import Schedule
 from poller.storage.store import Lease, Store
+from poller.supervisor import supervise
 
 _STORE_PAUSE: Final = 1.0
 _SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
@@ -67,9 +69,11 @@ class Logbook:
 
     async def keep(self, lease: Lease) -> None:
         """Tell and save, soon after there is something, for ever; raises LeaseLost (in a group)."""
+        parts = (("release notices", partial(self._tell, lease)), ("plan", self._keep_plan))
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell(lease), name="tell of releases")
-            group.create_task(self._keep_plan(), name="keep the plan")
+            for name, work in parts:
+                supervised = supervise(name, work, self._observe, fatal=(LeaseLost,))
+                group.create_task(supervised, name=name)
 
     async def close(self, lease: Lease) -> None:
         """Tell and save what is left; without a store it is made up, and learned, again."""

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import partial
 from typing import Final
 
 from poller.clock import wall_clock
@@ -18,6 +19,7 @@ from poller.detect.plausible import CALM, Moves
 from poller.errors import (
     Disconnected,
     GatewayError,
+    LeaseLost,
     Malformed,
     Refused,
     StoreDown,
@@ -30,6 +32,7 @@ from poller.errors import (
 )
 from poller.facts.observe import (
     LONGEST_TURN,
+    Defect,
     Happened,
     Observe,
     Polled,
@@ -39,7 +42,9 @@ from poller.facts.observe import (
     Recovered,
     Trouble,
     dispatcher,
+    fingerprint,
     forgotten,
+    polling_of,
     turning,
 )
 from poller.gateway.opend import Gateway, any_ready
@@ -58,6 +63,7 @@ from poller.polling.budget import Budget
 from poller.polling.complaints import Complaints
 from poller.polling.logbook import Logbook
 from poller.storage.store import Lease, Snapshot, Store
+from poller.supervisor import supervise
 
 GRACE: Final = 4.0
 """Seconds for what is in flight when the service is asked to stop."""
@@ -143,7 +149,12 @@ class Poller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._logbook.keep(lease), name="keep the logbook")
                 for account in self._budgets:
-                    group.create_task(self._drive(account, lease), name=f"drive {account}")
+                    name = dispatcher(account)
+                    drive = partial(self._drive, account, lease)
+                    supervised = supervise(
+                        name, drive, self._observe, label="dispatcher", fatal=(LeaseLost,)
+                    )
+                    group.create_task(supervised, name=name)
                 group.create_task(_result(self._failed), name="failure of a poll")
         finally:
             await self._drain()
@@ -245,6 +256,12 @@ class Poller:
         outcome: Reply = Postponed()
         try:
             outcome = await self._look(turn)
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001  this symbol's poll is a component of its own
+            defect = Defect(polling_of(turn.code), "poll", error, fingerprint(error))
+            self._observe(defect)
+            outcome = Unanswered(defect.reason)
         finally:
             self._record(turn.code, outcome)
             self._observe(Polled(turn.code, _WORDS[type(outcome)], _answer(outcome)))
@@ -287,6 +304,7 @@ class Poller:
             if turn.budget.calm():  # who spends now and then is one trouble
                 self._observe(Recovered(account))
             self._complaints.answered(turn.gateway.name, turn.code)
+            self._observe(Recovered(polling_of(turn.code)))
             return Answered(watermark)
 
     async def _publish(self, turn: _Turn) -> date | None:

@@ -14,10 +14,15 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Say whether Redis and OpenD answer; 503 with the reasons otherwise."""
-    reasons = unready(await request.app[SOURCES].survey())
+    """Say whether Redis and OpenD answer and every shared component runs; 503 otherwise.
+
+    A defect of one endpoint or one symbol is named, and the service is ready all the same.
+    """
+    survey = await request.app[SOURCES].survey()
+    reasons = unready(survey)
     return web.json_response(
-        {"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200
+        {"ready": not reasons, "reasons": reasons, "defects": list(survey.defects)},
+        status=503 if reasons else 200,
     )
 
 

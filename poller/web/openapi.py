@@ -101,6 +101,7 @@ def _status() -> Schema:
         ready=_FLAG,
         reasons=_list(_TEXT),
         troubles=_list(_object(subject=_TEXT, reason=_TEXT)),
+        defects=_list(_object(component=_TEXT, reason=_TEXT)),
         symbols=_WHOLE,
         loaded=_FLAG,
         simulated=_FLAG,

@@ -6,7 +6,7 @@ Page, API, `/readyz` and `/metrics` are four readers of this one value.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from poller.delivery.outbox import Status
 from poller.facts.status import GatewayState, Report
@@ -67,6 +67,11 @@ class Survey:
         return {} if self.active is None else self.active.held
 
     @property
+    def defects(self) -> dict[str, str]:
+        """The components that a defect stopped, and that have not run steadily since."""
+        return {name: why for r in self.reports.values() for name, why in r.defects.items()}
+
+    @property
     def troubles(self) -> dict[str, str]:
         """What any process says is wrong: subject → reason."""
         return {s: why for r in self.reports.values() for s, why in r.troubles.items()}
@@ -83,7 +88,16 @@ def unready(survey: Survey) -> list[str]:
         reasons.append("no poller holds the lease")
     if not any(gateway.ready for gateway in survey.gateways):
         reasons += [f"OpenD {gateway.name}: {gateway.reason}" for gateway in survey.gateways]
+    reasons += [f"{name}: {why}" for name, why in survey.defects.items() if not _is_single(name)]
     return reasons
+
+
+_SINGLE: Final = ("webhook ", "poll of ")
+
+
+def _is_single(component: str) -> bool:
+    """Tell whether a component is one endpoint or one symbol: the service works without it."""
+    return component.startswith(_SINGLE)
 
 
 def further(survey: Survey) -> dict[str, str]:
@@ -100,6 +114,7 @@ def as_json(survey: Survey) -> dict[str, Any]:
         "ready": not reasons,
         "reasons": reasons,
         "troubles": [{"subject": s, "reason": why} for s, why in survey.troubles.items()],
+        "defects": [{"component": c, "reason": why} for c, why in survey.defects.items()],
         "symbols": survey.symbols,
         "loaded": survey.loaded,
         "simulated": survey.simulated,
