@@ -51,3 +51,8 @@ systemd: $(SET_UP)
 .PHONY: soak
 soak: $(SET_UP)
 	$(BIN)/python -m tests.soak
+
+# everything that reads what outsiders send, 60 s each; FUZZ_SECONDS, FUZZ_INPUTS, FUZZ_SEED
+.PHONY: fuzz
+fuzz: $(SET_UP)
+	$(BIN)/python -m tests.fuzz
