@@ -53,19 +53,25 @@ async def supervise(
         try:
             await work()
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if _is_cancelled():
                 raise
             run.failed(error)  # another task's cancellation, which leaked
         except Exception as error:
             if _holds(error, fatal):
                 raise
             run.failed(error)
+            if _is_cancelled():  # it failed while it was closing: it ends all the same
+                raise asyncio.CancelledError from error
         else:
             return
         finally:
             run.ended()
         await run.rest()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _holds(error: Exception, kinds: tuple[type[Exception], ...]) -> bool:

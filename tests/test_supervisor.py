@@ -141,6 +141,28 @@ def test_a_cancellation_ends_it_at_once() -> None:
     virtually(story)
 
 
+def test_a_defect_while_stopping_stops_nobody() -> None:
+    """A component that fails while it closes is told of, and ends like the others."""
+
+    async def story() -> None:
+        facts: list[Fact] = []
+
+        async def clumsy() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise OSError("it would not close")
+
+        task = asyncio.create_task(supervise("page", clumsy, facts.append))
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+        assert task.cancelled()
+        assert [fact.component for fact in facts if isinstance(fact, Defect)] == ["page"]
+
+    virtually(story)
+
+
 def test_who_returns_has_ended() -> None:
     """A component that is done is not started again."""
 
