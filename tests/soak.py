@@ -3,11 +3,13 @@
 `poller run` against the simulator, which reports a new day of every symbol again and again, with a
 webhook whose receiver fails at times and a reader of `/`, `/metrics` and `/events`. Every few
 seconds it is looked what the process holds of the system; at the end nothing may be lost or doubled
-in the stream, at the receiver or for the reader, and the budget must have held.
+in the stream, at the receiver or for the reader, and the budget must have held. All the time a
+second endpoint answers nonsense, one symbol is refused, and a neighbour leaves rubbish in Redis.
 """
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -24,6 +26,7 @@ from typing import Any, Final
 
 import aiohttp
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from poller.model import Code
 from poller.simulator import Simulator, World
@@ -56,7 +59,32 @@ SETTINGS: Final = {
     "POLLER_WEBHOOKS__0__NAME": "desk",
     "POLLER_WEBHOOKS__0__SECRET": SECRET,
     "POLLER_WEBHOOKS__0__EVENTS": "reported,revised,backfilled",
+    "POLLER_WEBHOOKS__1__NAME": "nonsense",
+    "POLLER_WEBHOOKS__1__SECRET": SECRET,
 }
+REFUSED: Final = Code("HK.09999")
+"""Watched, and unknown to OpenD."""
+
+NEIGHBOUR: Final = 2.0
+"""Seconds between two pieces of rubbish that the neighbour leaves in Redis."""
+
+RUBBISH: Final = (
+    "[" * 50_000,
+    "NaN",
+    "9e300",
+    '{"at":"0001-01-01T00:00:00+14:00"}',
+    "\x1b[31m",
+    "",
+)
+NONSENSE: Final = (
+    b"HTTP/1.1 503 -\r\nRetry-After: Mon, 01 Jan 2026 00:00:00 -9999999999991999\r\n"
+    b"Content-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"HTTP/9.9 \xff\r\n\r\n",
+    b"HTTP/1.1 308 -\r\nLocation: \x1b]0;title\x07\r\nContent-Length: 0\r\n\r\n",
+    b"\x16\x03\x01",
+    b"",
+)
 Sample = Mapping[str, float]
 
 
@@ -143,6 +171,31 @@ class Soak:
                 await asyncio.sleep(4)
                 self.down = False
 
+    async def neighbour(self) -> None:
+        """Leave rubbish where it must stop one endpoint or one symbol at the most."""
+        own = "{short-interest}:webhook:nonsense:"
+        while True:
+            await asyncio.sleep(NEIGHBOUR)
+            text = self.chance.choice(RUBBISH)
+            with contextlib.suppress(RedisError, OSError):  # it was killed just now
+                async with Redis.from_url(Embedded(self.service.state_dir).url) as client:
+                    data = {"data": text, "type": "short_interest.reported", "code": "HK.00005"}
+                    await client.xadd("short-interest", data)  # type: ignore[arg-type]
+                    part = self.chance.choice(("state", "deliveries", "attempts", "dead"))
+                    name = self.chance.choice(("hold_until", "seen", "garbage"))
+                    await client.hset(f"{own}{part}", name, text)
+                    await client.hset("{short-interest}:polls", REFUSED, text)
+                    await client.hset("{short-interest}:status", "somebody", text)
+                    await client.hset(f"{{short-interest}}:history:{REFUSED}", "soon", text)
+
+    async def nonsense(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a POST with what no HTTP server says."""
+        with contextlib.suppress(OSError):
+            await reader.read(4096)
+            writer.write(self.chance.choice(NONSENSE))
+            await writer.drain()
+        writer.close()
+
     async def _kill_server(self) -> None:
         """Kill -9 the embedded server, which the service started."""
         async with Redis.from_url(Embedded(self.service.state_dir).url) as client:
@@ -181,7 +234,9 @@ class Soak:
                                 coming = text
                             elif name == "data":
                                 last = coming
-                                self.heard.append(text.partition('"id":"')[2].partition('"')[0])
+                                event = json.loads(text)
+                                if "id" in event:
+                                    self.heard.append(event["id"])
 
     async def sample(self) -> None:
         """Look again and again at what the process holds of the system."""
@@ -249,7 +304,8 @@ async def verify(soak: Soak) -> None:
         Redis.from_url(url, decode_responses=True) as client,
     ):
         entries: Any = await client.xrange("short-interest")
-    stream = [fields["id"] for _, fields in entries]
+    # the neighbour's are none of ours
+    stream = [fields["id"] for _, fields in entries if "id" in fields]
     assert len(stream) == len(set(stream)), "an entry was doubled"
     for code, ids in soak.truth.items():
         assert [one for one in stream if one.startswith(f"{code}:")] == ids, code
@@ -276,7 +332,11 @@ async def run(folder: Path) -> None:
     async with Simulator(world, requests=REQUESTS, period=PERIOD) as opend, receiver.running():
         codes = world.codes()
         settings = {**SETTINGS, "POLLER_WEBHOOKS__0__URL": receiver.url}
-        soak = Soak(Service(folder, opend.port, ",".join(codes), settings), opend, receiver, codes)
+        service = Service(folder, opend.port, ",".join((*codes, REFUSED)), settings)
+        soak = Soak(service, opend, receiver, codes)
+        odd = await asyncio.start_server(soak.nonsense, "127.0.0.1", 0)
+        port = odd.sockets[0].getsockname()[1]
+        settings["POLLER_WEBHOOKS__1__URL"] = f"http://127.0.0.1:{port}/"
         for code in codes:
             days = [row.timestamp_str for row in reversed(world.records(code, now())[:5])]
             soak.truth[code] = [f"{code}:{day}:0" for day in days]
@@ -287,7 +347,10 @@ async def run(folder: Path) -> None:
             await _play(soak)
         finally:
             ended = await soak.service.stop()
+            odd.close()
         assert ended == 0
+        defects = [one["event"] for one in service.log() if "please report it" in one["event"]]
+        assert defects == []
         await verify(soak)
     sys.stdout.write(f"faults: {dict(sorted(soak.struck.items()))}\n")
 
@@ -300,6 +363,7 @@ async def _play(soak: Soak) -> None:
             async with asyncio.timeout(60 * MINUTES), asyncio.TaskGroup() as work:
                 work.create_task(soak.releases())
                 work.create_task(soak.faults())
+                work.create_task(soak.neighbour())
         soak.opend.faults.silence, soak.opend.faults.refuse_login = False, None
         soak.down = False
         sys.stdout.write(table(soak.samples))
