@@ -77,8 +77,10 @@ RUBBISH: Final = (
     "",
 )
 NONSENSE: Final = (
-    b"HTTP/1.1 503 -\r\nRetry-After: Mon, 01 Jan 2026 00:00:00 -9999999999991999\r\n"
-    b"Content-Length: 0\r\n\r\n",
+    (
+        b"HTTP/1.1 503 -\r\nRetry-After: Mon, 01 Jan 2026 00:00:00 -9999999999991999\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    ),
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"HTTP/9.9 \xff\r\n\r\n",
     b"HTTP/1.1 308 -\r\nLocation: \x1b]0;title\x07\r\nContent-Length: 0\r\n\r\n",
