@@ -1,0 +1,253 @@
+"""The HTTP client of one endpoint: guarded connections, bounded answers. The edge to receivers.
+
+The guard looks at the address of the very connection, so it holds for names that resolve anew,
+for addresses written in odd ways and for addresses the URL itself names.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from poller import __version__
+from poller.delivery.addresses import refusal
+from poller.delivery.endpoint import Endpoint
+from poller.delivery.target import as_sent, basic_auth, host_of
+
+TIMEOUT: Final = 20.0
+"""Seconds for one attempt, from the name's look-up to the last byte of the answer."""
+
+ANSWER_LIMIT: Final = 64 * 1024
+"""Bytes read of an answer; what follows is not waited for."""
+
+_PATIENCE: Final = 5.0
+"""Seconds an answer's text may take, once its status is there."""
+
+_KEEP: Final = 30.0
+"""Seconds a connection that idles is kept for the next delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a receiver said. `body`: the beginning, at most `ANSWER_LIMIT` bytes of it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Client:
+    """Posts to one endpoint, and connects only where it may. Opens nothing before it is used."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout: float = TIMEOUT,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """`resolver`: how names become addresses; the system's, if absent."""
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._resolver = resolver
+        self._url = as_sent(endpoint.url)
+        self._kept: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in (self._kept, self._fresh):
+            if session is not None:
+                await session.close()
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | str:
+        """Post these bytes; returns the answer, or in a few words of ours why there is none.
+
+        A kept connection may end just when it is used again; that says nothing about the receiver,
+        so the request is sent once more, on a connection that nothing was sent on before.
+        """
+        loop, request = asyncio.get_running_loop(), SimpleNamespace(reused=False)
+        ends = loop.time() + self._timeout
+        try:
+            try:
+                self._kept = self._kept or self._session(force_close=False)
+                return await self._post(self._kept, body, headers, self._timeout, request)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError) as problem:
+                if not (request.reused and _before_the_answer(problem)):
+                    raise
+            self._fresh = self._fresh or self._session(force_close=True)
+            left = max(ends - loop.time(), 0.001)
+            return await self._post(self._fresh, body, headers, left, request)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as problem:
+            return self._why(problem)
+
+    async def _post(
+        self,
+        session: aiohttp.ClientSession,
+        body: bytes,
+        headers: Mapping[str, str],
+        seconds: float,
+        request: SimpleNamespace,
+    ) -> Answer:
+        async with session.post(
+            self._url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=seconds),
+            trace_request_ctx=request,
+        ) as response:
+            return Answer(response.status, response.headers, await _beginning(response))
+
+    def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        """Return a session that keeps its connections, or opens a new one for each request."""
+        headers = {
+            "content-type": "application/json",
+            "user-agent": f"short-interest-poller/{__version__}",
+        }
+        if (authorization := basic_auth(self._endpoint.url)) is not None:
+            headers["authorization"] = authorization
+        traces = aiohttp.TraceConfig()
+        traces.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=_connector(self._endpoint, self._resolver, force_close=force_close),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers=headers,
+            trace_configs=[traces],
+        )
+
+    def _why(self, problem: Exception) -> str:
+        """Say in a few words of ours why there is no answer."""
+        match problem:
+            case TimeoutError():
+                return f"no answer within {self._timeout:g} s"
+            case aiohttp.ClientConnectorError():
+                return _no_connection(problem)
+            case aiohttp.ServerDisconnectedError() if not _before_the_answer(problem):
+                return "it closed the connection in the middle of its answer"
+            case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+                return "it closed the connection without an answer"
+            case _:
+                return "its answer is not HTTP; is the URL right?"
+
+
+def _no_connection(problem: aiohttp.ClientConnectorError) -> str:
+    match problem:
+        case aiohttp.ClientConnectorDNSError():
+            return "its name does not resolve"
+        case aiohttp.ClientConnectorCertificateError():
+            found = getattr(problem.certificate_error, "verify_message", "it is not valid")
+            return f"its certificate is not accepted: {found}"
+        case _:
+            return f"no connection: {words(problem.os_error)}"
+
+
+async def _note_reuse(
+    _: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    _params: aiohttp.TraceConnectionReuseconnParams,
+) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _before_the_answer(problem: OSError | aiohttp.ClientError) -> bool:
+    """Return whether a connection ended before the first byte of an answer."""
+    match problem:
+        case aiohttp.ClientConnectorError():
+            return False
+        case aiohttp.ServerDisconnectedError(message=begun):
+            return isinstance(begun, str)  # else what was read of the answer's head
+        case _:
+            return isinstance(problem, ConnectionError | aiohttp.ClientOSError)
+
+
+def _connector(
+    endpoint: Endpoint, resolver: AbstractResolver | None, *, force_close: bool
+) -> aiohttp.TCPConnector:
+    """Return a connector that makes no socket for an address that is not allowed."""
+
+    def make(where: Any) -> socket.socket:  # noqa: ANN401  aiohttp's tuple
+        family, kind, protocol, _, address = where
+        reason = refusal(address[0], local=endpoint.local, allow_private=endpoint.allow_private)
+        if reason is not None:
+            raise OSError(errno.EACCES, reason)
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)  # noqa: FBT003
+        return made
+
+    return aiohttp.TCPConnector(
+        limit=0,
+        resolver=resolver or aiohttp.ThreadedResolver(),
+        ttl_dns_cache=30,
+        socket_factory=make,
+        force_close=force_close,
+        keepalive_timeout=None if force_close else _KEEP,
+    )
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """Read at most `ANSWER_LIMIT` bytes; leaving the rest unread closes the connection.
+
+    The status decides. An answer that breaks off, or drips, changes nothing about it.
+    """
+    answer = b""
+    if response.content.at_eof():  # most say nothing more
+        return answer
+    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            while len(answer) < ANSWER_LIMIT:
+                part = await response.content.read(ANSWER_LIMIT - len(answer))
+                if not part:
+                    break
+                answer += part
+    return answer
+
+
+def words(problem: OSError) -> str:
+    """Say what the system, or the guard, has against a connection; no address of ours in it."""
+    match problem:  # before the system's numbers: those of OpenSSL and of getaddrinfo are others
+        case socket.gaierror():
+            return "its name does not resolve"
+        case ssl.SSLError():
+            return f"no TLS: {_OPENSSL.sub('', problem.strerror or str(problem))}"
+        case TimeoutError(errno=None):
+            return f"no answer within {TIMEOUT:g} s"
+        case ConnectionError(errno=None):
+            return "it closed the connection"
+    if problem.errno is None or problem.errno == errno.EACCES:
+        return problem.strerror or str(problem)
+    return os.strerror(problem.errno)
+
+
+_OPENSSL: Final = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
+"""What stands around OpenSSL's own words."""
+
+
+async def reach(endpoint: Endpoint) -> None:
+    """Connect without sending anything; raises OSError with the reason."""
+    url, host = as_sent(endpoint.url), host_of(endpoint.url)
+    secure, port = url.scheme == "https", url.port or 0
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(TIMEOUT):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        address = str(found[0][4][0])
+        reason = refusal(address, local=endpoint.local, allow_private=endpoint.allow_private)
+        if reason is not None:
+            raise OSError(errno.EACCES, reason)
+        context = await asyncio.to_thread(ssl.create_default_context) if secure else None
+        _, writer = await asyncio.open_connection(
+            address, port, ssl=context, server_hostname=host.rstrip(".") if secure else None
+        )
+        writer.close()
+        await writer.wait_closed()
