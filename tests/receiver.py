@@ -5,6 +5,8 @@ import base64
 import contextlib
 import json
 import re
+import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -45,7 +47,8 @@ class RawReceiver:
     """Reads requests, signature or not, and answers bytes. `heads`: what it read of each.
 
     `answer`: from the number of the request on its connection, from 0, and its head, the bytes to
-    send, and the seconds after which the connection is closed; None keeps it open.
+    send, and the seconds after which the connection is closed; None keeps it open, a negative
+    number resets it at once.
     """
 
     answer: Callable[[int, bytes], tuple[bytes, float | None]]
@@ -81,7 +84,18 @@ class RawReceiver:
                 writer.write(answer)
                 await writer.drain()
                 if closes is not None:
-                    loop.call_later(closes, writer.transport.abort if closes < 0 else writer.close)
+                    loop.call_later(closes, _end, writer, closes < 0)
+
+
+def _end(writer: asyncio.StreamWriter, reset: bool) -> None:  # noqa: FBT001  of call_later
+    if writer.is_closing():
+        return
+    if reset:  # sent instead of FIN when nothing may linger
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    else:
+        writer.close()
 
 
 @dataclass

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from poller.delivery.chat import Apprise, Channel, Chat, Feishu
+from poller.commands import webhooks
+from poller.delivery.chat import Apprise, Channel, Chat, Feishu, code_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.retry import Delivered, Failed, Outcome
@@ -24,6 +26,7 @@ from poller.delivery.senders import sender_of
 from poller.errors import StoreMisfit
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.plan.notice import Completed, Detected, Notice, fields_of
+from poller.settings.config import load
 from poller.storage.memorystore import MemoryStore
 from poller.storage.store import Entry
 
@@ -242,6 +245,29 @@ async def test_every_other_answer_is_a_failure(
     assert TOKEN not in repr(outcome)
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"code":0,"msg":"success"}', 0),
+        (b'{"code":"19021"}', 19021),
+        (b'{"code":-1}', -1),
+        *[
+            (body, None)
+            for body in (
+                b'{"code":1e999}', b'{"code":NaN}', b'{"code":-Infinity}', b'{"code":true}',
+                b'{"code":0.0}', b'{"code":' + b"9" * 10 + b"}", b'{"code":' + b"9" * 9000 + b"}",
+                b'{"code":"' + b"9" * 9000 + b'"}', '{"code":"٣"}'.encode(), b'{"code":null}',
+                b'{"code":[0]}', b"[" * 65536, b'{"code":' * 9000, b"null", b"0", b"", b"\xff",
+                b'{"code":0', "{'code':0}".encode("utf-16"),
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_what_is_read_of_an_answer(body: bytes, code: int | None) -> None:
+    """A short whole number, or nothing: no body raises, however deep or large."""
+    assert code_of(body) == code
+
+
 async def test_nobody_listens() -> None:
     """The reason is in the system's words, without the URL."""
     channel = Feishu(bot_at(f"http://127.0.0.1:9/{TOKEN}", None), now=datetime.now)
@@ -273,6 +299,18 @@ async def test_apprise_posts_title_and_body(bot: tuple[Bot, TestServer]) -> None
         (table.title, table.body),
         ("", "US.BRK_B *one* sentence"),
     ]
+
+
+async def test_a_test_message_that_was_taken(
+    bot: tuple[Bot, TestServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`apprise` tells no status, and so none is printed."""
+    bot[0].respond = fixed(web.Response)
+    file = tmp_path / "poller.toml"
+    url = by_url(bot[1])
+    file.write_text(f'[[webhooks]]\nname = "chat"\nurl = "{url}"\n', encoding="utf-8")
+    await webhooks.test(load(file, {}), "chat")
+    assert capsys.readouterr().out == "chat took it\n"
 
 
 @pytest.mark.parametrize(

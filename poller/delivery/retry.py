@@ -128,11 +128,9 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
     if _SECONDS.fullmatch(asked):
         seconds = min(float(asked), LONGEST_HOLD.total_seconds())  # float: 1e999 is infinite
         return timedelta(seconds=seconds)
-    if _LONG_NUMBER.search(asked):
-        return None
     try:
         moment = parsedate_to_datetime(asked)
-    except (ValueError, TypeError, OverflowError, IndexError):  # as the library's versions differ
+    except (ValueError, OverflowError, TypeError, IndexError):  # as the library's versions have it
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -143,5 +141,3 @@ _LONGEST_HEADER: Final = 64
 """Characters of a Retry-After that is read: the longest form of a date has half as many."""
 
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?")
-_LONG_NUMBER: Final = re.compile("[0-9]{5}")
-"""No date has one: it would only overflow what the library computes a year or a zone with."""
