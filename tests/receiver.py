@@ -44,7 +44,7 @@ Answer = Callable[[Seen], bytes | asyncio.Event]
 
 @dataclass
 class RawReceiver:
-    """Reads requests, signature or not, and answers bytes. `heads`: what it read of each.
+    """Reads requests, signature or not, and answers bytes. `heads`, `bodies`: what it read.
 
     `answer`: from the number of the request on its connection, from 0, and its head, the bytes to
     send, and the seconds after which the connection is closed; None keeps it open, a negative
@@ -55,7 +55,7 @@ class RawReceiver:
     heads: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     port: int = 0
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["RawReceiver"]:
@@ -66,11 +66,11 @@ class RawReceiver:
             yield self
         finally:
             server.close()
-            for writer in self._writers:
+            for writer in self.writers:
                 writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self.writers.add(writer)
         loop, count = asyncio.get_running_loop(), 0
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:

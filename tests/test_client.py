@@ -137,6 +137,69 @@ async def test_a_receiver_that_never_answers_is_asked_once_more_at_most(reset: f
         await client.close()
 
 
+async def test_a_kept_connection_that_is_given_up_with_408_is_no_failure() -> None:
+    """Some servers say so before they close what idles; on a new connection it is an answer."""
+
+    def answer(count: int, head: bytes) -> tuple[bytes, float | None]:
+        if b"slow" in head or count:
+            return status(408), 0
+        return OK, None
+
+    async with RawReceiver(answer).running() as receiver:
+        client = Client(endpoint(f"http://127.0.0.1:{receiver.port}/"))
+        for _ in range(3):
+            said = await client.post(b"{}", {})
+            assert isinstance(said, Answer)
+            assert said.status == 200
+        late = await client.post(b"{}", {"x": "slow"})
+        assert isinstance(late, Answer)
+        assert late.status == 408
+        await client.close()
+
+
+async def test_what_nobody_asked_for_answers_nothing() -> None:
+    """A second answer to one request is not the answer to the next: it would be taken as success.
+
+    Whether it comes with the first one or while the connection idles.
+    """
+
+    def answer(count: int, head: bytes) -> tuple[bytes, float | None]:
+        number = int(re.findall(rb"(?i)number: ([0-9]+)", head)[0])
+        return status(500, body=b"%d" % number) + (OK * (count % 3)), None
+
+    async with RawReceiver(answer).running() as receiver:
+        client = Client(endpoint(f"http://127.0.0.1:{receiver.port}/"))
+        for number in range(12):
+            said = await client.post(b"{}", {"number": str(number)})
+            assert isinstance(said, Answer)
+            assert (said.status, said.body) == (500, b"%d" % number)
+            if number % 2 == 0:  # else the connection was not kept
+                for writer in receiver.writers:
+                    writer.write(OK * 2)
+                for _ in range(9):  # the loop reads at each turn what has come
+                    await asyncio.sleep(0)
+        await client.close()
+
+
+async def test_a_server_that_speaks_first_is_a_failure() -> None:
+    """One connection is made for it, and not another and another."""
+    made = 0
+
+    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal made
+        made += 1
+        writer.write(b"220 mail.example.org ESMTP\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    client = Client(endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"), timeout=2)
+    assert isinstance(await client.post(b"{}", {}), str)
+    assert made == 1
+    await client.close()
+    server.close()
+
+
 async def test_an_answer_that_had_begun_is_not_asked_for_again() -> None:
     """Whoever answered half a head has seen the request."""
     async with RawReceiver(

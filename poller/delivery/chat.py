@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
-from poller.delivery.client import TIMEOUT, Answer, Client
+from poller.delivery.client import TIMEOUT, Answer, Client, points_to
 from poller.delivery.digest import Message, announcement, digest
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
@@ -115,7 +115,9 @@ class Feishu:
         status, said = answer.status, self._mask(answer.body, _KEPT)
         if status != _OK:
             asked = retry_after(answer.headers.get("retry-after"), self._now())
-            return Failed(f"Feishu: {status}", status, said, asked)
+            hint = points_to(answer.headers.get("location"), self._mask)
+            reason = f"Feishu: {status}, {hint}" if hint else f"Feishu: {status}"
+            return Failed(reason, status, said, asked)
         code = code_of(answer.body)
         if code is None:
             return Failed(

@@ -11,13 +11,15 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
 
 from poller import __version__
 from poller.delivery.addresses import refusal
@@ -32,6 +34,9 @@ ANSWER_LIMIT: Final = 64 * 1024
 
 _PATIENCE: Final = 5.0
 """Seconds an answer's text may take, once its status is there."""
+
+_GAVE_UP: Final = 408
+"""What some servers send when they close a connection that idled."""
 
 _KEEP: Final = 30.0
 """Seconds a connection that idles is kept for the next delivery."""
@@ -73,18 +78,21 @@ class Client:
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | str:
         """Post these bytes; returns the answer, or in a few words of ours why there is none.
 
-        A kept connection may end just when it is used again; that says nothing about the receiver,
-        so the request is sent once more, on a connection that nothing was sent on before.
+        A kept connection may end just when it is used again, or be given up with a 408; that says
+        nothing about the receiver, so the request is sent once more, on a connection of its own.
         """
         loop, request = asyncio.get_running_loop(), SimpleNamespace(reused=False)
         ends = loop.time() + self._timeout
         try:
             try:
                 self._kept = self._kept or self._session(force_close=False)
-                return await self._post(self._kept, body, headers, self._timeout, request)
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError) as problem:
+                answer = await self._post(self._kept, body, headers, self._timeout, request)
+            except (aiohttp.ClientConnectionError, OSError) as problem:
                 if not (request.reused and _before_the_answer(problem)):
                     raise
+            else:
+                if not (request.reused and answer.status == _GAVE_UP):
+                    return answer
             self._fresh = self._fresh or self._session(force_close=True)
             left = max(ends - loop.time(), 0.001)
             return await self._post(self._fresh, body, headers, left, request)
@@ -161,6 +169,28 @@ async def _note_reuse(
     context.trace_request_ctx.reused = True
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Takes no kept connection on which something came that nobody had asked for.
+
+    It would be read as the answer to what is sent next, and an event that was refused, or never
+    seen, would count as delivered.
+    """
+
+    def __init__(self, **how: Any) -> None:  # noqa: ANN401  as the library takes them
+        super().__init__(**how)
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(self, *how: Any, **more: Any) -> Connection:  # noqa: ANN401  as above
+        """Return a connection to send one request on."""
+        while True:
+            connection = await super().connect(*how, **more)
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._used or not protocol.should_close:
+                self._used.add(protocol)
+                return connection
+            connection.close()
+
+
 def _before_the_answer(problem: OSError | aiohttp.ClientError) -> bool:
     """Return whether a connection ended before the first byte of an answer."""
     match problem:
@@ -186,7 +216,7 @@ def _connector(
         made.setblocking(False)  # noqa: FBT003
         return made
 
-    return aiohttp.TCPConnector(
+    return _Connector(
         limit=0,
         resolver=resolver or aiohttp.ThreadedResolver(),
         ttl_dns_cache=30,
@@ -212,6 +242,23 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
                     break
                 answer += part
     return answer
+
+
+def points_to(location: str | None, mask: Callable[[str], str]) -> str:
+    """Say where a redirect points, by its host alone; nothing when it does not say."""
+    if location is None:
+        return ""
+    there = _AUTHORITY.match(location)
+    if there is None:
+        return "it points to another path of its own: write that URL"
+    host = mask(_NOT_OF_A_HOST.sub("", there[1].rpartition("@")[2]))[:_LONGEST_HOST]
+    return f"it points to {host}: write that URL" if host else ""
+
+
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#\\]*)")
+_NOT_OF_A_HOST: Final = re.compile(r"[^A-Za-z0-9.:\[\]-]")
+_LONGEST_HOST: Final = 80
+"""Characters told of where a redirect points: its line stays one."""
 
 
 def words(problem: OSError) -> str:

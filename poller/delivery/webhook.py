@@ -1,7 +1,6 @@
 """One signed POST, and what came of it."""
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Final, Protocol
@@ -9,7 +8,7 @@ from typing import Any, Final, Protocol
 from aiohttp.abc import AbstractResolver
 from standardwebhooks import Webhook
 
-from poller.delivery.client import TIMEOUT, Answer, Client
+from poller.delivery.client import TIMEOUT, Answer, Client, points_to
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 from poller.model import Market, to_json
@@ -27,11 +26,6 @@ _HINTS: Final = {
     413: "it takes no body of that size",
 }
 """What an operator can look at, by status."""
-
-_AUTHORITY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#\\]*)")
-_NOT_OF_A_HOST: Final = re.compile(r"[^A-Za-z0-9.:\[\]-]")
-_LONGEST_HOST: Final = 80
-"""Characters told of where a redirect points: its line stays one."""
 
 _MEMBERS: Final = frozenset({"record", "previous", "change"})
 _NOTICES: Final[Mapping[str, Mapping[str, type]]] = {
@@ -95,24 +89,13 @@ class SignedPost:
             return Delivered(status)
         hint = _HINTS.get(status)
         if 300 <= status < 400:  # noqa: PLR2004
-            hint = self._mask(_points_to(answer.headers.get("location")))
+            hint = points_to(answer.headers.get("location"), self._mask)
         return Failed(
             f"{status}, {hint}" if hint else str(status),
             status,
             self._mask(answer.body, _KEPT),
             retry_after(answer.headers.get("retry-after"), self._now()),
         )
-
-
-def _points_to(location: str | None) -> str:
-    """Say where a redirect points, by its host alone; nothing when it does not say."""
-    if location is None:
-        return ""
-    there = _AUTHORITY.match(location)
-    if there is None:
-        return "it points to another path of its own: write that URL"
-    host = _NOT_OF_A_HOST.sub("", there[1].rpartition("@")[2])[:_LONGEST_HOST]
-    return f"it points to {host}: write that URL" if host else ""
 
 
 def webhook_id(event_id: str) -> str:
