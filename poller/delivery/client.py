@@ -12,8 +12,8 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -81,21 +81,22 @@ class Client:
         A kept connection may end just when it is used again, or be given up with a 408; that says
         nothing about the receiver, so the request is sent once more, on a connection of its own.
         """
-        loop, request = asyncio.get_running_loop(), SimpleNamespace(reused=False)
+        loop = asyncio.get_running_loop()
         ends = loop.time() + self._timeout
+        _REUSED.set(False)
         try:
             try:
                 self._kept = self._kept or self._session(force_close=False)
-                answer = await self._post(self._kept, body, headers, self._timeout, request)
+                answer = await self._post(self._kept, body, headers, self._timeout)
             except (aiohttp.ClientConnectionError, OSError) as problem:
-                if not (request.reused and _before_the_answer(problem)):
+                if not (_REUSED.get() and _before_the_answer(problem)):
                     raise
             else:
-                if not (request.reused and answer.status == _GAVE_UP):
+                if not (_REUSED.get() and answer.status == _GAVE_UP):
                     return answer
             self._fresh = self._fresh or self._session(force_close=True)
             left = max(ends - loop.time(), 0.001)
-            return await self._post(self._fresh, body, headers, left, request)
+            return await self._post(self._fresh, body, headers, left)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as problem:
             return self._why(problem)
 
@@ -105,7 +106,6 @@ class Client:
         body: bytes,
         headers: Mapping[str, str],
         seconds: float,
-        request: SimpleNamespace,
     ) -> Answer:
         async with session.post(
             self._url,
@@ -113,7 +113,6 @@ class Client:
             headers=headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=seconds),
-            trace_request_ctx=request,
         ) as response:
             return Answer(response.status, response.headers, await _beginning(response))
 
@@ -125,14 +124,11 @@ class Client:
         }
         if (authorization := basic_auth(self._endpoint.url)) is not None:
             headers["authorization"] = authorization
-        traces = aiohttp.TraceConfig()
-        traces.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=_connector(self._endpoint, self._resolver, force_close=force_close),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers=headers,
-            trace_configs=[traces],
         )
 
     def _why(self, problem: Exception) -> str:
@@ -161,12 +157,7 @@ def _no_connection(problem: aiohttp.ClientConnectorError) -> str:
             return f"no connection: {words(problem.os_error)}"
 
 
-async def _note_reuse(
-    _: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    _params: aiohttp.TraceConnectionReuseconnParams,
-) -> None:
-    context.trace_request_ctx.reused = True
+_REUSED: Final = ContextVar("whether this task's last connection was used before", default=False)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -185,8 +176,10 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(*how, **more)
             protocol = connection.protocol
-            if protocol is None or protocol not in self._used or not protocol.should_close:
+            reused = protocol in self._used
+            if protocol is None or not (reused and protocol.should_close):
                 self._used.add(protocol)
+                _REUSED.set(reused)
                 return connection
             connection.close()
 
