@@ -137,6 +137,18 @@ def test_what_is_cut_off_does_not_begin_a_secret() -> None:
         assert left == "x" * before + MASK if before < 60 else left == "x" * 60
 
 
+@pytest.mark.parametrize(
+    "spelled", ["as it is", "every byte", "json, all escaped", "html by number", "base64"]
+)
+def test_a_secret_that_the_receiver_cuts_off_is_masked(spelled: str) -> None:
+    """Some echo the beginning of a request, or close in the midst of it."""
+    part = "hunter22-s3cr3t-part"
+    mask = endpoint(f"https://example.org/hook/{part}").mask()
+    whole, begun = SPELLINGS[spelled](part), SPELLINGS[spelled](part[:LEAST])
+    for length in range(len(begun), len(whole) + 1):
+        assert mask(f"it was: {whole[:length]}") in {f"it was: {MASK}", f"it was: {MASK}="}
+
+
 @given(st.binary(max_size=300))
 def test_anything_can_be_masked(data: bytes) -> None:
     """It never raises, and without a secret it changes nothing."""

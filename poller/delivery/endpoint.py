@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
-from urllib.parse import urlsplit
 
 from poller.delivery.addresses import names_loopback
 from poller.delivery.masking import PREFIX, Mask, secrets_in_key, secrets_in_url
 from poller.delivery.selection import Selection
+from poller.delivery.target import host_of
 
 SHORTEST, LONGEST = 24, 64
 """Bytes of a signing secret, as Standard Webhooks wants them."""
@@ -53,7 +53,7 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """Whether the URL itself names this machine's loopback."""
-        return names_loopback(urlsplit(self.url).hostname or "")
+        return names_loopback(host_of(self.url))
 
     def mask(self) -> Mask:
         """Return what keeps its URL and its secrets out of a text; to be made once."""

@@ -39,6 +39,9 @@ _ESCAPE: Final = re.compile(
     rb"|(?P<nothing>\0)",  # of UTF-16, read as UTF-8
     re.IGNORECASE,
 )
+_INCOMPLETE: Final = re.compile(rb"(%[0-9a-f]?|\\(u[0-9a-f]{0,3}|x[0-9a-f]?)?|&#?x?[0-9a-f]*)\Z")
+"""An escape that the end of an answer cuts off."""
+
 _NAMED: Final = {
     b"amp": b"&",
     b"lt": b"<",
@@ -85,15 +88,29 @@ class Mask:
         text, origin = raw, list(range(len(raw) + 1))
         for _ in range(_STEPS):
             lower = text.lower()
+            whole = _INCOMPLETE.sub(b"", lower)
             for needle in self._needles:
                 at = lower.find(needle)
                 while at >= 0:
                     yield origin[at], origin[at + len(needle)]
                     at = lower.find(needle, at + 1)
+                begun = _cut_off(whole, needle)
+                if begun is not None:
+                    yield origin[begun], origin[-1]
             decoded, origin = _decoded(text, origin)
             if decoded == text:
                 return
             text = decoded
+
+
+def _cut_off(text: bytes, needle: bytes) -> int | None:
+    """Return where a secret begins that the end of the text cuts off; None: there is none."""
+    at = text.find(needle[:LEAST], max(len(text) - len(needle) + 1, 0))
+    while at >= 0:
+        if needle.startswith(text[at:]):
+            return at
+        at = text.find(needle[:LEAST], at + 1)
+    return None
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
