@@ -4,6 +4,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
+import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -37,6 +40,62 @@ def status(code: int, *headers: str, body: bytes = b"") -> bytes:
 OK: Final = status(200)
 SILENCE: Final = b""
 Answer = Callable[[Seen], bytes | asyncio.Event]
+
+
+@dataclass
+class RawReceiver:
+    """Reads requests, signature or not, and answers bytes. `heads`, `bodies`: what it read.
+
+    `answer`: from the number of the request on its connection, from 0, and its head, the bytes to
+    send, and the seconds after which the connection is closed; None keeps it open, a negative
+    number resets it at once.
+    """
+
+    answer: Callable[[int, bytes], tuple[bytes, float | None]]
+    heads: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    port: int = 0
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["RawReceiver"]:
+        """Listen on a loopback port."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in self.writers:
+                writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.add(writer)
+        loop, count = asyncio.get_running_loop(), 0
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: *([0-9]+)", head)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                self.heads.append(head)
+                self.bodies.append(body)
+                answer, closes = self.answer(count, head)
+                count += 1
+                writer.write(answer)
+                await writer.drain()
+                if closes is not None:
+                    loop.call_later(closes, _end, writer, closes < 0)
+
+
+def _end(writer: asyncio.StreamWriter, reset: bool) -> None:  # noqa: FBT001  of call_later
+    if writer.is_closing():
+        return
+    if reset:  # sent instead of FIN when nothing may linger
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    else:
+        writer.close()
 
 
 @dataclass

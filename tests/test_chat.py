@@ -10,21 +10,24 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from poller.delivery.chat import Apprise, Chat, Feishu
+from poller.commands import webhooks
+from poller.delivery.chat import Apprise, Channel, Chat, Feishu, code_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.retry import Delivered, Failed
+from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
 from poller.delivery.senders import sender_of
 from poller.errors import StoreMisfit
 from poller.events import encode
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
 from poller.plan.notice import Completed, Detected, Notice, fields_of
+from poller.settings.config import load
 from poller.storage.memorystore import MemoryStore
 from poller.storage.store import Entry
 
@@ -74,33 +77,33 @@ async def bot() -> AsyncIterator[tuple[Bot, TestServer]]:
     await server.close()
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[ClientSession]:
-    """A client as the relay makes it, but less patient."""
-    async with ClientSession(timeout=ClientTimeout(total=1)) as session:
-        yield session
+def bot_at(url: str, secret: str | None) -> Endpoint:
+    """Return the endpoint of a bot behind this URL."""
+    return Endpoint("chat", url, (secret,) if secret else (), Selection(), kind=Kind.FEISHU)
 
 
-def feishu(
-    server: TestServer, session: ClientSession, secret: str | None = SECRET, late: float = 0
-) -> Feishu:
-    """Return the channel to the bot; its clock is `late` seconds behind."""
-    url = str(server.make_url(f"/open-apis/bot/v2/hook/{TOKEN}"))
+def feishu(server: TestServer, secret: str | None = SECRET, late: float = 0) -> Feishu:
+    """Return the channel to the bot, in a hurry; its clock is `late` seconds behind."""
+    endpoint = bot_at(str(server.make_url(f"/open-apis/bot/v2/hook/{TOKEN}")), secret)
     behind = timedelta(seconds=late)
-    return Feishu(url, secret, session=session, now=lambda: datetime.now(UTC) - behind)
+    return Feishu(endpoint, now=lambda: datetime.now(UTC) - behind, timeout=1)
 
 
-async def test_a_signed_message_is_taken(
-    bot: tuple[Bot, TestServer], session: ClientSession
-) -> None:
+async def posted(to: Channel) -> Outcome:
+    """Post the message, and close the channel."""
+    try:
+        return await to.post(MESSAGE)
+    finally:
+        await to.close()
+
+
+async def test_a_signed_message_is_taken(bot: tuple[Bot, TestServer]) -> None:
     """The bot accepts the signature and shows title and body."""
-    assert await feishu(bot[1], session).post(MESSAGE) == Delivered(200)
+    assert await posted(feishu(bot[1])) == Delivered(200)
     assert bot[0].texts == [MESSAGE.text]
 
 
-async def test_the_events_of_a_lane_are_one_message(
-    bot: tuple[Bot, TestServer], session: ClientSession
-) -> None:
+async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer]) -> None:
     """What a relay sends arrives as one digest, which says how many symbols are missing."""
 
     async def missing(market: Market, day: date) -> int:
@@ -112,12 +115,11 @@ async def test_the_events_of_a_lane_are_one_message(
         Entry(f"{n}-0", encode(Event(EventType.REPORTED, Code(code), vintage, None, None)))
         for n, code in enumerate(("HK.00700", "HK.00005"))
     ]
-    chat = Chat(feishu(bot[1], session), missing=missing)
+    chat = Chat(feishu(bot[1]), missing=missing)
     assert await chat.send(entries) == Delivered(200)
     await chat.close()
     (text,) = bot[0].texts
     assert text.startswith("Hong Kong short interest, 13 Nov 2026: 2 reported, 12 missing\n")
-    assert session.closed
 
 
 class Unreadable(MemoryStore):
@@ -140,9 +142,7 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     await sender.close()
 
 
-async def test_notices_of_a_market_are_a_message_of_their_own(
-    bot: tuple[Bot, TestServer], session: ClientSession
-) -> None:
+async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, TestServer]) -> None:
     """A sentence each, where several waited; nobody is counted for it."""
 
     async def missing(market: Market, day: date) -> int:
@@ -154,7 +154,9 @@ async def test_notices_of_a_market_are_a_message_of_their_own(
         Completed(Market.HK, day, at, 299, (Code("HK.00700"),)),
     ]
     entries = [Entry(f"{n}-0:releases", fields_of(notice)) for n, notice in enumerate(told)]
-    assert await Chat(feishu(bot[1], session), missing=missing).send(entries) == Delivered(200)
+    chat = Chat(feishu(bot[1]), missing=missing)
+    assert await chat.send(entries) == Delivered(200)
+    await chat.close()
     (text,) = bot[0].texts
     assert text.splitlines() == [
         "HK: the report of 13 Nov 2026 is out, first seen at HK.01613.",
@@ -164,10 +166,10 @@ async def test_notices_of_a_market_are_a_message_of_their_own(
 
 @pytest.mark.parametrize(("secret", "late"), [("another", 0), (None, 0), (SECRET, 3700)])
 async def test_a_refused_signature_names_the_cure(
-    bot: tuple[Bot, TestServer], session: ClientSession, secret: str | None, late: float
+    bot: tuple[Bot, TestServer], secret: str | None, late: float
 ) -> None:
     """HTTP 200 with 19021 is a failure that tells the operator where to look."""
-    outcome = await feishu(bot[1], session, secret, late).post(MESSAGE)
+    outcome = await posted(feishu(bot[1], secret, late))
     assert isinstance(outcome, Failed)
     assert "19021: it refuses the signature: check the bot's secret" in outcome.reason
     assert bot[0].texts == []
@@ -208,10 +210,10 @@ def fixed(make: Callable[[], web.Response]) -> Respond:
 @pytest.mark.parametrize(
     ("respond", "said", "wait"),
     [
-        (fixed(lambda: said(11232, "frequency limited")), "11232: frequency limited", 60),
-        (fixed(lambda: said(9499, "too many request")), "9499: too many request", 60),
+        (fixed(lambda: said(11232, "frequency limited")), "11232: it is asked too often", 60),
+        (fixed(lambda: said(9499, "too many request")), "9499: it is asked too often", 60),
         (fixed(lambda: said(19024, "Key Words Not Found")), "add 'short' to the bot's", None),
-        (fixed(lambda: said(7, f"{SECRET} {TOKEN}")), "7: *** ***", None),
+        (fixed(lambda: said(7, f"{SECRET} {TOKEN}")), "7: it did not take the message", None),
         (fixed(lambda: said("x")), "holds no code", None),
         (fixed(lambda: web.json_response([1])), "holds no code", None),
         (fixed(lambda: web.Response(text="<html>" * 99)), "holds no code", None),
@@ -220,8 +222,8 @@ def fixed(make: Callable[[], web.Response]) -> Respond:
         (fixed(lambda: web.Response(status=429, headers={"retry-after": "90"})), "429", 90),
         (fixed(lambda: web.Response(status=302, headers={"location": "/elsewhere"})), "302", None),
         (endless, "holds no code", None),
-        (cut, "no usable answer", None),
-        (silent, "no answer in time", None),
+        (cut, "holds no code", None),
+        (silent, "no answer within 1 s", None),
     ],
     ids=[
         "frequency", "too many", "keyword", "secrets", "code", "list", "html", "bytes",
@@ -230,14 +232,13 @@ def fixed(make: Callable[[], web.Response]) -> Respond:
 )  # fmt: skip
 async def test_every_other_answer_is_a_failure(
     bot: tuple[Bot, TestServer],
-    session: ClientSession,
     respond: Respond,
     said: str,
     wait: int | None,
 ) -> None:
     """Nothing but code 0 counts as delivered; no answer shows a secret; a limit is waited for."""
     bot[0].respond = respond
-    outcome = await feishu(bot[1], session).post(MESSAGE)
+    outcome = await posted(feishu(bot[1]))
     assert isinstance(outcome, Failed)
     assert said in outcome.reason
     assert outcome.retry_after == (None if wait is None else timedelta(seconds=wait))
@@ -245,10 +246,33 @@ async def test_every_other_answer_is_a_failure(
     assert TOKEN not in repr(outcome)
 
 
-async def test_nobody_listens(session: ClientSession) -> None:
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"code":0,"msg":"success"}', 0),
+        (b'{"code":"19021"}', 19021),
+        (b'{"code":-1}', -1),
+        *[
+            (body, None)
+            for body in (
+                b'{"code":1e999}', b'{"code":NaN}', b'{"code":-Infinity}', b'{"code":true}',
+                b'{"code":0.0}', b'{"code":' + b"9" * 10 + b"}", b'{"code":' + b"9" * 9000 + b"}",
+                b'{"code":"' + b"9" * 9000 + b'"}', '{"code":"٣"}'.encode(), b'{"code":null}',
+                b'{"code":[0]}', b"[" * 65536, b'{"code":' * 9000, b"null", b"0", b"", b"\xff",
+                b'{"code":0', "{'code':0}".encode("utf-16"),
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_what_is_read_of_an_answer(body: bytes, code: int | None) -> None:
+    """A short whole number, or nothing: no body raises, however deep or large."""
+    assert code_of(body) == code
+
+
+async def test_nobody_listens() -> None:
     """The reason is in the system's words, without the URL."""
-    channel = Feishu(f"http://127.0.0.1:9/{TOKEN}", None, session=session, now=datetime.now)
-    outcome = await channel.post(MESSAGE)
+    channel = Feishu(bot_at(f"http://127.0.0.1:9/{TOKEN}", None), now=datetime.now)
+    outcome = await posted(channel)
     assert isinstance(outcome, Failed)
     assert outcome.reason.startswith("Feishu: no connection: ")
     assert TOKEN not in outcome.reason
@@ -278,6 +302,18 @@ async def test_apprise_posts_title_and_body(bot: tuple[Bot, TestServer]) -> None
     ]
 
 
+async def test_a_test_message_that_was_taken(
+    bot: tuple[Bot, TestServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`apprise` tells no status, and so none is printed."""
+    bot[0].respond = fixed(web.Response)
+    file = tmp_path / "poller.toml"
+    url = by_url(bot[1])
+    file.write_text(f'[[webhooks]]\nname = "chat"\nurl = "{url}"\n', encoding="utf-8")
+    await webhooks.test(load(file, {}), "chat")
+    assert capsys.readouterr().out == "chat took it\n"
+
+
 @pytest.mark.parametrize(
     ("respond", "reason", "status"),
     [
@@ -302,9 +338,7 @@ async def test_apprise_fails_in_words_without_secrets(
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_slow_service_holds_nobody_up(
-    bot: tuple[Bot, TestServer], session: ClientSession
-) -> None:
+async def test_a_slow_service_holds_nobody_up(bot: tuple[Bot, TestServer]) -> None:
     """While apprise waits for one server, the loop serves others."""
     waiting = asyncio.Event()
 
@@ -317,7 +351,7 @@ async def test_a_slow_service_holds_nobody_up(
     bot[0].respond = wait_or_check
     slow = asyncio.create_task(Apprise(by_url(bot[1]), timeout=1).post(MESSAGE))
     await waiting.wait()
-    assert await feishu(bot[1], session).post(MESSAGE) == Delivered(200)
+    assert await posted(feishu(bot[1])) == Delivered(200)
     assert not slow.done()
     assert isinstance(await slow, Failed)
 

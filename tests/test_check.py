@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from poller.commands.check import check
 from poller.commands.everyday import Failure
+from poller.delivery.client import words
 from poller.delivery.outbox import OutboxKeys
-from poller.delivery.webhook import words
 from poller.errors import ConfigError
 from poller.gateway.opend import Sdk
 from poller.settings.config import load

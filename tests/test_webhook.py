@@ -13,9 +13,11 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook
 
-from poller.delivery.endpoint import Endpoint, Kind, as_address, check_url, is_public, refusal
+from poller.delivery.addresses import as_address, is_public, refusal
+from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
+from poller.delivery.target import check_url
 from poller.delivery.webhook import SignedPost, body_of, webhook_id
 from poller.detect.compare import Known, compare
 from poller.errors import ConfigError
@@ -100,7 +102,10 @@ async def test_what_is_posted_is_signed_by_every_secret() -> None:
     [
         (OK, Delivered(200)),
         (status(204), Delivered(204)),
-        (status(301, "location: http://127.0.0.1:1/"), Failed("301", 301)),
+        (
+            status(301, "location: http://127.0.0.1:1/"),
+            Failed("301, it points to 127.0.0.1:1: write that URL", 301),
+        ),
         (status(400, body=b"what?"), Failed("400", 400, "what?")),
         (status(410), Failed("410", 410)),
         (status(429, "retry-after: 120"), Failed("429", 429, "", timedelta(minutes=2))),

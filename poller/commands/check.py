@@ -8,9 +8,9 @@ from typing import Final
 from poller import show
 from poller.commands.everyday import CONNECT_LIMIT, Failure, store_of
 from poller.commands.webhooks import store_and_outbox
+from poller.delivery.client import reach, words
 from poller.delivery.endpoint import Kind
 from poller.delivery.senders import check_channels
-from poller.delivery.webhook import reach, words
 from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.settings.config import Config, Webhook
@@ -97,7 +97,7 @@ async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
     except ConfigError as problem:
         return name, "failed", str(problem)
     except OSError as problem:
-        return name, "failed", endpoint.masked(words(problem))
+        return name, "failed", endpoint.mask()(words(problem))
     cure = f"it accepts connections; to send an event: poller webhook test {table.name}"
     return name, "ok", cure
 

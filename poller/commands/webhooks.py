@@ -106,7 +106,7 @@ async def test(config: Config, name: str) -> None:
     outcome = await (_post(endpoint) if endpoint.kind is Kind.POST else _say(endpoint))
     match outcome:
         case Delivered(status):
-            sys.stdout.write(f"{name} took it: {status}\n")
+            sys.stdout.write(f"{name} took it{'' if status is None else f': {status}'}\n")
         case Failed(reason, answer=answer):
             said = f"; it said: {answer[:200]}" if answer else ""
             raise Failure(f"{name} did not take it: {reason}{said}")

@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
-import aiohttp
-
+from poller.delivery.client import TIMEOUT, Answer, Client, points_to
 from poller.delivery.digest import Message, announcement, digest
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 from poller.model import Market
 from poller.plan.notice import TYPES
@@ -28,13 +28,9 @@ from poller.storage.store import Entry
 if TYPE_CHECKING:
     from apprise import NotifyBase
 
-TIMEOUT: Final = 20.0
-"""Seconds a message by `apprise` may take."""
-
-ANSWER_LIMIT: Final = 64 * 1024
-"""Bytes read of an answer."""
-
 _KEPT: Final = 200
+"""Bytes kept of an answer, before its secrets are masked."""
+
 _OK: Final = 200
 
 
@@ -93,20 +89,12 @@ class Feishu:
     monospaced = False
 
     def __init__(
-        self,
-        url: str,
-        secret: str | None,
-        *,
-        session: aiohttp.ClientSession,
-        now: Callable[[], datetime],
+        self, endpoint: Endpoint, *, now: Callable[[], datetime], timeout: float = TIMEOUT
     ) -> None:
-        """`secret`: of the bot's signature check, None if it has none.
-
-        `session`: with the guard on addresses and the time limit; `close` closes it.
-        """
-        self._url = url
-        self._secret = secret
-        self._session = session
+        """Its secret: of the bot's signature check, none if it has none."""
+        self._secret = next(iter(endpoint.secrets), None)
+        self._client = Client(endpoint, timeout=timeout)
+        self._mask = endpoint.mask()
         self._now = now
 
     async def post(self, message: Message) -> Outcome:
@@ -115,45 +103,50 @@ class Feishu:
         if self._secret is not None:
             timestamp = str(int(self._now().timestamp()))
             body |= {"timestamp": timestamp, "sign": signature(timestamp, self._secret)}
-        try:
-            async with self._session.post(self._url, json=body, allow_redirects=False) as response:
-                return self._judge(response, await _beginning(response))
-        except TimeoutError:
-            return Failed("Feishu: no answer in time")
-        except aiohttp.ClientConnectorError as problem:
-            return Failed(f"Feishu: no connection: {problem.strerror or 'unknown host'}")
-        except (aiohttp.ClientError, OSError, ValueError) as problem:
-            return Failed(f"Feishu: no usable answer: {type(problem).__name__}")
+        answer = await self._client.post(json.dumps(body).encode(), {})
+        return Failed(f"Feishu: {answer}") if isinstance(answer, str) else self._judge(answer)
 
     async def close(self) -> None:
         """See `Channel.close`."""
-        await self._session.close()
+        await self._client.close()
 
-    def _judge(self, response: aiohttp.ClientResponse, answer: bytes) -> Outcome:
+    def _judge(self, answer: Answer) -> Outcome:
         """Return what the status, and under a 200 the body's code, stand for."""
-        status = response.status
+        status, said = answer.status, self._mask(answer.body, _KEPT)
         if status != _OK:
-            asked = retry_after(response.headers.get("retry-after"), self._now())
-            return Failed(f"Feishu: {status}", status, retry_after=asked)
-        try:
-            told = json.loads(answer)
-            code, text = int(told["code"]), str(told.get("msg", ""))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return Failed("Feishu: its answer holds no code; is the URL a custom bot's?", status)
+            asked = retry_after(answer.headers.get("retry-after"), self._now())
+            hint = points_to(answer.headers.get("location"), self._mask)
+            reason = f"Feishu: {status}, {hint}" if hint else f"Feishu: {status}"
+            return Failed(reason, status, said, asked)
+        code = code_of(answer.body)
+        if code is None:
+            return Failed(
+                "Feishu: its answer holds no code; is the URL a custom bot's?", status, said
+            )
         if code == 0:
             return Delivered(status)
-        reason = f"Feishu: {code}: {_CURES.get(code) or self._masked(text)}"
-        wait = _PAUSE if code in _TOO_FREQUENT else None
-        return Failed(reason, status, self._masked(text), wait)
+        reason = f"Feishu: {code}: {_CURES.get(code, 'it did not take the message')}"
+        return Failed(reason, status, said, _PAUSE if code in _TOO_FREQUENT else None)
 
-    def _masked(self, text: str) -> str:
-        """Return the beginning of what Feishu said, without what must not be shown."""
-        for hidden in filter(None, (self._secret, self._url, self._url.rpartition("/")[2])):
-            text = text.replace(hidden, "***")
-        return text[:_KEPT]
 
+def code_of(answer: bytes) -> int | None:
+    """Return Feishu's code for what came of a message; None for an answer without one."""
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):  # a body nested so deeply is no bot's
+        return None
+    code = told.get("code") if isinstance(told, dict) else None
+    if isinstance(code, str) and re.fullmatch(r"[0-9]{1,9}", code, re.ASCII):
+        code = int(code)
+    return code if type(code) is int and abs(code) < _MOST_CODE else None
+
+
+_MOST_CODE: Final = 10**9
+"""Feishu's codes have at most eight digits; a longer number would only fill the log."""
 
 _CURES: Final = {
+    9499: "it is asked too often",
+    11232: "it is asked too often",
     19001: "it knows no such bot: copy the URL from the group's settings again",
     19021: "it refuses the signature: check the bot's secret, and this machine's clock",
     19022: "it refuses this address: add it to the bot's list, or remove the list",
@@ -169,16 +162,6 @@ def signature(timestamp: str, secret: str) -> str:
     """Return Feishu's signature: both make the key, and the signed text is empty."""
     key = f"{timestamp}\n{secret}".encode()
     return base64.b64encode(hmac.digest(key, b"", hashlib.sha256)).decode()
-
-
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Read at most `ANSWER_LIMIT` bytes; leaving the rest unread closes the connection."""
-    answer = bytearray()
-    async for part in response.content.iter_any():
-        answer += part
-        if len(answer) >= ANSWER_LIMIT:
-            break
-    return bytes(answer[:ANSWER_LIMIT])
 
 
 class Apprise:

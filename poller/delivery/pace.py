@@ -18,6 +18,12 @@ SHARE: Final = 0.7
 OPEN_FOR: Final = 30.0
 """Seconds it stays open; then one attempt decides."""
 
+BURST: Final = 30
+"""Deliveries that may leave at once: as many requests as OpenD answers at once, by its budget."""
+
+BURST_SPAN: Final = 30.0
+"""Seconds of its rate that a burst uses up at the most: with a low rate it is smaller."""
+
 AHEAD: Final = 0.5
 MOST_AHEAD: Final = 500
 """As many lanes are claimed ahead as deliveries ended within so many seconds, at most so many."""
@@ -55,13 +61,17 @@ class Breaker:
 
 
 class Pace:
-    """At most `connections` at once, at most `rate` a second after a burst of as many."""
+    """At most `connections` at once, and on average at most `rate` a second.
+
+    A token bucket: after a rest `BURST` deliveries may start at once; with a rate below one a
+    second only as many as it allows in `BURST_SPAN`, but as many as there are connections.
+    """
 
     def __init__(self, *, connections: int, rate: float) -> None:
-        """`rate`: deliveries a second."""
+        """`rate`: deliveries a second, above 0."""
         self._connections = connections
         self._rate = rate
-        self._burst = float(max(connections, 1))
+        self._burst = float(max(connections, 1, min(BURST, rate * BURST_SPAN)))
         self._allowance = self._burst
         self._at: float | None = None
         self.breaker = Breaker()

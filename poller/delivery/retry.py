@@ -3,7 +3,7 @@
 Numbers as in Standard Webhooks' guidance; time, and the chance in the jitter, are arguments.
 """
 
-import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -117,19 +117,27 @@ def _hold(failed: Failed) -> timedelta:
 
 
 def retry_after(text: str | None, now: datetime) -> timedelta | None:
-    """Read a Retry-After header: seconds or an HTTP date; None when absent or unreadable."""
-    if text is None:
+    """Return how long a Retry-After header asks to wait: 0 to `LONGEST_HOLD`; never raises.
+
+    It is a number of seconds or a date; None when it is absent or cannot be read as either. A date
+    without a zone is UTC.
+    """
+    if text is None or len(text) > _LONGEST_HEADER or not text.isascii():
         return None
+    asked = text.strip(" \t")
+    if _SECONDS.fullmatch(asked):
+        seconds = min(float(asked), LONGEST_HOLD.total_seconds())  # float: 1e999 is infinite
+        return timedelta(seconds=seconds)
     try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(moment - now, timedelta(0))
-    if not math.isfinite(seconds) or seconds < 0:
+        moment = parsedate_to_datetime(asked)
+    except (ValueError, OverflowError, TypeError, IndexError):  # as the library's versions have it
         return None
-    return min(timedelta(seconds=min(seconds, LONGEST_HOLD.total_seconds())), LONGEST_HOLD)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max(moment - now, timedelta(0)), LONGEST_HOLD)
+
+
+_LONGEST_HEADER: Final = 64
+"""Characters of a Retry-After that is read: the longest form of a date has half as many."""
+
+_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?")

@@ -7,7 +7,7 @@ from poller.clock import wall_clock
 from poller.delivery.chat import Apprise, Channel, Chat, Feishu
 from poller.delivery.digest import missing
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.webhook import Sender, SignedPost, guarded
+from poller.delivery.webhook import Sender, SignedPost
 from poller.errors import ConfigError, StoreError
 from poller.model import Market
 from poller.storage.store import Store
@@ -23,8 +23,7 @@ def sender_of(endpoint: Endpoint, store: Store) -> Sender:
 def channel_of(endpoint: Endpoint) -> Channel:
     """Return the channel of a chat endpoint; raises ValueError when its URL is not understood."""
     if endpoint.kind is Kind.FEISHU:
-        secret = endpoint.secrets[0] if endpoint.secrets else None
-        return Feishu(endpoint.url, secret, session=guarded(endpoint), now=wall_clock)
+        return Feishu(endpoint, now=wall_clock)
     return Apprise(endpoint.url)
 
 

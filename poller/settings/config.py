@@ -25,16 +25,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from poller.delivery.endpoint import (
-    Endpoint,
-    Kind,
-    check_secrets,
-    check_token,
-    check_url,
-    kind_of,
-    names_loopback,
-)
+from poller.delivery.addresses import names_loopback
+from poller.delivery.chathosts import check_host
+from poller.delivery.endpoint import Endpoint, Kind, check_secrets, check_token, kind_of
 from poller.delivery.selection import Selection, check_pattern
+from poller.delivery.target import check_url, host_of
 from poller.errors import ConfigError
 from poller.model import Code, parse_code
 from poller.plan.release import Intervals
@@ -193,9 +188,9 @@ class Webhook(_Section):
     allow_http: bool = False
     allow_private: bool = False
     connections: Annotated[int, Field(ge=1, le=100)] = 8
-    rate: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    rate: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 20.0
     feishu: bool = False
-    wait: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    wait: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
     url: SecretStr
     secret: Annotated[Secrets, Field(validate_default=True)] = ()
 
@@ -210,7 +205,9 @@ class Webhook(_Section):
     @classmethod
     def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
         text = url.get_secret_value()
-        if kind_of(text, feishu=info.data.get("feishu", False)) is not Kind.APPRISE:
+        feishu = info.data.get("feishu", False)
+        if kind_of(text, feishu=feishu) is not Kind.APPRISE:
+            check_host(host_of(text), urlsplit(text).path, feishu=feishu)
             allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
             check_url(text, **allowed)
         return url

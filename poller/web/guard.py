@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from poller.delivery.endpoint import names_loopback
+from poller.delivery.addresses import names_loopback
 
 OPEN: Final = frozenset({"/healthz", "/login", "/static/page.css"})
 """What is served without a token: it tells nothing."""

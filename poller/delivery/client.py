@@ -1,0 +1,293 @@
+"""The HTTP client of one endpoint: guarded connections, bounded answers. The edge to receivers.
+
+The guard looks at the address of the very connection, so it holds for names that resolve anew,
+for addresses written in odd ways and for addresses the URL itself names.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
+
+from poller import __version__
+from poller.delivery.addresses import refusal
+from poller.delivery.endpoint import Endpoint
+from poller.delivery.target import as_sent, basic_auth, host_of
+
+TIMEOUT: Final = 20.0
+"""Seconds for one attempt, from the name's look-up to the last byte of the answer."""
+
+ANSWER_LIMIT: Final = 64 * 1024
+"""Bytes read of an answer; what follows is not waited for."""
+
+_PATIENCE: Final = 5.0
+"""Seconds an answer's text may take, once its status is there."""
+
+_GAVE_UP: Final = 408
+"""What some servers send when they close a connection that idled."""
+
+_KEEP: Final = 30.0
+"""Seconds a connection that idles is kept for the next delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a receiver said. `body`: the beginning, at most `ANSWER_LIMIT` bytes of it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Client:
+    """Posts to one endpoint, and connects only where it may. Opens nothing before it is used."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout: float = TIMEOUT,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """`resolver`: how names become addresses; the system's, if absent."""
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._resolver = resolver
+        self._url = as_sent(endpoint.url)
+        self._kept: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in (self._kept, self._fresh):
+            if session is not None:
+                await session.close()
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | str:
+        """Post these bytes; returns the answer, or in a few words of ours why there is none.
+
+        A kept connection may end just when it is used again, or be given up with a 408; that says
+        nothing about the receiver, so the request is sent once more, on a connection of its own.
+        """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._timeout
+        _REUSED.set(False)
+        try:
+            try:
+                self._kept = self._kept or self._session(force_close=False)
+                answer = await self._post(self._kept, body, headers, self._timeout)
+            except (aiohttp.ClientConnectionError, OSError) as problem:
+                if not (_REUSED.get() and _before_the_answer(problem)):
+                    raise
+            else:
+                if not (_REUSED.get() and answer.status == _GAVE_UP):
+                    return answer
+            self._fresh = self._fresh or self._session(force_close=True)
+            left = max(ends - loop.time(), 0.001)
+            return await self._post(self._fresh, body, headers, left)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as problem:
+            return self._why(problem)
+
+    async def _post(
+        self,
+        session: aiohttp.ClientSession,
+        body: bytes,
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> Answer:
+        async with session.post(
+            self._url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=seconds),
+        ) as response:
+            return Answer(response.status, response.headers, await _beginning(response))
+
+    def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        """Return a session that keeps its connections, or opens a new one for each request."""
+        headers = {
+            "content-type": "application/json",
+            "user-agent": f"short-interest-poller/{__version__}",
+        }
+        if (authorization := basic_auth(self._endpoint.url)) is not None:
+            headers["authorization"] = authorization
+        return aiohttp.ClientSession(
+            connector=_connector(self._endpoint, self._resolver, force_close=force_close),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers=headers,
+        )
+
+    def _why(self, problem: Exception) -> str:
+        """Say in a few words of ours why there is no answer."""
+        match problem:
+            case TimeoutError():
+                return f"no answer within {self._timeout:g} s"
+            case aiohttp.ClientConnectorError():
+                return _no_connection(problem)
+            case aiohttp.ServerDisconnectedError() if not _before_the_answer(problem):
+                return "it closed the connection in the middle of its answer"
+            case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+                return "it closed the connection without an answer"
+            case _:
+                return "its answer is not HTTP; is the URL right?"
+
+
+def _no_connection(problem: aiohttp.ClientConnectorError) -> str:
+    match problem:
+        case aiohttp.ClientConnectorDNSError():
+            return "its name does not resolve"
+        case aiohttp.ClientConnectorCertificateError():
+            found = getattr(problem.certificate_error, "verify_message", "it is not valid")
+            return f"its certificate is not accepted: {found}"
+        case _:
+            return f"no connection: {words(problem.os_error)}"
+
+
+_REUSED: Final = ContextVar("whether this task's last connection was used before", default=False)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Takes no kept connection on which something came that nobody had asked for.
+
+    It would be read as the answer to what is sent next, and an event that was refused, or never
+    seen, would count as delivered.
+    """
+
+    def __init__(self, **how: Any) -> None:  # noqa: ANN401  as the library takes them
+        super().__init__(**how)
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(self, *how: Any, **more: Any) -> Connection:  # noqa: ANN401  as above
+        """Return a connection to send one request on."""
+        while True:
+            connection = await super().connect(*how, **more)
+            protocol = connection.protocol
+            reused = protocol in self._used
+            if protocol is None or not (reused and protocol.should_close):
+                self._used.add(protocol)
+                _REUSED.set(reused)
+                return connection
+            connection.close()
+
+
+def _before_the_answer(problem: OSError | aiohttp.ClientError) -> bool:
+    """Return whether a connection ended before the first byte of an answer."""
+    match problem:
+        case aiohttp.ClientConnectorError():
+            return False
+        case aiohttp.ServerDisconnectedError(message=begun):
+            return isinstance(begun, str)  # else what was read of the answer's head
+        case _:
+            return isinstance(problem, ConnectionError | aiohttp.ClientOSError)
+
+
+def _connector(
+    endpoint: Endpoint, resolver: AbstractResolver | None, *, force_close: bool
+) -> aiohttp.TCPConnector:
+    """Return a connector that makes no socket for an address that is not allowed."""
+
+    def make(where: Any) -> socket.socket:  # noqa: ANN401  aiohttp's tuple
+        family, kind, protocol, _, address = where
+        reason = refusal(address[0], local=endpoint.local, allow_private=endpoint.allow_private)
+        if reason is not None:
+            raise OSError(errno.EACCES, reason)
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)  # noqa: FBT003
+        return made
+
+    return _Connector(
+        limit=0,
+        resolver=resolver or aiohttp.ThreadedResolver(),
+        ttl_dns_cache=30,
+        socket_factory=make,
+        force_close=force_close,
+        keepalive_timeout=None if force_close else _KEEP,
+    )
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """Read at most `ANSWER_LIMIT` bytes; leaving the rest unread closes the connection.
+
+    The status decides. An answer that breaks off, or drips, changes nothing about it.
+    """
+    answer = b""
+    if response.content.at_eof():  # most say nothing more
+        return answer
+    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            while len(answer) < ANSWER_LIMIT:
+                part = await response.content.read(ANSWER_LIMIT - len(answer))
+                if not part:
+                    break
+                answer += part
+    return answer
+
+
+def points_to(location: str | None, mask: Callable[[str], str]) -> str:
+    """Say where a redirect points, by its host alone; nothing when it does not say."""
+    if location is None:
+        return ""
+    there = _AUTHORITY.match(location)
+    if there is None:
+        return "it points to another path of its own: write that URL"
+    host = mask(_NOT_OF_A_HOST.sub("", there[1].rpartition("@")[2]))[:_LONGEST_HOST]
+    return f"it points to {host}: write that URL" if host else ""
+
+
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#\\]*)")
+_NOT_OF_A_HOST: Final = re.compile(r"[^A-Za-z0-9.:\[\]-]")
+_LONGEST_HOST: Final = 80
+"""Characters told of where a redirect points: its line stays one."""
+
+
+def words(problem: OSError) -> str:
+    """Say what the system, or the guard, has against a connection; no address of ours in it."""
+    match problem:  # before the system's numbers: those of OpenSSL and of getaddrinfo are others
+        case socket.gaierror():
+            return "its name does not resolve"
+        case ssl.SSLError():
+            return f"no TLS: {_OPENSSL.sub('', problem.strerror or str(problem))}"
+        case TimeoutError(errno=None):
+            return f"no answer within {TIMEOUT:g} s"
+        case ConnectionError(errno=None):
+            return "it closed the connection"
+    if problem.errno is None or problem.errno == errno.EACCES:
+        return problem.strerror or str(problem)
+    return os.strerror(problem.errno)
+
+
+_OPENSSL: Final = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
+"""What stands around OpenSSL's own words."""
+
+
+async def reach(endpoint: Endpoint) -> None:
+    """Connect without sending anything; raises OSError with the reason."""
+    url, host = as_sent(endpoint.url), host_of(endpoint.url)
+    secure, port = url.scheme == "https", url.port or 0
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(TIMEOUT):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        address = str(found[0][4][0])
+        reason = refusal(address, local=endpoint.local, allow_private=endpoint.allow_private)
+        if reason is not None:
+            raise OSError(errno.EACCES, reason)
+        context = await asyncio.to_thread(ssl.create_default_context) if secure else None
+        _, writer = await asyncio.open_connection(
+            address, port, ssl=context, server_hostname=host.rstrip(".") if secure else None
+        )
+        writer.close()
+        await writer.wait_closed()

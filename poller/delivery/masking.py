@@ -1,0 +1,217 @@
+"""Keeping an endpoint's secrets out of what it answers, however it spells them. Pure.
+
+A receiver may echo the request: in clear, percent-encoded or -decoded, escaped as JSON or HTML, in
+base64. So what it says is decoded step by step, each byte remembering where it came from; wherever
+a secret shows up at any step, the place it came from is masked.
+"""
+
+import base64
+import binascii
+import contextlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Final
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+MASK: Final = "***"
+
+LEAST: Final = 6
+"""Characters from which on a part of a URL may be a secret. Shorter ones are guessed anyhow, and
+masking them would blot out every `hook` and `true` of an answer."""
+
+PREFIX: Final = "whsec_"
+_STEPS: Final = 4
+"""How often an answer is decoded: JSON that holds a URL in a URL is three."""
+
+_ESCAPE: Final = re.compile(
+    rb"%(?P<percent>[0-9a-f]{2})"
+    rb"|(?-i:\\U)(?P<wide>[0-9a-f]{8})"
+    rb"|\\u(?P<high>d[89ab][0-9a-f]{2})\\u(?P<low>d[c-f][0-9a-f]{2})"
+    rb"|\\u(?P<unicode>[0-9a-f]{4})"
+    rb"|\\x(?P<hexadecimal>[0-9a-f]{2})"
+    rb"|\\(?P<plain>[\\/\"'])"
+    rb"|\\(?P<short>[bfnrt])"
+    rb"|&\#(?P<decimal>[0-9]{1,7});"
+    rb"|&\#x(?P<hexed>[0-9a-f]{1,6});"
+    rb"|&(?P<named>amp|lt|gt|quot|apos);"
+    rb"|(?P<nothing>\0)",  # of UTF-16, read as UTF-8
+    re.IGNORECASE,
+)
+_INCOMPLETE: Final = re.compile(rb"(%[0-9a-f]?|\\(u[0-9a-f]{0,3}|x[0-9a-f]?)?|&#?x?[0-9a-f]*)\Z")
+"""An escape that the end of an answer cuts off."""
+
+_NAMED: Final = {
+    b"amp": b"&",
+    b"lt": b"<",
+    b"gt": b">",
+    b"quot": b'"',
+    b"apos": b"'",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+}
+
+
+class Mask:
+    """Masks some secrets. Its needles are made when they are first needed."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """`texts`: as configured."""
+        self._texts = frozenset(text for text in texts if text)
+
+    @cached_property
+    def _needles(self) -> tuple[bytes, ...]:
+        found = {needle.lower() for text in self._texts for needle in _spellings(text)}
+        return tuple(sorted(found, key=lambda needle: (-len(needle), needle)))
+
+    def __call__(self, data: str | bytes, limit: int | None = None) -> str:
+        """Return the first `limit` bytes of `data` as text, with `***` for each secret."""
+        raw = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+        end = len(raw) if limit is None else min(limit, len(raw))
+        # what begins before the limit may end behind it, in the longest of its spellings
+        raw = raw[: end + 12 * max(map(len, self._needles), default=0)]
+        parts, at = [], 0
+        for first, last in _merged(self._places(raw)):
+            if first >= end:
+                break
+            parts += [raw[at:first], MASK.encode()]
+            at = last
+        parts.append(raw[at:end])
+        return b"".join(parts).decode("utf-8", "replace")
+
+    def _places(self, raw: bytes) -> Iterator[tuple[int, int]]:
+        """Yield where secrets stand, as spans of `raw`."""
+        text, origin = raw, list(range(len(raw) + 1))
+        for _ in range(_STEPS):
+            lower = text.lower()
+            whole = _INCOMPLETE.sub(b"", lower)
+            for needle in self._needles:
+                at = lower.find(needle)
+                while at >= 0:
+                    yield origin[at], origin[at + len(needle)]
+                    at = lower.find(needle, at + 1)
+                begun = _cut_off(whole, needle)
+                if begun is not None:
+                    yield origin[begun], origin[-1]
+            decoded, origin = _decoded(text, origin)
+            if decoded == text:
+                return
+            text = decoded
+
+
+def _cut_off(text: bytes, needle: bytes) -> int | None:
+    """Return where a secret begins that the end of the text cuts off; None: there is none."""
+    at = text.find(needle[:LEAST], max(len(text) - len(needle) + 1, 0))
+    while at >= 0:
+        if needle.startswith(text[at:]):
+            return at
+        at = text.find(needle[:LEAST], at + 1)
+    return None
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    first, last = -1, -1
+    for begins, ends in sorted(spans):
+        if begins > last:
+            if last > first:
+                yield first, last
+            first, last = begins, ends
+        else:
+            last = max(last, ends)
+    if last > first:
+        yield first, last
+
+
+def _decoded(text: bytes, origin: list[int]) -> tuple[bytes, list[int]]:
+    """Undo one layer of escapes; `origin` tells of each byte, and of the end, where it began."""
+    parts: list[bytes] = []
+    begins: list[int] = []
+    at = 0
+    for escape in _ESCAPE.finditer(text):
+        made = _meant(escape)
+        parts += [text[at : escape.start()], made]
+        begins += origin[at : escape.start()]
+        begins += [origin[escape.start()]] * len(made)
+        at = escape.end()
+    parts.append(text[at:])
+    return b"".join(parts), begins + origin[at:]
+
+
+def _meant(escape: re.Match[bytes]) -> bytes:
+    kind, value = escape.lastgroup, escape[escape.lastgroup or 0]
+    match kind:
+        case "percent":
+            return bytes.fromhex(value.decode())
+        case "named" | "short":
+            return _NAMED[value.lower()]
+        case "plain" | "nothing":
+            return value.strip(b"\0")
+        case "low":
+            pair = bytes.fromhex((escape["high"] + value).decode())
+            return pair.decode("utf-16-be").encode()
+    number = int(value, 10 if kind == "decimal" else 16)
+    return chr(number).encode("utf-8", "surrogatepass") if number <= sys.maxunicode else escape[0]
+
+
+def _spellings(text: str) -> Iterator[bytes]:
+    """Yield the bytes by which a secret gives itself away, where no escape hides it."""
+    clear = {text.encode(), unquote_to_bytes(text), unquote_to_bytes(unquote_to_bytes(text))}
+    clear |= {each.replace(b"+", b" ") for each in clear} | {
+        each.replace(b" ", b"+") for each in clear
+    }
+    clear |= {each.replace(b"\0", b"") for each in clear}  # as an answer is searched
+    for each in tuple(clear):  # as who takes Latin-1 for UTF-8, or the other way round, has it
+        clear.add(each.decode("latin-1").encode())
+        with contextlib.suppress(UnicodeError):
+            clear.add(each.decode().encode("latin-1"))
+    least = min(len(text), LEAST)  # decoded, a part may be too short to be a secret
+    for each in (each for each in clear if len(each) >= least):
+        yield each
+        if len(each) >= LEAST:
+            yield each.hex().encode()
+            yield from _base64(each)
+
+
+def _base64(secret: bytes) -> Iterator[bytes]:
+    """Yield the base64 of `secret` at each place it can have in a longer text."""
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        yield encode(secret)
+        for offset, skipped in enumerate((0, 2, 3)):
+            whole = (offset + len(secret)) * 8 // 6
+            yield encode(bytes(offset) + secret)[skipped:whole]
+
+
+def secrets_in_url(url: str) -> Iterator[str]:
+    """Yield what must not be shown of a URL: itself, what it asks for, and each part of it."""
+    parts = urlsplit(url)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    pieces = re.split(r"[/;:,=]", parts.path) + parts.path.split("/")
+    pieces += [value or name for name, _, value in _pairs(parts.query)]
+    yield from (t for t in (url, target, parts.path, parts.query, *pieces) if len(t) >= LEAST)
+    user, password = parts.username or "", parts.password or ""
+    if user or password:
+        pair = f"{unquote(user)}:{unquote(password)}"
+        yield from (pair, f"{user}:{password}")
+        for charset in ("latin-1", "utf-8"):
+            yield base64.b64encode(pair.encode(charset, "replace")).decode()
+    yield from (text for text in (password,) if len(text) > 1)
+    yield from (text for text in (user,) if len(text) >= (LEAST if password else 2))
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str, str]]:
+    return (pair.partition("=") for pair in re.split("[&;]", query))
+
+
+def secrets_in_key(secret: str) -> Iterator[str]:
+    """Yield the spellings of a signing secret: with prefix and without, padded or not, decoded."""
+    body = secret.removeprefix(PREFIX)
+    for each in (body, body.rstrip("="), body.replace("+", "-").replace("/", "_").rstrip("=")):
+        yield from (each, f"{PREFIX}{each}")
+    try:
+        yield base64.b64decode(body, validate=True).decode()
+    except (binascii.Error, ValueError):  # of a bot, or of bytes that are no text
+        return

@@ -1,0 +1,108 @@
+"""What a webhook's URL must be, and how it is sent: byte for byte as it was configured. Pure."""
+
+import base64
+import re
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from yarl import URL
+
+from poller.delivery.addresses import as_address, is_public, names_loopback
+
+_IN_FULL: Final = "write it in full, as https:// and so on"
+_UNSENT: Final = re.compile(r"[\x00-\x20\x7f]")
+_NAME: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
+"""A host's name as the name service takes it, lengths included."""
+
+
+def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
+    """Raise ValueError with the fix unless events may be posted there. No value is shown."""
+    host = host_of(url)
+    local = names_loopback(host)
+    if urlsplit(url).scheme == "http" and not (local or allow_http):
+        raise ValueError(
+            "http shows the events to whoever listens: use https, or say allow_http = true"
+        )
+    address = as_address(host)
+    if address is not None and not (local or allow_private) and not is_public(address):
+        raise ValueError(
+            "it names a private address: use a public one, or say allow_private = true"
+        )
+    if address is None and not _NAME.fullmatch(host.removesuffix(".")):
+        raise ValueError(
+            "its host is no name that can be looked up: letters, digits, '-' and '.', with 1 to "
+            "63 characters between the dots, as in https://example.org/hook"
+        )
+    _check_target(url)
+    basic_auth(url)
+
+
+def _check_target(url: str) -> None:
+    """Raise ValueError unless all that stands behind the host reaches the receiver as it is."""
+    parts = urlsplit(url)
+    if not f"{parts.path}{parts.query}".isascii():
+        raise ValueError(
+            "it holds a character that is not ASCII behind the host: percent-encode it as UTF-8 "
+            "(é is %C3%A9)"
+        )
+    if "#" in url:
+        raise ValueError("what follows '#' is never sent: leave it out, or write %23 for the '#'")
+    if url.endswith("?"):
+        raise ValueError("a '?' at its end, with nothing behind it, is not sent: leave it out")
+
+
+def host_of(url: str) -> str:
+    """Return the host as it is looked up: ASCII, in small letters.
+
+    Raises ValueError with the fix, and without the URL, when it is not https or http in full.
+    """
+    if _UNSENT.search(url):
+        raise ValueError(
+            "it holds a space, a line break or another control character: leave it out, "
+            "or percent-encode it (a space is %20)"
+        )
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+        ascii_host = URL.build(scheme="http", host=host).raw_host if host else None
+    except ValueError:  # its text could show the URL
+        ascii_host = None
+    if not ascii_host or "\\" in parts.netloc or parts.scheme not in {"http", "https"}:
+        raise ValueError(_IN_FULL)
+    return ascii_host.lower()
+
+
+def as_sent(url: str) -> URL:
+    """Return an accepted URL so that aiohttp changes nothing: no `%2F` decoded, no `~` encoded.
+
+    User and password are left out: they are sent as a header, see `basic_auth`.
+    """
+    parts, host = urlsplit(url), host_of(url)
+    return URL.build(
+        scheme=parts.scheme,
+        host=f"[{host}]" if ":" in host else host,
+        port=parts.port,
+        path=parts.path or "/",
+        query_string=parts.query,
+        encoded=True,
+    )
+
+
+def basic_auth(url: str) -> str | None:
+    """Return the Authorization header that a URL's user and password stand for; None without.
+
+    Raises ValueError when they cannot be sent, and shows neither.
+    """
+    parts = urlsplit(url)
+    if parts.username is None and parts.password is None:
+        return None
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if ":" in user:
+        raise ValueError("a user name in front of '@' cannot hold a colon: a receiver splits there")
+    try:
+        pair = f"{user}:{password}".encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(
+            "its user or password holds a character a header cannot carry: use Latin-1"
+        ) from None
+    return f"Basic {base64.b64encode(pair).decode()}"
