@@ -124,7 +124,7 @@ def tail(
         )
     if count is not None and count < 1:
         raise CommandFailed(WRONG, [f"--count {count}: give a number above 0"])
-    settings = begin(config)
+    settings = begin(config, reading=True)
     finish(everyday.tail(settings, from_, count, releases=releases, as_json=json))
 
 
@@ -150,7 +150,7 @@ def history(
     moment = as_known_at
     if moment is not None and moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    finish(everyday.history(begin(config), symbol, format, moment))
+    finish(everyday.history(begin(config, reading=True), symbol, format, moment))
 
 
 @cli.command
@@ -164,7 +164,7 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
     from poller.commands import explain as explanation  # noqa: PLC0415
 
     (symbol,) = _codes([code])
-    finish(explanation.explain(begin(config), symbol))
+    finish(explanation.explain(begin(config, reading=True), symbol))
 
 
 @watch.command(name="add")
@@ -177,7 +177,7 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch(begin(config), _codes(codes), wanted=True))
+    finish(everyday.watch(begin(config, reading=True), _codes(codes), wanted=True))
 
 
 @watch.command(name="remove")
@@ -190,7 +190,7 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch(begin(config), _codes(codes), wanted=False))
+    finish(everyday.watch(begin(config, reading=True), _codes(codes), wanted=False))
 
 
 @watch.command(name="list")
@@ -203,7 +203,7 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch_list(begin(config), as_json=json))
+    finish(everyday.watch_list(begin(config, reading=True), as_json=json))
 
 
 @quarantined.command(name="list")
@@ -216,7 +216,7 @@ def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """
     from poller.commands import quarantine  # noqa: PLC0415
 
-    finish(quarantine.show_held(begin(config), as_json=json))
+    finish(quarantine.show_held(begin(config, reading=True), as_json=json))
 
 
 @quarantined.command(name="release")
@@ -248,7 +248,7 @@ def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None
 
     (symbol,) = _codes([code])
     wanted = tuple(dict.fromkeys(days))
-    finish(quarantine.rule(begin(config), symbol, wanted, ruling))
+    finish(quarantine.rule(begin(config, reading=True), symbol, wanted, ruling))
 
 
 @cli.command
@@ -263,7 +263,7 @@ def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFi
     from poller.commands import everyday  # noqa: PLC0415
 
     wanted = _codes(codes) if codes else ()
-    finish(everyday.gaps(begin(config), wanted, as_json=json))
+    finish(everyday.gaps(begin(config, reading=True), wanted, as_json=json))
 
 
 @cli.command
@@ -337,7 +337,7 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     if problems:
         raise CommandFailed(WRONG, problems)
     season = planning.season(hk, us, weeks, seed, release, without_rows)
-    setting = planning.setting(begin(config), season, gateways, accounts, faults)
+    setting = planning.setting(begin(config, reading=True), season, gateways, accounts, faults)
     if not planning.plan(setting, as_json=json, plot=plot):
         raise CommandFailed(
             FAILED, ["a report was missed or told twice: a defect, worth reporting"]

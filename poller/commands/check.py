@@ -76,7 +76,7 @@ async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
     """Return why endpoints are disabled, and a row for each that is configured no more."""
     configured = [table.name for table in config.webhooks]
     disabled = {}
-    async with store_and_outbox(config) as (_, outbox):
+    async with store_and_outbox(config, existing=False) as (_, outbox):
         for name in configured:
             if reason := (await outbox.status(name)).disabled:
                 disabled[name] = reason

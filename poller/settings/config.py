@@ -36,15 +36,25 @@ from poller.delivery.endpoint import (
 )
 from poller.delivery.selection import Selection, check_pattern
 from poller.errors import ConfigError
+from poller.facts import log
 from poller.model import Code, parse_code
 from poller.plan.release import Intervals
 from poller.settings import credentials
 from poller.settings.codefile import check_codes
+from poller.settings.places import (
+    DEFAULT_STATE_DIR,
+    STATE_DIR,
+    anchor,
+    state_dir_of,
+    without_secrets,
+)
+from poller.settings.variables import names_in
 from poller.settings.wording import Origin, follows, refusal
 from poller.settings.written import LISTS, overlay, read, split
 from poller.storage.location import locate
 
 DEFAULT_FILE: Final = Path("config/poller.toml")
+_READING: Final = "reading"  # key of pydantic's context
 _URL_OPTIONS: Final = {
     "db",
     "socket_timeout",
@@ -94,15 +104,30 @@ def _token(token: SecretStr) -> SecretStr:
     return token
 
 
+def _path(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot hold the character NUL")
+    return path
+
+
+def _code_file(path: Path, info: ValidationInfo) -> Path:
+    return _path(path) if _is_reading(info) else check_codes(_path(path))
+
+
+def _is_reading(info: ValidationInfo) -> bool:
+    return bool(info.context and info.context.get(_READING))
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(split)
+    tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(split)
 ]
 _LONGEST: Final = 31 * 24 * 3600.0  # seconds; a longer interval is a slip, and none a date can hold
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+PlainPath = Annotated[Path, AfterValidator(_path)]
 
 
 class Opend(_Section):
@@ -111,7 +136,7 @@ class Opend(_Section):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Port = 11111
     account: Annotated[str, AfterValidator(_namespace)] = "main"
-    rsa_private_key_file: Path | None = None
+    rsa_private_key_file: PlainPath | None = None
 
 
 class Redis(_Section):
@@ -210,6 +235,8 @@ class Webhook(_Section):
     @classmethod
     def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
         text = url.get_secret_value()
+        if _is_reading(info):
+            return url
         if kind_of(text, feishu=info.data.get("feishu", False)) is not Kind.APPRISE:
             allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
             check_url(text, **allowed)
@@ -218,6 +245,8 @@ class Webhook(_Section):
     @field_validator("secret")
     @classmethod
     def _fitting(cls, secrets: Secrets, info: ValidationInfo) -> Secrets:
+        if _is_reading(info):
+            return secrets
         url = info.data.get("url", SecretStr("")).get_secret_value()  # absent: it was refused
         kind = kind_of(url, feishu=info.data.get("feishu", False))
         check_secrets(kind, [secret.get_secret_value() for secret in secrets])
@@ -242,7 +271,7 @@ class Webhook(_Section):
 class Config(_Section):
     """Everything an operator can set."""
 
-    state_dir: Path = Path("state")
+    state_dir: PlainPath = Path(DEFAULT_STATE_DIR)
     log_level: Literal["info", "warning", "error"] = "info"
     opend: Annotated[tuple[Opend, ...], Field(min_length=1)] = (Opend(),)
     redis: Redis = Redis()
@@ -276,22 +305,25 @@ def _secrets_in(value: object) -> Iterator[str]:
                 yield from _secrets_in(inner)
 
 
-def load(file: Path | None, environment: Mapping[str, str]) -> Config:
+def load(file: Path | None, environment: Mapping[str, str], *, reading: bool = False) -> Config:
     """Return the configuration, or raise ConfigError with one line per problem.
 
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
+    `reading`: for a command that reads Redis alone: the secrets of the page and of the webhooks,
+    and the watchlist's files, are neither read nor judged.
     """
-    chosen = chosen_file(file, environment)
-    source = str(chosen) if chosen else "configuration"
+    source = str(chosen_file(file, environment) or "configuration")
     problems: list[str] = []
-    raw: dict[str, Any] = read(chosen) if chosen else {}
-    origin = Origin(source, overlay(raw, environment, problems))
+    raw, origin = _written(file, environment, problems)
+    if reading:
+        without_secrets(raw)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
     unread = credentials.read(raw)
     problems += [f"{origin.of(key)}: {problem}" for key, problem in unread.items()]
+    context = {_READING: reading}
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate(raw, context=context)
     except ValidationError as invalid:
         errors = invalid.errors()
         # a table that is refused leaves its list empty: not a problem of its own
@@ -301,14 +333,33 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
             for error in errors
             if not follows(error["loc"], unread)
         ]
-        config = _sound(raw, errors)
-    problems += [f"{source}: {line}" for line in _contradictions(config)]
+        config = _sound(raw, errors, context)
+    if not reading:
+        problems += [f"{source}: {line}" for line in _contradictions(config)]
     if problems:
         raise ConfigError(problems)
     return config
 
 
-def _sound(raw: Mapping[str, Any], errors: Sequence[Any]) -> Config:
+def _written(
+    file: Path | None, environment: Mapping[str, str], problems: list[str]
+) -> tuple[dict[str, Any], Origin]:
+    """Return what file and environment hold, unchecked, with the paths of the file absolute."""
+    chosen = chosen_file(file, environment)
+    raw: dict[str, Any] = read(chosen) if chosen else {}
+    said = anchor(raw, chosen) if chosen else {}
+    variables = overlay(raw, environment, names_in(Config), problems)
+    # a device that holds nothing, like /dev/null, stands for no file: it has no directory
+    if chosen and chosen.is_file() and STATE_DIR not in raw:
+        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, said.setdefault(STATE_DIR, []))
+    for key, lines in said.items():
+        if not any(f"{key}.".startswith(f"{known}.") for known in variables):
+            for line in lines:
+                log.write("warning", f"{chosen}: {key}: {line}")
+    return raw, Origin(str(chosen) if chosen else "configuration", variables)
+
+
+def _sound(raw: Mapping[str, Any], errors: Sequence[Any], context: Mapping[str, bool]) -> Config:
     """Return what is left without the tables that are refused, to look for contradictions in."""
     refused = {error["loc"][: 2 if error["loc"][0] in LISTS else 1] for error in errors}
     rest: dict[str, Any] = {}
@@ -320,7 +371,7 @@ def _sound(raw: Mapping[str, Any], errors: Sequence[Any]) -> Config:
             kept = [table for n, table in enumerate(value) if (key, n) not in refused]
         if kept:
             rest[key] = kept
-    return Config.model_validate(rest)
+    return Config.model_validate(rest, context=context)
 
 
 def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -334,9 +385,7 @@ def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | Non
 
 def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files that hold secrets, as the configuration names them."""
-    chosen = chosen_file(file, environment)
-    raw: dict[str, Any] = read(chosen) if chosen else {}
-    overlay(raw, environment, [])
+    raw, _ = _written(file, environment, [])
     return credentials.named_in(raw)
 
 

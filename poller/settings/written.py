@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from poller.errors import ConfigError
+from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt
 
 LISTS: Final = {"opend", "webhooks"}
 """Sections that are tables in a list."""
-
-_PREFIX: Final = "POLLER_"
 
 
 def split(value: object) -> object:
@@ -36,23 +35,34 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def overlay(
-    raw: dict[str, Any], environment: Mapping[str, str], problems: list[str]
+    raw: dict[str, Any],
+    environment: Mapping[str, str],
+    names: Mapping[str, bool],
+    problems: list[str],
 ) -> dict[str, str]:
     """Lay `POLLER_SECTION__KEY` over `raw`; returns which dotted key came from which variable.
 
     A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
+    `names`: the variables there are. What Kubernetes and Docker set is passed over.
     """
     origin = {}
     for variable, text in sorted(environment.items(), key=_in_order):
-        if not variable.startswith(_PREFIX) or variable == "POLLER_CONFIG":
+        if not variable.upper().startswith(PREFIX) or variable == CONFIG:
             continue
-        path = variable.removeprefix(_PREFIX).lower().split("__")
+        if is_injected(variable, text):
+            continue
+        if (problem := misspelt(variable, names)) is not None:
+            problems.append(f"{variable}: {problem}")
+            continue
+        if not variable.startswith(PREFIX):
+            continue
+        path = variable.removeprefix(PREFIX).lower().split("__")
         if path[0] in LISTS and len(path) > 1 and not path[1].isdecimal():
             path.insert(1, "0")
         try:
             _put(raw, path, _value(text))
-        except ValueError as problem:
-            problems.append(f"{variable}: {problem}")
+        except ValueError as clash:
+            problems.append(f"{variable}: {clash}")
             continue
         origin[".".join(path)] = variable
     return origin
