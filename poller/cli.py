@@ -358,10 +358,11 @@ def service_install(
         dry_run: print the unit, write nothing
         config: TOML file
     """
-    from poller.commands.install import install  # noqa: PLC0415
+    from poller.commands.install import install, installed, place_of  # noqa: PLC0415
     from poller.service import unit  # noqa: PLC0415
 
-    install(unit.UnitRole(role), config, os.environ, dry_run=dry_run)
+    place = place_of(config, os.environ, installed())
+    install(unit.UnitRole(role), place, os.environ, dry_run=dry_run)
 
 
 def _is_stream_id(text: str) -> bool:
