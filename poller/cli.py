@@ -22,7 +22,7 @@ from poller.detect.held import Ruling
 from poller.errors import BadCode
 from poller.facts import observe
 from poller.model import Code, parse_code
-from poller.settings.config import Config
+from poller.settings.config import Config, chosen_file
 
 
 def _worth_telling(default: object) -> str | None:
@@ -95,7 +95,7 @@ def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
     from poller.commands import check as trial  # noqa: PLC0415  keeps `--help` quick
 
-    finish(trial.check(begin(config)))
+    finish(trial.check(begin(config), chosen_file(config, os.environ)))
 
 
 @cli.command
