@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -171,6 +172,26 @@ def test_other_paths_stay_where_they_were(
     assert capsys.readouterr().err == ""
     folders.file.write_text(f'state_dir = "{folders.working}"', encoding="utf-8")
     assert load(folders.file, {}).state_dir == folders.working
+
+
+def test_the_files_in_a_url_are_paths_too(folders: Folders) -> None:
+    """An authority and a certificate of TLS lead beside the file; the rest of it stays as it is."""
+    url = "rediss://u:p%2F@h:1/0?ssl_ca_certs=my+own/ca.pem&db=1&ssl_keyfile=/k&ssl_certfile=c"
+    folders.file.write_text(f'redis.url = "{url}"', encoding="utf-8")
+    (folders.working / "c").touch()
+    found = load(folders.file, {}).redis.url
+    assert found is not None
+    before, _, options = found.get_secret_value().partition("?")
+    assert before == "rediss://u:p%2F@h:1/0"
+    assert dict(parse_qsl(options)) == {
+        "ssl_ca_certs": str(folders.beside / "my own/ca.pem"),
+        "db": "1",
+        "ssl_keyfile": "/k",
+        "ssl_certfile": str(folders.working / "c"),
+    }
+    other = load(folders.file, {"POLLER_REDIS__URL": "rediss://h?ssl_ca_certs=ca"}).redis.url
+    assert other is not None
+    assert other.get_secret_value() == "rediss://h?ssl_ca_certs=ca"
 
 
 def test_a_path_that_none_can_be(folders: Folders) -> None:

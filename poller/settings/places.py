@@ -5,9 +5,11 @@ nothing beside the file, it is still used, and that is said.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, unquote_plus
 
 from poller.storage.statedir import holds_data
 
@@ -15,6 +17,9 @@ STATE_DIR: Final = "state_dir"
 DEFAULT_STATE_DIR: Final = "state"
 
 _KEY_FILE: Final = "rsa_private_key_file"
+_URL_FILE: Final = re.compile(
+    r"(?<=[?&])(?P<option>ssl_ca_certs|ssl_certfile|ssl_keyfile)=(?P<path>[^&#]*)"
+)
 
 
 def anchor(raw: dict[str, Any], file: Path) -> dict[str, list[str]]:
@@ -36,7 +41,18 @@ def anchor(raw: dict[str, Any], file: Path) -> dict[str, list[str]]:
                 _beside(each, folder, os.path.exists, notes) if isinstance(each, str) else each
                 for each in _listed(table[name])
             ]
+    redis = raw.get("redis")
+    if isinstance(redis, dict) and isinstance(url := redis.get("url"), str):
+        notes = said.setdefault("redis.url", [])
+        redis["url"] = _URL_FILE.sub(lambda found: _in_url(found, folder, notes), url)
     return said
+
+
+def _in_url(found: re.Match[str], folder: Path, said: list[str]) -> str:
+    written = unquote_plus(found["path"])
+    if not written or Path(written).is_absolute():
+        return found[0]
+    return f"{found['option']}={quote(_beside(written, folder, os.path.exists, said))}"
 
 
 def state_dir_of(written: str, file: Path, said: list[str]) -> str:
