@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from poller import __version__
+from poller.commands.configcli import configuration
 from poller.commands.ending import FAILED, WRONG, CommandFailed, begin, conclude, finish
 from poller.commands.options import ConfigFile, refusal, whole
 from poller.commands.serving import serve
@@ -48,6 +49,7 @@ quarantined = App(
 )
 cli.command(quarantined)
 cli.command(webhook)
+cli.command(configuration)
 service = App(name="service", help="Put the poller under systemd.")
 cli.command(service)
 

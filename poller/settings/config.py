@@ -50,7 +50,7 @@ from poller.settings.places import (
 )
 from poller.settings.variables import names_in
 from poller.settings.wording import Origin, follows, refusal
-from poller.settings.written import LISTS, overlay, read, split
+from poller.settings.written import LISTS, dotted, overlay, read, split
 from poller.storage.location import locate
 
 DEFAULT_FILE: Final = Path("config/poller.toml")
@@ -312,9 +312,16 @@ def load(file: Path | None, environment: Mapping[str, str], *, reading: bool = F
     `reading`: for a command that reads Redis alone: the secrets of the page and of the webhooks,
     and the watchlist's files, are neither read nor judged.
     """
-    source = str(chosen_file(file, environment) or "configuration")
+    chosen = chosen_file(file, environment)
+    source = str(chosen or "configuration")
     problems: list[str] = []
-    raw, origin = _written(file, environment, problems)
+    raw, origin, said = _written(chosen, environment, problems)
+    # a device that holds nothing, like /dev/null, stands for no file: it has no directory
+    if chosen and chosen.is_file() and STATE_DIR not in raw:
+        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, said.setdefault(STATE_DIR, []))
+    for key, lines in said.items():
+        for line in lines:
+            log.write("warning", f"{chosen}: {key}: {line}")
     if reading:
         without_secrets(raw)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
@@ -342,21 +349,27 @@ def load(file: Path | None, environment: Mapping[str, str], *, reading: bool = F
 
 
 def _written(
-    file: Path | None, environment: Mapping[str, str], problems: list[str]
-) -> tuple[dict[str, Any], Origin]:
-    """Return what file and environment hold, unchecked, with the paths of the file absolute."""
-    chosen = chosen_file(file, environment)
+    chosen: Path | None, environment: Mapping[str, str], problems: list[str]
+) -> tuple[dict[str, Any], Origin, dict[str, list[str]]]:
+    """Return what file and environment hold, unchecked, with the paths of the file absolute.
+
+    With it where each key was written, and by key what has to be said of the file's paths.
+    """
     raw: dict[str, Any] = read(chosen) if chosen else {}
     said = anchor(raw, chosen) if chosen else {}
     variables = overlay(raw, environment, names_in(Config), problems)
-    # a device that holds nothing, like /dev/null, stands for no file: it has no directory
-    if chosen and chosen.is_file() and STATE_DIR not in raw:
-        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, said.setdefault(STATE_DIR, []))
-    for key, lines in said.items():
-        if not any(f"{key}.".startswith(f"{known}.") for known in variables):
-            for line in lines:
-                log.write("warning", f"{chosen}: {key}: {line}")
-    return raw, Origin(str(chosen) if chosen else "configuration", variables)
+    ours = {
+        key: lines
+        for key, lines in said.items()
+        if not any(f"{key}.".startswith(f"{known}.") for known in variables)
+    }
+    return raw, Origin(str(chosen) if chosen else "configuration", variables), ours
+
+
+def origin_of_keys(file: Path | None, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return where each key was written, by its dotted name; what is absent is the default."""
+    raw, origin, _ = _written(chosen_file(file, environment), environment, [])
+    return {key: origin.of(key) for key in dotted(raw)}
 
 
 def _sound(raw: Mapping[str, Any], errors: Sequence[Any], context: Mapping[str, bool]) -> Config:
@@ -385,7 +398,7 @@ def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | Non
 
 def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files that hold secrets, as the configuration names them."""
-    raw, _ = _written(file, environment, [])
+    raw, _, _ = _written(chosen_file(file, environment), environment, [])
     return credentials.named_in(raw)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,18 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: cannot be read: {problem.strerror}"]) from None
     except tomllib.TOMLDecodeError as problem:
         raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
+
+
+def dotted(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of every key that holds a value, or a list of values."""
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from dotted(value, f"{name}.")
+        elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            yield from dotted({str(number): one for number, one in enumerate(value)}, f"{name}.")
+        else:
+            yield name
 
 
 def overlay(
