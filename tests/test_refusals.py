@@ -1,5 +1,7 @@
 """What is refused: in an operator's words, with the place and what to write instead. In process."""
 
+import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +75,10 @@ def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str])
         ("POLLER_WATCHLIST__CODES", "US.AAPL,HK.1", "'HK.00001' (it is 'HK.1')"),
         ("POLLER_WATCHLIST__CODES", "[HK.00700]", "a list is a,b,c"),
         ("POLLER_OPEND__2__PORT", "1", "the next one is number 1"),
+        ("POLLER_WATCHLIST__CODES", "[" * 50_000, "nested too deeply"),
+        ("POLLER_WATCHLIST__FUTU_GROUPS", os.fsdecode(b"\xd7\xd4"), "not text in UTF-8"),
+        ("POLLER_WATCHLIST__FUTU_GROUPS", r'["\ud800"]', "not text in UTF-8"),
+        ("POLLER_WEBHOOKS__0", "null", "webhooks"),
         ("POLLER_OPEND", '[{"prot": 1}]', "unknown key; did you mean 'port'?"),
     ],
 )
@@ -202,11 +208,47 @@ def test_what_only_resembles_it_is_refused(variable: str, value: str) -> None:
 )
 def test_any_environment_is_taken_or_refused(environment: dict[str, str]) -> None:
     """Nothing but the one error leaves it, and every line begins with a variable or the file."""
-    try:
-        load(Path("/dev/null"), environment)
-    except ConfigError as refused:
-        for line in refused.problems:
-            assert line.startswith((*environment, "/dev/null"))
+    taken_or_refused(environment)
+
+
+KEYS = st.sampled_from(sorted(names_in(Config))).map(lambda name: name.replace("#", "0"))
+TEXTS = st.sampled_from(
+    [
+        "",
+        "HK.00700",
+        "HK.*",
+        "https://a.org",
+        "http://[",
+        "redis://h:x",
+        "redis://h?db=1",
+        ",",
+        "\0",
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["url", "port", "url_file", "codes", ""]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(KEYS, TEXTS | st.text() | JSON.map(json.dumps), max_size=4))
+def test_any_value_is_taken_or_refused(environment: dict[str, str]) -> None:
+    """Of every shape, at every key: for the service, and for a command that only reads."""
+    taken_or_refused(environment)
+
+
+def taken_or_refused(environment: dict[str, str]) -> None:
+    """Load a configuration; fail for any error but the one there is, or a line without a place."""
+    for reading in (False, True):
+        try:
+            load(Path("/dev/null"), environment, reading=reading)
+        except ConfigError as refused:
+            for line in refused.problems:
+                assert line.startswith((*environment, "/dev/null"))
 
 
 @pytest.mark.parametrize("shape", ["web = []", "[[web]]\nport = 2", "web = 3"])

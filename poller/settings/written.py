@@ -12,6 +12,9 @@ from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt
 LISTS: Final = {"opend", "webhooks"}
 """Sections that are tables in a list."""
 
+_PATHS: Final = ("_file", "_dir", "files")
+"""How the names of keys end that hold paths."""
+
 
 def split(value: object) -> object:
     """Let an environment variable give a list as `a,b,c`."""
@@ -72,7 +75,7 @@ def overlay(
         if path[0] in LISTS and len(path) > 1 and not path[1].isdecimal():
             path.insert(1, "0")
         try:
-            _put(raw, path, _value(text))
+            _put(raw, path, _value(text, is_path=path[-1].endswith(_PATHS)))
         except ValueError as clash:
             problems.append(f"{variable}: {clash}")
             continue
@@ -85,13 +88,21 @@ def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
     return [(len(part), part) for part in item[0].split("__")]
 
 
-def _value(text: str) -> object:
-    if not text.startswith(("[", "{")):
-        return text
+def _value(text: str, *, is_path: bool) -> object:
+    """Return what a variable holds; raises ValueError where that is neither text nor JSON."""
+    value: object = text
     try:
-        return json.loads(text)
+        if text.startswith(("[", "{")):
+            value = json.loads(text)
+        if not is_path:  # a file's name may be any bytes
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it is not text in UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply; a list is a,b,c") from None
     except ValueError as problem:
         raise ValueError(f"it begins like JSON and is none ({problem}); a list is a,b,c") from None
+    return value
 
 
 def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
@@ -103,12 +114,12 @@ def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
             key = _number(step, here, path[:depth])
         elif not isinstance(here, dict):
             raise ValueError(_in_the_way(path[:depth], "a value"))  # noqa: TRY004  of the operator's
+        if isinstance(here, list) and key == len(here):
+            here.append({})
         if depth == len(path) - 1:
             here[key] = value
             return
-        if isinstance(here, list) and key == len(here):
-            here.append({})
-        elif isinstance(here, dict) and key not in here:
+        if isinstance(here, dict) and key not in here:
             here[key] = _new_list(key) if key in LISTS and here is raw else {}
         here = here[key]
 
