@@ -243,6 +243,17 @@ def reader(folders: Folders) -> Service:
     return made
 
 
+def test_who_only_reads_judges_no_secret(folders: Folders) -> None:
+    """A token too short, a URL and a secret that are none: told to those who use them."""
+    folders.file.write_text(
+        '[web]\ntoken = "short"\n[[webhooks]]\nname = "desk"\nurl = "x"\nsecret = "y"\n'
+    )
+    assert load(folders.file, {}, reading=True).webhooks[0].name == "desk"
+    with pytest.raises(ConfigError) as caught:
+        load(folders.file, {})
+    assert len(caught.value.problems) == 3
+
+
 async def test_who_only_reads_needs_no_secret(folders: Folders) -> None:
     """A missing secret, key or list refuses `run` and `check`, and no command that reads."""
     folders.file.write_text(MISSING, encoding="utf-8")

@@ -316,12 +316,8 @@ def load(file: Path | None, environment: Mapping[str, str], *, reading: bool = F
     source = str(chosen or "configuration")
     problems: list[str] = []
     raw, origin, said = _written(chosen, environment, problems)
-    # a device that holds nothing, like /dev/null, stands for no file: it has no directory
-    if chosen and chosen.is_file() and STATE_DIR not in raw:
-        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, said.setdefault(STATE_DIR, []))
-    for key, lines in said.items():
-        for line in lines:
-            log.write("warning", f"{chosen}: {key}: {line}")
+    if chosen:
+        _settle_paths(raw, chosen, said)
     if reading:
         without_secrets(raw)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
@@ -364,6 +360,16 @@ def _written(
         if not any(f"{key}.".startswith(f"{known}.") for known in variables)
     }
     return raw, Origin(str(chosen) if chosen else "configuration", variables), ours
+
+
+def _settle_paths(raw: dict[str, Any], chosen: Path, said: dict[str, list[str]]) -> None:
+    """Put the state beside the file where nothing says where it is, and log what has to be said."""
+    # a device that holds nothing, like /dev/null, stands for no file: it has no directory
+    if chosen.is_file() and STATE_DIR not in raw:
+        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, said.setdefault(STATE_DIR, []))
+    for key, lines in said.items():
+        for line in lines:
+            log.write("warning", f"{chosen}: {key}: {line}")
 
 
 def origin_of_keys(file: Path | None, environment: Mapping[str, str]) -> dict[str, str]:

@@ -75,7 +75,7 @@ def without_secrets(raw: dict[str, Any]) -> None:
         tables += webhooks
     for table in tables:
         if isinstance(table, dict):
-            for key in ("token_file", "secret_file"):
+            for key in ("token", "token_file", "secret_file"):
                 table.pop(key, None)
             if table.pop("url_file", None) is not None:
                 table["url"] = ""
