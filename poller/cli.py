@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from poller import __version__
+from poller.commands.configcli import configuration
 from poller.commands.ending import FAILED, WRONG, CommandFailed, begin, conclude, finish
 from poller.commands.options import ConfigFile, refusal, whole
 from poller.commands.serving import serve
@@ -22,7 +23,7 @@ from poller.detect.held import Ruling
 from poller.errors import BadCode
 from poller.facts import observe
 from poller.model import Code, parse_code
-from poller.settings.config import Config
+from poller.settings.config import Config, chosen_file
 
 
 def _worth_telling(default: object) -> str | None:
@@ -48,6 +49,7 @@ quarantined = App(
 )
 cli.command(quarantined)
 cli.command(webhook)
+cli.command(configuration)
 service = App(name="service", help="Put the poller under systemd.")
 cli.command(service)
 
@@ -95,7 +97,7 @@ def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
     from poller.commands import check as trial  # noqa: PLC0415  keeps `--help` quick
 
-    finish(trial.check(begin(config)))
+    finish(trial.check(begin(config), chosen_file(config, os.environ)))
 
 
 @cli.command
@@ -124,7 +126,7 @@ def tail(
         )
     if count is not None and count < 1:
         raise CommandFailed(WRONG, [f"--count {count}: give a number above 0"])
-    settings = begin(config)
+    settings = begin(config, reading=True)
     finish(everyday.tail(settings, from_, count, releases=releases, as_json=json))
 
 
@@ -150,7 +152,7 @@ def history(
     moment = as_known_at
     if moment is not None and moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    finish(everyday.history(begin(config), symbol, format, moment))
+    finish(everyday.history(begin(config, reading=True), symbol, format, moment))
 
 
 @cli.command
@@ -164,7 +166,7 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
     from poller.commands import explain as explanation  # noqa: PLC0415
 
     (symbol,) = _codes([code])
-    finish(explanation.explain(begin(config), symbol))
+    finish(explanation.explain(begin(config, reading=True), symbol))
 
 
 @watch.command(name="add")
@@ -177,7 +179,7 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch(begin(config), _codes(codes), wanted=True))
+    finish(everyday.watch(begin(config, reading=True), _codes(codes), wanted=True))
 
 
 @watch.command(name="remove")
@@ -190,7 +192,7 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch(begin(config), _codes(codes), wanted=False))
+    finish(everyday.watch(begin(config, reading=True), _codes(codes), wanted=False))
 
 
 @watch.command(name="list")
@@ -203,7 +205,7 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch_list(begin(config), as_json=json))
+    finish(everyday.watch_list(begin(config, reading=True), as_json=json))
 
 
 @quarantined.command(name="list")
@@ -216,7 +218,7 @@ def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
     """
     from poller.commands import quarantine  # noqa: PLC0415
 
-    finish(quarantine.show_held(begin(config), as_json=json))
+    finish(quarantine.show_held(begin(config, reading=True), as_json=json))
 
 
 @quarantined.command(name="release")
@@ -248,7 +250,7 @@ def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None
 
     (symbol,) = _codes([code])
     wanted = tuple(dict.fromkeys(days))
-    finish(quarantine.rule(begin(config), symbol, wanted, ruling))
+    finish(quarantine.rule(begin(config, reading=True), symbol, wanted, ruling))
 
 
 @cli.command
@@ -263,7 +265,7 @@ def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFi
     from poller.commands import everyday  # noqa: PLC0415
 
     wanted = _codes(codes) if codes else ()
-    finish(everyday.gaps(begin(config), wanted, as_json=json))
+    finish(everyday.gaps(begin(config, reading=True), wanted, as_json=json))
 
 
 @cli.command
@@ -337,7 +339,7 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     if problems:
         raise CommandFailed(WRONG, problems)
     season = planning.season(hk, us, weeks, seed, release, without_rows)
-    setting = planning.setting(begin(config), season, gateways, accounts, faults)
+    setting = planning.setting(begin(config, reading=True), season, gateways, accounts, faults)
     if not planning.plan(setting, as_json=json, plot=plot):
         raise CommandFailed(
             FAILED, ["a report was missed or told twice: a defect, worth reporting"]
@@ -358,10 +360,11 @@ def service_install(
         dry_run: print the unit, write nothing
         config: TOML file
     """
-    from poller.commands.install import install  # noqa: PLC0415
+    from poller.commands.install import install, installed, place_of  # noqa: PLC0415
     from poller.service import unit  # noqa: PLC0415
 
-    install(unit.UnitRole(role), config, os.environ, dry_run=dry_run)
+    place = place_of(config, os.environ, installed())
+    install(unit.UnitRole(role), place, os.environ, dry_run=dry_run)
 
 
 def _is_stream_id(text: str) -> bool:

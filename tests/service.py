@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,10 +36,11 @@ class Service:
     directory: Path | None = None
     role: str = "run"
     module: str = "poller"
+    unset: Sequence[str] = ()
 
     def environment(self) -> dict[str, str]:
-        """Return the whole configuration, as environment variables."""
-        return {
+        """Return the whole configuration, as environment variables, without those in `unset`."""
+        variables = {
             **{k: v for k, v in os.environ.items() if not k.startswith("POLLER_")},
             "POLLER_CONFIG": os.devnull,
             "POLLER_STATE_DIR": str(self.state_dir),
@@ -52,6 +53,7 @@ class Service:
             "POLLER_WEB__PORT": "0",
             **self.settings,
         }
+        return {name: text for name, text in variables.items() if name not in self.unset}
 
     async def start(self) -> None:
         """Start the process."""

@@ -30,7 +30,7 @@ async def told(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> d
     file = folder / "poller.toml"
     file.write_text(f'state_dir = "{folder}"\n{text}', encoding="utf-8")
     with pytest.raises(Failure):
-        await check(load(file, {}))
+        await check(load(file, {}), file)
     lines = capsys.readouterr().out.splitlines()[1:]
     rows = [re.split(r"  +", line.rstrip(), maxsplit=1) for line in lines]
     assert len(rows) == len({name for name, _ in rows})
@@ -49,7 +49,7 @@ async def test_a_refused_redis_keeps_nothing_from_being_tried(
             f'[[webhooks]]\nname = "desk"\nurl = "https://name.invalid/"\nsecret = "{SECRET}"\n',
             capsys,
         )
-    assert rows["configuration"] == "ok | 2 codes in it"
+    assert rows["configuration"] == f"ok | {tmp_path}/poller.toml: 2 codes in it"
     assert "too high | 60 requests in 30 s: OpenD allows 30 in 30 s" in rows["budget"]
     assert "failed | Redis does not answer: nobody listens" in rows["redis"]
     assert "ok | logged in" in rows[f"OpenD 127.0.0.1:{opend.port}"]
@@ -69,10 +69,20 @@ async def test_an_unusable_key_and_a_disabled_endpoint_are_rows(
             f'[[webhooks]]\nname = "desk"\nurl = "http://127.0.0.1:1/"\nsecret = "{SECRET}"\n',
             capsys,
         )
-    assert rows["redis (embedded)"].startswith("ok")
+    assert re.fullmatch(rf"ok \| Valkey [\d.]+ in {tmp_path}", rows["redis (embedded)"])
     assert rows["OpenD"].startswith("failed | opend.rsa_private_key_file: ")
     cure = "mended? poller webhook enable desk"
     assert rows["webhook desk"] == f"failed | disabled: it answered 410; {cure}"
+
+
+async def test_every_place_is_shown_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new state directory is told as that, which in the wrong place it would be."""
+    (tmp_path / "hk.txt").write_text("HK.00700\nHK.00005\n")
+    rows = await told(tmp_path, 'watchlist.files = ["hk.txt"]\n[[opend]]\nport = 1\n', capsys)
+    assert rows["watchlist file"] == f"ok | {tmp_path}/hk.txt: 2 codes"
+    assert rows["redis (embedded)"].endswith(f" in {tmp_path}; new: nothing was there")
 
 
 async def test_what_would_stop_run_is_a_row(

@@ -110,9 +110,13 @@ def test_a_refusal_is_told_once_and_in_english(message: str, told: str) -> None:
     assert str(error_of(message)) == told
 
 
-def test_the_shipped_file_equals_the_defaults() -> None:
-    """Deleting every line of config/poller.toml changes nothing."""
-    assert load(Path("config/poller.toml"), {}) == Config()
+def test_the_shipped_file_equals_the_defaults(tmp_path: Path) -> None:
+    """Deleting every line of config/poller.toml changes nothing, nor where the state is."""
+    shipped, empty = tmp_path / "poller.toml", tmp_path / "empty.toml"
+    shipped.write_bytes(Path("config/poller.toml").read_bytes())
+    empty.touch()
+    assert load(shipped, {}) == load(empty, {})
+    assert load(empty, {}) == Config().model_copy(update={"state_dir": tmp_path / "state"})
 
 
 def test_every_problem_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import resource
 import shutil
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from signal import SIGKILL
@@ -17,11 +17,19 @@ from typing import TextIO
 import pytest
 from redis.asyncio import Redis
 
-from poller.errors import StoreDown
+from poller.errors import StoreDown, StoreMisfit
+from poller.facts.log import configure
 from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.embedded import START_LIMIT, Embedded
 from poller.storage.redisstore import RedisStore
+from poller.storage.statedir import (
+    Unsafe,
+    distrust,
+    make_private,
+    make_socket_directory,
+    read_password,
+)
 from poller.storage.store import Entry
 from tests.service import (
     Service,
@@ -35,6 +43,14 @@ from tests.service import (
 
 TENCENT = Code("HK.00700")
 RESTARTED = "the embedded server was gone: started again"
+
+
+@pytest.fixture(autouse=True)
+def stderr_of_its_own() -> Iterator[None]:
+    """Let a test point the log to the stderr that is captured for it alone."""
+    configure()
+    yield
+    configure()
 
 
 @pytest.fixture
@@ -111,12 +127,26 @@ async def test_a_killed_server_comes_back(service: Service, opend: Simulator) ->
     assert service.told("standing by") == 0
 
 
+HOLD = """
+import asyncio, sys
+from pathlib import Path
+from poller.storage.embedded import Embedded
+async def hold():
+    async with Embedded(Path(sys.argv[1])).running():
+        print("running", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(hold())
+"""
+"""Holds the server of a state directory until it is killed."""
+
+
 async def test_an_orphan_is_adopted_and_shared(service: Service, opend: Simulator) -> None:
     """A server that outlives its program serves the next two, and ends with the last."""
     command = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "poller", "tail"), env=service.environment()
+        *(sys.executable, "-c", HOLD, str(service.state_dir)), stdout=asyncio.subprocess.PIPE
     )
-    await until(Embedded(service.state_dir).socket.exists)
+    assert command.stdout is not None
+    await command.stdout.readline()
     server = await server_of(service.state_dir)
     command.kill()
     await command.wait()
@@ -304,7 +334,10 @@ from poller.storage.embedded import Embedded
 left = int(sys.argv[2])
 def strike(frame, event, _):
     global left
-    starts = frame.f_code.co_filename.endswith("embedded.py") and "_start" in frame.f_code.co_name
+    name = frame.f_code.co_name
+    starts = frame.f_code.co_filename.endswith(("embedded.py", "statedir.py")) and (
+        "_start" in name or name == "write_password"
+    )
     left -= starts and event == "line"
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -342,3 +375,187 @@ async def test_a_start_killed_at_any_line(tmp_path: Path) -> None:
         if not all(found):  # it was through before that many lines
             break
     assert killed > 20
+
+
+def planted_elsewhere(tmp_path: Path) -> Path:
+    """Return a file that somebody lets one of ours lead to."""
+    target = tmp_path / "precious"
+    target.write_text("keep me", encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize("name", ["gate.lock", "server.lock", "server.log"])
+async def test_a_link_is_not_followed(tmp_path: Path, name: str) -> None:
+    """What it leads to keeps every byte; the link is named, and the server does not start."""
+    target, folder = planted_elsewhere(tmp_path), tmp_path / "redis"
+    folder.mkdir(mode=0o700)
+    (folder / name).symlink_to(target)
+    with pytest.raises(StoreMisfit, match=rf"state_dir: {folder / name} is a symbolic link"):
+        await come_and_go(tmp_path)
+    assert target.read_text(encoding="utf-8") == "keep me"
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(StoreMisfit, match=rf"{folder / name} is no regular file"):
+        await come_and_go(tmp_path)
+    (folder / name).unlink()
+    await come_and_go(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_text(""),
+        lambda file: file.write_text("short"),
+        lambda file: file.write_bytes(b"\x00" * 43),
+        lambda file: file.write_text("two words of some thirty characters"),
+        lambda file: (file.unlink(), file.symlink_to("/etc/hostname")),
+        lambda file: [file.unlink(), os.mkfifo(file)],  # type: ignore[func-returns-value]
+        lambda file: file.with_name("password.new").write_text("left by a kill"),
+        lambda file: file.unlink(),
+    ],
+    ids=("empty", "short", "zeros", "words", "link", "fifo", "half-written", "absent"),
+)
+async def test_an_unusable_password_is_replaced(
+    tmp_path: Path, spoil: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a loss of power leaves it, or somebody plants it: the data stays, and a line says so."""
+    configure()
+    async with Embedded(tmp_path).running() as url, Redis.from_url(url) as redis:
+        await redis.set("kept", "yes")
+    file = tmp_path / "redis/password"
+    before = file.read_text(encoding="ascii")
+    spoil(file)
+    assert capsys.readouterr().err == ""
+    async with Embedded(tmp_path).running() as url, Redis.from_url(url) as redis:
+        assert await redis.get("kept") == b"yes"
+    assert len(file.read_text(encoding="ascii")) == 43
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not file.is_symlink()
+    said = capsys.readouterr().err
+    replaced = before != file.read_text(encoding="ascii")
+    assert said.count("another password now") == (replaced and said != "")
+
+
+async def test_a_password_spoiled_while_the_server_runs(tmp_path: Path) -> None:
+    """Who is connected goes on, also over a kill of the server; who comes is told, not kept."""
+    embedded, file = Embedded(tmp_path), tmp_path / "redis/password"
+    async with embedded.running() as url:
+        for text in ("", "another-password-of-thirty-two-characters"):
+            file.write_text(text, encoding="ascii")
+            assert not await embedded.ensure()
+            with pytest.raises(StoreMisfit, match=r"a server runs in .*end the programs that use"):
+                await come_and_go(tmp_path)
+        async with Redis.from_url(url) as redis:
+            os.kill(int((await redis.info("server"))["process_id"]), SIGKILL)
+        await until(lambda: lock_is_free(tmp_path))
+        assert await embedded.ensure()
+        await come_and_go(tmp_path)
+        assert embedded.url == url == Embedded(tmp_path).url
+
+
+async def test_what_is_open_to_others_is_closed_and_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """State, server and password; the next start has nothing to say."""
+    configure()
+    await come_and_go(tmp_path)
+    folder = tmp_path / "redis"
+    opened = {tmp_path: 0o775, folder: 0o777, folder / "password": 0o644}
+    for path, mode in opened.items():
+        path.chmod(mode)
+    await come_and_go(tmp_path)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    for line, (path, mode) in zip(said, opened.items(), strict=True):
+        assert f"state_dir: {path} " in line
+        assert f"({mode:o})" in line
+    assert [stat.S_IMODE(path.stat().st_mode) for path in opened] == [0o755, 0o700, 0o600]
+    await come_and_go(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("sticky", [False, True])
+def test_a_way_that_others_can_turn(tmp_path: Path, *, sticky: bool) -> None:
+    """A directory open to all on the way is said each time, unless like /tmp it is guarded."""
+    tmp_path.chmod(0o1777 if sticky else 0o777)
+    said = make_private(tmp_path / "state")
+    assert [line for line in said if f"chmod o-w {tmp_path}" in line] == said
+    assert bool(said) is not sticky
+    (tmp_path / "link").symlink_to(tmp_path / "state")  # one's own link is one's own business
+    assert bool(make_private(tmp_path / "link")) is not sticky
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users")
+async def test_what_others_have_made_is_not_taken(tmp_path: Path) -> None:
+    """Their link in a directory like /tmp, their password, their socket's directory."""
+    configure()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "state"
+    link.symlink_to(tmp_path)
+    os.chown(link, 4711, 4711, follow_symlinks=False)
+    with pytest.raises(Unsafe, match=rf"{link} is a symbolic link of user 4711"):
+        make_private(link)
+    os.chown(shared, 4711, 4711)
+    make_private(link)  # whoever owns the directory has every right to
+    await come_and_go(tmp_path)
+    file = tmp_path / "redis/password"
+    planted = file.read_text(encoding="ascii")
+    os.chown(file, 4711, 4711)
+    with pytest.raises(Unsafe, match="belongs to user 4711"):
+        read_password(file)
+    await come_and_go(tmp_path)
+    assert read_password(file)[0] != planted
+    with pytest.raises(Unsafe, match=r"is not user root's alone"):
+        make_socket_directory(link, tmp_path / "redis")
+
+
+def test_whose_directory_is_trusted(tmp_path: Path) -> None:
+    """One's own and root's; root trusts a user's, unless anybody may have put it there."""
+    found = tmp_path.stat()
+    assert distrust(found, found.st_uid, others=True) is None
+    theirs = os.stat_result((*found[:4], 4711, *found[5:]))
+    assert distrust(theirs, 4712, others=False) is not None
+    assert distrust(theirs, 0, others=False) is None
+    assert "belongs to user 4711: run it as that user" in (distrust(theirs, 0, others=True) or "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root looks in on other users")
+async def test_root_looks_in_on_a_service_and_starts_none(tmp_path: Path) -> None:
+    """As `poller tail` beside a unit: it joins the server, and leaves no file of its own."""
+    configure()
+    state = tmp_path / "state"
+    folder = state / "redis"
+    for each in (state, folder):
+        each.mkdir(mode=0o700)
+        os.chown(each, 4711, 4711)
+    with pytest.raises(StoreMisfit, match="only that user can start it"):
+        await come_and_go(state)
+    assert list(folder.iterdir()) == []
+    os.chown(folder, 0, 0)
+    async with Embedded(state).running():
+        for each in (folder, *folder.iterdir()):
+            os.chown(each, 4711, 4711)
+        async with Embedded(state).running() as url, Redis.from_url(url) as redis:
+            assert await redis.ping()
+        assert {path.stat().st_uid for path in folder.iterdir()} == {4711}
+
+
+async def test_a_directory_in_the_passwords_place(tmp_path: Path) -> None:
+    """What cannot be replaced is named."""
+    (tmp_path / "redis/password").mkdir(parents=True)
+    with pytest.raises(StoreMisfit, match=r"redis/password is a directory: remove it"):
+        await come_and_go(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", 'qu"ote', "back\\slash", "li\nne", "50% $x #1", "簡體", os.fsdecode(b"\xff\xfe")],
+)
+async def test_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
+    """The server's settings and the URL hold it as it is."""
+    state = tmp_path / name
+    async with Embedded(state).running() as url, Redis.from_url(url) as redis:
+        await redis.set("kept", "yes")
+    assert (state / "redis/appendonlydir").is_dir()

@@ -266,7 +266,7 @@ async def test_wrong_configuration_is_refused_whole(service: Service) -> None:
     code, _, err = await poller(service, "run")
     assert code == 2
     assert "POLLER_BUDGET__REQUESTS" in err
-    assert "did you mean 'schedule'" in err
+    assert "did you mean POLLER_SCHEDULE__DUE" in err
     assert "HK.00700" in err
     assert "Traceback" not in err
 

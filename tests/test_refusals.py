@@ -1,18 +1,23 @@
 """What is refused: in an operator's words, with the place and what to write instead. In process."""
 
+import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cyclopts import CycloptsError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from poller.cli import cli, simulate, tail
 from poller.commands.ending import WRONG, CommandFailed, report
 from poller.commands.options import refusal
 from poller.commands.webhookcli import replay
 from poller.errors import ConfigError
-from poller.settings.config import load
+from poller.settings.config import Config, load
+from poller.settings.variables import misspelt, names_in
 
 SIGNED = 'secret = "whsec_' + "A" * 32 + '"\n'
 DESK = '[[webhooks]]\nname = "desk"\nurl = "https://example.org/hook"\n'
@@ -69,10 +74,12 @@ def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str])
     [
         ("POLLER_WATCHLIST__CODES", "US.AAPL,HK.1", "'HK.00001' (it is 'HK.1')"),
         ("POLLER_WATCHLIST__CODES", "[HK.00700]", "a list is a,b,c"),
-        ("POLLER_BUDGTE__REQUESTS", "1", "unknown key; did you mean 'budget'?"),
-        ("POLLER_BUDGET__REQUEST", "1", "did you mean 'requests'?"),
         ("POLLER_OPEND__2__PORT", "1", "the next one is number 1"),
-        ("POLLER_STATE_DIR__X", "1", "state_dir is a value there, and not a table"),
+        ("POLLER_WATCHLIST__CODES", "[" * 50_000, "nested too deeply"),
+        ("POLLER_WATCHLIST__FUTU_GROUPS", os.fsdecode(b"\xd7\xd4"), "not text in UTF-8"),
+        ("POLLER_WATCHLIST__FUTU_GROUPS", r'["\ud800"]', "not text in UTF-8"),
+        ("POLLER_WEBHOOKS__0", "null", "webhooks"),
+        ("POLLER_OPEND", '[{"prot": 1}]', "unknown key; did you mean 'port'?"),
     ],
 )
 def test_a_variable_is_named(tmp_path: Path, variable: str, value: str, part: str) -> None:
@@ -80,6 +87,168 @@ def test_a_variable_is_named(tmp_path: Path, variable: str, value: str, part: st
     (line,) = problems(tmp_path, 'state_dir = "state"', **{variable: value})
     assert line.startswith(f"{variable}: ")
     assert part in line
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("POLLER_OPEND_PORT", "POLLER_OPEND__PORT"),
+        ("POLLER_OPEND_1_PORT", "POLLER_OPEND__1__PORT"),
+        ("POLLER_OPEND_RSA_PRIVATE_KEY_FILE", "POLLER_OPEND__RSA_PRIVATE_KEY_FILE"),
+        ("POLLER_WEBHOOKS_0_URL", "POLLER_WEBHOOKS__0__URL"),
+        ("POLLER_WEBHOOK__12__SECRET_FILE", "POLLER_WEBHOOKS__12__SECRET_FILE"),
+        ("POLLER_WEBHOOKS_SECRET", "POLLER_WEBHOOKS__SECRET"),
+        ("POLLER_REDIS_URL_FILE", "POLLER_REDIS__URL_FILE"),
+        ("POLLER_WATCHLIST_FUTU_GROUPS", "POLLER_WATCHLIST__FUTU_GROUPS"),
+        ("POLLER_STATE__DIR", "POLLER_STATE_DIR"),
+        ("POLLER_STATE_DIR__X", "POLLER_STATE_DIR"),
+        ("POLLER_LOGLEVEL", "POLLER_LOG_LEVEL"),
+        ("POLLER__WEB__PORT", "POLLER_WEB__PORT"),
+        ("POLLER_WEB_PORT", "POLLER_WEB__PORT"),
+        ("POLLER_PORT", "POLLER_WEB__PORT"),
+        ("POLLER_BUDGTE__REQUESTS", "POLLER_BUDGET__REQUESTS"),
+        ("POLLER_BUDGET__REQUEST", "POLLER_BUDGET__REQUESTS"),
+        ("POLLER_CONFIG_FILE", "POLLER_CONFIG"),
+        ("POLLER_config", "POLLER_CONFIG"),
+    ],
+)
+def test_a_misspelt_variable_is_answered_with_the_one_that_is_meant(
+    written: str, meant: str
+) -> None:
+    """Whole, so that it can be copied: two underscores are what is forgotten most often."""
+    with pytest.raises(ConfigError) as caught:
+        load(Path("/dev/null"), {written: "8080"})
+    assert caught.value.problems == (f"{written}: unknown key; did you mean {meant}?",)
+
+
+@pytest.mark.parametrize("key", sorted({*names_in(Config)}))
+def test_every_variable_is_found_however_its_underscores_are_written(key: str) -> None:
+    """With one where two belong, and with two where one does: for each key there is."""
+    name = key.replace("#", "0")
+    for written in {name.replace("__", "_"), name.replace("_", "__")} - {name}:
+        told = misspelt(written, names_in(Config))
+        assert told == f"unknown key; did you mean {name}?"
+    assert misspelt(name, names_in(Config)) is None
+
+
+def test_names_in_small_letters() -> None:
+    """A setting's is told, as it would not count; any other program may use the word."""
+    with pytest.raises(ConfigError) as caught:
+        load(Path("/dev/null"), {"poller_web__port": "1", "Poller_Opend_Port": "1"})
+    told = {line.partition(":")[0]: line.rpartition(" ")[2] for line in caught.value.problems}
+    assert told == {
+        "poller_web__port": "POLLER_WEB__PORT",
+        "Poller_Opend_Port": "POLLER_OPEND__PORT",
+    }
+    assert load(Path("/dev/null"), {"poller_home": "/srv", "poller": "1"}) == Config()
+
+
+INJECTED = {
+    "POLLER_SERVICE_HOST": "10.0.0.1",
+    "POLLER_SERVICE_PORT": "8080",
+    "POLLER_SERVICE_PORT_HTTP": "8080",
+    "POLLER_SERVICE_PORT_METRICS_2": "9090",
+    "POLLER_PORT": "tcp://10.0.0.1:8080",
+    "POLLER_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "POLLER_PORT_8080_TCP_PROTO": "tcp",
+    "POLLER_PORT_8080_TCP_PORT": "8080",
+    "POLLER_PORT_8080_TCP_ADDR": "10.0.0.1",
+    "POLLER_PORT_53_UDP": "udp://[fd00::1]:53",
+    "POLLER_PORT_53_UDP_ADDR": "fd00::1",
+    "POLLER_PORT_36412_SCTP_PROTO": "sctp",
+    "POLLER_WEB_SERVICE_HOST": "10.0.0.2",
+    "POLLER_WEB_SERVICE_PORT": "80",
+    "POLLER_WEB_PORT": "tcp://10.0.0.2:80",
+    "POLLER_WEB_PORT_80_TCP_ADDR": "10.0.0.2",
+    "POLLER_REDIS_PORT": "tcp://10.0.0.3:6379",
+    "POLLER_NAME": "/shop/poller",
+    "POLLER_1_NAME": "/shop_web_1/poller_1",
+    "POLLER_1_PORT": "tcp://172.17.0.5:8080",
+    "POLLER_1_PORT_8080_TCP_ADDR": "172.17.0.5",
+    "POLLER_PORT_8000_TCP_START": "tcp://172.17.0.5:8000",
+    "POLLER_PORT_8000_TCP_PORT_END": "8010",
+    "POLLER_ENV_PATH": "/bin",
+    "POLLER_ENV_X__Y": "1",
+    "POLLER_1_ENV_GPG_KEY": "0",
+}
+
+
+@pytest.mark.parametrize("variable", INJECTED)
+def test_what_kubernetes_and_docker_set_is_passed_over(variable: str) -> None:
+    """For a service named poller, or poller-web; each alone, as an old Docker sets but some."""
+    assert load(Path("/dev/null"), {variable: INJECTED[variable]}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("POLLER_WEB__PORT", "tcp://10.0.0.1:8080"),
+        ("POLLER_PORT", "8080"),
+        ("POLLER_WEB_PORT", "8080"),
+        ("POLLER_SERVICE_PORT", "http"),
+        ("POLLER_NAME", "desk"),
+        ("POLLER_PORT_8080", "tcp://10.0.0.1:8080"),
+        ("POLLER_SERVICE", "1"),
+        ("POLLER_HOST", "10.0.0.1"),
+    ],
+)
+def test_what_only_resembles_it_is_refused(variable: str, value: str) -> None:
+    """A port without an address, a name that is no container's: somebody meant a setting."""
+    with pytest.raises(ConfigError) as caught:
+        load(Path("/dev/null"), {variable: value})
+    assert caught.value.problems[0].startswith(f"{variable}: ")
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"(?i)\APOLLER_?[A-Z0-9_.\u00e9]{0,30}\Z"),
+        st.text(st.characters(exclude_characters="\0"), max_size=20),
+        max_size=4,
+    )
+)
+def test_any_environment_is_taken_or_refused(environment: dict[str, str]) -> None:
+    """Nothing but the one error leaves it, and every line begins with a variable or the file."""
+    taken_or_refused(environment)
+
+
+KEYS = st.sampled_from(sorted(names_in(Config))).map(lambda name: name.replace("#", "0"))
+TEXTS = st.sampled_from(
+    [
+        "",
+        "HK.00700",
+        "HK.*",
+        "https://a.org",
+        "http://[",
+        "redis://h:x",
+        "redis://h?db=1",
+        ",",
+        "\0",
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["url", "port", "url_file", "codes", ""]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(KEYS, TEXTS | st.text() | JSON.map(json.dumps), max_size=4))
+def test_any_value_is_taken_or_refused(environment: dict[str, str]) -> None:
+    """Of every shape, at every key: for the service, and for a command that only reads."""
+    taken_or_refused(environment)
+
+
+def taken_or_refused(environment: dict[str, str]) -> None:
+    """Load a configuration; fail for any error but the one there is, or a line without a place."""
+    for reading in (False, True):
+        try:
+            load(Path("/dev/null"), environment, reading=reading)
+        except ConfigError as refused:
+            for line in refused.problems:
+                assert line.startswith((*environment, "/dev/null"))
 
 
 @pytest.mark.parametrize("shape", ["web = []", "[[web]]\nport = 2", "web = 3"])

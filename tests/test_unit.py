@@ -1,14 +1,20 @@
 """The systemd units: what is shipped, what `service install` writes, what systemd thinks of it."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from poller.service.unit import REFERENCE, Place, UnitRole, unit_text
+from poller.commands.install import Installed, install, place_of
+from poller.errors import ConfigError
+from poller.service.unit import REFERENCE, TEMPORARY, Place, UnitRole, obstacles, unit_text
 from poller.settings.config import load
 from tests.service import Service, poller
 
@@ -62,48 +68,180 @@ def test_the_shipped_units_are_what_install_writes(role: UnitRole) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A configuration with a secret file of its own."""
-    (tmp_path / "desk").write_text("redis://:hunter2@127.0.0.1:6379/0")
-    (tmp_path / "poller.toml").write_text(f'redis.url_file = "{tmp_path / "desk"}"\n')
-    (tmp_path / "poller.toml").chmod(0o644)
-    return tmp_path
+def home() -> Iterator[Path]:
+    """A configuration with a secret file of its own, where every user may look."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "desk").write_text("redis://:hunter2@127.0.0.1:6379/0")
+        (folder / "poller.toml").write_text('redis.url_file = "desk"\n')
+        (folder / "poller.toml").chmod(0o644)
+        (folder / "bin").mkdir(mode=0o755)
+        (folder / "bin/python").symlink_to(sys.executable)
+        yield folder
 
 
-async def install(home: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run `poller service install --dry-run` for the configuration in `home`."""
-    service = Service(home, 1, "HK.00700", {"POLLER_CONFIG": str(home / "poller.toml")})
-    return await poller(service, "service", "install", "--dry-run", *arguments)
+def place(home: Path, *, temporary: Sequence[Path] = ()) -> Place:
+    """Return what a unit is made from where all is in `home`; nothing of it counts as temporary."""
+    program = Installed(home / "bin/python", home, (home,))
+    return place_of(home / "poller.toml", {}, program, temporary)
+
+
+def problems(home: Path, *, temporary: Sequence[Path] = ()) -> list[str]:
+    """Return the lines `service install` is refused with, but for those of this Python's place."""
+    with pytest.raises(ConfigError) as caught:
+        place(home, temporary=temporary)
+    return [line for line in caught.value.problems if str(home) in line or "/" not in line]
+
+
+@pytest.fixture
+def reachable(home: Path) -> Path:
+    """The same with a Python that is reachable, wherever the one that runs is."""
+    (home / "bin/python").unlink()
+    (home / "bin/python").write_text("#!/bin/sh\n")
+    (home / "bin/python").chmod(0o755)
+    return home
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-async def test_the_unit_of_this_environment(home: Path, judge: Callable[[Path], None]) -> None:
+def test_the_unit_of_this_environment(
+    reachable: Path, judge: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is printed here is understood, hardened, and hands the secret over unread."""
-    code, text, err = await install(home)
-    assert code == 0
-    assert f"LoadCredential=desk:{home}/desk" in text
-    assert f"-m poller run --config {home}/poller.toml" in text
+    variables = {"POLLER_STATE_DIR": "/srv", "POLLER_CONFIG": "x", "POLLER_SERVICE_HOST": "::1"}
+    install(UnitRole.RUN, place(reachable), variables, dry_run=True)
+    text, err = capsys.readouterr()
+    assert f"LoadCredential=desk:{reachable}/desk" in text
+    assert f"-m poller run --config {reachable}/poller.toml" in text
     assert "hunter2" not in text + err
-    assert "POLLER_STATE_DIR is set here and not in the unit" in err
-    unit = home / "poller.service"
+    assert err.splitlines() == [
+        "poller: POLLER_STATE_DIR is set here and not in the unit: put it into the configuration"
+    ]
+    unit = reachable / "poller.service"
     unit.write_text(text, encoding="utf-8")
     judge(unit)
 
 
-async def test_what_could_not_run_is_refused(home: Path) -> None:
-    """A configuration the service's user cannot read, and credentials of one name: a line each."""
-    (home / "other").mkdir()
-    (home / "other/desk").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    with (home / "poller.toml").open("a") as file:
+def test_what_could_not_run_is_refused(reachable: Path) -> None:
+    """What the service's user cannot read, and credentials of one or of no name: a line each."""
+    for name in ("other/desk", "other/of mine"):
+        (reachable / name).parent.mkdir(exist_ok=True)
+        (reachable / name).write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    with (reachable / "poller.toml").open("a") as file:
         file.write(
             '[[webhooks]]\nname = "desk"\nurl = "https://example.org"\n'
-            f'secret_file = "{home / "other/desk"}"\n'
+            'secret_file = "other/desk, other/of mine"\n'
         )
-    (home / "poller.toml").chmod(0o600)
-    code, text, err = await install(home)
-    assert (code, text) == (2, "")
-    assert "desk: two secret files bear this name" in err
-    assert f"chmod a+r {home}/poller.toml" in err
+    (reachable / "poller.toml").chmod(0o600)
+    (reachable / "bin").chmod(0o700)
+    lines = problems(reachable)
+    assert "desk: two secret files bear this name" in "\n".join(lines)
+    assert any(line.endswith(f"chmod a+r {reachable}/poller.toml") for line in lines)
+    assert any(
+        line.startswith(f"{reachable}/other/of mine: a credential goes by") for line in lines
+    )
+    assert any(line.endswith(f"chmod a+rX {reachable}/bin") for line in lines)
+    assert len(lines) == 4
+
+
+def test_a_place_that_the_unit_does_not_see(reachable: Path, tmp_path: Path) -> None:
+    """Below /tmp, or led to there by a link: each path is named, with the cure."""
+    assert {line.partition(":")[0] for line in problems(reachable, temporary=TEMPORARY)} == {
+        f"{reachable}{name}" for name in ("", "/bin", "/poller.toml")
+    }
+    assert "PrivateTmp" in problems(reachable, temporary=TEMPORARY)[0]
+    link = Path(tempfile.mkdtemp(dir=reachable)) / "link"
+    link.symlink_to(tmp_path)
+    program = Installed(reachable / "bin/python", reachable, (link,))
+    with pytest.raises(ConfigError, match=rf"{tmp_path}: the unit has a"):
+        place_of(reachable / "poller.toml", {}, program, (tmp_path,))
+
+
+async def test_a_configuration_below_tmp_is_refused(tmp_path: Path) -> None:
+    """By the command, too: exit code 2, and not a line of a unit."""
+    file = Path(tempfile.mkdtemp(dir="/tmp")) / "poller.toml"
+    file.touch()
+    service = Service(tmp_path, 1, "HK.00700", {"POLLER_CONFIG": str(file)})
+    code, out, err = await poller(service, "service", "install", "--dry-run")
+    shutil.rmtree(file.parent)
+    assert (code, out) == (2, "")
+    assert f"poller: {file}: the unit has a /tmp of its own" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("li\nne", "control characters"),
+        ("x\nExecStartPre=/bin/sh", "control characters"),
+        ("re\rturn", "control characters"),
+        ("es\x1b[31m", "control characters"),
+        ("c1\x85", "control characters"),
+        ("page\u2028", "control characters"),
+        (os.fsdecode(b"gb\xb8\xdb"), "not UTF-8"),
+        ('qu"ote', "no quotation mark"),
+        ("qu'ote", "no quotation mark"),
+        ("back\\slash", "no quotation mark or backslash"),
+        ("blank ", "the blank at its end"),
+    ],
+)
+@pytest.mark.parametrize("field", ["python", "directory", "config", "needs", "secrets"])
+def test_a_path_that_no_unit_can_hold(name: str, cure: str, field: str) -> None:
+    """Refused in one line, wherever it stands; what it would write into the unit is shown inert."""
+    path = Path("/srv/" + name)
+    changes: dict[str, Any] = {
+        "python": path / "python",
+        "directory": path,
+        "config": path,
+        "needs": (path,),
+        "secrets": (path / "desk",),
+    }
+    if name.endswith(" ") and field == "secrets":
+        return
+    (line,) = obstacles(replace(REFERENCE, **{field: changes[field]}))
+    assert cure in line
+    assert line.isprintable()
+
+
+ODD = (
+    "a b",
+    "100%",
+    "$x",
+    "${HOME}",
+    "%h",
+    "semi;colon",
+    "hash#",
+    "col:on",
+    "-dash",
+    "@at",
+    "簡體",
+)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing")
+@pytest.mark.parametrize("name", ODD)
+def test_systemd_reads_odd_paths_as_they_are(reachable: Path, name: str) -> None:
+    """It looks for the program where it is, and has nothing to say of any line."""
+    odd = reachable / name
+    (odd / "bin").mkdir(parents=True)
+    shutil.copy("/bin/true", odd / "bin/python")
+    (odd / "poller.toml").touch()
+    where = replace(
+        place(reachable),  # what it says of this systemd
+        python=odd / "bin/python",
+        directory=odd,
+        config=odd / "poller.toml",
+        needs=(odd,),
+        secrets=(odd / "secret",),
+    )
+    assert obstacles(where, ()) == []
+    unit = reachable / "poller.service"
+    unit.write_text(unit_text(UnitRole.RUN, where), encoding="utf-8")
+    systemd_understands(unit)
+    unit.write_text(unit_text(UnitRole.RUN, replace(where, directory=odd / "none")))
+    systemd_understands(unit)  # it looks at the program alone
+    (odd / "bin/python").unlink()
+    with pytest.raises(AssertionError):  # that it is not there
+        systemd_understands(unit)
 
 
 def test_a_credential_is_read_in_its_files_place(home: Path) -> None:
@@ -117,10 +255,9 @@ def test_a_credential_is_read_in_its_files_place(home: Path) -> None:
     assert load(file, environment).secrets() == ("redis://:copied@127.0.0.1", "copied")
 
 
-async def test_a_role_of_its_own(home: Path) -> None:
+def test_a_role_of_its_own(reachable: Path) -> None:
     """Each role has its unit."""
-    _, text, _ = await install(home, "--role", "deliver")
-    assert "-m poller deliver --config" in text
+    assert "-m poller deliver --config" in unit_text(UnitRole.DELIVER, place(reachable))
 
 
 def test_homes_are_hidden_but_for_what_is_needed() -> None:
@@ -134,9 +271,16 @@ def test_homes_are_hidden_but_for_what_is_needed() -> None:
 
 
 def test_odd_paths_arrive_whole() -> None:
-    """Blanks, percent and dollar signs mean nothing to systemd."""
-    text = unit_text(UnitRole.RUN, replace(REFERENCE, python=Path("/opt/a b/100%/$x/python")))
-    assert 'ExecStart="/opt/a b/100%%/$$x/python" -m poller run' in text
+    """Blanks, percent and dollar signs mean nothing to systemd; a program knows no variables."""
+    odd = Path("/opt/a b/100%/$x")
+    where = replace(REFERENCE, python=odd / "python", config=odd / "toml", directory=odd)
+    text = unit_text(UnitRole.RUN, replace(where, secrets=(odd / "desk",)))
+    assert (
+        'ExecStart="/opt/a b/100%%/$x/python" -m poller run --config "/opt/a b/100%%/$$x/toml"\n'
+        in text
+    )
+    assert "WorkingDirectory=/opt/a b/100%%/$x\n" in text
+    assert "LoadCredential=desk:/opt/a b/100%%/$x/desk\n" in text
 
 
 def test_an_older_systemd_is_spoken_to_in_its_words() -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from poller import show
@@ -13,7 +14,9 @@ from poller.delivery.endpoint import Kind
 from poller.delivery.senders import check_channels
 from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
+from poller.settings.codefile import read_codes
 from poller.settings.config import Config, Webhook
+from poller.storage.embedded import Embedded
 
 Finding = tuple[str, str, str]
 """What was tried, `ok`, `failed` or what else it is, and what was found."""
@@ -26,21 +29,23 @@ _MUTE: Final = (
 )
 
 
-async def check(config: Config) -> None:
-    """Try everything the service needs; print what was found."""
+async def check(config: Config, file: Path | None = None) -> None:
+    """Try everything the service needs; print what was found. `file`: where `config` was read."""
     (store, webhooks), gateways = await asyncio.gather(_storage(config), _gateways(config))
-    rows = [_configuration(config), *_budget(config), *store, *gateways, *webhooks]
+    rows = [*_configuration(config, file), *_budget(config), *store, *gateways, *webhooks]
     show.print_table(("what", "state", "found"), rows)
     if any(state == "failed" for _, state, _ in rows):
         raise Failure("not everything works; see the table")
 
 
-def _configuration(config: Config) -> Finding:
+def _configuration(config: Config, file: Path | None) -> Iterator[Finding]:
     listed = config.watchlist
     found = f"{len(listed.codes)} codes in it"
     if not (listed.codes or listed.files or listed.futu_groups):
         found += "; it watches only what `poller watch add` has named"
-    return "configuration", "ok", found
+    yield "configuration", "ok", f"{file.absolute()}: {found}" if file else f"no file: {found}"
+    for path in listed.files:
+        yield "watchlist file", "ok", f"{path.absolute()}: {len(read_codes(path)[0])} codes"
 
 
 def _budget(config: Config) -> list[Finding]:
@@ -57,12 +62,16 @@ def _budget(config: Config) -> list[Finding]:
 
 async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
     """Try the store first, then the webhooks, whose states it keeps."""
-    name = "redis" if config.redis.url else "redis (embedded)"
+    name, place = "redis", ""
+    if config.redis.url is None:
+        there = Embedded(config.state_dir).is_there()
+        name = "redis (embedded)"
+        place = f" in {config.state_dir.absolute()}{'' if there else '; new: nothing was there'}"
     disabled: dict[str, str] = {}
     left: list[Finding] = []
     try:
         async with store_of(config) as store:
-            rows = [(name, "ok", await store.inspect())]
+            rows = [(name, "ok", f"{await store.inspect()}{place}")]
             if await store.holds_simulation():
                 rows.append(("stream", "failed", store.apart(simulated=False)))
         disabled, left = await _kept(config)
@@ -76,7 +85,7 @@ async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
     """Return why endpoints are disabled, and a row for each that is configured no more."""
     configured = [table.name for table in config.webhooks]
     disabled = {}
-    async with store_and_outbox(config) as (_, outbox):
+    async with store_and_outbox(config, existing=False) as (_, outbox):
         for name in configured:
             if reason := (await outbox.status(name)).disabled:
                 disabled[name] = reason

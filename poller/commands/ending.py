@@ -30,9 +30,12 @@ class CommandFailed(Exception):
         self.code = code
 
 
-def begin(file: Path | None) -> Config:
-    """Read the configuration; nothing logged from here on holds its secrets."""
-    settings = load(file, os.environ)
+def begin(file: Path | None, *, reading: bool = False) -> Config:
+    """Read the configuration; nothing logged from here on holds its secrets.
+
+    `reading`: for a command that reads Redis alone, as `load` says.
+    """
+    settings = load(file, os.environ, reading=reading)
     log.configure(level=settings.log_level, secrets=settings.secrets())
     return settings
 

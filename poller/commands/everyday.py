@@ -50,11 +50,22 @@ def _troubles_only(fact: Fact) -> None:
 
 
 @contextlib.asynccontextmanager
-async def store_of(config: Config) -> AsyncIterator[RedisStore]:
-    """Open the store alone; a server that does not answer is a failure here, not waited for."""
+async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[RedisStore]:
+    """Open the store alone; a server that does not answer is a failure here, not waited for.
+
+    `existing`: an embedded server that neither runs nor has left data is a failure, too: an empty
+    one would only hide that it was looked for in the wrong place.
+    """
     async with contextlib.AsyncExitStack() as stack:
         if config.redis.url is None:
-            url = await stack.enter_async_context(Embedded(config.state_dir).running())
+            embedded = Embedded(config.state_dir)
+            if existing and not embedded.is_there():
+                raise Failure(
+                    f"no embedded server runs in {config.state_dir.absolute()}, and it left no "
+                    "data there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "
+                    "`poller run` begins a new one"
+                )
+            url = await stack.enter_async_context(embedded.running())
         else:
             url = config.redis.url.get_secret_value()
         store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
@@ -72,7 +83,7 @@ async def tail(
     """Print entries after an id as they come, `count` of them or for ever."""
     stream = Stream.RELEASES if releases else Stream.EVENTS
     line = show.release_line if releases else show.entry_line
-    async with store_of(config) as store:
+    async with store_of(config, existing=True) as store:
         if after == "$":
             last = await store.last_entries(1, stream)
             after = last[0].id if last else "0-0"
@@ -98,7 +109,7 @@ async def tail(
 
 async def history(config: Config, code: Code, form: str, moment: datetime | None) -> None:
     """Print what is, or was, known of a symbol."""
-    async with store_of(config) as store:
+    async with store_of(config, existing=True) as store:
         if moment is None:
             known = (await store.snapshot(code)).known.vintages
             vintages = [known[day] for day in sorted(known, reverse=True)]
@@ -124,7 +135,7 @@ async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
 
 async def watch_list(config: Config, *, as_json: bool) -> None:
     """Print what is watched, why, and up to which day it is known."""
-    async with store_of(config) as store:
+    async with store_of(config, existing=True) as store:
         sources = await _sources(config, store)
         watermarks = await store.watermarks()
     rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in sources.items()]
@@ -165,7 +176,7 @@ def _name_groups(config: Config) -> None:
 
 async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
     """Print the reporting days that history lacks: of these codes, or of all that are watched."""
-    async with store_of(config) as store:
+    async with store_of(config, existing=True) as store:
         wanted = codes or tuple(await _sources(config, store))
         simulated = await _simulated(config, store) is not None
         newest = newest_days(await store.watermarks())

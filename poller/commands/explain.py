@@ -27,7 +27,7 @@ _HOURS: Final = 48
 
 async def explain(config: Config, code: Code) -> None:
     """Print what is known of a symbol, what is done about it, and what stands in the way."""
-    async with store_of(config) as store:
+    async with store_of(config, existing=True) as store:
         board = RedisBoard(store.url, config.redis.namespace)
         outbox = RedisOutbox(store.url, config.redis.namespace)
         try:

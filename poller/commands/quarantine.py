@@ -28,7 +28,7 @@ _DONE: Final = {
 
 async def show_held(config: Config, *, as_json: bool) -> None:
     """Print every held figure, whatever was ruled on it, by symbol and day."""
-    async with store_of(config) as store:
+    async with store_of(config, existing=True) as store:
         rows = []
         for code in await store.held_codes():
             held = (await store.snapshot(code)).known.held
@@ -38,7 +38,7 @@ async def show_held(config: Config, *, as_json: bool) -> None:
 
 async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling) -> None:
     """Set the ruling on these held days, on all of them or on none."""
-    async with store_of(config) as store:
+    async with store_of(config, existing=True) as store:
         for _ in range(_TRIES):
             snapshot = await store.snapshot(code)
             ruled = tuple(replace(_held(code, snapshot.known, day), ruling=ruling) for day in days)

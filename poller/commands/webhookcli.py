@@ -22,7 +22,7 @@ def list_(*, json: bool = False, config: ConfigFile = None) -> None:
     """
     from poller.commands import webhooks  # noqa: PLC0415  keeps `--help` quick
 
-    finish(webhooks.print_states(begin(config), as_json=json))
+    finish(webhooks.print_states(begin(config, reading=True), as_json=json))
 
 
 @webhook.command(name="test")
@@ -81,7 +81,7 @@ def dead(
     """
     from poller.commands import webhooks  # noqa: PLC0415
 
-    finish(webhooks.dead(begin(config), name, requeue=requeue, as_json=json))
+    finish(webhooks.dead(begin(config, reading=not requeue), name, requeue=requeue, as_json=json))
 
 
 @webhook.command
@@ -107,7 +107,7 @@ def forget(name: str, /, *, config: ConfigFile = None) -> None:
     """
     from poller.commands import webhooks  # noqa: PLC0415
 
-    finish(webhooks.forget(begin(config), name))
+    finish(webhooks.forget(begin(config, reading=True), name))
 
 
 def _aware(moment: datetime | None) -> datetime | None:

@@ -31,9 +31,11 @@ _BATCH: Final = 200
 
 
 @contextlib.asynccontextmanager
-async def store_and_outbox(config: Config) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
+async def store_and_outbox(
+    config: Config, *, existing: bool = True
+) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
     """Open the store and the outbox on it, as `store_of` does."""
-    async with store_of(config) as store:
+    async with store_of(config, existing=existing) as store:
         outbox = RedisOutbox(store.url, config.redis.namespace)
         try:
             yield store, outbox

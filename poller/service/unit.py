@@ -3,7 +3,9 @@
 `config/systemd/` holds what this returns for `REFERENCE`.
 """
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +15,13 @@ NOTIFY_RELOAD_SINCE: Final = 253
 """The first systemd that knows Type=notify-reload."""
 
 _HOMES: Final = (Path("/home"), Path("/root"), Path("/run/user"))
+TEMPORARY: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+"""Directories of which a unit has its own (PrivateTmp=yes)."""
+
+_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+_BARE: Final = re.compile(r"[A-Za-z0-9/._%+,@=-]+")
+_UNWRITABLE: Final = {"Cc", "Cs", "Zl", "Zp"}
+"""Control characters, parts of what is not UTF-8, ends of lines and paragraphs."""
 
 
 class UnitRole(StrEnum):
@@ -51,6 +60,12 @@ class Place:
     needs: Sequence[Path] = ()
     secrets: Sequence[Path] = ()
     systemd: int = NOTIFY_RELOAD_SINCE
+
+    @property
+    def seen(self) -> tuple[Path, ...]:
+        """Return every path the unit's own processes must see; secrets are handed over."""
+        config = () if self.config is None else (self.config,)
+        return (self.python.parent, self.directory, *self.needs, *config)
 
 
 REFERENCE: Final = Place(
@@ -131,15 +146,63 @@ _CREDENTIALS_EXPLAINED: Final = """\
 # LoadCredential=web-token:/etc/poller/web-token"""
 
 
+def obstacles(place: Place, temporary: Sequence[Path] = TEMPORARY) -> list[str]:
+    """Return a line for everything that keeps a unit of this place from being written or started.
+
+    Each names the path and what to do; a path is shown so that it stays within its line.
+    """
+    found = [line for path in place.seen for line in _obstacles_of(path, temporary)]
+    for path in place.secrets:
+        if _CREDENTIAL.fullmatch(path.name) is None:
+            found.append(
+                f"{_shown(path)}: a credential goes by its file's name, and systemd wants letters, "
+                "digits, '.', '_' and '-' in it: rename the file"
+            )
+        elif (reason := _unwritable(path)) is not None:
+            found.append(f"{_shown(path)}: {reason}")
+    return list(dict.fromkeys(found))
+
+
+def _obstacles_of(path: Path, temporary: Sequence[Path]) -> Iterator[str]:
+    if (reason := _unwritable(path)) is not None:
+        yield f"{_shown(path)}: {reason}"
+    for hidden in temporary:
+        if path.is_relative_to(hidden):
+            yield (
+                f"{_shown(path)}: the unit has a {hidden} of its own (PrivateTmp=yes) and would "
+                "not find it: move it elsewhere, below /opt or /etc for example"
+            )
+
+
+def _unwritable(path: Path) -> str | None:
+    text = str(path)
+    if any(unicodedata.category(character) in _UNWRITABLE for character in text):
+        return "a unit cannot hold its control characters, or what is not UTF-8: rename it"
+    if set(text) & set("\"'\\"):
+        return "systemd takes no quotation mark or backslash in a path: rename it"
+    if text != text.strip():
+        return "systemd would drop the blank at its end: rename it"
+    return None
+
+
+def _shown(path: Path) -> str:
+    return "".join(
+        character
+        if unicodedata.category(character) not in _UNWRITABLE
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in str(path)
+    )
+
+
 def unit_text(role: UnitRole, place: Place) -> str:
-    """Return the unit of a role at a place."""
-    command = [place.python, "-m", "poller", role]
+    """Return the unit of a role at a place, which has no obstacles."""
+    command: list[object] = ["-m", "poller", role]
     if place.config is not None:
         command += ["--config", place.config]
     return _TEMPLATE.format(
         work=_WORK[role],
         type=_type(place.systemd),
-        command=" ".join(_quoted(part) for part in command),
+        command=" ".join([_quoted(place.python), *(_argument(part) for part in command)]),
         directory=_escaped(place.directory),
         secrets=_credentials(place.secrets),
         home=_home(place),
@@ -157,20 +220,29 @@ def _credentials(secrets: Sequence[Path]) -> str:
     return "\n".join(lines) or _CREDENTIALS_EXPLAINED
 
 
+def is_at_home(path: Path) -> bool:
+    """Return whether a unit sees a path only because it is bound into its view."""
+    return any(path.is_relative_to(home) for home in _HOMES)
+
+
 def _home(place: Place) -> str:
     """Hide all homes, but for what the program needs of them."""
-    paths = [place.python.parent, place.directory, *place.needs]
-    paths += [] if place.config is None else [place.config]
-    inside = dict.fromkeys(p for p in paths if any(p.is_relative_to(home) for home in _HOMES))
+    inside = dict.fromkeys(path for path in place.seen if is_at_home(path))
     if not inside:
         return "ProtectHome=yes"
     return "\n".join(["ProtectHome=tmpfs", *(f"BindReadOnlyPaths={_quoted(p)}" for p in inside)])
 
 
 def _escaped(text: object) -> str:
-    return str(text).replace("\\", "\\\\").replace("%", "%%")
+    """Return the rest of a line, which knows specifiers alone: neither quotes nor backslashes."""
+    return str(text).replace("%", "%%")
 
 
 def _quoted(text: object) -> str:
-    plain = _escaped(text).replace("$", "$$").replace('"', '\\"')
-    return f'"{plain}"' if " " in plain or '"' in plain else plain
+    """Return one word of a line; a program's own path knows no variables."""
+    plain = _escaped(text)
+    return plain if _BARE.fullmatch(plain) else f'"{plain}"'
+
+
+def _argument(text: object) -> str:
+    return _quoted(str(text).replace("$", "$$"))

@@ -31,15 +31,25 @@ from poller.delivery.endpoint import Endpoint, Kind, check_secrets, check_token,
 from poller.delivery.selection import Selection, check_pattern
 from poller.delivery.target import check_url, host_of
 from poller.errors import ConfigError
+from poller.facts import log
 from poller.model import Code, parse_code
 from poller.plan.release import Intervals
 from poller.settings import credentials
 from poller.settings.codefile import check_codes
+from poller.settings.places import (
+    DEFAULT_STATE_DIR,
+    STATE_DIR,
+    anchor,
+    state_dir_of,
+    without_secrets,
+)
+from poller.settings.variables import names_in
 from poller.settings.wording import Origin, follows, refusal
-from poller.settings.written import LISTS, overlay, read, split
+from poller.settings.written import LISTS, dotted, overlay, read, split
 from poller.storage.location import locate
 
 DEFAULT_FILE: Final = Path("config/poller.toml")
+_READING: Final = "reading"  # key of pydantic's context
 _URL_OPTIONS: Final = {
     "db",
     "socket_timeout",
@@ -89,15 +99,30 @@ def _token(token: SecretStr) -> SecretStr:
     return token
 
 
+def _path(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot hold the character NUL")
+    return path
+
+
+def _code_file(path: Path, info: ValidationInfo) -> Path:
+    return _path(path) if _is_reading(info) else check_codes(_path(path))
+
+
+def _is_reading(info: ValidationInfo) -> bool:
+    return bool(info.context and info.context.get(_READING))
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, AfterValidator(check_codes)], ...], BeforeValidator(split)
+    tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(split)
 ]
 _LONGEST: Final = 31 * 24 * 3600.0  # seconds; a longer interval is a slip, and none a date can hold
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+PlainPath = Annotated[Path, AfterValidator(_path)]
 
 
 class Opend(_Section):
@@ -106,7 +131,7 @@ class Opend(_Section):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Port = 11111
     account: Annotated[str, AfterValidator(_namespace)] = "main"
-    rsa_private_key_file: Path | None = None
+    rsa_private_key_file: PlainPath | None = None
 
 
 class Redis(_Section):
@@ -205,6 +230,8 @@ class Webhook(_Section):
     @classmethod
     def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
         text = url.get_secret_value()
+        if _is_reading(info):
+            return url
         feishu = info.data.get("feishu", False)
         if kind_of(text, feishu=feishu) is not Kind.APPRISE:
             check_host(host_of(text), urlsplit(text).path, feishu=feishu)
@@ -215,6 +242,8 @@ class Webhook(_Section):
     @field_validator("secret")
     @classmethod
     def _fitting(cls, secrets: Secrets, info: ValidationInfo) -> Secrets:
+        if _is_reading(info):
+            return secrets
         url = info.data.get("url", SecretStr("")).get_secret_value()  # absent: it was refused
         kind = kind_of(url, feishu=info.data.get("feishu", False))
         check_secrets(kind, [secret.get_secret_value() for secret in secrets])
@@ -239,7 +268,7 @@ class Webhook(_Section):
 class Config(_Section):
     """Everything an operator can set."""
 
-    state_dir: Path = Path("state")
+    state_dir: PlainPath = Path(DEFAULT_STATE_DIR)
     log_level: Literal["info", "warning", "error"] = "info"
     opend: Annotated[tuple[Opend, ...], Field(min_length=1)] = (Opend(),)
     redis: Redis = Redis()
@@ -273,22 +302,28 @@ def _secrets_in(value: object) -> Iterator[str]:
                 yield from _secrets_in(inner)
 
 
-def load(file: Path | None, environment: Mapping[str, str]) -> Config:
+def load(file: Path | None, environment: Mapping[str, str], *, reading: bool = False) -> Config:
     """Return the configuration, or raise ConfigError with one line per problem.
 
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
+    `reading`: for a command that reads Redis alone: the secrets of the page and of the webhooks,
+    and the watchlist's files, are neither read nor judged.
     """
     chosen = chosen_file(file, environment)
-    source = str(chosen) if chosen else "configuration"
+    source = str(chosen or "configuration")
     problems: list[str] = []
-    raw: dict[str, Any] = read(chosen) if chosen else {}
-    origin = Origin(source, overlay(raw, environment, problems))
+    raw, origin, said = _written(chosen, environment, problems)
+    if chosen:
+        _settle_paths(raw, chosen, said)
+    if reading:
+        without_secrets(raw)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
     unread = credentials.read(raw)
     problems += [f"{origin.of(key)}: {problem}" for key, problem in unread.items()]
+    context = {_READING: reading}
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate(raw, context=context)
     except ValidationError as invalid:
         errors = invalid.errors()
         # a table that is refused leaves its list empty: not a problem of its own
@@ -298,14 +333,49 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
             for error in errors
             if not follows(error["loc"], unread)
         ]
-        config = _sound(raw, errors)
-    problems += [f"{source}: {line}" for line in _contradictions(config)]
+        config = _sound(raw, errors, context)
+    if not reading:
+        problems += [f"{source}: {line}" for line in _contradictions(config)]
     if problems:
         raise ConfigError(problems)
     return config
 
 
-def _sound(raw: Mapping[str, Any], errors: Sequence[Any]) -> Config:
+def _written(
+    chosen: Path | None, environment: Mapping[str, str], problems: list[str]
+) -> tuple[dict[str, Any], Origin, dict[str, list[str]]]:
+    """Return what file and environment hold, unchecked, with the paths of the file absolute.
+
+    With it where each key was written, and by key what has to be said of the file's paths.
+    """
+    raw: dict[str, Any] = read(chosen) if chosen else {}
+    said = anchor(raw, chosen) if chosen else {}
+    variables = overlay(raw, environment, names_in(Config), problems)
+    ours = {
+        key: lines
+        for key, lines in said.items()
+        if not any(f"{key}.".startswith(f"{known}.") for known in variables)
+    }
+    return raw, Origin(str(chosen) if chosen else "configuration", variables), ours
+
+
+def _settle_paths(raw: dict[str, Any], chosen: Path, said: dict[str, list[str]]) -> None:
+    """Put the state beside the file where nothing says where it is, and log what has to be said."""
+    # a device that holds nothing, like /dev/null, stands for no file: it has no directory
+    if chosen.is_file() and STATE_DIR not in raw:
+        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, said.setdefault(STATE_DIR, []))
+    for key, lines in said.items():
+        for line in lines:
+            log.write("warning", f"{chosen}: {key}: {line}")
+
+
+def origin_of_keys(file: Path | None, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return where each key was written, by its dotted name; what is absent is the default."""
+    raw, origin, _ = _written(chosen_file(file, environment), environment, [])
+    return {key: origin.of(key) for key in dotted(raw)}
+
+
+def _sound(raw: Mapping[str, Any], errors: Sequence[Any], context: Mapping[str, bool]) -> Config:
     """Return what is left without the tables that are refused, to look for contradictions in."""
     refused = {error["loc"][: 2 if error["loc"][0] in LISTS else 1] for error in errors}
     rest: dict[str, Any] = {}
@@ -317,7 +387,7 @@ def _sound(raw: Mapping[str, Any], errors: Sequence[Any]) -> Config:
             kept = [table for n, table in enumerate(value) if (key, n) not in refused]
         if kept:
             rest[key] = kept
-    return Config.model_validate(rest)
+    return Config.model_validate(rest, context=context)
 
 
 def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -331,9 +401,7 @@ def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | Non
 
 def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files that hold secrets, as the configuration names them."""
-    chosen = chosen_file(file, environment)
-    raw: dict[str, Any] = read(chosen) if chosen else {}
-    overlay(raw, environment, [])
+    raw, _, _ = _written(chosen_file(file, environment), environment, [])
     return credentials.named_in(raw)
 
 

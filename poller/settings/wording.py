@@ -3,10 +3,11 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic import BaseModel
 
+from poller.settings.variables import table_in
 from poller.settings.written import LISTS, split
 
 Place = tuple[int | str, ...]
@@ -121,17 +122,10 @@ def _words(error: Any, location: Place) -> str:  # noqa: ANN401
 def _did_you_mean(location: Place, model: type[BaseModel]) -> str:
     for part in location[:-1]:
         if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
+            model = table_in(model.model_fields[part].annotation) or model
     known = list(model.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(sorted(known))}"
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401
-    """Return the table an annotation speaks of, be it in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
 
 
 def _value_at(raw: Any, location: Place) -> Any:  # noqa: ANN401  TOML has no types

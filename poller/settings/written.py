@@ -2,16 +2,18 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from poller.errors import ConfigError
+from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt
 
 LISTS: Final = {"opend", "webhooks"}
 """Sections that are tables in a list."""
 
-_PREFIX: Final = "POLLER_"
+_PATHS: Final = ("_file", "_dir", "files")
+"""How the names of keys end that hold paths."""
 
 
 def split(value: object) -> object:
@@ -35,24 +37,47 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
 
 
+def dotted(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of every key that holds a value, or a list of values."""
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from dotted(value, f"{name}.")
+        elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            yield from dotted({str(number): one for number, one in enumerate(value)}, f"{name}.")
+        else:
+            yield name
+
+
 def overlay(
-    raw: dict[str, Any], environment: Mapping[str, str], problems: list[str]
+    raw: dict[str, Any],
+    environment: Mapping[str, str],
+    names: Mapping[str, bool],
+    problems: list[str],
 ) -> dict[str, str]:
     """Lay `POLLER_SECTION__KEY` over `raw`; returns which dotted key came from which variable.
 
     A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
+    `names`: the variables there are. What Kubernetes and Docker set is passed over.
     """
     origin = {}
     for variable, text in sorted(environment.items(), key=_in_order):
-        if not variable.startswith(_PREFIX) or variable == "POLLER_CONFIG":
+        if not variable.upper().startswith(PREFIX) or variable == CONFIG:
             continue
-        path = variable.removeprefix(_PREFIX).lower().split("__")
+        if is_injected(variable, text):
+            continue
+        if (problem := misspelt(variable, names)) is not None:
+            problems.append(f"{variable}: {problem}")
+            continue
+        if not variable.startswith(PREFIX):
+            continue
+        path = variable.removeprefix(PREFIX).lower().split("__")
         if path[0] in LISTS and len(path) > 1 and not path[1].isdecimal():
             path.insert(1, "0")
         try:
-            _put(raw, path, _value(text))
-        except ValueError as problem:
-            problems.append(f"{variable}: {problem}")
+            _put(raw, path, _value(text, is_path=path[-1].endswith(_PATHS)))
+        except ValueError as clash:
+            problems.append(f"{variable}: {clash}")
             continue
         origin[".".join(path)] = variable
     return origin
@@ -63,13 +88,21 @@ def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
     return [(len(part), part) for part in item[0].split("__")]
 
 
-def _value(text: str) -> object:
-    if not text.startswith(("[", "{")):
-        return text
+def _value(text: str, *, is_path: bool) -> object:
+    """Return what a variable holds; raises ValueError where that is neither text nor JSON."""
+    value: object = text
     try:
-        return json.loads(text)
+        if text.startswith(("[", "{")):
+            value = json.loads(text)
+        if not is_path:  # a file's name may be any bytes
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it is not text in UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply; a list is a,b,c") from None
     except ValueError as problem:
         raise ValueError(f"it begins like JSON and is none ({problem}); a list is a,b,c") from None
+    return value
 
 
 def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
@@ -81,12 +114,12 @@ def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
             key = _number(step, here, path[:depth])
         elif not isinstance(here, dict):
             raise ValueError(_in_the_way(path[:depth], "a value"))  # noqa: TRY004  of the operator's
+        if isinstance(here, list) and key == len(here):
+            here.append({})
         if depth == len(path) - 1:
             here[key] = value
             return
-        if isinstance(here, list) and key == len(here):
-            here.append({})
-        elif isinstance(here, dict) and key not in here:
+        if isinstance(here, dict) and key not in here:
             here[key] = _new_list(key) if key in LISTS and here is raw else {}
         here = here[key]
 

@@ -8,12 +8,12 @@ one. The last program that leaves shuts the server down; a killed one leaves it 
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
+import re
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,8 +24,19 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.facts import log
 from poller.imports import part
 from poller.storage.connections import translated
+from poller.storage.statedir import (
+    SERVER,
+    Unsafe,
+    holds_data,
+    make_private,
+    make_socket_directory,
+    open_own,
+    read_password,
+    write_password,
+)
 
 START_LIMIT: Final = 30.0
 """Seconds a start may take; loading a large append-only file is most of it."""
@@ -33,43 +44,60 @@ START_LIMIT: Final = 30.0
 _SOCKET_PATH_LIMIT: Final = 107
 _PAUSE: Final = 0.01
 _STARTS: Final = 3
+_NO_WAY_IN: Final = 5.0
+"""Seconds a server may still live whose password cannot be read; one that ends is gone sooner."""
 
 
 class Embedded:
     """The server of one `state_dir`. Use `running` to hold it; `ensure` starts it again."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._dir = (state_dir / "redis").absolute()
+        self._state_dir = state_dir.absolute()
+        self._dir = self._state_dir / SERVER
         self._lock = self._dir / "server.lock"
         self._gate = self._dir / "gate.lock"
         self._log = self._dir / "server.log"
         self._password_file = self._dir / "password"
+        self._password: str | None = None
+        self._locked_out: str | None = None
         self._pid: int | None = None
         self._presence: Any = None  # redis-py types no answer
 
     @property
     def socket(self) -> Path:
-        """Where the server listens; a long path is replaced by a short one in /tmp."""
+        """Where the server listens; a path no socket or URL can have is replaced by one in /tmp."""
         path = self._dir / "redis.sock"
-        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT and str(path).isprintable():
             return path
-        inode = self._dir.stat().st_ino
-        return Path(f"/tmp/poller-{os.getuid()}-{inode}/redis.sock")  # noqa: S108  made private
+        found = self._dir.stat()
+        return Path(f"/tmp/poller-{found.st_uid}-{found.st_ino}/redis.sock")  # noqa: S108  made private
 
     @property
     def url(self) -> str:
-        """The URL to connect with, password included."""
-        password = self._password_file.read_text(encoding="ascii")
-        return f"unix://:{password}@{quote(str(self.socket))}"
+        """The URL to connect with, password included; raises OSError where there is none."""
+        password = self._password or read_password(self._password_file)[0]
+        return f"unix://:{quote(password, safe='')}@{quote(str(self.socket))}"
+
+    def is_there(self) -> bool:
+        """Return whether a server runs, or has left data, without making anything."""
+        if holds_data(self._state_dir):
+            return True
+        try:
+            lock = os.open(self._lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
         """Hold the server while the block runs, starting it where needed; yields its URL."""
         self._prepare()
-        # held open all the time: whoever leaves sees by it that the server is still needed
-        self._presence = Redis.from_url(
-            self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0), single_connection_client=True
-        )
         try:
             await self.ensure()
             yield self.url
@@ -79,10 +107,13 @@ class Embedded:
             except StoreError:
                 if not self._gate.exists():  # with its directory gone nobody else finds it
                     self._stop_own()
-            await self._presence.aclose()
+            if self._presence is not None:
+                await self._presence.aclose()
 
     async def ensure(self) -> bool:
         """Start the server unless it lives; True when it had to be started."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         async with self._exclusive():
             starts = 0
             try:
@@ -94,6 +125,12 @@ class Embedded:
                             raise StoreDown(f"the embedded server ends at once; see {self._log}")
                         if await self._answers():
                             return starts > 0
+                        if self._locked_out is not None and clock() > began + _NO_WAY_IN:
+                            raise StoreMisfit(
+                                f"state_dir: a server runs in {self._dir}, and there is no way "
+                                f"in: {self._locked_out}; end the programs that use it, then the "
+                                "next one makes another password"
+                            )
                         await asyncio.sleep(_PAUSE)
             except TimeoutError:
                 raise StoreDown(
@@ -103,28 +140,25 @@ class Embedded:
 
     def _prepare(self) -> None:
         try:
-            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if self.socket.parent.stat().st_uid != os.getuid():
-                raise PermissionError(errno.EPERM, f"{self.socket.parent} is somebody else's")
-            if not self._password_file.exists():
-                new = self._password_file.with_suffix(f".{os.getpid()}")
-                new.touch(mode=0o600)
-                new.write_text(secrets.token_urlsafe(32), encoding="ascii")
-                with contextlib.suppress(FileExistsError):
-                    os.link(new, self._password_file)  # the first of two wins
-                new.unlink()
+            said = make_private(self._state_dir)
+            make_socket_directory(self.socket.parent, self._dir)
+        except Unsafe as unsafe:
+            raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
             raise StoreMisfit(
                 f"state_dir: the embedded server cannot live in {self._dir}: {problem.strerror}; "
                 "make the directory writable, or give redis.url"
             ) from None
+        if not self._is_ours() and not self._gate.exists():
+            raise StoreMisfit(self._no_start())
+        for line in said:
+            log.write("warning", f"state_dir: {line}")
 
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
         """Let one program at a time start, join or stop the server; StoreDown for any OSError."""
         try:
-            with self._gate.open("w") as gate:
+            with self._opened(self._gate) as gate:
                 while True:
                     try:
                         fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,29 +166,68 @@ class Embedded:
                     except BlockingIOError:
                         await asyncio.sleep(0.02)
                 yield
+        except Unsafe as unsafe:
+            raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
             raise StoreDown(
                 f"the embedded server cannot be looked after in {self._dir}: {problem.strerror}"
             ) from None
 
+    @contextlib.contextmanager
+    def _opened(self, path: Path, flags: int = os.O_RDWR) -> Iterator[int]:
+        """Open a file of ours, made where it is missing, unless root looks in on another user."""
+        descriptor = open_own(path, flags | (os.O_CREAT if self._is_ours() else 0))
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _is_ours(self) -> bool:
+        return self._dir.stat().st_uid == os.geteuid()
+
+    def _no_start(self) -> str:
+        return (
+            f"state_dir: {self._dir} is another user's, and no server runs there: only that user "
+            "can start it"
+        )
+
     def _start_if_free(self) -> bool:
         self._reap()
-        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with self._opened(self._lock) as lock:  # the server's own copy keeps the lock
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
+            if not self._is_ours():
+                raise StoreMisfit(self._no_start())
+            self._password_to_start_with()
             self._start(lock)
-        finally:
-            os.close(lock)  # the server's own copy keeps the lock
         return True
 
+    def _password_to_start_with(self) -> None:
+        """Make sure of the password: while no server runs, an unusable one is replaced.
+
+        What this process was told before stays: its connections know no other.
+        """
+        kept, why = None, None
+        try:
+            kept, why = read_password(self._password_file)
+        except FileNotFoundError:
+            pass
+        except OSError as problem:
+            why = f"{problem.strerror}: there is another password now"
+        if why is not None:
+            log.write("warning", f"state_dir: {why}")
+        if self._password is None:
+            self._password = kept or secrets.token_urlsafe(32)
+        if kept != self._password:
+            write_password(self._password_file, self._password)
+
     def _start(self, lock: int) -> None:
-        self.socket.parent.mkdir(exist_ok=True, mode=0o700)  # the last to leave took it away
+        make_socket_directory(self.socket.parent, self._dir)  # the last to leave took it away
         self.socket.unlink(missing_ok=True)
         binary = _binary()
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        output = open_own(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         settings, write_end = os.pipe()
         try:
             # before the server is there: without them it would keep the directory, and listen
@@ -167,13 +240,13 @@ class Embedded:
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, settings, 0),
-                    (os.POSIX_SPAWN_DUP2, log, 1),
-                    (os.POSIX_SPAWN_DUP2, log, 2),
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_DUP2, output, 2),
                 ],
                 setsid=True,  # Ctrl-C is for the program, which then says goodbye
             )
         finally:
-            for descriptor in (log, settings, write_end):
+            for descriptor in (output, settings, write_end):
                 os.close(descriptor)
 
     def _reap(self) -> None:
@@ -189,10 +262,10 @@ class Embedded:
         return "\n".join(
             (
                 "port 0",
-                f'unixsocket "{self.socket}"',
+                f"unixsocket {_word(self.socket)}",
                 "unixsocketperm 600",
-                f"requirepass {self._password_file.read_text(encoding='ascii')}",
-                f'dir "{self._dir}"',
+                f"requirepass {_word(self._password or '')}",
+                f"dir {_word(self._dir)}",
                 "appendonly yes",
                 "appendfsync everysec",
                 'save ""',
@@ -205,12 +278,32 @@ class Embedded:
 
     async def _answers(self) -> bool:
         """Tell whether the server answers, if only to say that its disk is full."""
+        self._locked_out = None
         try:
+            presence = self._connected()
             with translated(), contextlib.suppress(exceptions.ResponseError):
-                await self._presence.ping()
+                await presence.ping()
         except StoreDown:
             return False
+        except (OSError, StoreMisfit) as problem:
+            self._locked_out = getattr(problem, "strerror", None) or str(problem)
+            return False
         return True
+
+    def _connected(self) -> Any:  # noqa: ANN401  redis-py types no answer
+        """Return the connection by which whoever leaves sees that the server is still needed."""
+        if self._presence is None:
+            if self._password is None:
+                self._password, said = read_password(self._password_file)
+                if said is not None:
+                    log.write("warning", f"state_dir: {said}")
+            self._presence = Redis.from_url(
+                self.url,
+                socket_timeout=5,
+                retry=Retry(NoBackoff(), 0),
+                single_connection_client=True,
+            )
+        return self._presence
 
     async def _leave(self) -> None:
         """Shut the server down, unless somebody else is connected."""
@@ -236,6 +329,16 @@ class Embedded:
         self._reap()
         if self._pid is not None:
             os.kill(self._pid, signal.SIGTERM)
+
+
+def _word(value: object) -> str:
+    """Return a word of the server's configuration that is read as this, whatever is in it."""
+    plain = re.compile(rb"[A-Za-z0-9/._-]")
+    octets = os.fsencode(str(value))
+    escaped = (
+        chr(octet) if plain.match(bytes((octet,))) else f"\\x{octet:02x}" for octet in octets
+    )
+    return f'"{"".join(escaped)}"'
 
 
 def _binary() -> Path:

@@ -1,0 +1,117 @@
+"""Where a relative path in the configuration leads: beside the file that names it. An edge.
+
+Up to version 0.1.0 such a path was relative to the working directory. Where something is there, and
+nothing beside the file, it is still used, and that is said.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote_plus
+
+from poller.storage.statedir import holds_data
+
+STATE_DIR: Final = "state_dir"
+DEFAULT_STATE_DIR: Final = "state"
+
+_KEY_FILE: Final = "rsa_private_key_file"
+_URL_FILE: Final = re.compile(
+    r"(?<=[?&])(?P<option>ssl_ca_certs|ssl_certfile|ssl_keyfile)=(?P<path>[^&#]*)"
+)
+
+
+def anchor(raw: dict[str, Any], file: Path) -> dict[str, list[str]]:
+    """Make every relative path that `file` names absolute, in place.
+
+    Returns by the dotted key what has to be said of it.
+    """
+    folder = file.absolute().parent
+    said: dict[str, list[str]] = {}
+    for key, table, name in _paths_in(raw):
+        if key == STATE_DIR:
+            table[name] = state_dir_of(table[name], file, said.setdefault(key, []))
+            continue
+        notes = said.setdefault(key, [])
+        if name == _KEY_FILE:
+            table[name] = _beside(table[name], folder, os.path.exists, notes)
+        else:  # a list: with its directory a name may hold a comma
+            table[name] = [
+                _beside(each, folder, os.path.exists, notes) if isinstance(each, str) else each
+                for each in _listed(table[name])
+            ]
+    redis = raw.get("redis")
+    if isinstance(redis, dict) and isinstance(url := redis.get("url"), str):
+        notes = said.setdefault("redis.url", [])
+        redis["url"] = _URL_FILE.sub(lambda found: _in_url(found, folder, notes), url)
+    return said
+
+
+def _in_url(found: re.Match[str], folder: Path, said: list[str]) -> str:
+    written = unquote_plus(found["path"])
+    if not written or Path(written).is_absolute():
+        return found[0]
+    return f"{found['option']}={quote(_beside(written, folder, os.path.exists, said))}"
+
+
+def state_dir_of(written: str, file: Path, said: list[str]) -> str:
+    """Return where the state of a configuration is; what has to be said is added to `said`."""
+    folder = file.absolute().parent
+    chosen = _beside(written, folder, holds_data, said)
+    other = str(Path(written).absolute())
+    if not said and chosen != other and holds_data(Path(chosen)) and holds_data(Path(other)):
+        said.append(
+            f"{chosen} is used, beside the configuration; {other} holds data, too, and is not: "
+            "an absolute path makes sure which is meant"
+        )
+    return chosen
+
+
+def without_secrets(raw: dict[str, Any]) -> None:
+    """Leave out the files of secrets that whoever only reads Redis has no use for, in place."""
+    tables = [raw.get("web")]
+    if isinstance(webhooks := raw.get("webhooks"), list):
+        tables += webhooks
+    for table in tables:
+        if isinstance(table, dict):
+            for key in ("token", "token_file", "secret_file"):
+                table.pop(key, None)
+            if table.pop("url_file", None) is not None:
+                table["url"] = ""
+
+
+def _paths_in(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield every key that holds paths: dotted, its table, and its own name."""
+    if isinstance(raw.get(STATE_DIR), str):
+        yield STATE_DIR, raw, STATE_DIR
+    for section, table in raw.items():
+        if isinstance(table, dict):
+            yield from _files_of(section, table)
+        elif isinstance(table, list):
+            for number, inner in enumerate(table):
+                if isinstance(inner, dict):
+                    yield from _files_of(f"{section}.{number}", inner)
+
+
+def _files_of(place: str, table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    for name, value in table.items():
+        listed = place == "watchlist" and name == "files"
+        kinds = str if name == _KEY_FILE else str | list
+        if (listed or name.endswith("_file")) and isinstance(value, kinds):
+            yield f"{place}.{name}", table, name
+
+
+def _listed(value: str | list[Any]) -> list[Any]:
+    return value if isinstance(value, list) else [part.strip() for part in value.split(",")]
+
+
+def _beside(written: str, folder: Path, exists: Callable[[Path], bool], said: list[str]) -> str:
+    beside, before = folder / written, Path(written).absolute()
+    if beside == before or exists(beside) or not exists(before):
+        return str(beside)
+    said.append(
+        f"{before} is used, as nothing is at {beside}: a relative path is one from the "
+        "configuration's directory now; move it there, or write the absolute path"
+    )
+    return str(before)

@@ -1,0 +1,121 @@
+"""Which environment variables are settings, which somebody else's, what a misspelt one means. Pure.
+
+Kubernetes and Docker give every container of a namespace, or of a link, variables that begin with
+the name of each service. For a service named `poller`, or `poller-web`, they begin like ours.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel
+
+PREFIX: Final = "POLLER_"
+CONFIG: Final = "POLLER_CONFIG"
+"""Names the file; no setting of its own."""
+
+_WORDS: Final = r"(?:[A-Z0-9]+_)*"  # a service's further words; two underscores are ours alone
+_ADDRESS: Final = r"(?:tcp|udp|sctp)://.*"
+_NUMBERED: Final = rf"{_WORDS}PORT_[0-9]+_(?:TCP|UDP|SCTP)"
+_INJECTED: Final = tuple(
+    (re.compile(name, re.ASCII), re.compile(value, re.ASCII | re.DOTALL))
+    for name, value in (
+        (rf"{_WORDS}SERVICE_HOST", r".*"),
+        (rf"{_WORDS}SERVICE_PORT(?:_[A-Z0-9_]+)?", r"[0-9]+"),
+        (rf"{_WORDS}PORT", _ADDRESS),
+        (_NUMBERED, _ADDRESS),
+        (rf"{_NUMBERED}_(?:PROTO|ADDR|START|END|PORT(?:_START|_END)?)", r".*"),
+        (rf"{_WORDS}NAME", r"/[^/]+/[^/]+"),
+        (rf"{_WORDS}ENV_.+", r".*"),
+    )
+)
+"""What follows the prefix, and the value, of variables that Kubernetes and Docker set."""
+
+_WITH_FILES: Final = ("url", "secret", "token")
+_ALIKE: Final = 0.6  # difflib's measure; below it a suggestion misleads
+
+
+def is_injected(variable: str, value: str) -> bool:
+    """Return whether Kubernetes or Docker set a variable, for a service named like this one."""
+    name = variable.removeprefix(PREFIX)
+    return name != variable and any(
+        known.fullmatch(name) and form.fullmatch(value) for known, form in _INJECTED
+    )
+
+
+def table_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  of any field
+    """Return the table an annotation speaks of, be it in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := table_in(each))), None)
+
+
+def names_in(model: type[BaseModel]) -> dict[str, bool]:
+    """Return the variable of every key, with `#` for the number of a table in a list.
+
+    True: it holds a list or a table of values, which further parts of a name may address.
+    """
+    return dict(_names(model, PREFIX))
+
+
+def _names(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, bool]]:
+    for key, field in model.model_fields.items():
+        name = f"{prefix}{key.upper()}"
+        inner = table_in(field.annotation)
+        if inner is None:
+            yield name, get_origin(field.annotation) in {tuple, Mapping}
+            if key in _WITH_FILES:
+                yield f"{name}_FILE", True
+            continue
+        yield name, False
+        yield from _names(inner, f"{name}__")
+        if get_origin(field.annotation) is tuple:
+            yield f"{name}__#", False
+            yield from _names(inner, f"{name}__#__")
+
+
+def misspelt(variable: str, names: Mapping[str, bool]) -> str | None:
+    """Return what is wrong with the name of a variable, and which one is meant; None: nothing.
+
+    Of names in small letters only those are ours that would be a setting in capitals.
+    """
+    capitals = variable.upper()
+    meant = {_folded(name): name for name in (*names, CONFIG)}.get(_folded(capitals))
+    if not variable.startswith(PREFIX):
+        if meant is None:
+            return None
+        return f"variables count in capitals alone: write {_numbered(meant, capitals)}"
+    if _is_known(capitals, names):
+        return None
+    meant = meant or _nearest(capitals, names)
+    if meant is None:
+        return "unknown key; write POLLER_SECTION__KEY, like POLLER_BUDGET__REQUESTS"
+    return f"unknown key; did you mean {_numbered(meant, capitals)}?"
+
+
+def _nearest(capitals: str, names: Mapping[str, bool]) -> str | None:
+    """Return the variable of a single key that a name is most like."""
+    single = [n for n in (*names, CONFIG) if not any(o.startswith(f"{n}__") for o in names)]
+    folded = {_folded(name): name for name in single}
+    close = difflib.get_close_matches(_folded(capitals), folded, n=1, cutoff=_ALIKE)
+    return folded[close[0]] if close else None
+
+
+def _is_known(capitals: str, names: Mapping[str, bool]) -> bool:
+    parts = capitals.removeprefix(PREFIX).split("__")
+    steps = ["#" if part.isdecimal() else part for part in parts]
+    if PREFIX + "__".join(steps) in names:
+        return True
+    return any(names.get(PREFIX + "__".join(steps[:end])) for end in range(1, len(steps)))
+
+
+def _folded(name: str) -> str:
+    """Return a name without what is written wrongly most often: underscores, and a number."""
+    return re.sub(r"_+", "_", re.sub(r"(?<=_)[0-9]+(?=_|$)", "#", name))
+
+
+def _numbered(name: str, written: str) -> str:
+    """Put the number that was written into the name that is meant."""
+    number = re.search(r"(?<=_)[0-9]+(?=_|$)", written)
+    return name.replace("#", number[0] if number else "0")
