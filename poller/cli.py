@@ -95,7 +95,8 @@ def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
     from poller.commands import check as trial  # noqa: PLC0415  keeps `--help` quick
 
-    finish(trial.check(begin(config)))
+    warnings: list[str] = []
+    finish(trial.check(begin(config, warnings), warnings))
 
 
 @cli.command

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from poller import show
@@ -26,10 +26,11 @@ _MUTE: Final = (
 )
 
 
-async def check(config: Config) -> None:
-    """Try everything the service needs; print what was found."""
+async def check(config: Config, warnings: Sequence[str] = ()) -> None:
+    """Try everything the service needs; print what was found, and these warnings."""
     (store, webhooks), gateways = await asyncio.gather(_storage(config), _gateways(config))
-    rows = [_configuration(config), *_budget(config), *store, *gateways, *webhooks]
+    exposed = [("secret file", "warning", warning) for warning in warnings]
+    rows = [_configuration(config), *exposed, *_budget(config), *store, *gateways, *webhooks]
     show.print_table(("what", "state", "found"), rows)
     if any(state == "failed" for _, state, _ in rows):
         raise Failure("not everything works; see the table")

@@ -30,9 +30,12 @@ class CommandFailed(Exception):
         self.code = code
 
 
-def begin(file: Path | None) -> Config:
-    """Read the configuration; nothing logged from here on holds its secrets."""
-    settings = load(file, os.environ)
+def begin(file: Path | None, warnings: list[str] | None = None) -> Config:
+    """Read the configuration; nothing logged from here on holds its secrets.
+
+    `warnings` gets what should not be so and does not prevent anything.
+    """
+    settings = load(file, os.environ, warnings)
     log.configure(level=settings.log_level, secrets=settings.secrets())
     return settings
 

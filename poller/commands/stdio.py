@@ -38,6 +38,7 @@ def prepare() -> None:
 
     What is at the place of stdout cannot be written: a result that nobody gets is a failure. What
     is at the place of stderr takes everything. A crash in native code says there where it was.
+    Characters that the encoding of a stream lacks are escaped.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -45,12 +46,17 @@ def prepare() -> None:
         except OSError:
             os.open(os.devnull, mode)  # it takes the lowest number that is free
     if sys.stderr is None:
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+        sys.stderr = io.TextIOWrapper(
+            io.FileIO(2, "w", closefd=False),
+            encoding="utf-8",
+            errors="backslashreplace",
+            write_through=True,
+        )
     faulthandler.enable(2)
     terminal = os.isatty(1)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Stdout(1, "w", closefd=False)),
         encoding="utf-8" if sys.stdout is None else sys.stdout.encoding,
-        errors="replace",
+        errors="backslashreplace",
         line_buffering=terminal,
     )

@@ -276,10 +276,13 @@ def _secrets_in(value: object) -> Iterator[str]:
                 yield from _secrets_in(inner)
 
 
-def load(file: Path | None, environment: Mapping[str, str]) -> Config:
+def load(
+    file: Path | None, environment: Mapping[str, str], warnings: list[str] | None = None
+) -> Config:
     """Return the configuration, or raise ConfigError with one line per problem.
 
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
+    `warnings` gets a line for each secret file that everybody can read.
     """
     chosen = chosen_file(file, environment)
     source = str(chosen) if chosen else "configuration"
@@ -288,6 +291,8 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     origin = Origin(source, overlay(raw, environment, problems))
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
+    if warnings is not None:
+        warnings += credentials.exposed(credentials.named_in(raw))
     unread = credentials.read(raw)
     problems += [f"{origin.of(key)}: {problem}" for key, problem in unread.items()]
     try:

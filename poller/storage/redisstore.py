@@ -53,7 +53,7 @@ class RedisStore:
         self._behind = False
         lua = files("poller.storage") / "lua"
         self._commit, self._announce, self._grant, self._spend, self._lease, self._renew = (
-            self._redis.register_script((lua / f"{name}.lua").read_text())
+            self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
             for name in ("commit", "announce", "grant", "spend", "lease", "renew")
         )
 
