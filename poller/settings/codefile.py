@@ -1,13 +1,12 @@
 """Watchlist files: one code a line. An edge."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from poller.errors import BadCode
 from poller.model import Code, parse_code
-from poller.textfile import MIB, UnusableFile, read_text
+from poller.textfile import MIB, UnusableFile, decoded, read_bytes
 
 LARGEST: Final = 4 * MIB
 """Bytes of a watchlist file: every code of both markets, with a comment each, fits many times."""
@@ -33,33 +32,25 @@ def read_codes(path: Path, *, to_end: bool = True) -> tuple[tuple[Code, ...], li
     Returns the codes and one line per problem, with its place; never raises.
     """
     try:
-        text = read_text(path, limit=LARGEST)
+        data = read_bytes(path, limit=LARGEST)
+        text = decoded(path, data if to_end else data[: data.rfind(b"\n") + 1])
     except UnusableFile as problem:
         return (), [str(problem)]
-    lines = _LINE_END.split(text)
-    return codes_in(str(path), lines if to_end else lines[:-1])
-
-
-def codes_in(place: str, lines: Iterable[str]) -> tuple[tuple[Code, ...], list[str]]:
-    """Return the codes of these lines, and what is wrong with the others, `MOST_PROBLEMS` of them.
-
-    A problem's place is `place` and the number of the line.
-    """
     codes: dict[Code, None] = {}
     problems: list[str] = []
     others = 0
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_LINE_END.split(text), 1):
         text = line.partition("#")[0].replace(_MARK, "").strip()
         if not text:
             continue
         if (refusal := _take(text, codes)) is None:
             continue
         if len(problems) < MOST_PROBLEMS:
-            problems.append(f"{place}:{number}: {refusal}")
+            problems.append(f"{path}:{number}: {refusal}")
         else:
             others += 1
     if others:
-        problems.append(f"{place}: and {others:,} more lines")
+        problems.append(f"{path}: and {others:,} more lines")
     return tuple(codes), problems
 
 

@@ -14,6 +14,7 @@ from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, Superseded
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice, fields_of
+from poller.storage.live import LiveList
 from poller.storage.store import (
     Entry,
     HeldWrite,
@@ -46,7 +47,7 @@ class MemoryStore:
     quarantined: list[Entry] = field(default_factory=list)
     notices: list[Entry] = field(default_factory=list)
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
-    live: dict[str, bool] = field(default_factory=dict)
+    live: dict[Code, bool] = field(default_factory=dict)
     live_version: int = 0
     plans: dict[str, str] = field(default_factory=dict)
     fence: int = 0
@@ -208,9 +209,9 @@ class MemoryStore:
         self.live |= dict.fromkeys(codes, wanted)
         self.live_version += 1
 
-    async def watched(self) -> dict[str, bool]:
+    async def watched(self) -> LiveList:
         """See `Store.watched`."""
-        return dict(self.live)
+        return LiveList(dict(self.live))
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""

@@ -2,6 +2,8 @@
 
 import re
 import secrets
+import shlex
+import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
@@ -13,6 +15,7 @@ from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice, fields_of
 from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, translated
+from poller.storage.live import LiveList, scan, version_of
 from poller.storage.retention import Group
 from poller.storage.store import (
     OPEND,
@@ -154,11 +157,14 @@ class RedisStore:
             self.keys.simulated: "string",
             self.keys.play: "hash",
         }
+        for key, kind in wanted.items():
+            await self._check_type(key, kind)
+
+    async def _check_type(self, key: str, kind: str) -> None:
         with translated():
-            for key, kind in wanted.items():
-                found = await self._redis.type(key)
-                if found not in {"none", kind}:
-                    raise StoreMisfit(_wrong_type(key, found, kind))
+            found = await self._redis.type(key)
+        if found not in {"none", kind}:
+            raise StoreMisfit(_wrong_type(key, found, kind))
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
@@ -344,18 +350,29 @@ class RedisStore:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
                 pipe.incr(self.keys.watch_version)
-                await pipe.execute()
+                marked, counted = await pipe.execute(raise_on_error=False)
+            if isinstance(marked, Exception):
+                raise marked
+            if isinstance(counted, Exception):  # somebody put something else there
+                await self._redis.set(self.keys.watch_version, time.time_ns())
 
-    async def watched(self) -> dict[str, bool]:
+    async def watched(self) -> LiveList:
         """See `Store.watched`."""
-        with translated():
-            texts = await self._redis.hgetall(self.keys.watch)
-        return {code: text == "1" for code, text in texts.items()}
+        try:
+            with translated():
+                return await scan(self._redis, self.keys.watch)
+        except StoreMisfit:
+            await self._check_type(self.keys.watch, "hash")
+            raise
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
-        with translated():
-            return int(await self._redis.get(self.keys.watch_version) or 0)
+        try:
+            with translated():
+                return version_of(await self._redis.get(self.keys.watch_version))
+        except StoreMisfit:
+            await self._check_type(self.keys.watch_version, "string")
+            raise
 
     async def schedule(self) -> dict[str, str]:
         """See `Store.schedule`."""
@@ -427,5 +444,5 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
 def _wrong_type(key: str, found: str, wanted: str) -> str:
     return (
         f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
-        f"redis.namespace, or look at the key and delete it"
+        f"redis.namespace, or look at the key and delete it: redis-cli DEL {shlex.quote(key)}"
     )
