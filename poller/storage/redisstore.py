@@ -151,8 +151,6 @@ class RedisStore:
             self.keys.watermark: "hash",
             self.keys.lease: "string",
             self.keys.fence: "string",
-            self.keys.watch: "hash",
-            self.keys.watch_version: "string",
             self.keys.schedule: "hash",
             self.keys.simulated: "string",
             self.keys.play: "hash",
@@ -352,6 +350,7 @@ class RedisStore:
                 pipe.incr(self.keys.watch_version)
                 marked, counted = await pipe.execute(raise_on_error=False)
             if isinstance(marked, Exception):
+                await self._check_type(self.keys.watch, "hash")
                 raise marked
             if isinstance(counted, Exception):  # somebody put something else there
                 await self._redis.set(self.keys.watch_version, time.time_ns())
