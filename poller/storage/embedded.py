@@ -124,7 +124,7 @@ class Embedded:
     async def _exclusive(self) -> AsyncIterator[None]:
         """Let one program at a time start, join or stop the server; StoreDown for any OSError."""
         try:
-            with self._gate.open("w") as gate:
+            with self._gate.open("w", encoding="utf-8") as gate:
                 while True:
                     try:
                         fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
