@@ -22,6 +22,7 @@ from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.senders import check_channels, sender_of
 from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.facts.board import Board
 from poller.facts.log import configure
 from poller.facts.notify import Notify
 from poller.facts.observe import (
@@ -219,6 +220,7 @@ async def serve(
             poller.configure(fresh.schedule.intervals, history=fresh.watchlist.history)
             relay.configure([webhook.endpoint() for webhook in fresh.webhooks])
 
+        watchlist.remember(await _last_watched(ports.board))
         await _tell_newest(ports.store, observe)
         # two groups, so that what is in flight can still end while the gateways are connected
         async with asyncio.TaskGroup() as connections:
@@ -247,6 +249,13 @@ async def serve(
 def _sources(config: Config) -> tuple[Sequence[Code], Sequence[Path], Sequence[str]]:
     table = config.watchlist
     return table.codes, table.files, table.futu_groups
+
+
+async def _last_watched(board: Board) -> Sequence[Code]:
+    try:
+        return await board.symbols() or ()
+    except StoreError:  # what is configured counts alone
+        return ()
 
 
 async def _tell_newest(store: RedisStore, observe: Observe) -> None:

@@ -143,6 +143,7 @@ class Desk:
     )
     codes: Sequence[Code] = ()
     groups: Sequence[str] = ()
+    earlier: Sequence[Code] = ()
     gateway: Any = None
     watched: list[tuple[float, tuple[Code, ...]]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -181,6 +182,7 @@ class Desk:
             loop = asyncio.get_running_loop()
             files = [self.file] if file else []
             watchlist = Watchlist(self.codes, files, self.groups, self.store, self.facts.append)
+            watchlist.remember(self.earlier)
             tasks = [
                 asyncio.create_task(
                     watchlist.follow(lambda codes: self.watched.append((loop.time(), (*codes,))))
@@ -340,6 +342,34 @@ def test_a_file_that_never_rests_holds_up_the_start_no_longer_than_a_minute(desk
     desk.follow(work())
     assert desk.watched[0][0] == 60
     assert len(desk.watched[0][1]) >= 59
+
+
+def test_a_file_cut_short_while_nobody_ran_is_doubted(desk: Desk) -> None:
+    """What the last run watched stays watched for the same while; what was removed does not."""
+    desk.earlier = ALL
+
+    async def work() -> None:
+        await desk.store.watch([ALL[99]], wanted=False)
+        desk.lines(0, age=3600)
+        await asyncio.sleep(CONFIRMED - LOOKS)
+        assert {*desk.current()} == {*ALL[:99]}
+        await asyncio.sleep(500)
+
+    desk.follow(work())
+    assert [len(codes) for _, codes in desk.watched] == [99, 0]
+    assert any("of the last run" in fact.what for fact in desk.facts if isinstance(fact, Happened))
+    assert sum("stay watched" in text for text in desk.troubles) == 1
+
+
+def test_codes_of_the_configuration_alone_are_not_doubted(desk: Desk) -> None:
+    """Without a file, what is written there is all that is meant."""
+    desk.earlier, desk.codes = ALL, [MINE]
+
+    async def work() -> None:
+        await asyncio.sleep(1)
+
+    desk.follow(work(), file=False)
+    assert desk.current() == (MINE,)
 
 
 def test_a_file_without_a_code_is_told(desk: Desk) -> None:

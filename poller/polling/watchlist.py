@@ -40,6 +40,7 @@ GROUP_PERIOD: Final = 30.0
 """OpenD's own limit on requests for watch groups."""
 
 _LIVE: Final = "live watchlist"
+_EARLIER: Final = "watchlist of the last run"
 _SHOWN: Final = 10
 _SHOWN_LENGTH: Final = 40
 
@@ -75,6 +76,7 @@ class Watchlist:
         self._groups: dict[str, Settling] = {}
         self._regrouped = asyncio.Event()
         self._live = Settling()
+        self._earlier: Settling | None = None  # what the last run watched, until this one settled
         self._version: int | None = None
         self._asked_live = False
         self._changed = True
@@ -92,7 +94,17 @@ class Watchlist:
         # a reading may be the only one in minutes: a doubt is told at once
         self._groups = {name: self._groups.get(name, Settling(brief=0)) for name in groups}
         self._regrouped.set()
+        self._earlier = None  # whoever changes the configuration means it
         self._changed = True
+
+    def remember(self, codes: Sequence[Code]) -> None:
+        """Doubt, at the start, what the last run watched and no source names now.
+
+        A file may have been cut short while nobody ran. Where there is none, nothing is doubted.
+        """
+        if self._files and codes:
+            self._earlier = Settling(brief=0)
+            self._earlier.offer(dict.fromkeys(codes, True), asyncio.get_running_loop().time())
 
     def sources(self) -> dict[Code, list[str]]:
         """Return every watched code with where it comes from."""
@@ -114,7 +126,8 @@ class Watchlist:
 
     def current(self) -> tuple[Code, ...]:
         """Return the watched codes, in the order of their sources."""
-        return unique(self.sources())
+        earlier = self._earlier.marks.items() if self._earlier else ()
+        return unique([*self.sources(), *(code for code, wanted in earlier if wanted)])
 
     async def refresh(self, *, once: bool = False) -> None:
         """Read files that changed and the live list; `once`: as they are, settled or not."""
@@ -208,10 +221,19 @@ class Watchlist:
                 and loop.time() >= self._waits_until
                 and (not written or loop.time() >= files_until)
             )
+            if began and self._earlier is not None:
+                self._doubt_start(self._earlier, loop.time())
             if self._changed and began:
                 self._changed = False
                 watch(self.current())
             await asyncio.sleep(LOOK)
+
+    def _doubt_start(self, earlier: Settling, now: float) -> None:
+        removed = {code: False for code, wanted in self._live.marks.items() if not wanted}
+        outcome = earlier.offer(removed | dict.fromkeys(self.sources(), True), now)
+        self._tell(_EARLIER, earlier, outcome, [])
+        if earlier.recheck is None:
+            self._earlier = None
 
     async def follow_groups(self, gateways: Sequence[Gateway], budget: Budget) -> None:
         """Read the Futu groups again and again, through whichever gateway is ready."""
