@@ -155,7 +155,7 @@ class Watchlist:
     def _look_at_file(self, path: Path, file: _File, now: float, *, once: bool) -> None:
         subject = _subject(path)
         try:
-            if not self._read_file(path, file, now, once=once):
+            if not self._read_file(path, file, now, once=once) and file.source.recheck is None:
                 return
         except OSError as problem:
             file.stamp = file.read_as = None
@@ -176,7 +176,7 @@ class Watchlist:
 
     @staticmethod
     def _read_file(path: Path, file: _File, now: float, *, once: bool) -> bool:
-        """Read it when it changed or has settled since; returns whether that is certain.
+        """Read it when it changed or has settled since; returns whether that was done.
 
         A line without its end counts when nobody has written for a while: `US.A` may become
         `US.AAPL`.
@@ -189,11 +189,11 @@ class Watchlist:
         whole = once or now - file.changed_at >= SETTLED
         if (stamp, whole) != file.read_as:
             codes, problems = read_codes(path, to_end=whole)
-            if whole and _look(path)[0] != stamp:
-                return False
-            file.codes, file.problems = codes, tuple(problems)
-            file.read_as, file.whole = (stamp, whole), whole
-        return True
+            if not whole or _look(path)[0] == stamp:  # else it is read at the next look
+                file.codes, file.problems = codes, tuple(problems)
+                file.read_as, file.whole = (stamp, whole), whole
+                return True
+        return False
 
     def _tell(
         self, subject: str, source: Settling, outcome: Outcome, problems: Sequence[str]
