@@ -342,3 +342,37 @@ def test_process_substitution_gives_configuration_and_secrets() -> None:
         ["/bin/bash", "-c", script, sys.executable, code], capture_output=True, check=False
     )
     assert done.stdout.decode() == f"error {token}\n", done.stderr.decode()
+
+
+@pytest.mark.parametrize("verb", ["check", "web"])
+def test_an_exposed_secret_is_told_where_the_operator_looks(tmp_path: Path, verb: str) -> None:
+    """Once at the start, and in the table of `check`; nothing is refused."""
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("POLLER_")}
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        secret = Path(made) / "token"
+        secret.write_text(VISITOR, encoding="utf-8")
+        secret.chmod(0o644)
+        variables = {
+            "POLLER_CONFIG": os.devnull,
+            "POLLER_STATE_DIR": str(tmp_path),
+            "POLLER_WEB__TOKEN_FILE": str(secret),
+            "POLLER_WEB__PORT": "0",
+            "POLLER_OPEND__PORT": "9",
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "poller", verb],
+            env=plain | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            assert process.stdout is not None
+            told = b""
+            for line in process.stdout:
+                told += line
+                if b"chmod o=" in line:
+                    break
+            process.terminate()
+            process.communicate()
+    assert f"chmod o= {secret}".encode() in told
+    assert b"secret file" in told
