@@ -23,6 +23,7 @@ from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.senders import check_channels, sender_of
 from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.facts.board import Board
 from poller.facts.log import configure
 from poller.facts.notify import Notify
 from poller.facts.observe import (
@@ -240,7 +241,7 @@ async def serve(
             )
         ]
         if polls:
-            polling, apply = _polling(config, ports, schedule, reporter, observe)
+            polling, apply = await _polling(config, ports, schedule, reporter, observe)
             work += polling
             appliers.append(apply)
             await _tell_newest(ports.store, observe)
@@ -267,11 +268,12 @@ async def serve(
             await run_together(work, observe)
 
 
-def _polling(
+async def _polling(
     config: Config, ports: Ports, schedule: Schedule, reporter: Reporter, observe: Observe
 ) -> tuple[list[Component], Callable[[Config], None]]:
     """Return the components of who polls, and what gives them another configuration."""
     watchlist = Watchlist(*_sources(config), ports.store, observe)
+    watchlist.remember(await _last_watched(ports.board))
     tenure = Tenure(observe)
     poller = Poller(
         ports.store,
@@ -344,6 +346,13 @@ def _sources(config: Config) -> tuple[Sequence[Code], Sequence[Path], Sequence[s
 
 def _endpoints(config: Config) -> list[Endpoint]:
     return [webhook.endpoint() for webhook in config.webhooks]
+
+
+async def _last_watched(board: Board) -> Sequence[Code]:
+    try:
+        return await board.symbols() or ()
+    except StoreError:  # what is configured counts alone
+        return ()
 
 
 async def _tell_newest(store: RedisStore, observe: Observe) -> None:

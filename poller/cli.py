@@ -97,7 +97,9 @@ def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
     from poller.commands import check as trial  # noqa: PLC0415  keeps `--help` quick
 
-    finish(trial.check(begin(config), chosen_file(config, os.environ)))
+    warnings: list[str] = []
+    settings = begin(config, warnings)
+    finish(trial.check(settings, chosen_file(config, os.environ), warnings))
 
 
 @cli.command

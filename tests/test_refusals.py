@@ -269,11 +269,11 @@ def test_a_second_gateway_beside_the_default_one() -> None:
 @pytest.mark.parametrize(
     ("value", "part"),
     [
-        ('"FOLDER/none"', "none: cannot be read: No such file"),
-        ('"FOLDER"', "cannot be read: Is a directory"),
-        ('"FOLDER/binary"', "binary: is not text in UTF-8"),
+        ('"FOLDER/none"', "none: there is no such file"),
+        ('"FOLDER"', "is a directory: name a regular file"),
+        ('"FOLDER/binary"', "binary:1: is text in UTF-16"),
         ("3", "give the path of a file in quotes"),
-        ('["FOLDER/none"]', "none: cannot be read"),
+        ('["FOLDER/none"]', "none: there is no such file"),
     ],
 )
 @pytest.mark.parametrize(

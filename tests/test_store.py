@@ -207,7 +207,7 @@ async def test_the_live_watchlist(store: Store) -> None:
     before = await store.watch_version()
     await store.watch([CODE], wanted=True)
     await store.watch([Code("US.AAPL")], wanted=False)
-    assert await store.watched() == {CODE: True, "US.AAPL": False}
+    assert (await store.watched()).marks == {CODE: True, "US.AAPL": False}
     assert await store.watch_version() == before + 2
 
 

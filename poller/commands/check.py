@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,10 +29,15 @@ _MUTE: Final = (
 )
 
 
-async def check(config: Config, file: Path | None = None) -> None:
-    """Try everything the service needs; print what was found. `file`: where `config` was read."""
+async def check(config: Config, file: Path | None = None, warnings: Sequence[str] = ()) -> None:
+    """Try everything the service needs; print what was found, and these warnings.
+
+    `file`: where `config` was read.
+    """
     (store, webhooks), gateways = await asyncio.gather(_storage(config), _gateways(config))
-    rows = [*_configuration(config, file), *_budget(config), *store, *gateways, *webhooks]
+    exposed = [("secret file", "warning", warning) for warning in warnings]
+    rows = [*_configuration(config, file), *exposed, *_budget(config)]
+    rows += [*store, *gateways, *webhooks]
     show.print_table(("what", "state", "found"), rows)
     if any(state == "failed" for _, state, _ in rows):
         raise Failure("not everything works; see the table")

@@ -30,12 +30,13 @@ class CommandFailed(Exception):
         self.code = code
 
 
-def begin(file: Path | None, *, reading: bool = False) -> Config:
+def begin(file: Path | None, warnings: list[str] | None = None, *, reading: bool = False) -> Config:
     """Read the configuration; nothing logged from here on holds its secrets.
 
-    `reading`: for a command that reads Redis alone, as `load` says.
+    `warnings` gets what should not be so and does not prevent anything. `reading`: for a command
+    that reads Redis alone, as `load` says.
     """
-    settings = load(file, os.environ, reading=reading)
+    settings = load(file, os.environ, warnings, reading=reading)
     log.configure(level=settings.log_level, secrets=settings.secrets())
     return settings
 

@@ -150,12 +150,12 @@ async def watch_list(config: Config, *, as_json: bool) -> None:
 async def _sources(config: Config, store: RedisStore) -> dict[Code, list[str]]:
     told = await _simulated(config, store)
     if told is not None:  # whatever is configured, the simulation's own symbols are watched
-        live = await store.watched()
+        live = (await store.watched()).marks
         found = {code: ["watch add" if live.get(code) else "simulation"] for code in told}
         return {code: why for code, why in found.items() if live.get(code, True)}
     table = config.watchlist
     watchlist = Watchlist(table.codes, table.files, (), store, _troubles_only)
-    await watchlist.refresh()
+    await watchlist.refresh(once=True)
     return watchlist.sources()
 
 

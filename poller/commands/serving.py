@@ -21,7 +21,10 @@ def serve(role: Role, file: Path | None) -> NoReturn:
         from poller import app  # noqa: PLC0415  the other commands need less of it, or nothing
         from poller.delivery.senders import check_channels  # noqa: PLC0415
 
-    settings, journal = begin(file), observe.Journal()
+    warnings: list[str] = []
+    settings, journal = begin(file, warnings), observe.Journal()
+    for warning in warnings:
+        journal(observe.Trouble("secret file", warning))
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))
 
     def fresh() -> Config:

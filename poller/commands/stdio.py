@@ -1,11 +1,23 @@
 """The standard streams as they may be: closed, full, or read by somebody who has gone."""
 
+import codecs
 import errno
 import faulthandler
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, Final
+
+_ESCAPED: Final = "poller-escaped"
+
+
+def _escaped(problem: UnicodeError) -> tuple[str, int]:
+    """Escape what cannot be encoded; Python's own escapes would be no JSON in a line of it."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    text = problem.object[problem.start : problem.end]
+    units = text.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)), problem.end
 
 
 class StdoutError(OSError):
@@ -38,19 +50,28 @@ def prepare() -> None:
 
     What is at the place of stdout cannot be written: a result that nobody gets is a failure. What
     is at the place of stderr takes everything. A crash in native code says there where it was.
+    Characters that the encoding of a stream lacks are escaped as JSON escapes them.
     """
+    codecs.register_error(_ESCAPED, _escaped)
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, mode)  # it takes the lowest number that is free
     if sys.stderr is None:
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+        sys.stderr = io.TextIOWrapper(
+            io.FileIO(2, "w", closefd=False),
+            encoding="utf-8",
+            errors=_ESCAPED,
+            write_through=True,
+        )
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors=_ESCAPED)
     faulthandler.enable(2)
     terminal = os.isatty(1)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Stdout(1, "w", closefd=False)),
         encoding="utf-8" if sys.stdout is None else sys.stdout.encoding,
-        errors="replace",
+        errors=_ESCAPED,
         line_buffering=terminal,
     )

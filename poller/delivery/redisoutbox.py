@@ -45,7 +45,7 @@ class RedisOutbox:
         self._redis = Connections(url).brief()
         lua = files("poller.delivery") / "lua"
         self._follow, self._enqueue, self._exchange, self._enable = (
-            self._redis.register_script((lua / f"{name}.lua").read_text())
+            self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
             for name in ("follow", "enqueue", "exchange", "enable")
         )
 

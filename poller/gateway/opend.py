@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from poller.errors import ConfigError, Disconnected, GatewayError, Silent, Unavailable
 from poller.gateway import vendor
+from poller.gateway.rsakey import problem_of_key
 from poller.imports import for_good
 from poller.model import Code, Page
 
@@ -44,7 +45,6 @@ _TIMEOUTS_IN_A_ROW: Final = 3
 _THREADS: Final = 32
 _REACH_LIMIT: Final = 4.0
 _READY: Final = "READY"
-_KEY_BITS: Final = 1024
 _LOG_SIZE: Final = 1_000_000  # bytes; one older file of this size is kept
 
 Result = TypeVar("Result")
@@ -202,16 +202,9 @@ def _keep_small(logger: Any, path: Path) -> None:  # noqa: ANN401  the SDK has n
 
 
 def _check_key(path: Path) -> None:
-    from Crypto.PublicKey import RSA  # noqa: PLC0415  slow, and only needed with encryption
-
-    try:
-        bits = RSA.import_key(path.read_bytes()).size_in_bits()
-    except (OSError, ValueError, IndexError, TypeError) as problem:
-        text = getattr(problem, "strerror", None) or problem
-        raise ConfigError([f"opend.rsa_private_key_file: {path}: {text}"]) from None
-    if bits != _KEY_BITS:
-        line = f"opend.rsa_private_key_file: {path} holds {bits} bits; OpenD and the SDK need 1024"
-        raise ConfigError([line])
+    """Raise ConfigError unless the SDK can use the key; the SDK would say so only at login."""
+    if (problem := problem_of_key(path)) is not None:
+        raise ConfigError([f"opend.rsa_private_key_file: {problem}"])
 
 
 def _discard(context: Any) -> None:  # noqa: ANN401  the SDK has no types

@@ -58,6 +58,7 @@ class MarketQueue:
         self._current = 0  # active symbols that show the newest day
         self._members: dict[Code, Symbol] = {}
         self._open: date | None = None  # told to be out, not yet to be complete
+        self._left: set[Code] = set()  # showed it, and are watched no longer
         self._overtaken = False  # the store knew of a newer day than the plan did
         self._stage: tuple[bool, datetime | None] = (False, None)  # of the sweep
         self._known_quiet: dict[str, int] = {}
@@ -123,6 +124,8 @@ class MarketQueue:
         """Follow a symbol no longer."""
         del self._members[symbol.code]
         self._count(symbol, -1)
+        if self._open is not None and symbol.watermark == self._open:
+            self._left.add(symbol.code)
         symbol.ticket = 0
         self.version += 1
         if not self.wanted:
@@ -234,7 +237,9 @@ class MarketQueue:
         self.version += 1
         active = [one for one in self._members.values() if one.standing is Standing.ACTIVE]
         missing = [one.code for one in active if one.watermark is None or one.watermark < day]
-        return Completed(self.market, day, now, len(active) - len(missing), tuple(sorted(missing)))
+        found = {one.code for one in active}.difference(missing) | self._left
+        self._left = set()
+        return Completed(self.market, day, now, len(found), tuple(sorted(missing)))
 
     def _raise_to(self, day: date) -> None:
         """Let `day` be the newest: nobody shows it yet, so everybody is wanted."""

@@ -1,35 +1,63 @@
 """What is watched: the configuration's codes, files and Futu groups, and the live list on top.
 
-Each source keeps what it last gave when it cannot be read: a file that vanishes while the service
-runs takes no symbol with it, and the operator is told once.
+Each source is believed when it settles (`settling`): what it adds counts at once, what it lacks
+only after it has been the same for a while. One that cannot be read keeps what it last gave, and
+the operator is told once.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from poller.errors import BadCode, GatewayError, StoreDown, TooFrequent
-from poller.facts.observe import Observe, Recovered, Trouble
+from poller.clock import wall_clock
+from poller.errors import BadCode, GatewayError, StoreDown, StoreMisfit, TooFrequent
+from poller.facts.observe import Happened, Observe, Recovered, Trouble
 from poller.gateway.opend import Gateway, any_ready
 from poller.model import Code, parse_code, unique
 from poller.polling.budget import Budget
-from poller.settings.codefile import read_codes
+from poller.polling.settling import SETTLED, Outcome, Settling
+from poller.settings.codefile import MOST_CODES, read_codes
 from poller.storage.store import Store
 
 LOOK: Final = 1.0
 """Seconds between two looks at files and live list."""
 
 GROUPS_EVERY: Final = 300.0
-"""Seconds between two readings of the Futu groups."""
+"""Seconds between two readings of the Futu groups; sooner while one of them is in doubt."""
 
 GROUPS_WAIT: Final = 60.0
 """Seconds from the first connection on for which all codes wait for the Futu groups."""
 
+FILES_WAIT: Final = 60.0
+"""Seconds from the start for which all codes wait for a file that is being written."""
+
 GROUP_REQUESTS: Final = 10
 GROUP_PERIOD: Final = 30.0
 """OpenD's own limit on requests for watch groups."""
+
+_LIVE: Final = "live watchlist"
+_EARLIER: Final = "watchlist of the last run"
+_SHOWN: Final = 10
+_SHOWN_LENGTH: Final = 40
+
+Stamp = tuple[int, int, int]
+
+
+@dataclass
+class _File:
+    """What is known of a file. `changed_at`: when it got its stamp, in the loop's seconds."""
+
+    source: Settling = field(default_factory=Settling)
+    stamp: Stamp | None = None
+    changed_at: float = 0.0
+    read_as: tuple[Stamp, bool] | None = None
+    codes: tuple[Code, ...] = ()
+    problems: tuple[str, ...] = ()
+    whole: bool = False  # nobody has written to it for a while, or it is not there
 
 
 class Watchlist:
@@ -44,12 +72,13 @@ class Watchlist:
         observe: Observe,
     ) -> None:
         self._codes: Sequence[Code] = ()
-        self._files: dict[Path, tuple[Code, ...]] = {}
-        self._stamps: dict[Path, tuple[int, int, int]] = {}
-        self._groups: dict[str, tuple[Code, ...]] = {}
+        self._files: dict[Path, _File] = {}
+        self._groups: dict[str, Settling] = {}
         self._regrouped = asyncio.Event()
-        self._live: Mapping[str, bool] = {}
-        self._version = -1
+        self._live = Settling()
+        self._earlier: Settling | None = None  # what the last run watched, until this one settled
+        self._version: int | None = None
+        self._asked_live = False
         self._changed = True
         self._waits_until = float("inf") if groups else float("-inf")
         self._store = store
@@ -61,86 +90,150 @@ class Watchlist:
     ) -> None:
         """Take these sources from now on; what is known of one that stays is kept."""
         self._codes = codes
-        self._files = {path: self._files.get(path, ()) for path in files}
-        self._stamps = {path: stamp for path, stamp in self._stamps.items() if path in self._files}
-        self._groups = {name: self._groups.get(name, ()) for name in groups}
-        for path in self._files:
-            self._read_file(path)
+        self._files = {path: self._files.get(path, _File()) for path in files}
+        # a reading may be the only one in minutes: a doubt is told at once
+        self._groups = {name: self._groups.get(name, Settling(brief=0)) for name in groups}
         self._regrouped.set()
+        self._earlier = None  # whoever changes the configuration means it
         self._changed = True
+
+    def remember(self, codes: Sequence[Code]) -> None:
+        """Doubt, at the start, what the last run watched and no source names now.
+
+        A file may have been cut short while nobody ran. Where there is none, nothing is doubted.
+        """
+        if self._files and codes:
+            self._earlier = Settling(brief=0)
+            self._earlier.offer(dict.fromkeys(codes, True), asyncio.get_running_loop().time())
 
     def sources(self) -> dict[Code, list[str]]:
         """Return every watched code with where it comes from."""
         found: dict[Code, list[str]] = {}
         for code in self._codes:
             found.setdefault(code, []).append("configuration")
-        for path, codes in self._files.items():
-            for code in codes:
+        for path, file in self._files.items():
+            for code in file.source.codes:
                 found.setdefault(code, []).append(str(path))
-        for group, codes in self._groups.items():
-            for code in codes:
+        for group, source in self._groups.items():
+            for code in source.codes:
                 found.setdefault(code, []).append(f"Futu group {group}")
-        for text, wanted in self._live.items():
+        for code, wanted in self._live.marks.items():
             if wanted:
-                found.setdefault(Code(text), []).append("watch add")
+                found.setdefault(code, []).append("watch add")
             else:
-                found.pop(Code(text), None)
+                found.pop(code, None)
         return found
 
     def current(self) -> tuple[Code, ...]:
         """Return the watched codes, in the order of their sources."""
-        return unique(self.sources())
+        earlier = self._earlier.marks.items() if self._earlier else ()
+        return unique([*self.sources(), *(code for code, wanted in earlier if wanted)])
 
-    async def refresh(self) -> None:
-        """Read files that changed and the live list."""
-        for path in self._files:
-            self._read_file(path)
+    async def refresh(self, *, once: bool = False) -> None:
+        """Read files that changed and the live list; `once`: as they are, settled or not."""
+        now = asyncio.get_running_loop().time()
+        for path, file in self._files.items():
+            self._look_at_file(path, file, now, once=once)
         try:
-            version = await self._store.watch_version()
-            if version != self._version:
-                self._live = await self._store.watched()
-                self._version = version
-                self._changed = True
+            await self._look_at_live(now)
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
+        except StoreMisfit as problem:
+            self._asked_live = True  # nothing is to be had of it: the other sources count
+            text = f"{problem}; the {len(self._live.marks)} codes it last held count on"
+            self._observe(Trouble(_LIVE, text))
 
-    def _read_file(self, path: Path) -> None:
-        subject = f"watchlist file {path}"
+    async def _look_at_live(self, now: float) -> None:
+        version = await self._store.watch_version()
+        if version == self._version and self._live.recheck is None:
+            return
+        found = await self._store.watched()
+        self._version, self._asked_live = version, True
+        outcome = self._live.offer(found.marks, now)
+        self._tell(_LIVE, self._live, outcome, [found.foreign] if found.foreign else [])
+
+    def _look_at_file(self, path: Path, file: _File, now: float, *, once: bool) -> None:
+        subject = _subject(path)
         try:
-            status = path.stat()
+            if not self._read_file(path, file, now, once=once) and file.source.recheck is None:
+                return
         except OSError as problem:
-            self._stamps.pop(path, None)
-            kept = len(self._files[path])
+            file.stamp = file.read_as = None
+            file.whole = True
+            kept = len(file.source.codes)
             text = f"{problem.strerror}; the {kept} codes it last held stay watched"
             self._observe(Trouble(subject, text))
             return
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if self._stamps.get(path) == stamp:
-            return
-        self._stamps[path] = stamp
-        codes, problems = read_codes(path)
-        if problems:
-            self._observe(Trouble(subject, "; ".join(problems) + "; the other lines count"))
-        else:
-            self._observe(Recovered(subject))
-        if codes or not problems:
-            self._files[path] = codes
-            self._changed = True
+        outcome, told = Outcome(changed=False), list(file.problems)
+        if file.codes or not told:
+            told += ["the other lines count"] if told else []
+            outcome = file.source.offer(dict.fromkeys(file.codes, True), now)
+            if not file.source.codes and file.whole:
+                told.append("it holds no code")
+        elif kept := len(file.source.codes):
+            told.append(f"the {kept} codes it last held stay watched")
+        self._tell(subject, file.source, outcome, told)
+
+    @staticmethod
+    def _read_file(path: Path, file: _File, now: float, *, once: bool) -> bool:
+        """Read it when it changed or has settled since; returns whether that was done.
+
+        A line without its end counts when nobody has written for a while: `US.A` may become
+        `US.AAPL`.
+        """
+        stamp, age = _look(path)
+        if stamp != file.stamp:
+            # at first sight it may have been there for long
+            file.changed_at = now - (0 if file.stamp else min(max(age, 0), SETTLED))
+            file.stamp = stamp
+        whole = once or now - file.changed_at >= SETTLED
+        if (stamp, whole) != file.read_as:
+            codes, problems = read_codes(path, to_end=whole)
+            if not whole or _look(path)[0] == stamp:  # else it is read at the next look
+                file.codes, file.problems = codes, tuple(problems)
+                file.read_as, file.whole = (stamp, whole), whole
+                return True
+        return False
+
+    def _tell(
+        self, subject: str, source: Settling, outcome: Outcome, problems: Sequence[str]
+    ) -> None:
+        self._changed = self._changed or outcome.changed
+        told = [*problems, source.doubt] if source.doubt else problems
+        self._observe(Trouble(subject, "; ".join(told)) if told else Recovered(subject))
+        if outcome.dropped:
+            text = f"{subject}: it has settled, {outcome.dropped} codes are gone from it"
+            self._observe(Happened(text))
 
     async def follow(self, watch: Callable[[Sequence[Code]], None]) -> None:
         """Tell `watch` the codes whenever they changed, for ever; `follow_groups` must run too.
 
-        The first time waits for the live list and the groups: were their symbols missing, a
-        release under way would be told to be complete too soon.
+        The first time waits for the live list, the groups and files that are being written: were
+        their symbols missing, a release under way would be told to be complete too soon.
         """
         loop = asyncio.get_running_loop()
+        files_until, began = loop.time() + FILES_WAIT, False
         while True:
             await self.refresh()
-            whole = self._version >= 0 and loop.time() >= self._waits_until
-            if self._changed and whole:
+            written = [path for path, file in self._files.items() if not file.whole]
+            began = began or (
+                self._asked_live
+                and loop.time() >= self._waits_until
+                and (not written or loop.time() >= files_until)
+            )
+            if began and self._earlier is not None:
+                self._doubt_start(self._earlier, loop.time())
+            if self._changed and began:
                 self._changed = False
                 watch(self.current())
             await asyncio.sleep(LOOK)
+
+    def _doubt_start(self, earlier: Settling, now: float) -> None:
+        removed = {code: False for code, wanted in self._live.marks.items() if not wanted}
+        outcome = earlier.offer(removed | dict.fromkeys(self.sources(), True), now)
+        self._tell(_EARLIER, earlier, outcome, [])
+        if earlier.recheck is None:
+            self._earlier = None
 
     async def follow_groups(self, gateways: Sequence[Gateway], budget: Budget) -> None:
         """Read the Futu groups again and again, through whichever gateway is ready."""
@@ -152,8 +245,9 @@ class Watchlist:
                 self._waits_until = min(self._waits_until, loop.time() + GROUPS_WAIT)
                 await self._read_group(name, gateways, budget)
             self._waits_until = float("-inf")  # what could not be read is not waited for
+            doubts = [pause for group in self._groups.values() if (pause := group.recheck)]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GROUPS_EVERY):
+                async with asyncio.timeout(min([*doubts, GROUPS_EVERY])):
                     await self._regrouped.wait()
 
     async def _read_group(self, name: str, gateways: Sequence[Gateway], budget: Budget) -> None:
@@ -171,7 +265,8 @@ class Watchlist:
             await budget.exhaust()
         except GatewayError as problem:
             answered = False
-            kept = len(self._groups.get(name, ()))
+            source = self._groups.get(name)
+            kept = len(source.codes) if source else 0
             text = f"{problem}; the {kept} codes it last held stay watched"
             self._observe(Trouble(subject, text))
         else:
@@ -180,18 +275,43 @@ class Watchlist:
             await budget.settle(grant, answered=answered)
 
     def _take_group(self, name: str, subject: str, texts: Sequence[str]) -> None:
-        if name not in self._groups:  # a reload has just left it out
+        if (source := self._groups.get(name)) is None:  # a reload has just left it out
             return
-        codes, others = [], []
+        now = asyncio.get_running_loop().time()
+        codes: dict[Code, bool] = {}
+        others = []
         for text in texts:
             try:
-                codes.append(parse_code(text))
+                code = parse_code(text)
             except BadCode:
-                others.append(text)
-        self._groups[name] = unique(codes)
-        self._changed = True
-        if others:
-            shown = ", ".join(others[:10])
-            self._observe(Trouble(subject, f"left out, neither HK nor US: {shown}"))
-        else:
-            self._observe(Recovered(subject))
+                others.append(text if text.isprintable() else repr(text))
+            else:
+                if len(codes) < MOST_CODES:
+                    codes[code] = True
+        outcome = source.offer(codes, now)
+        self._tell(subject, source, outcome, _left_out(others, len(texts)))
+
+
+def _left_out(others: Sequence[str], count: int) -> list[str]:
+    """Say what of a group of so many codes is not taken."""
+    told = []
+    if others:
+        shown = ", ".join(text[:_SHOWN_LENGTH] for text in others[:_SHOWN])
+        more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
+        told.append(f"left out, neither HK nor US: {shown}{more}")
+    if count - len(others) > MOST_CODES:
+        told.append(f"{MOST_CODES:,} codes are taken of one source, not all {count:,}")
+    return told
+
+
+def _subject(path: Path) -> str:
+    return f"watchlist file {path}"
+
+
+def _look(path: Path) -> tuple[Stamp, float]:
+    """Return what changes with every writing, and the seconds since the last; raises OSError."""
+    status = path.stat()
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    # what is no regular file is refused when it is read; its time may change with every look
+    age = wall_clock().timestamp() - status.st_mtime if stat.S_ISREG(status.st_mode) else SETTLED
+    return stamp, age

@@ -302,12 +302,19 @@ def _secrets_in(value: object) -> Iterator[str]:
                 yield from _secrets_in(inner)
 
 
-def load(file: Path | None, environment: Mapping[str, str], *, reading: bool = False) -> Config:
+def load(
+    file: Path | None,
+    environment: Mapping[str, str],
+    warnings: list[str] | None = None,
+    *,
+    reading: bool = False,
+) -> Config:
     """Return the configuration, or raise ConfigError with one line per problem.
 
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
-    `reading`: for a command that reads Redis alone: the secrets of the page and of the webhooks,
-    and the watchlist's files, are neither read nor judged.
+    `warnings` gets a line for each secret file that everybody can read. `reading`: for a command
+    that reads Redis alone: the secrets of the page and of the webhooks, and the watchlist's files,
+    are neither read nor judged.
     """
     chosen = chosen_file(file, environment)
     source = str(chosen or "configuration")
@@ -319,6 +326,8 @@ def load(file: Path | None, environment: Mapping[str, str], *, reading: bool = F
         without_secrets(raw)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
+    if warnings is not None:
+        warnings += credentials.exposed(credentials.named_in(raw))
     unread = credentials.read(raw)
     problems += [f"{origin.of(key)}: {problem}" for key, problem in unread.items()]
     context = {_READING: reading}

@@ -5,9 +5,16 @@ A key that ends in `_file` names one file, or several with commas. What systemd 
 credential of the file's name, it is read in the file's place.
 """
 
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from poller.textfile import KIB, read_text
+
+LARGEST: Final = 64 * KIB
+"""Bytes of a secret file: hundreds of the longest secrets."""
 
 
 def named_in(raw: dict[str, Any]) -> tuple[Path, ...]:
@@ -20,6 +27,32 @@ def put_in_place(raw: dict[str, Any], directory: Path) -> None:
     for table, key in _file_keys(raw):
         pairs = [(directory / path.name, path) for path in _paths(table[key])]
         table[key] = ",".join(str(copy if copy.is_file() else path) for copy, path in pairs)
+
+
+def exposed(paths: Iterable[Path]) -> list[str]:
+    """Return a line for each of these files that every user of the machine can read.
+
+    Not where a directory above keeps them out, nor on a file system mounted read-only: that is how
+    containers get their secrets, for all to read, and nobody inside could change it.
+    """
+    return [
+        f"{path}: every user of this machine can read this secret: chmod o= {path}"
+        for path in paths
+        if _is_exposed(path)
+    ]
+
+
+def _is_exposed(path: Path) -> bool:
+    try:
+        real = path.resolve(strict=True)
+        mode = real.stat().st_mode
+        if not (stat.S_ISREG(mode) and mode & stat.S_IROTH):
+            return False
+        if os.statvfs(real).f_flag & os.ST_RDONLY:
+            return False
+        return all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents)
+    except (OSError, ValueError):  # what cannot be read is told where it is read
+        return False
 
 
 def read(raw: dict[str, Any]) -> dict[str, str]:
@@ -51,12 +84,7 @@ def _texts(value: object) -> list[str]:
         raise ValueError('give the path of a file in quotes: "secrets/desk"')
     texts = []
     for path in _paths(value):
-        try:
-            texts += path.read_text(encoding="utf-8").split()
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: is not text in UTF-8") from None
-        except OSError as problem:
-            raise ValueError(f"{path}: cannot be read: {problem.strerror}") from None
+        texts += read_text(path, limit=LARGEST, pipe=True).split()
     return texts
 
 

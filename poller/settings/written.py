@@ -8,6 +8,15 @@ from typing import Any, Final
 
 from poller.errors import ConfigError
 from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt
+from poller.textfile import MIB, UnusableFile, read_text
+
+LARGEST: Final = 1 * MIB
+"""Bytes of the TOML file."""
+
+DEEPEST: Final = 20
+"""Tables and lists within each other; no key is below the fourth level."""
+
+_TOO_DEEP: Final = f"tables or lists are nested more than {DEEPEST} deep, and no key is"
 
 LISTS: Final = {"opend", "webhooks"}
 """Sections that are tables in a list."""
@@ -26,15 +35,27 @@ def split(value: object) -> object:
 def read(path: Path) -> dict[str, Any]:
     """Return the file as tables, or raise ConfigError with the reason."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError([f"{path}: there is no such file"]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([f"{path}: is not text in UTF-8"]) from None
-    except OSError as problem:
-        raise ConfigError([f"{path}: cannot be read: {problem.strerror}"]) from None
-    except tomllib.TOMLDecodeError as problem:
+        raw = tomllib.loads(read_text(path, limit=LARGEST, pipe=True))
+    except UnusableFile as problem:
+        raise ConfigError([str(problem)]) from None
+    except ValueError as problem:  # not only TOMLDecodeError: a number of 5,000 digits is another
         raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: {_TOO_DEEP}"]) from None
+    if _is_too_deep(raw):
+        raise ConfigError([f"{path}: {_TOO_DEEP}"])
+    return raw
+
+
+def _is_too_deep(value: object) -> bool:
+    """Look level by level: what nests too deeply to be parsed recursively may still be read."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST + 1):
+        within: list[Any] = []
+        for each in level:
+            within += each.values() if isinstance(each, dict) else each
+        level = [each for each in within if isinstance(each, dict | list)]
+    return bool(level)
 
 
 def dotted(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -99,9 +120,11 @@ def _value(text: str, *, is_path: bool) -> object:
     except UnicodeEncodeError:
         raise ValueError("it is not text in UTF-8") from None
     except RecursionError:
-        raise ValueError("it is nested too deeply; a list is a,b,c") from None
+        raise ValueError(_TOO_DEEP) from None
     except ValueError as problem:
         raise ValueError(f"it begins like JSON and is none ({problem}); a list is a,b,c") from None
+    if isinstance(value, dict | list) and _is_too_deep(value):
+        raise ValueError(_TOO_DEEP)
     return value
 
 

@@ -15,6 +15,7 @@ from poller.errors import LeaseLost, Superseded
 from poller.events import encode
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice
+from poller.storage.live import LiveList
 from poller.storage.store import (
     Entry,
     HeldWrite,
@@ -47,7 +48,7 @@ class MemoryStore:
     quarantined: list[Entry] = field(default_factory=list)
     notices: list[Entry] = field(default_factory=list)
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
-    live: dict[str, bool] = field(default_factory=dict)
+    live: dict[Code, bool] = field(default_factory=dict)
     live_version: int = 0
     plans: dict[str, str] = field(default_factory=dict)
     fence: int = 0
@@ -209,9 +210,9 @@ class MemoryStore:
         self.live |= dict.fromkeys(codes, wanted)
         self.live_version += 1
 
-    async def watched(self) -> dict[str, bool]:
+    async def watched(self) -> LiveList:
         """See `Store.watched`."""
-        return dict(self.live)
+        return LiveList(dict(self.live))
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""

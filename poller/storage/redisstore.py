@@ -2,6 +2,8 @@
 
 import re
 import secrets
+import shlex
+import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
@@ -15,6 +17,7 @@ from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice
 from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, translated
+from poller.storage.live import LiveList, scan, version_of
 from poller.storage.retention import Group
 from poller.storage.store import (
     OPEND,
@@ -55,7 +58,7 @@ class RedisStore:
         self._behind = False
         lua = files("poller.storage") / "lua"
         self._commit, self._announce, self._grant, self._spend, self._lease, self._renew = (
-            self._redis.register_script((lua / f"{name}.lua").read_text())
+            self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
             for name in ("commit", "announce", "grant", "spend", "lease", "renew")
         )
 
@@ -150,17 +153,18 @@ class RedisStore:
             self.keys.watermark: "hash",
             self.keys.lease: "string",
             self.keys.fence: "string",
-            self.keys.watch: "hash",
-            self.keys.watch_version: "string",
             self.keys.schedule: "hash",
             self.keys.simulated: "string",
             self.keys.play: "hash",
         }
+        for key, kind in wanted.items():
+            await self._check_type(key, kind)
+
+    async def _check_type(self, key: str, kind: str) -> None:
         with translated():
-            for key, kind in wanted.items():
-                found = await self._redis.type(key)
-                if found not in {"none", kind}:
-                    raise StoreMisfit(_wrong_type(key, found, kind))
+            found = await self._redis.type(key)
+        if found not in {"none", kind}:
+            raise StoreMisfit(_wrong_type(key, found, kind))
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
@@ -346,18 +350,30 @@ class RedisStore:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
                 pipe.incr(self.keys.watch_version)
-                await pipe.execute()
+                marked, counted = await pipe.execute(raise_on_error=False)
+            if isinstance(marked, Exception):
+                await self._check_type(self.keys.watch, "hash")
+                raise marked
+            if isinstance(counted, Exception):  # somebody put something else there
+                await self._redis.set(self.keys.watch_version, time.time_ns())
 
-    async def watched(self) -> dict[str, bool]:
+    async def watched(self) -> LiveList:
         """See `Store.watched`."""
-        with translated():
-            texts = await self._redis.hgetall(self.keys.watch)
-        return {code: text == "1" for code, text in texts.items()}
+        try:
+            with translated():
+                return await scan(self._redis, self.keys.watch)
+        except StoreMisfit:
+            await self._check_type(self.keys.watch, "hash")
+            raise
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
-        with translated():
-            return int(await self._redis.get(self.keys.watch_version) or 0)
+        try:
+            with translated():
+                return version_of(await self._redis.get(self.keys.watch_version))
+        except StoreMisfit:
+            await self._check_type(self.keys.watch_version, "string")
+            raise
 
     async def schedule(self) -> dict[str, str]:
         """See `Store.schedule`."""
@@ -429,5 +445,5 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
 def _wrong_type(key: str, found: str, wanted: str) -> str:
     return (
         f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
-        f"redis.namespace, or look at the key and delete it"
+        f"redis.namespace, or look at the key and delete it: redis-cli DEL {shlex.quote(key)}"
     )

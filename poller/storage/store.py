@@ -16,6 +16,7 @@ from poller.detect.held import Held, Ruling
 from poller.errors import StoreMisfit, Unreadable
 from poller.model import Code, Vintage, market_of
 from poller.plan.notice import Notice
+from poller.storage.live import LiveList
 
 
 class Stream(StrEnum):
@@ -260,8 +261,8 @@ class Store(Protocol):
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
         """Put codes on the live watchlist, or take them off whatever the configuration says."""
 
-    async def watched(self) -> dict[str, bool]:
-        """Return the live watchlist: code → wanted."""
+    async def watched(self) -> LiveList:
+        """Return the live watchlist, whatever somebody else put into it."""
 
     async def watch_version(self) -> int:
         """Return a number that changes with every change of the live watchlist."""

@@ -35,7 +35,9 @@ class RedisGroup:
         self._redis = Connections(url).brief()
         # A reader's turn is a lease like the poller's, and is given back by the same script.
         self._receive, self._acknowledge, self._renew = (
-            self._redis.register_script((files(house) / "lua" / f"{name}.lua").read_text())
+            self._redis.register_script(
+                (files(house) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+            )
             for house, name in (
                 ("poller.subscriber", "receive"),
                 ("poller.subscriber", "acknowledge"),
