@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import jinja2
 from aiohttp import web
@@ -15,17 +15,20 @@ from poller.model import Code, Market, Vintage, market_of
 from poller.web import words
 from poller.web.api import code_of, history_of, view_of
 from poller.web.charts import FRAMES, chart, sparkline
-from poller.web.guard import grant, matches
+from poller.web.guard import grant, is_token
 from poller.web.rows import Row, View, is_below, listed
 from poller.web.sources import SOURCES, Sources
 from poller.web.survey import Survey, further, unready
+from poller.web.throttle import WrongTokens
 
 _LINES: Final = 12
+_FIELDS: Final = 8  # of the form, which has one
 _ENTRIES: Final = 300  # a first sight of a few symbols fills so many: the page shows it as one line
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have everything
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
 TOKEN: Final = web.AppKey("token", str)
+WRONG_TOKENS: Final = web.AppKey("wrong_tokens", WrongTokens)
 
 COLUMNS: Final = (
     ("code", "Symbol", ""),
@@ -161,22 +164,46 @@ def refusal(request: web.Request, error: web.HTTPException) -> web.Response:
 
 async def login(request: web.Request) -> web.Response:
     """Show the form that takes the token."""
-    return _page(request, "login.html.jinja", wrong=False)
+    return _page(request, "login.html.jinja", problem="")
 
 
 async def enter(request: web.Request) -> web.Response:
     """Take the token from the form and give the cookie that stands for it."""
     token = request.app.get(TOKEN)
-    given = (await request.post()).get("token", "")
+    given = await _given(request)
     if token is None:
         raise web.HTTPSeeOther("/")
-    if not isinstance(given, str) or not matches(given.strip(), token):
-        page = _page(request, "login.html.jinja", wrong=True)
+    try:
+        right = is_token(given, token, request.remote, request.app[WRONG_TOKENS])
+    except web.HTTPTooManyRequests as early:
+        page = _page(request, "login.html.jinja", problem=(early.text or "").strip())
+        page.set_status(early.status)
+        page.headers["Retry-After"] = early.headers["Retry-After"]
+        return page
+    if not right:
+        page = _page(request, "login.html.jinja", problem="That is not the token.")
         page.set_status(401)
         return page
     response = web.Response(status=303, headers={"Location": "/"})
     grant(response, token, secure=request.secure)
     return response
+
+
+async def _given(request: web.Request) -> str:
+    """Return the token in the form, or "" without one; raises HTTPBadRequest for other bodies.
+
+    Nothing of what was sent is repeated, neither here nor in the log: it may be a token.
+    """
+    form = "application/x-www-form-urlencoded"
+    refusal = web.HTTPBadRequest(text=f"the form must be sent as {form}, in UTF-8\n")
+    if request.content_type != form or (request.charset or "utf-8").lower() != "utf-8":
+        raise refusal
+    try:
+        body = (await request.read()).decode("ascii")
+        pairs = parse_qsl(body, keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
+    except ValueError:
+        raise refusal from None
+    return dict(pairs).get("token", "").strip()
 
 
 def _page(request: web.Request, template: str, **values: Any) -> web.Response:  # noqa: ANN401
