@@ -12,8 +12,8 @@ from typing import Final
 from aiohttp import web
 
 from poller.errors import StoreError
-from poller.storage.plain import entry_json
 from poller.storage.store import Entry
+from poller.web.sound import entry_text
 from poller.web.sources import SOURCES, Sources
 
 MOST_READERS: Final = 64
@@ -80,7 +80,7 @@ async def _send(
 
 def _event(entry: Entry) -> str:
     """Return one event; its text is JSON on one line, so nothing in it can end the event."""
-    return f"id: {entry.id}\ndata: {entry_json(entry)}\n\n"
+    return f"id: {entry.id}\ndata: {entry_text(entry)}\n\n"
 
 
 async def end(app: web.Application) -> None:

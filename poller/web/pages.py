@@ -16,6 +16,7 @@ from poller.web import words
 from poller.web.api import code_of, history_of, view_of
 from poller.web.charts import FRAMES, chart, sparkline
 from poller.web.guard import grant, is_token
+from poller.web.histories import names_of, read, readable
 from poller.web.rows import Row, View, is_below, listed
 from poller.web.sources import SOURCES, Sources
 from poller.web.survey import Survey, further, unready
@@ -25,6 +26,7 @@ _LINES: Final = 12
 _FIELDS: Final = 8  # of the form, which has one
 _ENTRIES: Final = 300  # a first sight of a few symbols fills so many: the page shows it as one line
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have everything
+_EARLIER: Final = 20  # replaced vintages of one day
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
 TOKEN: Final = web.AppKey("token", str)
@@ -70,10 +72,9 @@ async def index(request: web.Request) -> web.Response:
     view = view_of(request.query)
     survey = await sources.survey()
     listing = listed(list(sources.overview.rows.values()), view)
-    if survey.redis:
-        polls, lines = dict[Code, Polls](), list[words.Line]()
-    else:
-        polls = await sources.board.polls([row.code for row in listing.rows])
+    polls, lines = dict[Code, Polls](), list[words.Line]()
+    if not survey.redis:
+        polls = await sources.polls([row.code for row in listing.rows])
         lines = words.lines(await sources.store.last_entries(_ENTRIES))[:_LINES]
     return _page(
         request,
@@ -95,10 +96,13 @@ async def index(request: web.Request) -> web.Response:
 
 
 async def symbol(request: web.Request) -> web.Response:
-    """Show everything known of one symbol."""
+    """Show what is known of one symbol: its newest days, as many as a page bears."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    vintages = await history_of(sources, code)
+    raw = await history_of(sources, code)
+    names = names_of(raw)
+    history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
+    vintages = history.vintages
     survey = await sources.survey()
     row = sources.overview.rows.get(code)
     return _page(
@@ -111,10 +115,11 @@ async def symbol(request: web.Request) -> web.Response:
         charts=_charts(f"Short interest of {code}", vintages),
         places=words.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(survey, [row] if row is not None else []),
-        vintages=vintages[:_HISTORY_SHOWN],
-        more=max(0, len(vintages) - _HISTORY_SHOWN),
+        vintages=vintages,
+        unreadable=history.complaint,
+        more=max(0, len(names) - _HISTORY_SHOWN),
         earlier=await _earlier(sources, vintages, code),
-        polls=(await sources.board.polls([code])).get(code),
+        polls=(await sources.polls([code])).get(code),
     )
 
 
@@ -132,15 +137,17 @@ def _late(survey: Survey, rows: Sequence[Row]) -> dict[Code, date | None]:
 
 
 async def _earlier(
-    sources: Sources, vintages: list[Vintage], code: Code
+    sources: Sources, vintages: Sequence[Vintage], code: Code
 ) -> dict[date, list[Vintage]]:
     """Return what was reported before of the days that were revised, newest vintage first."""
-    if not any(vintage.revision for vintage in vintages):
-        return {}
+    names = [
+        f"{vintage.day}:{revision}"
+        for vintage in vintages
+        for revision in reversed(range(max(0, vintage.revision - _EARLIER), vintage.revision))
+    ]
     found: dict[date, list[Vintage]] = {}
-    newest = {vintage.day: vintage.revision for vintage in vintages}
-    for vintage in reversed(await sources.store.vintages(code)):
-        if vintage.revision < newest.get(vintage.day, 0):
+    for text in await sources.board.vintages(code, names[:_HISTORY_SHOWN]):
+        if text is not None and (vintage := readable(market_of(code), text)) is not None:
             found.setdefault(vintage.day, []).append(vintage)
     return found
 
@@ -209,7 +216,9 @@ async def _given(request: web.Request) -> str:
 def _page(request: web.Request, template: str, **values: Any) -> web.Response:  # noqa: ANN401
     now = request.app[SOURCES].now()
     text = request.app[TEMPLATES].get_template(template).render(now=now, **values)
-    return web.Response(text=text, content_type="text/html")
+    # a report may spell lone surrogates
+    body = text.encode(errors="replace")
+    return web.Response(body=body, content_type="text/html", charset="utf-8")
 
 
 def _link(view: View) -> str:
