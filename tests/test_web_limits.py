@@ -14,10 +14,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from redis import exceptions
 
+from poller.errors import StoreDown
 from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.service.descriptors import MOST_DESCRIPTORS
 from poller.simulator import World
+from poller.storage.connections import translated
 from poller.web.connections import MOST_CONNECTIONS, Connections, Limits, limits_of
 from poller.web.throttle import (
     FORGET_AFTER,
@@ -386,3 +389,12 @@ async def test_guessing_has_to_wait(tmp_path: Path) -> None:
         assert answer.status == 401
         assert not [fact for fact in made.facts if isinstance(fact, Trouble)]
         assert [fact for fact in made.facts if isinstance(fact, Happened)]
+
+
+@pytest.mark.parametrize(
+    "text", ["max number of clients reached", "Error 24 connecting to x:1. Too many open files."]
+)
+async def test_what_is_used_up_is_named(text: str) -> None:
+    """Whichever side has no descriptor left, the operator reads of open files and of the cure."""
+    with pytest.raises(StoreDown, match=r"too many open files: raise.*ulimit -n"), translated():
+        raise exceptions.ConnectionError(text)

@@ -267,11 +267,9 @@ async def test_a_very_long_history(tmp_path: Path) -> None:
         assert page.count("<tr><th") == 521
         assert "79,480 older days are in the downloads" in page
         assert len(page) < 1_000_000
-        assert len(json.loads(await get(f"/api/symbols/{HK}/history.json"))) == 80_000
-        assert len(json.loads(await get(f"/api/symbols/{HK}"))["history"]) == 80_000
+        assert (await get(f"/api/symbols/{HK}")).count('"observed_at":') == 80_001
         assert (await get(f"/api/symbols/{HK}/history.csv")).count("\r\n") == 80_001
         looking.cancel()
-        print(longest, time.monotonic() - began)
         assert longest < (time.monotonic() - began) / 8
 
 

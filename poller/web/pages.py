@@ -37,10 +37,11 @@ COLUMNS: Final = (
     ("day", "Last report", ""),
     ("shares", "Shares short", "figure"),
     ("ratio", "Ratio", "figure wide"),
-    ("change", "Change", "figure wide"),
+    ("change", "Change", "figure wide second"),
     ("percent", "Change, %", "figure"),
 )
-"""Sortable columns: key, head, classes. Those called wide are left out on a phone."""
+"""Sortable columns: key, head, classes. Those called wide are left out on a phone, the
+second ones on a small window, too."""
 
 
 FILTERS: Final = (
