@@ -18,7 +18,7 @@ from poller.facts.observe import Observe, Recovered, Trouble
 from poller.web.guard import Handle
 
 MOST_CONNECTIONS: Final = 256
-"""More than the event readers and a dashboard or two need; each costs some 30 KiB."""
+"""More than 64 readers of events and a few browsers need, which open six each."""
 
 _PART: Final = 4
 """The page takes a quarter of the process's descriptors, and leaves the last quarter to the work.

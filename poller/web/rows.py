@@ -75,7 +75,9 @@ def is_below(record: Record) -> bool:
 def figure(record: Record) -> int | None:
     """Return the shares, None where they are below the reporting threshold, absent, or none."""
     shares = record.shares
-    return shares if shares is not None and 0 <= shares < LARGEST and not is_below(record) else None
+    if is_below(record) or not isinstance(shares, int) or not 0 <= shares < LARGEST:
+        return None
+    return shares
 
 
 def row_of(code: Code, history: Mapping[str, str]) -> Row:
