@@ -90,6 +90,8 @@ NONSENSE = {
     "two slashes": request("GET //[ HTTP/1.1", LOCAL),
     "a tunnel": request("CONNECT localhost:22 HTTP/1.1", LOCAL),
     "a tunnel to nowhere": request("CONNECT [ HTTP/1.1", LOCAL),
+    "a tunnel without a target": request("CONNECT ", LOCAL),
+    "an expectation of bytes": request("GET / HTTP/1.1", LOCAL, "Expect: \xff"),
     "a star": request("OPTIONS * HTTP/1.1", LOCAL),
     "an unknown method": request("BREW / HTTP/1.1", LOCAL),
     "an expectation": request("GET / HTTP/1.1", LOCAL, "Expect: cake"),

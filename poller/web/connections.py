@@ -9,10 +9,12 @@ answered: only the former are closed, when their time is over or when a new one 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestPayloadError
+from yarl import URL
 
 from poller.facts.observe import Observe, Recovered, Trouble
 from poller.web.guard import Handle
@@ -30,6 +32,7 @@ free: one in the last quarter says that few are left, whoever has the others.
 _BACKLOG: Final = 128
 """asyncio accepts so many at once, before any of them can be closed: never more than the limit."""
 
+_NOWHERE: Final = URL("/.nowhere")
 _LOOK: Final = 0.5
 _SUBJECT: Final = "page connections"
 
@@ -184,6 +187,28 @@ class Connections:
             )
             self._observe(Trouble(_SUBJECT, text))
         self._full_at = self._now()
+
+
+def harden_server(server: web.Server) -> None:
+    """Make aiohttp refuse two kinds of requests that it stumbles over before any middleware.
+
+    One whose target its parser took but could not read as a URL: the connection's task would end
+    with a traceback. And one whose `Expect` is no UTF-8, which it repeats in its answer: a 500.
+    """
+    make, answer = server.request_factory, server.request_handler
+
+    def request_of(message: RawRequestMessage, *parts: Any) -> web.BaseRequest:  # noqa: ANN401
+        # its type says that it always has one
+        readable = message if message.url else message._replace(url=_NOWHERE)
+        return make(readable, *parts)
+
+    async def answered(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await answer(request)
+        except UnicodeError:
+            raise web.HTTPBadRequest from None
+
+    server.request_factory, server.request_handler = request_of, answered
 
 
 class _Connection(asyncio.Protocol):

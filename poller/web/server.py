@@ -15,7 +15,7 @@ from poller.errors import PollerError, StoreError
 from poller.facts.observe import Happened, Ready, Recovered, Trouble
 from poller.model import to_json
 from poller.web import api, assets, health, live, pages
-from poller.web.connections import Connections, Limits, limits_of
+from poller.web.connections import Connections, Limits, harden_server, limits_of
 from poller.web.guard import Handle, guard, harden
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
@@ -134,6 +134,7 @@ async def serve(sources: Sources, *, alone: bool = False, limits: Limits | None 
         lingering_time=_LINGERING,
     )
     await runner.setup()
+    harden_server(cast("web.Server", runner.server))
     server: asyncio.Server | None = None
     try:
         server = await _listen(runner, connections, sources, alone=alone)
