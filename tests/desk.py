@@ -22,6 +22,7 @@ from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
+from poller.web.connections import Limits
 from poller.web.overview import Overview
 from poller.web.server import serve
 from poller.web.sources import Sources
@@ -90,7 +91,11 @@ def record(code: Code, day: date, shares: int) -> HkRecord | UsRecord:
 
 @contextlib.asynccontextmanager
 async def desk(
-    tmp_path: Path, *codes: Code, token: str | None = None, port: int = 0
+    tmp_path: Path,
+    *codes: Code,
+    token: str | None = None,
+    port: int = 0,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Desk]:
     """Run the page of these symbols while the block runs; the clock stands at NOW."""
     secret = None if token is None else SecretStr(token)
@@ -117,7 +122,7 @@ async def desk(
         )
         made = Desk(sources, store, board, raw, facts)
         await board.tell_symbols(codes)
-        task = asyncio.create_task(serve(sources))
+        task = asyncio.create_task(serve(sources, limits=limits))
         try:
             await until(lambda: bool(made.troubles) or overview.loaded)
             yield made

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
+from poller.model import Code
 from tests.desk import HK, US, Desk, desk
+from tests.service import until
 
 CHROMIUM = [path for name in ("chromium",) if (path := shutil.which(name))]
 """Debian's; the list of cases is empty where there is none."""
@@ -233,3 +235,46 @@ async def test_the_token_is_asked_for_once(tmp_path: Path, path: str) -> None:
         await expect(window.get_by_role("heading", name="Watchlist")).to_be_visible()
         assert await window.evaluate("fetch('/events').then((answer) => answer.status)") == 200
         assert await window.evaluate("document.cookie") == ""
+
+
+WIDTHS = [*range(320, 1000, 40), 705, 736, 737, 965, 991, 993, *range(1000, 1921, 115), 1216, 1217]
+
+
+@pytest.mark.parametrize("path", CHROMIUM)
+async def test_no_page_is_wider_than_its_window(page: Desk, path: str) -> None:
+    """From 320 to 1,920 px, with the longest code, name and entry, with Redis and without.
+
+    What is shown of the last look while Redis is away is legible in either scheme.
+    """
+    longest = Code("US.ABCDEFGHIJKLMNOPQRST")
+    await page.board.tell_symbols((HK, US, longest))
+    await until(lambda: longest in page.sources.overview.rows)
+    await page.publish(longest, 2**63, 2**64 - 1)
+    await page.shows(longest, 2**64 - 1)
+    await page.raw.xgroup_create("short-interest", f"webhook:{'a-long-name-' * 5}", "$")
+    fields = {"code": "W" * 1000, "trading_day": "9" * 90, "observed_at": "9" * 90}
+    data = '{"record":{"shares_short":1},"change":{"percent":1e308}}'
+    await page.raw.xadd("short-interest", {**fields, "type": "x" * 90, "data": data})
+    await page.report(troubles={"x" * 300: "y" * 300})
+    addresses = ["/", f"/symbols/{HK}", f"/symbols/{longest}", "/login", f"/symbols/{'x' * 300}"]
+    async with browser(path) as (window, _):
+        for address in addresses:
+            await window.goto(page.url + address)
+            assert await too_wide(window) == [], address
+        await page.raw.shutdown(nosave=True)
+        await window.goto(page.url)
+        await expect(window.get_by_text("Last seen")).to_be_visible()
+        assert await too_wide(window) == []
+        for scheme in ("light", "dark"):
+            await window.emulate_media(color_scheme=scheme)
+            assert min((await window.evaluate(_CONTRASTS))["contrasts"]) >= 4.5
+
+
+async def too_wide(window: Page) -> list[int]:
+    """Return the widths at which the page that is shown can be scrolled sideways."""
+    found = []
+    for width in WIDTHS:
+        await window.set_viewport_size({"width": width, "height": 900})
+        if await window.evaluate("document.documentElement.scrollWidth") > width:
+            found.append(width)
+    return found

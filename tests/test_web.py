@@ -241,6 +241,9 @@ async def test_downloads_hold_every_day(page: Desk, http: aiohttp.ClientSession)
     assert [row["timestamp_str"] for row in rows] == [row["timestamp_str"] for row in table]
     assert headers["Content-Disposition"] == f'attachment; filename="{HK}.csv"'
     await get(http, f"{page.url}/api/symbols/HK.00001/history.csv", 404)
+    async with http.head(f"{base}.csv") as answer:
+        assert answer.status == 200
+        assert await answer.read() == b""
 
 
 async def test_a_revision_is_shown_with_what_it_replaced(

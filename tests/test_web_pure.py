@@ -22,6 +22,7 @@ from poller.model import Code, HkRecord, Market, UsRecord, Vintage
 from poller.storage.store import Entry
 from poller.web.charts import FRAMES, Frame, chart, sparkline
 from poller.web.rows import PER_PAGE, SORTS, Row, View, listed, markets, row_of, story_time
+from poller.web.sound import entry_text, json_text
 from poller.web.survey import Survey, unready
 from poller.web.words import (
     ago,
@@ -29,11 +30,14 @@ from poller.web.words import (
     cover_note,
     days_old,
     decimal,
+    direction,
     due,
     lines,
     local,
+    number,
     percent,
     places_of,
+    ratio,
     signed,
 )
 
@@ -132,6 +136,117 @@ def test_every_chart_is_well_formed(days: list[Vintage], title: str, frame: Fram
     for band in root.iter("rect"):
         assert frame.left <= float(band.attrib["x"])
         assert float(band.attrib["x"]) + float(band.attrib["width"]) <= frame.right + 3.1
+
+
+extremes = st.floats() | st.integers(-(10**400), 10**400) | st.integers(-(2**64), 2**64)
+hk_records = st.builds(
+    HkRecord,
+    st.none() | extremes,
+    st.dates().map(str),
+    *[st.none() | extremes] * 4,
+)
+us_records = st.builds(
+    UsRecord,
+    st.none() | extremes,
+    st.dates().map(str),
+    *[st.none() | extremes] * 6,
+)
+wild = st.one_of(
+    *(
+        st.lists(
+            st.builds(Vintage, kind, st.integers(0, 3), st.datetimes(timezones=st.just(UTC))),
+            max_size=12,
+            unique_by=lambda vintage: vintage.day,
+        )
+        for kind in (hk_records, us_records)
+    )
+).map(lambda days: sorted(days, key=lambda vintage: vintage.day))
+
+
+@given(wild, st.sampled_from(FRAMES))
+def test_no_value_makes_a_chart_infinite(days: list[Vintage], frame: Frame) -> None:
+    """Whatever numbers a record holds, a chart is short, and every coordinate lies inside it."""
+    drawn = chart("x", days, frame)
+    assert len(drawn) < 20_000
+    if not drawn:
+        return
+    root = ET.fromstring(drawn)  # noqa: S314  our own
+    for node in root.iter():
+        for name in ("x", "x1", "x2", "cx", "y", "y1", "y2", "cy", "width", "height"):
+            if node.tag != "pattern" and name in node.attrib:
+                most = frame.width if name in {"x", "x1", "x2", "cx", "width"} else frame.height
+                assert 0 <= float(node.attrib[name]) <= most
+        for x, y in (point.split(",") for point in node.attrib.get("points", "").split()):
+            assert 0 <= float(x) <= frame.width
+            assert 0 <= float(y) <= frame.height
+
+
+@given(extremes)
+def test_every_number_has_short_words(value: float) -> None:
+    """A number that cannot be shown is a dash; none takes more than a cell has room for."""
+    told = [decimal(value), decimal(value, 4), percent(value), ratio(value)]
+    told += [number(value), signed(value)] if isinstance(value, int) else []
+    assert direction(value) in {"", "up", "down"}
+    assert places_of([value]) in {2, 3, 4}
+    for text in told:
+        assert len(text) <= 30
+        assert not any(word in text.lower() for word in ("nan", "inf"))
+
+
+def spelled(vintage: Vintage) -> str:
+    """Return a vintage's JSON, also of numbers that are none."""
+    extra = {"revision": vintage.revision, "observed_at": str(vintage.observed_at)}
+    return json.dumps(vintage.record.columns() | extra)
+
+
+@given(
+    st.dictionaries(
+        st.text() | st.dates().map(str),
+        st.text()
+        | st.builds(Vintage, hk_records | us_records, st.integers(), moments).map(spelled),
+        max_size=4,
+    )
+)
+def test_every_history_is_a_row(history: dict[str, str]) -> None:
+    """Whatever stands in a history, its row is shown, sorted, and told as JSON that is valid."""
+    for code in (HK, Code("US.AAPL")):
+        row = row_of(code, history)
+        json.dumps(row.columns(), allow_nan=False)
+        sparkline(row.drawn)
+        assert row.day is None or 1970 <= row.day.year < 2200
+        markets([row], {}, NOW)
+        for sort in SORTS:
+            assert listed([row, Row(HK)], View(sort=sort, descending=True)).found == 2
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | extremes | st.text(st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(json_values, st.text(), st.text())
+def test_every_entry_is_json(value: object, code: str, day: str) -> None:
+    """A foreign entry is told as JSON that UTF-8 can hold; on the page it is a line or none."""
+    clean = [text.encode(errors="replace").decode() for text in (code, day)]
+    for data in (json.dumps(value), json.dumps({"record": value, "change": value})):
+        fields = {"code": clean[0], "type": "x", "trading_day": clean[1], "observed_at": "x"}
+        entry = Entry("1-0", fields | {"data": data})
+        text = entry_text(entry)
+        text.encode()
+        assert json.loads(text, parse_constant=pytest.fail)["stream_id"] == "1-0"
+        for line in lines([entry]):
+            assert len(line.code) <= 64
+            assert len(percent(line.percent)) <= 30
+
+
+@given(json_values)
+def test_every_answer_is_json(value: object) -> None:
+    """What is no JSON becomes null or a question mark; everything else stays."""
+    text = json_text(value)
+    text.encode()
+    json.loads(text, parse_constant=pytest.fail)
 
 
 def weeks(*rows: tuple[int, float]) -> list[Vintage]:

@@ -61,6 +61,9 @@ class Board(Protocol):
     async def histories(self, codes: Sequence[Code]) -> list[Mapping[str, str]]:
         """Return the history hash of each code, in order: day → JSON, as it stands there."""
 
+    async def vintages(self, code: Code, names: Sequence[str]) -> list[str | None]:
+        """Return the JSON of these vintages (`day:revision`) as it stands there, or None."""
+
     async def lease(self) -> str:
         """Return `token:owner` of the active poller, or ""."""
 

@@ -96,6 +96,8 @@ WatchdogSec=3min
 # it is ended when the lease has run out, too
 KillMode=mixed
 TimeoutStopSec=12
+# systemd's 1024 are few for hundreds of endpoints and a crowd on the page
+LimitNOFILE=16384
 
 DynamicUser=yes
 User=poller

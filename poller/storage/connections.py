@@ -328,7 +328,16 @@ def _absence(problem: Exception) -> str:
         return f"nobody listens at {found[1]}"
     if _CUT.search(text):
         return "the connection was cut"
-    return text
+    return next((cure for words, cure in _EXHAUSTED.items() if words in text.lower()), text)
 
+
+_EXHAUSTED: Final = {
+    "too many open files": "too many open files: raise this process's limit of them (ulimit -n, "
+    "LimitNOFILE=)",
+    # a server with few descriptors takes as few clients, whatever its maxclients
+    "max number of clients": "it takes no more clients, most likely for too many open files: raise "
+    "its limit of them (ulimit -n, LimitNOFILE=), or its maxclients",
+}
+"""Words of errno or Redis, in lower case → what is used up, and what to do."""
 
 _REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)

@@ -84,6 +84,14 @@ class RedisBoard:
                 found: list[Mapping[str, str]] = await pipe.execute()
         return found
 
+    async def vintages(self, code: Code, names: Sequence[str]) -> list[str | None]:
+        """See `Board.vintages`."""
+        if not names:
+            return []
+        with translated():
+            found: list[str | None] = await self._redis.hmget(self._store.vintages(code), names)
+        return found
+
     async def lease(self) -> str:
         """See `Board.lease`."""
         with translated():

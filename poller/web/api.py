@@ -1,23 +1,28 @@
 """`/api`: the same as the page, as JSON; `/api/openapi.json` describes it."""
 
+import asyncio
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
 from poller import __version__
 from poller.errors import BadCode
-from poller.model import Code, Market, Vintage, columns, isoformat, market_of, parse_code, to_json
-from poller.storage.plain import entry_fields, history_rows
+from poller.model import Code, Market, columns, market_of, parse_code
+from poller.storage.plain import history_rows
+from poller.web.histories import pieces
 from poller.web.openapi import document
 from poller.web.rows import SORTS, View, listed
+from poller.web.sound import entry_text, json_text
 from poller.web.sources import SOURCES, Sources
-from poller.web.survey import as_json
+from poller.web.survey import as_json, moment_text
 
 MOST_EVENTS: Final = 1000
+_PIECE: Final = 500  # days read and written in one go: some 15 ms
+_JSON: Final = "application/json; charset=utf-8"
 _ID: Final = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
@@ -65,48 +70,81 @@ async def symbols(request: web.Request) -> web.Response:
     )
 
 
-async def symbol(request: web.Request) -> web.Response:
+async def symbol(request: web.Request) -> web.StreamResponse:
     """Return a symbol's row, its last polls and its whole history, newest first."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    vintages = await history_of(sources, code)
+    history = await history_of(sources, code)
     row = sources.overview.rows.get(code)
-    polls = (await sources.board.polls([code])).get(code)
-    return _json(
-        {
-            "code": code,
-            "watched": row is not None,
-            "row": None if row is None else row.columns(),
-            "next_poll": None
-            if polls is None or polls.next_at is None
-            else {"at": isoformat(polls.next_at), "reason": polls.reason},
-            "polls": [
-                {"at": isoformat(p.at), "answer": p.answer} for p in (polls.polls if polls else ())
-            ],
-            "history": history_rows(vintages),
-        }
-    )
+    polls = (await sources.polls([code])).get(code)
+    told = {
+        "code": code,
+        "watched": row is not None,
+        "row": None if row is None else row.columns(),
+        "next_poll": None
+        if polls is None or (next_at := moment_text(polls.next_at)) is None
+        else {"at": next_at, "reason": polls.reason},
+        "polls": [
+            {"at": at, "answer": p.answer}
+            for p in (polls.polls if polls else ())
+            if (at := moment_text(p.at)) is not None
+        ],
+    }
+    opening = f'{json_text(told)[:-1]},"history":['
+    return await _streamed(request, {}, _json_pieces(code, history, opening, "]}"))
 
 
-async def history_json(request: web.Request) -> web.Response:
+async def history_json(request: web.Request) -> web.StreamResponse:
     """Return the history alone, as a file."""
     code = code_of(request)
-    rows = history_rows(await history_of(request.app[SOURCES], code))
-    return web.Response(
-        text=to_json(rows), content_type="application/json", headers=_file(code, "json")
-    )
+    history = await history_of(request.app[SOURCES], code)
+    return await _streamed(request, _file(code, "json"), _json_pieces(code, history, "[", "]"))
 
 
-async def history_csv(request: web.Request) -> web.Response:
+async def history_csv(request: web.Request) -> web.StreamResponse:
     """Return the history as a table for spreadsheets."""
     code = code_of(request)
-    rows = history_rows(await history_of(request.app[SOURCES], code))
+    history = await history_of(request.app[SOURCES], code)
+    kind = {"Content-Type": "text/csv; charset=utf-8"}
+    return await _streamed(request, _file(code, "csv") | kind, _csv_pieces(code, history))
+
+
+def _json_pieces(
+    code: Code, history: Mapping[str, str], opening: str, closing: str
+) -> Iterator[str]:
+    yield opening
+    comma = ""
+    for found in pieces(market_of(code), history, _PIECE):
+        if rows := history_rows(found.vintages):
+            yield comma + json_text(rows)[1:-1]
+            comma = ","
+    yield closing
+
+
+def _csv_pieces(code: Code, history: Mapping[str, str]) -> Iterator[str]:
     text = io.StringIO()
     names = [*columns(market_of(code)), "revision", "observed_at"]
     writer = csv.DictWriter(text, names, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return web.Response(text=text.getvalue(), content_type="text/csv", headers=_file(code, "csv"))
+    for found in pieces(market_of(code), history, _PIECE):
+        writer.writerows(history_rows(found.vintages))
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()
+
+
+async def _streamed(
+    request: web.Request, headers: Mapping[str, str], texts: Iterator[str]
+) -> web.StreamResponse:
+    """Answer piece by piece, so that others have their turn between two of them."""
+    response = web.StreamResponse(headers={"Content-Type": _JSON, **headers})
+    await response.prepare(request)
+    if request.method != "HEAD":
+        for text in texts:
+            await response.write(text.encode())
+            await asyncio.sleep(0)
+    return response
 
 
 async def events(request: web.Request) -> web.Response:
@@ -120,7 +158,8 @@ async def events(request: web.Request) -> web.Response:
         found = await sources.store.read(after, count=count, block=None)
     else:
         found = await sources.store.last_entries(count)
-    return _json({"events": [entry_fields(entry) for entry in found]})
+    texts = ",".join(map(entry_text, found))
+    return web.Response(text=f'{{"events":[{texts}]}}', content_type="application/json")
 
 
 def _document() -> dict[str, Any]:
@@ -152,12 +191,12 @@ def code_of(request: web.Request) -> Code:
         raise web.HTTPBadRequest(text=str(problem)) from None
 
 
-async def history_of(sources: Sources, code: Code) -> list[Vintage]:
-    """Return every known day, newest first, or raise HTTPNotFound."""
-    known = (await sources.store.snapshot(code)).known.vintages
-    if not known and code not in sources.overview.rows:
+async def history_of(sources: Sources, code: Code) -> Mapping[str, str]:
+    """Return the history hash as it stands in Redis, or raise HTTPNotFound."""
+    (history,) = await sources.board.histories([code])
+    if not history and code not in sources.overview.rows:
         raise web.HTTPNotFound(text=f"{code} is not watched; to watch it: poller watch add {code}")
-    return [known[day] for day in sorted(known, reverse=True)]
+    return history
 
 
 def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
@@ -174,4 +213,4 @@ def _file(code: Code, kind: str) -> dict[str, str]:
 
 
 def _json(value: Mapping[str, Any] | Sequence[Any]) -> web.Response:
-    return web.Response(text=to_json(value), content_type="application/json")
+    return web.Response(text=json_text(value), content_type="application/json")

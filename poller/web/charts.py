@@ -87,6 +87,8 @@ def sparkline(values: Sequence[int | None]) -> str:
 
 
 _LEAST_SPAN: Final = 1e-6  # of an axis; less is no difference that anybody publishes
+_LEAST_PART: Final = 1e-9  # of its values; steps of less would be lost in rounding
+_MOST: Final = 1e12  # a ratio or a price beyond it is not drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _axis(
 ) -> _Axis:
     low = 0.0 if from_zero else min(values)
     high = max(values)
-    if high - low < _LEAST_SPAN:
+    if high - low < max(_LEAST_SPAN, _LEAST_PART * abs(high)):
         high = low + (abs(low) if abs(low) > _LEAST_SPAN else 1.0)
     rough = (high - low) / ticks
     size = 10.0 ** floor(log10(rough))
@@ -180,7 +182,7 @@ def _across(frame: Frame, first: date, span: int, day: date) -> float:
 
 def _percent_of_one(vintages: Sequence[Vintage]) -> float | None:
     """Return how many percent one share is, as most reports have it; None when none tells."""
-    pairs = [(vintage.record.ratio, figure(vintage.record)) for vintage in vintages]
+    pairs = [(_drawn(vintage.record.ratio), figure(vintage.record)) for vintage in vintages]
     parts = [ratio / shares for ratio, shares in pairs if ratio and shares]
     found = median(parts) if parts else 0.0
     return found if found > _LEAST_PERCENT else None
@@ -191,7 +193,7 @@ def _ratios(vintages: Sequence[Vintage], percent: float) -> list[tuple[date, flo
     told: list[tuple[date, float | None]] = []
     follows = True
     for vintage in vintages:
-        ratio, shares = vintage.record.ratio, figure(vintage.record)
+        ratio, shares = _drawn(vintage.record.ratio), figure(vintage.record)
         if ratio is None or is_below(vintage.record):
             told.append((vintage.day, None))
             continue
@@ -199,6 +201,11 @@ def _ratios(vintages: Sequence[Vintage], percent: float) -> list[tuple[date, flo
         off = 0.0 if shares is None else abs(ratio - shares * percent)
         follows = follows and off <= _ROUNDING + _TELLING * ratio
     return [] if follows else told
+
+
+def _drawn(value: float | None) -> float | None:
+    """Return a ratio or price that a chart can show, None for all others."""
+    return value if value is not None and 0 <= value <= _MOST else None
 
 
 def _hatched(
@@ -243,7 +250,7 @@ def _percents(axis: _Axis, percent: float, frame: Frame, *, dashed: bool) -> Ite
 def _prices(
     vintages: Sequence[Vintage], across: Callable[[date], float], frame: Frame
 ) -> Iterator[str]:
-    shown = [(vintage.day, vintage.record.close_price) for vintage in vintages]
+    shown = [(vintage.day, _drawn(vintage.record.close_price)) for vintage in vintages]
     known = [price for _, price in shown if price is not None]
     if not known:
         return

@@ -2,7 +2,9 @@
 
 On loopback anybody on this machine may read; a page of another site that makes its name point here
 (DNS rebinding) is told apart by the Host header. With a token, and so on every other address, the
-token is demanded: as a bearer token, or once in a form, which a cookie then stands for.
+token is demanded: as a bearer token, or once in a form, which a cookie then stands for. Many wrong
+tokens from one address make its next ones wait; the cookie, which nobody guesses, is let in all the
+while.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from poller.delivery.addresses import names_loopback
+from poller.web.throttle import WrongTokens
 
 OPEN: Final = frozenset({"/healthz", "/login", "/static/page.css"})
 """What is served without a token: it tells nothing."""
@@ -40,12 +43,13 @@ Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def names_this_machine(header: str) -> bool:
     """Return whether a Host header names the loopback."""
     try:
-        return names_loopback(urlsplit(f"//{header}").hostname or "")
-    except ValueError:
+        named = urlsplit(f"//{header}")
+        return named.port != 0 and names_loopback(named.hostname or "")
+    except ValueError:  # no name, or a port that is none
         return False
 
 
-def guard(token: str | None) -> Middleware:
+def guard(token: str | None, wrong: WrongTokens) -> Middleware:
     """Return the middleware that lets in only those who may read."""
 
     @web.middleware
@@ -59,7 +63,7 @@ def guard(token: str | None) -> Middleware:
                 text="this page answers to localhost only; to serve it under another name, set "
                 "web.token_file\n"
             )
-        if _is_bearer(request, token) or _is_session(request, token):
+        if _is_session(request, token) or _is_bearer(request, token, wrong):
             return await handler(request)
         if "text/html" in request.headers.get("Accept", ""):
             raise web.HTTPSeeOther("/login")
@@ -69,6 +73,20 @@ def guard(token: str | None) -> Middleware:
         )
 
     return admit
+
+
+def is_token(given: str, token: str, address: str | None, wrong: WrongTokens) -> bool:
+    """Tell whether this is the token, and count it if not; raises HTTPTooManyRequests."""
+    if seconds := wrong.wait(address):
+        raise web.HTTPTooManyRequests(
+            text=f"too many wrong tokens from this address; the next is looked at in {seconds} s\n",
+            headers={"Retry-After": str(seconds)},
+        )
+    if matches(given, token):
+        wrong.right(address)
+        return True
+    wrong.wrong(address)
+    return False
 
 
 def grant(response: web.StreamResponse, token: str, *, secure: bool) -> None:
@@ -86,7 +104,7 @@ def grant(response: web.StreamResponse, token: str, *, secure: bool) -> None:
 def matches(given: str, token: str) -> bool:
     """Compare in a time that tells nothing of where they differ."""
     # what is no UTF-8 arrives in headers as lone surrogates
-    return hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode())
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), token.encode())
 
 
 async def harden(_: web.Request, response: web.StreamResponse) -> None:
@@ -95,9 +113,12 @@ async def harden(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault(name, text)
 
 
-def _is_bearer(request: web.Request, token: str) -> bool:
+def _is_bearer(request: web.Request, token: str, wrong: WrongTokens) -> bool:
     kind, _, given = request.headers.get("Authorization", "").partition(" ")
-    return kind.lower() == "bearer" and matches(given.strip(), token)
+    given = given.strip()
+    if kind.lower() != "bearer" or not given:
+        return False
+    return is_token(given, token, request.remote, wrong)
 
 
 def _is_session(request: web.Request, token: str) -> bool:

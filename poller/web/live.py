@@ -12,8 +12,8 @@ from typing import Final
 from aiohttp import web
 
 from poller.errors import StoreError
-from poller.storage.plain import entry_json
 from poller.storage.store import Entry
+from poller.web.sound import entry_text
 from poller.web.sources import SOURCES, Sources
 
 MOST_READERS: Final = 64
@@ -24,6 +24,7 @@ _PAUSE: Final = 1.0
 _ID: Final = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?", re.ASCII)
 
 READERS: Final = web.AppKey("readers", set[asyncio.Task[None]])
+MOST: Final = web.AppKey("most_readers", int)
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -32,9 +33,9 @@ async def events(request: web.Request) -> web.StreamResponse:
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "$")
     if after != "$" and not _ID.fullmatch(after):
         raise web.HTTPBadRequest(text="Last-Event-ID is no stream id, like 1715152502123-0\n")
-    if len(readers) >= MOST_READERS:
+    if len(readers) >= (most := request.app[MOST]):
         raise web.HTTPServiceUnavailable(
-            text=f"{MOST_READERS} readers are connected already\n", headers={"Retry-After": "30"}
+            text=f"{most} readers are connected already\n", headers={"Retry-After": "30"}
         )
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
     task = asyncio.create_task(_send(request, response, sources, after), name="event reader")
@@ -79,7 +80,7 @@ async def _send(
 
 def _event(entry: Entry) -> str:
     """Return one event; its text is JSON on one line, so nothing in it can end the event."""
-    return f"id: {entry.id}\ndata: {entry_json(entry)}\n\n"
+    return f"id: {entry.id}\ndata: {entry_text(entry)}\n\n"
 
 
 async def end(app: web.Application) -> None:

@@ -94,10 +94,11 @@ def _query(name: str, schema: Schema, description: str) -> dict[str, Any]:
 
 
 def _status() -> Schema:
-    gateway = _object(name=_TEXT, account=_TEXT, ready=_FLAG, reason=_TEXT, since=_TIME)
+    gateway = _object(name=_TEXT, account=_TEXT, ready=_FLAG, reason=_TEXT, since=_or_null(_TIME))
     process = _object(name=_TEXT, role=_TEXT, version=_TEXT, lease=_or_null(_WHOLE))
     return _object(
         at=_TIME,
+        last_seen=_or_null(_TIME),
         ready=_FLAG,
         reasons=_list(_TEXT),
         troubles=_list(_object(subject=_TEXT, reason=_TEXT)),

@@ -62,7 +62,10 @@ class Overview:
 
     async def _adopt(self) -> None:
         """Take up what is watched now, in its order."""
-        told = await self._board.symbols()
+        try:
+            told = await self._board.symbols()
+        except RecursionError:  # another client's text, as deep as that
+            told = None
         if told is None:
             told = tuple(dict.fromkeys([*self._codes, *await self._store.watermarks()]))
         if tuple(self.rows) == told and self.loaded:

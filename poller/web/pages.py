@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import jinja2
 from aiohttp import web
@@ -15,27 +15,33 @@ from poller.model import Code, Market, Vintage, market_of
 from poller.web import words
 from poller.web.api import code_of, history_of, view_of
 from poller.web.charts import FRAMES, chart, sparkline
-from poller.web.guard import grant, matches
+from poller.web.guard import grant, is_token
+from poller.web.histories import names_of, read, readable
 from poller.web.rows import Row, View, is_below, listed
 from poller.web.sources import SOURCES, Sources
 from poller.web.survey import Survey, further, unready
+from poller.web.throttle import WrongTokens
 
 _LINES: Final = 12
+_FIELDS: Final = 8  # of the form, which has one
 _ENTRIES: Final = 300  # a first sight of a few symbols fills so many: the page shows it as one line
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have everything
+_EARLIER: Final = 20  # replaced vintages of one day
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
 TOKEN: Final = web.AppKey("token", str)
+WRONG_TOKENS: Final = web.AppKey("wrong_tokens", WrongTokens)
 
 COLUMNS: Final = (
     ("code", "Symbol", ""),
     ("day", "Last report", ""),
     ("shares", "Shares short", "figure"),
     ("ratio", "Ratio", "figure wide"),
-    ("change", "Change", "figure wide"),
+    ("change", "Change", "figure wide second"),
     ("percent", "Change, %", "figure"),
 )
-"""Sortable columns: key, head, classes. Those called wide are left out on a phone."""
+"""Sortable columns: key, head, classes. Those called wide are left out on a phone, the
+second ones on a small window, too."""
 
 
 FILTERS: Final = (
@@ -67,10 +73,9 @@ async def index(request: web.Request) -> web.Response:
     view = view_of(request.query)
     survey = await sources.survey()
     listing = listed(list(sources.overview.rows.values()), view)
-    if survey.redis:
-        polls, lines = dict[Code, Polls](), list[words.Line]()
-    else:
-        polls = await sources.board.polls([row.code for row in listing.rows])
+    polls, lines = dict[Code, Polls](), list[words.Line]()
+    if not survey.redis:
+        polls = await sources.polls([row.code for row in listing.rows])
         lines = words.lines(await sources.store.last_entries(_ENTRIES))[:_LINES]
     return _page(
         request,
@@ -92,10 +97,13 @@ async def index(request: web.Request) -> web.Response:
 
 
 async def symbol(request: web.Request) -> web.Response:
-    """Show everything known of one symbol."""
+    """Show what is known of one symbol: its newest days, as many as a page bears."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    vintages = await history_of(sources, code)
+    raw = await history_of(sources, code)
+    names = names_of(raw)
+    history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
+    vintages = history.vintages
     survey = await sources.survey()
     row = sources.overview.rows.get(code)
     return _page(
@@ -108,10 +116,11 @@ async def symbol(request: web.Request) -> web.Response:
         charts=_charts(f"Short interest of {code}", vintages),
         places=words.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(survey, [row] if row is not None else []),
-        vintages=vintages[:_HISTORY_SHOWN],
-        more=max(0, len(vintages) - _HISTORY_SHOWN),
+        vintages=vintages,
+        unreadable=history.complaint,
+        more=max(0, len(names) - _HISTORY_SHOWN),
         earlier=await _earlier(sources, vintages, code),
-        polls=(await sources.board.polls([code])).get(code),
+        polls=(await sources.polls([code])).get(code),
     )
 
 
@@ -129,15 +138,17 @@ def _late(survey: Survey, rows: Sequence[Row]) -> dict[Code, date | None]:
 
 
 async def _earlier(
-    sources: Sources, vintages: list[Vintage], code: Code
+    sources: Sources, vintages: Sequence[Vintage], code: Code
 ) -> dict[date, list[Vintage]]:
     """Return what was reported before of the days that were revised, newest vintage first."""
-    if not any(vintage.revision for vintage in vintages):
-        return {}
+    names = [
+        f"{vintage.day}:{revision}"
+        for vintage in vintages
+        for revision in reversed(range(max(0, vintage.revision - _EARLIER), vintage.revision))
+    ]
     found: dict[date, list[Vintage]] = {}
-    newest = {vintage.day: vintage.revision for vintage in vintages}
-    for vintage in reversed(await sources.store.vintages(code)):
-        if vintage.revision < newest.get(vintage.day, 0):
+    for text in await sources.board.vintages(code, names[:_HISTORY_SHOWN]):
+        if text is not None and (vintage := readable(market_of(code), text)) is not None:
             found.setdefault(vintage.day, []).append(vintage)
     return found
 
@@ -161,17 +172,24 @@ def refusal(request: web.Request, error: web.HTTPException) -> web.Response:
 
 async def login(request: web.Request) -> web.Response:
     """Show the form that takes the token."""
-    return _page(request, "login.html.jinja", wrong=False)
+    return _page(request, "login.html.jinja", problem="")
 
 
 async def enter(request: web.Request) -> web.Response:
     """Take the token from the form and give the cookie that stands for it."""
     token = request.app.get(TOKEN)
-    given = (await request.post()).get("token", "")
+    given = await _given(request)
     if token is None:
         raise web.HTTPSeeOther("/")
-    if not isinstance(given, str) or not matches(given.strip(), token):
-        page = _page(request, "login.html.jinja", wrong=True)
+    try:
+        right = is_token(given, token, request.remote, request.app[WRONG_TOKENS])
+    except web.HTTPTooManyRequests as early:
+        page = _page(request, "login.html.jinja", problem=(early.text or "").strip())
+        page.set_status(early.status)
+        page.headers["Retry-After"] = early.headers["Retry-After"]
+        return page
+    if not right:
+        page = _page(request, "login.html.jinja", problem="That is not the token.")
         page.set_status(401)
         return page
     response = web.Response(status=303, headers={"Location": "/"})
@@ -179,10 +197,29 @@ async def enter(request: web.Request) -> web.Response:
     return response
 
 
+async def _given(request: web.Request) -> str:
+    """Return the token in the form, or "" without one; raises HTTPBadRequest for other bodies.
+
+    Nothing of what was sent is repeated, neither here nor in the log: it may be a token.
+    """
+    form = "application/x-www-form-urlencoded"
+    refusal = web.HTTPBadRequest(text=f"the form must be sent as {form}, in UTF-8\n")
+    if request.content_type != form or (request.charset or "utf-8").lower() != "utf-8":
+        raise refusal
+    try:
+        body = (await request.read()).decode("ascii")
+        pairs = parse_qsl(body, keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
+    except ValueError:
+        raise refusal from None
+    return dict(pairs).get("token", "").strip()
+
+
 def _page(request: web.Request, template: str, **values: Any) -> web.Response:  # noqa: ANN401
     now = request.app[SOURCES].now()
     text = request.app[TEMPLATES].get_template(template).render(now=now, **values)
-    return web.Response(text=text, content_type="text/html")
+    # a report may spell lone surrogates
+    body = text.encode(errors="replace")
+    return web.Response(body=body, content_type="text/html", charset="utf-8")
 
 
 def _link(view: View) -> str:

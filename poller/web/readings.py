@@ -1,21 +1,33 @@
 """The survey as numbers for Prometheus. Pure."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 
 from poller.service.metrics import Sample, midnight
+from poller.web.sound import encodable
 from poller.web.survey import Survey, unready
 
 
 def readings(survey: Survey) -> Iterator[Sample]:
-    """Yield what is known; while Redis is away that is little, and what is not known is absent."""
+    """Yield what is known; while Redis is away that is little, and what is not known is absent.
+
+    So is a number that no float holds.
+    """
+    for sample in _readings(survey):
+        labels = tuple(map(encodable, sample.labels))
+        with contextlib.suppress(OverflowError):
+            yield Sample(sample.metric, float(sample.value), labels)
+
+
+def _readings(survey: Survey) -> Iterator[Sample]:
     yield Sample("poller_redis_up", not survey.redis)
     yield Sample("poller_ready", not unready(survey))
     if survey.redis:
         return
     token = survey.lease.partition(":")[0]
     yield Sample("poller_lease_held", bool(token))
-    if token.isdigit():
+    if token.isascii() and token.isdigit():
         yield Sample("poller_lease_token", int(token))
     for role, count in Counter(report.role for report in survey.reports.values()).items():
         yield Sample("poller_processes", count, (role,))

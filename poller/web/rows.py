@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 from typing import Any, Final
 
 from poller.facts.status import Phase, ReleaseState
-from poller.model import Code, Market, Record, Vintage, isoformat, market_of
+from poller.model import Code, Market, Record, isoformat, market_of
 from poller.plan.calendar import expected_after, release_of, released_by
+from poller.web.histories import LARGEST, names_of, readable
 
 REPORTS_DRAWN: Final = 26
 """Reports in a sparkline: half a year of Hong Kong, a year of the United States."""
@@ -71,20 +73,18 @@ def is_below(record: Record) -> bool:
 
 
 def figure(record: Record) -> int | None:
-    """Return the shares, None where they are below the reporting threshold or absent."""
-    return None if is_below(record) else record.shares
+    """Return the shares, None where they are below the reporting threshold, absent, or none."""
+    shares = record.shares
+    if is_below(record) or not isinstance(shares, int) or not 0 <= shares < LARGEST:
+        return None
+    return shares
 
 
 def row_of(code: Code, history: Mapping[str, str]) -> Row:
     """Return the row of a symbol from its history hash; an unreadable day counts as absent."""
-    newest: list[Vintage] = []
-    for day in sorted(history, reverse=True):
-        if len(newest) == REPORTS_DRAWN:
-            break
-        try:
-            newest.append(Vintage.from_json(market_of(code), history[day]))
-        except ValueError:
-            continue  # the poll of this symbol says what is wrong with it, and mends it
+    market = market_of(code)
+    readings = (readable(market, history[name]) for name in names_of(history))
+    newest = list(islice(filter(None, readings), REPORTS_DRAWN))
     if not newest:
         return Row(code)
     last = newest[0]

@@ -3,21 +3,26 @@
 import asyncio
 import logging
 import os
-from importlib.resources import files
+import resource
+import time
+import traceback
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
 from poller.errors import PollerError, StoreError
 from poller.facts.observe import Happened, Ready, Recovered, Trouble
 from poller.model import to_json
-from poller.web import api, health, live, pages
+from poller.web import api, assets, health, live, pages
+from poller.web.connections import Connections, Limits, harden_server, limits_of
 from poller.web.guard import Handle, guard, harden
 from poller.web.sources import SOURCES, Sources
+from poller.web.throttle import WrongTokens
 
 _SHUTDOWN: Final = 1.0  # seconds for answers on their way
 _MOST_BODY: Final = 4096
+_LINGERING: Final = 2.0  # seconds in which the rest of a body that is refused is thrown away
 
 # aiohttp would log a trace for every request that is not HTTP; our own defects are told
 _UNHEARD: Final = logging.getLogger("poller.web.unheard")
@@ -26,14 +31,21 @@ _PAUSE: Final = 1.0
 _SHOWN: Final = frozenset({400, 404, 500, 503})  # what a reader of pages may run into
 
 
-def application(sources: Sources) -> web.Application:
+def application(sources: Sources, connections: Connections) -> web.Application:
     """Return the application; it reads from `sources` and keeps nothing itself."""
     token = sources.config.web.token
     secret = None if token is None else token.get_secret_value()
-    app = web.Application(middlewares=[_told, guard(secret)], client_max_size=_MOST_BODY)
+    wrong = WrongTokens(time.monotonic)
+    app = web.Application(
+        middlewares=[_refused, connections.answered, guard(secret, wrong)],
+        client_max_size=_MOST_BODY,
+    )
     app[SOURCES] = sources
+    app[_DEFECTS] = set()
     app[live.READERS] = set()
+    app[live.MOST] = min(live.MOST_READERS, connections.limits.readers)
     app[pages.TEMPLATES] = pages.templates()
+    app[pages.WRONG_TOKENS] = wrong
     if secret is not None:
         app[pages.TOKEN] = secret
     app.on_response_prepare.append(harden)
@@ -49,29 +61,40 @@ def application(sources: Sources) -> web.Application:
             web.get("/metrics", health.metrics),
             web.get("/events", live.events),
             *api.routes(),
+            *assets.routes(),
         ]
     )
-    app.router.add_static("/static", Path(str(files("poller.web") / "static")))
     return app
 
 
+_DEFECTS: Final = web.AppKey("defects", set[str])
+
+
 @web.middleware
-async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
+async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
     """Say what went wrong in the asker's language.
 
     JSON below /api, elsewhere a page for a browser and a line of text for a program.
     """
+    resource = request.match_info.route.resource
+    subject = f"page {'' if resource is None else resource.canonical}".rstrip()
     try:
-        return await handler(request)
+        response = await handler(request)
     except StoreError as problem:
         error: web.HTTPException = web.HTTPServiceUnavailable(text=f"Redis: {problem}")
     except web.HTTPException as raised:
         error = raised
+    except ConnectionError:  # nobody is there to be answered
+        raise
     except Exception as defect:  # noqa: BLE001  of ours: it ends this answer, and nothing else
-        resource = request.match_info.route.resource
-        place = resource.canonical if resource is not None else "page"
-        request.app[SOURCES].observe(Trouble(f"page {place}", repr(defect)))
+        request.app[_DEFECTS].add(subject)
+        request.app[SOURCES].observe(Trouble(subject, _defect(defect)))
         error = web.HTTPInternalServerError(text="a defect of the page; the log has it")
+    else:
+        if subject in request.app[_DEFECTS]:
+            request.app[_DEFECTS].discard(subject)
+            request.app[SOURCES].observe(Recovered(subject))
+        return response
     if request.path.startswith("/api/"):
         error.text = to_json({"error": (error.text or error.reason).strip()})
         error.content_type = "application/json"
@@ -80,39 +103,63 @@ async def _told(request: web.Request, handler: Handle) -> web.StreamResponse:
     raise error
 
 
+def _defect(problem: Exception) -> str:
+    """Return the kind and the place of a defect, without its text: that may be a visitor's."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}poller{os.sep}" in frame.filename] or frames
+    where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    return f"a defect, please report it: {type(problem).__name__}{where}"
+
+
 class NoPlace(PollerError):
     """The page cannot be served where the configuration says."""
 
 
-async def serve(sources: Sources, *, alone: bool = False) -> None:
+async def serve(sources: Sources, *, alone: bool = False, limits: Limits | None = None) -> None:
     """Serve until cancelled; a port in use is told and tried again, the rest of the service works.
 
     `alone`: there is no rest; it is ready once it listens, and raises NoPlace when it cannot. With
-    port 0 the system chooses one; the log names it.
+    port 0 the system chooses one; the log names it. `limits`: of its connections, as many as the
+    process's own limit of open files allows if None.
     """
+    limits = limits or limits_of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    connections = Connections(limits, sources.observe)
     runner = web.AppRunner(
-        application(sources),
+        application(sources, connections),
         access_log=None,
         logger=_UNHEARD,
         shutdown_timeout=_SHUTDOWN,
         handle_signals=False,
+        auto_decompress=False,  # no visitor has anything to compress
+        lingering_time=_LINGERING,
     )
     await runner.setup()
+    harden_server(cast("web.Server", runner.server))
+    server: asyncio.Server | None = None
     try:
-        await _listen(runner, sources, alone=alone)
-        await sources.overview.run(sources.observe)
+        server = await _listen(runner, connections, sources, alone=alone)
+        async with asyncio.TaskGroup() as work:
+            work.create_task(connections.watch(), name="page connections")
+            await sources.overview.run(sources.observe)
     finally:
+        if server is not None:
+            server.close()
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, sources: Sources, *, alone: bool) -> None:
+async def _listen(
+    runner: web.AppRunner, connections: Connections, sources: Sources, *, alone: bool
+) -> asyncio.Server:
     table, observe = sources.config.web, sources.observe
     while True:
-        site = web.TCPSite(runner, table.host, table.port)
         try:
-            await site.start()
+            server = await asyncio.get_running_loop().create_server(
+                lambda: connections.protocol_of(cast("web.Server", runner.server)),
+                table.host,
+                table.port,
+                backlog=connections.limits.backlog,
+            )
         except OSError as problem:
-            await site.stop()
             # asyncio's text names the address a second time
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
             where = f"{table.host} port {table.port}"
@@ -124,8 +171,9 @@ async def _listen(runner: web.AppRunner, sources: Sources, *, alone: bool) -> No
         else:
             break
     observe(Recovered("page"))
-    host, port = runner.addresses[0][:2]
+    host, port = server.sockets[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     observe(Happened("page", (("url", f"http://{shown}:{port}/"),)))
     if alone:
         observe(Ready())
+    return server

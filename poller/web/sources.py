@@ -1,21 +1,24 @@
 """What the page reads from, and one look at all of it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import web
 
 from poller.delivery.outbox import Outbox, Status
-from poller.errors import StoreError
+from poller.errors import StoreError, StoreMisfit
 from poller.facts.board import Board
 from poller.facts.observe import Observe
-from poller.facts.status import Report, living
+from poller.facts.status import Polls, Report, living
+from poller.model import Code
 from poller.service.metrics import Metrics
 from poller.settings.config import Config
 from poller.storage.store import Store
+from poller.web.histories import LARGEST
 from poller.web.overview import Overview
 from poller.web.rows import markets, story_time
 from poller.web.survey import Spending, Survey
@@ -52,45 +55,106 @@ class Sources:
                 async with asyncio.timeout(_ANSWER_LIMIT):
                     survey = await self._look()
             except StoreError as problem:
-                survey = Survey(self.now(), redis=str(problem))
+                survey = self._unanswered(str(problem))
             except TimeoutError:
-                survey = Survey(self.now(), redis=f"nothing within {_ANSWER_LIMIT:.0f} s")
+                survey = self._unanswered(f"nothing within {_ANSWER_LIMIT:.0f} s")
             self._last[:] = [survey]
             return survey
 
+    def _unanswered(self, reason: str) -> Survey:
+        """Return the last look, as one that grows old."""
+        last = self._last[-1] if self._last else Survey(self.now(), redis=reason)
+        return last.unanswered(self.now(), reason)
+
+    async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
+        """Return the last polls of these codes, without those that cannot be read."""
+        found = await _readable(self.board.polls(codes), None)
+        if found is not None:
+            return found
+        each = [await _readable(self.board.polls([code]), {}) for code in codes]
+        return {code: polls for some in each for code, polls in some.items()}
+
     async def _look(self) -> Survey:
-        reports = living(await self.board.reports(), self.now())
-        lease = await self.board.lease()
+        spoiled: dict[str, str] = {}
+        nobody: dict[str, Report] = {}
+        told = await _readable(self.board.reports(), nobody, spoiled, "reports of the processes")
+        reports = {n: r for n, r in living(told, self.now()).items() if isinstance(r.role, str)}
+        lease = await _readable(self.board.lease(), "", spoiled, "lease")
         active = reports.get(lease.partition(":")[2])
         rows = list(self.overview.rows.values())
-        simulated = await self.board.simulated()
+        simulated = await _readable(
+            self.board.simulated(), otherwise=False, spoiled=spoiled, subject="simulated"
+        )
         calendar = story_time(rows, self.now()) if simulated else self.now()
         return Survey(
             at=self.now(),
             reports=reports,
             lease=lease,
-            budgets=await self._budgets(reports, active),
-            endpoints=await self._endpoints(),
+            budgets=await self._budgets(reports, active, spoiled),
+            endpoints=await self._endpoints(spoiled),
             markets=markets(rows, active.markets if active else {}, calendar),
             symbols=len(rows),
             entries=await self.board.stream_length(),
             loaded=self.overview.loaded,
             simulated=simulated,
+            unreadable=spoiled,
         )
 
     async def _budgets(
-        self, reports: Mapping[str, Report], active: Report | None
+        self, reports: Mapping[str, Report], active: Report | None, spoiled: dict[str, str]
     ) -> tuple[Spending, ...]:
         """Return what is spent of each account's budget, which who polls knows best."""
         told = [gateway.account for report in reports.values() for gateway in report.gateways]
         accounts = dict.fromkeys(told or [gateway.account for gateway in self.config.opend])
         own = self.config.budget.requests, self.config.budget.period
         limit, period = (active.budget if active else None) or own
-        spent = [(name, await self.store.spent(name, period=period)) for name in accounts]
-        return tuple(Spending(account, used, limit, period) for account, used in spent)
+        if not (limit < LARGEST and math.isfinite(period)):
+            limit, period = own
+        spent = {
+            name: await _readable(
+                self.store.spent(name, period=period), None, spoiled, f"budget of account {name}"
+            )
+            for name in accounts
+        }
+        return tuple(
+            Spending(account, used, limit, period)
+            for account, used in spent.items()
+            if used is not None
+        )
 
-    async def _endpoints(self) -> dict[str, Status]:
-        return {name: await self.outbox.status(name) for name in await self.outbox.names()}
+    async def _endpoints(self, spoiled: dict[str, str]) -> dict[str, Status]:
+        names = await _readable(self.outbox.names(), list[str](), spoiled, "webhooks")
+        found = {
+            name: await _readable(self.outbox.status(name), None, spoiled, f"webhook {name}")
+            for name in names
+        }
+        return {name: status for name, status in found.items() if status is not None}
+
+
+Found = TypeVar("Found")
+Otherwise = TypeVar("Otherwise")
+
+
+async def _readable(
+    asked: Awaitable[Found],
+    otherwise: Otherwise,
+    spoiled: dict[str, str] | None = None,
+    subject: str = "",
+) -> Found | Otherwise:
+    """Return what was asked for; where another client spoiled it, `otherwise`, and note that.
+
+    Each thing is looked at by itself, so that one of them does not hide the others. StoreDown is
+    raised: then there is nothing to look at.
+    """
+    try:
+        return await asked
+    except StoreMisfit as problem:
+        reason = str(problem)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as problem:
+        reason = f"what stands in Redis cannot be read ({type(problem).__name__})"
+    if spoiled is not None:
+        spoiled[subject] = reason
+    return otherwise
 
 
 SOURCES: Final = web.AppKey("sources", Sources)

@@ -4,7 +4,7 @@ Page, API, `/readyz` and `/metrics` are four readers of this one value.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -26,10 +26,16 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What Redis tells. `redis`: why it does not answer, or ""; all else is empty then.
+    """What Redis tells, or told when it last answered.
 
-    `reports`: of living processes. `entries`: in the stream. `loaded`: all rows were read.
-    `simulated`: a simulator made the figures up.
+    Attributes:
+        redis: why it does not answer, or "".
+        seen: while it does not, when all else here was read, aware; None: nothing was read yet.
+        reports: of living processes.
+        entries: in the stream.
+        loaded: all rows were read.
+        simulated: a simulator made the figures up.
+        unreadable: what another client spoiled in Redis: subject → what cannot be read.
     """
 
     at: datetime
@@ -43,6 +49,12 @@ class Survey:
     entries: int = 0
     loaded: bool = True
     simulated: bool = False
+    seen: datetime | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def unanswered(self, at: datetime, reason: str) -> "Survey":
+        """Return what is known of the service from now on, while Redis does not answer."""
+        return replace(self, at=at, redis=reason, seen=self.at if not self.redis else self.seen)
 
     @property
     def pollers(self) -> dict[str, Report]:
@@ -73,22 +85,23 @@ class Survey:
 
     @property
     def troubles(self) -> dict[str, str]:
-        """What any process says is wrong: subject → reason."""
-        return {s: why for r in self.reports.values() for s, why in r.troubles.items()}
+        """What any process says is wrong, and what cannot be read: subject → reason."""
+        told = {s: why for r in self.reports.values() for s, why in r.troubles.items()}
+        return {**told, **self.unreadable}
 
 
 def unready(survey: Survey) -> list[str]:
     """Return why the service does not do its work, one line a reason; empty: it is ready."""
     if survey.redis:
         return [f"Redis does not answer: {survey.redis}"]
+    shared = {name: why for name, why in survey.defects.items() if not _is_single(name)}
+    reasons = [f"{name}: {why}" for name, why in shared.items()]
     if not survey.pollers:
-        return ["no poller reports: start poller run or poller poll"]
-    reasons = []
+        return ["no poller reports: start poller run or poller poll", *reasons]
     if not survey.lease:
         reasons.append("no poller holds the lease")
     if not any(gateway.ready for gateway in survey.gateways):
         reasons += [f"OpenD {gateway.name}: {gateway.reason}" for gateway in survey.gateways]
-    reasons += [f"{name}: {why}" for name, why in survey.defects.items() if not _is_single(name)]
     return reasons
 
 
@@ -101,7 +114,12 @@ def _is_single(component: str) -> bool:
 
 
 def further(survey: Survey) -> dict[str, str]:
-    """Return the troubles that are not told as a reason already: subject → reason."""
+    """Return the troubles that are not told as a reason already: subject → reason.
+
+    None while Redis does not answer: what was wrong before may be over.
+    """
+    if survey.redis:
+        return {}
     told = unready(survey)
     return {s: why for s, why in survey.troubles.items() if f"{s}: {why}" not in told}
 
@@ -111,6 +129,7 @@ def as_json(survey: Survey) -> dict[str, Any]:
     reasons = unready(survey)
     return {
         "at": isoformat(survey.at),
+        "last_seen": moment_text(survey.seen),
         "ready": not reasons,
         "reasons": reasons,
         "troubles": [{"subject": s, "reason": why} for s, why in survey.troubles.items()],
@@ -139,7 +158,7 @@ def _gateway(gateway: GatewayState) -> dict[str, Any]:
         "account": gateway.account,
         "ready": gateway.ready,
         "reason": gateway.reason,
-        "since": isoformat(gateway.since),
+        "since": moment_text(gateway.since),
     }
 
 
@@ -152,7 +171,7 @@ def _market(market: MarketView) -> dict[str, Any]:
         "wanted": market.wanted,
         "covered": market.covered,
         "expected_day": str(market.expected),
-        "due_since": _time(market.due_since),
+        "due_since": moment_text(market.due_since),
         "next_day": str(market.next_day),
         "next_at": isoformat(market.next_at),
     }
@@ -166,13 +185,17 @@ def _endpoint(name: str, status: Status) -> dict[str, Any]:
         "waiting": status.waiting,
         "retrying": status.retrying,
         "dead": status.dead,
-        "failing_since": _time(status.failing_since),
-        "last_success": _time(status.last_success),
+        "failing_since": moment_text(status.failing_since),
+        "last_success": moment_text(status.last_success),
         "last_error": status.last_error,
-        "last_error_at": _time(status.last_error_at),
-        "next_attempt": _time(status.next_attempt),
+        "last_error_at": moment_text(status.last_error_at),
+        "next_attempt": moment_text(status.next_attempt),
     }
 
 
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else isoformat(moment)
+def moment_text(moment: datetime | None) -> str | None:
+    """Return a time as the API writes it; None also for one that UTC's calendar does not have."""
+    try:
+        return None if moment is None else isoformat(moment)
+    except OverflowError:
+        return None

@@ -1,5 +1,6 @@
 """Figures and times as the page writes them. Pure; an absent figure is an en dash."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -10,11 +11,14 @@ from poller.events import StreamEvent, decode
 from poller.facts.status import Report
 from poller.model import Market, Record, UsRecord, isoformat
 from poller.storage.store import Entry
+from poller.web.histories import LARGEST
 
 ABSENT: Final = "–"
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _COARSE: Final = 2  # from minutes on, one unit says enough
 _FEW: Final = 10
+_LONG: Final = 1e15  # from here on a figure is written with its power of ten
+_LONGEST_TEXT: Final = 64  # what others append may be a megabyte
 _COVER_BOUNDS: Final[Mapping[str, tuple[str, str]]] = {
     "days_to_cover_cap": (
         "≥ ",
@@ -33,12 +37,23 @@ _RATIO_SOURCES: Final[Mapping[Market, str]] = {
 
 def number(value: int | None) -> str:
     """Return 1,234,567."""
-    return ABSENT if value is None else f"{value:,}"
+    return ABSENT if value is None or abs(value) >= LARGEST else f"{value:,}"
 
 
 def decimal(value: float | None, places: int = 2) -> str:
     """Return 1,234.50, with as many places as its column has."""
-    return ABSENT if value is None else f"{value:,.{places}f}"
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    return f"{known:,.{places}f}" if abs(known) < _LONG else f"{known:.3g}"
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that can be shown, None for all others."""
+    try:
+        return value if value is not None and math.isfinite(value) else None
+    except OverflowError:  # an integer no float can hold
+        return None
 
 
 def places_of(prices: Iterable[float | None]) -> int:
@@ -61,20 +76,27 @@ def cover_note(record: Record) -> str:
 
 def signed(value: int | None) -> str:
     """Return +1,234, −1,234 or ±0."""
-    return ABSENT if value is None else "±0" if not value else f"{value:+,}".replace("-", "−")
+    if value is None or abs(value) >= LARGEST:
+        return ABSENT
+    return "±0" if not value else f"{value:+,}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:
     """Return +1.23 % or −1.23 %."""
-    if value is None:
+    known = finite(value)
+    if known is None:
         return ABSENT
-    text = f"{value:+.2f} %".replace("-", "−")
+    text = f"{known:+.2f} %" if abs(known) < _LONG else f"{known:+.3g} %"
+    text = text.replace("-", "−")
     return f"±{text[1:]}" if text[1:] == "0.00 %" else text
 
 
 def ratio(value: float | None) -> str:
     """Return 0.56 %."""
-    return ABSENT if value is None else f"{value:.2f} %"
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    return f"{known:.2f} %" if abs(known) < _LONG else f"{known:.3g} %"
 
 
 def ratio_source(market: Market) -> str:
@@ -84,7 +106,8 @@ def ratio_source(market: Market) -> str:
 
 def direction(value: float | None) -> str:
     """Return the class that gives a change its arrow."""
-    return "" if not value else "up" if value > 0 else "down"
+    known = finite(value)
+    return "" if not known else "up" if known > 0 else "down"
 
 
 def span(length: timedelta) -> str:
