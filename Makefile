@@ -8,9 +8,10 @@ SET_UP := .venv/.set-up
 demo: $(SET_UP)
 	@$(BIN)/python -m poller.demo
 
-# says how long each part took
+# says what of this machine is in the way, what was left out, and how long each part took;
+# TESTS_PATIENCE=4 waits four times as long as on a quiet machine, instead of the multiple it measures
 test: $(SET_UP)
-	@$(BIN)/python tests/run.py
+	@$(BIN)/python -m tests.run
 
 # .venv alone, to run `poller` from
 setup: $(SET_UP)
@@ -51,3 +52,8 @@ systemd: $(SET_UP)
 .PHONY: soak
 soak: $(SET_UP)
 	$(BIN)/python -m tests.soak
+
+# both in a Debian bootstrapped for it, as root and as somebody who is not; needs root and debootstrap
+.PHONY: bare
+bare:
+	@sh tests/bare_debian.sh

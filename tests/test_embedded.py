@@ -23,6 +23,7 @@ from poller.simulator import Simulator, World
 from poller.storage.embedded import START_LIMIT, Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
+from tests.machine import at_most
 from tests.service import (
     Service,
     entries,
@@ -330,7 +331,7 @@ async def test_a_start_killed_at_any_line(tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(*command)
         ended = await process.wait()
         assert ended in {-SIGKILL, 0}
-        async with asyncio.timeout(20), Embedded(state_dir).running():
+        async with at_most(20), Embedded(state_dir).running():
             await server_of(state_dir)
         await until(lambda: lock_is_free(state_dir))
         return ended == -SIGKILL

@@ -1,6 +1,5 @@
 """The systemd units: what is shipped, what `service install` writes, what systemd thinks of it."""
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ import pytest
 
 from poller.service.unit import REFERENCE, Place, UnitRole, unit_text
 from poller.settings.config import load
+from tests.machine import needs
 from tests.service import Service, poller
 
 SHIPPED = Path("config/systemd")
@@ -49,9 +49,13 @@ def is_hardened(unit: Path) -> None:
     )
 
 
-JUDGES: list[Callable[[Path], None]] = [has_what_it_needs]
-if shutil.which("systemd-analyze"):
-    JUDGES += [systemd_understands, is_hardened]
+JUDGES = [
+    has_what_it_needs,
+    *(
+        pytest.param(judge, marks=needs("systemd-analyze"))
+        for judge in (systemd_understands, is_hardened)
+    ),
+]
 
 
 @pytest.mark.parametrize("role", UnitRole)

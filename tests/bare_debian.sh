@@ -1,0 +1,154 @@
+#!/bin/sh
+# `make test` and `make demo` in a Debian bootstrapped for it, which has python3 and make and nothing
+# else: no name of its own that resolves, no /etc/hosts, no sudo, no venv module. Nothing is booted.
+# As root, with Debian's debootstrap. The tree is removed at the end; BARE_DEBIAN names one to keep.
+# What is given as arguments runs there instead: tests/bare_debian.sh .venv/bin/pytest tests/test_web.py
+set -eu
+cd "$(dirname "$0")/.."
+
+if [ "${1:-}" != --inside ]; then
+    [ "$(id -u)" = 0 ] || { echo "as root, type: make bare" >&2; exit 2; }
+    command -v debootstrap >/dev/null || {
+        echo "as root, type: apt-get install -y debootstrap" >&2
+        exit 2
+    }
+    tree=${BARE_DEBIAN:-}
+    if [ -z "$tree" ]; then
+        tree=$(mktemp -d)
+        # whatever was mounted below it is gone with the namespace; across a mount nothing is removed
+        trap 'rm -rf --one-file-system "$tree"' EXIT
+        trap 'exit 130' INT TERM
+    fi
+    # its mounts are seen by nobody else and end with it, and so does every process started in it
+    unshare --mount --pid --uts --ipc --fork --kill-child sh "$0" --inside "$tree" "$@"
+    exit
+fi
+
+shift
+tree=$1
+shift
+say() { printf '\n== %s ==\n' "$*"; }
+seconds() { date +%s; }
+size() { du -smx "$1" | cut -f1; }
+
+# the sources this machine uses, as apt knows them, and how it reaches them
+release=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+source=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+    sed -n "s/^$release //p" | head -n 1)
+began=$(seconds)
+if [ ! -x "$tree/usr/bin/make" ]; then
+    say "debootstrap $release"
+    mkdir -p "$tree"
+    # a browser or a Node would have to be installed: what needs them is left out, and said
+    debootstrap --variant=minbase --include=make,python3 "$release" "$tree" $source >"$tree.log" ||
+        { tail -n 20 "$tree.log" >&2; exit 1; }
+    rm "$tree.log"
+    apt-config dump Acquire >"$tree/etc/apt/apt.conf.d/outside"
+    chroot "$tree" useradd --create-home somebody
+fi
+bare=$(size "$tree")
+hostname bare-debian
+rm -f "$tree/etc/hosts" "$tree/etc/hostname"
+mount -t proc proc "$tree/proc"
+
+# pip reaches its index as it does outside: the merged configuration, and the files it names
+python3 - "$tree" <<'PYTHON'
+import re, shlex, subprocess, sys
+from pathlib import Path
+
+tree = Path(sys.argv[1])
+told = subprocess.run(
+    [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+).stdout
+found = dict(line.split("=", 1) for line in told.splitlines() if line.startswith("global."))
+environment = dict(line.split("=", 1) for line in told.splitlines() if line.startswith(":env:"))
+found |= {"global." + name.removeprefix(":env:."): value for name, value in environment.items()}
+lines = ["[global]"]
+for name, value in found.items():
+    lines.append(f"{name.removeprefix('global.')} = " + " ".join(shlex.split(value)).replace("\n", " "))
+    for place in re.findall(r"(?:^|[\s'\"]|file://)(/[^\s'\"]+)", value):
+        path = Path(place)
+        if path.exists():
+            # what a local index names may lie beside it
+            path = path.parent if path.name == "simple" else path
+            inside = tree / path.relative_to("/")
+            (inside if path.is_dir() else inside.parent).mkdir(parents=True, exist_ok=True)
+            if path.is_file():
+                inside.touch()
+            subprocess.run(["mount", "--bind", "-o", "ro", path, inside], check=True)
+(tree / "etc/pip.conf").write_text("\n".join(lines) + "\n")
+PYTHON
+if cache=$(python3 -m pip cache dir 2>/dev/null) && [ -d "$cache" ]; then
+    mkdir -p "$tree/root/.cache/pip"
+    mount --bind "$cache" "$tree/root/.cache/pip"
+fi
+
+# runs a line of shell in the tree as $1, with no variable of this machine but those of its network
+inside() {
+    who=$1
+    shift
+    network=$(env | grep -Ei '^(https?_proxy|no_proxy|all_proxy)=[^[:space:]]*$' || true)
+    # shellcheck disable=SC2086  one word each
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 $network \
+        chroot "$tree" su "$who" --shell /bin/sh --command "$*" </dev/null
+}
+
+checkout() { # the last commit into $1, as $2's
+    rm -rf --one-file-system "${tree:?}$1"
+    mkdir -p "$tree$1"
+    git archive HEAD | tar -x -C "$tree$1"
+    chroot "$tree" chown -R "$2:" "$1"
+}
+
+if [ $# -gt 0 ]; then
+    [ -d "$tree/root/poller/.venv" ] || checkout /root/poller root
+    inside root "cd poller && $*"
+    exit
+fi
+
+failed=
+verdict() { # $1: what was expected, $2: what came
+    if [ "$1" = "$2" ]; then echo "as it must be: $1"; else
+        echo "WRONG: expected $1, got $2"
+        failed=yes
+    fi
+}
+home=/home/somebody/poller
+files() { (cd "$tree" && find root home etc usr var/lib -xdev -type f -newer "$tree/before" | sort); }
+
+say "as somebody who is not root: make test"
+checkout $home somebody
+touch "$tree/before"
+sleep 1
+told=$(inside somebody "cd poller && make test" 2>&1) && status=0 || status=$?
+echo "$told"
+verdict "exit code 2" "exit code $status"
+verdict "as root, type: apt-get install -y python3-venv" "$(echo "$told" | grep -v '^make: ')"
+verdict "no file made" "$(files | grep . || echo no file made)"
+
+checkout /root/poller root
+say "as root: set-up"
+inside root "apt-get update -qq" # debootstrap leaves no lists; the next figure is of packages alone
+start=$(seconds)
+inside root "cd poller && make setup" || failed=yes
+set_up=$(($(seconds) - start))
+
+say "as root: make demo"
+start=$(seconds)
+inside root "cd poller && make demo" || failed=yes
+demo=$(($(seconds) - start))
+
+say "as root: make test"
+start=$(seconds)
+inside root "cd poller && make test" || failed=yes
+tests=$(($(seconds) - start))
+verdict "no dump.rdb" "$(ls "$tree/root/poller/dump.rdb" 2>/dev/null || echo no dump.rdb)"
+
+say "as somebody who is not root, with python3-venv: make demo"
+inside somebody "cd poller && make demo" || failed=yes
+
+say "figures"
+echo "bare Debian $bare MB; set-up $set_up s, .venv $(size "$tree/root/poller/.venv") MB;" \
+    "make demo $demo s; make test $tests s; in all $(($(seconds) - began)) s"
+[ -z "$failed" ] || { echo "failed"; exit 1; }
+echo "all as it must be"
