@@ -2,7 +2,7 @@
 # `make test` and `make demo` in a Debian bootstrapped for it, which has python3 and make and nothing
 # else: no name of its own that resolves, no /etc/hosts, no sudo, no venv module. Nothing is booted.
 # As root, with Debian's debootstrap. The tree is removed at the end; BARE_DEBIAN names one to keep.
-# What is given as arguments runs there instead: tests/bare_debian.sh .venv/bin/pytest tests/test_web.py
+# What is given as arguments runs there instead, as root: tests/bare_debian.sh make setup
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,13 +15,15 @@ if [ "${1:-}" != --inside ]; then
     tree=${BARE_DEBIAN:-}
     if [ -z "$tree" ]; then
         tree=$(mktemp -d)
-        # whatever was mounted below it is gone with the namespace; across a mount nothing is removed
+        chmod 755 "$tree" # its root directory
+        # its mounts are gone by then; were one left, nothing would be removed across it
         trap 'rm -rf --one-file-system "$tree"' EXIT
-        trap 'exit 130' INT TERM
     fi
-    # its mounts are seen by nobody else and end with it, and so does every process started in it
-    unshare --mount --pid --uts --ipc --fork --kill-child sh "$0" --inside "$tree" "$@"
-    exit
+    # what is mounted there is seen by nobody else, and ends with the first process, as do all others
+    unshare --mount --pid --uts --ipc --fork --kill-child \
+        sh tests/bare_debian.sh --inside "$tree" "$@" &
+    trap 'kill -KILL $!; sleep 1; exit 130' INT TERM
+    wait $! && exit || exit $?
 fi
 
 shift
@@ -93,15 +95,14 @@ inside() {
         chroot "$tree" su "$who" --shell /bin/sh --command "$*" </dev/null
 }
 
-checkout() { # the last commit into $1, as $2's
-    rm -rf --one-file-system "${tree:?}$1"
+checkout() { # the last commit into $1, over what is there, as $2's
     mkdir -p "$tree$1"
     git archive HEAD | tar -x -C "$tree$1"
     chroot "$tree" chown -R "$2:" "$1"
 }
 
 if [ $# -gt 0 ]; then
-    [ -d "$tree/root/poller/.venv" ] || checkout /root/poller root
+    checkout /root/poller root
     inside root "cd poller && $*"
     exit
 fi
@@ -115,6 +116,9 @@ verdict() { # $1: what was expected, $2: what came
 }
 home=/home/somebody/poller
 files() { (cd "$tree" && find root home etc usr var/lib -xdev -type f -newer "$tree/before" | sort); }
+
+inside root "apt-get purge -y --auto-remove 'python3*-venv' >/dev/null 2>&1" || true # of an earlier run
+rm -rf --one-file-system "${tree:?}/root/poller" "${tree:?}$home"
 
 say "as somebody who is not root: make test"
 checkout $home somebody
