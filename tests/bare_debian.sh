@@ -103,7 +103,7 @@ checkout() { # the last commit into $1, over what is there, as $2's
 
 if [ $# -gt 0 ]; then
     checkout /root/poller root
-    inside root "cd poller && $*"
+    inside root "cd ~/poller && $*"
     exit
 fi
 
@@ -124,7 +124,7 @@ say "as somebody who is not root: make test"
 checkout $home somebody
 touch "$tree/before"
 sleep 1
-told=$(inside somebody "cd poller && make test" 2>&1) && status=0 || status=$?
+told=$(inside somebody "cd ~/poller && make test" 2>&1) && status=0 || status=$?
 echo "$told"
 verdict "exit code 2" "exit code $status"
 verdict "as root, type: apt-get install -y python3-venv" "$(echo "$told" | grep -v '^make: ')"
@@ -134,22 +134,22 @@ checkout /root/poller root
 say "as root: set-up"
 inside root "apt-get update -qq" # debootstrap leaves no lists; the next figure is of packages alone
 start=$(seconds)
-inside root "cd poller && make setup" || failed=yes
+inside root "cd ~/poller && make setup" || failed=yes
 set_up=$(($(seconds) - start))
 
 say "as root: make demo"
 start=$(seconds)
-inside root "cd poller && make demo" || failed=yes
+inside root "cd ~/poller && make demo" || failed=yes
 demo=$(($(seconds) - start))
 
 say "as root: make test"
 start=$(seconds)
-inside root "cd poller && make test" || failed=yes
+inside root "cd ~/poller && make test" || failed=yes
 tests=$(($(seconds) - start))
 verdict "no dump.rdb" "$(ls "$tree/root/poller/dump.rdb" 2>/dev/null || echo no dump.rdb)"
 
 say "as somebody who is not root, with python3-venv: make demo"
-inside somebody "cd poller && make demo" || failed=yes
+inside somebody "cd ~/poller && make demo" || failed=yes
 
 say "figures"
 echo "bare Debian $bare MB; set-up $set_up s, .venv $(size "$tree/root/poller/.venv") MB;" \
