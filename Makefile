@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/.set-up
+# what runs, without what tests it
+RUNS := .venv/.runs
 
 .PHONY: demo test setup check format clean
 
-demo: $(SET_UP)
+demo: $(RUNS)
 	@$(BIN)/python -m poller.demo
 
 # says what of this machine is in the way, what was left out, and how long each part took;
@@ -27,7 +29,11 @@ format: $(SET_UP)
 	$(BIN)/ruff check --fix poller tests
 
 $(SET_UP): pyproject.toml config/pins/dev.txt config/pins/build.txt
-	@sh tests/set-up.sh $(PYTHON)
+	@sh tests/set-up.sh $(PYTHON) dev
+	@touch $(RUNS) $@
+
+$(RUNS): pyproject.toml config/pins/run.txt config/pins/build.txt
+	@sh tests/set-up.sh $(PYTHON) run
 	@touch $@
 
 clean:

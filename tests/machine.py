@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import shutil
@@ -49,11 +50,18 @@ def patience() -> float:
     """Return by how much longer than on a quiet machine to wait for something, from 1 to 8.
 
     Measured once in a run: its subprocesses find the value in the environment. Who knows better
-    (say, that the load comes later) sets TESTS_PATIENCE.
+    (say, that the load comes later) sets TESTS_PATIENCE; SystemExit when that is no number.
     """
     if _VARIABLE not in os.environ:
         os.environ[_VARIABLE] = f"{_measured():.1f}"
-    return float(os.environ[_VARIABLE])
+    given = os.environ[_VARIABLE]
+    try:
+        found = float(given)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise SystemExit(f"{_VARIABLE}={given}: give a number above 0, such as 4")
+    return found
 
 
 def _measured() -> float:

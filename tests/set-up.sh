@@ -1,7 +1,9 @@
 #!/bin/sh
-# Makes .venv from the pinned, hashed packages. Needs Python 3.11 or newer and a package index.
+# Makes .venv from the pinned, hashed packages: those that run (`run`), or also those that test (`dev`).
+# Needs Python 3.11 or newer and a package index.
 set -eu
 python=${1:-python3}
+pins=${2:-dev}
 refuse() {
     echo "$*" >&2
     exit 2
@@ -22,5 +24,5 @@ pip=".venv/bin/python -m pip --quiet --disable-pip-version-check install"
 echo "installing the pinned packages into .venv (once, one to three minutes)" >&2
 $pip --require-hashes -r config/pins/build.txt
 # futu-api is published as source only: it is built here, without looking for other build tools
-$pip --require-hashes -r config/pins/dev.txt
+$pip --require-hashes -r "config/pins/$pins.txt"
 $pip --no-deps --no-build-isolation --editable .

@@ -48,6 +48,20 @@ def test_patience_is_measured_once_and_can_be_given(given: str | None) -> None:
     assert scaled(10) == 10 * machine.patience()
 
 
+@pytest.mark.parametrize("given", ["", "much", "0", "-1", "nan", "inf"])
+def test_a_patience_that_is_no_number_is_one_line(given: str) -> None:
+    """The variable and an example, no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from tests.machine import patience; patience()"],
+        env={**os.environ, "TESTS_PATIENCE": given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = f"TESTS_PATIENCE={given}: give a number above 0, such as 4\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
 def test_what_is_missing_is_left_out_in_words() -> None:
     """Without any program beside Python each test that needs one is named, with what to type."""
     # the number of tests a file collects does not depend on what is installed
