@@ -3,13 +3,15 @@
 from collections import Counter
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from playwright.async_api import expect
 
 from tests.machine import patience, scaled
 
-# what an example takes says how busy the machine is
-settings.register_profile("any machine", deadline=None)
+# how long an example takes, or making one, says how busy the machine is
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 expect.set_options(timeout=scaled(5_000))
