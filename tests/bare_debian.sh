@@ -52,10 +52,11 @@ bare=$(size "$tree")
 hostname bare-debian
 rm -f "$tree/etc/hosts" "$tree/etc/hostname"
 mount -t proc proc "$tree/proc"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$tree/dev/pts"
 
 # pip reaches its index as it does outside: the merged configuration, and the files it names
 python3 - "$tree" <<'PYTHON'
-import re, shlex, subprocess, sys
+import re, shlex, shutil, subprocess, sys
 from pathlib import Path
 
 tree = Path(sys.argv[1])
@@ -67,17 +68,22 @@ environment = dict(line.split("=", 1) for line in told.splitlines() if line.star
 found |= {"global." + name.removeprefix(":env:."): value for name, value in environment.items()}
 lines = ["[global]"]
 for name, value in found.items():
-    lines.append(f"{name.removeprefix('global.')} = " + " ".join(shlex.split(value)).replace("\n", " "))
-    for place in re.findall(r"(?:^|[\s'\"]|file://)(/[^\s'\"]+)", value):
+    value = " ".join(" ".join(shlex.split(value)).split())
+    for place in re.findall(r"(?:^|\s|file://)(/\S+)", value):
         path = Path(place)
         if path.exists():
+            if path.is_file():  # a copy elsewhere: packages of the tree may write the file itself
+                inside = tree / "outside" / path.name
+                inside.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, inside)
+                value = value.replace(place, f"/outside/{path.name}")
+                continue
             # what a local index names may lie beside it
             path = path.parent if path.name == "simple" else path
             inside = tree / path.relative_to("/")
-            (inside if path.is_dir() else inside.parent).mkdir(parents=True, exist_ok=True)
-            if path.is_file():
-                inside.touch()
+            inside.mkdir(parents=True, exist_ok=True)
             subprocess.run(["mount", "--bind", "-o", "ro", path, inside], check=True)
+    lines.append(f"{name.removeprefix('global.')} = {value}")
 (tree / "etc/pip.conf").write_text("\n".join(lines) + "\n")
 PYTHON
 if cache=$(python3 -m pip cache dir 2>/dev/null) && [ -d "$cache" ]; then

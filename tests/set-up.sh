@@ -16,6 +16,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     command -v apt-get >/dev/null || refuse "$python lacks its venv module: install it and try again"
     [ "$(id -u)" = 0 ] || refuse "as root, type: apt-get install -y $package"
     echo "installing Debian's $package" >&2
+    export DEBIAN_FRONTEND=noninteractive
     { apt-get update -qq && apt-get install -y -qq "$package" >/dev/null; } ||
         refuse "Debian's $package cannot be installed here"
 fi
