@@ -42,9 +42,9 @@ if [ ! -x "$tree/usr/bin/make" ]; then
     say "debootstrap $release"
     mkdir -p "$tree"
     # a browser or a Node would have to be installed: what needs them is left out, and said
-    debootstrap --variant=minbase --include=make,python3 "$release" "$tree" $source >"$tree.log" ||
-        { tail -n 20 "$tree.log" >&2; exit 1; }
-    rm "$tree.log"
+    debootstrap --variant=minbase --include=make,python3 "$release" "$tree" $source >"$tree/bootstrap.log" ||
+        { tail -n 20 "$tree/bootstrap.log" >&2; exit 1; }
+    rm "$tree/bootstrap.log"
     apt-config dump Acquire >"$tree/etc/apt/apt.conf.d/outside"
     chroot "$tree" useradd --create-home somebody
 fi
@@ -143,6 +143,7 @@ checkout /root/poller root
 say "as root: make demo, set-up included"
 start=$(seconds)
 inside root "cd ~/poller && make demo" || failed=yes
+[ -d "$tree/root/poller/.venv" ] || exit 1 # no set-up, nothing else to see
 demo=$(($(seconds) - start))
 runs=$(size "$tree/root/poller/.venv")
 

@@ -126,7 +126,7 @@ def preflight() -> list[str]:
     except OSError:
         found.append("localhost does not resolve: the tests say 127.0.0.1, other programs may not")
     if not _has_ipv6():
-        found.append("no IPv6 on loopback: what a test opens there fails; today none does")
+        found.append("no IPv6 on loopback: only IPv4 is tried")
     if patience() >= _WORTH_A_WORD:
         found.append(
             f"slow or busy: load {_load():.1f} on {_processors()} processors; every wait is "
