@@ -2,15 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/.set-up
+# what runs, without what tests it
+RUNS := .venv/.runs
 
 .PHONY: demo test setup check format clean
 
-demo: $(SET_UP)
+demo: $(RUNS)
 	@$(BIN)/python -m poller.demo
 
-# says how long each part took
+# says what of this machine is in the way, what was left out, and how long each part took;
+# TESTS_PATIENCE=4 waits four times as long as on a quiet machine, instead of the multiple it measures
 test: $(SET_UP)
-	@$(BIN)/python tests/run.py
+	@$(BIN)/python -m tests.run
 
 # .venv alone, to run `poller` from
 setup: $(SET_UP)
@@ -26,7 +29,11 @@ format: $(SET_UP)
 	$(BIN)/ruff check --fix poller tests
 
 $(SET_UP): pyproject.toml config/pins/dev.txt config/pins/build.txt
-	@sh tests/set-up.sh $(PYTHON)
+	@sh tests/set-up.sh $(PYTHON) dev
+	@touch $(RUNS) $@
+
+$(RUNS): pyproject.toml config/pins/run.txt config/pins/build.txt
+	@sh tests/set-up.sh $(PYTHON) run
 	@touch $@
 
 clean:
@@ -56,3 +63,8 @@ soak: $(SET_UP)
 .PHONY: fuzz
 fuzz: $(SET_UP)
 	$(BIN)/python -m tests.fuzz
+
+# both in a Debian bootstrapped for it, as root and as somebody who is not; needs root and debootstrap
+.PHONY: bare
+bare:
+	@sh tests/bare_debian.sh

@@ -23,7 +23,7 @@ FIRST_YEAR: Final = 1900
 LAST_YEAR: Final = 2199
 """Days and instants outside these years were not reported; arithmetic on them may overflow."""
 
-_LARGEST_WHOLE: Final = 2**63 - 1
+_LARGEST_WHOLE: Final = 2**64 - 1  # as many bits as OpenD sends
 _LARGEST_FIGURE: Final = 1e18  # sums, differences and squares of such figures stay finite
 _REASON: Final = 200
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)

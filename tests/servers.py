@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 from poller.errors import StoreDown
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
+from tests.machine import at_most, needs
 
 
 def _binaries() -> dict[str, str]:
@@ -27,7 +30,12 @@ def _binaries() -> dict[str, str]:
 
 
 _BINARIES = _binaries()
-KINDS = ("embedded", *_BINARIES)
+KINDS = (
+    "embedded",
+    pytest.param("redis", marks=needs("redis-server")),
+    *(kind for kind in _BINARIES if kind != "redis"),
+)
+"""Each a parameter of a test; Debian's own is named even where it is missing."""
 
 
 @contextlib.asynccontextmanager
@@ -50,7 +58,7 @@ async def running(kind: str, folder: Path) -> AsyncIterator[str]:
 
 async def _answering(url: str) -> None:
     store = RedisStore(url, "short-interest")
-    async with asyncio.timeout(20):
+    async with at_most(20):
         while True:
             try:
                 await store.inspect()

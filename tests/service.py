@@ -12,13 +12,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from poller.facts import signals
 from poller.model import Code, Record, market_of
 from poller.simulator import Simulator, World
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
+from tests.machine import at_most, patience, scaled
 
-PATIENCE = 30.0
+PATIENCE = scaled(30.0)
+"""Seconds to wait for anything outside the test's own process."""
 
 
 @dataclass
@@ -73,12 +76,11 @@ class Service:
         await self.process.wait()
 
     async def stop(self) -> int:
-        """Ask it to stop; returns its exit code. More than 10 s is a failure."""
+        """Ask it to stop; returns its exit code. More than the promised 10 s is a failure."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
-            return await self.process.wait()
+        return await ended(self.process)
 
     def log(self) -> list[dict[str, Any]]:
         """Return the log lines so far."""
@@ -87,16 +89,30 @@ class Service:
 
     async def said(self, text: str) -> None:
         """Wait until the log speaks of `text`."""
-        await until(lambda: self.told(text) > 0)
+        try:
+            await until(lambda: self.told(text) > 0)
+        except TimeoutError as late:
+            last = [line["event"] for line in self.log()[-5:]]
+            raise TimeoutError(f"no {text!r} in the log, whose end is {last}: {late}") from late
 
     def told(self, text: str) -> int:
         """Return how many lines of the log speak of `text`."""
         return sum(text in line["event"] for line in self.log())
 
 
+async def ended(process: asyncio.subprocess.Process) -> int:
+    """Wait for the end of a service that was told to stop; returns its exit code.
+
+    It gives itself 8 s, whatever hangs. The rest of the promised 10 s is what leaving costs,
+    which a busy machine makes longer.
+    """
+    async with at_most(signals.STOP_LIMIT / patience() + 2, "the end of a service"):
+        return await process.wait()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the world outside this process satisfies a condition."""
-    async with asyncio.timeout(PATIENCE):
+    async with at_most():
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -113,7 +129,7 @@ async def poller(service: Service, *arguments: str) -> tuple[int, str, str]:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with at_most(what=f"poller {' '.join(arguments)}"):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:  # late: nothing of it may reach into other tests
@@ -135,7 +151,7 @@ async def store_of(service: Service) -> AsyncIterator[RedisStore]:
 
 async def entries(store: RedisStore, count: int, code: str | None = None) -> list[Entry]:
     """Wait until the stream holds at least `count` entries (of a code); returns them all."""
-    async with asyncio.timeout(PATIENCE):
+    async with at_most(what=f"{count} entries of {code or 'all symbols'}"):
         while True:
             found = await store.read("0", count=100_000, block=None)
             mine = [entry for entry in found if code in (None, entry.fields["code"])]

@@ -25,12 +25,13 @@ from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry, Stream
+from tests.machine import scaled
 from tests.service import Service, entries, later, now, with_rows
 from tests.wire import Point, Server, Wire
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-REACHED = 4.0
+REACHED = scaled(4.0)
 """Seconds a point may take to come up; a poller that has nothing to say never reaches some."""
 
 POINTS = tuple(

@@ -30,6 +30,7 @@ from poller.plan.notice import Completed, Detected, Notice, fields_of
 from poller.settings.config import load
 from poller.storage.memorystore import MemoryStore
 from poller.storage.store import Entry
+from tests.machine import scaled
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
 MESSAGE = Message("Hong Kong short interest", "HK.00700  -0.79 %")
@@ -376,7 +377,7 @@ def test_an_url_apprise_cannot_use(url: str, said: str, capfd: pytest.CaptureFix
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this project's Python."""
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=scaled(30), check=False)
 
 
 def test_without_the_extra_the_message_names_it() -> None:

@@ -18,6 +18,7 @@ from poller.storage.location import Location, Node, locate
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
 from tests import nodes, wire
+from tests.machine import at_most
 from tests.service import now
 
 CODES = tuple(Code(f"HK.{n:05}") for n in range(1, 10_000))
@@ -39,7 +40,7 @@ async def ids(store: RedisStore) -> list[str]:
 async def eventually(store: RedisStore, code: Code) -> float:
     """Publish as soon as the store takes it; returns the seconds until then."""
     began = time.monotonic()
-    async with asyncio.timeout(20):
+    async with at_most(20):
         while True:
             try:
                 await publish(store, code)
@@ -184,7 +185,7 @@ async def test_a_failover_loses_nothing_acknowledged(tmp_path: Path) -> None:
         plain = RedisStore(nodes.sentinel_url(watchers), "short-interest")
         done: list[Code] = []
         writing = asyncio.create_task(write(store, done))
-        async with asyncio.timeout(20):
+        async with at_most(20):
             while len(done) < 50:
                 await asyncio.sleep(0.01)
         watchers[0].kill()
@@ -295,7 +296,7 @@ async def test_a_blocking_read_ends_when_it_is_told_to(
         for _ in range(turns):
             await asyncio.sleep(0)
         reading.cancel()
-        async with asyncio.timeout(30):
+        async with at_most(30):
             await asyncio.wait([reading])
         assert reading.cancelled() or entry, turns
     await store.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from poller.simulator import World
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
 from tests.feed import publish
+from tests.machine import needs
 from tests.receiver import OK, SECRET, Receiver, status
 from tests.receivers.verify import verify
 from tests.service import (
@@ -283,7 +283,7 @@ async def in_python(secret: str, headers: Mapping[str, str], body: bytes) -> Any
     return verify(secret, headers, body)
 
 
-@pytest.mark.parametrize("look", [in_python, *([in_node] if shutil.which("node") else [])])
+@pytest.mark.parametrize("look", [in_python, pytest.param(in_node, marks=needs("node"))])
 async def test_the_receivers_half(look: Callable[..., Awaitable[Any]]) -> None:
     """The six documented lines take what is signed, and refuse a changed body and an old one."""
     body = '{"type":"é","data":1.0}'

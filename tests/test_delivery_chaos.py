@@ -26,6 +26,7 @@ from poller.plan.notice import Completed, Detected, id_of
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Stream
 from tests.feed import SEEN, publish
+from tests.machine import at_most, scaled
 from tests.receiver import OK, Receiver, Seen, status
 from tests.wire import Point, Server, Wire
 
@@ -41,7 +42,7 @@ TARGETS = (
     POSTED,
     None,
 )
-REACHED = 3.0
+REACHED = scaled(3.0)
 """Seconds a point may take to come up; with everything delivered some never do."""
 
 
@@ -180,7 +181,7 @@ async def test_kills_lose_no_delivery(trial: Trial) -> None:
         await trial.strike(batch)
         if kill == KILLS // 2:
             await trial.server.kill_and_restart()
-    async with asyncio.timeout(40 + EVENTS / 12):
+    async with at_most(40 + EVENTS / 12):
         while not trial.delivered():
             await asyncio.sleep(0.02)
     posts = repeats = 0

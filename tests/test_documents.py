@@ -19,6 +19,7 @@ from poller.plan.notice import TYPES
 from poller.settings.config import Config, Opend, Webhook
 from poller.storage.embedded import Embedded
 from poller.storage.store import Keys
+from tests.machine import at_most
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -111,7 +112,7 @@ async def test_the_readmes_consumer_prints_a_new_event(tmp_path: Path) -> None:
             *(sys.executable, "-u", "-c", code), stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with at_most(20):
             while not (await admin.info("clients"))["blocked_clients"]:
                 await asyncio.sleep(0.02)
             event = {"id": "HK.00700:2026-04-30:0", "data": '{"change":{"shares":7}}'}

@@ -31,6 +31,7 @@ from poller.storage.statedir import (
     read_password,
 )
 from poller.storage.store import Entry
+from tests.machine import at_most
 from tests.service import (
     Service,
     entries,
@@ -363,7 +364,7 @@ async def test_a_start_killed_at_any_line(tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(*command)
         ended = await process.wait()
         assert ended in {-SIGKILL, 0}
-        async with asyncio.timeout(20), Embedded(state_dir).running():
+        async with at_most(20), Embedded(state_dir).running():
             await server_of(state_dir)
         await until(lambda: lock_is_free(state_dir))
         return ended == -SIGKILL

@@ -1,6 +1,5 @@
 """The poller as a process, the unmodified SDK over TCP, the simulator, a real server."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from poller.model import Code, HkRecord, Record
 from poller.simulator import Simulator, World
 from poller.storage.redisboard import RedisBoard
 from tests.feed import publish
+from tests.machine import at_most
 from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
 
 TENCENT = Code("HK.00700")
@@ -205,7 +205,7 @@ async def test_a_broken_connection_is_replaced(
         opend.faults.refuse_login = None
         new = later(rows[0], days=8, aggregated_short=60_000_000)
         opend.world = with_rows(opend.world, TENCENT, (new, *rows))
-        async with asyncio.timeout(60):
+        async with at_most(60):
             await entries(store, 11)
     assert await service.stop() == 0
     told = [line["event"] for line in service.log() if line["level"] == "warning"]
@@ -330,7 +330,7 @@ async def test_why_nothing_was_heard(service: Service) -> None:
     async with store_of(service) as store:
         await entries(store, 10)
         out = ""
-        async with asyncio.timeout(30):
+        async with at_most(30):
             while "newest day 2026-04-30" not in out:
                 code, out, _ = await poller(service, "explain", TENCENT)
                 assert code == 0

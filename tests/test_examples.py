@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from asyncio.subprocess import Process
@@ -21,14 +20,16 @@ from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
 from tests import nodes
+from tests.machine import at_most, needs
 from tests.service import now, until
 
 FOLDER = Path("config/examples")
 RUN = {"follow.py": sys.executable, "follow.sh": "sh", "follow.mjs": "node"}
-NEEDED = {"follow.sh": "redis-cli", "follow.mjs": "node"}
-"""What an example of another language needs; it is tried where that is installed."""
-
-TRIED = [name for name in RUN if name not in NEEDED or shutil.which(NEEDED[name])]
+TRIED = [
+    "follow.py",
+    pytest.param("follow.sh", marks=needs("redis-cli")),
+    pytest.param("follow.mjs", marks=needs("node")),
+]
 
 
 def test_there_is_a_way_to_run_every_example() -> None:
@@ -87,9 +88,9 @@ async def test_an_example_that_is_refused_says_so_and_ends(
     """
     with nodes.node(tmp_path / "server") as server:
         server.ask("CONFIG", "SET", "requirepass", "right")
-        async with started(name, f"redis://{given}127.0.0.1:{server.port}", tmp_path) as process:
-            async with asyncio.timeout(20):
-                assert await process.wait() == 1
+        url = f"redis://{given}127.0.0.1:{server.port}"
+        async with started(name, url, tmp_path) as process, at_most(20):
+            assert await process.wait() == 1
     reason = (tmp_path / "err").read_text(encoding="utf-8")
     assert "Redis refuses" in reason
     assert "password" in reason or "Authentication required" in reason
@@ -97,7 +98,7 @@ async def test_an_example_that_is_refused_says_so_and_ends(
     assert " at " not in reason
 
 
-@pytest.mark.parametrize("name", [name for name in TRIED if name in NEEDED])
+@pytest.mark.parametrize("name", TRIED[1:])
 async def test_an_example_pauses_while_its_server_is_away(name: str, tmp_path: Path) -> None:
     """A port that hangs up at once is tried once a second: three times take two seconds."""
     loop, tried = asyncio.get_running_loop(), list[float]()

@@ -17,7 +17,8 @@ from poller.simulator import Simulator, World
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from tests import nodes
-from tests.service import PATIENCE, Service, entries, later, now, simulator, until, with_rows
+from tests.machine import at_most
+from tests.service import Service, entries, later, now, simulator, until, with_rows
 from tests.test_faults import in_the_readme
 
 TENCENT = Code("HK.00700")
@@ -165,10 +166,10 @@ async def test_absent_and_what_only_the_operator_can_mend(tmp_path: Path) -> Non
         await service.start()
         await until(lambda: service.told("ready") > ready)
         server.ask("ACL", "SETUSER", "default", "resetpass", ">another")
-        with Redis(port=server.port, password="another") as admin:  # noqa: S106  of this test
+        with Redis("127.0.0.1", server.port, password="another") as admin:  # noqa: S106  of this test
             admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
         assert service.process is not None
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             assert await service.process.wait() == 1
         *_, line = (service.state_dir / "log").read_text(encoding="utf-8").splitlines()
         assert line.startswith("poller: Redis refuses the user or password")

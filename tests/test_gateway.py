@@ -19,9 +19,10 @@ from poller.polling.poll import GRACE
 from poller.polling.watchlist import Watchlist
 from poller.simulator import Faults, Proto, Simulator, Verdict, World
 from poller.storage.memorystore import MemoryStore
+from tests.machine import at_most
 from tests.service import (
-    PATIENCE,
     Service,
+    ended,
     entries,
     later,
     now,
@@ -147,7 +148,7 @@ async def suffer(directory: Path, way: str) -> Held:
             f"POLLER_OPEND__{n}__PORT": str(gateway.port) for n, gateway in enumerate(gateways)
         }
         await service.start()
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             for gateway in gateways:
                 await gateway.until_seen(1, Proto.INIT_CONNECT)
         faults.mute_login, faults.refuse_login = False, None
@@ -281,7 +282,7 @@ async def test_a_group_that_vanishes_keeps_its_symbols() -> None:
     async def read() -> None:
         told = len(facts)
         task = asyncio.create_task(watchlist.follow_groups([desk], budget))
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             while len(facts) == told:
                 await asyncio.sleep(0)
         task.cancel()
@@ -307,8 +308,7 @@ async def test_ctrl_c(service: Service, opend: Simulator, *, silent: bool) -> No
         await silence(opend)
     assert service.process is not None
     service.process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(10):
-        assert await service.process.wait() == 0
+    assert await ended(service.process) == 0
     assert service.told("stopped") == 1
 
 

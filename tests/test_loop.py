@@ -7,8 +7,9 @@ import aiohttp
 
 from poller.model import Code
 from poller.simulator import World
+from tests.machine import at_most
 from tests.receiver import SECRET, Receiver
-from tests.service import PATIENCE, Service, simulator, store_of
+from tests.service import Service, simulator, store_of
 from tests.stepped import LONG
 
 LONG_KNOWN = Code("HK.00941")
@@ -55,10 +56,9 @@ async def test_no_step_of_the_loop_is_long(tmp_path: Path) -> None:
         await service.start()
         await service.said("page")
         await ask(service)
-        async with store_of(service) as store:
-            async with asyncio.timeout(PATIENCE):
-                while LONG_KNOWN not in await store.watermarks():
-                    await asyncio.sleep(0.1)
+        async with store_of(service) as store, at_most():
+            while LONG_KNOWN not in await store.watermarks():
+                await asyncio.sleep(0.1)
         await receiver.until(20)
         await ask(service)
         assert await service.stop() == 0

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -31,6 +30,7 @@ from poller.plan.notice import Detected
 from poller.service.metrics import TOLD, Metrics, Sample, midnight
 from poller.web.readings import readings
 from poller.web.survey import Spending, Survey
+from tests.machine import needs
 
 HK = Code("HK.00700")
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -242,26 +242,23 @@ def test_every_alert_is_tried() -> None:
         assert set(re.findall(r"(\w+)=", rest)) == labels[name], series
 
 
-PROMTOOL = shutil.which("promtool") or ""
-
-
-@pytest.mark.skipif(not PROMTOOL, reason="no promtool here: Debian's package prometheus has it")
+@needs("promtool")
 def test_alerts_fire_when_they_must_and_only_then() -> None:
     """Every scenario comes out as written, its text included."""
-    command = [PROMTOOL, "test", "rules", str(SCENARIOS)]
+    command = ["promtool", "test", "rules", str(SCENARIOS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not PROMTOOL, reason="no promtool here: Debian's package prometheus has it")
+@needs("promtool")
 def test_prometheus_takes_the_rules_and_the_metrics() -> None:
     """Promtool finds no fault in the rules, nor in names, units and help of the metrics."""
-    subprocess.run([PROMTOOL, "check", "rules", str(ALERTS)], check=True, capture_output=True)
+    subprocess.run(["promtool", "check", "rules", str(ALERTS)], check=True, capture_output=True)
     metrics = Metrics(NOW)
     metrics.tell(readings(Survey(NOW)), {})
     text = metrics.text()
     done = subprocess.run(
-        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False
+        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
     )
     faults = done.stderr.decode().splitlines()
     # names and help of process_… are the library's

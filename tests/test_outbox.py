@@ -36,6 +36,7 @@ from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Entry, Store, Stream
 from tests.feed import publish
+from tests.machine import at_most
 from tests.memoryoutbox import MemoryOutbox
 from tests.servers import KINDS, running
 
@@ -436,7 +437,7 @@ async def test_a_gathering_lane_waits_and_goes_together(place: Place) -> None:
     began = time.monotonic()
     await place.outbox.add(NAME, [gathered(entries[1], 0.4)])
     claims: list[Claim] = []
-    async with asyncio.timeout(5):
+    async with at_most(5):
         while not claims:
             await asyncio.sleep(0.01)
             claims = await place.claim(depth=9)

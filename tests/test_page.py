@@ -13,24 +13,29 @@ from playwright.async_api import Page, async_playwright, expect
 
 from poller.model import Code
 from tests.desk import HK, US, Desk, desk
+from tests.machine import needs, scaled
 from tests.service import until
 
-CHROMIUM = [path for name in ("chromium",) if (path := shutil.which(name))]
-"""Debian's; the list of cases is empty where there is none."""
+CHROMIUM = "chromium"
+"""Debian's program."""
+
+pytestmark = needs(CHROMIUM)
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1360, "height": 900}
 
 
 @contextlib.asynccontextmanager
-async def browser(path: str, **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:  # noqa: ANN401
+async def browser(**options: Any) -> AsyncIterator[tuple[Page, list[str]]]:  # noqa: ANN401
     """Open a window; yields it and everything it complains of: errors, refused content."""
     complaints: list[str] = []
     arguments = ["--no-sandbox"] if os.getuid() == 0 else []
     async with async_playwright() as playwright:
-        process = await playwright.chromium.launch(executable_path=path, args=arguments)
+        process = await playwright.chromium.launch(
+            executable_path=shutil.which(CHROMIUM), args=arguments
+        )
         window = await process.new_page(**{"viewport": DESKTOP, **options})
-        window.set_default_timeout(15_000)
+        window.set_default_timeout(scaled(15_000))
         window.on("console", lambda message: complaints.append(message.text))
         window.on("pageerror", lambda problem: complaints.append(str(problem)))
         yield window, complaints
@@ -48,10 +53,9 @@ async def page(tmp_path: Path) -> AsyncIterator[Desk]:
         yield made
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_by_keyboard_alone(page: Desk, path: str) -> None:
+async def test_by_keyboard_alone(page: Desk) -> None:
     """`/` finds the filter, Enter applies it, heads sort and a symbol opens: no mouse needed."""
-    async with browser(path) as (window, complaints):
+    async with browser() as (window, complaints):
         await window.goto(page.url)
         await window.keyboard.press("Tab")
         await expect(window.get_by_role("link", name="Skip to the content")).to_be_focused()
@@ -74,10 +78,9 @@ async def test_by_keyboard_alone(page: Desk, path: str) -> None:
         assert complaints == []
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_to_a_screen_reader(page: Desk, path: str) -> None:
+async def test_to_a_screen_reader(page: Desk) -> None:
     """Landmarks, tables, gauges, pictures and fields have names; heads belong to their columns."""
-    async with browser(path) as (window, _):
+    async with browser() as (window, _):
         await window.goto(page.url)
         table = window.get_by_role("table", name=re.compile("Watched symbols, 2 found"))
         await expect(table.get_by_role("columnheader")).to_have_count(8)
@@ -100,12 +103,11 @@ async def test_to_a_screen_reader(page: Desk, path: str) -> None:
         await expect(days.get_by_role("rowheader")).to_have_count(52)
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_light_and_dark_are_legible(page: Desk, path: str) -> None:
+async def test_light_and_dark_are_legible(page: Desk) -> None:
     """Either scheme has a ground of its own and text with a contrast of 4.5 or more."""
     grounds = []
     for scheme in ("light", "dark"):
-        async with browser(path, color_scheme=scheme) as (window, _):
+        async with browser(color_scheme=scheme) as (window, _):
             for address in (page.url, f"{page.url}/symbols/{HK}"):
                 await window.goto(address)
                 found = await window.evaluate(_CONTRASTS)
@@ -138,10 +140,9 @@ _CONTRASTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_on_a_phone(page: Desk, path: str) -> None:
+async def test_on_a_phone(page: Desk) -> None:
     """Nothing is wider than the screen, figures are there, and what is tapped is large enough."""
-    async with browser(path, viewport=PHONE, has_touch=True) as (window, _):
+    async with browser(viewport=PHONE, has_touch=True) as (window, _):
         for address in (page.url, f"{page.url}/symbols/{HK}"):
             await window.goto(address)
             assert await window.evaluate("document.documentElement.scrollWidth") == 390
@@ -163,11 +164,10 @@ _STICKING_OUT = """() => {
 }"""
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
 @pytest.mark.parametrize("width", [320, 390, 700, 900, 1360])
-async def test_the_chart_fits(page: Desk, path: str, width: int) -> None:
+async def test_the_chart_fits(page: Desk, width: int) -> None:
     """One chart is shown, as wide as the page, to its newest day, with text that can be read."""
-    async with browser(path, viewport={"width": width, "height": 900}) as (window, _):
+    async with browser(viewport={"width": width, "height": 900}) as (window, _):
         await window.goto(f"{page.url}/symbols/{HK}")
         chart = window.get_by_role("img", name="Short interest of HK.00700")
         await expect(chart).to_have_count(1)
@@ -181,12 +181,11 @@ async def test_the_chart_fits(page: Desk, path: str, width: int) -> None:
         assert 9 <= newest["height"] <= 22
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_a_revision_makes_no_row_higher(page: Desk, path: str) -> None:
+async def test_a_revision_makes_no_row_higher(page: Desk) -> None:
     """On a phone, too, every row of the watchlist has one line."""
     await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 1_300_000)
     await page.shows(HK, 1_300_000)
-    async with browser(path, viewport=PHONE) as (window, _):
+    async with browser(viewport=PHONE) as (window, _):
         await window.goto(page.url)
         rows = window.locator(".watchlist tbody tr")
         heights = await rows.evaluate_all("rows => rows.map((row) => row.offsetHeight)")
@@ -194,10 +193,9 @@ async def test_a_revision_makes_no_row_higher(page: Desk, path: str) -> None:
         assert max(heights) - min(heights) <= 1  # the last one has no line below
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_what_is_published_appears_by_itself(page: Desk, path: str) -> None:
+async def test_what_is_published_appears_by_itself(page: Desk) -> None:
     """A revision reaches the open page without a reload; the focus stays where it was."""
-    async with browser(path) as (window, complaints):
+    async with browser() as (window, complaints):
         await window.goto(page.url)
         await window.evaluate("window.mine = true")
         await window.locator(f"#row-{US.replace('.', chr(92) + '.')}").focus()
@@ -210,10 +208,9 @@ async def test_what_is_published_appears_by_itself(page: Desk, path: str) -> Non
         assert complaints == []
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_whole_without_script(page: Desk, path: str) -> None:
+async def test_whole_without_script(page: Desk) -> None:
     """With scripts off, everything is there: figures, filter, sorting, downloads."""
-    async with browser(path, java_script_enabled=False) as (window, _):
+    async with browser(java_script_enabled=False) as (window, _):
         await window.goto(page.url)
         await window.get_by_role("searchbox").fill("hk")
         await window.get_by_role("button", name="Filter").click()
@@ -224,11 +221,10 @@ async def test_whole_without_script(page: Desk, path: str) -> None:
         assert (await download.value).suggested_filename == "HK.00700.csv"
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_the_token_is_asked_for_once(tmp_path: Path, path: str) -> None:
+async def test_the_token_is_asked_for_once(tmp_path: Path) -> None:
     """Whoever comes without the token gets a form, and with it the live page."""
     token = "correct-horse-battery"  # noqa: S105  of the test
-    async with desk(tmp_path, HK, token=token) as made, browser(path) as (window, _):
+    async with desk(tmp_path, HK, token=token) as made, browser() as (window, _):
         await window.goto(made.url)
         await window.get_by_label("Token").fill(token)
         await window.keyboard.press("Enter")
@@ -240,8 +236,7 @@ async def test_the_token_is_asked_for_once(tmp_path: Path, path: str) -> None:
 WIDTHS = [*range(320, 1000, 40), 705, 736, 737, 965, 991, 993, *range(1000, 1921, 115), 1216, 1217]
 
 
-@pytest.mark.parametrize("path", CHROMIUM)
-async def test_no_page_is_wider_than_its_window(page: Desk, path: str) -> None:
+async def test_no_page_is_wider_than_its_window(page: Desk) -> None:
     """From 320 to 1,920 px, with the longest code, name and entry, with Redis and without.
 
     What is shown of the last look while Redis is away is legible in either scheme.
@@ -257,7 +252,7 @@ async def test_no_page_is_wider_than_its_window(page: Desk, path: str) -> None:
     await page.raw.xadd("short-interest", {**fields, "type": "x" * 90, "data": data})
     await page.report(troubles={"x" * 300: "y" * 300})
     addresses = ["/", f"/symbols/{HK}", f"/symbols/{longest}", "/login", f"/symbols/{'x' * 300}"]
-    async with browser(path) as (window, _):
+    async with browser() as (window, _):
         for address in addresses:
             await window.goto(page.url + address)
             assert await too_wide(window) == [], address

@@ -18,7 +18,7 @@ from poller.service.report import Process, Reporter
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
-from tests.service import PATIENCE
+from tests.machine import at_most
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 HK = Code("HK.00700")
@@ -50,7 +50,7 @@ async def reporting(board: RedisBoard) -> AsyncIterator[tuple[Reporter, list[Fac
 
 async def told(board: RedisBoard, condition: Callable[[Report], bool]) -> Report:
     """Wait for a report of this process that satisfies a condition."""
-    async with asyncio.timeout(PATIENCE):
+    async with at_most():
         while True:
             report = (await board.reports()).get("me-1")
             if report is not None and condition(report):
@@ -103,7 +103,7 @@ async def test_the_dead_are_removed(boards: tuple[RedisBoard, RedisStore], age: 
     await board.report("killed-1", Report(old, "poll", "0.1.0"))
     async with reporting(board):
         await told(board, lambda _: True)
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             while "killed-1" in await board.reports():
                 await asyncio.sleep(0.02)
 
@@ -124,7 +124,7 @@ async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path)
     """In a process that does nothing else with Redis, too; not while its replicas are behind."""
     facts: list[Fact] = []
     behind = True
-    async with Embedded(tmp_path).running() as url, asyncio.timeout(PATIENCE):
+    async with Embedded(tmp_path).running() as url, at_most():
         board = Shaky(url, "short-interest")
         reporter = Reporter(Process("me-1", "web"), now=lambda: NOW)
         task = asyncio.create_task(reporter.run(board, facts.append, behind=lambda: behind))

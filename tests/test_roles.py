@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.embedded import Embedded
+from tests.machine import at_most
 from tests.receiver import SECRET, Receiver
 from tests.service import (
-    PATIENCE,
     Service,
     entries,
     later,
@@ -156,7 +156,7 @@ class Split:
     async def shows(self, sample: str, value: float) -> None:
         """Scrape until a sample has this value; no counter ever falls on the way."""
         (url,) = [line["url"] for line in self.web.log() if line["event"] == "page"]
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             while self.before.get(sample) != value:
                 async with self.http.get(f"{url}metrics") as answer:
                     lines = (await answer.text()).splitlines()

@@ -19,6 +19,7 @@ from poller.simulator import TENCENT_ROWS, World
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
+from tests.machine import at_most
 from tests.service import Service, entries, now, poller, simulator
 from tests.test_faults import in_the_readme
 
@@ -115,7 +116,7 @@ async def test_tls_is_verified(server: Embedded, tmp_path: Path) -> None:
 async def refused(tmp_path: Path, url: str) -> str:
     """Start a service on a URL it cannot use; returns the one line it ends with."""
     service = Service(tmp_path, 1, TENCENT, {"POLLER_REDIS__URL": url})
-    async with asyncio.timeout(8):
+    async with at_most(8):
         code, out, err = await poller(service, "run")
     assert (code, out) == (1, "")
     (line,) = err.splitlines()

@@ -26,6 +26,7 @@ from poller.simulator import (
     Verdict,
     World,
 )
+from tests.machine import at_most, scaled
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 APPLE = Code("US.AAPL")
@@ -70,7 +71,7 @@ class Sdk:
 
     async def ready(self) -> None:
         """Wait for READY where the SDK does not: encrypted queries before it fail at once."""
-        async with asyncio.timeout(5):
+        async with at_most(5):
             while (await self.state())[1] == "invalid connid":
                 pass
 
@@ -83,7 +84,7 @@ def connect(futu: Any) -> Connect:  # noqa: ANN401  the SDK carries no types
     """A way to open a context on a simulator; a query waits `patience` seconds for READY."""
 
     @asynccontextmanager
-    async def opened(simulator: Simulator, *, patience: float = 5.0) -> AsyncIterator[Sdk]:
+    async def opened(simulator: Simulator, *, patience: float = scaled(5.0)) -> AsyncIterator[Sdk]:
         context = await asyncio.to_thread(
             futu.OpenQuoteContext, "127.0.0.1", simulator.port, is_async_connect=True
         )

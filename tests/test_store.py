@@ -24,6 +24,7 @@ from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Snapshot, Store, Stream, as_known_at
 from tests import nodes
+from tests.machine import at_most, scaled
 from tests.servers import KINDS, running
 
 CODE = Code("HK.00700")
@@ -157,7 +158,7 @@ async def test_a_lease_of_an_earlier_clock_ends(store: Store) -> None:
     assert left is not None
     assert await store.acquire_lease("other", 60) is None
     assert await store.renew_lease(left, 3600)
-    async with asyncio.timeout(10):
+    async with at_most(10):
         while (taken := await store.acquire_lease("other", 0.05)) is None:
             await asyncio.sleep(0.01)
     assert taken.token > left.token
@@ -367,7 +368,7 @@ async def test_who_is_cancelled_in_a_command_stops(raw: tuple[RedisStore, Any]) 
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
-        done, _ = await asyncio.wait([task], timeout=2)
+        done, _ = await asyncio.wait([task], timeout=scaled(2))
         assert done, f"cancelled after {turns} turns of the loop, it goes on"
 
 
@@ -534,7 +535,7 @@ async def test_a_rehearsal_is_whole(raw: tuple[RedisStore, Any]) -> None:
     async with client.monitor() as monitor:
         await store.inspect()
         told = []
-        async with asyncio.timeout(10):
+        async with at_most(10):
             while "exec" not in told:
                 command = await monitor.next_command()
                 if command["client_type"] != "lua":

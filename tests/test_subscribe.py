@@ -22,6 +22,7 @@ from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
 from poller.subscriber.redisgroup import TTL
 from tests import nodes
+from tests.machine import at_most
 from tests.service import now, until
 
 CODES = tuple(Code(f"HK.0000{n}") for n in range(1, 4))
@@ -69,7 +70,7 @@ async def publish(store: RedisStore, days: Sequence[int]) -> list[str]:
 
 async def take(events: AsyncIterator[Received], count: int) -> list[str]:
     """Return the ids of the next `count` events."""
-    async with asyncio.timeout(20):
+    async with at_most(20):
         return [(await anext(events)).id for _ in range(count)]
 
 

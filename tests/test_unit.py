@@ -16,6 +16,7 @@ from poller.commands.install import Installed, install, place_of
 from poller.errors import ConfigError
 from poller.service.unit import REFERENCE, TEMPORARY, Place, UnitRole, obstacles, unit_text
 from poller.settings.config import load
+from tests.machine import needs
 from tests.service import Service, poller
 
 SHIPPED = Path("config/systemd")
@@ -55,9 +56,13 @@ def is_hardened(unit: Path) -> None:
     )
 
 
-JUDGES: list[Callable[[Path], None]] = [has_what_it_needs]
-if shutil.which("systemd-analyze"):
-    JUDGES += [systemd_understands, is_hardened]
+JUDGES = [
+    has_what_it_needs,
+    *(
+        pytest.param(judge, marks=needs("systemd-analyze"))
+        for judge in (systemd_understands, is_hardened)
+    ),
+]
 
 
 @pytest.mark.parametrize("role", UnitRole)
@@ -217,7 +222,7 @@ ODD = (
 )
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing")
+@needs("systemd-analyze")
 @pytest.mark.parametrize("name", ODD)
 def test_systemd_reads_odd_paths_as_they_are(reachable: Path, name: str) -> None:
     """It looks for the program where it is, and has nothing to say of any line."""

@@ -22,7 +22,8 @@ from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import World
 from tests.desk import HK, NOW, US, Desk, desk
-from tests.service import PATIENCE, Service, simulator, until
+from tests.machine import at_most
+from tests.service import Service, simulator, until
 
 TOKEN = "correct-horse-battery"  # noqa: S105  of the tests
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
@@ -259,7 +260,7 @@ async def test_a_revision_is_shown_with_what_it_replaced(
 async def lines_of(answer: aiohttp.ClientResponse, count: int) -> list[str]:
     """Return the ids of the next `count` events of a stream."""
     found: list[str] = []
-    async with asyncio.timeout(20):
+    async with at_most(20):
         while len(found) < count:
             line = (await answer.content.readline()).decode().rstrip()
             if line.startswith("data: "):
@@ -432,7 +433,7 @@ async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientS
         await reader.start()
         await service.said("page")
         (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             while (await http.get(f"{url}readyz")).status != 200:
                 await asyncio.sleep(0.05)
             told = json.loads((await get(http, f"{url}api/status"))[0])
@@ -446,7 +447,7 @@ async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientS
         assert (budget["account"], budget["limit"]) == ("main", 30)
         assert "51,480,638" in (await get(http, url))[0]
         assert await service.stop() == 0
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             while (await http.get(f"{url}readyz")).status != 503:
                 await asyncio.sleep(0.05)
         assert await reader.stop() == 0
@@ -460,7 +461,7 @@ async def test_run_counts_what_it_does(tmp_path: Path, http: aiohttp.ClientSessi
         await service.said("page")
         (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
         text = ""
-        async with asyncio.timeout(PATIENCE):
+        async with at_most():
             while 'poller_events_total{market="HK",type="backfilled"} 10.0' not in text:
                 text, _ = await get(http, f"{url}metrics")
                 await asyncio.sleep(0.05)

