@@ -41,7 +41,7 @@ class Board(Protocol):
         """Return the last report of every process; unreadable ones are left out."""
 
     async def report(self, process: str, report: Report) -> None:
-        """Replace the report of a process, and remove those of the dead."""
+        """Replace the report of a process, and now and then remove those of the dead."""
 
     async def retire(self, process: str) -> None:
         """Remove the report of a process that ends."""
@@ -62,7 +62,7 @@ class Board(Protocol):
         """Return the history hash of each code, in order: day → JSON, as it stands there."""
 
     async def lease(self) -> str:
-        """Return `token:owner` of the active poller, or ""."""
+        """Return `token:owner` of the active poller, or "" when the key holds nothing like it."""
 
     async def simulated(self) -> bool:
         """Tell whether a simulator made up what the stream holds."""

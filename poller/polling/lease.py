@@ -21,10 +21,10 @@ from poller.facts.observe import (
 from poller.polling.poll import Poller
 from poller.storage.store import Lease, Store
 
-TTL: Final = 10.0
+TTL: Final = 12.0
 """Seconds a lease lives without being renewed: the longest gap after a kill -9, plus one look."""
 
-RENEWAL: Final = 3.0
+RENEWAL: Final = 4.0
 LOOK: Final = 1.0
 """Seconds between two looks of a poller on standby."""
 

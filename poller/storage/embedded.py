@@ -33,6 +33,8 @@ START_LIMIT: Final = 30.0
 _SOCKET_PATH_LIMIT: Final = 107
 _PAUSE: Final = 0.01
 _STARTS: Final = 3
+_PRESENT: Final = 15.0
+"""Seconds between two signs of presence: a server that another program started knows none of us."""
 
 
 class Embedded:
@@ -45,6 +47,7 @@ class Embedded:
         self._log = self._dir / "server.log"
         self._password_file = self._dir / "password"
         self._pid: int | None = None
+        self._answered = float("-inf")
         self._presence: Any = None  # redis-py types no answer
 
     @property
@@ -66,6 +69,7 @@ class Embedded:
     async def running(self) -> AsyncIterator[str]:
         """Hold the server while the block runs, starting it where needed; yields its URL."""
         self._prepare()
+        self._answered = float("-inf")
         # held open all the time: whoever leaves sees by it that the server is still needed
         self._presence = Redis.from_url(
             self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0), single_connection_client=True
@@ -83,6 +87,7 @@ class Embedded:
 
     async def ensure(self) -> bool:
         """Start the server unless it lives; True when it had to be started."""
+        now = asyncio.get_running_loop().time
         async with self._exclusive():
             starts = 0
             try:
@@ -92,7 +97,10 @@ class Embedded:
                         starts += self._start_if_free()
                         if starts > _STARTS:
                             raise StoreDown(f"the embedded server ends at once; see {self._log}")
+                        if not starts and now() < self._answered + _PRESENT:
+                            return False
                         if await self._answers():
+                            self._answered = now()
                             return starts > 0
                         await asyncio.sleep(_PAUSE)
             except TimeoutError:

@@ -1,14 +1,19 @@
 """The board on a Redis-compatible server."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 from poller.errors import BadCode
 from poller.facts.board import BoardKeys
-from poller.facts.status import Polls, Report, living
+from poller.facts.status import DEAD_AFTER, Polls, Report, living
 from poller.model import Code, parse_code, to_json
 from poller.storage.connections import Connections, translated
 from poller.storage.store import OPEND, SIGNALS_KEPT, SYMBOLS, Keys
+
+_HELD: Final = re.compile(r"[0-9]{1,19}:.+", re.DOTALL)
 
 
 class RedisBoard:
@@ -18,6 +23,7 @@ class RedisBoard:
         self.keys = BoardKeys(namespace)
         self._store = Keys(namespace)
         self._redis = Connections(url).brief()
+        self._swept = datetime.min.replace(tzinfo=UTC)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -34,6 +40,10 @@ class RedisBoard:
         """See `Board.report`."""
         with translated():
             await self._redis.hset(self.keys.status, process, report.to_json())
+        if abs(report.at - self._swept) < DEAD_AFTER:
+            return
+        self._swept = report.at
+        with translated():
             names = await self._redis.hkeys(self.keys.status)
         if len(names) > 1:
             alive = living(await self.reports(), report.at)
@@ -90,7 +100,8 @@ class RedisBoard:
     async def lease(self) -> str:
         """See `Board.lease`."""
         with translated():
-            return str(await self._redis.get(self._store.lease) or "")
+            text = str(await self._redis.get(self._store.lease) or "")
+        return text if _HELD.fullmatch(text) else ""
 
     async def simulated(self) -> bool:
         """See `Board.simulated`."""
