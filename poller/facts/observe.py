@@ -1,6 +1,6 @@
 """What happens, as facts, and the log that reads them: one line per fact, on stderr.
 
-Trouble is told when it begins or changes its reason, and its end once. Nothing else decides what
+Trouble is told when it begins, once for each reason, and its end once. Nothing else decides what
 an operator sees; no fact carries a secret.
 """
 
@@ -191,6 +191,10 @@ LONGEST_TURN: Final = 60.0
 """Seconds within which a loop that is not stuck comes round, however little there is to do."""
 
 
+REASONS_KEPT: Final = 10
+"""Reasons of one trouble that are remembered, so that none is told twice before it ends."""
+
+
 def to_all(*readers: Observe) -> Observe:
     """Return what tells every reader, in this order."""
 
@@ -227,14 +231,18 @@ class Journal:
     """Writes facts to the log; remembers what is in trouble."""
 
     def __init__(self) -> None:
-        self._troubled: dict[str, str] = {}
+        self._troubled: dict[str, dict[str, None]] = {}  # subject → its reasons since it began
 
     def __call__(self, fact: Fact) -> None:
         """Write one line, or none when the fact is no news, or for those who count."""
         match fact:
             case Trouble(subject, reason):
-                if self._troubled.get(subject) != reason:
-                    self._troubled[subject] = reason
+                # two reasons in turn are told once each: an end that is told comes between
+                reasons = self._troubled.setdefault(subject, {})
+                if reason not in reasons:
+                    if len(reasons) >= REASONS_KEPT:
+                        del reasons[next(iter(reasons))]
+                    reasons[reason] = None
                     write("warning", told(subject, reason))
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:

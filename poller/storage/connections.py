@@ -11,6 +11,7 @@ one, and to its successor when it is told so; transactions and scripts need noth
 """
 
 import asyncio
+import errno
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -274,6 +275,7 @@ class _TlsConnection(_TcpConnection, SSLConnection):
 
 _CURES: Final = {
     "BUSY": "another client's script keeps it from answering: wait for it, or SCRIPT KILL",
+    "EXECABORT": "it refused a part of a transaction, which is tried again",
     "CLUSTERDOWN": "the Cluster does not serve this slot: look at CLUSTER INFO",
     "LOADING": "it loads its data; polling goes on by itself",
     "MASTERDOWN": "a replica without its primary: start the primary",
@@ -288,13 +290,28 @@ _CURES: Final = {
 }
 """Codes of errors that pass → what it is, and what to do."""
 
-# before 7.0 a script's error carries the code in its text
-_PASSING: Final = re.compile(rf"(?:^|-)({'|'.join(_CURES)})\b")
-_FORBIDDEN: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
-# in a pipeline, the command stands before it
-_WRONG_TYPE: Final = re.compile(r"(?:\(\w+ (?P<key>\S+)[^)]*\) of pipeline.*)?WRONGTYPE")
+# redis-py writes the command of a pipeline before the error, and may cut it
+_OF_PIPELINE: Final = re.compile(
+    r"""Command # \d+ \((?:\w+ (?P<key>\S+))?.*\) of pipeline caused error: \(?["']?(?P<text>.*)""",
+    re.DOTALL,
+)
+# before 7.0 a script's error carries the code in its text; so does a transaction's
+_CODE: Final = r"(?:^|-|because of: )"
+_PASSING: Final = re.compile(rf"{_CODE}({'|'.join(_CURES)})\b")
+_FORBIDDEN: Final = re.compile(rf"{_CODE}(NOAUTH|NOPERM|WRONGPASS)\b")
+_TOO_MANY: Final = "max number of clients reached"
 _UNHEARD: Final = re.compile(r"connecting to (\S+)\. (Connect call failed|.*refused|No such file)")
-_CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
+_CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket|no connection avail|not ready")
+_SILENCE: Final = "no answer in time, or the connection was cut"
+_FILES: Final = (
+    "no connection, because too many files are open here: raise the limit of this process "
+    "(LimitNOFILE of its unit, or ulimit -n)"
+)
+_CLIENTS: Final = (
+    "the server takes no more clients: raise its maxclients, and the files it may open "
+    "(its LimitNOFILE, or ulimit -n), or end other clients"
+)
+_LONGEST_CHAIN: Final = 20  # of errors that caused one another
 
 
 @contextmanager
@@ -326,16 +343,15 @@ def _told(problem: Exception) -> StoreDown | StoreMisfit:
 
 
 def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
-    text, code = str(problem), problem.status_code
-    if text.startswith(_FORBIDDEN) or isinstance(problem, exceptions.NoPermissionError):
+    text, code, key = str(problem), problem.status_code, ""
+    if (found := _OF_PIPELINE.match(text)) is not None:
+        key, text = found["key"] or "", found["text"].rstrip("\"',)")
+    if _FORBIDDEN.search(text) or isinstance(problem, exceptions.NoPermissionError):
         return StoreMisfit(f"Redis refuses this user: {text}")
-    passing = code if code in _CURES else None
-    if passing is None and (found := _PASSING.search(text)) is not None:
-        passing = found[1]
-    if passing is not None:
+    inside = _PASSING.search(text)  # what made it refuse a transaction says more than its code
+    if (passing := inside[1] if inside else code) in _CURES:
         return StoreDown(f"{passing}: {_CURES[passing]}")
-    if (wrong := _WRONG_TYPE.search(text)) is not None:
-        key = wrong["key"] or ""
+    if "WRONGTYPE" in text:
         return WrongType(
             f"a key of this namespace holds another type{f': {key}' if key else ''}; give "
             "redis.namespace a name of its own, or remove what is not this service's"
@@ -359,15 +375,28 @@ def _admission(text: str) -> str:
 def _absence(problem: Exception) -> str:
     """Say that there is no answer; the ways a server can be away are one to the operator."""
     text = str(problem) or type(problem).__name__
-    if isinstance(problem, exceptions.BusyLoadingError):
-        return f"LOADING: {_CURES['LOADING']}"
-    if isinstance(problem, exceptions.TimeoutError | TimeoutError):
-        return "no answer in time"
-    if (found := _UNHEARD.search(text)) is not None:
-        return f"nobody listens at {found[1]}"
-    if _CUT.search(text):
-        return "the connection was cut"
-    return text
+    if _too_many_files(problem):
+        return _FILES
+    if _TOO_MANY in text:
+        return _CLIENTS
+    if (unheard := _UNHEARD.search(text)) is not None:
+        return f"nobody listens at {unheard[1]}"
+    loading = isinstance(problem, exceptions.BusyLoadingError)  # its text lacks the code
+    if (found := _PASSING.search("LOADING" if loading else text)) is not None:
+        return f"{found[1]}: {_CURES[found[1]]}"
+    silent = isinstance(problem, exceptions.TimeoutError | TimeoutError)
+    # what stands between may do now the one, now the other
+    return _SILENCE if silent or _CUT.search(text) else text
+
+
+def _too_many_files(problem: BaseException | None) -> bool:
+    """Tell whether a connection could not be opened for want of descriptors, ours."""
+    seen = 0
+    while problem is not None and seen < _LONGEST_CHAIN:
+        if isinstance(problem, OSError) and problem.errno in {errno.EMFILE, errno.ENFILE}:
+            return True
+        problem, seen = problem.__cause__ or problem.__context__, seen + 1
+    return False
 
 
 _REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)
