@@ -211,6 +211,67 @@ async def test_the_budget_is_exact(store: Store) -> None:
     assert await store.spent("a", period=60) == 3
 
 
+async def test_namespaces_share_the_budget_of_an_account(store: Store) -> None:
+    """What one spends the others have spent, on a Cluster too; a simulation spends its own."""
+    if not isinstance(store, RedisStore):
+        pytest.skip("a store in memory has one namespace")
+    first, second, played = (
+        RedisStore(store.url, f"{store.keys.namespace}-{n}") for n in ("a", "b", "c")
+    )
+    await played.keep_apart(simulated=True)
+    account = f"of-{store.keys.namespace}"
+    await store.inspect()
+    assert await first.grant(account, "r1", limit=2, period=60, margin=0) == 0
+    assert await store.grant(account, "r2", limit=2, period=60, margin=0) == 0
+    assert await second.grant(account, "r3", limit=2, period=60, margin=0) > 0
+    assert await played.grant(account, "r3", limit=2, period=60, margin=0) == 0
+    assert [await each.spent(account, period=60) for each in (store, second, played)] == [2, 2, 1]
+    await publish(first, row(2))
+    assert await first.grant(account, "r4", limit=3, period=60, margin=0) == 0
+    for each in (first, second, played):
+        await each.close()
+
+
+async def test_what_an_earlier_version_spent_is_counted_in(raw: tuple[RedisStore, Any]) -> None:
+    """It kept a budget in each namespace, and may have spent it a moment before an upgrade."""
+    store, client = raw
+    await client.zadd("{desk}:budget:main", {f"old-{n}": time.time() * 1e6 for n in range(3)})
+    other = RedisStore(store.url, "desk")
+    assert await other.grant("main", "r", limit=3, period=60, margin=0) > 0
+    assert await store.spent("main", period=60) == 3
+    await other.close()
+
+
+async def test_a_budget_of_another_type_names_its_key(raw: tuple[RedisStore, Any]) -> None:
+    """Whoever needs it is told which key it is, in whatever namespace."""
+    store, client = raw
+    await client.rpush("{short-interest}:budget:main", "mine")
+    other = RedisStore(store.url, "desk")
+    for each in (store, other):
+        for call in (
+            each.grant("main", "r", limit=3, period=60, margin=0),
+            each.settle("main", "r", period=60, margin=0),
+            each.spent("main", period=60),
+        ):
+            with pytest.raises(StoreMisfit, match=r"{short-interest}:budget:main holds a list"):
+                await call
+    await other.close()
+
+
+async def test_a_user_without_the_shared_budgets_is_refused(raw: tuple[RedisStore, Any]) -> None:
+    """At the start, with what the user must be let have."""
+    store, client = raw
+    rights = ["~desk", "~{desk}:*", "+@all"]
+    await client.execute_command("ACL", "SETUSER", "desk", "on", ">desk", *rights)
+    url = store.url.replace("//:", "//").split("@")[1]
+    other = RedisStore(f"unix://desk:desk@{url}", "desk")
+    with pytest.raises(StoreMisfit, match=r"share the budgets {short-interest}:budget:\*"):
+        await other.inspect()
+    await client.execute_command("ACL", "SETUSER", "desk", "~{short-interest}:budget:*")
+    await other.inspect()
+    await other.close()
+
+
 async def test_the_live_watchlist(store: Store) -> None:
     """Adding and removing is remembered, and every change has a version of its own."""
     before = await store.watch_version()

@@ -16,6 +16,7 @@ from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, WrongType, translated
 from poller.storage.retention import Group
 from poller.storage.store import (
+    LEDGER,
     OPEND,
     SIGNALS_KEPT,
     SIMULATED,
@@ -40,6 +41,9 @@ OLDEST: Final = (6, 2)
 
 _MICRO: Final = 1_000_000
 
+_CARRIED: Final = 1000
+"""Requests of an earlier version that are counted in: many times those of a period."""
+
 _WAIT_LIMIT: Final = 1
 """Seconds replicas may take to have a commit."""
 
@@ -54,6 +58,11 @@ class RedisStore:
         self._connections = Connections(url)
         self._redis = self._connections.brief()
         self._blocking = self._connections.blocking()
+        # on a Cluster another node may own the slot of the budgets
+        shared = namespace == LEDGER
+        self._budgets = self._redis if shared else Connections(url).brief()
+        self._carried = set[str]()
+        self._made_up: bool | None = None
         self._replicas = replicas
         self._behind = False
         lua = files("poller.storage") / "lua"
@@ -65,6 +74,8 @@ class RedisStore:
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()
+        if self._budgets is not self._redis:
+            await self._budgets.aclose()
         await self._blocking.aclose()
 
     async def inspect(self) -> str:
@@ -86,6 +97,8 @@ class RedisStore:
             raise StoreMisfit(msg)
         await self._check_types()
         await self._rehearse()
+        async with self._ledger("") as (budgets, key):
+            await budgets.zcard(key)
         return f"{name} {version}"
 
     async def keep_apart(self, *, simulated: bool) -> None:
@@ -100,7 +113,7 @@ class RedisStore:
                 older = await self._redis.exists(self.keys.watermark)
                 older = older or await self._redis.xlen(stream)
                 await self._redis.set(mark, OPEND if older or not simulated else SIMULATED, nx=True)
-            marked = await self._redis.get(mark) != OPEND
+            marked = self._made_up = await self._redis.get(mark) != OPEND
         if simulated != marked:
             raise StoreMisfit(self.apart(simulated=simulated))
 
@@ -304,12 +317,11 @@ class RedisStore:
     ) -> float:
         """See `Store.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
-        async with self._translated():
-            if self._behind:  # ask OpenD for nothing that could not be published
+        if self._behind:  # ask OpenD for nothing that could not be published
+            async with self._translated():
                 await self._catch_up()
-            wait = await self._grant(
-                keys=[self.keys.budget(account)], args=[request, limit, *times]
-            )
+        async with self._ledger(account) as (budgets, key):
+            wait = await self._grant(keys=[key], args=[request, limit, *times], client=budgets)
         return int(wait) / _MICRO
 
     async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
@@ -324,15 +336,51 @@ class RedisStore:
         self, account: str, requests: list[str], period: float, margin: float
     ) -> None:
         times = (round(period * _MICRO), round(margin * _MICRO))
+        async with self._ledger(account) as (budgets, key):
+            await self._spend(keys=[key], args=[*times, *requests], client=budgets)
+
+    @asynccontextmanager
+    async def _ledger(self, account: str) -> AsyncIterator[tuple[Any, str]]:
+        """Yield the key of an account's budget and a client for it; what is wrong names the key."""
         async with self._translated():
-            await self._spend(keys=[self.keys.budget(account)], args=[*times, *requests])
+            if self._made_up is None and (mark := await self._redis.get(self.keys.simulated)):
+                self._made_up = mark != OPEND
+        own, shared = self.keys.own_budget(account), self.keys.budget(account)
+        if self._made_up or own == shared:
+            client, key = self._redis, own
+        else:
+            client, key = self._budgets, shared
+        try:
+            with translated():
+                if key != own and account not in self._carried:
+                    await self._carry_over(own, shared)
+                    self._carried.add(account)
+                yield client, key
+        except WrongType:
+            found = await client.type(key)
+            raise StoreMisfit(_wrong_type(key, found, "sorted set")) from None
+        except StoreMisfit as problem:
+            if client is self._redis:
+                raise
+            raise StoreMisfit(
+                f"{problem}; all namespaces share the budgets {{{LEDGER}}}:budget:*, which the "
+                "user must be let have, too"
+            ) from None
+
+    async def _carry_over(self, own: str, shared: str) -> None:
+        """Count in what a version that kept a budget in each namespace has spent, once."""
+        if await self._redis.type(own) != "zset":
+            return
+        spent = await self._redis.zrevrange(own, 0, _CARRIED - 1, withscores=True)
+        if spent:
+            await self._budgets.zadd(shared, dict(spent), nx=True)
 
     async def spent(self, account: str, *, period: float) -> int:
         """See `Store.spent`."""
-        async with self._translated():
-            seconds, micros = await self._redis.time()
+        async with self._ledger(account) as (budgets, key):
+            seconds, micros = await budgets.time()
             since = seconds * _MICRO + micros - round(period * _MICRO)
-            return int(await self._redis.zcount(self.keys.budget(account), f"({since}", "+inf"))
+            return int(await budgets.zcount(key, f"({since}", "+inf"))
 
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
         """See `Store.acquire_lease`."""

@@ -25,6 +25,9 @@ class Stream(StrEnum):
     RELEASES = "releases"
 
 
+LEDGER: Final = "short-interest"
+"""The namespace that holds the budgets of the accounts, for the users of all namespaces."""
+
 WATCHLIST: Final = "watchlist"
 """The subject of a signal that the live watchlist has changed."""
 
@@ -137,7 +140,14 @@ class Keys:
         return f"{{{self.namespace}}}:held:{code}"
 
     def budget(self, account: str) -> str:
-        """Sorted set: request → microseconds since 1970 on the server's clock."""
+        """Sorted set: request → microseconds since 1970 on the server's clock.
+
+        One for all namespaces: OpenD counts by account. It stands where the default one has it.
+        """
+        return f"{{{LEDGER}}}:budget:{account}"
+
+    def own_budget(self, account: str) -> str:
+        """Sorted set: the same, of a simulation; an earlier version kept every one of them here."""
         return f"{{{self.namespace}}}:budget:{account}"
 
 
@@ -262,7 +272,8 @@ class Store(Protocol):
     ) -> float:
         """Spend one request of `account`; 0 when granted, else the seconds to wait before asking.
 
-        Never more than `limit` in any `period` seconds on the server's clock, over all processes.
+        Never more than `limit` in any `period` seconds on the server's clock, over all processes
+        and namespaces of a server; only a simulation has a budget of its own.
         Until it is settled, a request counts as sent `margin` seconds after it was granted.
         Asking again with the same `request` name does not spend twice.
         """
