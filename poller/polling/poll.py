@@ -257,10 +257,12 @@ class Poller:
         try:
             watermark = await self._publish(turn)
         except TooFrequent:
-            text = (
-                "too many requests, says OpenD: another program spends requests of this account; "
-                "waiting a full period"
+            who = (
+                "requests that got no answer have arrived late"
+                if turn.budget.may_be_late()
+                else "another program spends requests of this account"
             )
+            text = f"too many requests, says OpenD: {who}; waiting a full period"
             self._observe(Trouble(account, text))
             await turn.budget.exhaust()
             return Postponed()
@@ -367,17 +369,18 @@ async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: s
     while not budget.lasts(grant):
         await budget.settle(grant, answered=True)  # nothing was sent
         grant = await budget.acquire()
-    answered = False
+    answered, replaced = False, None
     try:
         page = await gateway.page(code, key)
         answered = True
-    except Unavailable:
+    except Unavailable as problem:
+        replaced = problem.replaced
         raise
     except GatewayError:
         answered = True
         raise
     finally:
-        await budget.settle(grant, answered=answered)
+        await budget.settle(grant, answered=answered, replaced=replaced)
     return page
 
 
