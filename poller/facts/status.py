@@ -31,6 +31,11 @@ TROUBLES_KEPT: Final = 20
 POLLS_KEPT: Final = 5
 """Looks at a symbol that are remembered."""
 
+_UNREADABLE: Final = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What reading a text that anybody may have written can raise."""
+
 _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 
 Role = Literal["run", "poll", "deliver", "web"]
@@ -104,7 +109,7 @@ class Report:
                 counts=dict(_count(*each) for each in raw.get("counts", [])),
                 budget=_budget(*raw["budget"]) if raw.get("budget") else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except _UNREADABLE:
             return None
 
 
@@ -138,7 +143,7 @@ class Polls:
                 next_at=None if raw["next_at"] is None else _moment(raw["next_at"]),
                 reason=str(raw["reason"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except _UNREADABLE:
             return None
 
 
@@ -174,7 +179,7 @@ def _moment(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time without its zone")
-    return moment
+    return moment.astimezone(UTC)  # OverflowError where that is no time
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  JSON has no types

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from math import sqrt
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from poller.model import Market
 from poller.plan.calendar import expected_after, is_trading_day, knows, release_of
@@ -24,6 +24,10 @@ ODD_HOURS: Final = 3
 REST: Final = 12
 """Idle intervals between two probes while nobody publishes."""
 
+_FIRST_YEAR: Final = 1990
+_LAST_YEAR: Final = 2199
+_LONGEST_PAUSE: Final = 7 * 86400.0  # a sweep's grow to hours
+_Moment = TypeVar("_Moment", date, datetime)
 _ENOUGH: Final = 4  # releases before their hours count
 _LEAST_MARGIN: Final = timedelta(minutes=15)
 _DAYTIME: Final = (time(7), time(23))
@@ -107,15 +111,15 @@ class MarketState:
             return cls(
                 newest=_day(raw.get("newest")),
                 sightings=tuple(
-                    Sighting(date.fromisoformat(day), _instant(at), bool(scattered))
+                    Sighting(_plausible(date.fromisoformat(day)), _instant(at), bool(scattered))
                     for day, at, scattered in sightings
                 ),
-                pause=float(raw.get("pause", 0)),
+                pause=_pause(raw.get("pause", 0)),
                 resumes=_instant(raw.get("resumes")),
                 quiet=tuple(str(code) for code in raw.get("quiet", ())),
                 open=_day(raw.get("open")),
             )
-        except (TypeError, AttributeError) as problem:
+        except (TypeError, AttributeError, OverflowError, RecursionError) as problem:
             raise ValueError(f"not a market's state: {problem!r}") from None
 
 
@@ -124,7 +128,21 @@ def _text(value: date | datetime | None) -> str | None:
 
 
 def _day(text: str | None) -> date | None:
-    return date.fromisoformat(text) if text else None
+    return _plausible(date.fromisoformat(text)) if text else None
+
+
+def _plausible(day: _Moment) -> _Moment:
+    """Return a day or an instant that can be calculated with, or raise ValueError."""
+    if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise ValueError(f"{day} cannot be")
+    return day
+
+
+def _pause(value: Any) -> float:  # noqa: ANN401  JSON has no types
+    seconds = float(value)
+    if not 0 <= seconds <= _LONGEST_PAUSE:
+        raise ValueError(f"a pause of {seconds} s cannot be")
+    return seconds
 
 
 def _instant(text: str | None) -> datetime | None:
@@ -133,7 +151,7 @@ def _instant(text: str | None) -> datetime | None:
     instant = datetime.fromisoformat(text)
     if instant.tzinfo is None:
         raise ValueError(f"{text!r} lacks its time zone")
-    return instant
+    return _plausible(instant)
 
 
 def expected(market: Market, newest: date, sightings: Sequence[Sighting]) -> Window:

@@ -65,6 +65,7 @@ GRACE: Final = 4.0
 _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
+_MISFIT_PAUSE: Final = 10.0  # what only an operator can mend
 _PUBLISHING: Final = "publishing"
 _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
     Answered: "answered",
@@ -178,7 +179,12 @@ class Poller:
             self._observe(Trouble("redis", str(problem)))
             await asyncio.sleep(_STORE_PAUSE)
             return
+        except StoreMisfit as problem:
+            self._observe(Trouble(f"ledger of account {account}", str(problem)))
+            await asyncio.sleep(_MISFIT_PAUSE)
+            return
         self._observe(Recovered("redis"))
+        self._observe(Recovered(f"ledger of account {account}"))
         decision = self._schedule.next(self._now())
         if isinstance(decision, Probe) and gateway.ready:
             self._start(_Turn(decision.code, gateway, budget, grant, lease))

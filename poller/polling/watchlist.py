@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from poller.errors import BadCode, GatewayError, StoreDown, TooFrequent
+from poller.errors import BadCode, GatewayError, StoreDown, StoreMisfit, TooFrequent
 from poller.facts.observe import Observe, Recovered, Trouble
 from poller.gateway.opend import Gateway, any_ready
 from poller.model import Code, parse_code, unique
@@ -24,6 +24,10 @@ LOOK: Final = 1.0
 
 LIVE_EVERY: Final = 30.0
 """Seconds after which the live list is looked at though nothing was signalled."""
+
+_LIVE: Final = "live watchlist"
+_UNREAD: Final = -(10**20)  # no version: Redis cannot count to it
+_UNREADABLE: Final = _UNREAD - 1
 
 GROUPS_EVERY: Final = 300.0
 """Seconds between two readings of the Futu groups."""
@@ -55,7 +59,7 @@ class Watchlist:
         self._groups: dict[str, tuple[Code, ...]] = {}
         self._regrouped = asyncio.Event()
         self._live: Mapping[str, bool] = {}
-        self._version = -1
+        self._version = _UNREAD
         self._news = news
         self._signalled = news(WATCHLIST)
         self._live_at = float("-inf")
@@ -111,13 +115,35 @@ class Watchlist:
         try:
             version = await self._store.watch_version()
             if version != self._version:
-                self._live = await self._store.watched()
+                self._live = self._symbols_of(await self._store.watched())
                 self._version = version
                 self._changed = True
             self._live_at = now
+            self._observe(Recovered(_LIVE))
         except StoreDown as problem:
             self._live_at = float("-inf")
             self._observe(Trouble("redis", str(problem)))
+        except StoreMisfit as problem:  # the other sources count, and what it last held
+            self._live_at, self._version = now, _UNREADABLE
+            self._observe(Trouble(_LIVE, str(problem)))
+
+    def _symbols_of(self, live: Mapping[str, bool]) -> dict[str, bool]:
+        """Return the live list without what is no symbol, which is told."""
+        found, others = dict(live), []
+        for text in live:
+            try:
+                parse_code(text)
+            except BadCode:
+                del found[text]
+                others.append(text)
+        key, subject = self._store.keys.watch, f"{_LIVE} entries"
+        if others:
+            shown = ", ".join(repr(each[:40]) for each in others[:10])
+            cure = f"remove it: HDEL {key} …"
+            self._observe(Trouble(subject, f"{key} holds what is no symbol: {shown}; {cure}"))
+        else:
+            self._observe(Recovered(subject))
+        return found
 
     def _read_file(self, path: Path) -> None:
         subject = f"watchlist file {path}"
@@ -151,7 +177,7 @@ class Watchlist:
         loop = asyncio.get_running_loop()
         while True:
             await self.refresh()
-            whole = self._version >= 0 and loop.time() >= self._waits_until
+            whole = self._version != _UNREAD and loop.time() >= self._waits_until
             if self._changed and whole:
                 self._changed = False
                 watch(self.current())
@@ -180,6 +206,9 @@ class Watchlist:
             grant = await budget.acquire()
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
+            return
+        except StoreMisfit as problem:
+            self._observe(Trouble(subject, str(problem)))
             return
         try:
             gateway = next((gateway for gateway in gateways if gateway.ready), gateways[0])

@@ -41,11 +41,33 @@ OLDEST: Final = (6, 2)
 
 _MICRO: Final = 1_000_000
 
+_TYPES: Final = {
+    "stream": "stream",
+    "quarantine": "stream",
+    "releases": "stream",
+    "releases_told": "hash",
+    "watermark": "hash",
+    "simulated": "string",
+    "lease": "string",
+    "fence": "string",
+    "watch": "hash",
+    "watch_version": "string",
+    "signals": "stream",
+    "schedule": "hash",
+    "play": "hash",
+}
+"""Names of `Keys` → the type each is kept as."""
+
+_DECISIVE: Final = ("stream", "quarantine", "releases", "releases_told", "watermark", "simulated")
+
 _CARRIED: Final = 1000
 """Requests of an earlier version that are counted in: many times those of a period."""
 
 _WAIT_LIMIT: Final = 1
 """Seconds replicas may take to have a commit."""
+
+_NO_NUMBER: Final = re.compile("not an integer or out of range|increment or decrement would overfl")
+_VERSION: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 class RedisStore:
@@ -95,7 +117,8 @@ class RedisStore:
                 "watermarks; set it: CONFIG SET maxmemory-policy noeviction"
             )
             raise StoreMisfit(msg)
-        await self._check_types()
+        # what stands under these is published, or decides it; the rest is told when it is used
+        await self._check_types(_DECISIVE)
         await self._rehearse()
         async with self._ledger("") as (budgets, key):
             await budgets.zcard(key)
@@ -168,24 +191,10 @@ class RedisStore:
             await self._check_types()
             raise
 
-    async def _check_types(self) -> None:
-        wanted = {
-            self.keys.stream: "stream",
-            self.keys.quarantine: "stream",
-            self.keys.releases: "stream",
-            self.keys.releases_told: "hash",
-            self.keys.watermark: "hash",
-            self.keys.lease: "string",
-            self.keys.fence: "string",
-            self.keys.watch: "hash",
-            self.keys.watch_version: "string",
-            self.keys.signals: "stream",
-            self.keys.schedule: "hash",
-            self.keys.simulated: "string",
-            self.keys.play: "hash",
-        }
+    async def _check_types(self, names: Sequence[str] = tuple(_TYPES)) -> None:
         with translated():
-            for key, kind in wanted.items():
+            for name in names:
+                key, kind = getattr(self.keys, name), _TYPES[name]
                 found = await self._redis.type(key)
                 if found not in {"none", kind}:
                     raise StoreMisfit(_wrong_type(key, found, kind))
@@ -384,11 +393,22 @@ class RedisStore:
 
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
         """See `Store.acquire_lease`."""
-        async with self._translated():
+        async with self._counted(self.keys.fence):
             value = await self._lease(
                 keys=[self.keys.lease, self.keys.fence], args=[owner, round(ttl * 1000)]
             )
         return Lease(value) if value else None
+
+    @asynccontextmanager
+    async def _counted(self, key: str) -> AsyncIterator[None]:
+        """Let a command that counts `key` up name it when it holds no number."""
+        try:
+            async with self._translated():
+                yield
+        except StoreMisfit as problem:
+            if _NO_NUMBER.search(str(problem)) is None:
+                raise
+            raise StoreMisfit(f"the key {key} holds no number: remove it, DEL {key}") from None
 
     async def renew_lease(self, lease: Lease, ttl: float) -> bool:
         """See `Store.renew_lease`."""
@@ -404,7 +424,8 @@ class RedisStore:
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
         """See `Store.watch`."""
-        async with self._translated(), self._redis.pipeline(transaction=True) as pipe:
+        version = self._counted(self.keys.watch_version)
+        async with version, self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
             pipe.incr(self.keys.watch_version)
             pipe.xadd(self.keys.signals, {"subject": WATCHLIST}, maxlen=SIGNALS_KEPT)
@@ -418,8 +439,12 @@ class RedisStore:
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
+        key = self.keys.watch_version
         async with self._translated():
-            return int(await self._redis.get(self.keys.watch_version) or 0)
+            text = await self._redis.get(key) or "0"
+        if not _VERSION.fullmatch(text):
+            raise StoreMisfit(f"the key {key} holds no number: remove it, DEL {key}")
+        return int(text)
 
     async def schedule(self) -> dict[str, str]:
         """See `Store.schedule`."""

@@ -238,6 +238,8 @@ def order(entry_id: str) -> tuple[int, int]:
 class Store(Protocol):
     """The only shared state. Every call may raise StoreDown or StoreMisfit."""
 
+    keys: Keys
+
     async def snapshot(self, code: Code) -> Snapshot:
         """Read what is known of a symbol."""
 
