@@ -24,7 +24,7 @@ from poller.facts.observe import (
 from poller.facts.status import Polls, Report
 from poller.gateway.opend import Address
 from poller.model import Code, HkRecord
-from poller.service.report import Process, Reporter
+from poller.service.report import OTHER_WATCHLIST, Process, Reporter
 from poller.simulator.virtual import run_virtually
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
@@ -110,6 +110,39 @@ async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisSt
         reporter(Active(9))
         await told(board, lambda r: r.lease == 9)
         assert await board.symbols() == (HK,)
+
+
+async def test_a_standby_with_another_watchlist_says_so(
+    boards: tuple[RedisBoard, RedisStore],
+) -> None:
+    """Once, when it lasts, with both counts and what to do; not while both agree."""
+    board, _ = boards
+    await board.tell_symbols([US])
+    facts: list[Fact] = []
+    clock = [NOW]
+    reporter = Reporter(Process("me-1", "poll"), now=lambda: clock[0])
+    task = asyncio.create_task(reporter.run(board, facts.append))
+    reporter.watch([HK, US])
+    reporter(Standby("another poller is active"))
+    await told(board, lambda r: r.symbols == 2)
+    assert not any(isinstance(fact, Trouble) for fact in facts)
+    clock[0] += timedelta(seconds=11)
+    reporter(Trouble("any", "wakes it"))
+    await told(board, lambda r: r.at == clock[0])
+    async with asyncio.timeout(PATIENCE):
+        while not any(isinstance(fact, Trouble) for fact in facts):
+            await asyncio.sleep(0.02)
+    (trouble,) = [fact for fact in facts if isinstance(fact, Trouble)]
+    assert trouble.subject == OTHER_WATCHLIST
+    assert "watches 1 symbols, this one on standby 2, of which nobody polls 1" in trouble.reason
+    assert "redis.namespace" in trouble.reason
+    facts.clear()
+    reporter.watch([US])
+    async with asyncio.timeout(PATIENCE):
+        while Recovered(OTHER_WATCHLIST) not in facts:
+            await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("age", [timedelta(seconds=61), timedelta(hours=-1)])

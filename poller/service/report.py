@@ -45,6 +45,8 @@ from poller.plan.market import MarketQueue
 
 _NEW: Final = "connecting"
 _STATUS: Final = "status report"
+OTHER_WATCHLIST: Final = "watchlist on standby"
+_SETTLED: Final = timedelta(seconds=10)  # the other has told a list that changes by then
 _SHORTEST: Final = 0.2  # seconds between two reports, however much changes
 
 
@@ -90,6 +92,8 @@ class Reporter:
         self._codes: tuple[Code, ...] = ()
         self._told: tuple[Code, ...] | None = None
         self._lease: int | None = None
+        self._standing_by = False
+        self._differs: datetime | None = None  # since when the active poller watches others
         self._changed = asyncio.Event()
         self._grown = asyncio.Event()
 
@@ -121,8 +125,10 @@ class Reporter:
                 return self._changes(wanted or Recovered(subject))
             case Active(token):
                 self._lease, self._told = token, None  # another one has told its own meanwhile
+                self._standing_by = False
             case Standby():
                 self._lease = None
+                self._standing_by = True
             case Connection(name, ready, reason, _):
                 before = self._gateways[name]
                 since = self._now() if ready != before.ready else before.since
@@ -154,6 +160,7 @@ class Reporter:
                 self._grown.clear()
                 try:
                     await self._report(board)
+                    await self._compare(board, observe)
                 except StoreDown as problem:
                     observe(Trouble("redis", str(problem)))
                     self._grown.set()  # tried again soon
@@ -168,6 +175,23 @@ class Reporter:
         finally:
             with contextlib.suppress(StoreError):  # it counts as dead within a minute
                 await board.retire(self._process.name)
+
+    async def _compare(self, board: Board, observe: Observe) -> None:
+        """On standby, tell when the active poller watches other symbols: ours nobody polls."""
+        theirs = await board.symbols() if self._standing_by and self._codes else None
+        if theirs is None or set(theirs) == set(self._codes):
+            self._differs = None
+            observe(Recovered(OTHER_WATCHLIST))
+            return
+        self._differs = self._differs or self._now()
+        if self._now() - self._differs >= _SETTLED:
+            alone = len(set(self._codes) - set(theirs))
+            reason = (
+                f"the active poller watches {len(theirs)} symbols, this one on standby "
+                f"{len(self._codes)}, of which nobody polls {alone}: give both one watchlist, or "
+                "each a redis.namespace of its own"
+            )
+            observe(Trouble(OTHER_WATCHLIST, reason))
 
     async def _due(self) -> None:
         """Wait for the next report: at once after a change, soon after anything else."""
