@@ -46,6 +46,7 @@ chaos: $(SET_UP)
 .PHONY: bench
 bench: $(SET_UP)
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench_idle
 	$(BIN)/python -m tests.bench_schedule
 	$(BIN)/python -m tests.bench_webhooks
 

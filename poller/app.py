@@ -54,6 +54,7 @@ from poller.service.reload import Reload, follow
 from poller.service.report import Process, Reporter, release_state
 from poller.settings.config import Config, Opend
 from poller.storage.embedded import Embedded
+from poller.storage.notifier import Notifier
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.supervisor import supervise
@@ -234,14 +235,16 @@ async def serve(
             links.append(
                 Component("embedded server", partial(_keep_alive, ports.embedded, observe))
             )
+        notifier = Notifier(ports.store, observe)
         work = [
+            Component("notifier", notifier.run),
             Component(
                 "reports",
                 lambda: reporter.run(ports.board, observe, behind=lambda: ports.store.behind),
-            )
+            ),
         ]
         if polls:
-            polling, apply = await _polling(config, ports, schedule, reporter, observe)
+            polling, apply = await _polling(config, ports, schedule, reporter, notifier, observe)
             work += polling
             appliers.append(apply)
             await _tell_newest(ports.store, observe)
@@ -252,7 +255,7 @@ async def serve(
         if shows:
             alone = role == "web"
             metrics = Metrics(wall_clock())
-            show = partial(page, config, ports, metrics, observe, alone=alone)
+            show = partial(page, config, ports, notifier, metrics, observe, alone=alone)
             work.append(Component("page", show, fatal=(NoPlace,) if alone else ()))
         if reload is not None:
 
@@ -269,10 +272,15 @@ async def serve(
 
 
 async def _polling(
-    config: Config, ports: Ports, schedule: Schedule, reporter: Reporter, observe: Observe
+    config: Config,
+    ports: Ports,
+    schedule: Schedule,
+    reporter: Reporter,
+    notifier: Notifier,
+    observe: Observe,
 ) -> tuple[list[Component], Callable[[Config], None]]:
     """Return the components of who polls, and what gives them another configuration."""
-    watchlist = Watchlist(*_sources(config), ports.store, observe)
+    watchlist = Watchlist(*_sources(config), ports.store, observe, notifier.news)
     watchlist.remember(await _last_watched(ports.board))
     tenure = Tenure(observe)
     poller = Poller(
@@ -365,10 +373,16 @@ async def _tell_newest(store: RedisStore, observe: Observe) -> None:
 
 
 async def page(
-    config: Config, ports: Ports, metrics: Metrics, observe: Observe, *, alone: bool = False
+    config: Config,
+    ports: Ports,
+    notifier: Notifier,
+    metrics: Metrics,
+    observe: Observe,
+    *,
+    alone: bool = False,
 ) -> None:
     """Serve what Redis tells, until cancelled; `alone`: it is all that this process does."""
-    overview = Overview(ports.store, ports.board, config.watchlist.codes)
+    overview = Overview(ports.store, ports.board, config.watchlist.codes, notifier.news)
     sources = Sources(
         config,
         ports.store,

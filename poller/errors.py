@@ -19,7 +19,7 @@ PollerError
         └── Unwritable no symbol's news can be written: tell it once, not once for each
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class PollerError(Exception):
@@ -52,7 +52,13 @@ class TooFrequent(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """No answer: back off, the watermark stands."""
+    """No answer: back off, the watermark stands.
+
+    `replaced`, where the request may still arrive: tells whether its connection was replaced by
+    one that works, so that it has arrived by then or never will.
+    """
+
+    replaced: Callable[[], bool] | None = None
 
 
 class Disconnected(Unavailable):

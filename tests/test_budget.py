@@ -12,7 +12,7 @@ from itertools import count
 
 import pytest
 
-from poller.errors import StoreDown
+from poller.errors import Silent, StoreDown
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.poll import fetch
@@ -193,6 +193,102 @@ def test_an_old_grant_is_not_sent_on(delay: float, spent: int) -> None:
         return len([at for at in store.budgets["main"].values() if at > loop.time() - PERIOD])
 
     assert run_virtually(BEGAN, work()) == spent
+
+
+class Stalling:
+    """A gateway behind a link that stalls: what is sent meanwhile arrives when it goes on.
+
+    As the SDK has it: no answer for 12 s is an error, and the connection is given up; the next one
+    is made when the link goes on. `window` counts what arrives.
+    """
+
+    name, account = "stalling", "main"
+
+    def __init__(self, begin: float, end: float) -> None:
+        self.window = Window(REQUESTS, PERIOD)
+        self.sent = 0
+        self._begin, self._end = begin, end
+        self._lost = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the connection is not yet given up, or is a new one."""
+        return not self._lost or self._over()
+
+    def _over(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._end
+
+    async def wait_ready(self) -> None:
+        """Return once the link goes on."""
+        if not self.ready:
+            await asyncio.sleep(self._end - asyncio.get_running_loop().time())
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Return an empty page, or fail as long as nothing passes."""
+        del code, key
+        loop = asyncio.get_running_loop()
+        self.sent += 1
+        stalls = self._begin <= loop.time() < self._end
+        loop.call_at(self._end if stalls else loop.time() + 0.05, self._arrive)
+        if not stalls:
+            await asyncio.sleep(0.1)
+            return Page((), None)
+        await asyncio.sleep(12)
+        self._lost = True
+        problem = Silent("timeout")
+        problem.replaced = self._over
+        raise problem
+
+    def _arrive(self) -> None:
+        self.window.admit(asyncio.get_running_loop().time())
+
+    async def group(self, name: str) -> list[str]:
+        """Return no code."""
+        del name
+        return []
+
+
+@pytest.mark.parametrize("stall", [5.0, 20.0, 44.0, 60.0, 100.0])
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_link_that_stalls_delivers_no_more_than_the_limit(stall: float, *, spare: bool) -> None:
+    """However long nothing passed, what arrives in one heap counts with what is granted then.
+
+    With `spare`, another gateway of the account works all the time, and counts, too.
+    """
+
+    async def work() -> tuple[int, bool]:
+        loop = asyncio.get_running_loop()
+        gateway = Stalling(40.0, 40.0 + stall)
+        gateways = [gateway]
+        if spare:
+            gateways.append(Stalling(1e9, 2e9))
+            gateways[1].window = gateway.window
+        budget = Budget(
+            MemoryStore(loop.time), "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace()
+        )
+
+        async def ask(number: int) -> None:
+            choice = [each for each in gateways if each.ready] or [gateway]
+            grant = await budget.acquire()
+            one = choice[number % len(choice)]
+            if not one.ready:
+                await budget.settle(grant, answered=True)
+                await one.wait_ready()
+                return
+            with contextlib.suppress(Silent):
+                await fetch(one, budget, grant, Code("HK.00700"), None)
+
+        async with asyncio.timeout(400), asyncio.TaskGroup() as group:
+            for number in range(120):
+                if not spare:
+                    await gateway.wait_ready()
+                group.create_task(ask(number))
+                await asyncio.sleep(0.5)
+        return gateway.window.most, budget.may_be_late()
+
+    most, late = run_virtually(BEGAN, work())
+    assert most <= REQUESTS
+    assert late
 
 
 def test_a_share_is_left_to_one_off_commands() -> None:

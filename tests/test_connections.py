@@ -2,7 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
+import os
+import resource
+import shutil
+import socket
+import struct
 import time
 from itertools import count
 from pathlib import Path
@@ -114,6 +120,58 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
             "holds another type: {a}:history:HK.00700; give redis.namespace",
         ),
         (
+            exceptions.ResponseError(
+                "Command # 2 (DEL {a}:rehearsal:fe:stream …) of pipeline caused error: "
+                "('MISCONF Valkey is configured to save …',)"
+            ),
+            StoreDown,
+            "^MISCONF: it takes no writes",
+        ),
+        (
+            exceptions.ResponseError(
+                "Command # 2 (DEL {a}:rehearsal:fe:stream) of pipeline caused error: "
+                "('something new',)"
+            ),
+            StoreMisfit,
+            "^Redis refuses a command: something new$",
+        ),
+        (
+            exceptions.ResponseError(
+                "Command # 1 (SET {a}:-BUSY:x 1) of pipeline caused error: ('NOPERM no',)"
+            ),
+            StoreMisfit,
+            "^Redis refuses this user: NOPERM no$",
+        ),
+        (
+            exceptions.ExecAbortError(
+                "Transaction discarded because of: MISCONF Errors …", status_code="EXECABORT"
+            ),
+            StoreDown,
+            "^MISCONF: it takes no writes",
+        ),
+        (
+            exceptions.ExecAbortError(
+                "Transaction discarded because of previous errors.", status_code="EXECABORT"
+            ),
+            StoreDown,
+            "^EXECABORT: it refused a part",
+        ),
+        (
+            exceptions.ResponseError("UNBLOCKED force unblock from blocking operation, …"),
+            StoreDown,
+            "^UNBLOCKED: it is the primary no more",
+        ),
+        (
+            exceptions.ConnectionError("max number of clients reached"),
+            StoreDown,
+            "the server takes no more clients: raise its maxclients",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            StoreDown,
+            "too many files are open here: raise the limit",
+        ),
+        (
             exceptions.ResponseError("WRONGTYPE Operation …"),
             StoreMisfit,
             "holds another type; give",
@@ -141,6 +199,93 @@ async def test_an_error_says_what_to_do(
     """What passes is waited for, what does not is the operator's; one trouble has one text."""
     with pytest.raises(expected, match=text), translated():
         raise problem
+
+
+async def test_a_server_that_cannot_save_is_waited_for(tmp_path: Path) -> None:
+    """At the start, as while running; what the rehearsal writes is not told to an operator."""
+    with nodes.node(tmp_path / "a", 'save "3600 1"', "appendonly no") as server:
+        store = RedisStore(server.url, "short-interest")
+        await store.inspect()
+        shutil.rmtree(tmp_path / "a")
+        server.ask("SET", "any", "1")
+        server.ask("BGSAVE")
+        nodes.until(lambda: server.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err")
+        for call in (
+            store.inspect(),
+            publish(store, CODES[0]),
+            store.acquire_lease("me", 1),
+            store.grant("main", "r", limit=1, period=1, margin=0),
+            store.signal("watchlist"),
+        ):
+            with pytest.raises(StoreDown, match=r"^MISCONF: it takes no writes because it cannot"):
+                await call
+        server.ask("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+        await store.inspect()
+        await store.close()
+
+
+async def test_a_server_with_too_many_clients_says_whose_limit_it_is(tmp_path: Path) -> None:
+    """The server's own, with the cure; what is open already goes on."""
+    with nodes.node(tmp_path / "a") as server:
+        first, second = (RedisStore(server.url, "short-interest") for _ in range(2))
+        await first.watch_version()
+        server.ask("CONFIG", "SET", "maxclients", 1)
+        with pytest.raises(StoreDown, match=r"^the server takes no more clients: raise its maxc"):
+            await second.watch_version()
+        assert await first.watch_version() == 0
+        await first.close()
+        await second.close()
+
+
+@pytest.mark.parametrize("heard", [0, 10])
+@pytest.mark.parametrize("linger", [False, True])
+async def test_what_accepts_and_hangs_up_is_one_trouble(heard: int, *, linger: bool) -> None:
+    """A proxy without a server behind it, however it ends a connection, gives one reason."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(heard)
+        if linger:
+            options = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.get_extra_info("socket").setsockopt(*options)
+        writer.close()
+
+    proxy = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    store = RedisStore(f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", "short-interest")
+    told = set()
+    for _ in range(10):
+        for call in (store.watch_version(), store.inspect(), store.read("0", count=1, block=1)):
+            with pytest.raises(StoreDown) as raised:
+                await call
+            told.add(str(raised.value))
+    proxy.close()
+    await store.close()
+    assert told == {"no answer in time, or the connection was cut"}
+
+
+def used_files() -> int:
+    """Return the highest descriptor in use."""
+    return max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+
+
+async def test_too_many_open_files_are_told_as_ours(tmp_path: Path) -> None:
+    """Not as a server that is away."""
+    with nodes.node(tmp_path / "a") as server:
+        store = RedisStore(server.url, "short-interest")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used_files(), hard))
+        taken = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            with pytest.raises(StoreDown, match="too many files are open here: raise the limit"):
+                await store.watch_version()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in taken:
+                os.close(each)
+        assert await store.watch_version() == 0
+        await store.close()
 
 
 async def test_any_node_leads_to_the_slot_and_follows_it(tmp_path: Path) -> None:

@@ -331,3 +331,57 @@ async def silence(opend: Simulator) -> None:
     """Let OpenD answer nothing any more, and wait until a request is lost in it."""
     opend.faults.silence = True
     await until(lambda: opend.seen[-1].verdict is Verdict.SILENT)
+
+
+class Link:
+    """A way to an OpenD that sees how connections end."""
+
+    def __init__(self, port: int) -> None:
+        self.ends: list[str] = []  # by the client: "closed" or "reset"
+        self._port = port
+
+    @contextlib.asynccontextmanager
+    async def laid(self) -> AsyncIterator[int]:
+        """Listen while the block runs; yields the port."""
+        server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", self._port)
+        answers = asyncio.create_task(self._carry(back, writer))
+        try:
+            await self._carry(reader, forth)
+            self.ends.append("closed")
+        except ConnectionError:
+            self.ends.append("reset")
+        finally:
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            for each in (forth, writer):
+                each.close()
+
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while piece := await source.read(1 << 16):
+            sink.write(piece)
+            await sink.drain()
+
+
+async def test_requests_that_were_given_up_are_not_sent_on(tmp_path: Path) -> None:
+    """A connection whose requests got no answer is reset: what has not left yet never arrives.
+
+    A close would leave it to the system, which goes on sending for as long as the link stalls.
+    """
+    async with simulator(WORLD) as opend:
+        opend.faults.silence = True
+        link = Link(opend.port)
+        async with link.laid() as port:
+            service = Service(tmp_path, port, f"{TENCENT},{GOOD},{OTHER}")
+            await service.start()
+            await service.said("requests in a row without an answer")
+            await until(lambda: "reset" in link.ends)
+            opend.faults.silence = False
+            await until(lambda: service.told("published") == 3)
+            assert await service.stop() == 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from poller.errors import ConfigError
 from poller.facts.log import configure, tell_defect
-from poller.facts.observe import Happened, Journal, Rejected, Trouble
+from poller.facts.observe import Happened, Journal, Recovered, Rejected, Trouble
 from poller.model import Code
 from poller.settings.config import Config, load
 from poller.simulator import Proto, Simulator, World
@@ -138,6 +138,20 @@ def test_a_person_reads_words() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8} warning redis: \[secret\] is wrong", trouble)
     assert defect.endswith("error   a defect of the poller, please report it: ValueError")
     assert trace == ["ValueError: odd"]
+
+
+def test_reasons_in_turn_are_told_once_each() -> None:
+    """A cause that shows two faces is two lines until it ends, and is told anew when it returns."""
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        configure()
+        journal = Journal()
+        for _ in range(2):
+            for reason in ("cut", "silent") * 20:
+                journal(Trouble("redis", reason))
+            journal(Recovered("redis"))
+            journal(Recovered("redis"))
+    lines = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    assert lines == ["redis: cut", "redis: silent", "redis: recovered"] * 2
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,41 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from poller.detect.held import Held, Reason
 from poller.errors import StoreDown
-from poller.facts.observe import Connection, Fact, Quarantined, Recovered, Trouble
-from poller.facts.status import Report
+from poller.facts.observe import (
+    Active,
+    Connection,
+    Fact,
+    Polled,
+    Quarantined,
+    Recovered,
+    Standby,
+    Trouble,
+)
+from poller.facts.status import Polls, Report
 from poller.gateway.opend import Address
 from poller.model import Code, HkRecord
-from poller.service.report import Process, Reporter
+from poller.service.report import OTHER_WATCHLIST, Process, Reporter
+from poller.simulator.virtual import run_virtually
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from tests.machine import at_most
 
+if TYPE_CHECKING:
+    from poller.facts.board import Board
+
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 HK = Code("HK.00700")
+US = Code("US.AAPL")
 
 
 @pytest.fixture
@@ -81,18 +96,53 @@ async def test_what_is_true_is_told(boards: tuple[RedisBoard, RedisStore]) -> No
 
 async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisStore]) -> None:
     """A poller on standby keeps its watchlist to itself until it holds the lease."""
-    board, store = boards
-    other = await store.acquire_lease("other-1", 60)
-    assert other is not None
+    board, _ = boards
     async with reporting(board) as (reporter, _):
         reporter.watch([HK])
         assert (await told(board, lambda r: r.symbols == 1)).lease is None
         assert await board.symbols() is None
-        await store.release_lease(other)
-        mine = await store.acquire_lease("me-1", 60)
-        assert mine is not None
-        assert (await told(board, lambda r: r.lease is not None)).lease == mine.token
+        reporter(Active(7))
+        assert (await told(board, lambda r: r.lease is not None)).lease == 7
         assert await board.symbols() == (HK,)
+        reporter(Standby("another poller holds the lease"))
+        await told(board, lambda r: r.lease is None)
+        await board.tell_symbols([US])
+        reporter(Active(9))
+        await told(board, lambda r: r.lease == 9)
+        assert await board.symbols() == (HK,)
+
+
+async def test_a_standby_with_another_watchlist_says_so(
+    boards: tuple[RedisBoard, RedisStore],
+) -> None:
+    """Once, when it lasts, with both counts and what to do; not while both agree."""
+    board, _ = boards
+    await board.tell_symbols([US])
+    facts: list[Fact] = []
+    clock = [NOW]
+    reporter = Reporter(Process("me-1", "poll"), now=lambda: clock[0])
+    task = asyncio.create_task(reporter.run(board, facts.append))
+    reporter.watch([HK, US])
+    reporter(Standby("another poller is active"))
+    await told(board, lambda r: r.symbols == 2)
+    assert not any(isinstance(fact, Trouble) for fact in facts)
+    clock[0] += timedelta(seconds=11)
+    reporter(Trouble("any", "wakes it"))
+    await told(board, lambda r: r.at == clock[0])
+    async with at_most():
+        while not any(isinstance(fact, Trouble) for fact in facts):
+            await asyncio.sleep(0.02)
+    (trouble,) = [fact for fact in facts if isinstance(fact, Trouble)]
+    assert trouble.subject == OTHER_WATCHLIST
+    assert "watches 1 symbols, this one on standby 2, of which nobody polls 1" in trouble.reason
+    assert "redis.namespace" in trouble.reason
+    facts.clear()
+    reporter.watch([US])
+    async with at_most():
+        while Recovered(OTHER_WATCHLIST) not in facts:
+            await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("age", [timedelta(seconds=61), timedelta(hours=-1)])
@@ -143,3 +193,48 @@ async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await board.close()
+
+
+class Counted:
+    """A board that remembers when it was told."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    async def report(self, process: str, report: Report) -> None:
+        """Remember the moment."""
+        del process, report
+        self.at.append(asyncio.get_running_loop().time())
+
+    async def retire(self, process: str) -> None:
+        """Forget nothing."""
+
+    async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
+        """Know of none."""
+        del codes
+        return {}
+
+    async def tell_polls(self, polls: Mapping[Code, Polls]) -> None:
+        """Take it."""
+
+
+def test_reports_come_when_there_is_something_to_say() -> None:
+    """Four a minute at rest; a poll is told within three seconds, a trouble at once."""
+
+    async def work() -> list[float]:
+        board = Counted()
+        reporter = Reporter(Process("me-1", "poll"), now=lambda: NOW)
+        task = asyncio.create_task(reporter.run(cast("Board", board), lambda _: None))
+        await asyncio.sleep(60)
+        reporter(Polled(HK, "answered"))
+        await asyncio.sleep(10)
+        reporter(Trouble(HK, "OpenD refuses it"))
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task])
+        return board.at
+
+    at = run_virtually(NOW, work())
+    assert len([each for each in at if each < 60]) <= 5
+    assert any(60 <= each <= 63.2 for each in at)
+    assert any(70 <= each <= 70.2 for each in at)

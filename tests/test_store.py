@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,15 @@ from poller.plan.notice import Completed, Detected, fields_of
 from poller.storage.embedded import Embedded
 from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Snapshot, Store, Stream, as_known_at
+from poller.storage.store import (
+    ONE_OFF,
+    SIGNALS_KEPT,
+    WATCHLIST,
+    Snapshot,
+    Store,
+    Stream,
+    as_known_at,
+)
 from tests import nodes
 from tests.machine import at_most, scaled
 from tests.servers import KINDS, running
@@ -203,6 +212,67 @@ async def test_the_budget_is_exact(store: Store) -> None:
     assert await store.spent("a", period=60) == 3
 
 
+async def test_namespaces_share_the_budget_of_an_account(store: Store) -> None:
+    """What one spends the others have spent, on a Cluster too; a simulation spends its own."""
+    if not isinstance(store, RedisStore):
+        pytest.skip("a store in memory has one namespace")
+    first, second, played = (
+        RedisStore(store.url, f"{store.keys.namespace}-{n}") for n in ("a", "b", "c")
+    )
+    await played.keep_apart(simulated=True)
+    account = f"of-{store.keys.namespace}"
+    await store.inspect()
+    assert await first.grant(account, "r1", limit=2, period=60, margin=0) == 0
+    assert await store.grant(account, "r2", limit=2, period=60, margin=0) == 0
+    assert await second.grant(account, "r3", limit=2, period=60, margin=0) > 0
+    assert await played.grant(account, "r3", limit=2, period=60, margin=0) == 0
+    assert [await each.spent(account, period=60) for each in (store, second, played)] == [2, 2, 1]
+    await publish(first, row(2))
+    assert await first.grant(account, "r4", limit=3, period=60, margin=0) == 0
+    for each in (first, second, played):
+        await each.close()
+
+
+async def test_what_an_earlier_version_spent_is_counted_in(raw: tuple[RedisStore, Any]) -> None:
+    """It kept a budget in each namespace, and may have spent it a moment before an upgrade."""
+    store, client = raw
+    await client.zadd("{desk}:budget:main", {f"old-{n}": time.time() * 1e6 for n in range(3)})
+    other = RedisStore(store.url, "desk")
+    assert await other.grant("main", "r", limit=3, period=60, margin=0) > 0
+    assert await store.spent("main", period=60) == 3
+    await other.close()
+
+
+async def test_a_budget_of_another_type_names_its_key(raw: tuple[RedisStore, Any]) -> None:
+    """Whoever needs it is told which key it is, in whatever namespace."""
+    store, client = raw
+    await client.rpush("{short-interest}:budget:main", "mine")
+    other = RedisStore(store.url, "desk")
+    for each in (store, other):
+        for call in (
+            each.grant("main", "r", limit=3, period=60, margin=0),
+            each.settle("main", "r", period=60, margin=0),
+            each.spent("main", period=60),
+        ):
+            with pytest.raises(StoreMisfit, match=r"{short-interest}:budget:main holds a list"):
+                await call
+    await other.close()
+
+
+async def test_a_user_without_the_shared_budgets_is_refused(raw: tuple[RedisStore, Any]) -> None:
+    """At the start, with what the user must be let have."""
+    store, client = raw
+    rights = ["~desk", "~{desk}:*", "+@all"]
+    await client.execute_command("ACL", "SETUSER", "desk", "on", ">desk", *rights)
+    url = store.url.replace("//:", "//").split("@")[1]
+    other = RedisStore(f"unix://desk:desk@{url}", "desk")
+    with pytest.raises(StoreMisfit, match=r"share the budgets {short-interest}:budget:\*"):
+        await other.inspect()
+    await client.execute_command("ACL", "SETUSER", "desk", "~{short-interest}:budget:*")
+    await other.inspect()
+    await other.close()
+
+
 async def test_the_live_watchlist(store: Store) -> None:
     """Adding and removing is remembered, and every change has a version of its own."""
     before = await store.watch_version()
@@ -264,6 +334,45 @@ async def test_a_blocked_reader_is_woken(store: Store) -> None:
     reader = asyncio.create_task(store.read(last.id, count=5, block=10))
     await publish(store, row(2), row(9))
     assert [entry.fields["id"] for entry in await reader] == ["HK.00700:2026-04-09:0"]
+
+
+async def woken_by(store: Store, change: Coroutine[Any, Any, object]) -> AbstractSet[str] | None:
+    """Return the topics of the news that a change brings to one who waits for it."""
+    start = await store.news(None, block=0)
+    assert start.topics is None
+    waiting = asyncio.create_task(store.news(start.position, block=10))
+    await asyncio.sleep(0)
+    await change
+    news = await waiting
+    return news.topics
+
+
+async def test_news_names_what_has_grown(store: Store) -> None:
+    """Each stream and each signal wakes who waits, by its own name."""
+    assert await woken_by(store, publish(store, row(2))) == {Stream.EVENTS}
+    assert await woken_by(store, store.announce(OUT, ONE_OFF)) == {Stream.RELEASES}
+    assert await woken_by(store, store.watch([CODE], wanted=True)) == {WATCHLIST}
+    assert await woken_by(store, store.signal("webhook:desk")) == {"webhook:desk"}
+
+
+async def test_news_is_missed_by_nobody(store: Store) -> None:
+    """What grew before the wait began is told at once, each once; nothing new: nothing is told."""
+    start = await store.news(None, block=0)
+    await publish(store, row(2))
+    await store.signal("webhook:desk")
+    await store.signal("webhook:chat")
+    news = await store.news(start.position, block=10)
+    assert news.topics == {Stream.EVENTS, "webhook:desk", "webhook:chat"}
+    quiet = await store.news(news.position, block=0.01)
+    assert quiet == replace(news, topics=frozenset())
+
+
+async def test_more_signals_than_are_kept_may_be_any(store: Store) -> None:
+    """Who was away for more signals than Redis keeps takes it that each was given."""
+    start = await store.news(None, block=0)
+    for n in range(5 * SIGNALS_KEPT):
+        await store.signal(f"webhook:{n}")
+    assert (await store.news(start.position, block=0)).topics is None
 
 
 SLIP = 10**9

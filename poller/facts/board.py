@@ -41,7 +41,7 @@ class Board(Protocol):
         """Return the last report of every process; unreadable ones are left out."""
 
     async def report(self, process: str, report: Report) -> None:
-        """Replace the report of a process, and remove those of the dead."""
+        """Replace the report of a process, and now and then remove those of the dead."""
 
     async def retire(self, process: str) -> None:
         """Remove the report of a process that ends."""
@@ -50,7 +50,7 @@ class Board(Protocol):
         """Return what is watched, or None when no process has told."""
 
     async def tell_symbols(self, codes: Sequence[Code]) -> None:
-        """Replace what is watched."""
+        """Replace what is watched, and signal it."""
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """Return the last polls of these codes, where there are any."""
@@ -65,7 +65,7 @@ class Board(Protocol):
         """Return the JSON of these vintages (`day:revision`) as it stands there, or None."""
 
     async def lease(self) -> str:
-        """Return `token:owner` of the active poller, or ""."""
+        """Return `token:owner` of the active poller, or "" when the key holds nothing like it."""
 
     async def simulated(self) -> bool:
         """Tell whether a simulator made up what the stream holds."""

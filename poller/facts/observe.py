@@ -1,6 +1,6 @@
 """What happens, as facts, and the log that reads them: one line per fact, on stderr.
 
-Trouble is told when it begins or changes its reason, and its end once. Nothing else decides what
+Trouble is told when it begins, once for each reason, and its end once. Nothing else decides what
 an operator sees; no fact carries a secret.
 """
 
@@ -222,6 +222,8 @@ LONGEST_TURN: Final = 60.0
 
 _MOST_TRACES: Final = 100
 """Traces that one process logs; what a defect says may vary without end."""
+REASONS_KEPT: Final = 10
+"""Reasons of one trouble that are remembered, so that none is told twice before it ends."""
 
 
 def to_all(*readers: Observe) -> Observe:
@@ -286,15 +288,19 @@ class Journal:
     """Writes facts to the log; remembers what is in trouble."""
 
     def __init__(self) -> None:
-        self._troubled: dict[str, str] = {}
+        self._troubled: dict[str, dict[str, None]] = {}  # subject → its reasons since it began
         self._fingerprints: set[str] = set()
 
     def __call__(self, fact: Fact) -> None:
         """Write one line, or none when the fact is no news, or for those who count."""
         match fact:
             case Trouble(subject, reason):
-                if self._troubled.get(subject) != reason:
-                    self._troubled[subject] = reason
+                # two reasons in turn are told once each: an end that is told comes between
+                reasons = self._troubled.setdefault(subject, {})
+                if reason not in reasons:
+                    if len(reasons) >= REASONS_KEPT:
+                        del reasons[next(iter(reasons))]
+                    reasons[reason] = None
                     write("warning", told(subject, reason))
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:
@@ -315,7 +321,7 @@ class Journal:
         """Write the trace of each defect once; after that it is one line for each component."""
         if defect.fingerprint not in self._fingerprints and len(self._fingerprints) < _MOST_TRACES:
             self._fingerprints.add(defect.fingerprint)
-            self._troubled[component] = defect.reason
+            self._troubled[component] = {defect.reason: None}
             tell_defect(defect.error, f"{component}: {defect.reason}")
         else:
             self(Trouble(component, defect.reason))

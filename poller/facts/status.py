@@ -13,8 +13,11 @@ from poller.errors import Unreadable
 from poller.facts.counts import Count
 from poller.model import isoformat, to_json
 
-EVERY: Final = timedelta(seconds=3)
+EVERY: Final = timedelta(seconds=15)
 """Between two reports of a process that has nothing new to say."""
+
+SOON: Final = timedelta(seconds=3)
+"""Until the next report of what was polled, counted or failed; troubles are told at once."""
 
 DEAD_AFTER: Final = timedelta(minutes=1)
 """A process that has not reported for so long counts as gone."""

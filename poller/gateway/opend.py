@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -215,6 +216,19 @@ def _discard(context: Any) -> None:  # noqa: ANN401  the SDK has no types
         forget()
 
 
+def _drop_on_close(context: Any) -> None:  # noqa: ANN401  the SDK has no types
+    """Let the end of a connection, however it comes, drop what was not sent (SO_LINGER of 0 s).
+
+    The system would go on sending it after a close, for minutes over a link that stalls: requests
+    that were given up would arrive late, beside those that were granted in their place.
+    """
+    find = getattr(getattr(context, "_net_mgr", None), "_get_conn", lambda _: None)
+    made = getattr(find(getattr(context, "_conn_id", 0)), "sock", None)
+    if made is not None:
+        with contextlib.suppress(OSError):  # it has ended already
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 class OpenD:
     """A `Gateway` over one SDK connection at a time, which `supervise` keeps alive."""
 
@@ -232,6 +246,7 @@ class OpenD:
         self._timeouts = 0
         self._mute = False  # a login that is followed by no answer ends no trouble
         self._builds = 0
+        self._connections = 0  # those that became usable
 
     @property
     def ready(self) -> bool:
@@ -267,19 +282,17 @@ class OpenD:
         return await self._ask(ask)
 
     async def _ask(self, ask: Callable[[Any], Result]) -> Result:
-        context = self._context
+        context, connection = self._context, self._connections
         if context is None:
             raise Disconnected(f"OpenD {self.name} is not connected")
         try:
             answer = await self._sdk.query(lambda: ask(context))
-        except Disconnected:
-            if context is self._context:  # known at once, and not only at the next look
-                self._usable.clear()
-            raise
-        except Silent:
-            self._timeouts += 1
-            raise
-        except Unavailable:
+        except Unavailable as problem:
+            problem.replaced = lambda: self._connections > connection
+            if isinstance(problem, Silent):
+                self._timeouts += 1
+            elif isinstance(problem, Disconnected) and context is self._context:
+                self._usable.clear()  # known at once, and not only at the next look
             raise
         except GatewayError:
             self._heard()
@@ -312,6 +325,8 @@ class OpenD:
             context = await self._sdk.control(lambda: self._sdk.open(ip, self._address.port))
             self._builds += 1
             await self._until_ready(context)
+            await self._sdk.control(lambda: _drop_on_close(context))
+            self._connections += 1
             began = ended = loop.time()
             self._context, self._timeouts = context, 0
             self._usable.set()

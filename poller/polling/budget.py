@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from asyncio_throttle.throttler import Throttler
@@ -29,6 +30,9 @@ _PROMPT: Final = 1 / 4
 _LONGEST_SLEEP: Final = 60.0  # then the ledger is asked again, however long it bade us wait
 
 
+LATEST: Final = 4
+"""Periods for which a request without an answer may arrive late, while its link stalls (2 min)."""
+
 CALM: Final = 10
 """Periods without a refusal for the rate, after which nobody else spends any more."""
 
@@ -41,6 +45,15 @@ class Throttle(Protocol):
 
     async def acquire(self) -> None:
         """Return when one more request may start."""
+
+
+@dataclass(slots=True)
+class _Late:
+    """A request without an answer. `since`, `counted`: when it was given up, and last counted."""
+
+    replaced: Callable[[], bool]
+    since: float
+    counted: float
 
 
 class Budget:
@@ -69,6 +82,8 @@ class Budget:
         self._margin = period * MARGIN
         self._prompt = period * _PROMPT
         self._asked: dict[str, float] = {}  # grants not settled yet: when they were asked for
+        self._late: dict[str, _Late] = {}
+        self._late_until = float("-inf")
         self._refused = float("-inf")
         self._pace = pace or Throttler(requests, self._period, min(0.02, period / 1000))
         # asyncio-throttle serves its waiters in no order, each of them polling: let in one
@@ -86,26 +101,51 @@ class Budget:
         async with self._turn:
             await self._pace.acquire()
             asked = loop.time()
-            while wait := await self._store.grant(
-                self.account,
-                name,
-                limit=limit,
-                period=self._period,
-                margin=self._margin,
-            ):
+            while wait := await self._grant(name, limit):
                 self._waiting()
                 await asyncio.sleep(min(wait, _LONGEST_SLEEP))
                 asked = loop.time()
         self._asked[name] = asked
         return name
 
+    async def _grant(self, name: str, limit: int) -> float:
+        await self._count_late()
+        return await self._store.grant(
+            self.account, name, limit=limit, period=self._period, margin=self._margin
+        )
+
+    async def _count_late(self) -> None:
+        """Count what a link that stalls may still deliver, for the last time when it works again.
+
+        What is on a stalled link arrives together when it goes on, minutes after it was sent.
+        """
+        now = asyncio.get_running_loop().time()
+        for name, late in list(self._late.items()):
+            replaced = late.replaced()
+            if replaced or now > late.counted + self._margin / 2:
+                late.counted = now
+                await self._store.settle(
+                    self.account, name, period=self._period, margin=self._margin
+                )
+            if replaced or now > late.since + LATEST * self._period:
+                del self._late[name]
+
     def lasts(self, name: str) -> bool:
         """Tell whether a request sent now still arrives while the ledger counts it."""
         return asyncio.get_running_loop().time() < self._asked[name] + self._prompt
 
-    async def settle(self, name: str, *, answered: bool) -> None:
-        """Count a request as sent now, or, unanswered, as possibly still on its way."""
+    async def settle(
+        self, name: str, *, answered: bool, replaced: Callable[[], bool] | None = None
+    ) -> None:
+        """Count a request as sent now, or, unanswered, as possibly still on its way.
+
+        `replaced`: see `Unavailable`; until then the request counts as on its way, within reason.
+        """
         self._asked.pop(name, None)
+        if replaced is not None and not answered:
+            now = asyncio.get_running_loop().time()
+            self._late[name] = _Late(replaced, now, now)
+            self._late_until = now + (LATEST + 2) * self._period
         margin = 0.0 if answered else self._margin
         # with the store down, the ledger keeps the later time it was given at the grant
         with contextlib.suppress(StoreError):
@@ -117,6 +157,10 @@ class Budget:
         # with the store down nothing is granted either; should it be back sooner, we are told again
         with contextlib.suppress(StoreError):
             await self._store.exhaust(self.account, limit=self._requests, period=self._period)
+
+    def may_be_late(self) -> bool:
+        """Tell whether requests of ours, given up lately, may be what the gateway counts."""
+        return asyncio.get_running_loop().time() < self._late_until
 
     def calm(self) -> bool:
         """Tell whether nobody else has spent of the account for a while."""

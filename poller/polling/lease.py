@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from poller.errors import LeaseLost, StoreDown, StoreError
+from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
 from poller.facts.observe import (
     Active,
     Defect,
@@ -22,10 +22,15 @@ from poller.facts.observe import (
 from poller.polling.poll import Poller
 from poller.storage.store import Lease, Store
 
-TTL: Final = 10.0
+TTL: Final = 12.0
 """Seconds a lease lives without being renewed: the longest gap after a kill -9, plus one look."""
 
-RENEWAL: Final = 3.0
+LEASE: Final = "lease"
+"""What is in trouble when its keys cannot be used: nobody polls then."""
+
+LONGEST_PAUSE: Final = 30.0
+
+RENEWAL: Final = 4.0
 LOOK: Final = 1.0
 """Seconds between two looks of a poller on standby."""
 
@@ -33,7 +38,7 @@ LOOK: Final = 1.0
 class Tenure:
     """Passes on what whoever polls tells; standing by ends its troubles: another one tells then.
 
-    Trouble with Redis stays: it may be why the lease was lost.
+    Trouble with Redis or the lease stays: it may be why the lease was lost.
     """
 
     def __init__(self, observe: Observe) -> None:
@@ -44,7 +49,7 @@ class Tenure:
         """Pass a fact on, and remember what must end."""
         self._observe(fact)
         match fact:
-            case Trouble(subject) if subject != "redis":
+            case Trouble(subject) if subject not in {"redis", LEASE}:
                 self._ends[subject] = (Recovered(subject),)
             case Defect(component):
                 self._ends[component] = (Recovered(component),)
@@ -86,22 +91,25 @@ async def keep_polling(
 
 
 async def _acquire(store: Store, owner: str, observe: Observe, turned: Callable[[], None]) -> Lease:
-    waiting = False
+    waiting, pause = False, LOOK
     while True:
         turned()
         try:
             lease = await store.acquire_lease(owner, TTL)
-            observe(Recovered("redis"))
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
-            lease = None
+        except StoreMisfit as problem:
+            observe(Trouble(LEASE, str(problem)))
+            pause = min(2 * pause, LONGEST_PAUSE)
         else:
+            observe(Recovered("redis"))
+            observe(Recovered(LEASE))
             if lease is not None:
                 return lease
             if not waiting:
                 observe(Standby("another poller is active"))
-            waiting = True
-        await asyncio.sleep(LOOK)
+            waiting, pause = True, LOOK
+        await asyncio.sleep(pause)
 
 
 async def _renew(store: Store, lease: Lease, observe: Observe, turned: Callable[[], None]) -> None:
@@ -112,6 +120,9 @@ async def _renew(store: Store, lease: Lease, observe: Observe, turned: Callable[
                 raise LeaseLost(lease.value)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
+        except StoreMisfit as problem:  # whatever stands there now, it is not our lease
+            observe(Trouble(LEASE, str(problem)))
+            raise LeaseLost(lease.value) from problem
         turned()
 
 

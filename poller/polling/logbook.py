@@ -23,6 +23,9 @@ from poller.supervisor import supervise
 
 _STORE_PAUSE: Final = 1.0
 _SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
+_LONGEST_PAUSE: Final = 60.0
+_PLAN: Final = "plan"
+_WATERMARKS: Final = "watermarks"
 _STREAM: Final = "stream of releases"
 
 
@@ -49,15 +52,20 @@ class Logbook:
     async def restore(self) -> None:
         """Continue where the last poller stopped: what is known, and what was learned."""
         self._owed.clear()  # the stored plan knows nothing of it, and makes it up
+        pause = _STORE_PAUSE
         while True:
             try:
                 watermarks = await self._store.watermarks()
-                texts = await self._store.schedule()
+                texts = await self._plans()
             except StoreDown as problem:
                 self._observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_STORE_PAUSE)
-                continue
-            break
+            except StoreMisfit as problem:
+                self._observe(Trouble(_WATERMARKS, str(problem)))
+                await asyncio.sleep(pause := min(2 * pause, _LONGEST_PAUSE))
+            else:
+                break
+        self._observe(Recovered(_WATERMARKS))
         states = {}
         for market in Market:
             try:
@@ -66,6 +74,13 @@ class Logbook:
                 self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
         self._schedule.restore(watermarks, states)
         self._saved = self._schedule.version
+
+    async def _plans(self) -> dict[str, str]:
+        try:
+            return await self._store.schedule()
+        except StoreMisfit as problem:
+            self._observe(Trouble(_PLAN, f"{problem}; it is learned again"))
+            return {}
 
     async def keep(self, lease: Lease) -> None:
         """Tell and save, soon after there is something, for ever; raises LeaseLost (in a group)."""
@@ -104,13 +119,22 @@ class Logbook:
         self._news.clear()
 
     async def _keep_plan(self) -> None:
+        pause = _SAVE_PAUSE
         while True:
             await self._replanned.wait()
             try:
                 await self._save()
             except StoreDown as problem:
                 self._observe(Trouble("redis", str(problem)))
-            await asyncio.sleep(_SAVE_PAUSE)
+                self._replanned.set()
+            except StoreMisfit as problem:
+                self._observe(Trouble(_PLAN, f"{problem}; it is not kept"))
+                self._replanned.set()
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._observe(Recovered(_PLAN))
+                pause = _SAVE_PAUSE
+            await asyncio.sleep(pause)
 
     async def _save(self) -> None:
         if self._owed:

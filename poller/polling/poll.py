@@ -71,6 +71,7 @@ GRACE: Final = 4.0
 _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
+_MISFIT_PAUSE: Final = 10.0  # what only an operator can mend
 _PUBLISHING: Final = "publishing"
 _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
     Answered: "answered",
@@ -189,7 +190,12 @@ class Poller:
             self._observe(Trouble("redis", str(problem)))
             await asyncio.sleep(_STORE_PAUSE)
             return
+        except StoreMisfit as problem:
+            self._observe(Trouble(f"ledger of account {account}", str(problem)))
+            await asyncio.sleep(_MISFIT_PAUSE)
+            return
         self._observe(Recovered("redis"))
+        self._observe(Recovered(f"ledger of account {account}"))
         decision = self._schedule.next(self._now())
         if isinstance(decision, Probe) and gateway.ready:
             self._start(_Turn(decision.code, gateway, budget, grant, lease))
@@ -274,10 +280,12 @@ class Poller:
         try:
             watermark = await self._publish(turn)
         except TooFrequent:
-            text = (
-                "too many requests, says OpenD: another program spends requests of this account; "
-                "waiting a full period"
+            who = (
+                "requests that got no answer have arrived late"
+                if turn.budget.may_be_late()
+                else "another program spends requests of this account"
             )
+            text = f"too many requests, says OpenD: {who}; waiting a full period"
             self._observe(Trouble(account, text))
             await turn.budget.exhaust()
             return Postponed()
@@ -385,17 +393,18 @@ async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: s
     while not budget.lasts(grant):
         await budget.settle(grant, answered=True)  # nothing was sent
         grant = await budget.acquire()
-    answered = False
+    answered, replaced = False, None
     try:
         page = await gateway.page(code, key)
         answered = True
-    except Unavailable:
+    except Unavailable as problem:
+        replaced = problem.replaced
         raise
     except GatewayError:
         answered = True
         raise
     finally:
-        await budget.settle(grant, answered=answered)
+        await budget.settle(grant, answered=answered, replaced=replaced)
     return page
 
 

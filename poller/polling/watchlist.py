@@ -21,10 +21,14 @@ from poller.model import Code, parse_code, unique
 from poller.polling.budget import Budget
 from poller.polling.settling import SETTLED, Outcome, Settling
 from poller.settings.codefile import MOST_CODES, read_codes
-from poller.storage.store import Store
+from poller.storage.notifier import EventOf, never
+from poller.storage.store import WATCHLIST, Store
 
 LOOK: Final = 1.0
-"""Seconds between two looks at files and live list."""
+"""Seconds between two looks at the files."""
+
+LIVE_EVERY: Final = 30.0
+"""Seconds after which the live list is looked at though nothing was signalled."""
 
 GROUPS_EVERY: Final = 300.0
 """Seconds between two readings of the Futu groups; sooner while one of them is in doubt."""
@@ -70,7 +74,9 @@ class Watchlist:
         groups: Sequence[str],
         store: Store,
         observe: Observe,
+        news: EventOf = never,
     ) -> None:
+        """`news`: a notifier's, of changes of the live list."""
         self._codes: Sequence[Code] = ()
         self._files: dict[Path, _File] = {}
         self._groups: dict[str, Settling] = {}
@@ -79,6 +85,9 @@ class Watchlist:
         self._earlier: Settling | None = None  # what the last run watched, until this one settled
         self._version: int | None = None
         self._asked_live = False
+        self._news = news
+        self._signalled = news(WATCHLIST)
+        self._live_at = float("-inf")
         self._changed = True
         self._waits_until = float("inf") if groups else float("-inf")
         self._store = store
@@ -130,15 +139,25 @@ class Watchlist:
         return unique([*self.sources(), *(code for code, wanted in earlier if wanted)])
 
     async def refresh(self, *, once: bool = False) -> None:
-        """Read files that changed and the live list; `once`: as they are, settled or not."""
+        """Read files that changed, and the live list when it is signalled, in doubt, or due.
+
+        `once`: as they are, settled or not.
+        """
         now = asyncio.get_running_loop().time()
         for path, file in self._files.items():
             self._look_at_file(path, file, now, once=once)
+        due = now >= self._live_at + LIVE_EVERY or self._live.recheck is not None
+        if not due and not self._signalled.is_set():
+            return
+        self._signalled = self._news(WATCHLIST)
         try:
             await self._look_at_live(now)
+            self._live_at = now
         except StoreDown as problem:
+            self._live_at = float("-inf")
             self._observe(Trouble("redis", str(problem)))
         except StoreMisfit as problem:
+            self._live_at = now
             self._asked_live = True  # nothing is to be had of it: the other sources count
             text = f"{problem}; the {len(self._live.marks)} codes it last held count on"
             self._observe(Trouble(_LIVE, text))
@@ -226,7 +245,9 @@ class Watchlist:
             if self._changed and began:
                 self._changed = False
                 watch(self.current())
-            await asyncio.sleep(LOOK)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._signalled.wait()
 
     def _doubt_start(self, earlier: Settling, now: float) -> None:
         removed = {code: False for code, wanted in self._live.marks.items() if not wanted}
@@ -257,6 +278,9 @@ class Watchlist:
             grant = await budget.acquire()
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
+            return
+        except StoreMisfit as problem:
+            self._observe(Trouble(subject, str(problem)))
             return
         try:
             gateway = next((gateway for gateway in gateways if gateway.ready), gateways[0])

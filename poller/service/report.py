@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from poller import __version__
@@ -12,19 +12,25 @@ from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.facts.board import Board
 from poller.facts.counts import Tally
 from poller.facts.observe import (
+    Active,
+    Announced,
+    Attempted,
     Connection,
     Defect,
     Fact,
     Observe,
     Polled,
+    Published,
     Quarantined,
     Recovered,
+    Standby,
     Trouble,
     ruling_wanted,
 )
 from poller.facts.status import (
     EVERY,
     POLLS_KEPT,
+    SOON,
     TROUBLES_KEPT,
     GatewayState,
     Phase,
@@ -39,6 +45,9 @@ from poller.model import Code, Market, market_of
 from poller.plan.market import MarketQueue
 
 _NEW: Final = "connecting"
+_STATUS: Final = "status report"
+OTHER_WATCHLIST: Final = "watchlist on standby"
+_SETTLED: Final = timedelta(seconds=10)  # the other has told a list that changes by then
 _SHORTEST: Final = 0.2  # seconds between two reports, however much changes
 
 
@@ -84,42 +93,63 @@ class Reporter:
         self._tally = Tally()
         self._codes: tuple[Code, ...] = ()
         self._told: tuple[Code, ...] | None = None
+        self._lease: int | None = None
+        self._standing_by = False
+        self._differs: datetime | None = None  # since when the active poller watches others
         self._changed = asyncio.Event()
+        self._grown = asyncio.Event()
 
     def __call__(self, fact: Fact) -> None:
         """Count a fact, and remember one that changes what is true now."""
         self._tally(fact)
         match fact:
+            case Polled(code, _, answer):
+                self._polled.setdefault(code, []).append(Poll(self._now(), answer))
+                self._grown.set()  # a sweep is no reason to write more often
+            case Published() | Announced() | Attempted():
+                self._grown.set()
+            case _ if self._changes(fact):
+                self._note_change()
+
+    def _changes(self, fact: Fact) -> bool:
+        """Take note of what is true now; returns whether it was not before."""
+        match fact:
             case Trouble(subject, reason):
                 if self._troubles.get(subject) == reason:
-                    return
+                    return False
                 self._troubles[subject] = reason
             case Recovered(subject):
                 self._defects.pop(subject, None)
-                if self._troubles.pop(subject, None) is None:
-                    return
+                return self._troubles.pop(subject, None) is not None
             case Defect(component):
                 self._troubles[component] = self._defects[component] = fact.reason
             case Quarantined(code, held):
                 self._held[code] = len(held)
                 subject = f"{code} quarantine"
-                self(Trouble(subject, ruling_wanted(code, held)) if held else Recovered(subject))
-                return
-            case Polled(code, _, answer):
-                self._polled.setdefault(code, []).append(Poll(self._now(), answer))
-                return  # told with the next report: a sweep is no reason to write more often
+                wanted = Trouble(subject, ruling_wanted(code, held)) if held else None
+                return self._changes(wanted or Recovered(subject))
+            case Active(token):
+                self._lease, self._told = token, None  # another one has told its own meanwhile
+                self._standing_by = False
+            case Standby():
+                self._lease = None
+                self._standing_by = True
             case Connection(name, ready, reason, _):
                 before = self._gateways[name]
                 since = self._now() if ready != before.ready else before.since
                 self._gateways[name] = GatewayState(name, before.account, ready, reason, since)
             case _:
-                return
-        self._changed.set()
+                return False
+        return True
 
     def watch(self, codes: Sequence[Code]) -> None:
         """Take note of what is watched from now on."""
         self._codes = tuple(codes)
+        self._note_change()
+
+    def _note_change(self) -> None:
         self._changed.set()
+        self._grown.set()
 
     async def run(
         self, board: Board, observe: Observe, *, behind: Callable[[], bool] = lambda: False
@@ -132,25 +162,49 @@ class Reporter:
         try:
             while True:
                 self._changed.clear()
+                self._grown.clear()
                 try:
                     await self._report(board)
-                except (StoreDown, StoreMisfit) as problem:
+                    await self._compare(board, observe)
+                except StoreDown as problem:
                     observe(Trouble("redis", str(problem)))
+                    self._grown.set()  # tried again soon
+                except StoreMisfit as problem:
+                    observe(Trouble(_STATUS, str(problem)))
                 else:
+                    observe(Recovered(_STATUS))
                     if not behind():
                         observe(Recovered("redis"))
                 await asyncio.sleep(_SHORTEST)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY.total_seconds()):
-                        await self._changed.wait()
+                await self._due()
         finally:
             with contextlib.suppress(StoreError):  # it counts as dead within a minute
                 await board.retire(self._process.name)
 
+    async def _compare(self, board: Board, observe: Observe) -> None:
+        """On standby, tell when the active poller watches other symbols: ours nobody polls."""
+        theirs = await board.symbols() if self._standing_by and self._codes else None
+        if theirs is None or set(theirs) == set(self._codes):
+            self._differs = None
+            observe(Recovered(OTHER_WATCHLIST))
+            return
+        self._differs = self._differs or self._now()
+        if self._now() - self._differs >= _SETTLED:
+            alone = len(set(self._codes) - set(theirs))
+            reason = (
+                f"the active poller watches {len(theirs)} symbols, this one on standby "
+                f"{len(self._codes)}, of which nobody polls {alone}: give both one watchlist, or "
+                "each a redis.namespace of its own"
+            )
+            observe(Trouble(OTHER_WATCHLIST, reason))
+
+    async def _due(self) -> None:
+        """Wait for the next report: at once after a change, soon after anything else."""
+        await _set_within(self._grown, EVERY - SOON)
+        await _set_within(self._changed, SOON)
+
     async def _report(self, board: Board) -> None:
-        token, _, holder = (await board.lease()).partition(":")
-        lease = int(token) if holder == self._process.name else None
-        if lease is not None and self._codes != self._told:
+        if self._lease is not None and self._codes != self._told:
             await board.tell_symbols(self._codes)
             self._told = self._codes
         kept = list(self._troubles.items())[-TROUBLES_KEPT:]
@@ -158,7 +212,7 @@ class Reporter:
             at=self._now(),
             role=self._process.role,
             version=__version__,
-            lease=lease,
+            lease=self._lease,
             gateways=tuple(self._gateways.values()),
             symbols=len(self._codes),
             markets=self._markets(),
@@ -189,6 +243,12 @@ class Reporter:
             earlier = before.get(code, Polls()).polls
             told[code] = Polls((*reversed(fresh), *earlier)[:POLLS_KEPT], *self._outlook(code))
         await board.tell_polls(told)
+
+
+async def _set_within(event: asyncio.Event, limit: timedelta) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit.total_seconds()):
+            await event.wait()
 
 
 def release_state(queue: MarketQueue) -> ReleaseState:

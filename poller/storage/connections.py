@@ -1,8 +1,9 @@
 """The connections to Redis: made here for whoever speaks it, errors turned into ours.
 
 redis-py's defaults suit nobody here. Short commands are bounded in seconds and repeated once when
-cut off: each of them is idempotent, or refused when repeated. A read that blocks has a client of
-its own, whose socket waits longer than the read, and is repeated only when it was sent elsewhere.
+cut off: each of them is idempotent, or refused when repeated. A read that blocks has a connection
+of its own, which is kept for the next one; its socket waits longer than the read, and the read is
+repeated only when it was sent elsewhere.
 
 All keys of a namespace share a hash slot, so one server takes the writes wherever Redis lives: a
 single one, a Cluster's owner of the slot, the primary the Sentinels name. A connection goes to that
@@ -10,9 +11,10 @@ one, and to its successor when it is told so; transactions and scripts need noth
 """
 
 import asyncio
+import errno
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
@@ -52,25 +54,10 @@ class Connections:
         """Return a client for short commands; it waits while all its connections are in use."""
         return self._client(16, self._answer_limit, Retry(ConstantBackoff(0.1), 1))
 
-    @asynccontextmanager
-    async def blocking(self, wait: float) -> AsyncIterator[Any]:
-        """Yield a client for one read that blocks up to `wait` seconds; its errors are ours.
-
-        The limit is set around the read. In redis-py's own a cancellation may be lost, which would
-        be seen only when the read ends.
-        """
+    def blocking(self) -> "Blocking":
+        """Return what lends connections for reads that block."""
         sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
-        client = self._client(1, None, sent_away)
-        try:
-            with translated():
-                async with asyncio.timeout(wait + self._answer_limit):
-                    yield client
-        finally:
-            closing = asyncio.create_task(client.aclose())
-            try:
-                await asyncio.shield(closing)
-            finally:  # cancelled just now: a connection half closed would stay open
-                await closing
+        return Blocking(lambda: self._client(1, None, sent_away), self._answer_limit)
 
     def _client(self, connections: int, limit: float | None, retry: Retry) -> Any:  # noqa: ANN401
         settings: dict[str, Any] = {
@@ -79,13 +66,65 @@ class Connections:
             "socket_timeout": limit,
             "socket_connect_timeout": _CONNECT_LIMIT,
             "retry": retry,
-            "health_check_interval": 15,
+            # no PING before a command: one on a dead connection is repeated all the same
+            "health_check_interval": 0,
             "decode_responses": True,
             "encoding_errors": "replace",
             "client_name": "poller",
             "driver_info": None,  # else each connection reads the package's version from its files
         }
         return Redis.from_pool(BlockingConnectionPool(**(settings | self._settings)))
+
+
+class Blocking:
+    """Lends a connection to each read that blocks, and keeps it for the next read."""
+
+    def __init__(self, make: Callable[[], Any], answer_limit: float) -> None:
+        """`make`: returns a client of one connection that sets no limit of its own."""
+        self._make = make
+        self._answer_limit = answer_limit
+        self._idle: list[Any] = []
+        self._closed = False
+
+    @asynccontextmanager
+    async def reading(self, wait: float) -> AsyncIterator[Any]:
+        """Yield a client for one read that blocks up to `wait` seconds; its errors are ours.
+
+        The limit is set around the read. In redis-py's own a cancellation may be lost, which would
+        be seen only when the read ends. A read that does not end well may leave its answer in the
+        connection, which is therefore closed.
+        """
+        client = self._idle.pop() if self._idle else self._make()
+        whole = False
+        try:
+            with translated():
+                async with asyncio.timeout(wait + self._answer_limit):
+                    yield client
+            whole = True
+        finally:
+            if whole and not self._closed:
+                self._idle.append(client)
+            else:
+                await _whole(client.aclose())
+
+    async def aclose(self) -> None:
+        """Close what is lent to nobody; what is lent is closed when its read ends."""
+        self._closed = True
+        while self._idle:
+            await _whole(self._idle.pop().aclose())
+
+
+async def _whole(closing: Coroutine[Any, Any, None]) -> None:
+    """Close to the end, cancelled or not: a connection half closed would stay open."""
+    task = asyncio.create_task(closing)
+    try:
+        await asyncio.shield(task)
+    finally:
+        await task
+
+
+class WrongType(StoreMisfit):
+    """A key holds another type than the command is for. Which key, a script does not say."""
 
 
 class _Guide(Protocol):
@@ -236,6 +275,7 @@ class _TlsConnection(_TcpConnection, SSLConnection):
 
 _CURES: Final = {
     "BUSY": "another client's script keeps it from answering: wait for it, or SCRIPT KILL",
+    "EXECABORT": "it refused a part of a transaction, which is tried again",
     "CLUSTERDOWN": "the Cluster does not serve this slot: look at CLUSTER INFO",
     "LOADING": "it loads its data; polling goes on by itself",
     "MASTERDOWN": "a replica without its primary: start the primary",
@@ -244,18 +284,34 @@ _CURES: Final = {
     "NOSCRIPT": "it has forgotten a script, which is being sent again",
     "OOM": "its memory is full: raise maxmemory, or make room",
     "READONLY": "it is a replica: name the primary in redis.url, or wait for the failover",
+    "UNBLOCKED": "it is the primary no more: wait for the failover",
     "TRYAGAIN": "the Cluster moves the slot; polling goes on by itself",
     "ASK": "the Cluster moves the slot; polling goes on by itself",
 }
 """Codes of errors that pass → what it is, and what to do."""
 
-# before 7.0 a script's error carries the code in its text
-_PASSING: Final = re.compile(rf"(?:^|-)({'|'.join(_CURES)})\b")
-_FORBIDDEN: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
-# in a pipeline, the command stands before it
-_WRONG_TYPE: Final = re.compile(r"(?:\(\w+ (?P<key>\S+)[^)]*\) of pipeline.*)?WRONGTYPE")
+# redis-py writes the command of a pipeline before the error, and may cut it
+_OF_PIPELINE: Final = re.compile(
+    r"""Command # \d+ \((?:\w+ (?P<key>\S+))?.*\) of pipeline caused error: \(?["']?(?P<text>.*)""",
+    re.DOTALL,
+)
+# before 7.0 a script's error carries the code in its text; so does a transaction's
+_CODE: Final = r"(?:^|-|because of: )"
+_PASSING: Final = re.compile(rf"{_CODE}({'|'.join(_CURES)})\b")
+_FORBIDDEN: Final = re.compile(rf"{_CODE}(NOAUTH|NOPERM|WRONGPASS)\b")
+_TOO_MANY: Final = "max number of clients reached"
 _UNHEARD: Final = re.compile(r"connecting to (\S+)\. (Connect call failed|.*refused|No such file)")
-_CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket")
+_CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket|no connection avail|not ready")
+_SILENCE: Final = "no answer in time, or the connection was cut"
+_FILES: Final = (
+    "no connection, because too many files are open here: raise the limit of this process "
+    "(LimitNOFILE of its unit, or ulimit -n)"
+)
+_CLIENTS: Final = (
+    "the server takes no more clients: raise its maxclients, and the files it may open "
+    "(its LimitNOFILE, or ulimit -n), or end other clients"
+)
+_LONGEST_CHAIN: Final = 20  # of errors that caused one another
 
 
 @contextmanager
@@ -287,17 +343,16 @@ def _told(problem: Exception) -> StoreDown | StoreMisfit:
 
 
 def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
-    text, code = str(problem), problem.status_code
-    if text.startswith(_FORBIDDEN) or isinstance(problem, exceptions.NoPermissionError):
+    text, code, key = str(problem), problem.status_code, ""
+    if (found := _OF_PIPELINE.match(text)) is not None:
+        key, text = found["key"] or "", found["text"].rstrip("\"',)")
+    if _FORBIDDEN.search(text) or isinstance(problem, exceptions.NoPermissionError):
         return StoreMisfit(f"Redis refuses this user: {text}")
-    passing = code if code in _CURES else None
-    if passing is None and (found := _PASSING.search(text)) is not None:
-        passing = found[1]
-    if passing is not None:
+    inside = _PASSING.search(text)  # what made it refuse a transaction says more than its code
+    if (passing := inside[1] if inside else code) in _CURES:
         return StoreDown(f"{passing}: {_CURES[passing]}")
-    if (wrong := _WRONG_TYPE.search(text)) is not None:
-        key = wrong["key"] or ""
-        return StoreMisfit(
+    if "WRONGTYPE" in text:
+        return WrongType(
             f"a key of this namespace holds another type{f': {key}' if key else ''}; give "
             "redis.namespace a name of its own, or remove what is not this service's"
         )
@@ -320,24 +375,28 @@ def _admission(text: str) -> str:
 def _absence(problem: Exception) -> str:
     """Say that there is no answer; the ways a server can be away are one to the operator."""
     text = str(problem) or type(problem).__name__
-    if isinstance(problem, exceptions.BusyLoadingError):
-        return f"LOADING: {_CURES['LOADING']}"
-    if isinstance(problem, exceptions.TimeoutError | TimeoutError):
-        return "no answer in time"
-    if (found := _UNHEARD.search(text)) is not None:
-        return f"nobody listens at {found[1]}"
-    if _CUT.search(text):
-        return "the connection was cut"
-    return next((cure for words, cure in _EXHAUSTED.items() if words in text.lower()), text)
+    if _too_many_files(problem):
+        return _FILES
+    if _TOO_MANY in text:
+        return _CLIENTS
+    if (unheard := _UNHEARD.search(text)) is not None:
+        return f"nobody listens at {unheard[1]}"
+    loading = isinstance(problem, exceptions.BusyLoadingError)  # its text lacks the code
+    if (found := _PASSING.search("LOADING" if loading else text)) is not None:
+        return f"{found[1]}: {_CURES[found[1]]}"
+    silent = isinstance(problem, exceptions.TimeoutError | TimeoutError)
+    # what stands between may do now the one, now the other
+    return _SILENCE if silent or _CUT.search(text) else text
 
 
-_EXHAUSTED: Final = {
-    "too many open files": "too many open files: raise this process's limit of them (ulimit -n, "
-    "LimitNOFILE=)",
-    # a server with few descriptors takes as few clients, whatever its maxclients
-    "max number of clients": "it takes no more clients, most likely for too many open files: raise "
-    "its limit of them (ulimit -n, LimitNOFILE=), or its maxclients",
-}
-"""Words of errno or Redis, in lower case → what is used up, and what to do."""
+def _too_many_files(problem: BaseException | None) -> bool:
+    """Tell whether a connection could not be opened for want of descriptors, ours."""
+    seen = 0
+    while problem is not None and seen < _LONGEST_CHAIN:
+        if isinstance(problem, OSError) and problem.errno in {errno.EMFILE, errno.ENFILE}:
+            return True
+        problem, seen = problem.__cause__ or problem.__context__, seen + 1
+    return False
+
 
 _REFUSED_TYPES: Final = (exceptions.AuthenticationError, exceptions.NoPermissionError)

@@ -46,6 +46,8 @@ _PAUSE: Final = 0.01
 _STARTS: Final = 3
 _NO_WAY_IN: Final = 5.0
 """Seconds a server may still live whose password cannot be read; one that ends is gone sooner."""
+_PRESENT: Final = 15.0
+"""Seconds between two signs of presence: a server that another program started knows none of us."""
 
 
 class Embedded:
@@ -61,6 +63,7 @@ class Embedded:
         self._password: str | None = None
         self._locked_out: str | None = None
         self._pid: int | None = None
+        self._answered = float("-inf")
         self._presence: Any = None  # redis-py types no answer
 
     @property
@@ -98,6 +101,7 @@ class Embedded:
     async def running(self) -> AsyncIterator[str]:
         """Hold the server while the block runs, starting it where needed; yields its URL."""
         self._prepare()
+        self._answered = float("-inf")
         try:
             await self.ensure()
             yield self.url
@@ -123,7 +127,10 @@ class Embedded:
                         starts += self._start_if_free()
                         if starts > _STARTS:
                             raise StoreDown(f"the embedded server ends at once; see {self._log}")
+                        if not starts and clock() < self._answered + _PRESENT:
+                            return False
                         if await self._answers():
+                            self._answered = clock()
                             return starts > 0
                         if self._locked_out is not None and clock() > began + _NO_WAY_IN:
                             raise StoreMisfit(

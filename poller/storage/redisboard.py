@@ -1,14 +1,20 @@
 """The board on a Redis-compatible server."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
 
-from poller.errors import BadCode
+from poller.errors import BadCode, StoreMisfit
 from poller.facts.board import BoardKeys
-from poller.facts.status import Polls, Report, living
+from poller.facts.status import DEAD_AFTER, Polls, Report, living
 from poller.model import Code, parse_code, to_json
-from poller.storage.connections import Connections, translated
-from poller.storage.store import OPEND, Keys
+from poller.storage.connections import Connections, WrongType, translated
+from poller.storage.store import OPEND, SIGNALS_KEPT, SYMBOLS, Keys
+
+_HELD: Final = re.compile(r"[0-9]{1,19}:.+", re.DOTALL)
 
 
 class RedisBoard:
@@ -18,6 +24,7 @@ class RedisBoard:
         self.keys = BoardKeys(namespace)
         self._store = Keys(namespace)
         self._redis = Connections(url).brief()
+        self._swept = datetime.min.replace(tzinfo=UTC)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -25,15 +32,19 @@ class RedisBoard:
 
     async def reports(self) -> dict[str, Report]:
         """See `Board.reports`."""
-        with translated():
+        with _naming(self.keys.status):
             texts = await self._redis.hgetall(self.keys.status)
         read = {name: Report.from_json(text) for name, text in texts.items()}
         return {name: report for name, report in read.items() if report is not None}
 
     async def report(self, process: str, report: Report) -> None:
         """See `Board.report`."""
-        with translated():
+        with _naming(self.keys.status):
             await self._redis.hset(self.keys.status, process, report.to_json())
+        if abs(report.at - self._swept) < DEAD_AFTER:
+            return
+        self._swept = report.at
+        with translated():
             names = await self._redis.hkeys(self.keys.status)
         if len(names) > 1:
             alive = living(await self.reports(), report.at)
@@ -48,30 +59,33 @@ class RedisBoard:
 
     async def symbols(self) -> tuple[Code, ...] | None:
         """See `Board.symbols`."""
-        with translated():
-            text = await self._redis.get(self.keys.symbols)
         try:
+            with translated():
+                text = await self._redis.get(self.keys.symbols)
             return None if text is None else tuple(parse_code(each) for each in json.loads(text))
-        except (ValueError, TypeError, BadCode):
-            return None
+        except (ValueError, TypeError, AttributeError, RecursionError, BadCode, WrongType):
+            return None  # the active poller writes them anew
 
     async def tell_symbols(self, codes: Sequence[Code]) -> None:
         """See `Board.tell_symbols`."""
         with translated():
             await self._redis.set(self.keys.symbols, to_json(list(codes)))
+            with contextlib.suppress(WrongType):  # whoever waits for signals says so
+                signal = {"subject": SYMBOLS}
+                await self._redis.xadd(self._store.signals, signal, maxlen=SIGNALS_KEPT)
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """See `Board.polls`."""
         if not codes:
             return {}
-        with translated():
+        with _naming(self.keys.polls):
             texts = await self._redis.hmget(self.keys.polls, codes)
         read = {code: Polls.from_json(t) for code, t in zip(codes, texts, strict=True) if t}
         return {code: polls for code, polls in read.items() if polls is not None}
 
     async def tell_polls(self, polls: Mapping[Code, Polls]) -> None:
         """See `Board.tell_polls`."""
-        with translated():
+        with _naming(self.keys.polls):
             told = {code: each.to_json() for code, each in polls.items()}
             await self._redis.hset(self.keys.polls, mapping=told)
 
@@ -94,8 +108,10 @@ class RedisBoard:
 
     async def lease(self) -> str:
         """See `Board.lease`."""
-        with translated():
-            return str(await self._redis.get(self._store.lease) or "")
+        text = ""
+        with contextlib.suppress(WrongType), translated():
+            text = str(await self._redis.get(self._store.lease) or "")
+        return text if _HELD.fullmatch(text) else ""
 
     async def simulated(self) -> bool:
         """See `Board.simulated`."""
@@ -106,3 +122,16 @@ class RedisBoard:
         """See `Board.stream_length`."""
         with translated():
             return int(await self._redis.xlen(self._store.stream))
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Turn redis-py's errors into ours; one about the type of `key` names it."""
+    try:
+        with translated():
+            yield
+    except WrongType:
+        raise StoreMisfit(
+            f"the key {key} holds another type than this service keeps there: look at it, and "
+            f"remove it: DEL {key}"
+        ) from None

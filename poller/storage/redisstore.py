@@ -4,7 +4,8 @@ import re
 import secrets
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
@@ -16,16 +17,20 @@ from poller.events import encode
 from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice
 from poller.storage.arguments import arguments_of, notice_arguments
-from poller.storage.connections import NEEDED, Connections, translated
+from poller.storage.connections import NEEDED, Connections, WrongType, translated
 from poller.storage.live import LiveList, scan, version_of
 from poller.storage.retention import Group
 from poller.storage.store import (
+    LEDGER,
     OPEND,
+    SIGNALS_KEPT,
     SIMULATED,
+    WATCHLIST,
     Entry,
     HeldWrite,
     Keys,
     Lease,
+    News,
     Snapshot,
     Stream,
     Write,
@@ -41,8 +46,33 @@ OLDEST: Final = (6, 2)
 
 _MICRO: Final = 1_000_000
 
+_TYPES: Final = {
+    "stream": "stream",
+    "quarantine": "stream",
+    "releases": "stream",
+    "releases_told": "hash",
+    "watermark": "hash",
+    "simulated": "string",
+    "lease": "string",
+    "fence": "string",
+    "watch": "hash",
+    "watch_version": "string",
+    "signals": "stream",
+    "schedule": "hash",
+    "play": "hash",
+}
+"""Names of `Keys` → the type each is kept as."""
+
+_DECISIVE: Final = ("stream", "quarantine", "releases", "releases_told", "watermark", "simulated")
+
+_CARRIED: Final = 1000
+"""Requests of an earlier version that are counted in: many times those of a period."""
+
 _WAIT_LIMIT: Final = 1
 """Seconds replicas may take to have a commit."""
+
+_NO_NUMBER: Final = re.compile("not an integer or out of range|increment or decrement would overfl")
+_VERSION: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 class RedisStore:
@@ -54,6 +84,12 @@ class RedisStore:
         self.keys = Keys(namespace)
         self._connections = Connections(url)
         self._redis = self._connections.brief()
+        self._blocking = self._connections.blocking()
+        # on a Cluster another node may own the slot of the budgets
+        shared = namespace == LEDGER
+        self._budgets = self._redis if shared else Connections(url).brief()
+        self._carried = set[str]()
+        self._made_up: bool | None = None
         self._replicas = replicas
         self._behind = False
         lua = files("poller.storage") / "lua"
@@ -65,10 +101,13 @@ class RedisStore:
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()
+        if self._budgets is not self._redis:
+            await self._budgets.aclose()
+        await self._blocking.aclose()
 
     async def inspect(self) -> str:
         """Return the server's name and version, or raise StoreMisfit with the cure."""
-        with translated():
+        async with self._translated():
             server = await self._redis.info("server")
             memory = await self._redis.info("memory")
         name = "Valkey" if "valkey_version" in server else "Redis"
@@ -83,8 +122,11 @@ class RedisStore:
                 "watermarks; set it: CONFIG SET maxmemory-policy noeviction"
             )
             raise StoreMisfit(msg)
-        await self._check_types()
+        # what stands under these is published, or decides it; the rest is told when it is used
+        await self._check_types(_DECISIVE)
         await self._rehearse()
+        async with self._ledger("") as (budgets, key):
+            await budgets.zcard(key)
         return f"{name} {version}"
 
     async def keep_apart(self, *, simulated: bool) -> None:
@@ -93,19 +135,19 @@ class RedisStore:
         The first that publishes decides for good, also before there is any entry.
         """
         stream, mark = self.keys.stream, self.keys.simulated
-        with translated():
+        async with self._translated():
             if await self._redis.get(mark) is None:
                 # what is older than the mark of OpenD's reports is OpenD's; entries may be trimmed
                 older = await self._redis.exists(self.keys.watermark)
                 older = older or await self._redis.xlen(stream)
                 await self._redis.set(mark, OPEND if older or not simulated else SIMULATED, nx=True)
-            marked = await self._redis.get(mark) != OPEND
+            marked = self._made_up = await self._redis.get(mark) != OPEND
         if simulated != marked:
             raise StoreMisfit(self.apart(simulated=simulated))
 
     async def holds_simulation(self) -> bool:
         """Return whether the stream is for what a simulator makes up."""
-        with translated():
+        async with self._translated():
             return await self._redis.get(self.keys.simulated) not in {None, OPEND}
 
     def apart(self, *, simulated: bool) -> str:
@@ -134,7 +176,7 @@ class RedisStore:
         entry = {"-": "-"}
         held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
         written = arguments_of([Write("-", "", "-", 0)], [entry], held, [entry])
-        with translated():
+        async with self._translated():
             # one transaction: whoever is killed here leaves nothing behind
             async with self._redis.pipeline(transaction=True) as pipe:
                 await self._commit(keys=keys, args=["-", "", "", "-", *written], client=pipe)
@@ -144,37 +186,32 @@ class RedisStore:
                 if isinstance(answer, Exception):
                     raise answer
 
-    async def _check_types(self) -> None:
-        wanted = {
-            self.keys.stream: "stream",
-            self.keys.quarantine: "stream",
-            self.keys.releases: "stream",
-            self.keys.releases_told: "hash",
-            self.keys.watermark: "hash",
-            self.keys.lease: "string",
-            self.keys.fence: "string",
-            self.keys.schedule: "hash",
-            self.keys.simulated: "string",
-            self.keys.play: "hash",
-        }
-        for key, kind in wanted.items():
-            await self._check_type(key, kind)
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        """Turn redis-py's errors into ours; one about a key of another type names the key."""
+        try:
+            with translated():
+                yield
+        except WrongType:
+            await self._check_types()
+            raise
 
-    async def _check_type(self, key: str, kind: str) -> None:
+    async def _check_types(self, names: Sequence[str] = tuple(_TYPES)) -> None:
         with translated():
-            found = await self._redis.type(key)
-        if found not in {"none", kind}:
-            raise StoreMisfit(_wrong_type(key, found, kind))
+            for name in names:
+                key, kind = getattr(self.keys, name), _TYPES[name]
+                found = await self._redis.type(key)
+                if found not in {"none", kind}:
+                    raise StoreMisfit(_wrong_type(key, found, kind))
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
-        with translated():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hget(self.keys.watermark, code)
-                pipe.hgetall(self.keys.history(code))
-                pipe.hgetall(self.keys.vintages(code))
-                pipe.hgetall(self.keys.held(code))
-                watermark, history, vintages, held = await pipe.execute()
+        async with self._translated(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hget(self.keys.watermark, code)
+            pipe.hgetall(self.keys.history(code))
+            pipe.hgetall(self.keys.vintages(code))
+            pipe.hgetall(self.keys.held(code))
+            watermark, history, vintages, held = await pipe.execute()
         return read_snapshot(code, watermark or "", history, vintages, held, keys=self.keys)
 
     async def commit(
@@ -198,7 +235,7 @@ class RedisStore:
         entries = [encode(event) for event in comparison.events]
         written = arguments_of(writes, entries, held, quarantine_entries(code, comparison))
         arguments = [code, lease.value, snapshot.watermark, watermark, *written]
-        with translated():
+        async with self._translated():
             verdict, *detail = await self._replicated(self._commit, keys, arguments)
         match verdict:
             case "ok":
@@ -214,7 +251,7 @@ class RedisStore:
         """See `Store.announce`."""
         keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
         arguments = [lease.value, *notice_arguments(encode(notice))]
-        with translated():
+        async with self._translated():
             verdict, *detail = await self._replicated(self._announce, keys, arguments)
         match verdict:
             case "lease":
@@ -265,7 +302,7 @@ class RedisStore:
 
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
-        with translated():
+        async with self._translated():
             texts = await self._redis.hgetall(self.keys.watermark)
         found = {}
         for code, text in texts.items():
@@ -277,7 +314,7 @@ class RedisStore:
 
     async def vintages(self, code: Code) -> list[Vintage]:
         """See `Store.vintages`."""
-        with translated():
+        async with self._translated():
             texts = await self._redis.hgetall(self.keys.vintages(code))
         return read_vintages(code, texts, keys=self.keys)
 
@@ -285,7 +322,7 @@ class RedisStore:
         """See `Store.held_codes`."""
         start = self.keys.held(Code(""))
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
-        with translated():
+        async with self._translated():
             keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
         return sorted(Code(key.removeprefix(start)) for key in keys)
 
@@ -294,12 +331,11 @@ class RedisStore:
     ) -> float:
         """See `Store.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with translated():
-            if self._behind:  # ask OpenD for nothing that could not be published
+        if self._behind:  # ask OpenD for nothing that could not be published
+            async with self._translated():
                 await self._catch_up()
-            wait = await self._grant(
-                keys=[self.keys.budget(account)], args=[request, limit, *times]
-            )
+        async with self._ledger(account) as (budgets, key):
+            wait = await self._grant(keys=[key], args=[request, limit, *times], client=budgets)
         return int(wait) / _MICRO
 
     async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
@@ -314,75 +350,114 @@ class RedisStore:
         self, account: str, requests: list[str], period: float, margin: float
     ) -> None:
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with translated():
-            await self._spend(keys=[self.keys.budget(account)], args=[*times, *requests])
+        async with self._ledger(account) as (budgets, key):
+            await self._spend(keys=[key], args=[*times, *requests], client=budgets)
+
+    @asynccontextmanager
+    async def _ledger(self, account: str) -> AsyncIterator[tuple[Any, str]]:
+        """Yield the key of an account's budget and a client for it; what is wrong names the key."""
+        async with self._translated():
+            if self._made_up is None and (mark := await self._redis.get(self.keys.simulated)):
+                self._made_up = mark != OPEND
+        own, shared = self.keys.own_budget(account), self.keys.budget(account)
+        if self._made_up or own == shared:
+            client, key = self._redis, own
+        else:
+            client, key = self._budgets, shared
+        try:
+            with translated():
+                if key != own and account not in self._carried:
+                    await self._carry_over(own, shared)
+                    self._carried.add(account)
+                yield client, key
+        except WrongType:
+            found = await client.type(key)
+            raise StoreMisfit(_wrong_type(key, found, "sorted set")) from None
+        except StoreMisfit as problem:
+            if client is self._redis:
+                raise
+            raise StoreMisfit(
+                f"{problem}; all namespaces share the budgets {{{LEDGER}}}:budget:*, which the "
+                "user must be let have, too"
+            ) from None
+
+    async def _carry_over(self, own: str, shared: str) -> None:
+        """Count in what a version that kept a budget in each namespace has spent, once."""
+        if await self._redis.type(own) != "zset":
+            return
+        spent = await self._redis.zrevrange(own, 0, _CARRIED - 1, withscores=True)
+        if spent:
+            await self._budgets.zadd(shared, dict(spent), nx=True)
 
     async def spent(self, account: str, *, period: float) -> int:
         """See `Store.spent`."""
-        with translated():
-            seconds, micros = await self._redis.time()
+        async with self._ledger(account) as (budgets, key):
+            seconds, micros = await budgets.time()
             since = seconds * _MICRO + micros - round(period * _MICRO)
-            return int(await self._redis.zcount(self.keys.budget(account), f"({since}", "+inf"))
+            return int(await budgets.zcount(key, f"({since}", "+inf"))
 
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
         """See `Store.acquire_lease`."""
-        with translated():
+        async with self._counted(self.keys.fence):
             value = await self._lease(
                 keys=[self.keys.lease, self.keys.fence], args=[owner, round(ttl * 1000)]
             )
         return Lease(value) if value else None
 
+    @asynccontextmanager
+    async def _counted(self, key: str) -> AsyncIterator[None]:
+        """Let a command that counts `key` up name it when it holds no number."""
+        try:
+            async with self._translated():
+                yield
+        except StoreMisfit as problem:
+            if _NO_NUMBER.search(str(problem)) is None:
+                raise
+            raise StoreMisfit(f"the key {key} holds no number: remove it, DEL {key}") from None
+
     async def renew_lease(self, lease: Lease, ttl: float) -> bool:
         """See `Store.renew_lease`."""
-        with translated():
+        async with self._translated():
             return bool(
                 await self._renew(keys=[self.keys.lease], args=[lease.value, round(ttl * 1000)])
             )
 
     async def release_lease(self, lease: Lease) -> None:
         """See `Store.release_lease`."""
-        with translated():
+        async with self._translated():
             await self._renew(keys=[self.keys.lease], args=[lease.value, 0])
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
         """See `Store.watch`."""
-        with translated():
+        async with self._translated():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
                 pipe.incr(self.keys.watch_version)
-                marked, counted = await pipe.execute(raise_on_error=False)
+                pipe.xadd(self.keys.signals, {"subject": WATCHLIST}, maxlen=SIGNALS_KEPT)
+                marked, counted, _ = await pipe.execute(raise_on_error=False)
             if isinstance(marked, Exception):
-                await self._check_type(self.keys.watch, "hash")
                 raise marked
             if isinstance(counted, Exception):  # somebody put something else there
                 await self._redis.set(self.keys.watch_version, time.time_ns())
 
     async def watched(self) -> LiveList:
         """See `Store.watched`."""
-        try:
-            with translated():
-                return await scan(self._redis, self.keys.watch)
-        except StoreMisfit:
-            await self._check_type(self.keys.watch, "hash")
-            raise
+        async with self._translated():
+            return await scan(self._redis, self.keys.watch)
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
-        try:
-            with translated():
-                return version_of(await self._redis.get(self.keys.watch_version))
-        except StoreMisfit:
-            await self._check_type(self.keys.watch_version, "string")
-            raise
+        async with self._translated():
+            return version_of(await self._redis.get(self.keys.watch_version))
 
     async def schedule(self) -> dict[str, str]:
         """See `Store.schedule`."""
-        with translated():
+        async with self._translated():
             return dict(await self._redis.hgetall(self.keys.schedule))
 
     async def save_schedule(self, texts: Mapping[str, str]) -> None:
         """See `Store.save_schedule`."""
-        with translated():
+        async with self._translated():
             await self._redis.hset(self.keys.schedule, mapping=dict(texts))
 
     async def read(
@@ -391,23 +466,54 @@ class RedisStore:
         """See `Store.read`."""
         position = {self.keys.stream_of(stream): after}
         if block is None:
-            with translated():
+            async with self._translated():
                 found = await self._redis.xread(position, count=count)
         else:
-            async with self._connections.blocking(block) as redis:
-                found = await redis.xread(position, count=count, block=round(block * 1000))
+            async with self._translated(), self._blocking.reading(block) as redis:
+                found = await redis.xread(position, count=count, block=_milliseconds(block))
         return [Entry(*entry) for entry in _only_stream(found)]
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Store.last_entries`."""
-        with translated():
+        async with self._translated():
             found = await self._redis.xrevrange(self.keys.stream_of(stream), count=count)
         return [Entry(*entry) for entry in reversed(found)]
+
+    async def signal(self, subject: str) -> None:
+        """See `Store.signal`."""
+        async with self._translated():
+            await self._redis.xadd(self.keys.signals, {"subject": subject}, maxlen=SIGNALS_KEPT)
+
+    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
+        """See `Store.news`.
+
+        What woke the read does not say where the streams stand by now, so the newest ids are asked
+        for and compared, also when nothing did: ids begin anew when a stream is deleted.
+        """
+        if position is not None:
+            async with self._translated(), self._blocking.reading(block) as redis:
+                await redis.xread(dict(position), count=1, block=_milliseconds(block))
+        seen = position[self.keys.signals] if position is not None else "0-0"
+        async with self._translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.xrevrange(self.keys.stream, count=1)
+            pipe.xrevrange(self.keys.releases, count=1)
+            pipe.xrevrange(self.keys.signals, min=f"({seen}", count=SIGNALS_KEPT)
+            events, releases, signals = await pipe.execute()
+        newest = {
+            self.keys.stream: _newest_id(events, "0-0"),
+            self.keys.releases: _newest_id(releases, "0-0"),
+            self.keys.signals: _newest_id(signals, seen),
+        }
+        if position is None or len(signals) >= SIGNALS_KEPT:
+            return News(newest, None)
+        grown = {s for s in Stream if newest[k := self.keys.stream_of(s)] != position[k]}
+        told = {fields.get("subject", "") for _, fields in signals}
+        return News(newest, frozenset(grown | told))
 
     async def groups(self, stream: Stream) -> list[Group]:
         """See `poller.polling.trim.Streams.groups`."""
         key = self.keys.stream_of(stream)
-        with translated():
+        async with self._translated():
             first = await self._redis.xrange(key, count=1)
             if not first:
                 return []
@@ -428,7 +534,7 @@ class RedisStore:
     async def trim(self, before: str, stream: Stream) -> int:
         """See `poller.polling.trim.Streams.trim`."""
         key = self.keys.stream_of(stream)
-        with translated():
+        async with self._translated():
             return int(await self._redis.xtrim(key, minid=before, approximate=False))
 
 
@@ -442,8 +548,16 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
 
 
+def _newest_id(entries: Sequence[tuple[str, Any]], otherwise: str) -> str:
+    return entries[0][0] if entries else otherwise
+
+
 def _wrong_type(key: str, found: str, wanted: str) -> str:
     return (
         f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
         f"redis.namespace, or look at the key and delete it: redis-cli DEL {shlex.quote(key)}"
     )
+
+
+def _milliseconds(block: float) -> int:
+    return max(1, round(block * 1000))  # 0 would be for ever

@@ -5,6 +5,7 @@ All keys of a namespace share one hash slot, so a poll commits atomically on a C
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -24,6 +25,24 @@ class Stream(StrEnum):
 
     EVENTS = "events"
     RELEASES = "releases"
+
+
+LEDGER: Final = "short-interest"
+"""The namespace that holds the budgets of the accounts, for the users of all namespaces."""
+
+WATCHLIST: Final = "watchlist"
+"""The subject of a signal that the live watchlist has changed."""
+
+SYMBOLS: Final = "symbols"
+"""The subject of a signal that the active poller watches other symbols."""
+
+SIGNALS_KEPT: Final = 100
+"""Signals kept in Redis, at the least. A reader that missed more takes it that all were given."""
+
+
+def signal_of_webhook(name: str) -> str:
+    """Return the subject of a signal that an endpoint has something to do."""
+    return f"webhook:{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +96,11 @@ class Keys:
         return f"{{{self.namespace}}}:watch:version"
 
     @property
+    def signals(self) -> str:
+        """Stream: what changed in Redis that a process may wait for, by its subject."""
+        return f"{{{self.namespace}}}:signals"
+
+    @property
     def schedule(self) -> str:
         """Hash: market → JSON of what its plan remembers over a restart."""
         return f"{{{self.namespace}}}:schedule"
@@ -118,7 +142,14 @@ class Keys:
         return f"{{{self.namespace}}}:held:{code}"
 
     def budget(self, account: str) -> str:
-        """Sorted set: request → microseconds since 1970 on the server's clock."""
+        """Sorted set: request → microseconds since 1970 on the server's clock.
+
+        One for all namespaces: OpenD counts by account. It stands where the default one has it.
+        """
+        return f"{{{LEDGER}}}:budget:{account}"
+
+    def own_budget(self, account: str) -> str:
+        """Sorted set: the same, of a simulation; an earlier version kept every one of them here."""
         return f"{{{self.namespace}}}:budget:{account}"
 
 
@@ -189,6 +220,17 @@ class Entry:
     fields: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What has grown. `topics`: streams and subjects of signals; None when it may be any.
+
+    `position`: stream's key → the newest id, from where to wait on.
+    """
+
+    position: Mapping[str, str]
+    topics: AbstractSet[str] | None
+
+
 def order(entry_id: str) -> tuple[int, int]:
     """Return what sorts an entry's id: milliseconds on the server's clock, and a number."""
     milliseconds, _, number = entry_id.partition("-")
@@ -197,6 +239,8 @@ def order(entry_id: str) -> tuple[int, int]:
 
 class Store(Protocol):
     """The only shared state. Every call may raise StoreDown or StoreMisfit."""
+
+    keys: Keys
 
     async def snapshot(self, code: Code) -> Snapshot:
         """Read what is known of a symbol."""
@@ -232,7 +276,8 @@ class Store(Protocol):
     ) -> float:
         """Spend one request of `account`; 0 when granted, else the seconds to wait before asking.
 
-        Never more than `limit` in any `period` seconds on the server's clock, over all processes.
+        Never more than `limit` in any `period` seconds on the server's clock, over all processes
+        and namespaces of a server; only a simulation has a budget of its own.
         Until it is settled, a request counts as sent `margin` seconds after it was granted.
         Asking again with the same `request` name does not spend twice.
         """
@@ -259,7 +304,10 @@ class Store(Protocol):
         """Give the lease back; nothing happens when it is no longer ours."""
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
-        """Put codes on the live watchlist, or take them off whatever the configuration says."""
+        """Put codes on the live watchlist, or take them off whatever the configuration says.
+
+        Given together with a signal of the subject WATCHLIST.
+        """
 
     async def watched(self) -> LiveList:
         """Return the live watchlist, whatever somebody else put into it."""
@@ -280,6 +328,15 @@ class Store(Protocol):
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """Return the newest `count` entries, oldest first."""
+
+    async def signal(self, subject: str) -> None:
+        """Wake whoever waits for news of this subject, in every process."""
+
+    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
+        """Return what has grown since `position`; wait up to `block` seconds for the first.
+
+        None: return at once where the streams stand; anything may have happened before.
+        """
 
 
 def read_snapshot(

@@ -1,8 +1,10 @@
 -- Take the lease with the next fencing token, or learn that somebody holds it.
 -- KEYS 1 lease  2 fence   ARGV 1 owner  2 time to live in milliseconds   → the lease value, or nil
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  -- a clock that stepped back leaves it for as long as the step; who lives prolongs it before
-  if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then
+  -- a clock that stepped back leaves it for as long as the step, and one without an end is none of
+  -- ours; who lives prolongs it before
+  local left = redis.call('PTTL', KEYS[1])
+  if left == -1 or left > tonumber(ARGV[2]) then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
   end
   return false

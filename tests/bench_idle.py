@@ -1,0 +1,115 @@
+"""What a service costs that has nothing to do: `python -m tests.bench_idle [symbols [seconds]]`.
+
+A service with one endpoint, at an OpenD that has told everything it knows: new connections to Redis
+and commands a minute, those inside scripts too, and what of a core the process takes.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from poller.model import Code
+from poller.simulator import World
+from poller.storage.embedded import Embedded
+from tests import benchmarks
+from tests.receiver import SECRET, Receiver
+from tests.service import PATIENCE, Service, simulator
+
+SYMBOLS: Final = 20
+SECONDS: Final = 60
+_SETTLE: Final = 15  # until what a start brings is over
+_OWN: Final = ("info", "config|resetstat")
+
+
+def settings(receiver: Receiver) -> dict[str, str]:
+    """Return what makes a service wait: nothing is due for as long as it is measured."""
+    return {
+        "POLLER_SCHEDULE__DUE": "3600",
+        "POLLER_SCHEDULE__IDLE": "3600",
+        "POLLER_SCHEDULE__LATE": "3600",
+        "POLLER_WEBHOOKS__0__NAME": "desk",
+        "POLLER_WEBHOOKS__0__URL": receiver.url,
+        "POLLER_WEBHOOKS__0__SECRET": SECRET,
+    }
+
+
+def processor(service: Service) -> float:
+    """Return the seconds of a core that the process has taken."""
+    assert service.process is not None
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text(encoding="utf-8").split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
+async def calls(client: Any) -> Counter[str]:  # noqa: ANN401  redis-py types no answer
+    """Return how often each command was called, and how many connections were made."""
+    stats = await client.info("commandstats")
+    found = Counter({name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()})
+    for own in _OWN:
+        found.pop(own, None)
+    found["new connections"] = (await client.info("stats"))["total_connections_received"]
+    return found
+
+
+async def measured(symbols: int, seconds: float) -> tuple[Counter[str], float]:
+    """Return what a minute of idleness costs: calls by command, and the share of a core."""
+    codes = ",".join(f"HK.{n:05}" for n in range(1, symbols + 1))
+    known = tuple(Code(code) for code in codes.split(","))
+    with tempfile.TemporaryDirectory() as folder:
+        async with simulator(World(named=known)) as opend, Receiver().running() as receiver:
+            service = Service(Path(folder), opend.port, codes, settings(receiver))
+            await service.start()
+            try:
+                return await _watched(service, symbols, seconds)
+            finally:
+                await service.stop()
+
+
+async def _watched(service: Service, symbols: int, seconds: float) -> tuple[Counter[str], float]:
+    await service.said("ready")
+    async with (
+        Embedded(service.state_dir).running() as url,
+        Redis.from_url(url, decode_responses=True) as client,
+    ):
+        async with asyncio.timeout(PATIENCE + symbols):
+            while await client.hlen("{short-interest}:watermark") < symbols:
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(_SETTLE)
+        before, core = await calls(client), processor(service)
+        await asyncio.sleep(seconds)
+        after = await calls(client)
+        minute = 60 / seconds
+        grown = Counter({name: round(n * minute) for name, n in (after - before).items()})
+        return grown, (processor(service) - core) / seconds
+
+
+async def main(symbols: int, seconds: float) -> None:
+    """Measure, print by command, and write BENCHMARKS.md."""
+    found, core = await measured(symbols, seconds)
+    for name, count in found.most_common():
+        sys.stdout.write(f"{count:6} {name}\n")
+    connections = found.pop("new connections", 0)
+    commands = found.total()
+    told = f"{connections} connections/min, {commands} commands/min, {core:.2%} of a core"
+    sys.stdout.write(f"{symbols} symbols: {told}\n")
+    if (symbols, seconds) == (SYMBOLS, SECONDS):
+        text = (
+            f"{symbols} symbols, 1 endpoint, nothing due for {seconds:.0f} s:\n\n"
+            "| new connections to Redis a minute | commands a minute | core |\n|---|---|---|\n"
+            f"| {connections} | {commands} | {core:.2%} |\n"
+        )
+        benchmarks.write("## Idle", text)
+
+
+if __name__ == "__main__":
+    asyncio.run(
+        main(
+            int(sys.argv[1]) if len(sys.argv) > 1 else SYMBOLS,
+            float(sys.argv[2]) if len(sys.argv) > 2 else SECONDS,
+        )
+    )
