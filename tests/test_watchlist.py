@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,17 @@ class Desk:
     gateway: Any = None
     watched: list[tuple[float, tuple[Code, ...]]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    signalled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def news(self, *topics: str) -> asyncio.Event:
+        """Return an event that `signal` sets."""
+        del topics
+        self.signalled = asyncio.Event()
+        return self.signalled
+
+    def signal(self) -> None:
+        """Tell that the live list was changed."""
+        self.signalled.set()
 
     def save(self, text: str, *, age: float = 0) -> None:
         """Write the file in place; the time it was written at is virtual, too."""
@@ -181,7 +193,9 @@ class Desk:
         async def whole() -> None:
             loop = asyncio.get_running_loop()
             files = [self.file] if file else []
-            watchlist = Watchlist(self.codes, files, self.groups, self.store, self.facts.append)
+            watchlist = Watchlist(
+                self.codes, files, self.groups, self.store, self.facts.append, self.news
+            )
             watchlist.remember(self.earlier)
             tasks = [
                 asyncio.create_task(
@@ -407,7 +421,9 @@ def test_what_is_in_the_first_and_the_last_state_is_watched_throughout(
 
         write(first, age=60)
         await asyncio.sleep(LOOKS)
-        for wait, state in between:
+        for (_, before), (wait, state) in pairwise([(0.0, first), *between]):
+            if state == before:  # written again as it was, it rests
+                continue
             if state is None:
                 own.file.unlink(missing_ok=True)
             elif isinstance(state, bytes):
@@ -451,11 +467,14 @@ def test_the_live_list_is_doubted_when_it_vanished(desk: Desk) -> None:
     added: Mapping[Code, bool] = dict.fromkeys(ALL[:10], True)
 
     async def work() -> None:
+        desk.signal()
         store.put(LiveList(added))
         await asyncio.sleep(LOOKS)
+        desk.signal()
         store.put(LiveList({**added, ALL[0]: False}))
         await asyncio.sleep(LOOKS)
         assert desk.current() == tuple(ALL[1:10])
+        desk.signal()
         store.put(LiveList())
         await asyncio.sleep(CONFIRMED - LOOKS)
         assert desk.current() == tuple(ALL[1:10])
@@ -473,12 +492,15 @@ def test_rubbish_in_the_live_list_is_told_and_nothing_more(desk: Desk) -> None:
     desk.store = store = Foreign(lambda: asyncio.get_running_loop().time())
 
     async def work() -> None:
+        desk.signal()
         store.put(StoreMisfit("the key {n}:watch holds a list"))
         await asyncio.sleep(LOOKS)
         assert desk.current() == (MINE,)
+        desk.signal()
         store.put(LiveList({ALL[0]: True}, "fields of {n}:watch are no marks of ours: 'garbage'"))
         await asyncio.sleep(LOOKS)
         assert desk.current() == (MINE, ALL[0])
+        desk.signal()
         store.put(StoreMisfit("the key {n}:watch holds a list"))
         await asyncio.sleep(500)
         assert desk.current() == (MINE, ALL[0])

@@ -295,13 +295,7 @@ class Journal:
         """Write one line, or none when the fact is no news, or for those who count."""
         match fact:
             case Trouble(subject, reason):
-                # two reasons in turn are told once each: an end that is told comes between
-                reasons = self._troubled.setdefault(subject, {})
-                if reason not in reasons:
-                    if len(reasons) >= REASONS_KEPT:
-                        del reasons[next(iter(reasons))]
-                    reasons[reason] = None
-                    write("warning", told(subject, reason))
+                self._warn(subject, reason)
             case Recovered(subject):
                 if self._troubled.pop(subject, None) is not None:
                     write("info", f"{subject}: recovered")
@@ -316,6 +310,15 @@ class Journal:
                     write("error", f"configuration not taken, the old one stays: {problem}")
             case _:
                 self._note(fact)
+
+    def _warn(self, subject: str, reason: str) -> None:
+        """Write each reason of a trouble once; where two take turns, an end comes between."""
+        reasons = self._troubled.setdefault(subject, {})
+        if reason not in reasons:
+            if len(reasons) >= REASONS_KEPT:
+                del reasons[next(iter(reasons))]
+            reasons[reason] = None
+            write("warning", told(subject, reason))
 
     def _tell_defect(self, defect: Defect, component: str) -> None:
         """Write the trace of each defect once; after that it is one line for each component."""
