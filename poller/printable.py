@@ -32,7 +32,7 @@ _INVISIBLE: Final = re.compile(
 )
 """Letters, marks and symbols by their category, which show nothing."""
 
-_NOT_PLAIN: Final = re.compile(r"[^ -~]")
+_NOT_PLAIN: Final = re.compile(r"[^ -~\n]")
 _BYTES_PER_CHARACTER: Final = 4  # at most, in UTF-8
 
 
@@ -56,13 +56,20 @@ def printable_lines(text: object, limit: int = LIMIT) -> str:
     return _shown(text, limit, breaks="\n")
 
 
-def printable_json(value: object) -> str:
-    r"""Return `value` as JSON on one line, exact when read, with nothing in it a terminal obeys.
+def text_of(value: object) -> str:
+    """Return `str(value)`; where that fails, as somebody else's may, the name of its type."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001
+        return f"<{type(value).__name__} that cannot be shown>"
 
-    Characters `printable` would escape are written as JSON escapes (`\u202e`). Raises what
-    `json.dumps` raises of a value that JSON cannot hold.
+
+def printable_json(document: str) -> str:
+    r"""Return a JSON document that reads the same, with nothing in it that a terminal obeys.
+
+    Characters `printable` would escape are written as JSON escapes (`\u202e`); so nothing is lost.
     """
-    return _NOT_PLAIN.sub(_in_json, json.dumps(value, ensure_ascii=False))
+    return _NOT_PLAIN.sub(_in_json, document)
 
 
 def _shown(value: object, limit: int, breaks: str) -> str:
@@ -77,14 +84,9 @@ def _shown(value: object, limit: int, breaks: str) -> str:
 
 
 def _text_of(value: object, limit: int) -> str:
-    try:
-        if isinstance(value, bytes | bytearray):
-            text = bytes(value[: _BYTES_PER_CHARACTER * limit]).decode(errors="backslashreplace")
-        else:
-            text = str(value)
-    except Exception:  # noqa: BLE001  of somebody else's __str__
-        text = f"<{type(value).__name__} that cannot be shown>"
-    return text[:limit]
+    if isinstance(value, bytes | bytearray):
+        value = bytes(value[: _BYTES_PER_CHARACTER * limit]).decode(errors="backslashreplace")
+    return text_of(value)[:limit]
 
 
 def _pieces(text: str, breaks: str) -> list[str]:

@@ -97,7 +97,7 @@ def test_lines_stay_lines(text: str, limit: int) -> None:
 )
 def test_json_is_exact_and_safe(value: object) -> None:
     """Read again, it is what it was; looked at, it is one line without anything to obey."""
-    shown = printable_json(value)
+    shown = printable_json(json.dumps(value, ensure_ascii=False))
     assert json.loads(shown) == json.loads(json.dumps(value))
     assert not any(
         printable(each) != each for each in shown if each != "\u00a0" and not each.isspace()

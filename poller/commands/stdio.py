@@ -45,7 +45,12 @@ def prepare() -> None:
         except OSError:
             os.open(os.devnull, mode)  # it takes the lowest number that is free
     if sys.stderr is None:
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+        sys.stderr = io.TextIOWrapper(
+            io.FileIO(2, "w", closefd=False),
+            encoding="utf-8",
+            errors="backslashreplace",
+            write_through=True,
+        )
     faulthandler.enable(2)
     terminal = os.isatty(1)
     sys.stdout = io.TextIOWrapper(
