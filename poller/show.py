@@ -15,6 +15,7 @@ from rich.text import Text
 
 from poller.detect.held import Held, Reason
 from poller.model import Code, Market, Vintage, columns, isoformat, to_json
+from poller.printable import printable, printable_json
 from poller.storage.plain import history_rows
 from poller.storage.store import Entry
 
@@ -27,7 +28,21 @@ _COLOURS: Final = {
     "completed": "green",
 }
 
+LINE_LIMIT: Final = 2_000
+"""Characters of a line that is no table's: an answer quoted in it stays readable."""
+
 _NAMED: Final = 10
+_NOT_OURS: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a look into an entry runs into that another program has written."""
+
+_WORD_LIMIT: Final = 40  # characters of a code, a day, a kind
 _FIGURE: Final = re.compile(r"-|[0-9.,]+")
 _UNBOUNDED: Final = 10_000  # columns of what is no terminal
 
@@ -42,13 +57,22 @@ def errors() -> Console:
     return Console(stderr=True)
 
 
+def say(text: str) -> None:
+    """Print one line to stdout, safe to show whoever wrote a part of it."""
+    sys.stdout.write(f"{printable(text, LINE_LIMIT)}\n")
+
+
+def say_json(document: str) -> None:
+    """Print a JSON document to stdout: exact, and safe to look at."""
+    sys.stdout.write(f"{printable_json(document)}\n")
+
+
 def entry_line(entry: Entry) -> Text:
     """Return one line of `tail`: when in UTC, symbol, day, kind, shares, ratio, change."""
-    fields = entry.fields
     try:
-        told = json.loads(fields["data"])
-        return _event_line(fields, told, told["record"], told["change"])
-    except (AttributeError, KeyError, ValueError, TypeError):
+        told = json.loads(entry.fields["data"])
+        return _event_line(entry.fields, told, told["record"], told["change"])
+    except _NOT_OURS:
         return _foreign(entry)
 
 
@@ -62,7 +86,8 @@ def _event_line(fields: Mapping[str, str], told: Any, record: Any, change: Any) 
     if below:  # what is not told cannot have changed
         return line
     if (restated := told.get("restated")) is not None:
-        line.append(f"  {restated['days']} days from {restated['from']} × {restated['factor']:g}")
+        since = printable(restated["from"], _WORD_LIMIT)
+        line.append(f"  {restated['days']:d} days from {since} × {restated['factor']:g}")
     elif change is not None:
         line.append("  ")
         line.append(*_moved(change))
@@ -75,29 +100,37 @@ def release_line(entry: Entry) -> Text:
         told = json.loads(entry.fields["data"])
         line = _begun(entry.fields, entry.fields["market"])
         if (code := told.get("code")) is not None:
-            return line.append(f" first shown by {code}")
+            return line.append(f" first shown by {printable(code, _WORD_LIMIT)}")
         line.append(f" {told['found']:,} of {told['expected']:,} symbols")
         missing, named = told["missing"], told["missing_codes"][:_NAMED]
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except _NOT_OURS:
         return _foreign(entry)
     if missing:
         more = f" and {missing - len(named):,} more" if missing > len(named) else ""
-        line.append(f"; missing: {' '.join(named)}{more}", "dim")
+        line.append(f"; missing: {printable(' '.join(named))}{more}", "dim")
     return line
 
 
 def _begun(fields: Mapping[str, str], who: str) -> Text:
-    kind = fields.get("type", "").rpartition(".")[2]
+    seen, day, kind, who = (
+        printable(text, _WORD_LIMIT)
+        for text in (
+            fields.get("observed_at", ""),
+            fields.get("trading_day", ""),
+            fields.get("type", "").rpartition(".")[2],
+            who,
+        )
+    )
     line = Text()
-    seen = fields.get("observed_at", "")
     line.append(f"{seen[5:10]} {seen[11:19]}  ", "dim")
     line.append(f"{who:<9}", "bold")
-    line.append(f" {fields.get('trading_day', '')}  ")
+    line.append(f" {day}  ")
     return line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
 
 
 def _foreign(entry: Entry) -> Text:
-    return Text(f"{entry.id} is not an event of this service: {dict(entry.fields)}", "red")
+    told = f"{entry.id} is not an event of this service: {dict(entry.fields)}"
+    return Text(printable(told, LINE_LIMIT), "red")
 
 
 def _moved(change: Mapping[str, Any]) -> tuple[str, str]:
@@ -120,7 +153,7 @@ def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> Non
     names = [*columns(market), "revision", "observed_at"]
     match form:
         case "json":
-            sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+            say_json(json.dumps(rows, indent=2))
         case "csv":
             writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
             writer.writeheader()
@@ -144,12 +177,14 @@ def _cell(name: str, value: object) -> str:
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout, numbers to the right; "none" if there are no rows.
 
-    On a terminal the last column wraps, elsewhere every row is one line.
+    Cells are made safe to show, whoever wrote them. On a terminal the last column wraps, elsewhere
+    every row is one line.
     """
     if not rows:
         sys.stdout.write("none\n")
         return
     wraps = sys.stdout.isatty()
+    rows = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, name in enumerate(names):
         right = all(_FIGURE.fullmatch(row[index]) for row in rows)
@@ -184,10 +219,10 @@ def print_gaps(found: Sequence[Gaps], *, as_json: bool) -> None:
             }
             for each in found
         ]
-        sys.stdout.write(json.dumps(rows) + "\n")
+        say_json(json.dumps(rows))
         return
     for each in found:
-        sys.stdout.write(f"{each.code:<9} {_gaps_line(each)}\n")
+        say(f"{each.code:<9} {_gaps_line(each)}")
 
 
 def _gaps_line(gaps: Gaps) -> str:
@@ -208,7 +243,7 @@ def print_held(rows: Sequence[tuple[Code, Held]], *, as_json: bool) -> None:
     """Print held figures to stdout, as a table or a JSON list."""
     if as_json:
         told = [{"code": code} | json.loads(held.to_json()) for code, held in rows]
-        sys.stdout.write(to_json(told) + "\n")
+        say_json(to_json(told))
         return
     cells = [
         (

@@ -3,11 +3,11 @@
 It reads what the running service has written, and asks neither OpenD nor the service.
 """
 
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from poller import show
 from poller.clock import wall_clock
 from poller.commands.everyday import store_of
 from poller.commands.webhooks import word
@@ -54,7 +54,8 @@ async def explain(config: Config, code: Code) -> None:
             await board.close()
             await outbox.close()
     width = max(len(name) for name, _ in rows)
-    sys.stdout.write("".join(f"{name:<{width}}  {text}\n" for name, text in rows))
+    for name, text in rows:
+        show.say(f"{name:<{width}}  {text}")
 
 
 def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) -> Lines:
