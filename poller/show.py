@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from poller.detect.held import Held, Reason
-from poller.model import Code, Market, Vintage, columns, isoformat, to_json
+from poller.detect.impossible import explained
+from poller.model import Code, Market, Vintage, columns, isoformat, market_of, to_json
 from poller.printable import printable, printable_json
 from poller.storage.plain import history_rows
 from poller.storage.store import Entry
@@ -250,7 +251,7 @@ def print_held(rows: Sequence[tuple[Code, Held]], *, as_json: bool) -> None:
             code,
             str(held.day),
             str(held.ruling),
-            str(held.reason),
+            explained(market_of(code), held),
             _number(held.record.shares),
             _number(held.previous.shares if held.previous else None),
             isoformat(held.observed_at),

@@ -156,7 +156,7 @@ def test_held_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """A figure is numbers and a day, whatever form it is shown in."""
     held = Held(RECORD, None, Reason.UNIT_SLIP, NOW)
     for as_json in (False, True):
-        show.print_held([(Code(NASTY), held)], as_json=as_json)
+        show.print_held([(Code(f"HK.{NASTY}"), held)], as_json=as_json)
         assert is_clean(capsys.readouterr().out)
 
 

@@ -12,6 +12,7 @@ from poller.clock import wall_clock
 from poller.commands.everyday import store_of
 from poller.commands.webhooks import word
 from poller.delivery.redisoutbox import RedisOutbox
+from poller.detect.impossible import explained
 from poller.facts.status import Polls, Report, living
 from poller.model import Code, Market, market_of
 from poller.plan.calendar import expected_after
@@ -74,7 +75,8 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
     yield "next report", f"{release.day}, {'in its turn (a simulation)' if simulated else expected}"
     for day in sorted(known.held):
         held = known.held[day]
-        yield "held", f"{day} as {held.reason} ({held.ruling}); see: poller quarantine list"
+        why = explained(market_of(code), held)
+        yield "held", f"{day} as {why}, {held.ruling}; see: poller quarantine list"
 
 
 _OTHERS: Final = tuple(f"{market}." for market in Market)

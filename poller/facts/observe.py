@@ -12,8 +12,9 @@ from datetime import date, timedelta
 from typing import Final, Literal
 
 from poller.detect.held import Held
+from poller.detect.impossible import explained
 from poller.facts.log import write
-from poller.model import Code, Event, EventType, Market, Record
+from poller.model import Code, Event, EventType, Market, Record, market_of
 from poller.plan.notice import Completed, Notice
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
@@ -280,7 +281,7 @@ def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
     """Return what the operator is told of held figures: which, why, and what to type."""
     days = " ".join(str(each.day) for each in held)
     told = "; ".join(
-        f"{each.day} is held as {each.reason}, {_shares(each.record)}"
+        f"{each.day} is held as {explained(market_of(code), each)}, {_shares(each.record)}"
         + (f" after {_shares(each.previous)}" if each.previous else "")
         for each in held
     )
