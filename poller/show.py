@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from poller.detect.held import Held
+from poller.detect.impossible import explained
 from poller.events import Foreign, StreamEvent, StreamNotice, decode
-from poller.model import Change, Code, Market, Vintage, columns, isoformat, to_json
+from poller.model import Change, Code, Market, Vintage, columns, isoformat, market_of, to_json
+from poller.printable import printable, printable_json
 from poller.storage.plain import history_rows
 from poller.storage.store import Entry
 
@@ -28,7 +30,21 @@ _COLOURS: Final = {
     "completed": "green",
 }
 
+LINE_LIMIT: Final = 2_000
+"""Characters of a line that is no table's: an answer quoted in it stays readable."""
+
 _NAMED: Final = 10
+_NOT_OURS: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a look into an entry runs into that another program has written."""
+
+_WORD_LIMIT: Final = 40  # characters of a code, a day, a kind
 _FIGURE: Final = re.compile(r"-|[0-9.,]+")
 _UNBOUNDED: Final = 10_000  # columns of what is no terminal
 
@@ -41,6 +57,16 @@ def console() -> Console:
 def errors() -> Console:
     """Return a console on stderr, for progress bars."""
     return Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Print one line to stdout, safe to show whoever wrote a part of it."""
+    sys.stdout.write(f"{printable(text, LINE_LIMIT)}\n")
+
+
+def say_json(document: str) -> None:
+    """Print a JSON document to stdout: exact, and safe to look at."""
+    sys.stdout.write(f"{printable_json(document)}\n")
 
 
 def entry_line(entry: Entry) -> Text:
@@ -78,7 +104,7 @@ def release_line(entry: Entry) -> Text:
     missing, named = notice.missing, notice.missing_codes[:_NAMED]
     if missing:
         more = f" and {missing - len(named):,} more" if missing > len(named) else ""
-        line.append(f"; missing: {' '.join(named)}{more}", "dim")
+        line.append(f"; missing: {printable(' '.join(named))}{more}", "dim")
     return line
 
 
@@ -92,7 +118,8 @@ def _begun(message: StreamEvent | StreamNotice, who: str, kind: str) -> Text:
 
 def _foreign(entry: Entry, found: StreamEvent | StreamNotice | Foreign) -> Text:
     why = f" ({found.reason})" if isinstance(found, Foreign) else ""
-    return Text(f"{entry.id} is not an event of this service{why}: {dict(entry.fields)}", "red")
+    told = f"{entry.id} is not an event of this service{why}: {dict(entry.fields)}"
+    return Text(printable(told, LINE_LIMIT), "red")
 
 
 def _moved(change: Change) -> tuple[str, str]:
@@ -114,7 +141,7 @@ def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> Non
     names = [*columns(market), "revision", "observed_at"]
     match form:
         case "json":
-            sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+            say_json(json.dumps(rows, indent=2))
         case "csv":
             writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
             writer.writeheader()
@@ -138,12 +165,14 @@ def _cell(name: str, value: object) -> str:
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout, numbers to the right; "none" if there are no rows.
 
-    On a terminal the last column wraps, elsewhere every row is one line.
+    Cells are made safe to show, whoever wrote them. On a terminal the last column wraps, elsewhere
+    every row is one line.
     """
     if not rows:
         sys.stdout.write("none\n")
         return
     wraps = sys.stdout.isatty()
+    rows = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, name in enumerate(names):
         right = all(_FIGURE.fullmatch(row[index]) for row in rows)
@@ -178,10 +207,10 @@ def print_gaps(found: Sequence[Gaps], *, as_json: bool) -> None:
             }
             for each in found
         ]
-        sys.stdout.write(json.dumps(rows) + "\n")
+        say_json(json.dumps(rows))
         return
     for each in found:
-        sys.stdout.write(f"{each.code:<9} {_gaps_line(each)}\n")
+        say(f"{each.code:<9} {_gaps_line(each)}")
 
 
 def _gaps_line(gaps: Gaps) -> str:
@@ -202,14 +231,14 @@ def print_held(rows: Sequence[tuple[Code, Held]], *, as_json: bool) -> None:
     """Print held figures to stdout, as a table or a JSON list."""
     if as_json:
         told = [{"code": code} | json.loads(held.to_json()) for code, held in rows]
-        sys.stdout.write(to_json(told) + "\n")
+        say_json(to_json(told))
         return
     cells = [
         (
             code,
             str(held.day),
             str(held.ruling),
-            str(held.reason),
+            explained(market_of(code), held),
             _number(held.record.shares),
             _number(held.previous.shares if held.previous else None),
             isoformat(held.observed_at),

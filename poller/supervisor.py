@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from poller.errors import PollerError
+from poller.facts.log import fingerprint
 from poller.facts.observe import (
     LONGEST_TURN,
     Defect,
     Observe,
     Recovered,
     Trouble,
-    fingerprint,
     turning,
 )
 

@@ -78,7 +78,8 @@ async def hops(store: RedisStore, client: Any) -> tuple[list[float], list[float]
     code, snapshot = Code("HK.00001"), await store.snapshot(Code("HK.00001"))
     ours, bare = [], []
     for n in range(HOPS):
-        record = replace(rows()[0], timestamp_str=str(date(2000, 1, 1) + timedelta(days=n)))
+        day = str(date(2013, 1, 1) + timedelta(days=n))
+        record = replace(rows()[0], timestamp=None, timestamp_str=day)
         found = compare(code, [record], snapshot.known, observed_at=NOW, history=1)
         commit = partial(store.commit, code, found, snapshot, ONE_OFF)
         ours.append(await _hop(client, store.keys.stream, commit))

@@ -136,7 +136,7 @@ def test_a_person_reads_words() -> None:
         tell_defect(ValueError("odd"))
     trouble, defect, *trace = re.sub("\x1b\\[[0-9]+m", "", screen.getvalue()).splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8} warning redis: \[secret\] is wrong", trouble)
-    assert defect.endswith("error   a defect of the poller, please report it: ValueError")
+    assert "error   a defect of the poller, please report it: ValueError fingerprint=" in defect
     assert trace == ["ValueError: odd"]
 
 

@@ -5,14 +5,28 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from poller.detect.compare import Comparison, Known, Reading, compare, progress
 from poller.detect.held import Held, Reason, Ruling
+from poller.detect.impossible import explained, impossible
 from poller.detect.judge import same_figures
 from poller.detect.plausible import CALM, Moves, doubt, is_wild, restatement
-from poller.model import Code, Event, EventType, HkRecord, Market, Page, Record, UsRecord, Vintage
+from poller.events import encode
+from poller.model import (
+    Code,
+    Event,
+    EventType,
+    HkRecord,
+    Market,
+    Page,
+    Record,
+    UsRecord,
+    Vintage,
+    market_of,
+)
+from poller.plan.calendar import expected_after, missing_days, release_of, reporting_days
 
 CODE = Code("US.AAPL")
 FIRST = date(2026, 1, 2)
@@ -44,6 +58,7 @@ def rows(figures: Mapping[int, int | None]) -> list[UsRecord]:
 class Symbol:
     """One symbol's store and stream, kept as the poller keeps them."""
 
+    code: Code = CODE
     known: Known = field(default_factory=Known)
     entries: list[Event] = field(default_factory=list)
     moves: Moves = CALM
@@ -51,7 +66,7 @@ class Symbol:
     def polled(self, answer: Iterable[Record], *, at: datetime = SEEN) -> Comparison:
         """Compare an answer and commit what comes of it."""
         known = self.known
-        found = compare(CODE, answer, known, observed_at=at, history=50, moves=self.moves)
+        found = compare(self.code, answer, known, observed_at=at, history=50, moves=self.moves)
         fresh = [event.vintage for event in found.events] + list(found.silent)
         held = {**known.held, **{each.day: each for each in found.held}}
         self.known = Known(
@@ -484,3 +499,200 @@ def test_a_held_figure_survives_its_text() -> None:
     for text in ("rubbish", "[]", "{}", held.to_json().replace("discarded", "mood")):
         with pytest.raises(ValueError, match=r"."):
             Held.from_json(Market.US, text)
+
+
+HK = Code("HK.00700")
+FITTING = HkRecord(1777478400, "2026-04-30", 51_480_638, 0.56, 467.8, 479.2)
+BEFORE = HkRecord(1776960000, "2026-04-24", 50_000_000, 0.55, 470.0, 470.0)
+AFTER = HkRecord(1778169600, "2026-05-08", 52_000_000, 0.57, 468.0, 467.8)
+FITTING_US = UsRecord(1777521600, "2026-04-30", 7_000, 0.5, 3_000, 2.3, 10.0, 9.0)
+INF = float("inf")
+
+UNFIT: list[tuple[Record, Reason]] = [
+    (replace(FITTING, aggregated_short=-1), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, aggregated_short=2**63), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, aggregated_short=10**400), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, aggregated_short_ratio=-0.5), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, aggregated_short_ratio=100.01), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, aggregated_short_ratio=1e308), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, aggregated_short_ratio=float("nan")), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, close_price=0.0), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, close_price=1e-300), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, close_price=-5.0), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, last_close_price=-INF), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING, timestamp=1777478400 - 86_400), Reason.OTHER_TIMESTAMP),
+    (replace(FITTING, timestamp=0), Reason.OTHER_TIMESTAMP),
+    (replace(FITTING, timestamp=2**63), Reason.OTHER_TIMESTAMP),
+    (HkRecord(-28_800, "1970-01-01", 0, 0.0, None, None), Reason.IMPOSSIBLE_DAY),
+    (HkRecord(None, "0001-01-01", 0, 0.0, None, None), Reason.IMPOSSIBLE_DAY),
+    (HkRecord(None, "2012-06-17", 7, 0.1, None, None), Reason.IMPOSSIBLE_DAY),
+    (UsRecord(None, "1970-01-01", 0, 0.0, 0, 0.0, None, None), Reason.IMPOSSIBLE_DAY),
+    (replace(FITTING_US, shares_short=-7), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING_US, short_percent=10_000.1), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING_US, avg_daily_share_volume=-1), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING_US, days_to_cover=-0.1), Reason.IMPOSSIBLE_FIGURE),
+    (replace(FITTING_US, days_to_cover=INF), Reason.IMPOSSIBLE_FIGURE),
+]
+
+
+@pytest.mark.parametrize(("record", "reason"), UNFIT)
+def test_what_no_report_can_show(record: Record, reason: Reason) -> None:
+    """It is held at first sight, among days that are published, in a form JSON can hold."""
+    code = HK if isinstance(record, HkRecord) else CODE
+    good: Record = (
+        BEFORE if code == HK else replace(FITTING_US, timestamp=None, timestamp_str="2026-04-15")
+    )
+    found = compare(code, [record, good], Known(), observed_at=SEEN, history=50)
+    assert [event.vintage.record for event in found.events] == [good]
+    assert [(each.day, each.reason) for each in found.held] == [(record.day, reason)]
+    assert Held.from_json(market_of(code), found.held[0].to_json()) == found.held[0]
+    assert str(reason) in explained(market_of(code), found.held[0])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        FITTING,
+        FITTING_US,
+        HkRecord(None, "2012-06-22", None, None, None, None),
+        replace(FITTING, aggregated_short=0, aggregated_short_ratio=0.0),
+        replace(FITTING, aggregated_short_ratio=100.0),
+        replace(FITTING, timestamp=1777478400 + 3_600),  # an hour of summer time is no other day
+        replace(FITTING, timestamp=1777478400 - 3_600),
+        replace(FITTING_US, short_percent=140.0, days_to_cover=999.99),
+        UsRecord(None, "1973-01-15", 0, 0.0, 0, 0.0, 0.01, 0.01),
+    ],
+)
+def test_what_is_rare_is_no_fault(record: Record) -> None:
+    """Absent figures, bounds themselves and what happened once in a market are not held."""
+    assert impossible(market_of(HK if isinstance(record, HkRecord) else CODE), record) is None
+
+
+def test_an_impossible_figure_holds_back_nothing_else() -> None:
+    """Of a known symbol, too, the days around it are published; corrected, it follows."""
+    symbol = Symbol(HK)
+    symbol.polled([BEFORE])
+    bad = replace(FITTING, close_price=-5.0)
+    found = symbol.polled([AFTER, bad, BEFORE])
+    assert [event.id for event in found.events] == [f"{HK}:2026-05-08:0"]
+    assert symbol.held() == {FITTING.day: Reason.IMPOSSIBLE_FIGURE}
+    assert symbol.polled([AFTER, bad, BEFORE]).held == ()  # once
+    found = symbol.polled([AFTER, FITTING, BEFORE])
+    assert [(event.type, event.vintage.record) for event in found.events] == [(BACKFILLED, FITTING)]
+    assert symbol.held() == {}
+
+
+def test_an_impossible_revision_is_taken_back() -> None:
+    """The known figure stays, and settles the doubt when it is shown again."""
+    symbol = Symbol(HK)
+    symbol.polled([FITTING, BEFORE])
+    assert symbol.polled([replace(FITTING, aggregated_short_ratio=-0.56), BEFORE]).events == ()
+    assert symbol.held() == {FITTING.day: Reason.IMPOSSIBLE_FIGURE}
+    symbol.polled([FITTING, BEFORE])
+    assert symbol.held() == {}
+
+
+def test_the_operator_has_the_last_word() -> None:
+    """A bound may be wrong one day: released, such a figure is published; discarded, never."""
+    for ruling, told in ((Ruling.RELEASED, [REPORTED]), (Ruling.DISCARDED, [])):
+        symbol = Symbol(HK)
+        symbol.polled([BEFORE])
+        odd = replace(FITTING, aggregated_short_ratio=101.0)
+        symbol.polled([odd, BEFORE])
+        symbol.ruled(ruling)
+        assert [event.type for event in symbol.polled([odd, BEFORE]).events] == told
+
+
+def test_of_two_rows_of_a_day_the_possible_one_counts() -> None:
+    """A row that no report can show does not hide the true one, whichever comes first."""
+    bad = replace(FITTING, aggregated_short=-1)
+    for answer in ([bad, FITTING], [FITTING, bad]):
+        found = compare(HK, answer, Known(), observed_at=SEEN, history=50)
+        assert ([event.vintage.record for event in found.events], found.held) == ([FITTING], ())
+
+
+def test_an_impossible_day_does_not_end_the_paging() -> None:
+    """A page with a row of 1970 is followed by the next, as it would be without."""
+    old = HkRecord(None, "1970-01-01", 0, 0.0, None, None)
+    symbol = Symbol(HK)
+    symbol.polled([BEFORE])
+    first = Page((AFTER, old), "1")
+    assert progress(HK, [first], symbol.known, history=50) is Reading.MORE
+    assert progress(HK, [first], symbol.known, history=50, since=date(2013, 1, 1)) is Reading.MORE
+    second = Page((FITTING, BEFORE), "2")
+    assert progress(HK, [first, second], symbol.known, history=50) is Reading.ENOUGH
+    assert progress(HK, [Page((old,), "1")], Known(), history=1) is Reading.MORE
+
+
+def test_below_what_is_followed_nothing_is_held() -> None:
+    """An impossible row that nobody would have published is no work for the operator."""
+    symbol = Symbol(HK)
+    symbol.polled([FITTING])
+    assert symbol.polled([FITTING, replace(BEFORE, close_price=0.0)]).held == ()
+    few = compare(HK, [AFTER, FITTING, replace(BEFORE, close_price=0.0)], Known(),
+                  observed_at=SEEN, history=2)  # fmt: skip
+    assert few.held == ()
+
+
+numbers = st.one_of(
+    st.none(), st.integers(-5, 5), st.sampled_from([-(2**63), 10**13, 10**13 + 1, 2**64, 10**40])
+)
+reals = st.one_of(st.none(), st.floats(), st.floats(0, 200))
+hk_rows = st.builds(
+    HkRecord,
+    st.one_of(st.none(), st.integers(-(2**63), 2**64), st.just(1777478400)),
+    st.dates(max_value=date(2026, 7, 1)).map(str) | st.sampled_from(["2026-04-30", "2026-05-08"]),
+    numbers, reals, reals, reals,
+)  # fmt: skip
+us_rows = st.builds(
+    UsRecord, st.none(), st.sampled_from(["1969-12-31", "2026-04-30", "2026-05-15", "2026-05-29"]),
+    numbers, reals, numbers, reals, reals, reals,
+)  # fmt: skip
+
+
+@given(
+    st.one_of(
+        st.tuples(st.just(HK), st.lists(st.lists(hk_rows, max_size=6), max_size=3)),
+        st.tuples(st.just(CODE), st.lists(st.lists(us_rows, max_size=6), max_size=3)),
+    )
+)
+def test_nothing_impossible_is_ever_published(lived: tuple[Code, list[list[Record]]]) -> None:
+    """Whatever is answered: an event's figures are possible, and what is held can be stored.
+
+    What the possible rows of an answer say alone is said beside the others, too.
+    """
+    code, answers = lived
+    market, symbol = market_of(code), Symbol(code)
+    for answer in answers:
+        possible = [row for row in answer if impossible(market, row) is None]
+        alone = compare(code, possible, symbol.known, observed_at=SEEN, history=50)
+        found = symbol.polled(answer)
+        for event in found.events:
+            assert impossible(market, event.vintage.record) is None
+            assert encode(event)
+        for each in found.held:
+            assert Held.from_json(market, each.to_json()) == each
+        assert set(alone.events) <= set(found.events)
+        assert symbol.polled(answer).held == ()
+
+
+def test_an_absurd_day_makes_no_gaps() -> None:
+    """One that an older version took into history is not where the expected days begin."""
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    for absurd in (date.min, date(1970, 1, 1)):
+        assert missing_days(Market.HK, [absurd], now) == ()
+        assert missing_days(Market.HK, [absurd, date(2026, 5, 8)], now) == missing_days(
+            Market.HK, [date(2026, 5, 8)], now
+        )
+
+
+@given(st.dates(), st.sampled_from(list(Market)))
+@example(date.min, Market.HK)
+@example(date.max, Market.HK)
+@example(date.min, Market.US)
+@example(date.max, Market.US)
+def test_the_calendar_answers_for_any_day(when: date, market: Market) -> None:
+    """The first and the last day there is, too, and its instants can be told in any zone."""
+    for release in (release_of(market, when), expected_after(market, when)):
+        assert release.opens.astimezone(UTC)
+    assert next(reporting_days(market, when))

@@ -430,7 +430,7 @@ async def test_a_released_figure_is_published_and_held_no_more(store: Store) -> 
 
 async def test_a_long_history_is_restated_at_once(store: Store) -> None:
     """More days than a server takes in one call get their next vintage in one commit."""
-    first, count = date(2010, 1, 1), 5_000
+    first, count = date(2012, 7, 1), 5_000
     days = [str(first + timedelta(days=n)) for n in range(count)]
     rows = [replace(row(2, 5_000 + n), timestamp_str=text) for n, text in enumerate(days)]
     doubled = [replace(one, aggregated_short=2 * (one.aggregated_short or 0)) for one in rows]

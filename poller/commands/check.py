@@ -109,7 +109,7 @@ async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
             return name, "not tried", f"to send a message: poller webhook test {table.name}"
         await reach(endpoint)
     except ConfigError as problem:
-        return name, "failed", str(problem)
+        return name, "failed", "; ".join(problem.problems)
     except OSError as problem:
         return name, "failed", endpoint.mask()(words(problem))
     cure = f"it accepts connections; to send an event: poller webhook test {table.name}"

@@ -10,11 +10,14 @@ from typing import Any, Final, NoReturn
 from poller.commands import stdio
 from poller.commands.stdio import StdoutError
 from poller.errors import BadCode, ConfigError, PollerError
-from poller.facts import log, observe, signals
+from poller.facts import bridge, log, observe, signals
 from poller.settings.config import Config, load
 
 FAILED: Final = 1
 WRONG: Final = 2
+
+_COMPLAINT_LIMIT: Final = 500_000
+"""Characters of a refusal, which names every problem of a configuration at once."""
 
 _OVERDUE: Final = (
     f"not done after {signals.STOP_LIMIT:.0f} s, left all the same; a lease or claims that could "
@@ -58,6 +61,7 @@ def finish(
 
     async def whole() -> None:
         code = 0
+        asyncio.get_running_loop().set_exception_handler(bridge.install().loop_failed)
         try:
             await signals.until_signalled(work, stopping=stopping, overdue=overdue, hangup=hangup)
             sys.stdout.flush()
@@ -74,6 +78,7 @@ def finish(
 def conclude(command: Callable[[], None]) -> NoReturn:
     """Run one command and leave, with its exit code or the one of what it raised."""
     stdio.prepare()
+    bridge.install()
     code: object = 0
     try:
         command()
@@ -114,5 +119,6 @@ def report(problem: BaseException) -> int:
 
 
 def complain(text: str) -> None:
-    """Write lines to stderr, each with the program's name."""
-    sys.stderr.write("".join(f"poller: {line}\n" for line in text.splitlines()))
+    """Write lines to stderr, each with the program's name; no secret, nothing a terminal obeys."""
+    lines = text[:_COMPLAINT_LIMIT].rstrip("\n").split("\n")
+    sys.stderr.write("".join(f"poller: {log.shown(line)}\n" for line in lines))

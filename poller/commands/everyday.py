@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from poller import app, show
 from poller.clock import wall_clock
+from poller.commands.ending import complain
 from poller.detect.compare import Reading, compare, progress
 from poller.errors import (
     PollerError,
@@ -46,7 +47,7 @@ class Failure(PollerError):
 def _troubles_only(fact: Fact) -> None:
     """Say troubles only; a command's own result is its answer."""
     if isinstance(fact, Trouble):
-        sys.stderr.write(f"poller: {told(fact.subject, fact.reason)}\n")
+        complain(told(fact.subject, fact.reason))
 
 
 @contextlib.asynccontextmanager
@@ -94,12 +95,12 @@ async def tail(
                 batch = 200 if left is None else min(left, 200)
                 entries = await store.read(after, count=batch, block=_BLOCK, stream=stream)
             except StoreDown as problem:
-                sys.stderr.write(f"poller: Redis does not answer: {problem}; trying again\n")
+                complain(f"Redis does not answer: {problem}; trying again")
                 await asyncio.sleep(1)
                 continue
             for entry in entries:
                 if as_json:
-                    sys.stdout.write(entry_json(entry) + "\n")
+                    show.say_json(entry_json(entry))
                 else:
                     console.print(line(entry))
                 after = entry.id
@@ -130,7 +131,7 @@ async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
         told = "watched" if wanted else "no longer watched"
         if not wanted and code not in before:
             told = f"was not watched, and is kept out from now on; undo: poller watch add {code}"
-        sys.stdout.write(f"{code} {told}\n")
+        show.say(f"{code} {told}")
 
 
 async def watch_list(config: Config, *, as_json: bool) -> None:
@@ -141,7 +142,7 @@ async def watch_list(config: Config, *, as_json: bool) -> None:
     rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in sources.items()]
     if as_json:
         names = ("code", "sources", "watermark")
-        sys.stdout.write(json.dumps([dict(zip(names, row, strict=True)) for row in rows]) + "\n")
+        show.say_json(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
     else:
         show.print_table(("code", "from", "watermark"), rows)
     _name_groups(config)
@@ -171,7 +172,7 @@ async def _simulated(config: Config, store: RedisStore) -> tuple[Code, ...] | No
 def _name_groups(config: Config) -> None:
     if config.watchlist.futu_groups:
         groups = ", ".join(config.watchlist.futu_groups)
-        sys.stderr.write(f"poller: the running service adds the Futu groups {groups}\n")
+        complain(f"the running service adds the Futu groups {groups}")
 
 
 async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
@@ -225,7 +226,7 @@ async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
                     failures.append(f"{code}: {problem}")
                     days = 0
                 else:
-                    sys.stdout.write(f"{code} {days} days added\n")
+                    show.say(f"{code} {days} days added")
                 added += days
                 bar.update(task, advance=1, rows=added)
         for supervisor in supervisors:

@@ -3,15 +3,16 @@
 It reads what the running service has written, and asks neither OpenD nor the service.
 """
 
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from poller import show
 from poller.clock import wall_clock
 from poller.commands.everyday import store_of
 from poller.commands.webhooks import word
 from poller.delivery.redisoutbox import RedisOutbox
+from poller.detect.impossible import explained
 from poller.facts.status import Polls, Report, living
 from poller.model import Code, Market, market_of
 from poller.plan.calendar import expected_after
@@ -54,7 +55,8 @@ async def explain(config: Config, code: Code) -> None:
             await board.close()
             await outbox.close()
     width = max(len(name) for name, _ in rows)
-    sys.stdout.write("".join(f"{name:<{width}}  {text}\n" for name, text in rows))
+    for name, text in rows:
+        show.say(f"{name:<{width}}  {text}")
 
 
 def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) -> Lines:
@@ -73,7 +75,8 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
     yield "next report", f"{release.day}, {'in its turn (a simulation)' if simulated else expected}"
     for day in sorted(known.held):
         held = known.held[day]
-        yield "held", f"{day} as {held.reason} ({held.ruling}); see: poller quarantine list"
+        why = explained(market_of(code), held)
+        yield "held", f"{day} as {why}, {held.ruling}; see: poller quarantine list"
 
 
 _OTHERS: Final = tuple(f"{market}." for market in Market)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import poller
+from poller.commands.ending import complain
 from poller.errors import ConfigError
 from poller.service.unit import (
     NOTIFY_RELOAD_SINCE,
@@ -35,16 +36,16 @@ def install(role: UnitRole, place: Place, environment: Mapping[str, str], *, dry
     for variable in sorted(environment):
         ours = variable.startswith(PREFIX) and not is_injected(variable, environment[variable])
         if ours and variable != CONFIG:
-            _say(f"{variable} is set here and not in the unit: put it into the configuration")
+            complain(f"{variable} is set here and not in the unit: put it into the configuration")
     if dry_run or os.geteuid() != 0:
         sys.stdout.write(text)
         if not dry_run:
-            _say("only root writes units; as root: the same command again")
+            complain("only root writes units; as root: the same command again")
         return
     target = UNITS / f"{role.unit}.service"
     target.write_text(text, encoding="utf-8")
-    _say(f"written: {target}")
-    _say(f"now: systemctl daemon-reload && systemctl enable --now {role.unit}")
+    complain(f"written: {target}")
+    complain(f"now: systemctl daemon-reload && systemctl enable --now {role.unit}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,3 @@ def _systemd_version() -> int:
         return NOTIFY_RELOAD_SINCE
     found = re.match(rb"systemd (\d+)", answer)
     return int(found[1]) if found else NOTIFY_RELOAD_SINCE
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"poller: {text}\n")

@@ -3,7 +3,6 @@
 A ruling only changes what is written beside the figure; the next poll of the symbol acts on it.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -52,7 +51,7 @@ async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling)
         else:
             raise Failure(f"{code} changes at every try; try again")
     for day in days:
-        sys.stdout.write(f"{code} {day} {_DONE[ruling]}\n")
+        show.say(f"{code} {day} {_DONE[ruling]}")
 
 
 def _held(code: Code, known: Known, day: date) -> Held:

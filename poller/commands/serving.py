@@ -11,6 +11,7 @@ from poller.facts import observe
 from poller.facts.notify import Notify
 from poller.facts.status import Role
 from poller.imports import for_good
+from poller.service.descriptors import raise_descriptor_limit
 from poller.service.reload import Reload
 from poller.settings.config import Config, load
 
@@ -21,6 +22,7 @@ def serve(role: Role, file: Path | None) -> NoReturn:
         from poller import app  # noqa: PLC0415  the other commands need less of it, or nothing
         from poller.delivery.senders import check_channels  # noqa: PLC0415
 
+    raise_descriptor_limit()
     warnings: list[str] = []
     settings, journal = begin(file, warnings), observe.Journal()
     for warning in warnings:

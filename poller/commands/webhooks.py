@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -61,14 +60,14 @@ async def print_states(config: Config, *, as_json: bool) -> None:
         for name, status in states.items():
             told = {key: _plain(value) for key, value in asdict(status).items()}
             state = word(status, left=name in left)
-            sys.stdout.write(to_json({"name": name, "state": state} | told) + "\n")
+            show.say_json(to_json({"name": name, "state": state} | told))
         return
     names = ("name", "state", "lag", "dead", "last success", "last error", "next attempt")
     rows = [_row(name, status, left=name in left) for name, status in states.items()]
     show.print_table(names, rows)
     for name, status in states.items():
         if status.disabled:
-            sys.stdout.write(f"{name}: {status.disabled}; mended? poller webhook enable {name}\n")
+            show.say(f"{name}: {status.disabled}; mended? poller webhook enable {name}")
 
 
 def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
@@ -108,7 +107,7 @@ async def test(config: Config, name: str) -> None:
     outcome = await (_post(endpoint) if endpoint.kind is Kind.POST else _say(endpoint))
     match outcome:
         case Delivered(status):
-            sys.stdout.write(f"{name} took it{'' if status is None else f': {status}'}\n")
+            show.say(f"{name} took it{'' if status is None else f': {status}'}")
         case Failed(reason, answer=answer):
             said = f"; it said: {answer[:200]}" if answer else ""
             raise Failure(f"{name} did not take it: {reason}{said}")
@@ -189,7 +188,7 @@ async def replay(
             queued += await outbox.add(name, [choose(endpoint, entry) for entry in batch])
     waiting = len(wanted) - queued
     also = f"; {waiting} more wait already" if waiting else ""
-    sys.stdout.write(f"{_events(queued)} to deliver again{also}\n")
+    show.say(f"{_events(queued)} to deliver again{also}")
 
 
 def _events(number: int) -> str:
@@ -223,10 +222,11 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
             await outbox.add(name, [choose(endpoint, one.entry) for one in letters])
             status = await outbox.status(name)
             told = f"{_events(len(letters))} to deliver again" if letters else "no dead letters"
-            sys.stdout.write(f"{told}; {status.waiting} waiting\n")
+            show.say(f"{told}; {status.waiting} waiting")
             return
     if as_json:
-        sys.stdout.writelines(f"{to_json(line)}\n" for line in _told(letters))
+        for line in _told(letters):
+            show.say_json(to_json(line))
         return
     rows = [
         (
@@ -261,11 +261,11 @@ async def enable(config: Config, name: str) -> None:
             await outbox.begin(name, stream)
         await outbox.enable(name)
         status = await outbox.status(name)
-    sys.stdout.write(f"{name} is enabled; {_events(status.waiting)} waited, sent now\n")
+    show.say(f"{name} is enabled; {_events(status.waiting)} waited, sent now")
     if status.dead:
-        sys.stdout.write(
+        show.say(
             f"{status.dead} dead letters; to deliver them, too: "
-            f"poller webhook dead {name} --requeue\n"
+            f"poller webhook dead {name} --requeue"
         )
 
 
@@ -279,11 +279,11 @@ async def forget(config: Config, name: str) -> None:
         status = await outbox.status(name)
         await outbox.forget(name)
         delivering = await _delivering(config, store)
-    sys.stdout.write(f"{name} is forgotten, {status.waiting} waiting events with it\n")
+    show.say(f"{name} is forgotten, {status.waiting} waiting events with it")
     if delivering:  # which endpoints they have is not told in Redis
-        sys.stdout.write(
+        show.say(
             f"{', '.join(delivering)}: reload (SIGHUP) what has not read the configuration since "
-            f"{name} was removed from it, then forget it again: until then it is taken up anew\n"
+            f"{name} was removed from it, then forget it again: until then it is taken up anew"
         )
 
 

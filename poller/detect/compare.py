@@ -14,7 +14,15 @@ from typing import Final
 
 from poller.detect.change import events_of
 from poller.detect.held import Held, Ruling
-from poller.detect.judge import Court, ahead, is_discarded, is_news, is_taken_back
+from poller.detect.impossible import FIRST_DAYS, impossible, storable
+from poller.detect.judge import (
+    Court,
+    ahead,
+    is_discarded,
+    is_news,
+    is_released,
+    is_taken_back,
+)
 from poller.detect.plausible import CALM, Moves, Rescaled, is_wild, restatement
 from poller.errors import Malformed, StoreMisfit
 from poller.model import Code, Event, EventType, Page, Record, Vintage, market_of
@@ -90,15 +98,15 @@ def progress(
     asking again costs a request. Raises Malformed when the paging turns in circles.
     """
     last = pages[-1]
-    days = {record.day for page in pages for record in page.records}
+    days = _days(code, pages)
     reached = _reached(days, known, history, since)
     if reached and (since is not None or not _is_restated_below(pages, known)):
         return Reading.ENOUGH
     catching_up = not reached and since is None and known.newest is not None and bool(days)
     if last.next_key is None or not last.records:
         return Reading.CUT if catching_up else Reading.ENOUGH
-    earlier = {record.day for page in pages[:-1] for record in page.records}
-    looping = bool(earlier) and min(record.day for record in last.records) >= min(earlier)
+    earlier, latest = _days(code, pages[:-1]), _days(code, [last])
+    looping = bool(earlier) and bool(latest) and min(latest) >= min(earlier)
     repeated = any(page.next_key == last.next_key for page in pages[:-1])
     if not (looping or repeated or len(pages) >= PAGE_LIMIT):
         return Reading.MORE
@@ -108,6 +116,12 @@ def progress(
             f"oldest day {min(days)}) before the watermark {known.newest}; nothing was published"
         )
     return Reading.ENOUGH
+
+
+def _days(code: Code, pages: Iterable[Page]) -> set[date]:
+    """Return the days on these pages; one no report can have says nothing of where paging is."""
+    first = FIRST_DAYS[market_of(code)]
+    return {record.day for page in pages for record in page.records if record.day >= first}
 
 
 def _reached(days: set[date], known: Known, history: int, since: date | None) -> bool:
@@ -153,8 +167,11 @@ def compare(
             f"the watermark of {code} is {known.newest}, a day in the future, so nothing newer can "
             f"be found; put it back to the last day that was reported, or remove it"
         )
-    everything, oddities = _tidy(records, known)
-    listed = {day: record for day, record in everything.items() if day <= today}
+    everything, oddities = _tidy(code, records, known)
+    early = {day: storable(record) for day, record in everything.items() if day > today}
+    come = {day: record for day, record in everything.items() if day <= today}
+    unfit = _unfit(code, come, known, observed_at)
+    listed = {day: storable(record) for day, record in come.items() if day not in unfit}
     if known.newest is None:
         found = _first_sight(code, listed, known, observed_at, history, since)
     elif since is not None:
@@ -166,11 +183,38 @@ def compare(
         released = [each.record for each in known.held.values() if each.ruling is Ruling.RELEASED]
         shown = {record.day: record for record in released if record.day <= today} | listed
         found = _news(code, shown, known, observed_at, known.newest, moves)
+    floor = _floor(listed, known, history, since)
+    asked = (each for day, each in sorted(unfit.items()) if day >= floor)
     last = known.vintages.get(known.newest or date.min)
-    early = {day: record for day, record in everything.items() if day > today}
     future = ahead(early, last.record if last else None, observed_at)
-    held = tuple(each for each in (*found.held, *future) if is_news(known.held, each))
+    held = tuple(each for each in (*found.held, *asked, *future) if is_news(known.held, each))
     return replace(found, oddities=oddities, held=held, moves=moves)
+
+
+def _unfit(
+    code: Code, listed: Mapping[date, Record], known: Known, observed_at: datetime
+) -> dict[date, Held]:
+    """Return what no report can show, as it is to be held, unless it is known or was released."""
+    unfit = {}
+    for day, shown in listed.items():
+        before = known.vintages.get(day)
+        if before is not None and not is_revision(before.record, shown):
+            continue
+        found, record = impossible(market_of(code), shown), storable(shown)
+        if found is not None and not is_released(known.held, record):
+            last = before.record if before is not None else None
+            unfit[day] = Held(record, last, found[0], observed_at)
+    return unfit
+
+
+def _floor(listed: Mapping[date, Record], known: Known, history: int, since: date | None) -> date:
+    """Return the oldest day that is asked for: an impossible figure below it concerns nobody."""
+    if since is not None:
+        return since
+    if known.floor is not None:
+        return known.floor
+    newest = sorted(listed, reverse=True)[: max(history, 1)]
+    return newest[-1] if len(newest) == max(history, 1) else date.min
 
 
 def _moved(
@@ -309,13 +353,23 @@ def _first_sight(
     return Comparison(newest[0], events, silent, settled=come)
 
 
-def _tidy(records: Iterable[Record], known: Known) -> tuple[dict[date, Record], tuple[str, ...]]:
-    """Key records by day. Of two that disagree, the one already known counts, else the first."""
+def _tidy(
+    code: Code, records: Iterable[Record], known: Known
+) -> tuple[dict[date, Record], tuple[str, ...]]:
+    """Key records by day. Of two that disagree, the one already known counts, else the first.
+
+    One that no report can show does not count beside another.
+    """
+    market = market_of(code)
     listed: dict[date, Record] = {}
     oddities: list[str] = []
     for record in records:
         before = listed.setdefault(record.day, record)
-        if before is record or not is_revision(before, record):
+        if before is record or before == record:
+            continue
+        if impossible(market, before) and not impossible(market, record):
+            listed[record.day] = record
+        if not is_revision(before, record):
             continue
         oddities.append(f"{record.day} is listed twice with different figures: one was ignored")
         vintage = known.vintages.get(record.day)

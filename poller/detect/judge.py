@@ -152,6 +152,14 @@ def is_discarded(held: Mapping[date, Held], record: Record) -> bool:
     )
 
 
+def is_released(held: Mapping[date, Held], record: Record) -> bool:
+    """Tell whether the operator has released this very figure."""
+    found = held.get(record.day)
+    return (
+        found is not None and found.ruling is Ruling.RELEASED and same_figures(found.record, record)
+    )
+
+
 def is_news(held: Mapping[date, Held], now: Held) -> bool:
     """Tell whether a figure in doubt is not held yet, or for a reason that has passed."""
     found = held.get(now.day)

@@ -5,18 +5,16 @@ an operator sees; no fact carries a secret.
 """
 
 import contextlib
-import hashlib
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Final, Literal
 
 from poller.detect.held import Held
-from poller.facts.log import tell_defect, write
-from poller.model import Code, Event, EventType, Market, Record
+from poller.detect.impossible import explained
+from poller.facts.log import fingerprint, tell_defect, write
+from poller.model import Code, Event, EventType, Market, Record, market_of
 from poller.plan.notice import Completed, Notice
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
@@ -247,16 +245,6 @@ def to_all(*readers: Observe) -> Observe:
     return tell
 
 
-def fingerprint(error: BaseException) -> str:
-    """Return eight hexadecimal digits that name an error by its type and where it was raised."""
-    places = traceback.extract_tb(error.__traceback__)
-    ours = [f"{Path(place.filename).name}:{place.name}:{place.lineno}" for place in places]
-    if isinstance(error, BaseExceptionGroup):
-        ours += [fingerprint(each) for each in error.exceptions]
-    text = "|".join((type(error).__qualname__, *ours))
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
-
-
 def dispatcher(account: str) -> str:
     """Return the name of the loop that spends the budget of an account."""
     return f"dispatcher of account {account}"
@@ -360,7 +348,7 @@ def ruling_wanted(code: Code, held: tuple[Held, ...]) -> str:
     """Return what the operator is told of held figures: which, why, and what to type."""
     days = " ".join(str(each.day) for each in held)
     told = "; ".join(
-        f"{each.day} is held as {each.reason}, {_shares(each.record)}"
+        f"{each.day} is held as {explained(market_of(code), each)}, {_shares(each.record)}"
         + (f" after {_shares(each.previous)}" if each.previous else "")
         for each in held
     )

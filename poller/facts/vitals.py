@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Final
 
+from poller.facts import log
 from poller.facts.notify import Notify
 from poller.facts.observe import (
     LONGEST_TURN,
@@ -30,9 +31,13 @@ from poller.facts.observe import (
     told,
 )
 from poller.model import Market, market_of
+from poller.printable import printable
 
 _STATUS_PAUSE: Final = 5.0
 """Seconds between two status lines, but for news."""
+
+_PART_LIMIT: Final = 300
+"""Characters of each part of the status line: `systemctl status` shows it on one."""
 
 _START_ALLOWANCE: Final = int(3 * LONGEST_TURN * 1e6)
 """Microseconds a start may take from each turn on: waiting for Redis is not being stuck."""
@@ -135,4 +140,4 @@ def status_line(summary: str, newest: Mapping[Market, date], troubles: Mapping[s
         subject, reason = next(iter(troubles.items()))
         more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
         parts.append(f"{told(subject, reason)}{more}")
-    return "; ".join(" ".join(part.split()) for part in parts)
+    return "; ".join(printable(" ".join(log.shown(part).split()), _PART_LIMIT) for part in parts)

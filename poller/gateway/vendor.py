@@ -147,14 +147,20 @@ def _whole(value: object) -> int | None:
         return None
     if isinstance(value, numbers.Integral):
         return int(value)
-    if number != int(number):
+    if not number.is_integer():  # nor is what is infinite
         raise ValueError(f"{value!r} is not a whole number")
     return int(number)
 
 
 def _real(value: object) -> float | None:
-    """Return a finite float, or None for what stands for absent: None, NaN, pandas' own."""
+    """Return a float, or None for what stands for absent: None, NaN, pandas' own.
+
+    What is infinite is a number all the same: whether a market can show it is for `detect` to say.
+    """
     if value is None or not isinstance(value, numbers.Real):
         return None
-    number = float(value)
-    return number if math.isfinite(number) else None
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError("it holds a number too large for any column") from None
+    return None if math.isnan(number) else number

@@ -12,6 +12,7 @@ from functools import cache
 from itertools import takewhile
 from typing import Any, Final
 
+from poller.detect.impossible import FIRST_DAYS
 from poller.imports import part
 from poller.model import Market
 
@@ -26,6 +27,9 @@ _DAY: Final = timedelta(days=1)
 _FRIDAY: Final = 4
 _MID_MONTH: Final = 15
 _US_BUSINESS_DAYS_TO_RELEASE: Final = 7
+
+_FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(9999, 1, 1)
+"""Days beyond them, which only a slip names, count as these: `date` itself ends soon after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +97,20 @@ def _us_reporting_days(start: date) -> Iterator[date]:
         month = following
 
 
+def _bounded(day: date) -> date:
+    return min(max(day, _FIRST_DAY), _LAST_DAY)
+
+
 def reporting_days(market: Market, start: date) -> Iterator[date]:
     """Yield, without end, the reporting days from `start` on, oldest first."""
+    start = _bounded(start)
     return _hk_reporting_days(start) if market is Market.HK else _us_reporting_days(start)
 
 
 @cache
 def release_of(market: Market, day: date) -> Release:
     """Return when the figures of reporting day `day` are expected at the earliest."""
+    day = _bounded(day)
     if market is Market.HK:
         published = _at_or_before(market, day + timedelta(days=7 + _FRIDAY - day.weekday()))
     else:
@@ -111,7 +121,7 @@ def release_of(market: Market, day: date) -> Release:
 @cache
 def expected_after(market: Market, watermark: date) -> Release:
     """Return the release that brings the first reporting day after `watermark`."""
-    return release_of(market, next(reporting_days(market, watermark + _DAY)))
+    return release_of(market, next(reporting_days(market, _bounded(watermark) + _DAY)))
 
 
 def released_by(market: Market, now: datetime, count: int) -> tuple[date, ...]:
@@ -128,12 +138,13 @@ def released_by(market: Market, now: datetime, count: int) -> tuple[date, ...]:
 def missing_days(market: Market, known: Collection[date], now: datetime) -> tuple[date, ...]:
     """Return the reporting days since the oldest known one that `known` lacks, oldest first.
 
-    A day whose release window is not open yet at `now` (aware) is not missing; nor is anything
-    where nothing is known.
+    A day from before the market reported does not count as known. A day whose release window is not
+    open yet at `now` (aware) is not missing; nor is anything where nothing is known.
     """
-    if not known:
+    oldest = min((day for day in known if day >= FIRST_DAYS[market]), default=None)
+    if oldest is None:
         return ()
     expected = takewhile(
-        lambda day: release_of(market, day).opens <= now, reporting_days(market, min(known))
+        lambda day: release_of(market, day).opens <= now, reporting_days(market, oldest)
     )
     return tuple(day for day in expected if day not in known)

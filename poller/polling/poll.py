@@ -30,6 +30,7 @@ from poller.errors import (
     Unavailable,
     Unwritable,
 )
+from poller.facts.log import fingerprint
 from poller.facts.observe import (
     LONGEST_TURN,
     Defect,
@@ -42,7 +43,6 @@ from poller.facts.observe import (
     Recovered,
     Trouble,
     dispatcher,
-    fingerprint,
     forgotten,
     polling_of,
     turning,
