@@ -42,7 +42,7 @@ async def poison(url: str) -> None:
     """Write the nasty text into every place another client, OpenD or a receiver can reach."""
     redis: Any = Redis.from_url(url)
     keys, outbox = Keys("short-interest"), OutboxKeys("short-interest", "desk")
-    event = Event(EventType.REPORTED, CODE, Vintage(RECORD, 0, NOW), None, None).fields()
+    event = encode(Event(EventType.REPORTED, CODE, Vintage(RECORD, 0, NOW), None, None))
     for name in event:
         if name not in {"data", "id"}:
             await redis.xadd(keys.stream, {**event, name: NASTY})
