@@ -13,6 +13,7 @@ from poller import show
 from poller.commands.ending import complain
 from poller.delivery.outbox import Attempt, OutboxKeys, dead_json
 from poller.detect.held import Held, Reason
+from poller.events import encode
 from poller.facts.status import GatewayState, Poll, Polls, Report
 from poller.facts.vitals import status_line
 from poller.model import Code, Event, EventType, HkRecord, Vintage
