@@ -16,6 +16,7 @@ PollerError
     ├── Superseded     the state moved since it was read: read again, compare again
     ├── LeaseLost      another poller is active: stand by
     └── StoreMisfit    only the operator can mend it: wrong version, wrong type, unusable value
+        ├── LockedOut  it lets this user in no more: end, and say so
         └── Unwritable no symbol's news can be written: tell it once, not once for each
 """
 
@@ -95,6 +96,10 @@ class LeaseLost(StoreError):
 
 class StoreMisfit(StoreError):
     """Only the operator can mend it; the text names the key or setting and the cure."""
+
+
+class LockedOut(StoreMisfit):
+    """Redis refuses the user or password: only another configuration can mend it."""
 
 
 class Unwritable(StoreMisfit):

@@ -124,7 +124,7 @@ async def test_json_is_exact_and_clean(service: Service, face: str) -> None:
 async def test_a_refused_list_is_quoted(service: Service) -> None:
     """A file's name and its lines are told so that they can be found, not obeyed."""
     (service.state_dir / "list\x9b\u202e.txt").write_text(NASTY, encoding="utf-8")
-    code, out, err = await poller(service, "watch", "list")
+    code, out, err = await poller(service, "check")
     assert (code, out) == (2, "")
     assert is_clean(err)
     assert r"list\x9b\u202e.txt:1" in err

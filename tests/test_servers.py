@@ -203,6 +203,9 @@ async def try_everything(store: RedisStore) -> None:
     await store.spent("main", period=1)
     await store.watch([TENCENT], wanted=True)
     await store.last_entries(1)
+    await store.signal("webhook:desk")
+    start = await store.news(None, block=1)
+    await store.news(start.position, block=0.01)
     await store.release_lease(lease)
 
 

@@ -1,12 +1,12 @@
 """Figures that cannot be true, kept out of history until somebody settles them. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, get_type_hints
 
-from poller.codec import Codec, Moment
+from poller.codec import Codec, Moment, guarded
 from poller.model import RECORD_TYPES, Code, Market, Record, isoformat, market_of, to_json
 
 
@@ -64,7 +64,13 @@ class Held:
     def from_json(cls, market: Market, text: str) -> "Held":
         """Read what `to_json` wrote, in any version; raises Unreadable."""
         read = _CODECS[market].read(text)
-        return cls(read.record, read.previous, read.reason, read.observed_at, read.state)
+        return cls(
+            _record(market, read.record),
+            None if read.previous is None else _record(market, read.previous),
+            read.reason,
+            read.observed_at,
+            read.state,
+        )
 
     def fields(self, code: Code) -> dict[str, str]:
         """Return the flat, textual fields of the entry in the quarantine stream."""
@@ -97,7 +103,21 @@ class _Stored(Generic[_R]):
     state: Ruling = Ruling.HELD
 
 
+def _unbounded(kind: type[Any]) -> Any:  # noqa: ANN401  a dataclass made here
+    """Return the columns of a record without their bounds: what is held may be beyond them."""
+    hints = get_type_hints(kind)  # without the bounds, which stand beside the types
+    columns = [(name, hints[name], field(default=None)) for name in kind.__slots__]
+    return make_dataclass(f"Held{kind.__name__}", columns, frozen=True, slots=True)
+
+
 _CODECS: Final[Mapping[Market, Codec[Any]]] = {
-    market: Codec(_Stored[kind])  # type: ignore[valid-type]
+    market: Codec(_Stored[_unbounded(kind)])  # type: ignore[misc]
     for market, kind in RECORD_TYPES.items()
 }
+
+
+def _record(market: Market, columns: Any) -> Record:  # noqa: ANN401
+    """Return a held record; raises Unreadable when it has no day."""
+    record = RECORD_TYPES[market](**asdict(columns))
+    guarded(lambda: record.day)
+    return record

@@ -140,4 +140,4 @@ def status_line(summary: str, newest: Mapping[Market, date], troubles: Mapping[s
         subject, reason = next(iter(troubles.items()))
         more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
         parts.append(f"{told(subject, reason)}{more}")
-    return "; ".join(printable(" ".join(log.shown(part).split()), _PART_LIMIT) for part in parts)
+    return "; ".join(printable(log.shown(" ".join(part.split())), _PART_LIMIT) for part in parts)

@@ -288,10 +288,11 @@ class OpenD:
         try:
             answer = await self._sdk.query(lambda: ask(context))
         except Unavailable as problem:
-            problem.replaced = lambda: self._connections > connection
             if isinstance(problem, Silent):
                 self._timeouts += 1
-            elif isinstance(problem, Disconnected) and context is self._context:
+            if self._timeouts:  # given up by us; what OpenD itself hung up on arrives no more
+                problem.replaced = lambda: self._connections > connection
+            if isinstance(problem, Disconnected) and context is self._context:
                 self._usable.clear()  # known at once, and not only at the next look
             raise
         except GatewayError:

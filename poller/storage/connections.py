@@ -24,7 +24,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from poller.errors import StoreDown, StoreMisfit
+from poller.errors import LockedOut, StoreDown, StoreMisfit
 from poller.storage.location import Location, Node, locate
 
 NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
@@ -338,7 +338,7 @@ def _told(problem: Exception) -> StoreDown | StoreMisfit:
     # in the handshake, a refusal is the cause of a failed connection
     refused = isinstance(problem, exceptions.AuthenticationError)
     if refused or isinstance(problem.__cause__, _REFUSED_TYPES):
-        return StoreMisfit(f"Redis refuses the user or password: {_admission(str(problem))}")
+        return LockedOut(f"Redis refuses the user or password: {_admission(str(problem))}")
     return StoreDown(_absence(problem))
 
 

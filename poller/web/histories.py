@@ -42,12 +42,13 @@ class History:
         return f"{named} and {others:,} more" if others > 0 else named
 
 
-def readable(market: Market, text: str) -> Vintage | None:
-    """Return a day as `Vintage.to_json` wrote it; None when it cannot be shown, whatever it is."""
+def readable(market: Market, name: str, text: str) -> Vintage | None:
+    """Return the day of this name as `Vintage.to_json` wrote it; None when it cannot be shown."""
     try:
-        return Vintage.from_json(market, text)
+        vintage = Vintage.from_json(market, text)
     except Unreadable:
         return None
+    return vintage if str(vintage.day) == name else None
 
 
 def names_of(history: Mapping[str, str]) -> list[str]:
@@ -57,7 +58,7 @@ def names_of(history: Mapping[str, str]) -> list[str]:
 
 def read(market: Market, history: Mapping[str, str], names: Sequence[str]) -> History:
     """Read these days of a history hash."""
-    found = {name: readable(market, history[name]) for name in names}
+    found = {name: readable(market, name, history[name]) for name in names}
     return History(
         tuple(vintage for vintage in found.values() if vintage is not None),
         tuple(name for name, vintage in found.items() if vintage is None),

@@ -147,8 +147,10 @@ async def _earlier(
         for revision in reversed(range(max(0, vintage.revision - _EARLIER), vintage.revision))
     ]
     found: dict[date, list[Vintage]] = {}
-    for text in await sources.board.vintages(code, names[:_HISTORY_SHOWN]):
-        if text is not None and (vintage := readable(market_of(code), text)) is not None:
+    shown = names[:_HISTORY_SHOWN]
+    for name, text in zip(shown, await sources.board.vintages(code, shown), strict=True):
+        day = name.partition(":")[0]
+        if text is not None and (vintage := readable(market_of(code), day, text)) is not None:
             found.setdefault(vintage.day, []).append(vintage)
     return found
 

@@ -83,7 +83,7 @@ def figure(record: Record) -> int | None:
 def row_of(code: Code, history: Mapping[str, str]) -> Row:
     """Return the row of a symbol from its history hash; an unreadable day counts as absent."""
     market = market_of(code)
-    readings = (readable(market, history[name]) for name in names_of(history))
+    readings = (readable(market, name, history[name]) for name in names_of(history))
     newest = list(islice(filter(None, readings), REPORTS_DRAWN))
     if not newest:
         return Row(code)
