@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from poller.errors import PollerError
+from poller.errors import LockedOut, PollerError
 from poller.facts.log import fingerprint
 from poller.facts.observe import (
     LONGEST_TURN,
@@ -25,6 +25,9 @@ from poller.facts.observe import (
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 300.0
 """Seconds between the end of a component and its next start; doubled each time."""
+
+ALWAYS_FATAL: Final = (LockedOut,)
+"""What no restart of a part can mend: the whole process needs another configuration."""
 
 STEADY: Final = 60.0
 """Seconds a component must have run to count as recovered; its next pause is the first again."""
@@ -57,7 +60,7 @@ async def supervise(
                 raise
             run.failed(error)  # another task's cancellation, which leaked
         except Exception as error:
-            if _holds(error, fatal):
+            if _holds(error, (*ALWAYS_FATAL, *fatal)):
                 raise
             run.failed(error)
             if _is_cancelled():  # it failed while it was closing: it ends all the same
@@ -76,7 +79,7 @@ def _is_cancelled() -> bool:
 
 def _holds(error: Exception, kinds: tuple[type[Exception], ...]) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(kinds) is not None if kinds else False
+        return error.subgroup(kinds) is not None
     return isinstance(error, kinds)
 
 

@@ -75,7 +75,7 @@ def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str])
         ("POLLER_WATCHLIST__CODES", "US.AAPL,HK.1", "'HK.00001' (it is 'HK.1')"),
         ("POLLER_WATCHLIST__CODES", "[HK.00700]", "a list is a,b,c"),
         ("POLLER_OPEND__2__PORT", "1", "the next one is number 1"),
-        ("POLLER_WATCHLIST__CODES", "[" * 50_000, "nested too deeply"),
+        ("POLLER_WATCHLIST__CODES", "[" * 50_000, "nested more than"),
         ("POLLER_WATCHLIST__FUTU_GROUPS", os.fsdecode(b"\xd7\xd4"), "not text in UTF-8"),
         ("POLLER_WATCHLIST__FUTU_GROUPS", r'["\ud800"]', "not text in UTF-8"),
         ("POLLER_WEBHOOKS__0", "null", "webhooks"),
