@@ -100,9 +100,9 @@ async def test_a_key_of_another_type_is_named(raw: tuple[RedisStore, Any]) -> No
     with pytest.raises(StoreMisfit, match=r"redis-cli DEL '\{short-interest\}:watch'"):
         await store.watch([HK], wanted=True)
     await store.inspect()  # the service starts all the same
+    await client.delete(KEY)
     with pytest.raises(StoreMisfit, match=r"redis-cli DEL '\{short-interest\}:watch:version'"):
         await store.watch_version()
-    await client.delete(KEY)
     await store.watch([HK], wanted=True)
     assert await store.watch_version() > 0
 

@@ -168,7 +168,8 @@ async def test_a_key_of_another_type_is_told_with_growing_pauses(server: wire.Se
         await until(lambda: len(facts) > 4)
         reason = (
             f"the key {store.keys.signals} holds a string, where this service keeps a stream: "
-            "choose another redis.namespace, or look at the key and delete it"
+            "choose another redis.namespace, or look at the key and delete it: redis-cli DEL "
+            "'{short-interest}:signals'"
         )
         assert set(facts) == {Trouble(SUBJECT, reason)}
         await client.delete(store.keys.signals)

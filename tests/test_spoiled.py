@@ -30,7 +30,6 @@ OTHERS: tuple[tuple[str, list[str]], ...] = (
     ("signals", ["SET", f"{NS}:signals", "x"]),
     ("watch", ["SET", f"{NS}:watch", "x"]),
     ("watch", ["HSET", f"{NS}:watch", "garbage", "1"]),
-    ("watch:version", ["SET", f"{NS}:watch:version", "abc"]),
     ("watch:version", ["RPUSH", f"{NS}:watch:version", "1"]),
     ("schedule", ["SET", f"{NS}:schedule", "x"]),
     ("", ["HSET", f"{NS}:schedule", "HK", DEEP]),

@@ -311,6 +311,7 @@ _CLIENTS: Final = (
     "the server takes no more clients: raise its maxclients, and the files it may open "
     "(its LimitNOFILE, or ulimit -n), or end other clients"
 )
+_EMFILE: Final = "Too many open files"
 _LONGEST_CHAIN: Final = 20  # of errors that caused one another
 
 
@@ -375,7 +376,7 @@ def _admission(text: str) -> str:
 def _absence(problem: Exception) -> str:
     """Say that there is no answer; the ways a server can be away are one to the operator."""
     text = str(problem) or type(problem).__name__
-    if _too_many_files(problem):
+    if _too_many_files(problem) or _EMFILE in text:
         return _FILES
     if _TOO_MANY in text:
         return _CLIENTS
