@@ -52,6 +52,7 @@ from poller.service.reload import Reload, follow
 from poller.service.report import Process, Reporter, release_state
 from poller.settings.config import Config, Opend
 from poller.storage.embedded import Embedded
+from poller.storage.notifier import Notifier
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.web.overview import Overview
@@ -189,7 +190,8 @@ async def serve(
     metrics = Metrics(wall_clock())
     observe = to_all(journal, Vitals(notify, summary), reporter)
     async with opened(config, observe, simulated=simulated) as ports:
-        watchlist = Watchlist(*_sources(config), ports.store, observe)
+        notifier = Notifier(ports.store, observe)
+        watchlist = Watchlist(*_sources(config), ports.store, observe, notifier.news)
         tenure = Tenure(observe)
         poller = Poller(
             ports.store,
@@ -227,6 +229,7 @@ async def serve(
             if ports.embedded is not None:
                 connections.create_task(_keep_alive(ports.embedded, observe), name="embedded")
             async with asyncio.TaskGroup() as work:
+                work.create_task(notifier.run(), name="notifier")
                 reports = reporter.run(ports.board, observe, behind=lambda: ports.store.behind)
                 work.create_task(reports, name="report")
                 work.create_task(watchlist.follow(watch), name="watchlist")
@@ -238,7 +241,8 @@ async def serve(
                 )
                 if role == "run":
                     work.create_task(relay.run(), name="relay")
-                    work.create_task(page(config, ports, metrics, observe), name="page")
+                    page_ = page(config, ports, notifier, metrics, observe)
+                    work.create_task(page_, name="page")
                 if reload is not None:
                     work.create_task(follow(reload, config, apply, observe), name="reload")
                 observe(Ready((("gateways", len(ports.gateways)),)))
@@ -299,16 +303,25 @@ async def web(config: Config, journal: Observe, *, notify: Notify, reload: Reloa
         if ports.embedded is not None:
             work.create_task(_keep_alive(ports.embedded, observe), name="embedded")
         work.create_task(reporter.run(ports.board, observe), name="report")
-        work.create_task(page(config, ports, metrics, observe, alone=True), name="page")
+        notifier = Notifier(ports.store, observe)
+        work.create_task(notifier.run(), name="notifier")
+        page_ = page(config, ports, notifier, metrics, observe, alone=True)
+        work.create_task(page_, name="page")
         if reload is not None:
             work.create_task(follow(reload, config, apply, observe), name="reload")
 
 
 async def page(
-    config: Config, ports: Ports, metrics: Metrics, observe: Observe, *, alone: bool = False
+    config: Config,
+    ports: Ports,
+    notifier: Notifier,
+    metrics: Metrics,
+    observe: Observe,
+    *,
+    alone: bool = False,
 ) -> None:
     """Serve what Redis tells, until cancelled; `alone`: it is all that this process does."""
-    overview = Overview(ports.store, ports.board, config.watchlist.codes)
+    overview = Overview(ports.store, ports.board, config.watchlist.codes, notifier.news)
     sources = Sources(
         config,
         ports.store,

@@ -19,6 +19,7 @@ from poller.model import Code, HkRecord, UsRecord, market_of
 from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
 from poller.storage.embedded import Embedded
+from poller.storage.notifier import Notifier
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
@@ -102,8 +103,9 @@ async def desk(
         for each in (store, board, outbox):
             stack.push_async_callback(each.close)
         stack.push_async_callback(raw.aclose)
-        overview = Overview(store, board, (HK,))
         facts: list[Fact] = []
+        notifier = Notifier(store, facts.append)
+        overview = Overview(store, board, (HK,), notifier.news)
         sources = Sources(
             config,
             store,
@@ -117,10 +119,11 @@ async def desk(
         )
         made = Desk(sources, store, board, raw, facts)
         await board.tell_symbols(codes)
-        task = asyncio.create_task(serve(sources))
+        tasks = [asyncio.create_task(notifier.run()), asyncio.create_task(serve(sources))]
         try:
             await until(lambda: bool(made.troubles) or overview.loaded)
             yield made
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -32,6 +32,7 @@ def redis_keys() -> Iterator[str]:
     keys = Keys("short-interest")
     yield from (keys.stream, keys.watermark, keys.lease, keys.fence, keys.watch)
     yield keys.watch_version.removeprefix("{short-interest}:")
+    yield keys.signals
     yield from (keys.releases, keys.releases_told.removeprefix("{short-interest}:"))
     yield keys.history(Code("<code>"))
     yield keys.vintages(Code("<code>"))

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,15 @@ from poller.plan.notice import Completed, Detected, fields_of
 from poller.storage.embedded import Embedded
 from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Snapshot, Store, Stream, as_known_at
+from poller.storage.store import (
+    ONE_OFF,
+    SIGNALS_KEPT,
+    WATCHLIST,
+    Snapshot,
+    Store,
+    Stream,
+    as_known_at,
+)
 from tests import nodes
 from tests.servers import KINDS, running
 
@@ -263,6 +272,45 @@ async def test_a_blocked_reader_is_woken(store: Store) -> None:
     reader = asyncio.create_task(store.read(last.id, count=5, block=10))
     await publish(store, row(2), row(9))
     assert [entry.fields["id"] for entry in await reader] == ["HK.00700:2026-04-09:0"]
+
+
+async def woken_by(store: Store, change: Coroutine[Any, Any, object]) -> AbstractSet[str] | None:
+    """Return the topics of the news that a change brings to one who waits for it."""
+    start = await store.news(None, block=0)
+    assert start.topics is None
+    waiting = asyncio.create_task(store.news(start.position, block=10))
+    await asyncio.sleep(0)
+    await change
+    news = await waiting
+    return news.topics
+
+
+async def test_news_names_what_has_grown(store: Store) -> None:
+    """Each stream and each signal wakes who waits, by its own name."""
+    assert await woken_by(store, publish(store, row(2))) == {Stream.EVENTS}
+    assert await woken_by(store, store.announce(OUT, ONE_OFF)) == {Stream.RELEASES}
+    assert await woken_by(store, store.watch([CODE], wanted=True)) == {WATCHLIST}
+    assert await woken_by(store, store.signal("webhook:desk")) == {"webhook:desk"}
+
+
+async def test_news_is_missed_by_nobody(store: Store) -> None:
+    """What grew before the wait began is told at once, each once; nothing new: nothing is told."""
+    start = await store.news(None, block=0)
+    await publish(store, row(2))
+    await store.signal("webhook:desk")
+    await store.signal("webhook:chat")
+    news = await store.news(start.position, block=10)
+    assert news.topics == {Stream.EVENTS, "webhook:desk", "webhook:chat"}
+    quiet = await store.news(news.position, block=0.01)
+    assert quiet == replace(news, topics=frozenset())
+
+
+async def test_more_signals_than_are_kept_may_be_any(store: Store) -> None:
+    """Who was away for more signals than Redis keeps takes it that each was given."""
+    start = await store.news(None, block=0)
+    for n in range(5 * SIGNALS_KEPT):
+        await store.signal(f"webhook:{n}")
+    assert (await store.news(start.position, block=0)).topics is None
 
 
 SLIP = 10**9

@@ -50,7 +50,7 @@ class Board(Protocol):
         """Return what is watched, or None when no process has told."""
 
     async def tell_symbols(self, codes: Sequence[Code]) -> None:
-        """Replace what is watched."""
+        """Replace what is watched, and signal it."""
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """Return the last polls of these codes, where there are any."""

@@ -16,10 +16,14 @@ from poller.gateway.opend import Gateway, any_ready
 from poller.model import Code, parse_code, unique
 from poller.polling.budget import Budget
 from poller.settings.codefile import read_codes
-from poller.storage.store import Store
+from poller.storage.notifier import EventOf, never
+from poller.storage.store import WATCHLIST, Store
 
 LOOK: Final = 1.0
-"""Seconds between two looks at files and live list."""
+"""Seconds between two looks at the files."""
+
+LIVE_EVERY: Final = 30.0
+"""Seconds after which the live list is looked at though nothing was signalled."""
 
 GROUPS_EVERY: Final = 300.0
 """Seconds between two readings of the Futu groups."""
@@ -42,7 +46,9 @@ class Watchlist:
         groups: Sequence[str],
         store: Store,
         observe: Observe,
+        news: EventOf = never,
     ) -> None:
+        """`news`: a notifier's, of changes of the live list."""
         self._codes: Sequence[Code] = ()
         self._files: dict[Path, tuple[Code, ...]] = {}
         self._stamps: dict[Path, tuple[int, int, int]] = {}
@@ -50,6 +56,9 @@ class Watchlist:
         self._regrouped = asyncio.Event()
         self._live: Mapping[str, bool] = {}
         self._version = -1
+        self._news = news
+        self._signalled = news(WATCHLIST)
+        self._live_at = float("-inf")
         self._changed = True
         self._waits_until = float("inf") if groups else float("-inf")
         self._store = store
@@ -92,16 +101,22 @@ class Watchlist:
         return unique(self.sources())
 
     async def refresh(self) -> None:
-        """Read files that changed and the live list."""
+        """Read files that changed, and the live list when it is signalled or due."""
         for path in self._files:
             self._read_file(path)
+        now = asyncio.get_running_loop().time()
+        if now < self._live_at + LIVE_EVERY and not self._signalled.is_set():
+            return
+        self._signalled = self._news(WATCHLIST)
         try:
             version = await self._store.watch_version()
             if version != self._version:
                 self._live = await self._store.watched()
                 self._version = version
                 self._changed = True
+            self._live_at = now
         except StoreDown as problem:
+            self._live_at = float("-inf")
             self._observe(Trouble("redis", str(problem)))
 
     def _read_file(self, path: Path) -> None:
@@ -140,7 +155,9 @@ class Watchlist:
             if self._changed and whole:
                 self._changed = False
                 watch(self.current())
-            await asyncio.sleep(LOOK)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._signalled.wait()
 
     async def follow_groups(self, gateways: Sequence[Gateway], budget: Budget) -> None:
         """Read the Futu groups again and again, through whichever gateway is ready."""

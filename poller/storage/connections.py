@@ -1,8 +1,9 @@
 """The connections to Redis: made here for whoever speaks it, errors turned into ours.
 
 redis-py's defaults suit nobody here. Short commands are bounded in seconds and repeated once when
-cut off: each of them is idempotent, or refused when repeated. A read that blocks has a client of
-its own, whose socket waits longer than the read, and is repeated only when it was sent elsewhere.
+cut off: each of them is idempotent, or refused when repeated. A read that blocks has a connection
+of its own, which is kept for the next one; its socket waits longer than the read, and the read is
+repeated only when it was sent elsewhere.
 
 All keys of a namespace share a hash slot, so one server takes the writes wherever Redis lives: a
 single one, a Cluster's owner of the slot, the primary the Sentinels name. A connection goes to that
@@ -12,7 +13,7 @@ one, and to its successor when it is told so; transactions and scripts need noth
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
@@ -52,25 +53,10 @@ class Connections:
         """Return a client for short commands; it waits while all its connections are in use."""
         return self._client(16, self._answer_limit, Retry(ConstantBackoff(0.1), 1))
 
-    @asynccontextmanager
-    async def blocking(self, wait: float) -> AsyncIterator[Any]:
-        """Yield a client for one read that blocks up to `wait` seconds; its errors are ours.
-
-        The limit is set around the read. In redis-py's own a cancellation may be lost, which would
-        be seen only when the read ends.
-        """
+    def blocking(self) -> "Blocking":
+        """Return what lends connections for reads that block."""
         sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
-        client = self._client(1, None, sent_away)
-        try:
-            with translated():
-                async with asyncio.timeout(wait + self._answer_limit):
-                    yield client
-        finally:
-            closing = asyncio.create_task(client.aclose())
-            try:
-                await asyncio.shield(closing)
-            finally:  # cancelled just now: a connection half closed would stay open
-                await closing
+        return Blocking(lambda: self._client(1, None, sent_away), self._answer_limit)
 
     def _client(self, connections: int, limit: float | None, retry: Retry) -> Any:  # noqa: ANN401
         settings: dict[str, Any] = {
@@ -79,13 +65,65 @@ class Connections:
             "socket_timeout": limit,
             "socket_connect_timeout": _CONNECT_LIMIT,
             "retry": retry,
-            "health_check_interval": 15,
+            # no PING before a command: one on a dead connection is repeated all the same
+            "health_check_interval": 0,
             "decode_responses": True,
             "encoding_errors": "replace",
             "client_name": "poller",
             "driver_info": None,  # else each connection reads the package's version from its files
         }
         return Redis.from_pool(BlockingConnectionPool(**(settings | self._settings)))
+
+
+class Blocking:
+    """Lends a connection to each read that blocks, and keeps it for the next read."""
+
+    def __init__(self, make: Callable[[], Any], answer_limit: float) -> None:
+        """`make`: returns a client of one connection that sets no limit of its own."""
+        self._make = make
+        self._answer_limit = answer_limit
+        self._idle: list[Any] = []
+        self._closed = False
+
+    @asynccontextmanager
+    async def reading(self, wait: float) -> AsyncIterator[Any]:
+        """Yield a client for one read that blocks up to `wait` seconds; its errors are ours.
+
+        The limit is set around the read. In redis-py's own a cancellation may be lost, which would
+        be seen only when the read ends. A read that does not end well may leave its answer in the
+        connection, which is therefore closed.
+        """
+        client = self._idle.pop() if self._idle else self._make()
+        whole = False
+        try:
+            with translated():
+                async with asyncio.timeout(wait + self._answer_limit):
+                    yield client
+            whole = True
+        finally:
+            if whole and not self._closed:
+                self._idle.append(client)
+            else:
+                await _whole(client.aclose())
+
+    async def aclose(self) -> None:
+        """Close what is lent to nobody; what is lent is closed when its read ends."""
+        self._closed = True
+        while self._idle:
+            await _whole(self._idle.pop().aclose())
+
+
+async def _whole(closing: Coroutine[Any, Any, None]) -> None:
+    """Close to the end, cancelled or not: a connection half closed would stay open."""
+    task = asyncio.create_task(closing)
+    try:
+        await asyncio.shield(task)
+    finally:
+        await task
+
+
+class WrongType(StoreMisfit):
+    """A key holds another type than the command is for. Which key, a script does not say."""
 
 
 class _Guide(Protocol):
@@ -244,6 +282,7 @@ _CURES: Final = {
     "NOSCRIPT": "it has forgotten a script, which is being sent again",
     "OOM": "its memory is full: raise maxmemory, or make room",
     "READONLY": "it is a replica: name the primary in redis.url, or wait for the failover",
+    "UNBLOCKED": "it is the primary no more: wait for the failover",
     "TRYAGAIN": "the Cluster moves the slot; polling goes on by itself",
     "ASK": "the Cluster moves the slot; polling goes on by itself",
 }
@@ -297,7 +336,7 @@ def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
         return StoreDown(f"{passing}: {_CURES[passing]}")
     if (wrong := _WRONG_TYPE.search(text)) is not None:
         key = wrong["key"] or ""
-        return StoreMisfit(
+        return WrongType(
             f"a key of this namespace holds another type{f': {key}' if key else ''}; give "
             "redis.namespace a name of its own, or remove what is not this service's"
         )

@@ -4,6 +4,7 @@ It counts as a stand-in only because it passes the same suite as the real server
 """
 
 import asyncio
+import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from poller.events import encode
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice
 from poller.storage.store import (
+    SIGNALS_KEPT,
+    WATCHLIST,
     Entry,
     HeldWrite,
     Keys,
     Lease,
+    News,
     Snapshot,
     Stream,
     Write,
@@ -46,6 +50,7 @@ class MemoryStore:
     held_texts: dict[str, dict[str, str]] = field(default_factory=dict)
     quarantined: list[Entry] = field(default_factory=list)
     notices: list[Entry] = field(default_factory=list)
+    signals: list[Entry] = field(default_factory=list)
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
     live: dict[str, bool] = field(default_factory=dict)
     live_version: int = 0
@@ -208,6 +213,7 @@ class MemoryStore:
         """See `Store.watch`."""
         self.live |= dict.fromkeys(codes, wanted)
         self.live_version += 1
+        await self.signal(WATCHLIST)
 
     async def watched(self) -> dict[str, bool]:
         """See `Store.watched`."""
@@ -242,6 +248,35 @@ class MemoryStore:
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Store.last_entries`."""
         return self._entries_of(stream)[-count:]
+
+    async def signal(self, subject: str) -> None:
+        """See `Store.signal`."""
+        self._append(self.signals, [{"subject": subject}])
+        del self.signals[: -2 * SIGNALS_KEPT]
+        async with self._appended:
+            self._appended.notify_all()
+
+    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
+        """See `Store.news`."""
+        if position is None:
+            return News(self._position(), None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(block), self._appended:
+                await self._appended.wait_for(lambda: self._position() != position)
+        newest = self._position()
+        signals = self.signals[_behind(self.signals, position[self.keys.signals]) :]
+        if len(signals) >= SIGNALS_KEPT:
+            return News(newest, None)
+        grown = {s for s in Stream if newest[k := self.keys.stream_of(s)] != position[k]}
+        return News(newest, frozenset(grown | {each.fields["subject"] for each in signals}))
+
+    def _position(self) -> dict[str, str]:
+        streams = {
+            self.keys.stream: self.entries,
+            self.keys.releases: self.notices,
+            self.keys.signals: self.signals,
+        }
+        return {key: entries[-1].id if entries else "0-0" for key, entries in streams.items()}
 
     def _entries_of(self, stream: Stream) -> list[Entry]:
         return self.entries if stream is Stream.EVENTS else self.notices

@@ -8,7 +8,7 @@ from poller.facts.board import BoardKeys
 from poller.facts.status import Polls, Report, living
 from poller.model import Code, parse_code, to_json
 from poller.storage.connections import Connections, translated
-from poller.storage.store import OPEND, Keys
+from poller.storage.store import OPEND, SIGNALS_KEPT, SYMBOLS, Keys
 
 
 class RedisBoard:
@@ -58,7 +58,10 @@ class RedisBoard:
     async def tell_symbols(self, codes: Sequence[Code]) -> None:
         """See `Board.tell_symbols`."""
         with translated():
-            await self._redis.set(self.keys.symbols, to_json(list(codes)))
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.set(self.keys.symbols, to_json(list(codes)))
+                pipe.xadd(self._store.signals, {"subject": SYMBOLS}, maxlen=SIGNALS_KEPT)
+                await pipe.execute()
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """See `Board.polls`."""

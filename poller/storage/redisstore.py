@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
@@ -14,15 +15,18 @@ from poller.events import encode
 from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice
 from poller.storage.arguments import arguments_of, notice_arguments
-from poller.storage.connections import NEEDED, Connections, translated
+from poller.storage.connections import NEEDED, Connections, WrongType, translated
 from poller.storage.retention import Group
 from poller.storage.store import (
     OPEND,
+    SIGNALS_KEPT,
     SIMULATED,
+    WATCHLIST,
     Entry,
     HeldWrite,
     Keys,
     Lease,
+    News,
     Snapshot,
     Stream,
     Write,
@@ -51,6 +55,7 @@ class RedisStore:
         self.keys = Keys(namespace)
         self._connections = Connections(url)
         self._redis = self._connections.brief()
+        self._blocking = self._connections.blocking()
         self._replicas = replicas
         self._behind = False
         lua = files("poller.storage") / "lua"
@@ -62,10 +67,11 @@ class RedisStore:
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()
+        await self._blocking.aclose()
 
     async def inspect(self) -> str:
         """Return the server's name and version, or raise StoreMisfit with the cure."""
-        with translated():
+        async with self._translated():
             server = await self._redis.info("server")
             memory = await self._redis.info("memory")
         name = "Valkey" if "valkey_version" in server else "Redis"
@@ -90,7 +96,7 @@ class RedisStore:
         The first that publishes decides for good, also before there is any entry.
         """
         stream, mark = self.keys.stream, self.keys.simulated
-        with translated():
+        async with self._translated():
             if await self._redis.get(mark) is None:
                 # what is older than the mark of OpenD's reports is OpenD's; entries may be trimmed
                 older = await self._redis.exists(self.keys.watermark)
@@ -102,7 +108,7 @@ class RedisStore:
 
     async def holds_simulation(self) -> bool:
         """Return whether the stream is for what a simulator makes up."""
-        with translated():
+        async with self._translated():
             return await self._redis.get(self.keys.simulated) not in {None, OPEND}
 
     def apart(self, *, simulated: bool) -> str:
@@ -131,7 +137,7 @@ class RedisStore:
         entry = {"-": "-"}
         held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
         written = arguments_of([Write("-", "", "-", 0)], [entry], held, [entry])
-        with translated():
+        async with self._translated():
             # one transaction: whoever is killed here leaves nothing behind
             async with self._redis.pipeline(transaction=True) as pipe:
                 await self._commit(keys=keys, args=["-", "", "", "-", *written], client=pipe)
@@ -140,6 +146,16 @@ class RedisStore:
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        """Turn redis-py's errors into ours; one about a key of another type names the key."""
+        try:
+            with translated():
+                yield
+        except WrongType:
+            await self._check_types()
+            raise
 
     async def _check_types(self) -> None:
         wanted = {
@@ -152,6 +168,7 @@ class RedisStore:
             self.keys.fence: "string",
             self.keys.watch: "hash",
             self.keys.watch_version: "string",
+            self.keys.signals: "stream",
             self.keys.schedule: "hash",
             self.keys.simulated: "string",
             self.keys.play: "hash",
@@ -164,13 +181,12 @@ class RedisStore:
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Store.snapshot`."""
-        with translated():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hget(self.keys.watermark, code)
-                pipe.hgetall(self.keys.history(code))
-                pipe.hgetall(self.keys.vintages(code))
-                pipe.hgetall(self.keys.held(code))
-                watermark, history, vintages, held = await pipe.execute()
+        async with self._translated(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hget(self.keys.watermark, code)
+            pipe.hgetall(self.keys.history(code))
+            pipe.hgetall(self.keys.vintages(code))
+            pipe.hgetall(self.keys.held(code))
+            watermark, history, vintages, held = await pipe.execute()
         return read_snapshot(code, watermark or "", history, vintages, held, keys=self.keys)
 
     async def commit(
@@ -194,7 +210,7 @@ class RedisStore:
         entries = [encode(event) for event in comparison.events]
         written = arguments_of(writes, entries, held, quarantine_entries(code, comparison))
         arguments = [code, lease.value, snapshot.watermark, watermark, *written]
-        with translated():
+        async with self._translated():
             verdict, *detail = await self._replicated(self._commit, keys, arguments)
         match verdict:
             case "ok":
@@ -210,7 +226,7 @@ class RedisStore:
         """See `Store.announce`."""
         keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
         arguments = [lease.value, *notice_arguments(encode(notice))]
-        with translated():
+        async with self._translated():
             verdict, *detail = await self._replicated(self._announce, keys, arguments)
         match verdict:
             case "lease":
@@ -261,7 +277,7 @@ class RedisStore:
 
     async def watermarks(self) -> dict[Code, date]:
         """See `Store.watermarks`."""
-        with translated():
+        async with self._translated():
             texts = await self._redis.hgetall(self.keys.watermark)
         found = {}
         for code, text in texts.items():
@@ -273,7 +289,7 @@ class RedisStore:
 
     async def vintages(self, code: Code) -> list[Vintage]:
         """See `Store.vintages`."""
-        with translated():
+        async with self._translated():
             texts = await self._redis.hgetall(self.keys.vintages(code))
         return read_vintages(code, texts, keys=self.keys)
 
@@ -281,7 +297,7 @@ class RedisStore:
         """See `Store.held_codes`."""
         start = self.keys.held(Code(""))
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
-        with translated():
+        async with self._translated():
             keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
         return sorted(Code(key.removeprefix(start)) for key in keys)
 
@@ -290,7 +306,7 @@ class RedisStore:
     ) -> float:
         """See `Store.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with translated():
+        async with self._translated():
             if self._behind:  # ask OpenD for nothing that could not be published
                 await self._catch_up()
             wait = await self._grant(
@@ -310,19 +326,19 @@ class RedisStore:
         self, account: str, requests: list[str], period: float, margin: float
     ) -> None:
         times = (round(period * _MICRO), round(margin * _MICRO))
-        with translated():
+        async with self._translated():
             await self._spend(keys=[self.keys.budget(account)], args=[*times, *requests])
 
     async def spent(self, account: str, *, period: float) -> int:
         """See `Store.spent`."""
-        with translated():
+        async with self._translated():
             seconds, micros = await self._redis.time()
             since = seconds * _MICRO + micros - round(period * _MICRO)
             return int(await self._redis.zcount(self.keys.budget(account), f"({since}", "+inf"))
 
     async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
         """See `Store.acquire_lease`."""
-        with translated():
+        async with self._translated():
             value = await self._lease(
                 keys=[self.keys.lease, self.keys.fence], args=[owner, round(ttl * 1000)]
             )
@@ -330,43 +346,43 @@ class RedisStore:
 
     async def renew_lease(self, lease: Lease, ttl: float) -> bool:
         """See `Store.renew_lease`."""
-        with translated():
+        async with self._translated():
             return bool(
                 await self._renew(keys=[self.keys.lease], args=[lease.value, round(ttl * 1000)])
             )
 
     async def release_lease(self, lease: Lease) -> None:
         """See `Store.release_lease`."""
-        with translated():
+        async with self._translated():
             await self._renew(keys=[self.keys.lease], args=[lease.value, 0])
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
         """See `Store.watch`."""
-        with translated():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
-                pipe.incr(self.keys.watch_version)
-                await pipe.execute()
+        async with self._translated(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(self.keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
+            pipe.incr(self.keys.watch_version)
+            pipe.xadd(self.keys.signals, {"subject": WATCHLIST}, maxlen=SIGNALS_KEPT)
+            await pipe.execute()
 
     async def watched(self) -> dict[str, bool]:
         """See `Store.watched`."""
-        with translated():
+        async with self._translated():
             texts = await self._redis.hgetall(self.keys.watch)
         return {code: text == "1" for code, text in texts.items()}
 
     async def watch_version(self) -> int:
         """See `Store.watch_version`."""
-        with translated():
+        async with self._translated():
             return int(await self._redis.get(self.keys.watch_version) or 0)
 
     async def schedule(self) -> dict[str, str]:
         """See `Store.schedule`."""
-        with translated():
+        async with self._translated():
             return dict(await self._redis.hgetall(self.keys.schedule))
 
     async def save_schedule(self, texts: Mapping[str, str]) -> None:
         """See `Store.save_schedule`."""
-        with translated():
+        async with self._translated():
             await self._redis.hset(self.keys.schedule, mapping=dict(texts))
 
     async def read(
@@ -375,23 +391,54 @@ class RedisStore:
         """See `Store.read`."""
         position = {self.keys.stream_of(stream): after}
         if block is None:
-            with translated():
+            async with self._translated():
                 found = await self._redis.xread(position, count=count)
         else:
-            async with self._connections.blocking(block) as redis:
-                found = await redis.xread(position, count=count, block=round(block * 1000))
+            async with self._translated(), self._blocking.reading(block) as redis:
+                found = await redis.xread(position, count=count, block=_milliseconds(block))
         return [Entry(*entry) for entry in _only_stream(found)]
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Store.last_entries`."""
-        with translated():
+        async with self._translated():
             found = await self._redis.xrevrange(self.keys.stream_of(stream), count=count)
         return [Entry(*entry) for entry in reversed(found)]
+
+    async def signal(self, subject: str) -> None:
+        """See `Store.signal`."""
+        async with self._translated():
+            await self._redis.xadd(self.keys.signals, {"subject": subject}, maxlen=SIGNALS_KEPT)
+
+    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
+        """See `Store.news`.
+
+        What woke the read does not say where the streams stand by now, so the newest ids are asked
+        for and compared, also when nothing did: ids begin anew when a stream is deleted.
+        """
+        if position is not None:
+            async with self._translated(), self._blocking.reading(block) as redis:
+                await redis.xread(dict(position), count=1, block=_milliseconds(block))
+        seen = position[self.keys.signals] if position is not None else "0-0"
+        async with self._translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.xrevrange(self.keys.stream, count=1)
+            pipe.xrevrange(self.keys.releases, count=1)
+            pipe.xrevrange(self.keys.signals, min=f"({seen}", count=SIGNALS_KEPT)
+            events, releases, signals = await pipe.execute()
+        newest = {
+            self.keys.stream: _newest_id(events, "0-0"),
+            self.keys.releases: _newest_id(releases, "0-0"),
+            self.keys.signals: _newest_id(signals, seen),
+        }
+        if position is None or len(signals) >= SIGNALS_KEPT:
+            return News(newest, None)
+        grown = {s for s in Stream if newest[k := self.keys.stream_of(s)] != position[k]}
+        told = {fields.get("subject", "") for _, fields in signals}
+        return News(newest, frozenset(grown | told))
 
     async def groups(self, stream: Stream) -> list[Group]:
         """See `poller.polling.trim.Streams.groups`."""
         key = self.keys.stream_of(stream)
-        with translated():
+        async with self._translated():
             first = await self._redis.xrange(key, count=1)
             if not first:
                 return []
@@ -412,7 +459,7 @@ class RedisStore:
     async def trim(self, before: str, stream: Stream) -> int:
         """See `poller.polling.trim.Streams.trim`."""
         key = self.keys.stream_of(stream)
-        with translated():
+        async with self._translated():
             return int(await self._redis.xtrim(key, minid=before, approximate=False))
 
 
@@ -426,8 +473,16 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
 
 
+def _newest_id(entries: Sequence[tuple[str, Any]], otherwise: str) -> str:
+    return entries[0][0] if entries else otherwise
+
+
 def _wrong_type(key: str, found: str, wanted: str) -> str:
     return (
         f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
         f"redis.namespace, or look at the key and delete it"
     )
+
+
+def _milliseconds(block: float) -> int:
+    return max(1, round(block * 1000))  # 0 would be for ever

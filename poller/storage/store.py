@@ -5,6 +5,7 @@ All keys of a namespace share one hash slot, so a poll commits atomically on a C
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -23,6 +24,21 @@ class Stream(StrEnum):
 
     EVENTS = "events"
     RELEASES = "releases"
+
+
+WATCHLIST: Final = "watchlist"
+"""The subject of a signal that the live watchlist has changed."""
+
+SYMBOLS: Final = "symbols"
+"""The subject of a signal that the active poller watches other symbols."""
+
+SIGNALS_KEPT: Final = 100
+"""Signals kept in Redis, at the least. A reader that missed more takes it that all were given."""
+
+
+def signal_of_webhook(name: str) -> str:
+    """Return the subject of a signal that an endpoint has something to do."""
+    return f"webhook:{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,11 @@ class Keys:
     def watch_version(self) -> str:
         """Counter: the changes to the live watchlist."""
         return f"{{{self.namespace}}}:watch:version"
+
+    @property
+    def signals(self) -> str:
+        """Stream: what changed in Redis that a process may wait for, by its subject."""
+        return f"{{{self.namespace}}}:signals"
 
     @property
     def schedule(self) -> str:
@@ -188,6 +209,17 @@ class Entry:
     fields: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What has grown. `topics`: streams and subjects of signals; None when it may be any.
+
+    `position`: stream's key → the newest id, from where to wait on.
+    """
+
+    position: Mapping[str, str]
+    topics: AbstractSet[str] | None
+
+
 def order(entry_id: str) -> tuple[int, int]:
     """Return what sorts an entry's id: milliseconds on the server's clock, and a number."""
     milliseconds, _, number = entry_id.partition("-")
@@ -258,7 +290,10 @@ class Store(Protocol):
         """Give the lease back; nothing happens when it is no longer ours."""
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
-        """Put codes on the live watchlist, or take them off whatever the configuration says."""
+        """Put codes on the live watchlist, or take them off whatever the configuration says.
+
+        Given together with a signal of the subject WATCHLIST.
+        """
 
     async def watched(self) -> dict[str, bool]:
         """Return the live watchlist: code → wanted."""
@@ -279,6 +314,15 @@ class Store(Protocol):
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """Return the newest `count` entries, oldest first."""
+
+    async def signal(self, subject: str) -> None:
+        """Wake whoever waits for news of this subject, in every process."""
+
+    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
+        """Return what has grown since `position`; wait up to `block` seconds for the first.
+
+        None: return at once where the streams stand; anything may have happened before.
+        """
 
 
 def read_snapshot(

@@ -5,6 +5,7 @@ are read once, a few at a time, and again only for symbols of which something wa
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -13,28 +14,31 @@ from poller.errors import BadCode, StoreDown, StoreMisfit
 from poller.facts.board import Board
 from poller.facts.observe import Observe, Recovered, Trouble
 from poller.model import Code, parse_code
-from poller.storage.store import Entry, Store
+from poller.storage.notifier import EventOf
+from poller.storage.store import SYMBOLS, Entry, Store, Stream
 from poller.web.rows import Row, row_of
 
 _TOGETHER: Final = 20  # histories read in one go: some 10 ms of parsing, then others have a turn
 _BATCH: Final = 500
 _PAUSE: Final = 1.0
-_LOOK: Final = 1.0  # seconds between two looks at what is watched
+_LOOK: Final = 30.0  # seconds between two looks at what is watched, when nothing is signalled
 
 
 class Overview:
     """Keep it up with `run`. `bell` is replaced and set whenever the stream has grown."""
 
-    def __init__(self, store: Store, board: Board, codes: Sequence[Code]) -> None:
-        """`codes`: what is taken to be watched until a poller has told."""
+    def __init__(self, store: Store, board: Board, codes: Sequence[Code], news: EventOf) -> None:
+        """`codes`: what is taken to be watched until a poller has told. `news`: a notifier's."""
         self.rows: dict[Code, Row] = {}
         self.loaded = False
         self.bell = asyncio.Event()
         self._store = store
         self._board = board
         self._codes = codes
+        self._news = news
+        self._symbols = news(SYMBOLS)
         self._after = ""
-        self._looked = -_LOOK
+        self._looked = float("-inf")
 
     async def run(self, observe: Observe) -> None:
         """Follow watchlist and stream for ever; while Redis is away the rows stay as they were."""
@@ -48,17 +52,24 @@ class Overview:
                 observe(Recovered("page"))
 
     async def _step(self) -> None:
+        news = self._news(Stream.EVENTS, SYMBOLS)
         if not self._after:
             newest = await self._store.last_entries(1)
             self._after = newest[0].id if newest else "0-0"
-        if time.monotonic() - self._looked >= _LOOK:
+        if self._symbols.is_set() or time.monotonic() - self._looked >= _LOOK:
+            self._symbols = self._news(SYMBOLS)
+            self._looked = float("-inf")  # should it fail, it is done again
             await self._adopt()
             self._looked = time.monotonic()
-        entries = await self._store.read(self._after, count=_BATCH, block=_LOOK)
+        entries = await self._store.read(self._after, count=_BATCH, block=None)
         if entries:
             await self._read(_codes_of(entries) & self.rows.keys())
             self._after = entries[-1].id
             self._ring()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                await news.wait()
 
     async def _adopt(self) -> None:
         """Take up what is watched now, in its order."""

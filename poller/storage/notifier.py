@@ -1,0 +1,90 @@
+"""One connection that waits for news of streams and signals, for a whole process.
+
+Whoever works on a stream reads it with short commands, and learns here when it is worth it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from poller.errors import StoreDown, StoreMisfit
+from poller.facts.observe import Observe, Recovered, Trouble, turning
+from poller.storage.store import Store
+
+SUBJECT: Final = "redis notifications"
+"""What is in trouble when news cannot be waited for; whoever waits still looks now and then."""
+
+BLOCK: Final = 15.0
+"""Seconds a read blocks: as long as it may stay unnoticed that the server froze or was replaced."""
+
+_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 30.0
+
+EventOf = Callable[..., asyncio.Event]
+"""What returns an event for some topics: `Notifier.news` or `never`."""
+
+
+def never(*topics: str) -> asyncio.Event:
+    """Return an event that nobody sets, for who looks now and then and has no notifier."""
+    del topics
+    return asyncio.Event()
+
+
+class Notifier:
+    """Sets events when there is something to read. `run` it beside those who wait."""
+
+    def __init__(
+        self, store: Store, observe: Observe, *, block: float = BLOCK, pause: float = _PAUSE
+    ) -> None:
+        """`block`, `pause`: seconds for one read, and after one that failed."""
+        self._store = store
+        self._observe = observe
+        self._block = block
+        self._pause = pause
+        self._waiting: dict[tuple[str, ...], asyncio.Event] = {}
+
+    def news(self, *topics: str) -> asyncio.Event:
+        """Return an event that is set when there is news of one of these topics after this call.
+
+        A topic is a `Stream`, or the subject of a signal. Take the event first, then read, then
+        wait for it: so nothing is missed. It is set without news when some may have been missed.
+        """
+        return self._waiting.setdefault(topics, asyncio.Event())
+
+    async def run(self) -> None:
+        """Wait for news and notify, for ever; Redis away, or unfit, is told and tried again.
+
+        Of a connection that is cut once nothing is told: the next one finds out what was missed.
+        """
+        position: Mapping[str, str] | None = None
+        failures = 0
+        with turning(self._observe, SUBJECT) as turned:
+            while True:
+                turned()
+                block = self._pause if failures else self._block
+                try:
+                    news = await self._store.news(position, block=block)
+                except (StoreDown, StoreMisfit) as problem:
+                    position = None
+                    failures += 1
+                    if failures > 1 or isinstance(problem, StoreMisfit):
+                        self._observe(Trouble(SUBJECT, str(problem)))
+                        await asyncio.sleep(self._pause_after(problem, failures))
+                    continue
+                if position is not None:
+                    failures = 0
+                    self._observe(Recovered(SUBJECT))
+                position = news.position
+                self._notify(news.topics)
+
+    def _pause_after(self, problem: Exception, failures: int) -> float:
+        if isinstance(problem, StoreDown):
+            return self._pause
+        return min(self._pause * float(2 ** min(failures, 10)), _LONGEST_PAUSE)
+
+    def _notify(self, topics: AbstractSet[str] | None) -> None:
+        for wanted in [
+            each for each in self._waiting if topics is None or not topics.isdisjoint(each)
+        ]:
+            self._waiting.pop(wanted).set()
