@@ -201,7 +201,7 @@ async def serve(
             history=config.watchlist.history,
             observe=tenure,
         )
-        relay = relay_of(config, ports, observe)
+        relay = relay_of(config, ports, notifier, observe)
         group_budget = Budget(
             ports.store,
             f"{config.opend[0].account}:groups",
@@ -271,7 +271,9 @@ async def deliver(
     vitals = Vitals(notify, lambda: f"delivering to {endpoints} endpoints")
     observe = to_all(journal, vitals, reporter)
     async with opened(config, observe, gateways=False) as ports, asyncio.TaskGroup() as work:
-        relay = relay_of(config, ports, observe)
+        notifier = Notifier(ports.store, observe)
+        work.create_task(notifier.run(), name="notifier")
+        relay = relay_of(config, ports, notifier, observe)
 
         def apply(fresh: Config) -> None:
             nonlocal endpoints
@@ -346,15 +348,15 @@ def work_of(role: Role) -> Work:
             return partial(serve, role=role)
 
 
-def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
+def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe) -> Relay:
     """Return the relay of the configured endpoints, not yet running."""
     chance = random.SystemRandom()
     endpoints = [webhook.endpoint() for webhook in config.webhooks]
     check_channels(endpoints)
     relay = Relay(
-        ports.store,
         ports.outbox,
         observe,
+        news=notifier.news,
         sender=lambda endpoint: sender_of(endpoint, ports.store),
         jitter=lambda: chance.uniform(-1, 1),
     )

@@ -13,7 +13,8 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from poller.clock import wall_clock
-from poller.delivery.outbox import Attempt, Settlement
+from poller.delivery.outbox import Settlement
+from poller.delivery.queued import Attempt
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.facts.status import DEAD_AFTER, Report
 from poller.model import Code

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -23,9 +24,8 @@ from standardwebhooks import Webhook
 from poller import __version__
 from poller.delivery.endpoint import Endpoint, refusal
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
-from poller.events import Foreign, Message, StreamEvent, decode
+from poller.events import Message, StreamEvent
 from poller.model import isoformat, to_json
-from poller.storage.store import Entry
 
 TIMEOUT: Final = 20.0
 """Seconds for one attempt, from the name's look-up to the last byte of the answer."""
@@ -42,8 +42,8 @@ _KEPT: Final = 4096
 class Sender(Protocol):
     """How an endpoint is told of events: one signed POST, or a message in a chat."""
 
-    async def send(self, entries: Sequence[Entry]) -> Outcome:
-        """Send these entries of one lane; never raises but for a defect, ends within 20 s."""
+    async def send(self, messages: Sequence[Message]) -> Outcome:
+        """Send what stands first in one lane; never raises but for a defect, ends within 20 s."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -71,12 +71,9 @@ class SignedPost:
         """See `Sender.close`."""
         await self._session.close()
 
-    async def send(self, entries: Sequence[Entry]) -> Outcome:
-        """Post the one entry; see `Sender.send`."""
-        (entry,) = entries
-        message = decode(entry.id, entry.fields)
-        if isinstance(message, Foreign):
-            return Failed(f"unreadable: {message.reason}")
+    async def send(self, messages: Sequence[Message]) -> Outcome:
+        """Post the one message; see `Sender.send`."""
+        (message,) = messages
         return await self.post(webhook_id(message.id), body_of(message))
 
     async def post(self, message_id: str, body: str) -> Outcome:
@@ -212,6 +209,7 @@ def event_id(webhook_id: str) -> str:
     return webhook_id.replace("~", ".")
 
 
+@lru_cache(maxsize=256)  # what one batch brings goes to every endpoint
 def body_of(message: Message) -> str:
     """Return the minified JSON body of an event or a notice; its `data` is complete in itself."""
     told: dict[str, object] = {"id": message.id}
