@@ -193,9 +193,8 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
     async with store_and_outbox(config) as (store, outbox):
         letters = await outbox.dead(name)
         if requeue:
-            items = [
-                route(endpoint, one.message, one.text) for one in letters if one.message is not None
-            ]
+            readable = [one.delivery for one in letters if one.delivery is not None]
+            items = [route(endpoint, delivery) for delivery in readable]
             await queue(outbox, name, items)
             await store.signal(signal_of_webhook(name))
             status = await outbox.status(name)

@@ -17,7 +17,7 @@ from typing import Final
 
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.outbox import Batch, Outbox, OutOfOrder, QueueItem, Take, Taken
-from poller.delivery.queued import release_key, sort_key, text_of
+from poller.delivery.queued import Delivery, delivery_of, release_key, sort_key
 from poller.delivery.selection import Selection
 from poller.errors import StoreDown, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, StreamNotice, decode
@@ -253,15 +253,17 @@ class Enqueuer:
             selections.setdefault(self._endpoints[name].selection, []).append(name)
         items: dict[str, list[QueueItem]] = {}
         for entry, message in self._messages(batch.entries):
-            text = ""
+            delivery = None
             for selection, names in selections.items():
                 problem = self._judge(selection, message, names)
                 if problem is None:
                     continue
-                text = text or text_of(entry)
+                delivery = delivery or delivery_of(key_of(message), entry, message)
                 for name in names:
-                    item = route(self._endpoints[name], message, text)
-                    items.setdefault(name, []).append(replace(item, problem=problem))
+                    item = route(self._endpoints[name], delivery)
+                    if problem:
+                        item = replace(item, problem=problem)
+                    items.setdefault(name, []).append(item)
         if items:
             upto, read = batch.entries[-1].id, batch.added if batch.whole else None
             takes = [Take(n, self._records[n], upto, chosen) for n, chosen in items.items()]
@@ -393,16 +395,21 @@ SLACK: Final = timedelta(minutes=1)
 """How long before its entry was appended an event may have been observed."""
 
 
-def route(endpoint: Endpoint, message: Message, text: str) -> QueueItem:
-    """Return the place of a message in the endpoint's queue. `text`: JSON of its fields.
+def key_of(message: Message) -> str:
+    """Return the sort key a message has in every queue."""
+    notice = isinstance(message, StreamNotice)
+    return sort_key(release_key(message.position) if notice else message.position)
+
+
+def route(endpoint: Endpoint, delivery: Delivery) -> QueueItem:
+    """Return the place of a delivery in the endpoint's queue.
 
     Its lane is its symbol, or its market and day where they go together. The notices of a market
     have a lane of their own, and do not wait for one another in a chat.
     """
+    key, text, message = delivery.key, delivery.text, delivery.message
     if isinstance(message, StreamNotice):
-        key = sort_key(release_key(message.position))
         return QueueItem(key, text, f"release:{message.market}")
-    key = sort_key(message.position)
     if endpoint.kind is Kind.POST:
         return QueueItem(key, text, message.code)
     return QueueItem(key, text, f"{message.market}:{message.trading_day}", endpoint.wait)

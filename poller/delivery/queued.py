@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -87,7 +86,7 @@ class DeadLetter:
     Attributes:
         key: Its sort key.
         text: JSON of its fields; of what cannot be read, the beginning.
-        message: What it says; None when it cannot be read.
+        message: What it says; None when it cannot be read, which stays a dead letter.
         problem: Why it was put aside, where not because of its attempts; or "".
     """
 
@@ -96,6 +95,11 @@ class DeadLetter:
     message: Message | None
     attempts: tuple[Attempt, ...] = ()
     problem: str = ""
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """What can be queued again; None when it cannot be read."""
+        return None if self.message is None else Delivery(self.key, self.text, self.message)
 
 
 def release_key(entry_id: str) -> str:
@@ -125,7 +129,31 @@ def text_of(entry: Entry) -> str:
 
 def read_delivery(key: str, text: str) -> Delivery | Parked:
     """Read what stands in a queue; every endpoint of the process shares what was read."""
-    return _read_once(key, text) if len(text) <= _CACHED_LENGTH else _read(key, text)
+    kept = _KEPT.get(key)
+    if kept is not None and kept.text == text:
+        return kept
+    found = _read(key, text)
+    if isinstance(found, Delivery):
+        _keep(found)
+    return found
+
+
+def delivery_of(key: str, entry: Entry, message: Message) -> Delivery:
+    """Return an entry as it will stand in queues, so that nobody has to decode it again."""
+    delivery = Delivery(key, text_of(entry), message)
+    _keep(delivery)
+    return delivery
+
+
+_KEPT: Final = dict[str, Delivery]()
+
+
+def _keep(delivery: Delivery) -> None:
+    if len(delivery.text) <= _CACHED_LENGTH:
+        _KEPT.pop(delivery.key, None)
+        _KEPT[delivery.key] = delivery
+        while len(_KEPT) > _CACHED:
+            del _KEPT[next(iter(_KEPT))]  # the one kept longest ago
 
 
 def _read(key: str, text: str) -> Delivery | Parked:
@@ -139,9 +167,6 @@ def _read(key: str, text: str) -> Delivery | Parked:
     if isinstance(message, Foreign):
         return Parked(key, text[:RAW_KEPT], message.reason)
     return Delivery(key, text, message)
-
-
-_read_once: Final = lru_cache(maxsize=_CACHED)(_read)
 
 
 def attempts_json(attempts: Sequence[Attempt]) -> str:

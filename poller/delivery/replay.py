@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.enqueuer import route
+from poller.delivery.enqueuer import key_of, route
 from poller.delivery.outbox import Outbox, OutOfOrder, QueueItem
-from poller.delivery.queued import text_of
+from poller.delivery.queued import Delivery, text_of
 from poller.detect.rebuild import rebuilt
 from poller.errors import BadCode, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, decode, encode
@@ -87,17 +87,19 @@ async def replay(past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted)
             if order(entry.id) > order(start.position):
                 ahead.add(message.id)
             elif wanted.includes(endpoint, message):
-                items[message.id] = route(endpoint, message, text_of(entry))
+                delivery = Delivery(key_of(message), text_of(entry), message)
+                items[message.id] = route(endpoint, delivery)
     for letter in await outbox.dead(endpoint.name):
-        if letter.message is not None and wanted.includes(endpoint, letter.message):
-            items[letter.message.id] = route(endpoint, letter.message, letter.text)
+        delivered = letter.delivery
+        if delivered is not None and wanted.includes(endpoint, delivered.message):
+            items[delivered.message.id] = route(endpoint, delivered)
     found = items.keys() | ahead
     history = [
-        (message, text)
-        async for message, text in _history(past, wanted, made)
-        if message.id not in found and wanted.includes(endpoint, message)
+        each
+        async for each in _history(past, wanted, made)
+        if each.message.id not in found and wanted.includes(endpoint, each.message)
     ]
-    items |= {message.id: route(endpoint, message, text) for message, text in history}
+    items |= {each.message.id: route(endpoint, each) for each in history}
     made.rebuilt = len(history)
     made.missing = set(wanted.ids) - items.keys()
     if not made.missing:
@@ -125,10 +127,8 @@ async def _read(past: Past, stream: Stream) -> AsyncIterator[tuple[Entry, Messag
         after = batch[-1].id
 
 
-async def _history(
-    past: Past, wanted: Wanted, made: Replayed
-) -> AsyncIterator[tuple[Message, str]]:
-    """Yield the events that the vintages on record make, with the fields as a queue keeps them."""
+async def _history(past: Past, wanted: Wanted, made: Replayed) -> AsyncIterator[Delivery]:
+    """Yield the events that the vintages on record make."""
     named = {each.partition(":")[0] for each in wanted.ids}
     for code in _codes(named or await past.history_codes()):
         try:
@@ -140,7 +140,8 @@ async def _history(
             fields = encode(event)
             message = decode(_id_of(event), fields)
             if isinstance(message, StreamEvent):
-                yield message, text_of(Entry(message.position, fields))
+                text = text_of(Entry(message.position, fields))
+                yield Delivery(key_of(message), text, message)
 
 
 def _codes(texts: Iterable[str]) -> list[Code]:

@@ -322,8 +322,7 @@ class EndpointWorker:
         match verdict:
             case Done():
                 # what was queued meanwhile gathers anew
-                first = claim.deliveries[0]
-                wait = route(self._endpoint, first.message, first.text).wait
+                wait = route(self._endpoint, claim.deliveries[0]).wait
                 return Settlement(claim, "sent", delay=wait)
             case Later(delay, hold):
                 return Settlement(claim, "later", attempts, delay=delay, hold=hold)
