@@ -233,7 +233,8 @@ def _read_letter(key: str, text: str) -> DeadLetter:
     except Unreadable as problem:
         return DeadLetter(key, text[:RAW_KEPT], None, (), f"unreadable: {problem}")
     if letter.fields is None:
-        return DeadLetter(key, letter.raw[:RAW_KEPT], None, letter.attempts, letter.problem)
+        reason = letter.problem or "unreadable: it holds no event"
+        return DeadLetter(key, letter.raw[:RAW_KEPT], None, letter.attempts, reason)
     found = read_delivery(key, to_json(letter.fields))
     if isinstance(found, Parked):
         reason = letter.problem or f"unreadable: {found.reason}"

@@ -251,7 +251,9 @@ class RedisOutbox:
                     pipe.hlen(keys.attempts)
                     pipe.hlen(keys.dead)
                     pipe.zrange(keys.due, 0, 0, withscores=True)
-                    state, waiting, retrying, dead, due = await pipe.execute()
+                    pipe.hlen(keys.deliveries)  # these two: that they are of their type
+                    pipe.hlen(keys.claims)
+                    state, waiting, retrying, dead, due, *_ = await pipe.execute()
                 lag = sum([await self._lag(keys.group, state, stream) for stream in Stream])
         except WrongType:
             return Status(disabled=str(await self._out_of_order(name)))
