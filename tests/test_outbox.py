@@ -418,6 +418,36 @@ async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
     assert hold - TTL < claimed.wait <= hold
 
 
+async def test_the_longest_hold_counts(place: Place) -> None:
+    """A shorter one that is written later, as a 502's after a Retry-After, ends it no sooner."""
+    await place.publish(A, 2)
+    await place.queue(*await place.publish(B, 2))
+    first, second = await place.claim()
+    hold = timedelta(hours=1)
+    await place.settle(failed(first, hold=hold))
+    await place.settle(failed(second, hold=timedelta(seconds=5)))
+    held = await place.exchange()
+    assert held.wait is not None
+    assert hold - TTL < held.wait <= hold
+
+
+async def test_what_cannot_be_read_is_parked_and_the_lane_goes_on(place: Place) -> None:
+    """Put aside whatever came of the rest of its claim; its text is kept, its lane is free."""
+    entries = await place.publish(A, 2, 10)
+    poison = QueueItem(sort_key("1-0"), '{"data":"[["}', A)
+    assert await place.outbox.add(NAME, [poison, *map(chosen, entries)]) == 3
+    (claim,) = await place.claim(depth=2)
+    assert [each.key for each in claim.parked] == [poison.key]
+    assert told([claim]) == {A: ["02"]}
+    await place.settle(failed(claim, delay=timedelta(0)))
+    (letter,) = await place.outbox.dead(NAME)
+    assert (letter.key, letter.text, letter.message) == (poison.key, poison.text, None)
+    (again,) = await place.claim()
+    assert (told([again]), len(again.attempts)) == ({A: ["02"]}, 1)
+    await place.settle(Settlement(again, "sent"))
+    assert (await place.outbox.status(NAME)).waiting == 1
+
+
 async def test_what_is_due_outlives_a_clock_set_back(place: Place) -> None:
     """No lane waits for the hour that the server's clock was set back by; none comes early."""
     await place.publish(A, 2)

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -33,7 +33,7 @@ from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.worker import Timing
 from poller.errors import StoreDown
 from poller.events import Message
-from poller.facts.observe import LONGEST_TURN, Fact, Happened, Recovered, Trouble, Turned
+from poller.facts.observe import LONGEST_TURN, Defect, Fact, Happened, Recovered, Trouble, Turned
 from poller.model import Code, Market
 from poller.plan.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
@@ -262,6 +262,74 @@ def test_a_long_outage_loses_nothing_and_keeps_the_order() -> None:
         Trouble("webhook desk", "fails: 503")
     }
     assert Recovered("webhook desk") in scene.facts
+
+
+@dataclass
+class Counting(MemoryOutbox):
+    """An outbox that counts how often it is asked."""
+
+    asked: int = 0
+
+    async def exchange(self, *told: Any, **how: Any) -> Claimed:  # noqa: ANN401  as they come
+        """See `Outbox.exchange`."""
+        self.asked += 1
+        return await super().exchange(*told, **how)
+
+
+def test_nothing_is_asked_while_nothing_ended_or_is_due() -> None:
+    """An hour of nothing costs no exchange; an event costs its own, and a retry at its time."""
+    marks: list[int] = []
+
+    async def act(scene: Scene) -> None:
+        assert isinstance(scene.outbox, Counting)
+        for day in (0, 1, 2):
+            if day:
+                await scene.publish("HK.00700", day)
+            await asyncio.sleep(3600)
+            marks.append(scene.outbox.asked)
+
+    first: list[Outcome] = [Delivered(200), DOWN]
+    answers: Iterator[Outcome] = itertools.chain(first, itertools.repeat(Delivered(200)))
+    line = Line(lambda *_: next(answers))
+    play(act, outbox_type=Counting, look=timedelta(seconds=30), desk=line)
+    assert len(line.calls) == 3
+    assert marks[0] == 1
+    assert marks[1] - marks[0] <= 3
+    assert marks[2] - marks[1] <= 6
+
+
+@dataclass
+class Broken(Line):
+    """A line whose sender has a defect, of which it is mended after some calls."""
+
+    defects: int = 3
+
+    async def send(self, messages: Sequence[Message]) -> Outcome:
+        """Fail, or see `Line.send`."""
+        outcome = await super().send(messages)
+        if len(self.calls) <= self.defects:
+            raise ZeroDivisionError
+        return outcome
+
+
+def test_a_defect_ends_one_endpoint_for_a_moment() -> None:
+    """It is told each time, counts as an attempt, and the others' latency is as it was."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(3600)
+        await scene.publish("HK.00005", 1)
+        await asyncio.sleep(3600)
+
+    desk, up = Broken(lambda *_: Delivered(200)), Line(lambda *_: Delivered(200))
+    scene = play(act, endpoint("desk"), endpoint("up"), desk=desk, up=up)
+    defects = scene.said(Defect)
+    assert [fact.component for fact in defects if isinstance(fact, Defect)] == ["webhook desk"] * 3
+    times = [at for at, _ in desk.calls]
+    assert len(times) == 5
+    for delay, planned in zip(itertools.pairwise(times), DELAYS[:3], strict=False):
+        assert abs((delay[1] - delay[0]) / planned.total_seconds() - 1) < 0.3
+    assert [round(at % 3600) for at, _ in up.calls] == [0, 0]
 
 
 def test_one_endpoint_down_does_not_delay_another() -> None:
@@ -711,6 +779,7 @@ def test_jitter_stays_within_a_fifth(attempt: int, jitter: float) -> None:
     [
         ("120", 120), ("0", 0), ("1.5", 1.5), ("1e99", 86400), ("-3", None), ("inf", None),
         ("nan", None), ("soon", None), ("", None), (None, None),
+        ("Fri, 08 May 2026 00:02:00 -0000", 120), ("Fri, 08 May 2026 02:02:00 +0200", 120),
         ("Fri, 08 May 2026 00:02:00 GMT", 120), ("Fri, 08 May 2020 00:02:00 GMT", 0),
     ],
 )  # fmt: skip

@@ -78,7 +78,35 @@ class Replayed:
 
 async def replay(past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted) -> Replayed:
     """Queue what is wanted; nothing at all when an id is nowhere."""
-    made, items, ahead = Replayed(), dict[str, QueueItem](), set[str]()
+    made = Replayed()
+    found, ahead = await _on_streams(past, outbox, endpoint, wanted)
+    for letter in await outbox.dead(endpoint.name):
+        delivery = letter.delivery
+        if delivery is not None and wanted.includes(endpoint, delivery.message):
+            found[delivery.message.id] = delivery
+    history = [
+        each
+        async for each in _history(past, wanted, made)
+        if each.message.id not in ahead and wanted.includes(endpoint, each.message)
+    ]
+    lost = [each for each in history if each.message.id not in found]
+    answers = {_answer(each.message) for each in lost}
+    # all of one answer, or its order would be lost where only some of it is on the stream
+    found |= {each.message.id: each for each in history if _answer(each.message) in answers}
+    made.rebuilt = len(lost)
+    made.missing = set(wanted.ids) - found.keys()
+    if not made.missing:
+        items = [route(endpoint, delivery) for delivery in found.values()]
+        made.queued = await queue(outbox, endpoint.name, items)
+        made.waiting = len(items) - made.queued
+    return made
+
+
+async def _on_streams(
+    past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted
+) -> tuple[dict[str, Delivery], set[str]]:
+    """Return what is wanted of both streams, and the ids of what is still to be taken."""
+    found, ahead = dict[str, Delivery](), set[str]()
     for stream in Stream:
         start = (await outbox.begin([endpoint.name], stream))[endpoint.name]
         if isinstance(start, OutOfOrder):
@@ -87,25 +115,13 @@ async def replay(past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted)
             if order(entry.id) > order(start.position):
                 ahead.add(message.id)
             elif wanted.includes(endpoint, message):
-                delivery = Delivery(key_of(message), text_of(entry), message)
-                items[message.id] = route(endpoint, delivery)
-    for letter in await outbox.dead(endpoint.name):
-        delivered = letter.delivery
-        if delivered is not None and wanted.includes(endpoint, delivered.message):
-            items[delivered.message.id] = route(endpoint, delivered)
-    found = items.keys() | ahead
-    history = [
-        each
-        async for each in _history(past, wanted, made)
-        if each.message.id not in found and wanted.includes(endpoint, each.message)
-    ]
-    items |= {each.message.id: route(endpoint, each) for each in history}
-    made.rebuilt = len(history)
-    made.missing = set(wanted.ids) - items.keys()
-    if not made.missing:
-        made.queued = await queue(outbox, endpoint.name, list(items.values()))
-        made.waiting = len(items) - made.queued
-    return made
+                found[message.id] = Delivery(key_of(message), text_of(entry), message)
+    return found, ahead
+
+
+def _answer(message: Message) -> tuple[Code, datetime]:
+    """Return which answer of OpenD a message is of."""
+    return Code(message.code or ""), message.observed_at
 
 
 async def queue(outbox: Outbox, name: str, items: Sequence[QueueItem]) -> int:
