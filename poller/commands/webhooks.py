@@ -13,13 +13,13 @@ from poller.codec import read_json
 from poller.commands.everyday import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.enqueuer import route
 from poller.delivery.outbox import OutOfOrder, Status
 from poller.delivery.queued import DeadLetter
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.replay import Wanted, queue
 from poller.delivery.replay import replay as queue_again
 from poller.delivery.retry import Delivered, Failed, Outcome
+from poller.delivery.routes import route
 from poller.delivery.senders import channel_of, check_channels
 from poller.delivery.webhook import SignedPost, event_id
 from poller.errors import ConfigError

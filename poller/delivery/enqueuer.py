@@ -12,12 +12,14 @@ after a kill, and is not wanted then either.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.endpoint import Endpoint
+from poller.delivery.gaps import gone_text, missed_text, subject_of
 from poller.delivery.outbox import Batch, Outbox, OutOfOrder, QueueItem, Take, Taken
-from poller.delivery.queued import Delivery, delivery_of, release_key, sort_key
+from poller.delivery.queued import delivery_of
+from poller.delivery.routes import key_of, route
 from poller.delivery.selection import Selection
 from poller.errors import StoreDown, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, StreamNotice, decode
@@ -31,7 +33,7 @@ from poller.facts.observe import (
     turning,
 )
 from poller.storage.notifier import EventOf
-from poller.storage.position import Start, appended, lost
+from poller.storage.position import Start, lost
 from poller.storage.store import Entry, Stream, order
 
 BATCH: Final = 200
@@ -51,9 +53,6 @@ RETRY: Final = 30.0
 
 _TICK: Final = 0.001
 """Seconds: shorter waits would only ask the same again."""
-
-_NAMED: Final = 3
-"""Endpoints named in one line of the log; the others are counted."""
 
 
 @dataclass(slots=True)
@@ -187,7 +186,7 @@ class Enqueuer:
         self._tell_starts({n: s for n, s in starts.items() if isinstance(s, Start)})
 
     def _put_aside(self, name: str, problem: str) -> None:
-        self._observe(Trouble(_subject(name), problem))
+        self._observe(Trouble(subject_of(name), problem))
         self._broken[name] = _now() + RETRY
         self._records.pop(name, None)
         for cohort in self._cohorts.values():
@@ -195,7 +194,7 @@ class Enqueuer:
 
     def _enter(self, name: str, start: Start) -> None:
         if self._broken.pop(name, None) is not None:
-            self._observe(Recovered(_subject(name)))
+            self._observe(Recovered(subject_of(name)))
         self._records[name] = start.position
         cohort = self._cohorts.get(start.position)
         if cohort is None:
@@ -281,12 +280,12 @@ class Enqueuer:
             problem = f"its filter failed: {type(error).__name__} [{fingerprint(error)}]"
             for name in names:
                 kept = f"what it could not judge is kept: poller webhook dead {name}"
-                self._observe(Trouble(f"{_subject(name)} filter", f"{problem}; {kept}"))
+                self._observe(Trouble(f"{subject_of(name)} filter", f"{problem}; {kept}"))
             self._failing |= {*names}
             return problem
         for name in self._failing.intersection(names) if self._failing else ():
             self._failing.discard(name)
-            self._observe(Recovered(f"{_subject(name)} filter"))
+            self._observe(Recovered(f"{subject_of(name)} filter"))
         return "" if chosen else None
 
     def _taken(self, takes: Sequence[Take], answers: Mapping[str, Taken]) -> None:
@@ -353,66 +352,28 @@ class Enqueuer:
             if start.missed is not None:
                 missed.setdefault((start.position, start.missed), []).append(name)
         for (after, first), names in missed.items():
-            self._tell_missed(names, "an unknown number of entries, if any,", after, first)
+            self._tell_missed(names, None, after, first)
 
     def _tell_gone(self, gone: Sequence[tuple[str, str]]) -> None:
         by_place: dict[str, list[str]] = {}
         for name, position in gone:
             by_place.setdefault(position, []).append(name)
         for position, names in by_place.items():
-            self._observe(
-                Happened(
-                    f"{_subjects(names)}: its group on the stream of {self._stream} was gone, "
-                    f"it goes on after {position}"
-                )
-            )
+            self._observe(Happened(gone_text(names, self._stream, position)))
 
     def _tell_lost(self, cohort: _Cohort, added: int | None, last: str, first: str | None) -> None:
         """Where the count of entries is known, say how many were removed before they were seen."""
         number = lost(cohort.read, added, cohort.seen)
         if number:
             behind = first is None or order(first) <= order(cohort.since)
-            entries = "1 entry" if number == 1 else f"{number:,} entries"
             upto = last if behind or first is None else first
-            self._tell_missed(sorted(cohort.names), entries, cohort.since, upto)
+            self._tell_missed(sorted(cohort.names), number, cohort.since, upto)
         cohort.read, cohort.since, cohort.seen = added, last, 0
 
-    def _tell_missed(self, names: Sequence[str], number: str, after: str, first: str) -> None:
-        since = appended(after) - SLACK
-        until = appended(first) + timedelta(seconds=1)
-        whom = names[0] if len(names) == 1 else "NAME"
-        what = f"{_subjects(names)}: {number} of the stream of {self._stream} after {after} and up"
-        what += f" to {first} were removed before they could be taken"
-        if self._stream is Stream.EVENTS:
-            what += (
-                f"; to deliver what history has of them: poller webhook replay {whom} "
-                f"--since {_typed(since)} --until {_typed(until)}"
-            )
-        self._observe(Happened(what))
-
-
-SLACK: Final = timedelta(minutes=1)
-"""How long before its entry was appended an event may have been observed."""
-
-
-def key_of(message: Message) -> str:
-    """Return the sort key a message has in every queue."""
-    notice = isinstance(message, StreamNotice)
-    return sort_key(release_key(message.position) if notice else message.position)
-
-
-def route(endpoint: Endpoint, delivery: Delivery) -> QueueItem:
-    """Return the place of a delivery in the endpoint's queue.
-
-    Its lane is its symbol, or its market and day where they go together. The notices of a market
-    have a lane of their own, and do not wait for one another in a chat.
-    """
-    key, text, message = delivery.key, delivery.text, delivery.message
-    if isinstance(message, StreamNotice):
-        return QueueItem(key, text, f"release:{message.market}")
-    if endpoint.kind is Kind.POST:
-        return QueueItem(key, text, message.code)
-    return QueueItem(key, text, f"{message.market}:{message.trading_day}", endpoint.wait)
+    def _tell_missed(
+        self, names: Sequence[str], number: int | None, after: str, first: str
+    ) -> None:
+        self._observe(Happened(missed_text(names, self._stream, number, after, first)))
 
 
 async def waited(events: Sequence[asyncio.Event], seconds: float) -> None:
@@ -429,19 +390,3 @@ async def waited(events: Sequence[asyncio.Event], seconds: float) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _subject(name: str) -> str:
-    return f"webhook {name}"
-
-
-def _subjects(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return _subject(names[0])
-    told = ", ".join(names[:_NAMED])
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"webhooks {told}{more}"
-
-
-def _typed(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

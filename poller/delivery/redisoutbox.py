@@ -6,15 +6,26 @@ What a script takes and gives is one text of JSON: redis-py is slow with many sm
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from importlib.resources import files
-from itertools import islice
 from typing import Any, Final
 
 from redis import exceptions
 
 from poller.codec import from_millis
 from poller.delivery.calls import Calls
+from poller.delivery.layout import (
+    millis,
+    moment,
+    number,
+    parts,
+    position_field,
+    read_claim,
+    read_place,
+    read_state,
+    settlement_written,
+    take_written,
+)
 from poller.delivery.outbox import (
     ABSENT,
     FURTHEST,
@@ -22,7 +33,6 @@ from poller.delivery.outbox import (
     MOST_WAITS,
     NOTED,
     Batch,
-    Claim,
     Claimed,
     OutboxKeys,
     OutOfOrder,
@@ -36,20 +46,12 @@ from poller.delivery.outbox import (
 )
 from poller.delivery.queued import (
     DeadLetter,
-    Delivery,
-    Parked,
-    attempts_json,
-    dead_json,
-    problem_json,
-    read_attempts,
     read_dead,
-    read_delivery,
-    undecided_json,
 )
 from poller.errors import StoreMisfit
 from poller.model import to_json
 from poller.storage.connections import Connections, WrongType, translated
-from poller.storage.position import START, Place, Start, StreamState, is_id, start_of
+from poller.storage.position import Place, Start, StreamState, is_id, start_of
 from poller.storage.store import Entry, Keys, Stream
 
 _LAG_LIMIT: Final = 10_000
@@ -110,21 +112,21 @@ class RedisOutbox:
         found: dict[str, tuple[str, Place | OutOfOrder]] = {}
         state = StreamState(0)
         (other,) = set(Stream) - {stream}
-        for some in _parts(names, _TOGETHER):
+        for some in parts(names, _TOGETHER):
             keys = [self._keys(name) for name in some]
             told = json.loads(
                 await self._calls.run(
                     self._positions,
                     [self._streams.stream_of(stream), *(each.state for each in keys)],
-                    [_field(stream), _field(other), *(each.group for each in keys)],
+                    [position_field(stream), position_field(other), *(each.group for each in keys)],
                 )
             )
-            state = _state(told["state"], told["now"])
+            state = read_state(told["state"], told["now"])
             for name, raw in zip(some, told["places"], strict=True):
                 if "error" in raw:
                     place: Place | OutOfOrder = await self._out_of_order(name)
                 else:
-                    place = _place(raw, told["now"])
+                    place = read_place(raw, told["now"])
                 found[name] = str(raw.get("position", "")), place
         return found, state
 
@@ -132,7 +134,7 @@ class RedisOutbox:
         """See `Outbox.follow`."""
         key = self._streams.stream_of(stream)
         told = json.loads(await self._calls.run(self._follow, [key], [after, count]))
-        state = _state(told["state"], 0)
+        state = read_state(told["state"], 0)
         return Batch(
             tuple(
                 Entry(id_, dict(zip(flat[::2], flat[1::2], strict=True)))
@@ -148,7 +150,7 @@ class RedisOutbox:
     ) -> dict[str, Taken]:
         """See `Outbox.take`."""
         found: dict[str, Taken] = {}
-        for some in _parts(takes, _TOGETHER):
+        for some in parts(takes, _TOGETHER):
             answers = await self._queue(some, stream, read)
             for take, answer in zip(some, answers, strict=True):
                 if "error" in answer:
@@ -169,8 +171,10 @@ class RedisOutbox:
     async def _queue(
         self, takes: Sequence[Take], stream: Stream, read: int | None, *, replay: bool = False
     ) -> list[dict[str, Any]]:
-        told: dict[str, Any] = {"field": _field(stream), "most_waits": MOST_WAITS}
-        told["takes"] = [_taken(take, self._keys(take.name).group, replay) for take in takes]
+        told: dict[str, Any] = {"field": position_field(stream), "most_waits": MOST_WAITS}
+        told["takes"] = [
+            take_written(take, self._keys(take.name).group, replay=replay) for take in takes
+        ]
         if read is not None:
             told["read"] = read
         texts = {item.key: item.text for take in takes for item in take.items}
@@ -212,8 +216,8 @@ class RedisOutbox:
         ttl: timedelta,
     ) -> Claimed:
         """See `Outbox.exchange`."""
-        written = to_json([_settlement(each) for each in settlements])
-        times = [_millis(each) for each in (ttl, NOTED, ABSENT, FURTHEST)]
+        written = to_json([settlement_written(each) for each in settlements])
+        times = [millis(each) for each in (ttl, NOTED, ABSENT, FURTHEST)]
         try:
             answer = await self._calls.run(
                 self._exchange, self._keys(name).all(), [written, token, limit, depth, *times]
@@ -223,7 +227,7 @@ class RedisOutbox:
         told = json.loads(answer)
         return Claimed(
             at=from_millis(told["now"]),
-            claims=tuple(_claim(each, token) for each in told["claims"]),
+            claims=tuple(read_claim(each, token) for each in told["claims"]),
             retrying=told["retrying"],
             wait=timedelta(milliseconds=told["wait"]) if "wait" in told else None,
             disabled=told.get("disabled", ""),
@@ -234,9 +238,9 @@ class RedisOutbox:
     async def due(self, names: Sequence[str]) -> frozenset[str]:
         """See `Outbox.due`."""
         found: list[str] = []
-        for some in _parts(names, _TOGETHER):
+        for some in parts(names, _TOGETHER):
             keys = [self._keys(name).due for name in some]
-            places = await self._calls.run(self._due, keys, [_millis(FURTHEST)])
+            places = await self._calls.run(self._due, keys, [millis(FURTHEST)])
             found += [some[place - 1] for place in places]
         return frozenset(found)
 
@@ -257,17 +261,17 @@ class RedisOutbox:
                 lag = sum([await self._lag(keys.group, state, stream) for stream in Stream])
         except WrongType:
             return Status(disabled=str(await self._out_of_order(name)))
-        following = [due[0][1], _number(state, "hold_until") or 0] if due else []
+        following = [due[0][1], number(state, "hold_until") or 0] if due else []
         return Status(
             disabled=state.get("disabled", ""),
             lag=lag,
             waiting=waiting,
             retrying=retrying,
             dead=dead,
-            failing_since=_moment(state, "failing_since"),
-            last_success=_moment(state, "last_success"),
+            failing_since=moment(state, "failing_since"),
+            last_success=moment(state, "last_success"),
             last_error=state.get("last_error", ""),
-            last_error_at=_moment(state, "last_error_at"),
+            last_error_at=moment(state, "last_error_at"),
             next_attempt=from_millis(max(following)) if following else None,
         )
 
@@ -282,7 +286,7 @@ class RedisOutbox:
 
     async def _lag(self, group: str, state: Mapping[str, str], stream: Stream) -> int:
         told = (await self._groups(stream)).get(group)
-        position = state.get(_field(stream), "")
+        position = state.get(position_field(stream), "")
         if not is_id(position):
             if told is None:
                 return 0
@@ -336,98 +340,3 @@ class RedisOutbox:
 
 _ESCAPED: Final = re.compile(r"([\\*?\[\]])")
 _BACKSLASHED: Final = r"\\\1"
-
-
-def _field(stream: Stream) -> str:
-    return f"position:{stream}"
-
-
-def _parts(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
-    left = iter(items)
-    return [list(part) for part in iter(lambda: list(islice(left, most)), [])]
-
-
-def _state(told: Mapping[str, Any], now: float) -> StreamState:
-    added = told.get("entries-added")
-    first = told.get("first-entry")
-    return StreamState(now, told.get("last-generated-id", START), first, added)
-
-
-def _place(raw: Mapping[str, Any], now: float) -> Place:
-    at = _number(raw, "at")
-    if at is None and "other" not in raw:  # a version that kept no positions
-        active = (_number(raw, "success"), _number(raw, "failure"))
-        at = max((each for each in active if each is not None), default=None)
-    read, idle = _number(raw, "read"), raw.get("idle")
-    return Place(
-        position=str(raw.get("position", "")),
-        at=at,
-        read=None if read is None else int(read),
-        group=raw.get("group"),
-        group_moved=idle is not None and (at is None or now - idle > at),
-    )
-
-
-def _taken(take: Take, group: str, replay: bool) -> dict[str, Any]:  # noqa: FBT001
-    told: dict[str, Any] = {"group": group, "upto": take.upto}
-    if not replay:
-        told["after"] = take.after
-    told["items"] = [
-        [item.key, item.lane, _millis(item.wait)] for item in take.items if not item.problem
-    ]
-    told["letters"] = [
-        [item.key, undecided_json(item.text, item.problem)] for item in take.items if item.problem
-    ]
-    return told
-
-
-def _settlement(settlement: Settlement) -> dict[str, Any]:
-    """Lay a settlement out as exchange.lua reads it."""
-    claim = settlement.claim
-    told: dict[str, Any] = {"lane": claim.lane, "token": claim.token, "how": settlement.how}
-    told["ids"] = [delivery.key for delivery in claim.deliveries]
-    told["delay"] = _millis(settlement.delay)
-    told["parked"] = [
-        [each.key, problem_json(each.text, f"unreadable: {each.reason}")] for each in claim.parked
-    ]
-    if settlement.how in {"later", "dead"}:
-        told["hold"] = _millis(settlement.hold)
-        told["disable"] = settlement.disable
-        told["error"] = settlement.attempts[-1].reason
-        told["attempts"] = attempts_json(settlement.attempts)
-    if settlement.how == "dead":
-        told["letters"] = [dead_json(each, settlement.attempts) for each in claim.deliveries]
-    return told
-
-
-def _claim(told: Mapping[str, Any], token: str) -> Claim:
-    found = [read_delivery(key, text) for key, text in told["deliveries"]]
-    return Claim(
-        told["lane"],
-        token,
-        tuple(each for each in found if isinstance(each, Delivery)),
-        read_attempts(told.get("attempts", "")),
-        tuple(each for each in found if isinstance(each, Parked)),
-    )
-
-
-def _millis(span: timedelta) -> int:
-    return round(span.total_seconds() * 1000)
-
-
-def _number(state: Mapping[str, Any], name: str) -> float | None:
-    """Return a number of a hash that anybody may have written to; None when it is none."""
-    try:
-        value = float(state[name])
-    except (KeyError, ValueError):
-        return None
-    return value if abs(value) < _MOST_NUMBER else None
-
-
-_MOST_NUMBER: Final = 2.0**53
-"""Milliseconds and counts are whole numbers below this."""
-
-
-def _moment(state: Mapping[str, Any], name: str) -> datetime | None:
-    millis = _number(state, name)
-    return None if millis is None else from_millis(millis)

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.enqueuer import key_of, route
 from poller.delivery.outbox import Outbox, OutOfOrder, QueueItem
 from poller.delivery.queued import Delivery, text_of
+from poller.delivery.routes import key_of, route
 from poller.detect.rebuild import rebuilt
 from poller.errors import BadCode, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, decode, encode

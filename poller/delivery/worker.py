@@ -28,7 +28,7 @@ from math import inf
 from typing import Any, Final
 
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.enqueuer import STORE, route, waited
+from poller.delivery.enqueuer import STORE, waited
 from poller.delivery.outbox import Claim, Claimed, Outbox, OutOfOrder, Settlement
 from poller.delivery.pace import Pace
 from poller.delivery.queued import Attempt
@@ -43,6 +43,7 @@ from poller.delivery.retry import (
     Verdict,
     decide,
 )
+from poller.delivery.routes import route
 from poller.delivery.webhook import Sender
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import (
