@@ -3,7 +3,7 @@
 It counts as a stand-in only because it passes the same suite as the real servers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -87,9 +87,14 @@ class MemoryOutbox:
     queues: dict[str, _Queue] = field(default_factory=dict)
 
     async def begin(
-        self, names: Sequence[str], stream: Stream = Stream.EVENTS
+        self,
+        names: Sequence[str],
+        stream: Stream = Stream.EVENTS,
+        *,
+        remembered: Mapping[str, str] | None = None,
     ) -> dict[str, Start | OutOfOrder]:
         """See `Outbox.begin`."""
+        del remembered  # nothing is forgotten here
         found: dict[str, Start | OutOfOrder] = {}
         for name in names:
             positions = self.queues.setdefault(name, _Queue()).positions
@@ -151,6 +156,11 @@ class MemoryOutbox:
         for name_of_lane, wait in gathering.items():
             queue.gather(name_of_lane, wait, now)
         return queued
+
+    async def unplaced(self, name: str) -> list[tuple[str, str]]:
+        """See `Outbox.unplaced`; nothing loses its place here."""
+        del name
+        return []
 
     async def due(self, names: Sequence[str]) -> frozenset[str]:
         """See `Outbox.due`."""

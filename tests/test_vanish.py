@@ -90,6 +90,19 @@ async def test_what_vanishes_while_delivery_is_down_costs_nothing(place: Place, 
     assert all("an unknown number" in m and "replay desk --since" in m for m in missed)
 
 
+async def test_a_server_without_anything_takes_over(place: Place) -> None:
+    """All is gone while it runs, as in a failover to an empty server: what comes is delivered."""
+    line = Noted()
+    async with place.delivering(desk=line):
+        sent = await publish(place.store, CODE, [1, 2])
+        await got(line, sent)
+        await place.raw.flushall()
+        for day in range(3, 13):
+            sent += await publish(place.store, CODE, [day])
+        await got(line, sent)
+    assert any("was gone" in each for each in place.said)
+
+
 async def test_the_releases_vanish_alike(place: Place) -> None:
     """Whatever stream it is."""
     line = Noted()

@@ -97,6 +97,7 @@ class Enqueuer:
         self._endpoints: dict[str, Endpoint] = {}
         self._cohorts: dict[str, _Cohort] = {}
         self._records: dict[str, str] = {}
+        self._remembered: dict[str, str] = {}
         self._broken: dict[str, float] = {}
         self._foreign = 0
         self._settled = 0.0
@@ -173,11 +174,13 @@ class Enqueuer:
             cohort.names &= self._endpoints.keys()
             if not cohort.names:
                 del self._cohorts[cohort.position]
-        self._records = {n: at for n, at in self._records.items() if n in self._endpoints}
+        for kept in (self._records, self._remembered):
+            for name in kept.keys() - self._endpoints.keys():
+                del kept[name]
         wanted = self._to_begin()
         if not wanted:
             return
-        starts = await self._outbox.begin(wanted, self._stream)
+        starts = await self._outbox.begin(wanted, self._stream, remembered=self._remembered)
         for name, start in starts.items():
             if isinstance(start, OutOfOrder):
                 self._put_aside(name, str(start))
@@ -195,7 +198,7 @@ class Enqueuer:
     def _enter(self, name: str, start: Start) -> None:
         if self._broken.pop(name, None) is not None:
             self._observe(Recovered(subject_of(name)))
-        self._records[name] = start.position
+        self._records[name] = self._remembered[name] = start.position
         cohort = self._cohorts.get(start.position)
         if cohort is None:
             cohort = _Cohort(start.position, start.read, start.position)
@@ -300,7 +303,7 @@ class Enqueuer:
                 for cohort in self._cohorts.values():
                     cohort.names.discard(take.name)
             else:
-                self._records[take.name] = take.upto
+                self._records[take.name] = self._remembered[take.name] = take.upto
                 if answer.gone:
                     gone.append((take.name, take.after))
             if take.items or answer.superseded:

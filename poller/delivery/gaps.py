@@ -1,9 +1,10 @@
-"""What is said of positions: a group that was gone, entries that were removed unread. Pure."""
+"""What is said of gaps: a group that was gone, entries removed unread, deliveries lost. Pure."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from poller.delivery.queued import Parked
 from poller.storage.position import appended
 from poller.storage.store import Stream
 
@@ -50,6 +51,40 @@ def missed_text(
 
 
 _UNKNOWN: Final = "an unknown number of entries, if any,"
+
+
+def disabled_text(name: str, reason: str) -> str:
+    """Say why nothing is sent, and what to do."""
+    return f"disabled: {reason}; once it is mended: poller webhook enable {name}"
+
+
+def dropped_text(name: str) -> str:
+    """Say that deliveries were removed from under their places in the queue."""
+    return (
+        f"{subject_of(name)}: deliveries that waited are not in Redis any more, dropped; to get "
+        f"them again: poller webhook replay {name} --since TIME"
+    )
+
+
+def unreadable_text(name: str, first: Parked) -> str:
+    """Say that deliveries cannot be read, and what became of them."""
+    return (
+        f"{subject_of(name)}: what waited as {sort_key_shown(first.key)} cannot be read "
+        f"({first.reason}): a dead letter now, the others go on"
+    )
+
+
+def queued_again_text(name: str) -> str:
+    """Say that a queue was removed."""
+    return f"{subject_of(name)}: its queue was removed; what was to be delivered is queued again"
+
+
+def sort_key_shown(key: str) -> str:
+    """Return the beginning of a key that anybody may have made."""
+    return repr(key[:_KEY_SHOWN])
+
+
+_KEY_SHOWN: Final = 80
 
 
 def _subjects(names: Sequence[str]) -> str:

@@ -214,6 +214,7 @@ class Claimed:
         disabled: Why nothing is sent at all, or "".
         failing_since: No success since then.
         missing: How many places in the queue had lost what was to be sent, and are removed.
+        unplaced: How many deliveries have lost their place in a queue that is empty.
     """
 
     at: datetime
@@ -223,6 +224,7 @@ class Claimed:
     disabled: str = ""
     failing_since: datetime | None = None
     missing: int = 0
+    unplaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +279,16 @@ class Outbox(Protocol):
     """
 
     async def begin(
-        self, names: Sequence[str], stream: Stream = Stream.EVENTS
+        self,
+        names: Sequence[str],
+        stream: Stream = Stream.EVENTS,
+        *,
+        remembered: Mapping[str, str] | None = None,
     ) -> dict[str, Start | OutOfOrder]:
-        """Return where each endpoint goes on, and write it down; see `position.start_of`."""
+        """Return where each endpoint goes on, and write it down; see `position.start_of`.
+
+        `remembered`: where this process saw each of them last, for when the server has forgotten.
+        """
 
     async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
         """Return up to `count` entries of a stream that follow an id."""
@@ -315,6 +324,12 @@ class Outbox(Protocol):
         same settlements may be written twice. Longest due lanes first, `depth` deliveries of each;
         none while the endpoint is disabled or held. `token`: never used before. When the server's
         clock was set back, what is due and how long it is held come nearer by as much.
+        """
+
+    async def unplaced(self, name: str) -> list[tuple[str, str]]:
+        """Return the deliveries that are kept, by sort key: those of an empty queue have no place.
+
+        Oldest first, each with the JSON of its fields.
         """
 
     async def due(self, names: Sequence[str]) -> frozenset[str]:

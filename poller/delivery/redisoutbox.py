@@ -6,6 +6,7 @@ What a script takes and gives is one text of JSON: redis-py is slow with many sm
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
@@ -55,6 +56,9 @@ from poller.storage.position import Place, Start, StreamState, is_id, start_of
 from poller.storage.store import Entry, Keys, Stream
 
 _LAG_LIMIT: Final = 10_000
+_TEXT_SHOWN: Final = 1024
+"""Characters of a reason that are passed on: anybody may have written it, at any length."""
+
 _TOGETHER: Final = 100
 """Endpoints in one script: a server does nothing else meanwhile."""
 
@@ -81,7 +85,11 @@ class RedisOutbox:
         return OutboxKeys(self._namespace, name)
 
     async def begin(
-        self, names: Sequence[str], stream: Stream = Stream.EVENTS
+        self,
+        names: Sequence[str],
+        stream: Stream = Stream.EVENTS,
+        *,
+        remembered: Mapping[str, str] | None = None,
     ) -> dict[str, Start | OutOfOrder]:
         """See `Outbox.begin`."""
         found: dict[str, Start | OutOfOrder] = {}
@@ -93,6 +101,8 @@ class RedisOutbox:
                 if isinstance(place, OutOfOrder):
                     found[name] = place
                     continue
+                if remembered and not (place.position or place.group):
+                    place = replace(place, position=remembered.get(name, ""))  # noqa: PLW2901
                 found[name] = start = start_of(place, state)
                 if start.position != written or start.gone:
                     takes.append((Take(name, written, start.position), start.read))
@@ -133,7 +143,7 @@ class RedisOutbox:
     async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
         """See `Outbox.follow`."""
         key = self._streams.stream_of(stream)
-        told = json.loads(await self._calls.run(self._follow, [key], [after, count]))
+        told = await self._read(self._follow, [key], [after, count])
         state = read_state(told["state"], 0)
         return Batch(
             tuple(
@@ -144,6 +154,20 @@ class RedisOutbox:
             state.first,
             state.added,
         )
+
+    async def _read(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:  # noqa: ANN401
+        """Run a script that reads the stream `keys` begins with."""
+        try:
+            return json.loads(await self._calls.run(script, keys, args))
+        except WrongType:
+            with translated():
+                found = await self._redis.type(keys[0])
+            if found in {"stream", "none"}:
+                raise
+            raise StoreMisfit(
+                f"the key {keys[0]} holds a {found}, where this service keeps a stream: look at it "
+                f"and delete it (DEL {keys[0]})"
+            ) from None
 
     async def take(
         self, takes: Sequence[Take], stream: Stream = Stream.EVENTS, *, read: int | None = None
@@ -230,16 +254,22 @@ class RedisOutbox:
             claims=tuple(read_claim(each, token) for each in told["claims"]),
             retrying=told["retrying"],
             wait=timedelta(milliseconds=told["wait"]) if "wait" in told else None,
-            disabled=told.get("disabled", ""),
+            disabled=told.get("disabled", "")[:_TEXT_SHOWN],
             failing_since=from_millis(told["since"]) if "since" in told else None,
             missing=told["missing"],
+            unplaced=told.get("unplaced", 0),
         )
+
+    async def unplaced(self, name: str) -> list[tuple[str, str]]:
+        """See `Outbox.unplaced`."""
+        with translated():
+            return sorted((await self._redis.hgetall(self._keys(name).deliveries)).items())
 
     async def due(self, names: Sequence[str]) -> frozenset[str]:
         """See `Outbox.due`."""
         found: list[str] = []
         for some in parts(names, _TOGETHER):
-            keys = [self._keys(name).due for name in some]
+            keys = [key for name in some for key in (self._keys(name).due, self._keys(name).queue)]
             places = await self._calls.run(self._due, keys, [millis(FURTHEST)])
             found += [some[place - 1] for place in places]
         return frozenset(found)
@@ -263,23 +293,25 @@ class RedisOutbox:
             return Status(disabled=str(await self._out_of_order(name)))
         following = [due[0][1], number(state, "hold_until") or 0] if due else []
         return Status(
-            disabled=state.get("disabled", ""),
+            disabled=state.get("disabled", "")[:_TEXT_SHOWN],
             lag=lag,
             waiting=waiting,
             retrying=retrying,
             dead=dead,
             failing_since=moment(state, "failing_since"),
             last_success=moment(state, "last_success"),
-            last_error=state.get("last_error", ""),
+            last_error=state.get("last_error", "")[:_TEXT_SHOWN],
             last_error_at=moment(state, "last_error_at"),
             next_attempt=from_millis(max(following)) if following else None,
         )
 
-    async def _groups(self, stream: Stream) -> dict[str, Mapping[str, Any]]:
+    async def _groups(
+        self, stream: Stream, *, lenient: bool = False
+    ) -> dict[str, Mapping[str, Any]]:
         try:
             found = await self._redis.xinfo_groups(self._streams.stream_of(stream))
         except exceptions.ResponseError as problem:
-            if "no such key" in str(problem):
+            if "no such key" in str(problem) or (lenient and "WRONGTYPE" in str(problem)):
                 return {}
             raise
         return {group["name"]: group for group in found}
@@ -318,7 +350,9 @@ class RedisOutbox:
     async def names(self, *, thorough: bool = False) -> list[str]:
         """See `Outbox.names`."""
         with translated():
-            groups = {group for stream in Stream for group in await self._groups(stream)}
+            groups = {
+                group for stream in Stream for group in await self._groups(stream, lenient=True)
+            }
             found = {g.removeprefix(GROUP_PREFIX) for g in groups if g.startswith(GROUP_PREFIX)}
             if thorough:
                 start = self._keys("").state.removesuffix(":state")

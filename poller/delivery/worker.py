@@ -29,9 +29,17 @@ from typing import Any, Final
 
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.enqueuer import STORE, waited
-from poller.delivery.outbox import Claim, Claimed, Outbox, OutOfOrder, Settlement
+from poller.delivery.gaps import disabled_text, dropped_text, queued_again_text, unreadable_text
+from poller.delivery.outbox import (
+    Claim,
+    Claimed,
+    Outbox,
+    OutOfOrder,
+    QueueItem,
+    Settlement,
+)
 from poller.delivery.pace import Pace
-from poller.delivery.queued import Attempt
+from poller.delivery.queued import Attempt, Delivery, read_delivery
 from poller.delivery.retry import (
     Dead,
     Delivered,
@@ -62,6 +70,9 @@ GATHER: Final = 0.01
 MOST_TOGETHER: Final = 2000
 """Events in one message to a chat; what is more goes into the next."""
 
+
+UNREADABLE: Final = "unreadable"
+"""The lane of what cannot be read, on its way to the dead letters."""
 
 _BEAT: Final = LONGEST_TURN / 2
 """Seconds an idle worker waits before it shows that it is not stuck; Redis is not asked for it."""
@@ -190,7 +201,9 @@ class EndpointWorker:
         self._asking = asyncio.create_task(self._exchange(limit), name=f"{self._subject} exchange")
         claimed = await asyncio.shield(self._asking)
         if claimed.disabled:
-            self._observe(Trouble(self._subject, disabled_text(self._endpoint.name, claimed)))
+            self._observe(
+                Trouble(self._subject, disabled_text(self._endpoint.name, claimed.disabled))
+            )
         elif self._prefetched or len(claimed.claims) == limit:  # more may be due than was claimed
             self._due = -inf
             return self._room_in(asyncio.get_running_loop().time())
@@ -223,30 +236,36 @@ class EndpointWorker:
             self._observe(Recovered(self._subject))
             self._told.clear()
         if claimed.missing:
-            self._observe(
-                Happened(
-                    f"{self._subject}: deliveries that waited are not in Redis any more, dropped; "
-                    f"to get them again: poller webhook replay {self._endpoint.name} --since TIME",
-                    (("dropped", claimed.missing),),
-                )
-            )
+            told = dropped_text(self._endpoint.name)
+            self._observe(Happened(told, (("dropped", claimed.missing),)))
+        if claimed.unplaced:
+            await self._place_again()
         for claim in claimed.claims:
             self._accept(_Lane(claim, claimed, asked))
         self._paused = any(each.hold or each.disable for each in self._unsettled)
         self._start()
         return claimed
 
+    async def _place_again(self) -> None:
+        """Queue what is kept and has no place, because somebody has removed the queue."""
+        items = []
+        for key, text in await self._outbox.unplaced(self._endpoint.name):
+            found = read_delivery(key, text)
+            if isinstance(found, Delivery):
+                items.append(route(self._endpoint, found))
+            else:  # claimed like any other, and parked then
+                items.append(QueueItem(key, text, UNREADABLE))
+        await self._outbox.add(self._endpoint.name, items)
+        told = queued_again_text(self._endpoint.name)
+        self._observe(Happened(told, (("queued", len(items)),)))
+        self._wake.set()
+
     def _accept(self, lane: "_Lane") -> None:
         """Prefetch a claim; what cannot be read in it is parked when it is settled."""
         claim = lane.claim
         if claim.parked:
-            self._observe(
-                Happened(
-                    f"{self._subject}: what waited as {claim.parked[0].key} cannot be read "
-                    f"({claim.parked[0].reason}): a dead letter now, the others go on",
-                    (("parked", len(claim.parked)),),
-                )
-            )
+            told = unreadable_text(self._endpoint.name, claim.parked[0])
+            self._observe(Happened(told, (("parked", len(claim.parked)),)))
         if claim.deliveries:
             self._prefetched.append(lane)
         else:
@@ -371,8 +390,3 @@ class EndpointWorker:
 
 _NAMED: Final = 10
 """Events named in one line of the log; the others are counted."""
-
-
-def disabled_text(name: str, claimed: Claimed) -> str:
-    """Say why nothing is sent, and what to do."""
-    return f"disabled: {claimed.disabled}; once it is mended: poller webhook enable {name}"

@@ -9,8 +9,9 @@
 --       6, 7, 8 milliseconds: see NOTED, ABSENT and FURTHEST of the outbox
 -- →     JSON: now, wait (until the next lane is due; absent: none is), disabled (why; absent: it is
 --       not), since (when failing), retrying (lanes with something to retry), missing (places in
---       the queue without a delivery, removed), claims: lane, attempts (their JSON), deliveries:
---       { sort key, JSON of fields }
+--       the queue without a delivery, removed), unplaced (deliveries without a place in the queue;
+--       absent: not looked for), claims: lane, attempts (their JSON), deliveries: { sort key, JSON
+--       of fields }
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local furthest = tonumber(ARGV[8])
@@ -150,6 +151,23 @@ local function first_of(lane)
     answer.missing = answer.missing + #hollow
     if #found > 0 or #members == 0 then return found end
   end
+end
+
+-- somebody may have removed the time of what waits: then it is due now
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  local strays = {}
+  for at = 0, redis.call('ZCARD', KEYS[3]) - 1, 1000 do
+    for _, member in ipairs(redis.call('ZRANGE', KEYS[3], at, at + 999)) do
+      local lane = string.match(member, '^(.*)|')
+      if lane then
+        redis.call('ZADD', KEYS[2], 'NX', now, lane)
+      else
+        strays[#strays + 1] = member
+      end
+    end
+  end
+  all('ZREM', KEYS[3], strays)
+  if redis.call('EXISTS', KEYS[3]) == 0 then answer.unplaced = redis.call('HLEN', KEYS[4]) end
 end
 
 local claimed, tokens, nothing = {}, {}, {}
