@@ -22,6 +22,7 @@ from poller.storage.redisstore import RedisStore
 from tests.service import PATIENCE
 
 EVERYTHING = Selection(frozenset(EVENTS))
+HASTY = Timing(look=timedelta(seconds=0.5), pause=timedelta(seconds=0.05))
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
@@ -72,16 +73,22 @@ class Place:
         ]
 
     @contextlib.asynccontextmanager
-    async def delivering(self, *endpoints: Endpoint, **lines: Any) -> AsyncIterator[None]:  # noqa: ANN401
+    async def delivering(
+        self,
+        *endpoints: Endpoint,
+        timing: Timing = HASTY,
+        **lines: Any,  # noqa: ANN401
+    ) -> AsyncIterator[None]:
         """Deliver while the block runs; `lines`: what sends to each endpoint."""
-        notifier = Notifier(self.store, self.facts.append, block=1, pause=0.05)
+        block = min(timing.look.total_seconds() * 2, 15)
+        notifier = Notifier(self.store, self.facts.append, block=block, pause=0.05)
         relay = Relay(
             self.outbox,
             self.facts.append,
             news=notifier.news,
             sender=lambda endpoint: lines[endpoint.name],
             jitter=lambda: 0.0,
-            timing=Timing(look=timedelta(seconds=0.5), pause=timedelta(seconds=0.05)),
+            timing=timing,
         )
         relay.configure(endpoints or [endpoint(name) for name in lines])
         running = [asyncio.create_task(work) for work in (notifier.run(), relay.run())]

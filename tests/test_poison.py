@@ -300,7 +300,7 @@ async def test_a_filter_that_fails_loses_nothing(place: Place) -> None:
     selection = replace(EVERYTHING, filter="true")
     object.__setattr__(selection, "_program", Failing())
     desk, other = endpoint("desk", selection=selection), endpoint("other")
-    lines = {"desk": Noted(), "other": Noted()}
+    lines: Any = {"desk": Noted(), "other": Noted()}
     async with place.delivering(desk, other, **lines):
         unjudged = await publish(place.store, A, [1, 2])
         sent = await publish(place.store, B, [1])
