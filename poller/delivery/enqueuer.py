@@ -251,7 +251,7 @@ class Enqueuer:
     async def _take(self, cohort: _Cohort, batch: Batch) -> None:
         """Queue what each endpoint wants, and move its record behind it."""
         selections: dict[Selection, list[str]] = {}
-        for name in cohort.names:
+        for name in cohort.names & self._endpoints.keys():  # they may have changed meanwhile
             selections.setdefault(self._endpoints[name].selection, []).append(name)
         items: dict[str, list[QueueItem]] = {}
         for entry, message in self._messages(batch.entries):
@@ -342,7 +342,7 @@ class Enqueuer:
             else:
                 self._foreign += 1
                 reason = message.reason if isinstance(message, Foreign) else "of the other stream"
-                foreign = foreign or f"webhooks: {entry.id} is no event of ours, it {reason}"
+                foreign = foreign or f"webhooks: {entry.id} is no event of ours ({reason})"
         if foreign and _now() >= self._foreign_told + FOREIGN_EVERY:
             told = f"{foreign}; passed over, as what follows of the kind is without a word"
             self._observe(Happened(told, (("passed_over", self._foreign),)))

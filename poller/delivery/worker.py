@@ -322,7 +322,7 @@ class EndpointWorker:
         self._sending.remove(lane)
         good = isinstance(outcome, Delivered)
         self._pace.breaker.record(asyncio.get_running_loop().time(), good=good)
-        lag = at - lane.claim.deliveries[0].appended_at
+        lag = max(at - lane.claim.deliveries[0].appended_at, timedelta(0))
         self._observe(Attempted(self._endpoint.name, "delivered" if good else "failed", lag))
         settlement = self._judged(lane, at, outcome)
         self._unsettled.append(settlement)

@@ -78,9 +78,9 @@ class Start:
 
 
 def is_id(text: str) -> bool:
-    """Return whether a text is an id as a server writes it."""
+    """Return whether a text is an id as a server writes it; the last there can be is none."""
     found = _ID.fullmatch(text)
-    return found is not None and max(int(found[1]), int(found[2])) < 2**64
+    return found is not None and int(found[1]) < 2**63 and int(found[2]) < 2**64
 
 
 def appended(entry_id: str) -> datetime:
