@@ -2,20 +2,27 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from poller.delivery.outbox import Take
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.selection import Selection
 from poller.delivery.worker import Timing
 from poller.facts.observe import Trouble
+from poller.storage.redisstore import RedisStore
+from tests import nodes
 from tests.feed import publish
 from tests.relaying import Noted, Place, endpoint, place_at, until
 from tests.servers import running
 
+README = Path("README.md").read_text(encoding="utf-8")
 NAMES = [f"desk{n}" for n in range(120)]
 WATCHED = 3.0
 """Seconds in which nothing happens."""
@@ -98,3 +105,44 @@ async def test_places_in_between_meet(place: Place) -> None:
         wanted = {name: sent[2 * n + 1 :] for n, name in enumerate(names)}
         await until(lambda: all(len(lines[name].ids) >= len(wanted[name]) for name in names))
         assert {name: lines[name].ids for name in names} == wanted
+
+
+async def test_a_cluster_serves_them_from_any_of_its_nodes(tmp_path: Path) -> None:
+    """Whichever node is named, the owner of the slot is found, for scripts sent together, too."""
+    with nodes.cluster(tmp_path) as members:
+        owner = nodes.owner(members, "short-interest")
+        url = next(each.url for each in members if each is not owner)
+        async with Redis.from_url(owner.url, decode_responses=True) as raw:
+            store, outbox = RedisStore(url, "short-interest"), RedisOutbox(url, "short-interest")
+            place = Place(url, store, outbox, raw)
+            lines: Any = {name: Noted() for name in NAMES[:20]}
+            async with place.delivering(**lines):
+                sent = await publish(store, "HK.00700", [1, 2])
+                await until(lambda: all(line.ids == sent for line in lines.values()))
+            await store.close()
+            await outbox.close()
+
+
+async def test_the_readmes_user_may_do_all_of_it(tmp_path: Path) -> None:
+    """No right beyond those the README names is needed, also where a group vanished."""
+    found = re.search(r"^ACL SETUSER poller .*$", README, re.MULTILINE)
+    assert found is not None
+    with nodes.node(tmp_path) as server:
+        server.ask(*found[0].replace("PASSWORD", "pw").split())
+        url = server.url.replace("//", "//poller:pw@")
+        async with (
+            Redis.from_url(server.url, decode_responses=True) as raw,
+            place_at(url) as opened,
+        ):
+            place = replace(opened, raw=raw)
+            lines: Any = {"desk": Noted(), "other": Noted()}
+            async with place.delivering(**lines):
+                sent = await publish(place.store, "HK.00700", [1])
+                await until(lambda: all(line.ids == sent for line in lines.values()))
+                await raw.delete("short-interest")
+                sent += await publish(place.store, "HK.00700", [2])
+                await until(lambda: all(line.ids == sent for line in lines.values()))
+            assert await place.outbox.names(thorough=True) == ["desk", "other"]
+            await place.outbox.enable("desk")
+            await place.outbox.forget("desk")
+            assert not [fact for fact in place.facts if isinstance(fact, Trouble)]

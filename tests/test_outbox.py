@@ -27,6 +27,7 @@ from poller.delivery.outbox import (
 )
 from poller.delivery.queued import Attempt, from_sort_key, release_key, sort_key, text_of
 from poller.delivery.redisoutbox import RedisOutbox
+from poller.delivery.webhook import body_of
 from poller.errors import StoreMisfit
 from poller.model import Code, Market
 from poller.plan.notice import Detected
@@ -221,6 +222,21 @@ async def test_many_endpoints_take_at_once(place: Place) -> None:
     assert waiting == [1, 0, 1]
     assert len(begun) == 150
     assert await place.outbox.due(names) == {*names} - {names[1]}
+
+
+async def test_what_many_endpoints_get_is_decoded_once(place: Place) -> None:
+    """What one endpoint claims is the very object that another does, with the same body."""
+    entries = await place.publish(A, 2)
+    names = ["one", "two"]
+    await place.outbox.begin(names)
+    for name in names:
+        await place.outbox.add(name, [chosen(entries[0])])
+    one, two = [
+        (await place.outbox.exchange(n, [], "t", limit=1, depth=1, ttl=TTL)).claims[0]
+        for n in names
+    ]
+    assert one.deliveries[0] is two.deliveries[0]
+    assert body_of(one.deliveries[0].message) is body_of(two.deliveries[0].message)
 
 
 async def test_a_new_endpoint_starts_with_what_comes_next(place: Place) -> None:

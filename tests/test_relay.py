@@ -1,4 +1,4 @@
-"""The relay in virtual time: days of retries in a moment, on the real couriers."""
+"""The relay in virtual time: days of retries in a moment, on the real workers."""
 
 import asyncio
 import itertools
