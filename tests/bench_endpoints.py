@@ -1,7 +1,8 @@
 """What many endpoints cost: idle, and until one event has reached them all.
 
-Alone: `python -m tests.bench_endpoints`. Core: processor time of this process, which delivers and
-does nothing else. Commands: of all clients and scripts, as the server counts them.
+`python -m tests.bench_endpoints` writes its section of BENCHMARKS.md. Core: processor time of this
+process, which delivers and does nothing else. Commands: of all clients and scripts, as the server
+counts them.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from poller.events import Message
 from poller.facts.observe import Fact, Trouble
 from poller.storage.notifier import Notifier
 from poller.storage.redisstore import RedisStore
+from tests import benchmarks
 from tests.bench_webhooks import EVERYTHING
 from tests.feed import publish
 from tests.receiver import SECRET
@@ -133,10 +135,13 @@ async def main(folder: Path) -> None:
         try:
             assert receiver.stdout is not None
             url = f"http://127.0.0.1:{receiver.stdout.readline().strip()}/"
+            lines = ""
             for number, selection in ((50, EVERYTHING), (50, NOTHING), (400, EVERYTHING)):
                 told = await measure(f"unix://{server.path}", url, number, selection)
+                lines += "".join(f"- {line}\n" for line in told.splitlines())
                 sys.stdout.write(told)
                 sys.stdout.flush()
+            benchmarks.write("## Many endpoints", lines)
         finally:
             receiver.terminate()
     server.kill()

@@ -200,6 +200,20 @@ async def test_replay_and_dead_letters(service: Service, receiver: Receiver) -> 
     assert len({seen.id for seen in receiver.seen}) == 2
 
 
+async def test_a_command_says_what_it_finds(service: Service, receiver: Receiver) -> None:
+    """A group that was gone is told by the command that made it again: no log will."""
+    async with store_of(service) as store:
+        assert (await poller(service, "webhook", "enable", "desk"))[2] == ""
+        await publish(store, CODE, [1])
+        async with Redis.from_url(store.url) as raw:
+            await raw.xgroup_destroy("short-interest", "webhook:desk")
+        code, _, said = await poller(service, "webhook", "enable", "desk")
+        assert (code, "its group on the stream of events was gone" in said) == (0, True)
+        await service.start()
+        await receiver.until(1)
+        assert await service.stop() == 0
+
+
 async def test_a_replay_recovers_what_the_stream_lost(service: Service, receiver: Receiver) -> None:
     """Deleted while delivery is down: the log names the range and the command, which finds it."""
     await begin(service)

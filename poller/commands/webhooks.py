@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final
@@ -13,6 +13,7 @@ from poller.codec import read_json
 from poller.commands.everyday import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.gaps import start_texts
 from poller.delivery.outbox import OutOfOrder, Status
 from poller.delivery.queued import DeadLetter
 from poller.delivery.redisoutbox import RedisOutbox
@@ -167,6 +168,7 @@ async def replay(
     async with store_and_outbox(config) as (store, outbox):
         made = await queue_again(store, outbox, endpoint, wanted)
         await store.signal(signal_of_webhook(name))
+    _note(made.notes)
     for code, problem in made.unusable.items():
         sys.stderr.write(f"poller: {code} is left out: {problem}\n")
     if made.missing:
@@ -181,6 +183,11 @@ async def replay(
         others = made.queued + made.waiting - made.rebuilt
         told += f"; {others} as the stream has them, {made.rebuilt} rebuilt from history"
     sys.stdout.write(f"{told}\n")
+
+
+def _note(texts: Iterable[str]) -> None:
+    """Say beside the result what a service would have logged: it will not find it any more."""
+    sys.stderr.writelines(f"poller: {text}\n" for text in texts)
 
 
 def _events(number: int) -> str:
@@ -241,6 +248,7 @@ async def enable(config: Config, name: str) -> None:
             start = (await outbox.begin([name], stream))[name]
             if isinstance(start, OutOfOrder):
                 raise start
+            _note(start_texts(name, stream, start))
         await outbox.enable(name)
         await store.signal(signal_of_webhook(name))
         status = await outbox.status(name)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from poller.delivery.queued import Parked
-from poller.storage.position import appended
+from poller.storage.position import Start, appended
 from poller.storage.store import Stream
 
 SLACK: Final = timedelta(minutes=1)
@@ -51,6 +51,14 @@ def missed_text(
 
 
 _UNKNOWN: Final = "an unknown number of entries, if any,"
+
+
+def start_texts(name: str, stream: Stream, start: Start) -> list[str]:
+    """Say what is to be known of where one endpoint goes on; nothing, as a rule."""
+    told = [gone_text([name], stream, start.position)] if start.gone else []
+    if start.missed is not None:
+        told.append(missed_text([name], stream, None, start.position, start.missed))
+    return told
 
 
 def disabled_text(name: str, reason: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from poller.delivery.endpoint import Endpoint
+from poller.delivery.gaps import start_texts
 from poller.delivery.outbox import Outbox, OutOfOrder, QueueItem
 from poller.delivery.queued import Delivery, text_of
 from poller.delivery.routes import key_of, route
@@ -67,6 +68,7 @@ class Replayed:
         rebuilt: How many of both were rebuilt from history, as the stream has them no more.
         missing: The ids that are nowhere, or still to be taken.
         unusable: Symbols whose history cannot be read, with the reason.
+        notes: What is to be known of where the endpoint goes on.
     """
 
     queued: int = 0
@@ -74,12 +76,13 @@ class Replayed:
     rebuilt: int = 0
     missing: set[str] = field(default_factory=set)
     unusable: dict[Code, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 async def replay(past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted) -> Replayed:
     """Queue what is wanted; nothing at all when an id is nowhere."""
     made = Replayed()
-    found, ahead = await _on_streams(past, outbox, endpoint, wanted)
+    found, ahead = await _on_streams(past, outbox, endpoint, wanted, made)
     for letter in await outbox.dead(endpoint.name):
         delivery = letter.delivery
         if delivery is not None and wanted.includes(endpoint, delivery.message):
@@ -103,7 +106,7 @@ async def replay(past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted)
 
 
 async def _on_streams(
-    past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted
+    past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted, made: Replayed
 ) -> tuple[dict[str, Delivery], set[str]]:
     """Return what is wanted of both streams, and the ids of what is still to be taken."""
     found, ahead = dict[str, Delivery](), set[str]()
@@ -111,6 +114,7 @@ async def _on_streams(
         start = (await outbox.begin([endpoint.name], stream))[endpoint.name]
         if isinstance(start, OutOfOrder):
             raise start
+        made.notes += start_texts(endpoint.name, stream, start)
         async for entry, message in _read(past, stream):
             if order(entry.id) > order(start.position):
                 ahead.add(message.id)
