@@ -21,7 +21,7 @@ from poller.delivery.queued import (
 )
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.errors import Unreadable
-from poller.facts.observe import Defect
+from poller.facts.observe import Defect, Recovered
 from tests.feed import publish
 from tests.relaying import EVERYTHING, Noted, Place, endpoint, place_at, until
 from tests.servers import running
@@ -207,8 +207,7 @@ async def test_a_key_of_another_type_stops_one_endpoint(place: Place, key: str, 
             if key == KEYS.state:  # with it went the record; the group is still there
                 assert (await place.outbox.names()) == ["desk", "other"]
             await place.store.signal("webhook:desk")
-    async with place.delivering(desk=desk, other=other):
-        await place.outbox.enable("desk")
+            await until(lambda: Recovered("webhook desk") in place.facts)
         await until(lambda: {*desk.ids} == {*sent})
     assert not [fact for fact in place.facts if isinstance(fact, Defect)]
 

@@ -48,9 +48,6 @@ SETTLE: Final = 2.0
 FOREIGN_EVERY: Final = 3600.0
 """Seconds between two lines about entries that are not this service's."""
 
-RETRY: Final = 30.0
-"""Seconds until an endpoint whose keys hold another type is looked at again."""
-
 _TICK: Final = 0.001
 """Seconds: shorter waits would only ask the same again."""
 
@@ -190,7 +187,7 @@ class Enqueuer:
 
     def _put_aside(self, name: str, problem: str) -> None:
         self._observe(Trouble(subject_of(name), problem))
-        self._broken[name] = _now() + RETRY
+        self._broken[name] = _now() + self._look
         self._records.pop(name, None)
         for cohort in self._cohorts.values():
             cohort.names.discard(name)

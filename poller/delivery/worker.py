@@ -147,6 +147,7 @@ class EndpointWorker:
         self._due = -inf
         self._paused = False
         self._draining = False
+        self._out_of_order = False
         self._told: set[str] = set()
         self._ended = asyncio.Event()
 
@@ -176,8 +177,7 @@ class EndpointWorker:
             return await self._turn()
         except OutOfOrder as problem:
             self._observe(Trouble(self._subject, str(problem)))
-            self._told.add(str(problem))
-            self._due = -inf
+            self._out_of_order, self._due = True, -inf
             return _BEAT
         except (StoreDown, StoreMisfit) as problem:
             self._observe(Trouble(STORE, str(problem)))
@@ -232,7 +232,9 @@ class EndpointWorker:
         if claimed.wait is not None and not claimed.disabled:
             # asked now and then while anything waits: by that the outbox notices a clock set back
             self._due = asked + min(claimed.wait.total_seconds(), _BEAT)
-        if not claimed.retrying and any(each.how == "sent" for each in carried):
+        taken = not claimed.retrying and any(each.how == "sent" for each in carried)
+        if taken or self._out_of_order:
+            self._out_of_order = False
             self._observe(Recovered(self._subject))
             self._told.clear()
         if claimed.missing:

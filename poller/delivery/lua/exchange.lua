@@ -186,8 +186,8 @@ for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT',
   end
 end
 all('ZREM', KEYS[2], nothing)
+all('HSET', KEYS[5], tokens) -- before the times: if this fails, nothing was claimed
 all('ZADD', KEYS[2], claimed)
-all('HSET', KEYS[5], tokens)
 local next_due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 if next_due[2] then answer.wait = math.max(tonumber(next_due[2]) - now, 0) end
 return cjson.encode(answer)
