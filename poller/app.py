@@ -249,7 +249,7 @@ async def serve(
             appliers.append(apply)
             await _tell_newest(ports.store, observe)
         if delivers:
-            relay = relay_of(config, ports, observe)
+            relay = relay_of(config, ports, notifier, observe)
             work.append(Component("webhooks", relay.run))
             appliers.append(lambda fresh: relay.configure(_endpoints(fresh)))
         if shows:
@@ -401,15 +401,15 @@ def work_of(role: Role) -> Work:
     return partial(serve, role=role)
 
 
-def relay_of(config: Config, ports: Ports, observe: Observe) -> Relay:
+def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe) -> Relay:
     """Return the relay of the configured endpoints, not yet running."""
     chance = random.SystemRandom()
     endpoints = _endpoints(config)
     check_channels(endpoints)
     relay = Relay(
-        ports.store,
         ports.outbox,
         observe,
+        news=notifier.news,
         sender=lambda endpoint: sender_of(endpoint, ports.store),
         jitter=lambda: chance.uniform(-1, 1),
     )

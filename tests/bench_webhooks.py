@@ -19,20 +19,22 @@ import aiohttp
 from redis.asyncio import Redis
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.outbox import Chosen
+from poller.delivery.outbox import QueueItem
+from poller.delivery.queued import sort_key, text_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.retry import Outcome
 from poller.delivery.selection import Selection
 from poller.delivery.webhook import SignedPost, body_of
 from poller.detect.compare import Known, compare
-from poller.events import Foreign, decode, encode
+from poller.events import Message, encode
 from poller.facts.observe import Fact
 from poller.model import Code
+from poller.storage.notifier import Notifier
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from tests import benchmarks
-from tests.feed import SEEN, row
+from tests.feed import SEEN, message_of, row
 from tests.receiver import SECRET
 from tests.wire import Server
 
@@ -61,9 +63,9 @@ class Counting:
     whole: asyncio.Event
     expected: int
 
-    async def send(self, entries: Sequence[Entry]) -> Outcome:
+    async def send(self, messages: Sequence[Message]) -> Outcome:
         """Send, and count."""
-        outcome = await self.post.send(entries)
+        outcome = await self.post.send(messages)
         self.ended.append(time.perf_counter())
         if len(self.ended) == self.expected:
             self.whole.set()
@@ -83,7 +85,7 @@ async def ours(redis: str, url: str, at_once: int) -> float:
     store, outbox = RedisStore(redis, "bench"), RedisOutbox(redis, "bench")
     async with Redis.from_url(redis) as client:
         await client.flushall()
-        await outbox.begin("desk")
+        await outbox.begin(["desk"])
         async with client.pipeline(transaction=False) as pipe:
             for number in range(POSTS):
                 pipe.execute_command("XADD", "bench", "*", *_flat(entry(number)))
@@ -91,12 +93,14 @@ async def ours(redis: str, url: str, at_once: int) -> float:
     endpoint = Endpoint("desk", url, (SECRET,), EVERYTHING, connections=at_once, rate=1e6)
     post = SignedPost(endpoint, now=lambda: datetime.now(UTC))
     sender = Counting(post, [], asyncio.Event(), POSTS)
-    relay = Relay(store, outbox, silent, sender=lambda _: sender, jitter=lambda: 0.0)
+    news = Notifier(store, silent)
+    relay = Relay(outbox, silent, news=news.news, sender=lambda _: sender, jitter=lambda: 0.0)
     relay.configure([endpoint])
-    running = asyncio.create_task(relay.run())
+    running = [asyncio.create_task(work) for work in (news.run(), relay.run())]
     await sender.whole.wait()
-    running.cancel()
-    await asyncio.wait([running])
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
     assert (await outbox.status("desk")).waiting == 0
     await store.close()
     await outbox.close()
@@ -104,9 +108,7 @@ async def ours(redis: str, url: str, at_once: int) -> float:
 
 
 def _body(number: int) -> bytes:
-    message = decode("1-0", entry(number).fields)
-    assert not isinstance(message, Foreign)
-    return body_of(message).encode()
+    return body_of(message_of(entry(number).fields)).encode()
 
 
 async def bare(url: str, at_once: int) -> float:
@@ -134,7 +136,8 @@ async def signed(url: str, at_once: int) -> float:
 
     async def work() -> None:
         while entries:
-            await post.send([entries.pop()])
+            one = entries.pop()
+            await post.send([message_of(one.fields, one.id)])
             ended.append(time.perf_counter())
 
     await asyncio.gather(*(work() for _ in range(at_once)))
@@ -168,11 +171,12 @@ async def pending(redis: str) -> float:
     outbox = RedisOutbox(redis, "bench")
     async with Redis.from_url(redis) as client:
         await client.flushall()
-        await outbox.begin("desk")
+        await outbox.begin(["desk"])
         before = (await client.info("memory"))["used_memory"]
         for first in range(0, PENDING, 500):
             batch = [entry(number) for number in range(first, first + 500)]
-            await outbox.add("desk", [Chosen(e, e.fields["code"]) for e in batch])
+            items = [QueueItem(sort_key(e.id), text_of(e), e.fields["code"]) for e in batch]
+            await outbox.add("desk", items)
         after = (await client.info("memory"))["used_memory"]
         await client.flushall()
     await outbox.close()

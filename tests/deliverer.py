@@ -12,15 +12,16 @@ from datetime import timedelta
 from typing import Any
 
 from poller.clock import wall_clock
-from poller.delivery.courier import Timing
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.retry import Later, Verdict, decide
 from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.webhook import SignedPost
+from poller.delivery.worker import Timing
 from poller.facts.log import configure
 from poller.facts.observe import Journal
+from poller.storage.notifier import Notifier
 from poller.storage.redisstore import RedisStore
 from tests.receiver import SECRET
 
@@ -46,17 +47,19 @@ TIMING = Timing(
 async def deliver(redis: str, targets: list[str]) -> None:
     """Deliver until killed."""
     chance = random.Random()
+    journal = Journal()
+    notifier = Notifier(RedisStore(redis, "short-interest"), journal)
     relay = Relay(
-        RedisStore(redis, "short-interest"),
         RedisOutbox(redis, "short-interest"),
-        Journal(),
+        journal,
+        news=notifier.news,
         sender=lambda endpoint: SignedPost(endpoint, now=wall_clock, timeout=1.0),
         jitter=lambda: chance.uniform(-1, 1),
         timing=TIMING,
     )
     named = [target.split("=", 1) for target in targets]
     relay.configure([Endpoint(n, url, (SECRET,), EVERYTHING, rate=1e4) for n, url in named])
-    await relay.run()
+    await asyncio.gather(notifier.run(), relay.run())
 
 
 if __name__ == "__main__":

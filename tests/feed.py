@@ -1,10 +1,12 @@
 """Events on a stream without a gateway: the real comparison and commit, on made-up rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 
 from poller.detect.compare import compare
+from poller.events import Foreign, Message, StreamEvent, StreamNotice, decode, encode
 from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of
+from poller.plan.notice import Notice
 from poller.storage.store import ONE_OFF, Store
 
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
@@ -32,3 +34,24 @@ async def publish(store: Store, code: str, days: Iterable[int]) -> list[str]:
     found = compare(symbol, rows, snapshot.known, observed_at=SEEN, history=len(rows))
     await store.commit(symbol, found, snapshot, ONE_OFF)
     return [event.id for event in found.events]
+
+
+def message_of(fields: Mapping[str, str], position: str = "1-0") -> Message:
+    """Return what an entry of either stream says, which is to be one of ours."""
+    found = decode(position, fields)
+    assert not isinstance(found, Foreign), found.reason
+    return found
+
+
+def event_of(fields: Mapping[str, str]) -> StreamEvent:
+    """Return what an entry of the events says."""
+    found = message_of(fields)
+    assert isinstance(found, StreamEvent)
+    return found
+
+
+def notice_of(notice: Notice) -> StreamNotice:
+    """Return a notice as its entry says it."""
+    found = message_of(encode(notice))
+    assert isinstance(found, StreamNotice)
+    return found

@@ -3,7 +3,7 @@
 It counts as a stand-in only because it passes the same suite as the real servers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,21 +11,30 @@ from poller.delivery.outbox import (
     ABSENT,
     MOST_WAITS,
     NOTED,
-    Chosen,
+    Batch,
     Claim,
     Claimed,
-    DeadLetter,
+    OutOfOrder,
+    QueueItem,
     Settlement,
     Status,
+    Take,
+    Taken,
+)
+from poller.delivery.queued import (
+    DeadLetter,
+    Delivery,
+    Parked,
     attempts_json,
     dead_json,
-    padded,
-    read_claim,
+    problem_json,
+    read_attempts,
     read_dead,
+    read_delivery,
+    undecided_json,
 )
-from poller.errors import Superseded
-from poller.model import to_json
 from poller.storage.memorystore import MemoryStore
+from poller.storage.position import START, Place, Start, StreamState, start_of
 from poller.storage.store import Entry, Stream
 
 
@@ -77,53 +86,87 @@ class MemoryOutbox:
     clock: Callable[[], float]
     queues: dict[str, _Queue] = field(default_factory=dict)
 
-    async def begin(self, name: str, stream: Stream = Stream.EVENTS) -> str:
+    async def begin(
+        self,
+        names: Sequence[str],
+        stream: Stream = Stream.EVENTS,
+        *,
+        remembered: Mapping[str, str] | None = None,
+    ) -> dict[str, Start | OutOfOrder]:
         """See `Outbox.begin`."""
-        positions = self.queues.setdefault(name, _Queue()).positions
-        if stream not in positions:
-            last = await self.store.last_entries(1, stream)
-            positions[stream] = last[0].id if last else "0-0"
-        return positions[stream]
+        del remembered  # nothing is forgotten here
+        found: dict[str, Start | OutOfOrder] = {}
+        for name in names:
+            positions = self.queues.setdefault(name, _Queue()).positions
+            position = positions.get(stream, "")
+            group = position or None  # nothing but this process removes it
+            start = start_of(Place(position, group=group), await self._state(stream))
+            positions[stream] = start.position
+            found[name] = start
+        return found
 
-    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
+    async def _state(self, stream: Stream) -> StreamState:
+        entries = await self.store.read("0", count=10**6, block=None, stream=stream)
+        if not entries:
+            return StreamState(self.clock() * 1000, added=0)
+        now = self.clock() * 1000
+        return StreamState(now, entries[-1].id, entries[0].id, len(entries))
+
+    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
         """See `Outbox.follow`."""
-        return await self.store.read(after, count=count, block=None, stream=stream)
+        entries: list[Entry] = await self.store.read(after, count=count, block=None, stream=stream)
+        newest = await self.store.last_entries(1, stream)
+        state = await self._state(stream) if entries else StreamState(0)
+        last = newest[0].id if newest else START
+        return Batch(entries, last, state.first or (START if newest else None), state.added)
 
     async def take(
-        self,
-        name: str,
-        after: str,
-        entries: Sequence[Entry],
-        chosen: Sequence[Chosen],
-        stream: Stream = Stream.EVENTS,
-    ) -> None:
+        self, takes: Sequence[Take], stream: Stream = Stream.EVENTS, *, read: int | None = None
+    ) -> dict[str, Taken]:
         """See `Outbox.take`."""
-        positions = self.queues.get(name, _Queue()).positions
-        following = await self.store.read(after, count=len(entries), block=None, stream=stream)
-        told = [entry.id for entry in following] == [entry.id for entry in entries]
-        if positions.get(stream) != after or not told:
-            raise Superseded(f"webhook {name}: another process took what follows {after}")
-        positions[stream] = entries[-1].id
-        await self.add(name, chosen)
+        del read
+        found = {}
+        for take in takes:
+            queue = self.queues.setdefault(take.name, _Queue())
+            if queue.positions.get(stream, "") != take.after:
+                found[take.name] = Taken(superseded=True)
+                continue
+            queue.positions[stream] = take.upto
+            await self.add(take.name, [item for item in take.items if not item.problem])
+            for item in take.items:
+                if item.problem:
+                    queue.dead[item.key] = undecided_json(item.text, item.problem)
+            found[take.name] = Taken()
+        return found
 
-    async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
+    async def add(self, name: str, items: Sequence[QueueItem]) -> int:
         """See `Outbox.add`."""
         queue, queued, now = self.queues[name], 0, self.clock()
         gathering: dict[str, float] = {}
-        for each in chosen:
-            name_of = padded(each.entry.id)
-            queue.dead.pop(name_of, None)
+        for each in items:
+            queue.dead.pop(each.key, None)
             lane = queue.lanes.setdefault(each.lane, {})
-            if name_of not in lane:
-                lane[name_of] = to_json(dict(each.entry.fields))
+            if each.key not in lane:
+                lane[each.key] = each.text
+                queued += 1
                 if each.wait:
                     gathering[each.lane] = each.wait.total_seconds()
-                else:
-                    queue.due.setdefault(each.lane, now)
-                queued += 1
+            if not each.wait:
+                queue.due.setdefault(each.lane, now)
         for name_of_lane, wait in gathering.items():
             queue.gather(name_of_lane, wait, now)
         return queued
+
+    async def unplaced(self, name: str) -> list[tuple[str, str]]:
+        """See `Outbox.unplaced`; nothing loses its place here."""
+        del name
+        return []
+
+    async def due(self, names: Sequence[str]) -> frozenset[str]:
+        """See `Outbox.due`."""
+        now = self.clock()
+        kept = {name: self.queues[name].due.values() for name in names if name in self.queues}
+        return frozenset(name for name, times in kept.items() if min(times, default=now + 1) <= now)
 
     async def exchange(
         self,
@@ -164,13 +207,23 @@ class MemoryOutbox:
     def _claim(self, queue: _Queue, lane: str, token: str, depth: int) -> Claim:
         queue.claims[lane] = token
         waiting = queue.lanes[lane]
-        chosen = sorted(waiting)[:depth]
-        attempts = queue.attempts.get(chosen[0], "")
-        return read_claim(lane, token, attempts, [(each, waiting[each]) for each in chosen])
+        keys = sorted(waiting)[:depth]
+        found = [read_delivery(key, waiting[key]) for key in keys]
+        return Claim(
+            lane,
+            token,
+            tuple(each for each in found if isinstance(each, Delivery)),
+            read_attempts(queue.attempts.get(keys[0], "")),
+            tuple(each for each in found if isinstance(each, Parked)),
+        )
 
     def _settle(self, queue: _Queue, settlement: Settlement, now: float) -> None:
         claim = settlement.claim
-        lane, ids = claim.lane, [padded(entry.id) for entry in claim.deliveries]
+        lane, ids = claim.lane, [delivery.key for delivery in claim.deliveries]
+        for parked in claim.parked:
+            queue.dead[parked.key] = problem_json(parked.text, f"unreadable: {parked.reason}")
+            queue.lanes[lane].pop(parked.key, None)
+            queue.attempts.pop(parked.key, None)
         match settlement.how:
             case "sent":
                 queue.last_success, queue.failing_since = now, None
@@ -179,11 +232,11 @@ class MemoryOutbox:
         if settlement.how == "later":
             queue.attempts[ids[0]] = attempts_json(settlement.attempts)
         if settlement.how in {"sent", "dead"}:
-            for entry, name_of in zip(claim.deliveries, ids, strict=True):
+            for delivery in claim.deliveries:
                 if settlement.how == "dead":
-                    queue.dead[name_of] = dead_json(entry, settlement.attempts)
-                queue.lanes[lane].pop(name_of, None)
-                queue.attempts.pop(name_of, None)
+                    queue.dead[delivery.key] = dead_json(delivery, settlement.attempts)
+                queue.lanes[lane].pop(delivery.key, None)
+                queue.attempts.pop(delivery.key, None)
         if queue.lanes[lane]:
             queue.due[lane] = now + settlement.delay.total_seconds()
         else:
@@ -232,8 +285,9 @@ class MemoryOutbox:
             if lane not in queue.claims:
                 queue.due[lane] = self.clock()
 
-    async def names(self) -> list[str]:
+    async def names(self, *, thorough: bool = False) -> list[str]:
         """See `Outbox.names`."""
+        del thorough
         return sorted(self.queues)
 
     async def forget(self, name: str) -> None:

@@ -26,10 +26,10 @@ from poller.delivery.senders import sender_of
 from poller.errors import StoreMisfit
 from poller.events import encode
 from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
-from poller.plan.notice import Completed, Detected, Notice, fields_of
+from poller.plan.notice import Completed, Detected, Notice
 from poller.settings.config import load
 from poller.storage.memorystore import MemoryStore
-from poller.storage.store import Entry
+from tests.feed import event_of, notice_of
 from tests.machine import scaled
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
@@ -113,8 +113,8 @@ async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer])
     record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
     entries = [
-        Entry(f"{n}-0", encode(Event(EventType.REPORTED, Code(code), vintage, None, None)))
-        for n, code in enumerate(("HK.00700", "HK.00005"))
+        event_of(encode(Event(EventType.REPORTED, Code(code), vintage, None, None)))
+        for code in ("HK.00700", "HK.00005")
     ]
     chat = Chat(feishu(bot[1]), missing=missing)
     assert await chat.send(entries) == Delivered(200)
@@ -139,7 +139,7 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     url = str(bot[1].make_url("/hook"))
     desk = Endpoint("desk", url, (SECRET,), Selection(), kind=Kind.FEISHU)
     sender = sender_of(desk, Unreadable(time.time))
-    assert await sender.send([Entry("1-0", encode(event))]) == Delivered(200)
+    assert await sender.send([event_of(encode(event))]) == Delivered(200)
     await sender.close()
 
 
@@ -154,7 +154,7 @@ async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, Te
         Detected(Market.HK, day, at, Code("HK.01613")),
         Completed(Market.HK, day, at, 299, (Code("HK.00700"),)),
     ]
-    entries = [Entry(f"{n}-0:releases", fields_of(notice)) for n, notice in enumerate(told)]
+    entries = [notice_of(notice) for notice in told]
     chat = Chat(feishu(bot[1]), missing=missing)
     assert await chat.send(entries) == Delivered(200)
     await chat.close()

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
 from poller.clock import wall_clock
-from poller.delivery.outbox import Attempt, Settlement
+from poller.delivery.outbox import Settlement
+from poller.delivery.queued import Attempt
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.facts.status import DEAD_AFTER, Report
 from poller.model import Code
@@ -196,6 +198,48 @@ async def test_replay_and_dead_letters(service: Service, receiver: Receiver) -> 
         first, second, first, first, second, second,
     ]  # fmt: skip
     assert len({seen.id for seen in receiver.seen}) == 2
+
+
+async def test_a_command_says_what_it_finds(service: Service, receiver: Receiver) -> None:
+    """A group that was gone is told by the command that made it again: no log will."""
+    async with store_of(service) as store:
+        assert (await poller(service, "webhook", "enable", "desk"))[2] == ""
+        await publish(store, CODE, [1])
+        async with Redis.from_url(store.url) as raw:
+            await raw.xgroup_destroy("short-interest", "webhook:desk")
+        code, _, said = await poller(service, "webhook", "enable", "desk")
+        assert (code, "its group on the stream of events was gone" in said) == (0, True)
+        await service.start()
+        await receiver.until(1)
+        assert await service.stop() == 0
+
+
+async def test_a_replay_recovers_what_the_stream_lost(service: Service, receiver: Receiver) -> None:
+    """Deleted while delivery is down: the log names the range and the command, which finds it."""
+    await begin(service)
+    async with store_of(service) as store:
+        sent = await publish(store, CODE, [1])
+        await receiver.until(1)
+        assert await service.stop() == 0
+        sent += await publish(store, CODE, [2, 3])
+        async with Redis.from_url(store.url) as raw:
+            await raw.delete("short-interest")
+        sent += await publish(store, CODE, [4])
+        await service.start()
+        await receiver.until(2)
+        await service.said("its group on the stream of events was gone")
+        (told,) = [
+            line["event"] for line in service.log() if "poller webhook replay" in line["event"]
+        ]
+        assert "an unknown number" in told
+        since = ("--since", "2026-05-08T08:00:00Z")
+        code, out, _ = await poller(service, "webhook", "replay", "desk", *since)
+        assert code == 0
+        assert "4 events to deliver again; 1 as the stream has them, 3 rebuilt from history" in out
+        await receiver.until(4)
+        assert await service.stop() == 0
+    assert [seen.event for seen in receiver.seen] == [sent[0], sent[3], *sent]
+    assert len({seen.id for seen in receiver.seen}) == 4
 
 
 async def bury(service: Service, url: str) -> None:

@@ -156,7 +156,7 @@ async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
     url = f"unix://{server.path}"
     store, outbox = RedisStore(url, "short-interest"), RedisOutbox(url, "short-interest")
     for name, stream in itertools.product(NAMES, Stream):
-        await outbox.begin(name, stream)
+        await outbox.begin([name], stream)
     await outbox.close()
     async with contextlib.AsyncExitStack() as stack:
         endpoints = {name: Endpoint(chance) for name in NAMES}

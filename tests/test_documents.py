@@ -38,6 +38,7 @@ def redis_keys() -> Iterator[str]:
     yield keys.history(Code("<code>"))
     yield keys.vintages(Code("<code>"))
     yield keys.budget("<account>")
+    yield from (keys.reader("<group>"), keys.subscriber("<group>"))
 
 
 @pytest.mark.parametrize("verb", [name for name in cli if not name.startswith("-")])

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from poller import show
 from poller.commands.ending import complain
-from poller.delivery.outbox import Attempt, OutboxKeys, dead_json
+from poller.delivery.outbox import OutboxKeys
 from poller.detect.held import Held, Reason
 from poller.events import encode
 from poller.facts.status import GatewayState, Poll, Polls, Report
@@ -20,7 +20,7 @@ from poller.model import Code, Event, EventType, HkRecord, Vintage
 from poller.printable import printable
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
-from poller.storage.store import Entry, Keys
+from poller.storage.store import Keys
 from tests.receiver import SECRET, Receiver, status
 from tests.service import Service, poller
 
@@ -54,7 +54,8 @@ async def poison(url: str) -> None:
     await redis.xadd(releases, {**release, "data": json.dumps(told)})
     await redis.xadd(releases, {**release, "data": json.dumps({**told, "code": None})})
     await redis.hset(outbox.state, mapping={"disabled": NASTY, "last_error": NASTY})
-    letter = dead_json(Entry("1-0", {**event, "id": NASTY}), [Attempt(NOW, 500, NASTY, NASTY)])
+    attempt = {"at": NOW.isoformat(), "status": 500, "reason": NASTY, "answer": NASTY}
+    letter = json.dumps({"fields": {**event, "id": NASTY}, "attempts": [attempt]})
     await redis.hset(outbox.dead, "0" * 20 + "1" + "0" * 20, letter)
     await redis.aclose()
     board = RedisBoard(url, "short-interest")

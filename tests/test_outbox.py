@@ -13,23 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from poller.delivery.courier import appended_at
 from poller.delivery.outbox import (
     MOST_WAITS,
     NOTED,
-    Attempt,
-    Chosen,
     Claim,
     Claimed,
     Outbox,
     OutboxKeys,
+    OutOfOrder,
+    QueueItem,
     Settlement,
-    marked,
-    padded,
-    stripped,
+    Take,
 )
+from poller.delivery.queued import Attempt, from_sort_key, release_key, sort_key, text_of
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.errors import StoreMisfit, Superseded
+from poller.delivery.webhook import body_of
+from poller.errors import StoreMisfit
 from poller.model import Code, Market
 from poller.plan.notice import Detected
 from poller.storage.memorystore import MemoryStore
@@ -71,9 +70,28 @@ class Place:
 
     async def queue(self, *entries: Entry) -> None:
         """Take everything that follows; queue the given entries."""
-        after = await self.outbox.begin(NAME)
+        after = await self.begin()
         new = await self.store.read(after, count=100, block=None)
-        await self.outbox.take(NAME, after, new, [chosen(e) for e in entries])
+        upto = new[-1].id if new else after
+        assert await self.take(after, upto, [chosen(e) for e in entries])
+
+    async def begin(self, name: str = NAME, stream: Stream = Stream.EVENTS) -> str:
+        """Return where an endpoint goes on."""
+        start = (await self.outbox.begin([name], stream))[name]
+        assert not isinstance(start, OutOfOrder)
+        return start.position
+
+    async def take(
+        self,
+        after: str,
+        upto: str,
+        items: Sequence[QueueItem] = (),
+        stream: Stream = Stream.EVENTS,
+    ) -> bool:
+        """Take for the endpoint; False when its record was another."""
+        taken = (await self.outbox.take([Take(NAME, after, upto, items)], stream))[NAME]
+        assert not taken.problem
+        return not taken.superseded
 
     async def claim(self, *, limit: int = 10, depth: int = 1, ttl: timedelta = TTL) -> list[Claim]:
         """Claim what is due, under a token of its own."""
@@ -120,27 +138,37 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "memory":
         memory = MemoryStore(time.time)
         made = Place(memory, MemoryOutbox(memory, time.time))
-        await made.outbox.begin(NAME)
+        await made.begin()
         yield made
         return
     async with running(request.param, tmp_path) as url:
         store, outbox = RedisStore(url, "short-interest"), RedisOutbox(url, "short-interest")
         raw = Redis.from_url(url, decode_responses=True)
-        await outbox.begin(NAME)
+        await outbox.begin([NAME])
         yield Place(store, outbox, raw)
         for each in (store, outbox):
             await each.close()
         await raw.aclose()
 
 
-def chosen(entry: Entry) -> Chosen:
-    """Choose an entry for the lane of its symbol."""
-    return Chosen(entry, entry.fields["code"])
+def chosen(entry: Entry) -> QueueItem:
+    """Route an entry to the lane of its symbol."""
+    return item(entry, entry.fields["code"])
+
+
+def item(entry: Entry, lane: str, wait: float = 0) -> QueueItem:
+    """Route an entry to a lane."""
+    return QueueItem(sort_key(entry.id), text_of(entry), lane, timedelta(seconds=wait))
+
+
+def ids(claim: Claim) -> list[str]:
+    """Return what a claim holds, by the ids on the stream."""
+    return [from_sort_key(delivery.key) for delivery in claim.deliveries]
 
 
 def told(claims: Sequence[Claim]) -> dict[str, list[str]]:
     """Return the trading days of each claimed lane."""
-    return {c.lane: [e.fields["trading_day"][-2:] for e in c.deliveries] for c in claims}
+    return {c.lane: [f"{d.message.trading_day:%d}" for d in c.deliveries] for c in claims}
 
 
 def failed(claim: Claim, reason: str = "503", **how: Any) -> Settlement:  # noqa: ANN401
@@ -170,83 +198,105 @@ async def test_a_lane_is_sent_in_order_one_at_a_time(place: Place) -> None:
     assert AGAIN - TTL < status.next_attempt - datetime.now(UTC) <= AGAIN
 
 
-async def test_of_two_intakes_one_wins(place: Place) -> None:
-    """Two processes that read the same entries queue them once; the loser is told."""
+async def test_of_two_processes_one_takes(place: Place) -> None:
+    """Two processes that read the same entries queue them once; the other is told."""
     entries = await place.publish(A, 2, 10)
-    after = await place.outbox.begin(NAME)
-    takes = [place.outbox.take(NAME, after, entries, [chosen(e) for e in entries]) for _ in "12"]
-    outcomes = await asyncio.gather(*takes, return_exceptions=True)
-    assert sum(isinstance(outcome, Superseded) for outcome in outcomes) == 1
+    after, items = await place.begin(), [chosen(e) for e in entries]
+    outcomes = await asyncio.gather(*[place.take(after, entries[-1].id, items) for _ in "12"])
+    assert sorted(outcomes) == [False, True]
     assert (await place.outbox.status(NAME)).waiting == 2
-    assert await place.outbox.begin(NAME) == entries[-1].id
+    assert await place.begin() == entries[-1].id
 
 
-async def test_an_intake_of_other_entries_is_refused(place: Place) -> None:
-    """The group moves only over the very entries that were looked at."""
+async def test_many_endpoints_take_at_once(place: Place) -> None:
+    """Each has what it takes; one that another process has moved is left alone, the others not."""
+    names = [f"desk{n}" for n in range(150)]
     entries = await place.publish(A, 2, 10)
-    after = await place.outbox.begin(NAME)
-    with pytest.raises(Superseded):
-        await place.outbox.take(NAME, after, entries[1:], [])
-    assert await place.outbox.begin(NAME) == after
-    await place.outbox.take(NAME, after, entries, [])
+    begun = await place.outbox.begin(names)
+    upto = entries[-1].id
+    await place.outbox.take([Take(names[1], upto, upto)])
+    takes = [Take(name, upto, upto, [chosen(entries[0])]) for name in names]
+    takes[1] = Take(names[1], "1-0", upto, [chosen(entries[0])])
+    taken = await place.outbox.take(takes)
+    assert [name for name in names if taken[name].superseded] == [names[1]]
+    waiting = [(await place.outbox.status(name)).waiting for name in names[:3]]
+    assert waiting == [1, 0, 1]
+    assert len(begun) == 150
+    assert await place.outbox.due(names) == {*names} - {names[1]}
+
+
+async def test_what_many_endpoints_get_is_decoded_once(place: Place) -> None:
+    """What one endpoint claims is the very object that another does, with the same body."""
+    entries = await place.publish(A, 2)
+    names = ["one", "two"]
+    await place.outbox.begin(names)
+    for name in names:
+        await place.outbox.add(name, [chosen(entries[0])])
+    one, two = [
+        (await place.outbox.exchange(n, [], "t", limit=1, depth=1, ttl=TTL)).claims[0]
+        for n in names
+    ]
+    assert one.deliveries[0] is two.deliveries[0]
+    assert body_of(one.deliveries[0].message) is body_of(two.deliveries[0].message)
 
 
 async def test_a_new_endpoint_starts_with_what_comes_next(place: Place) -> None:
     """What stood on the stream before is not sent, and counts as no lag."""
     await place.publish(A, 2)
-    assert await place.outbox.begin("new") == (await place.store.last_entries(1))[0].id
+    assert await place.begin("new") == (await place.store.last_entries(1))[0].id
     assert (await place.outbox.status("new")).lag == 0
     assert (await place.outbox.status(NAME)).lag == 1
 
 
 async def test_the_releases_are_taken_beside_the_events(place: Place) -> None:
-    """A group on each stream, one lag; who moves one leaves the other where it was."""
-    begun = await place.outbox.begin(NAME, Stream.RELEASES)
+    """A position on each stream, one lag; who moves one leaves the other where it was."""
+    begun = await place.begin(stream=Stream.RELEASES)
     told = await place.announce(2, 9)
     events = await place.publish(A, 2)
-    assert await place.outbox.follow(begun, 9, Stream.RELEASES) == told
+    assert list((await place.outbox.follow(begun, 9, Stream.RELEASES)).entries) == told
     assert (await place.outbox.status(NAME)).lag == 3
-    notices = [Chosen(marked(entry), "release:HK") for entry in told]
-    with pytest.raises(Superseded):
-        await place.outbox.take(NAME, begun, told, notices)
-    await place.outbox.take(NAME, begun, told, notices, Stream.RELEASES)
-    with pytest.raises(Superseded):
-        await place.outbox.take(NAME, begun, told, notices, Stream.RELEASES)
+    notices = [item(Entry(release_key(e.id), e.fields), "release:HK") for e in told]
+    upto = told[-1].id
+    await place.begin()
+    assert not await place.take("7-7", upto, notices)
+    assert await place.take(begun, upto, notices, Stream.RELEASES)
+    assert not await place.take(begun, upto, notices, Stream.RELEASES)
     await place.queue(*events)
     assert (await place.outbox.status(NAME)).lag == 0
-    assert await place.outbox.begin(NAME, Stream.RELEASES) == told[-1].id
-    lanes = {claim.lane: claim.deliveries[0].fields["id"] for claim in await place.claim()}
+    assert await place.begin(stream=Stream.RELEASES) == upto
+    lanes = {claim.lane: claim.deliveries[0].message.id for claim in await place.claim()}
     assert lanes == {A: f"{A}:2020-01-02:0", "release:HK": "HK:2020-01-02:detected"}
 
 
 async def test_a_notice_is_no_event_of_the_same_id(place: Place) -> None:
     """Ids of the two streams may be equal; fields, attempts and dead letters are not mixed up."""
     (event,) = await place.publish(A, 2)
-    notice = marked(Entry(event.id, {"id": "HK:2020-01-02:detected"}))
-    assert marked(notice) == notice
-    assert appended_at(notice) == appended_at(event)
-    both = [chosen(event), Chosen(notice, "release:HK")]
+    (told,) = await place.announce(2)
+    notice = item(Entry(release_key(event.id), told.fields), "release:HK")
+    both = [chosen(event), notice]
     assert await place.outbox.add(NAME, both) == 2
     assert await place.outbox.add(NAME, both) == 0
     claims = {claim.lane: claim for claim in await place.claim()}
-    assert claims[A].deliveries == (event,)
-    assert claims["release:HK"].deliveries == (notice,)
+    assert [d.message.id for d in claims[A].deliveries] == [event.fields["id"]]
+    assert [d.message.id for d in claims["release:HK"].deliveries] == [told.fields["id"]]
     failure = failed(claims["release:HK"], delay=timedelta(0))
     await place.settle(failure, Settlement(claims[A], "dead", failure.attempts))
     (again,) = await place.claim()
-    assert (again.deliveries, len(again.attempts)) == ((notice,), 1)
+    assert (ids(again), len(again.attempts)) == ([release_key(event.id)], 1)
     await place.settle(Settlement(again, "dead", again.attempts))
-    assert {letter.entry.id for letter in await place.outbox.dead(NAME)} == {event.id, notice.id}
+    keys = {letter.key for letter in await place.outbox.dead(NAME)}
+    assert keys == {sort_key(event.id), notice.key}
     assert await place.outbox.add(NAME, both[1:]) == 1
-    assert [letter.entry for letter in await place.outbox.dead(NAME)] == [event]
+    assert [letter.key for letter in await place.outbox.dead(NAME)] == [sort_key(event.id)]
 
 
 @given(st.integers(0, 10**14), st.integers(0, 10**7), st.booleans())
-def test_an_id_is_padded_and_stripped(milliseconds: int, number: int, notice: bool) -> None:  # noqa: FBT001
+def test_a_sort_key_is_read_back(milliseconds: int, number: int, notice: bool) -> None:  # noqa: FBT001
     """What comes back is what was given, whichever stream it is of."""
-    entry = Entry(f"{milliseconds}-{number}", {})
-    id_ = marked(entry).id if notice else entry.id
-    assert stripped(padded(id_)) == id_
+    entry_id = f"{milliseconds}-{number}"
+    given_id = release_key(entry_id) if notice else entry_id
+    assert release_key(release_key(entry_id)) == release_key(entry_id)
+    assert from_sort_key(sort_key(given_id)) == given_id
 
 
 async def test_a_lost_claim_comes_back(place: Place) -> None:
@@ -254,7 +304,7 @@ async def test_a_lost_claim_comes_back(place: Place) -> None:
     await place.queue(*await place.publish(A, 2))
     (lost,) = await place.claim(ttl=timedelta(0))
     (again,) = await place.claim()
-    assert again.deliveries == lost.deliveries
+    assert ids(again) == ids(lost)
     await place.settle(failed(lost))
     assert (await place.outbox.status(NAME)).retrying == 0
     await place.settle(Settlement(again, "sent"))
@@ -282,7 +332,7 @@ async def test_many_are_settled_and_claimed_at_once(place: Place) -> None:
     for code in lanes[:5]:
         entries = await place.publish(Code(code), 2)
     fields = entries[0].fields
-    many = [Chosen(Entry(f"9-{n}", fields), lane) for n, lane in enumerate(lanes)]
+    many = [item(Entry(f"9-{n}", fields), lane) for n, lane in enumerate(lanes)]
     assert await place.outbox.add(NAME, many) == 2500
     claims = await place.claim(limit=3000)
     assert sorted(claim.lane for claim in claims) == lanes
@@ -295,13 +345,16 @@ async def test_many_are_settled_and_claimed_at_once(place: Place) -> None:
 async def test_what_follows_on_the_stream(place: Place) -> None:
     """Entries after an id, oldest first, as many as are asked for, with whatever text they hold."""
     entries = await place.publish(A, 2, 10, 17)
-    assert await place.outbox.follow("0-0", 2) == entries[:2]
-    assert await place.outbox.follow(entries[0].id, 9) == entries[1:]
-    assert await place.outbox.follow(entries[-1].id, 9) == []
+    batch = await place.outbox.follow("0-0", 2)
+    assert (list(batch.entries), batch.whole) == (entries[:2], False)
+    batch = await place.outbox.follow(entries[0].id, 9)
+    assert (list(batch.entries), batch.whole) == (entries[1:], True)
+    assert (batch.first, batch.last) == (entries[0].id, entries[-1].id)
+    assert list((await place.outbox.follow(entries[-1].id, 9)).entries) == []
     if place.raw is not None:
         odd = {'é\n"': "\u2028\x00/\\"}
         id_ = await place.raw.xadd("short-interest", odd)
-        assert await place.outbox.follow(entries[-1].id, 9) == [Entry(id_, odd)]
+        assert list((await place.outbox.follow(entries[-1].id, 9)).entries) == [Entry(id_, odd)]
 
 
 async def test_what_was_returned_is_due_at_once(place: Place) -> None:
@@ -310,7 +363,7 @@ async def test_what_was_returned_is_due_at_once(place: Place) -> None:
     (claim,) = await place.claim()
     await place.settle(Settlement(claim, "returned"))
     (again,) = await place.claim()
-    assert (again.deliveries, again.attempts) == (claim.deliveries, ())
+    assert (ids(again), again.attempts) == (ids(claim), ())
 
 
 async def test_attempts_are_remembered(place: Place) -> None:
@@ -336,11 +389,12 @@ async def test_a_dead_letter_keeps_everything_and_can_be_sent_again(place: Place
     attempts = (Attempt(NOW, 500, "500", "é\n"), Attempt(NOW, None, "no answer", ""))
     await place.settle(Settlement(claim, "dead", attempts))
     (letter,) = await place.outbox.dead(NAME)
-    assert letter.entry == claim.deliveries[0]
+    assert (letter.key, letter.message) == (claim.deliveries[0].key, claim.deliveries[0].message)
     assert letter.attempts == attempts
     assert (await place.outbox.status(NAME)).dead == 1
-    assert await place.outbox.add(NAME, [chosen(letter.entry)]) == 1
-    assert await place.outbox.add(NAME, [chosen(letter.entry)]) == 0
+    again = QueueItem(letter.key, letter.text, A)
+    assert await place.outbox.add(NAME, [again]) == 1
+    assert await place.outbox.add(NAME, [again]) == 0
     assert await place.outbox.dead(NAME) == []
     assert told(await place.claim(depth=5)) == {A: ["02", "10"]}
 
@@ -381,6 +435,36 @@ async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
     assert hold - TTL < claimed.wait <= hold
 
 
+async def test_the_longest_hold_counts(place: Place) -> None:
+    """A shorter one that is written later, as a 502's after a Retry-After, ends it no sooner."""
+    await place.publish(A, 2)
+    await place.queue(*await place.publish(B, 2))
+    first, second = await place.claim()
+    hold = timedelta(hours=1)
+    await place.settle(failed(first, hold=hold))
+    await place.settle(failed(second, hold=timedelta(seconds=5)))
+    held = await place.exchange()
+    assert held.wait is not None
+    assert hold - TTL < held.wait <= hold
+
+
+async def test_what_cannot_be_read_is_parked_and_the_lane_goes_on(place: Place) -> None:
+    """Put aside whatever came of the rest of its claim; its text is kept, its lane is free."""
+    entries = await place.publish(A, 2, 10)
+    poison = QueueItem(sort_key("1-0"), '{"data":"[["}', A)
+    assert await place.outbox.add(NAME, [poison, *map(chosen, entries)]) == 3
+    (claim,) = await place.claim(depth=2)
+    assert [each.key for each in claim.parked] == [poison.key]
+    assert told([claim]) == {A: ["02"]}
+    await place.settle(failed(claim, delay=timedelta(0)))
+    (letter,) = await place.outbox.dead(NAME)
+    assert (letter.key, letter.text, letter.message) == (poison.key, poison.text, None)
+    (again,) = await place.claim()
+    assert (told([again]), len(again.attempts)) == ({A: ["02"]}, 1)
+    await place.settle(Settlement(again, "sent"))
+    assert (await place.outbox.status(NAME)).waiting == 1
+
+
 async def test_what_is_due_outlives_a_clock_set_back(place: Place) -> None:
     """No lane waits for the hour that the server's clock was set back by; none comes early."""
     await place.publish(A, 2)
@@ -413,9 +497,9 @@ async def test_only_time_in_which_it_was_tried_counts_as_failing(place: Place, h
     assert timedelta(0) <= told.at - told.failing_since < timedelta(minutes=1)
 
 
-def gathered(entry: Entry, wait: float = WAIT) -> Chosen:
-    """Choose an entry for a lane that gathers."""
-    return Chosen(entry, "HK:2026-05-08", timedelta(seconds=wait))
+def gathered(entry: Entry, wait: float = WAIT) -> QueueItem:
+    """Route an entry to a lane that gathers."""
+    return item(entry, "HK:2026-05-08", wait)
 
 
 def ago(seconds: float) -> str:
@@ -498,7 +582,7 @@ async def test_what_comes_during_a_message_gathers_anew(place: Place) -> None:
     await place.settle(Settlement(claim, "sent"))
     await place.outbox.enable(NAME)
     (claim,) = await place.claim()
-    assert [entry.id for entry in claim.deliveries] == [late.id]
+    assert ids(claim) == [late.id]
 
 
 async def test_only_lanes_that_gather_are_put_off(place: Place) -> None:
@@ -522,15 +606,15 @@ async def test_trimming_the_stream_loses_nothing(place: Place) -> None:
 async def test_forgetting_leaves_nothing(place: Place) -> None:
     """Groups and keys of a removed endpoint go; others stay."""
     await place.queue(*await place.publish(A, 2))
-    begun = await place.outbox.begin(NAME, Stream.RELEASES)
+    begun = await place.begin(stream=Stream.RELEASES)
     await place.announce(2)
-    await place.outbox.begin("other")
+    await place.begin("other")
     assert await place.outbox.names() == [NAME, "other"]
     await place.outbox.forget(NAME)
     assert await place.outbox.names() == ["other"]
     status = await place.outbox.status(NAME)
     assert (status.waiting, status.lag) == (0, 0)
-    assert await place.outbox.begin(NAME, Stream.RELEASES) > begun
+    assert await place.begin(stream=Stream.RELEASES) > begun
     await place.outbox.forget(NAME)
     if place.raw is not None:
         prefix = OutboxKeys("short-interest", NAME).state.removesuffix("state")
@@ -541,7 +625,7 @@ async def test_forgetting_leaves_nothing(place: Place) -> None:
 async def test_what_was_half_forgotten_can_be_forgotten_again(place: Place) -> None:
     """However far it came: as long as anything is kept under a name, the name is listed."""
     for refused in ("-del", "-xgroup|destroy"):
-        await place.outbox.begin(NAME)
+        await place.begin()
         await place.queue(*await place.publish(A, 2))
         await place.raw.execute_command("ACL", "SETUSER", "default", refused)
         with pytest.raises(StoreMisfit):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from tests.service import now, until
 
 CODES = tuple(Code(f"HK.0000{n}") for n in range(1, 4))
 READER = "{short-interest}:reader:desk"
+RECORD = "{short-interest}:subscriber:desk"
 SUBSCRIBER = """
 import asyncio, sys
 from poller import subscribe
@@ -249,3 +251,87 @@ def test_importing_is_light() -> None:
     look = "import sys; from poller import subscribe; print({'futu', 'pandas'} & {*sys.modules})"
     told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "down"])
+@pytest.mark.parametrize("how", ["group", "stream", "renamed"])
+async def test_a_group_outlives_what_vanishes(
+    server: nodes.Node,
+    store: RedisStore,
+    how: str,
+    running: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Group or stream deleted: it goes on after what it acknowledged, and says so once."""
+
+    async def vanish() -> list[str]:
+        commands = {
+            "group": ("XGROUP", "DESTROY", "short-interest", "desk"),
+            "stream": ("DEL", "short-interest"),
+            "renamed": ("RENAME", "short-interest", "elsewhere"),
+        }
+        server.ask(*commands[how])
+        return await publish(store, range(2, 9))
+
+    expected = await publish(store, [1])
+    async with subscribe(server.url, group="desk", after="0") as events:
+        assert await take(events, 3) == expected
+        if running:
+            await anext_is_waited_for(server, events)
+            expected = await vanish()
+            assert await take(events, len(expected)) == expected
+    if not running:
+        expected = await vanish()
+        async with subscribe(server.url, group="desk", after="$") as events:
+            assert await take(events, len(expected)) == expected
+    told = [r.message for r in caplog.records if "the group was gone" in r.message]
+    assert len(told) == 1
+    assert server.ask("XPENDING", "short-interest", "desk")["pending"] == 0
+
+
+async def anext_is_waited_for(server: nodes.Node, events: AsyncIterator[Received]) -> None:
+    """Let the subscriber acknowledge what it has, and wait for more."""
+    waiting = asyncio.ensure_future(anext(events))
+    await until(lambda: server.ask("XPENDING", "short-interest", "desk")["pending"] == 0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_a_group_of_a_version_without_records(server: nodes.Node, store: RedisStore) -> None:
+    """Its place is taken from the group: what was pending comes again, also when it vanishes."""
+    expected = await publish(store, [1, 2])
+    server.ask("XGROUP", "CREATE", "short-interest", "desk", "0")
+    read = ("XREADGROUP", "GROUP", "desk", "killed", "COUNT", "4")
+    server.ask(*read, "STREAMS", "short-interest", ">")
+    first, *_ = server.ask("XRANGE", "short-interest", "-", "+")
+    server.ask("XACK", "short-interest", "desk", first[0])
+    async with subscribe(server.url, group="desk", after="$") as events:
+        assert await take(events, 1) == expected[1:2]
+        server.ask("XGROUP", "DESTROY", "short-interest", "desk")
+        assert (await take(events, 3))[-1] == expected[4]
+    assert server.ask("HGET", RECORD, "acknowledged")
+
+
+@pytest.mark.parametrize("key", [READER, RECORD])
+async def test_a_key_of_another_type_is_named(
+    server: nodes.Node, store: RedisStore, key: str
+) -> None:
+    """What no waiting mends is raised, with the key and what to do."""
+    await publish(store, [1])
+    server.ask("RPUSH", key, "x")
+    with pytest.raises(StoreMisfit, match=re.escape(f"DEL {key}")):
+        async with subscribe(server.url, group="desk", after="0") as events:
+            await anext(events)
+
+
+async def test_poison_does_not_block_a_group(
+    server: nodes.Node, store: RedisStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Entries nobody can read are passed over, acknowledged and told once, with their number."""
+    for text in ("[" * 50_000, "x", "null"):
+        server.ask("XADD", "short-interest", "*", "data", text)
+    expected = await publish(store, [1])
+    async with subscribe(server.url, group="desk", after="0") as events:
+        assert await take(events, 3) == expected
+    assert server.ask("XPENDING", "short-interest", "desk")["pending"] == 0
+    assert len([r for r in caplog.records if "passed over" in r.message]) == 1

@@ -25,6 +25,7 @@ from poller.events import StreamEvent, decode, encode
 from poller.model import Code, HkRecord
 from poller.settings.config import load
 from poller.storage.store import Entry
+from tests.feed import event_of
 from tests.receiver import OK, SECRET, SILENCE, Receiver, status
 
 SEEN = datetime(2026, 5, 8, 9, 15, 2, 123000, tzinfo=UTC)
@@ -52,7 +53,7 @@ async def post(to: Endpoint, resolver: AbstractResolver | None = None) -> Outcom
     """Send one event."""
     sender = SignedPost(to, now=now, resolver=resolver, timeout=1.0)
     try:
-        return await sender.send([entry()])
+        return await sender.send([event_of(entry().fields)])
     finally:
         await sender.close()
 

@@ -1,21 +1,26 @@
 """What the `webhook` commands do, over the same outbox the service delivers from."""
 
 import contextlib
-import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
 from poller import show
 from poller.clock import wall_clock
+from poller.codec import read_json
+from poller.commands.ending import complain
 from poller.commands.everyday import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.intake import choose, is_ours
-from poller.delivery.outbox import DeadLetter, Status, marked
+from poller.delivery.gaps import start_texts
+from poller.delivery.outbox import OutOfOrder, Status
+from poller.delivery.queued import DeadLetter
 from poller.delivery.redisoutbox import RedisOutbox
+from poller.delivery.replay import Wanted, queue
+from poller.delivery.replay import replay as queue_again
 from poller.delivery.retry import Delivered, Failed, Outcome
+from poller.delivery.routes import route
 from poller.delivery.senders import channel_of, check_channels
 from poller.delivery.webhook import SignedPost, event_id
 from poller.errors import ConfigError
@@ -24,9 +29,7 @@ from poller.model import isoformat, to_json
 from poller.settings.config import Config, Webhook
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry, Stream, order
-
-_BATCH: Final = 200
+from poller.storage.store import Stream, signal_of_webhook
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +57,8 @@ async def print_states(config: Config, *, as_json: bool) -> None:
     """Print the state of every endpoint, and of those that are no longer configured."""
     async with store_and_outbox(config) as (_, outbox):
         configured = [table.name for table in config.webhooks]
-        left = [name for name in await outbox.names() if name not in configured]
+        known = await outbox.names(thorough=True)
+        left = [name for name in known if name not in configured]
         states = {name: await outbox.status(name) for name in [*configured, *left]}
     if as_json:
         for name, status in states.items():
@@ -157,71 +161,56 @@ async def replay(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Queue events again: from the streams, and from the dead letters what is no longer there.
+    """Queue events again: from the streams, the dead letters, and what history has of the rest.
 
     `ids`: as the stream has them, or as a receiver got them.
     """
     endpoint = _named(config, name).endpoint()
-    ids = [event_id(each) for each in ids]
+    wanted = Wanted([event_id(each) for each in ids], since, until)
     async with store_and_outbox(config) as (store, outbox):
-        entries: dict[str, Entry] = {}
-        for stream in Stream:
-            end = await outbox.begin(name, stream)
-            entries |= {entry.id: entry async for entry in _until(store, end, stream)}
-        entries |= {letter.entry.id: letter.entry for letter in await outbox.dead(name)}
-        if ids:
-            wanted = [entry for entry in entries.values() if entry.fields["id"] in ids]
-        else:
-            wanted = [
-                entry
-                for entry in entries.values()
-                if endpoint.selection.matches(entry.fields) and _within(entry, since, until)
-            ]
-        if missing := set(ids) - {entry.fields["id"] for entry in wanted}:
-            raise Failure(
-                f"neither the stream nor the dead letters of {name} hold {', '.join(missing)}, "
-                "or it is still to be taken; see: poller tail --from 0"
-            )
-        queued = 0
-        for start in range(0, len(wanted), _BATCH):
-            batch = wanted[start : start + _BATCH]
-            queued += await outbox.add(name, [choose(endpoint, entry) for entry in batch])
-    waiting = len(wanted) - queued
-    also = f"; {waiting} more wait already" if waiting else ""
-    show.say(f"{_events(queued)} to deliver again{also}")
+        made = await queue_again(store, outbox, endpoint, wanted)
+        await store.signal(signal_of_webhook(name))
+    _note(made.notes)
+    for code, problem in made.unusable.items():
+        complain(f"{code} is left out: {problem}")
+    if made.missing:
+        raise Failure(
+            f"neither the streams, the dead letters of {name} nor history hold "
+            f"{', '.join(sorted(made.missing))}, or it is still to be taken; "
+            "see: poller tail --from 0"
+        )
+    told = f"{_events(made.queued)} to deliver again"
+    told += f"; {made.waiting} more wait already" if made.waiting else ""
+    if made.rebuilt:
+        others = made.queued + made.waiting - made.rebuilt
+        told += f"; {others} as the stream has them, {made.rebuilt} rebuilt from history"
+    show.say(told)
+
+
+def _note(texts: Iterable[str]) -> None:
+    """Say beside the result what a service would have logged: it will not find it any more."""
+    for text in texts:
+        complain(text)
 
 
 def _events(number: int) -> str:
     return "1 event" if number == 1 else f"{number} events"
 
 
-async def _until(store: RedisStore, end: str, stream: Stream) -> AsyncIterator[Entry]:
-    """Yield this service's entries up to an id; what follows it comes to the endpoint anyway."""
-    after, last = "0-0", order(end)
-    while order(after) < last:
-        batch = await store.read(after, count=_BATCH, block=None, stream=stream)
-        if not batch:
-            return
-        for entry in batch:
-            if order(entry.id) <= last and is_ours(entry, stream):
-                yield entry if stream is Stream.EVENTS else marked(entry)
-        after = batch[-1].id
-
-
-def _within(entry: Entry, since: datetime | None, until: datetime | None) -> bool:
-    seen = datetime.fromisoformat(entry.fields["observed_at"])
-    return (since is None or seen >= since) and (until is None or seen < until)
-
-
 async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> None:
     """Print the dead letters, or queue them again."""
     endpoint = _named(config, name).endpoint()
-    async with store_and_outbox(config) as (_, outbox):
+    async with store_and_outbox(config) as (store, outbox):
         letters = await outbox.dead(name)
         if requeue:
-            await outbox.add(name, [choose(endpoint, one.entry) for one in letters])
+            readable = [one.delivery for one in letters if one.delivery is not None]
+            items = [route(endpoint, delivery) for delivery in readable]
+            await queue(outbox, name, items)
+            await store.signal(signal_of_webhook(name))
             status = await outbox.status(name)
-            told = f"{_events(len(letters))} to deliver again" if letters else "no dead letters"
+            told = f"{_events(len(items))} to deliver again" if items else "no dead letters"
+            left = len(letters) - len(items)
+            told += f"; {left} cannot be read and stay" if left else ""
             show.say(f"{told}; {status.waiting} waiting")
             return
     if as_json:
@@ -230,11 +219,11 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
         return
     rows = [
         (
-            letter.entry.fields["id"],
+            letter.key if letter.message is None else letter.message.id,
             str(len(letter.attempts)),
-            _clock(letter.attempts[0].at),
-            _clock(letter.attempts[-1].at),
-            letter.attempts[-1].reason,
+            _clock(letter.attempts[0].at if letter.attempts else None),
+            _clock(letter.attempts[-1].at if letter.attempts else None),
+            letter.problem or (letter.attempts[-1].reason if letter.attempts else "-"),
         )
         for letter in letters
     ]
@@ -244,22 +233,28 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
 def _told(letters: Sequence[DeadLetter]) -> Iterator[dict[str, object]]:
     for letter in letters:
         attempts = [asdict(one) | {"at": isoformat(one.at)} for one in letter.attempts]
-        fields = dict(letter.entry.fields)
-        yield {
-            "stream_id": letter.entry.id,
-            **fields,
-            "data": json.loads(fields["data"]),
-            "attempts": attempts,
-        }
+        told: dict[str, object] = {"stream_id": letter.key}
+        if letter.message is None:
+            told["raw"] = letter.text
+        else:
+            told["stream_id"] = letter.message.position
+            told |= read_json(letter.text) | {"data": letter.message.data}
+        if letter.problem:
+            told["problem"] = letter.problem
+        yield told | {"attempts": attempts}
 
 
 async def enable(config: Config, name: str) -> None:
     """Let an endpoint be sent to again, and say how to get what it gave up before."""
     _named(config, name)
-    async with store_and_outbox(config) as (_, outbox):
+    async with store_and_outbox(config) as (store, outbox):
         for stream in Stream:
-            await outbox.begin(name, stream)
+            start = (await outbox.begin([name], stream))[name]
+            if isinstance(start, OutOfOrder):
+                raise start
+            _note(start_texts(name, stream, start))
         await outbox.enable(name)
+        await store.signal(signal_of_webhook(name))
         status = await outbox.status(name)
     show.say(f"{name} is enabled; {_events(status.waiting)} waited, sent now")
     if status.dead:
@@ -274,7 +269,7 @@ async def forget(config: Config, name: str) -> None:
     if any(table.name == name for table in config.webhooks):
         raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
     async with store_and_outbox(config) as (store, outbox):
-        if name not in await outbox.names():
+        if name not in await outbox.names(thorough=True):
             raise Failure(f"nothing is kept of a webhook {name!r}")
         status = await outbox.status(name)
         await outbox.forget(name)

@@ -17,13 +17,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
+from poller import events
 from poller.delivery.client import TIMEOUT, Answer, Client, points_to
 from poller.delivery.digest import Message, announcement, digest
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 from poller.model import Market
-from poller.plan.notice import TYPES
-from poller.storage.store import Entry
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -48,7 +47,7 @@ class Channel(Protocol):
 
 
 class Chat:
-    """A `webhook.Sender`: the entries of a lane are one message.
+    """A `webhook.Sender`: what stands in a lane is one message.
 
     They are all events of one market and day, or all notices of one market.
     """
@@ -60,17 +59,17 @@ class Chat:
         self._channel = channel
         self._missing = missing
 
-    async def send(self, entries: Sequence[Entry]) -> Outcome:
-        """Post the digest of at least one entry, or what the notices say."""
-        fields, limit = entries[0].fields, self._channel.limit
-        if fields["type"] in TYPES:
-            told = announcement([entry.fields for entry in entries], limit=limit)
-            return await self._channel.post(told)
-        market, day = Market(fields["market"]), date.fromisoformat(fields["trading_day"])
+    async def send(self, messages: Sequence[events.Message]) -> Outcome:
+        """Post the digest of at least one event, or what the notices say."""
+        limit = self._channel.limit
+        told = [each for each in messages if isinstance(each, events.StreamEvent)]
+        if not told:
+            notices = [each for each in messages if isinstance(each, events.StreamNotice)]
+            return await self._channel.post(announcement(notices, limit=limit))
         message = digest(
-            [entry.fields for entry in entries],
+            told,
             limit=limit,
-            missing=await self._missing(market, day),
+            missing=await self._missing(told[0].market, told[0].trading_day),
             monospaced=self._channel.monospaced,
         )
         return await self._channel.post(message)

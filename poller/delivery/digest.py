@@ -6,15 +6,14 @@ What was reported comes as a table, the biggest moves first; revisions follow as
 event alone is one sentence. A figure that is absent is shown as –.
 """
 
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, date, timedelta
 from itertools import takewhile
 from typing import Final, Self
 
-from poller.model import Code, Market, market_of
+from poller.events import StreamEvent, StreamNotice
+from poller.model import Code, Market, UsRecord, market_of
 from poller.plan.calendar import reporting_days
 from poller.plan.notice import Detected
 
@@ -22,7 +21,7 @@ MOST_ROWS: Final = 20
 """Rows of a table; what else there is can be asked for with `poller tail`."""
 
 _ABSENT: Final = "–"
-_MARKETS: Final = {"HK": "Hong Kong", "US": "US"}
+_MARKETS: Final = {Market.HK: "Hong Kong", Market.US: "US"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +46,31 @@ class _Row:
 
     code: str
     revised: bool
-    day: str
+    day: date
     shares: float | None
     ratio: float | None
     cover: float | None
-    previous_day: str
+    previous_day: str | None
     previous_shares: float | None
     previous_ratio: float | None
     moved: float | None
     percent: float | None
 
     @classmethod
-    def of(cls, entry: Mapping[str, str]) -> Self:
-        try:
-            told = json.loads(entry["data"], parse_int=float)
-        except (KeyError, ValueError):
-            told = {}
-        record, previous, change = (_part(told, n) for n in ("record", "previous", "change"))
+    def of(cls, event: StreamEvent) -> Self:
+        record, previous, change = event.record, event.previous, event.change
         return cls(
-            code=entry.get("code", _ABSENT),
-            revised=entry.get("type", "").endswith(".revised"),
-            day=entry.get("trading_day", ""),
-            shares=_figure(record, "aggregated_short", "shares_short"),
-            ratio=_figure(record, "aggregated_short_ratio", "short_percent"),
-            cover=_figure(record, "days_to_cover"),
-            previous_day=str(previous.get("timestamp_str", "")),
-            previous_shares=_figure(previous, "aggregated_short", "shares_short"),
-            previous_ratio=_figure(previous, "aggregated_short_ratio", "short_percent"),
-            moved=_figure(change, "shares"),
-            percent=_figure(change, "percent"),
+            code=event.code,
+            revised=event.kind == "revised",
+            day=event.trading_day,
+            shares=record.shares,
+            ratio=record.ratio,
+            cover=record.days_to_cover if isinstance(record, UsRecord) else None,
+            previous_day=None if previous is None else previous.timestamp_str,
+            previous_shares=None if previous is None else previous.shares,
+            previous_ratio=None if previous is None else previous.ratio,
+            moved=None if change is None else change.shares,
+            percent=None if change is None else change.percent,
         )
 
     @property
@@ -84,44 +79,30 @@ class _Row:
         return -abs(self.percent or 0), -abs(self.moved or 0), self.code
 
 
-def _part(told: object, name: str) -> Mapping[str, object]:
-    part = told.get(name) if isinstance(told, dict) else None
-    return part if isinstance(part, dict) else {}
-
-
-def _figure(row: Mapping[str, object], *names: str) -> float | None:
-    """Return the first of the columns that holds a number."""
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, float) and math.isfinite(value):
-            return value
-    return None
-
-
 def digest(
-    entries: Sequence[Mapping[str, str]],
+    events: Sequence[StreamEvent],
     *,
     limit: int,
     missing: int | None = None,
     monospaced: bool = False,
 ) -> Message:
-    """Return the message for `entries`: stream fields, at least one, of one market and day.
+    """Return the message for at least one event, all of one market and day.
 
     `limit`: characters of title and body together, at least 100. `missing`: how many symbols are
     still without this day; None: not known. `monospaced`: the channel shows ``` blocks, so that
     columns line up.
     """
-    rows = sorted(map(_Row.of, entries), key=lambda row: row.rank)
+    rows = sorted(map(_Row.of, events), key=lambda row: row.rank)
     if len(rows) == 1:
         return Message("", _cut(_sentence(rows[0]), limit))
     reported = [row for row in rows if not row.revised]
     revised = [row for row in rows if row.revised]
-    market = entries[0].get("market", "")
+    market = events[0].market
     counts = [f"{len(reported):,} reported"] if reported else []
     counts += [f"{missing:,} missing"] if missing else []
     counts += [f"{len(revised):,} revised"] if revised else []
     day = _date(rows[0].day)
-    title = f"{_MARKETS.get(market, market)} short interest, {day}: {', '.join(counts)}"
+    title = f"{_MARKETS[market]} short interest, {day}: {', '.join(counts)}"
     title = _cut(title, limit // 2)
     room = limit - len(title) - 1
     for most in range(MOST_ROWS, -1, -1):
@@ -152,21 +133,20 @@ def _directions(rows: Iterable[_Row]) -> str:
     return f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
 
 
-def announcement(notices: Sequence[Mapping[str, str]], *, limit: int) -> Message:
-    """Return the message for notices: fields of at least one, `webhook.is_notice` of each."""
+def announcement(notices: Sequence[StreamNotice], *, limit: int) -> Message:
+    """Return the message for at least one notice."""
     return Message("", _cut("\n".join(map(_announced, notices)), limit))
 
 
-def _announced(notice: Mapping[str, str]) -> str:
-    market, day = notice["market"], _date(notice["trading_day"])
-    told = json.loads(notice["data"])
-    if notice["type"] == Detected.type:
-        return f"{market}: the report of {day} is out, first seen at {told['code']}."
-    words = f"{market} {day} is complete: {told['found']:,} of {told['expected']:,} symbols"
-    named = told["missing_codes"][:MOST_ROWS]
+def _announced(notice: StreamNotice) -> str:
+    market, day = notice.market, _date(notice.trading_day)
+    if notice.type == Detected.type:
+        return f"{market}: the report of {day} is out, first seen at {notice.code}."
+    words = f"{market} {day} is complete: {notice.found:,} of {notice.expected:,} symbols"
+    named = notice.missing_codes[:MOST_ROWS]
     if not named:
         return f"{words}."
-    more = told["missing"] - len(named)
+    more = notice.missing - len(named)
     return f"{words}; missing {', '.join(named)}" + (f" and {more:,} more." if more > 0 else ".")
 
 
@@ -238,9 +218,9 @@ def _sentence(row: _Row) -> str:
         )
     words = f"{row.code} reported {_shares(row.shares)} shares short on {day}"
     if row.moved == 0:
-        words += f", unchanged since {_date(row.previous_day)}"
+        words += f", unchanged since {_day(row.previous_day)}"
     elif row.moved is not None:
-        words += f", {moved}{percent} since {_date(row.previous_day)}"
+        words += f", {moved}{percent} since {_day(row.previous_day)}"
     words += f"; ratio {_percent(row.ratio)}"
     return words + ("." if row.cover is None else f", {row.cover:,.2f} days to cover.")
 
@@ -265,13 +245,14 @@ def _percent(value: float | None) -> str:
     return _ABSENT if value is None else f"{value:,.2f} %"
 
 
-def _date(text: str) -> str:
-    """Return `13 Nov 2026`; what is no day stays as it is."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return text or _ABSENT
+def _date(day: date) -> str:
+    """Return `13 Nov 2026`."""
     return f"{day.day} {day:%b %Y}"
+
+
+def _day(text: str | None) -> str:
+    """Return a day of a record, which may be of any year, in the same form."""
+    return _ABSENT if text is None else _date(date.fromisoformat(text))
 
 
 def _cut(text: str, limit: int) -> str:

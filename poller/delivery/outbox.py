@@ -1,30 +1,26 @@
 """The outbox's contract: what each endpoint still has to get, kept where a kill cannot reach it.
 
-An endpoint is a consumer group, `webhook:<name>`, on the stream of events and on that of releases.
-What it takes from there is copied into a queue of its own, so that trimming a stream loses nothing.
-The two count their entries alike, so what is copied from the releases has `MARK` behind its id.
+An endpoint takes from the stream of events and from that of releases. How far it has come on each
+is a record of its own; the consumer group `webhook:<name>` mirrors it for other tools. What it
+takes is copied into a queue of its own, so that trimming a stream loses nothing. The two streams
+count their entries alike, so what is copied from the releases has `MARK` behind its id.
 The queue is made of lanes: a lane's deliveries go out one after the other, lanes do not wait for
 each other. A lane that has something to send is in the due set, with the time of its next attempt
 on the server's clock; who claims it moves that time ahead, so that the lane of a killed process
 becomes due by itself. `redisoutbox` performs this; the tests have a twin of it in memory.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from poller.delivery.retry import Failed
-from poller.model import isoformat, to_json
-from poller.storage.store import Entry, Stream, order
+from poller.delivery.queued import Attempt, DeadLetter, Delivery, Parked
+from poller.errors import StoreMisfit
+from poller.storage.position import Start
+from poller.storage.store import Entry, Stream
 
 GROUP_PREFIX: Final = "webhook:"
-ANSWER_KEPT: Final = 1024
-"""Characters kept of what an endpoint answered to a failed attempt."""
-
-MARK: Final = f":{Stream.RELEASES}"
-"""Stands behind the id of what was taken from the stream of releases."""
 
 MOST_WAITS: Final = 30
 """A lane that gathers is due so many waits after its first entry, even if more keeps coming.
@@ -32,7 +28,6 @@ MOST_WAITS: Final = 30
 With the usual minute that is half an hour: at OpenD's one symbol a second, a sweep of 1,800 symbols
 ends before, and whoever reads a chat does not wait longer for the first figures of a larger one.
 """
-
 
 NOTED: Final = timedelta(seconds=10)
 """How old the time of the last exchange may grow before it is kept again: it is a write.
@@ -42,6 +37,16 @@ By as much what is due may come later after the server's clock was set back.
 
 ABSENT: Final = timedelta(hours=1)
 """A longer time between two exchanges is none that an endpoint has failed: nobody tried it."""
+
+FURTHEST: Final = timedelta(hours=48)
+"""No attempt is put off further, nor an endpoint held longer: what says so was not written here.
+
+The longest of ours is the last retry's day, and a fifth of it by jitter.
+"""
+
+
+class OutOfOrder(StoreMisfit):
+    """A key of one endpoint holds another type. The others go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,16 @@ class OutboxKeys:
 
     @property
     def group(self) -> str:
-        """Consumer group on both streams: what was taken into the queue."""
+        """Consumer group on both streams: a mirror of the endpoint's positions."""
         return f"{GROUP_PREFIX}{self.name}"
 
     @property
     def state(self) -> str:
-        """Hash: disabled and failing since when, the last success and error, held until, seen."""
+        """Hash: its positions, disabled and failing since when, the last success and error.
+
+        Per stream `position:events`, the last id taken; `position:events:at`, when that was
+        written; `position:events:read`, how many entries the stream ever had by then.
+        """
         return self._key("state")
 
     @property
@@ -68,12 +77,12 @@ class OutboxKeys:
 
     @property
     def queue(self) -> str:
-        """Sorted set in lexical order: `lane|padded stream id`."""
+        """Sorted set in lexical order: `lane|sort key`."""
         return self._key("queue")
 
     @property
     def deliveries(self) -> str:
-        """Hash: padded stream id → JSON of the entry's fields."""
+        """Hash: sort key → JSON of the entry's fields."""
         return self._key("deliveries")
 
     @property
@@ -83,12 +92,12 @@ class OutboxKeys:
 
     @property
     def attempts(self) -> str:
-        """Hash: padded stream id → JSON of the failed attempts of what stands first in a lane."""
+        """Hash: sort key → JSON of the failed attempts of what stands first in a lane."""
         return self._key("attempts")
 
     @property
     def dead(self) -> str:
-        """Hash: padded stream id → JSON of a dead letter."""
+        """Hash: sort key → JSON of a dead letter."""
         return self._key("dead")
 
     def all(self) -> tuple[str, ...]:
@@ -107,33 +116,72 @@ class OutboxKeys:
         return f"{{{self.namespace}}}:webhook:{self.name}:{part}"
 
 
+TYPES: Final = ("hash", "zset", "zset", "hash", "hash", "hash", "hash")
+"""What each of `OutboxKeys.all` holds."""
+
+
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class QueueItem:
     """An entry the endpoint is to get.
 
-    `wait`: its lane is due when nothing was queued in it for so long, at the latest `MOST_WAITS`
-    times as long after its first entry was appended. A lane that is being sent or has something to
-    retry keeps its time.
+    Attributes:
+        key: Its sort key.
+        text: JSON of its fields.
+        lane: What it is sent in order with.
+        wait: Debounce: its lane is due after `wait` without new entries, at most `MOST_WAITS` ×
+            `wait` after its first entry was appended. A lane that is being sent or has something
+            to retry keeps its time.
+        problem: Why it becomes a dead letter instead, or "".
     """
 
-    entry: Entry
+    key: str
+    text: str
     lane: str
     wait: timedelta = timedelta(0)
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One failed attempt, as a dead letter keeps it. `at`: aware, on the server's clock."""
+class Take:
+    """What one endpoint takes from a stream. `after`: its record; `upto`: its record from then."""
 
-    at: datetime
-    status: int | None
-    reason: str
-    answer: str
+    name: str
+    after: str
+    upto: str
+    items: Sequence[QueueItem] = ()
 
-    @classmethod
-    def of(cls, failed: Failed, at: datetime) -> "Attempt":
-        """Keep what is worth keeping of a failure."""
-        return cls(at, failed.status, failed.reason, failed.answer[:ANSWER_KEPT])
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of it.
+
+    Attributes:
+        superseded: Its record was another: nothing was done, another process has moved it.
+        gone: Its consumer group was not there any more, and is again.
+        problem: Why nothing was done: a key of another type. "" otherwise.
+    """
+
+    superseded: bool = False
+    gone: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries that follow an id, oldest first. `last`, `first`, `added`: see `StreamState`.
+
+    `whole`: there are no more behind them.
+    """
+
+    entries: Sequence[Entry]
+    last: str
+    first: str | None
+    added: int | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the stream ends with them."""
+        return not self.entries or self.entries[-1].id == self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +189,32 @@ class Claim:
     """A lane this process alone may send now: what stands first in it, oldest first.
 
     It must be settled before it runs out, or somebody else sends the same again.
+
+    Attributes:
+        deliveries: What can be read; perhaps none.
+        attempts: The failed ones so far.
+        parked: What cannot be read; it becomes a dead letter when the claim is settled.
     """
 
     lane: str
     token: str
-    deliveries: tuple[Entry, ...]
+    deliveries: tuple[Delivery, ...]
     attempts: tuple[Attempt, ...] = ()
+    parked: tuple[Parked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What an endpoint has to send. `at`: the server's clock. `wait`: until something is due.
+    """What an endpoint has to send.
 
-    `disabled`: why nothing is sent at all, or "". `failing_since`: no success since then.
-    `retrying`: how many lanes have something to retry.
+    Attributes:
+        at: The server's clock.
+        retrying: How many lanes have something to retry.
+        wait: Until something is due; None: nothing is.
+        disabled: Why nothing is sent at all, or "".
+        failing_since: No success since then.
+        missing: How many places in the queue had lost what was to be sent, and are removed.
+        unplaced: How many deliveries have lost their place in a queue that is empty.
     """
 
     at: datetime
@@ -163,16 +223,21 @@ class Claimed:
     wait: timedelta | None = None
     disabled: str = ""
     failing_since: datetime | None = None
+    missing: int = 0
+    unplaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """How a claim ended.
 
-    `sent`: the lane goes on with what follows, after `delay`. `later`: again after `delay`. `dead`:
-    into the dead letters, the lane goes on. `returned`: nothing was tried, due at once. `attempts`:
-    all failed ones so far. `hold`: no lane is sent until then. `disable`: why the endpoint is
-    disabled, or "".
+    Attributes:
+        how: `sent`: the lane goes on with what follows, after `delay`. `later`: again after
+            `delay`. `dead`: into the dead letters, the lane goes on. `returned`: nothing was tried,
+            due at once.
+        attempts: All failed ones so far.
+        hold: No lane is sent until then.
+        disable: Why the endpoint is disabled, or "".
     """
 
     claim: Claim
@@ -184,20 +249,15 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An event an endpoint never took, and every attempt."""
-
-    entry: Entry
-    attempts: tuple[Attempt, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
     """What an endpoint's owner wants to know. Times are aware, on the server's clock.
 
-    `lag`: entries of both streams not yet looked at. `waiting`: deliveries in the queue.
-    `retrying`: lanes whose first delivery has failed before. `next_attempt`: None with an empty
-    queue.
+    Attributes:
+        disabled: Why nothing is sent at all, or "".
+        lag: Entries of both streams not yet looked at.
+        waiting: Deliveries in the queue.
+        retrying: Lanes whose first delivery has failed before.
+        next_attempt: None with an empty queue.
     """
 
     disabled: str = ""
@@ -213,32 +273,39 @@ class Status:
 
 
 class Outbox(Protocol):
-    """The queues of all endpoints. Every call may raise StoreDown or StoreMisfit."""
+    """The queues of all endpoints. Every call may raise StoreDown or StoreMisfit.
 
-    async def begin(self, name: str, stream: Stream = Stream.EVENTS) -> str:
-        """Return the id up to which `name` has taken a stream; a new endpoint starts at its end."""
+    A call for one endpoint raises OutOfOrder when one of its keys holds another type.
+    """
 
-    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
-        """Return up to `count` entries of a stream that follow an id, oldest first."""
-
-    async def take(
+    async def begin(
         self,
-        name: str,
-        after: str,
-        entries: Sequence[Entry],
-        chosen: Sequence[Chosen],
+        names: Sequence[str],
         stream: Stream = Stream.EVENTS,
-    ) -> None:
-        """Queue the chosen among the entries that follow `after`, and move the group behind them.
+        *,
+        remembered: Mapping[str, str] | None = None,
+    ) -> dict[str, Start | OutOfOrder]:
+        """Return where each endpoint goes on, and write it down; see `position.start_of`.
 
-        One write: whoever is killed, each entry is queued exactly once. Raises Superseded when
-        another process has taken them or the stream does not hold them: begin again.
+        `remembered`: where this process saw each of them last, for when the server has forgotten.
         """
 
-    async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
+    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
+        """Return up to `count` entries of a stream that follow an id."""
+
+    async def take(
+        self, takes: Sequence[Take], stream: Stream = Stream.EVENTS, *, read: int | None = None
+    ) -> dict[str, Taken]:
+        """Queue items and move the endpoints' records, each endpoint in one write of its own.
+
+        Whoever is killed, each entry is queued exactly once. `read`: how many entries were ever
+        appended up to `upto`, where that is known.
+        """
+
+    async def add(self, name: str, items: Sequence[QueueItem]) -> int:
         """Queue entries again (a replay); returns how many were not waiting already.
 
-        They stand in their lane by age, before younger ones; a dead letter of the same id goes.
+        They stand in their lane by age, before younger ones; a dead letter of the same key goes.
         """
 
     async def exchange(
@@ -259,6 +326,15 @@ class Outbox(Protocol):
         clock was set back, what is due and how long it is held come nearer by as much.
         """
 
+    async def unplaced(self, name: str) -> list[tuple[str, str]]:
+        """Return the deliveries that are kept, by sort key: those of an empty queue have no place.
+
+        Oldest first, each with the JSON of its fields.
+        """
+
+    async def due(self, names: Sequence[str]) -> frozenset[str]:
+        """Return those of the endpoints that have something due now."""
+
     async def status(self, name: str) -> Status:
         """Return the state of an endpoint; one that never began has nothing."""
 
@@ -268,68 +344,24 @@ class Outbox(Protocol):
     async def enable(self, name: str) -> None:
         """Send again: not disabled, not held, everything waiting due now with all its attempts."""
 
-    async def names(self) -> list[str]:
-        """Return the endpoints that have a group on a stream, configured or not."""
+    async def names(self, *, thorough: bool = False) -> list[str]:
+        """Return the endpoints that have a group on a stream, configured or not.
+
+        `thorough`: also those whose groups are gone; it looks at every key there is.
+        """
 
     async def forget(self, name: str) -> None:
         """Remove the groups and everything kept of an endpoint."""
 
 
-def marked(entry: Entry) -> Entry:
-    """Return an entry of the releases as it is queued: no event has its id."""
-    return Entry(entry.id.removesuffix(MARK) + MARK, entry.fields)
-
-
-def padded(entry_id: str) -> str:
-    """Return an id whose lexical order is its stream's order; a mark stays."""
-    milliseconds, number = order(entry_id.removesuffix(MARK))
-    return f"{milliseconds:015}-{number:08}{MARK if entry_id.endswith(MARK) else ''}"
-
-
-def stripped(padded_id: str) -> str:
-    """Return the id that `padded` was given."""
-    milliseconds, number = order(padded_id.removesuffix(MARK))
-    return f"{milliseconds}-{number}{MARK if padded_id.endswith(MARK) else ''}"
-
-
-def attempts_json(attempts: Sequence[Attempt]) -> str:
-    """Return what is kept of failed attempts."""
-    return to_json(
-        [
-            {"at": isoformat(a.at), "status": a.status, "reason": a.reason, "answer": a.answer}
-            for a in attempts
-        ]
+def named_problem(key: str, found: str, wanted: str) -> str:
+    """Say which key holds another type, and what to do."""
+    return (
+        f"the key {key} holds a {found}, where this service keeps a {wanted}: look at it and "
+        f"delete it (DEL {key}); until then nothing is delivered to this endpoint"
     )
 
 
-def _attempts(raw: Iterable[Mapping[str, Any]]) -> tuple[Attempt, ...]:
-    return tuple(
-        Attempt(datetime.fromisoformat(a["at"]), a["status"], a["reason"], a["answer"]) for a in raw
-    )
-
-
-def dead_json(entry: Entry, attempts: Sequence[Attempt]) -> str:
-    """Return a dead letter as it is kept."""
-    return f'{{"fields":{to_json(dict(entry.fields))},"attempts":{attempts_json(attempts)}}}'
-
-
-def read_dead(letters: Mapping[str, str]) -> list[DeadLetter]:
-    """Read dead letters by padded id; returns them oldest event first."""
-    found = []
-    for padded_id in sorted(letters):
-        raw = json.loads(letters[padded_id])
-        entry = Entry(stripped(padded_id), raw["fields"])
-        found.append(DeadLetter(entry, _attempts(raw["attempts"])))
-    return found
-
-
-def read_claim(
-    lane: str, token: str, attempts: str, deliveries: Iterable[tuple[str, str]]
-) -> Claim:
-    """Read a claimed lane: JSON of its failed attempts ("": none), padded ids, JSON of fields."""
-    return Claim(
-        lane,
-        token,
-        tuple(Entry(stripped(padded_id), json.loads(text)) for padded_id, text in deliveries),
-        _attempts(json.loads(attempts)) if attempts else (),
-    )
+def kinds_of(keys: OutboxKeys) -> Mapping[str, str]:
+    """Return every key of an endpoint with the type it is to have."""
+    return dict(zip(keys.all(), TYPES, strict=True))

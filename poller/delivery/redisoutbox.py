@@ -4,36 +4,63 @@ What a script takes and gives is one text of JSON: redis-py is slow with many sm
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
 
 from redis import exceptions
 
+from poller.codec import from_millis
+from poller.delivery.calls import Calls
+from poller.delivery.layout import (
+    millis,
+    moment,
+    number,
+    parts,
+    position_field,
+    read_claim,
+    read_place,
+    read_state,
+    settlement_written,
+    take_written,
+)
 from poller.delivery.outbox import (
     ABSENT,
+    FURTHEST,
     GROUP_PREFIX,
     MOST_WAITS,
     NOTED,
-    Chosen,
+    Batch,
     Claimed,
-    DeadLetter,
     OutboxKeys,
+    OutOfOrder,
+    QueueItem,
     Settlement,
     Status,
-    attempts_json,
-    dead_json,
-    padded,
-    read_claim,
+    Take,
+    Taken,
+    kinds_of,
+    named_problem,
+)
+from poller.delivery.queued import (
+    DeadLetter,
     read_dead,
 )
-from poller.errors import Superseded
+from poller.errors import StoreMisfit
 from poller.model import to_json
-from poller.storage.connections import Connections, translated
+from poller.storage.connections import Connections, WrongType, translated
+from poller.storage.position import Place, Start, StreamState, is_id, start_of
 from poller.storage.store import Entry, Keys, Stream
 
 _LAG_LIMIT: Final = 10_000
+_TEXT_SHOWN: Final = 1024
+"""Characters of a reason that are passed on: anybody may have written it, at any length."""
+
+_TOGETHER: Final = 100
+"""Endpoints in one script: a server does nothing else meanwhile."""
 
 
 class RedisOutbox:
@@ -43,10 +70,11 @@ class RedisOutbox:
         self._namespace = namespace
         self._streams = Keys(namespace)
         self._redis = Connections(url).brief()
+        self._calls = Calls(self._redis)
         lua = files("poller.delivery") / "lua"
-        self._follow, self._enqueue, self._exchange, self._enable = (
+        self._follow, self._positions, self._enqueue, self._exchange, self._due, self._enable = (
             self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("follow", "enqueue", "exchange", "enable")
+            for name in ("follow", "positions", "enqueue", "exchange", "due", "enable")
         )
 
     async def close(self) -> None:
@@ -56,77 +84,150 @@ class RedisOutbox:
     def _keys(self, name: str) -> OutboxKeys:
         return OutboxKeys(self._namespace, name)
 
-    async def begin(self, name: str, stream: Stream = Stream.EVENTS) -> str:
+    async def begin(
+        self,
+        names: Sequence[str],
+        stream: Stream = Stream.EVENTS,
+        *,
+        remembered: Mapping[str, str] | None = None,
+    ) -> dict[str, Start | OutOfOrder]:
         """See `Outbox.begin`."""
-        group, key = self._keys(name).group, self._streams.stream_of(stream)
-        with translated():
-            try:
-                await self._redis.xgroup_create(key, group, "$", mkstream=True)
-            except exceptions.ResponseError as problem:
-                if not str(problem).startswith("BUSYGROUP"):
-                    raise
-            return str((await self._groups(stream))[group]["last-delivered-id"])
+        found: dict[str, Start | OutOfOrder] = {}
+        left = list(names)
+        while left:
+            places, state = await self._places(left, stream)
+            takes = []
+            for name, (written, place) in places.items():
+                if isinstance(place, OutOfOrder):
+                    found[name] = place
+                    continue
+                if remembered and not (place.position or place.group):
+                    place = replace(place, position=remembered.get(name, ""))  # noqa: PLW2901
+                found[name] = start = start_of(place, state)
+                if start.position != written or start.gone:
+                    takes.append((Take(name, written, start.position), start.read))
+            left = []
+            for take, read in takes:  # each has a count of its own; it is rare
+                taken = (await self.take([take], stream, read=read))[take.name]
+                if taken.superseded:  # another process begins as well: see what it has written
+                    left.append(take.name)
+                elif taken.problem:
+                    found[take.name] = OutOfOrder(taken.problem)
+        return found
 
-    async def _groups(self, stream: Stream) -> dict[str, Mapping[str, Any]]:
-        try:
-            found = await self._redis.xinfo_groups(self._streams.stream_of(stream))
-        except exceptions.ResponseError as problem:
-            if "no such key" in str(problem):
-                return {}
-            raise
-        return {group["name"]: group for group in found}
-
-    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
-        """See `Outbox.follow`."""
-        key = self._streams.stream_of(stream)
-        with translated():
-            found = json.loads(await self._follow(keys=[key], args=[after, count]))
-        return [Entry(id_, dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in found]
-
-    async def take(
-        self,
-        name: str,
-        after: str,
-        entries: Sequence[Entry],
-        chosen: Sequence[Chosen],
-        stream: Stream = Stream.EVENTS,
-    ) -> None:
-        """See `Outbox.take`."""
-        group, ids = self._keys(name).group, [entry.id for entry in entries]
-        if await self._queue(name, [group, after, to_json(ids)], chosen, stream) < 0:
-            raise Superseded(f"webhook {name}: another process took what follows {after}")
-
-    async def add(self, name: str, chosen: Sequence[Chosen]) -> int:
-        """See `Outbox.add`."""
-        return await self._queue(name, ["", "", ""], chosen)
-
-    async def _queue(
-        self,
-        name: str,
-        how: Sequence[str],
-        chosen: Sequence[Chosen],
-        stream: Stream = Stream.EVENTS,
-    ) -> int:
-        keys = self._keys(name)
-        deliveries = [
-            (padded(one.entry.id), one.lane, _millis(one.wait), to_json(dict(one.entry.fields)))
-            for one in chosen
-        ]
-        with translated():
-            return int(
-                await self._enqueue(
-                    keys=[
-                        self._streams.stream_of(stream),
-                        keys.due,
-                        keys.queue,
-                        keys.deliveries,
-                        keys.dead,
-                        keys.claims,
-                        keys.attempts,
-                    ],
-                    args=[*how, to_json(deliveries), MOST_WAITS],
+    async def _places(
+        self, names: Sequence[str], stream: Stream
+    ) -> tuple[dict[str, tuple[str, Place | OutOfOrder]], StreamState]:
+        """Return each endpoint's record as it stands, and what is known of where it is."""
+        found: dict[str, tuple[str, Place | OutOfOrder]] = {}
+        state = StreamState(0)
+        (other,) = set(Stream) - {stream}
+        for some in parts(names, _TOGETHER):
+            keys = [self._keys(name) for name in some]
+            told = json.loads(
+                await self._calls.run(
+                    self._positions,
+                    [self._streams.stream_of(stream), *(each.state for each in keys)],
+                    [position_field(stream), position_field(other), *(each.group for each in keys)],
                 )
             )
+            state = read_state(told["state"], told["now"])
+            for name, raw in zip(some, told["places"], strict=True):
+                if "error" in raw:
+                    place: Place | OutOfOrder = await self._out_of_order(name)
+                else:
+                    place = read_place(raw, told["now"])
+                found[name] = str(raw.get("position", "")), place
+        return found, state
+
+    async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
+        """See `Outbox.follow`."""
+        key = self._streams.stream_of(stream)
+        told = await self._read(self._follow, [key], [after, count])
+        state = read_state(told["state"], 0)
+        return Batch(
+            tuple(
+                Entry(id_, dict(zip(flat[::2], flat[1::2], strict=True)))
+                for id_, flat in told["entries"]
+            ),
+            state.last,
+            state.first,
+            state.added,
+        )
+
+    async def _read(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:  # noqa: ANN401
+        """Run a script that reads the stream `keys` begins with."""
+        try:
+            return json.loads(await self._calls.run(script, keys, args))
+        except WrongType:
+            with translated():
+                found = await self._redis.type(keys[0])
+            if found in {"stream", "none"}:
+                raise
+            raise StoreMisfit(
+                f"the key {keys[0]} holds a {found}, where this service keeps a stream: look at it "
+                f"and delete it (DEL {keys[0]})"
+            ) from None
+
+    async def take(
+        self, takes: Sequence[Take], stream: Stream = Stream.EVENTS, *, read: int | None = None
+    ) -> dict[str, Taken]:
+        """See `Outbox.take`."""
+        found: dict[str, Taken] = {}
+        for some in parts(takes, _TOGETHER):
+            answers = await self._queue(some, stream, read)
+            for take, answer in zip(some, answers, strict=True):
+                if "error" in answer:
+                    problem = str(await self._problem(take.name, answer["error"]))
+                    found[take.name] = Taken(problem=problem)
+                else:
+                    superseded, gone = answer.get("superseded", False), answer.get("gone", False)
+                    found[take.name] = Taken(superseded, gone)
+        return found
+
+    async def add(self, name: str, items: Sequence[QueueItem]) -> int:
+        """See `Outbox.add`."""
+        (answer,) = await self._queue([Take(name, "", "", items)], Stream.EVENTS, None, replay=True)
+        if "error" in answer:
+            raise await self._problem(name, answer["error"])
+        return int(answer["queued"])
+
+    async def _queue(
+        self, takes: Sequence[Take], stream: Stream, read: int | None, *, replay: bool = False
+    ) -> list[dict[str, Any]]:
+        told: dict[str, Any] = {"field": position_field(stream), "most_waits": MOST_WAITS}
+        told["takes"] = [
+            take_written(take, self._keys(take.name).group, replay=replay) for take in takes
+        ]
+        if read is not None:
+            told["read"] = read
+        texts = {item.key: item.text for take in takes for item in take.items}
+        keys = [self._streams.stream_of(stream)]
+        for take in takes:
+            keys += self._keys(take.name).all()
+        answers = await self._calls.run(self._enqueue, keys, [to_json(told), to_json(texts)])
+        return list(json.loads(answers))
+
+    async def _problem(self, name: str, text: str) -> StoreMisfit:
+        """Return what is wrong with one endpoint's keys; raises what is wrong with the server."""
+        if "WRONGTYPE" not in text:
+            with translated():
+                raise exceptions.ResponseError(text)
+        return await self._out_of_order(name)
+
+    async def _out_of_order(self, name: str) -> OutOfOrder:
+        """Name the key that holds another type."""
+        wanted = dict(kinds_of(self._keys(name)))
+        wanted |= {self._streams.stream_of(each): "stream" for each in Stream}
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in wanted:
+                    pipe.type(key)
+                kinds = await pipe.execute()
+        for (key, kind), found in zip(wanted.items(), kinds, strict=True):
+            if found not in {kind, "none"}:
+                return OutOfOrder(named_problem(key, found, kind))
+        return OutOfOrder(f"a key of webhook {name} held another type just now")
 
     async def exchange(
         self,
@@ -139,80 +240,126 @@ class RedisOutbox:
         ttl: timedelta,
     ) -> Claimed:
         """See `Outbox.exchange`."""
-        written = to_json([_settlement(each) for each in settlements])
-        times = [_millis(each) for each in (ttl, NOTED, ABSENT)]
-        with translated():
-            answer = await self._exchange(
-                keys=self._keys(name).all(), args=[written, token, limit, depth, *times]
+        written = to_json([settlement_written(each) for each in settlements])
+        times = [millis(each) for each in (ttl, NOTED, ABSENT, FURTHEST)]
+        try:
+            answer = await self._calls.run(
+                self._exchange, self._keys(name).all(), [written, token, limit, depth, *times]
             )
+        except WrongType:
+            raise await self._out_of_order(name) from None
         told = json.loads(answer)
         return Claimed(
-            at=_moment(told["now"]),
-            claims=tuple(
-                read_claim(each["lane"], token, each.get("attempts", ""), each["deliveries"])
-                for each in told["claims"]
-            ),
+            at=from_millis(told["now"]),
+            claims=tuple(read_claim(each, token) for each in told["claims"]),
             retrying=told["retrying"],
             wait=timedelta(milliseconds=told["wait"]) if "wait" in told else None,
-            disabled=told.get("disabled", ""),
-            failing_since=_moment(told["since"]) if "since" in told else None,
+            disabled=told.get("disabled", "")[:_TEXT_SHOWN],
+            failing_since=from_millis(told["since"]) if "since" in told else None,
+            missing=told["missing"],
+            unplaced=told.get("unplaced", 0),
         )
+
+    async def unplaced(self, name: str) -> list[tuple[str, str]]:
+        """See `Outbox.unplaced`."""
+        with translated():
+            return sorted((await self._redis.hgetall(self._keys(name).deliveries)).items())
+
+    async def due(self, names: Sequence[str]) -> frozenset[str]:
+        """See `Outbox.due`."""
+        found: list[str] = []
+        for some in parts(names, _TOGETHER):
+            keys = [key for name in some for key in (self._keys(name).due, self._keys(name).queue)]
+            places = await self._calls.run(self._due, keys, [millis(FURTHEST)])
+            found += [some[place - 1] for place in places]
+        return frozenset(found)
 
     async def status(self, name: str) -> Status:
         """See `Outbox.status`."""
         keys = self._keys(name)
-        with translated():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hgetall(keys.state)
-                pipe.zcard(keys.queue)
-                pipe.hlen(keys.attempts)
-                pipe.hlen(keys.dead)
-                pipe.zrange(keys.due, 0, 0, withscores=True)
-                state, waiting, retrying, dead, due = await pipe.execute()
-            lag = sum([await self._lag(keys.group, stream) for stream in Stream])
-        times = {
-            part: _moment(state[part]) if part in state else None
-            for part in ("failing_since", "last_success", "last_error_at")
-        }
-        following = [due[0][1], float(state.get("hold_until", 0))] if due else []
+        try:
+            with translated():
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.hgetall(keys.state)
+                    pipe.zcard(keys.queue)
+                    pipe.hlen(keys.attempts)
+                    pipe.hlen(keys.dead)
+                    pipe.zrange(keys.due, 0, 0, withscores=True)
+                    pipe.hlen(keys.deliveries)  # these two: that they are of their type
+                    pipe.hlen(keys.claims)
+                    state, waiting, retrying, dead, due, *_ = await pipe.execute()
+                lag = sum([await self._lag(keys.group, state, stream) for stream in Stream])
+        except WrongType:
+            return Status(disabled=str(await self._out_of_order(name)))
+        following = [due[0][1], number(state, "hold_until") or 0] if due else []
         return Status(
-            disabled=state.get("disabled", ""),
+            disabled=state.get("disabled", "")[:_TEXT_SHOWN],
             lag=lag,
             waiting=waiting,
             retrying=retrying,
             dead=dead,
-            last_error=state.get("last_error", ""),
-            next_attempt=_moment(max(following)) if following else None,
-            **times,
+            failing_since=moment(state, "failing_since"),
+            last_success=moment(state, "last_success"),
+            last_error=state.get("last_error", "")[:_TEXT_SHOWN],
+            last_error_at=moment(state, "last_error_at"),
+            next_attempt=from_millis(max(following)) if following else None,
         )
 
-    async def _lag(self, group: str, stream: Stream) -> int:
+    async def _groups(
+        self, stream: Stream, *, lenient: bool = False
+    ) -> dict[str, Mapping[str, Any]]:
+        try:
+            found = await self._redis.xinfo_groups(self._streams.stream_of(stream))
+        except exceptions.ResponseError as problem:
+            if "no such key" in str(problem) or (lenient and "WRONGTYPE" in str(problem)):
+                return {}
+            raise
+        return {group["name"]: group for group in found}
+
+    async def _lag(self, group: str, state: Mapping[str, str], stream: Stream) -> int:
         told = (await self._groups(stream)).get(group)
-        if told is None:
-            return 0
-        if (lag := told.get("lag")) is not None:
+        position = state.get(position_field(stream), "")
+        if not is_id(position):
+            if told is None:
+                return 0
+            position = str(told["last-delivered-id"])
+        lag = None if told is None else told.get("lag")
+        if told is not None and lag is not None and told["last-delivered-id"] == position:
             return int(lag)
         # Redis 6.2 does not count it, and later ones do not know it after an XDEL
-        after = f"({told['last-delivered-id']}"
         key = self._streams.stream_of(stream)
-        return len(await self._redis.xrange(key, after, count=_LAG_LIMIT))
+        return len(await self._redis.xrange(key, f"({position}", count=_LAG_LIMIT))
 
     async def dead(self, name: str) -> list[DeadLetter]:
         """See `Outbox.dead`."""
-        with translated():
-            return read_dead(await self._redis.hgetall(self._keys(name).dead))
+        try:
+            with translated():
+                return read_dead(await self._redis.hgetall(self._keys(name).dead))
+        except WrongType:
+            raise await self._out_of_order(name) from None
 
     async def enable(self, name: str) -> None:
         """See `Outbox.enable`."""
         keys = self._keys(name)
-        with translated():
-            await self._enable(keys=[keys.state, keys.due, keys.claims, keys.attempts])
+        five = [keys.state, keys.due, keys.claims, keys.attempts, keys.queue]
+        try:
+            await self._calls.run(self._enable, five, [])
+        except WrongType:
+            raise await self._out_of_order(name) from None
 
-    async def names(self) -> list[str]:
+    async def names(self, *, thorough: bool = False) -> list[str]:
         """See `Outbox.names`."""
         with translated():
-            groups = {group for stream in Stream for group in await self._groups(stream)}
-        return sorted(g.removeprefix(GROUP_PREFIX) for g in groups if g.startswith(GROUP_PREFIX))
+            groups = {
+                group for stream in Stream for group in await self._groups(stream, lenient=True)
+            }
+            found = {g.removeprefix(GROUP_PREFIX) for g in groups if g.startswith(GROUP_PREFIX)}
+            if thorough:
+                start = self._keys("").state.removesuffix(":state")
+                pattern = f"{_ESCAPED.sub(_BACKSLASHED, start)}*"
+                async for key in self._redis.scan_iter(pattern, count=1000):
+                    found.add(key.removeprefix(start).rpartition(":")[0])
+        return sorted(found)
 
     async def forget(self, name: str) -> None:
         """See `Outbox.forget`."""
@@ -225,25 +372,5 @@ class RedisOutbox:
                     await self._redis.xgroup_destroy(self._streams.stream_of(stream), keys.group)
 
 
-def _settlement(settlement: Settlement) -> dict[str, Any]:
-    """Lay a settlement out as exchange.lua reads it."""
-    claim = settlement.claim
-    told: dict[str, Any] = {"lane": claim.lane, "token": claim.token, "how": settlement.how}
-    told["ids"] = [padded(entry.id) for entry in claim.deliveries]
-    told["delay"] = _millis(settlement.delay)
-    if settlement.how in {"later", "dead"}:
-        told["hold"] = _millis(settlement.hold)
-        told["disable"] = settlement.disable
-        told["error"] = settlement.attempts[-1].reason
-        told["attempts"] = attempts_json(settlement.attempts)
-    if settlement.how == "dead":
-        told["letters"] = [dead_json(entry, settlement.attempts) for entry in claim.deliveries]
-    return told
-
-
-def _millis(span: timedelta) -> int:
-    return round(span.total_seconds() * 1000)
-
-
-def _moment(millis: str | float) -> datetime:
-    return datetime.fromtimestamp(float(millis) / 1000, UTC)
+_ESCAPED: Final = re.compile(r"([\\*?\[\]])")
+_BACKSLASHED: Final = r"\\\1"

@@ -1,16 +1,26 @@
-"""From the streams to every endpoint: a courier each, and a bell a stream for all of them."""
+"""From the streams to every endpoint: a worker each, and one reader a stream for all of them.
+
+Each of them is a component of its own: a defect in one ends that one, which is started again after
+a pause, and the others do not notice.
+"""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
-from poller.delivery.courier import Courier, Timing
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.intake import STORE
+from poller.delivery.enqueuer import STORE, Enqueuer
 from poller.delivery.outbox import Outbox
 from poller.delivery.webhook import Sender
+from poller.delivery.worker import EndpointWorker, Timing
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.observe import Observe, Recovered, Trouble, turning
-from poller.storage.store import Store, Stream
+from poller.facts.observe import LONGEST_TURN, Observe, Trouble, turning
+from poller.storage.notifier import EventOf
+from poller.storage.store import Stream, signal_of_webhook
+from poller.supervisor import supervise
+
+LABEL = "webhook"
+"""What the components of delivery are called in the metric."""
 
 
 class Relay:
@@ -18,24 +28,40 @@ class Relay:
 
     def __init__(
         self,
-        store: Store,
         outbox: Outbox,
         observe: Observe,
         *,
+        news: EventOf,
         sender: Callable[[Endpoint], Sender],
         jitter: Callable[[], float],
         timing: Timing | None = None,
     ) -> None:
-        """`sender`: makes what sends to an endpoint. `jitter`: from -1 to 1, new each time."""
-        self._store = store
+        """`news`: `Notifier.news` of a notifier that runs.
+
+        `sender`: makes what sends to an endpoint. `jitter`: from -1 to 1, new each time.
+        """
         self._outbox = outbox
         self._observe = observe
+        self._news = news
         self._sender = sender
         self._jitter = jitter
         self._timing = timing or Timing()
         self._wanted: dict[str, Endpoint] = {}
-        self._running: dict[str, tuple[Courier, asyncio.Task[None]]] = {}
+        self._running: dict[str, tuple[Endpoint, asyncio.Task[None]]] = {}
+        self._wakes: dict[str, asyncio.Event] = {}
         self._changed = asyncio.Event()
+        self._enqueuers = {
+            stream: Enqueuer(
+                outbox,
+                observe,
+                stream=stream,
+                news=news,
+                look=self._timing.look,
+                pause=self._timing.pause,
+                queued=self._wake,
+            )
+            for stream in Stream
+        }
 
     def configure(self, endpoints: Sequence[Endpoint]) -> None:
         """Deliver to exactly these from now on; what waits for a changed one goes to its new URL.
@@ -48,58 +74,77 @@ class Relay:
     async def run(self) -> None:
         """Deliver, for ever."""
         async with asyncio.TaskGroup() as group:
-            for stream in Stream:
-                group.create_task(self._toll(stream), name=f"bell of the {stream}")
+            for stream, enqueuer in self._enqueuers.items():
+                name = f"webhook intake of the {stream}"
+                group.create_task(
+                    supervise(name, enqueuer.run, self._observe, label=LABEL), name=name
+                )
+            look = supervise("webhook look", self._look, self._observe, label=LABEL)
+            group.create_task(look, name="webhook look")
             while True:
                 self._changed.clear()
+                for enqueuer in self._enqueuers.values():
+                    enqueuer.configure(tuple(self._wanted.values()))
                 await self._end_what_changed()
                 for name, endpoint in self._wanted.items():
                     if name not in self._running:
-                        self._running[name] = self._begin(endpoint, group)
+                        self._running[name] = endpoint, self._begin(endpoint, group)
                 await self._changed.wait()
 
     async def _end_what_changed(self) -> None:
-        for name, (courier, task) in list(self._running.items()):
-            if self._wanted.get(name) != courier.endpoint:
-                task.cancel()
-                await asyncio.wait([task])
-                del self._running[name]
+        changed = {n: t for n, (e, t) in self._running.items() if self._wanted.get(n) != e}
+        for name, task in changed.items():
+            task.cancel()
+            del self._running[name]
+        if changed:
+            await asyncio.wait(changed.values())
+        self._wakes = {n: e for n, e in self._wakes.items() if n in self._running}
 
-    def _begin(
-        self, endpoint: Endpoint, group: asyncio.TaskGroup
-    ) -> tuple[Courier, asyncio.Task[None]]:
-        courier = Courier(
-            endpoint,
-            self._sender(endpoint),
-            self._outbox,
-            self._observe,
-            jitter=self._jitter,
-            timing=self._timing,
-        )
-        return courier, group.create_task(courier.run(), name=f"webhook {endpoint.name}")
+    def _begin(self, endpoint: Endpoint, group: asyncio.TaskGroup) -> "asyncio.Task[None]":
+        name = f"webhook {endpoint.name}"
+        wake = self._wakes[endpoint.name] = asyncio.Event()
 
-    async def _toll(self, stream: Stream) -> None:
-        """Ring for every courier when the stream has grown."""
-        after = ""
-        with turning(self._observe, f"bell of the {stream}") as turned:
+        async def work() -> None:
+            worker = EndpointWorker(
+                endpoint,
+                self._sender(endpoint),
+                self._outbox,
+                self._observe,
+                jitter=self._jitter,
+                timing=self._timing,
+                wake=wake,
+            )
+            signals = asyncio.create_task(self._signalled(endpoint.name), name=f"{name} signals")
+            try:
+                await worker.run()
+            finally:
+                signals.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await signals
+
+        return group.create_task(supervise(name, work, self._observe, label=LABEL), name=name)
+
+    async def _signalled(self, name: str) -> None:
+        """Wake an endpoint's worker at each signal of an operator's command, for ever."""
+        while True:
+            await self._news(signal_of_webhook(name)).wait()
+            self._wake(name)
+
+    def _wake(self, name: str) -> None:
+        if (wake := self._wakes.get(name)) is not None:
+            wake.set()
+
+    async def _look(self) -> None:
+        """Wake the workers of endpoints with something due, whoever queued it or was killed."""
+        period = min(self._timing.look.total_seconds(), LONGEST_TURN / 2)
+        with turning(self._observe, "webhook look") as turned:
             while True:
                 turned()
+                await asyncio.sleep(period)
                 try:
-                    after = await self._rung(after, stream)
+                    due = await self._outbox.due(sorted(self._running)) if self._running else ()
                 except (StoreDown, StoreMisfit) as problem:
-                    if self._running:
-                        self._observe(Trouble(STORE, str(problem)))
-                    await asyncio.sleep(self._timing.pause.total_seconds())
-                    after = ""
+                    self._observe(Trouble(STORE, str(problem)))
                 else:
-                    self._observe(Recovered(STORE))
-
-    async def _rung(self, after: str, stream: Stream) -> str:
-        """Wait a while for an entry after this id, and ring; returns the newest id then."""
-        block = self._timing.block.total_seconds()
-        if after and not await self._store.read(after, count=1, block=block, stream=stream):
-            return after
-        newest = await self._store.last_entries(1, stream)
-        for courier, _ in self._running.values():
-            courier.ring()
-        return newest[0].id if newest else "0-0"
+                    for name in due:
+                        self._wake(name)

@@ -33,21 +33,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from itertools import takewhile
 from typing import Any, Final
 
-from poller.model import Change, EventType, Market, columns, parse_code
+from poller.events import Message, StreamEvent, StreamNotice
+from poller.model import Change, EventType, Market, Record, columns, isoformat, parse_code
 from poller.plan.notice import TYPES
 
 EVENTS: Final = (*(kind.removeprefix("short_interest.") for kind in EventType), *TYPES)
 """What `events` may hold."""
 
 _TEXTS: Final = ("code", "market", "trading_day", "observed_at")
-_NEUTRAL: Final = {
-    "shares": ("aggregated_short", "shares_short"),
-    "ratio": ("aggregated_short_ratio", "short_percent"),
-}
+_NEUTRAL: Final = ("shares", "ratio")
 _FIGURES: Final = {*columns(Market.HK), *columns(Market.US), *_NEUTRAL} - {"timestamp_str"}
 
 
@@ -97,18 +95,17 @@ class Selection:
         """Tell whether one of the patterns can fit a code of a market."""
         return any(_reaches(pattern, market) for pattern in self.codes)
 
-    def matches(self, fields: Mapping[str, str]) -> bool:
-        """Tell whether the endpoint gets this stream entry; one that is no event of ours, never."""
-        event = fields.get("type", "").removeprefix("short_interest.")
-        if event not in self.events:
+    def matches(self, message: Message) -> bool:
+        """Tell whether the endpoint gets a message; whatever the filter does wrong is raised."""
+        if message.type.removeprefix("short_interest.") not in self.events:
             return False
-        if event in TYPES:
-            return self.reaches(fields.get("market", ""))
-        if not self.covers(fields.get("code", "")):
+        if isinstance(message, StreamNotice):
+            return self.reaches(message.market)
+        if not self.covers(message.code):
             return False
         if self._program is None:
             return True
-        return self._program.eval(data=dict(_values(event, fields))).value() is True
+        return self._program.eval(data=_values(message)).value() is True
 
 
 def check_pattern(pattern: str) -> None:
@@ -131,34 +128,43 @@ def _reaches(pattern: str, market: str) -> bool:
     return all(fnmatchcase(char, part) for char, part in zip(f"{market}.", fixed, strict=False))
 
 
-def _values(event: str, entry: Mapping[str, str]) -> Iterator[tuple[str, object]]:
-    """Yield what is known of an entry by its name in a filter; what is missing stays out."""
-    yield "event", event
-    for name in _TEXTS:
-        if name in entry:
-            yield name, entry[name]
-    try:
-        told = json.loads(entry["data"], parse_int=float)
-        yield "revision", float(entry["revision"])
-    except (KeyError, ValueError):
-        return
-    for part in ("record", "previous", "change"):
-        row = told.get(part) if isinstance(told, dict) else None
-        for name, value in _row(row) if isinstance(row, dict) else ():
-            if type(value) is _TYPES.get(NAMES.get(f"{part}.{name}")):
-                yield f"{part}.{name}", value
-                if part == "record" and name in _NEUTRAL:
-                    yield name, value
+@lru_cache(maxsize=64)  # one for all endpoints that filter
+def _values(event: StreamEvent) -> dict[str, object]:
+    """Return what is known of an event by its name in a filter; what is missing stays out."""
+    values: dict[str, object] = {
+        "event": event.kind,
+        "code": event.code,
+        "market": str(event.market),
+        "trading_day": str(event.trading_day),
+        "observed_at": isoformat(event.observed_at),
+        "revision": float(event.revision),
+    }
+    values |= dict(_neutral(event.record))
+    for part, row in (("record", event.record), ("previous", event.previous)):
+        if row is not None:
+            figures = (*row.columns().items(), *_neutral(row))
+            values |= {f"{part}.{name}": _plain(value) for name, value in figures}
+    if event.change is not None:
+        values |= {f"change.{n}": _plain(value) for n, value in event.change.columns().items()}
+    return {name: value for name, value in values.items() if type(value) is _type_of(name)}
 
 
-_TYPES: Final[Mapping[str | None, type]] = {"double": float, "bool": bool}
+def _neutral(record: Record) -> Iterator[tuple[str, float | None]]:
+    """Yield the short figures under the names that fit either market."""
+    yield "shares", None if record.shares is None else float(record.shares)
+    yield "ratio", record.ratio
 
 
-def _row(row: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Yield the columns, and the short figures under the names that fit either market."""
-    yield from row.items()
-    for neutral, names in _NEUTRAL.items():
-        yield from ((neutral, row[name]) for name in names if name in row)
+def _plain(value: object) -> object:
+    """Return a number as the only kind of number a filter knows."""
+    return float(value) if type(value) is int else value
+
+
+def _type_of(name: str) -> type | None:
+    return _TYPES.get(NAMES.get(name))
+
+
+_TYPES: Final[Mapping[str | None, type]] = {"double": float, "bool": bool, "string": str}
 
 
 # the language: what is listed here and nothing else

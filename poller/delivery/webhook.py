@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Protocol
 
 from aiohttp.abc import AbstractResolver
@@ -10,9 +11,8 @@ from standardwebhooks import Webhook
 from poller.delivery.client import TIMEOUT, Answer, Client, points_to
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
-from poller.events import Foreign, Message, StreamEvent, decode
+from poller.events import Message, StreamEvent
 from poller.model import isoformat, to_json
-from poller.storage.store import Entry
 
 _KEPT: Final = 4096
 """Bytes kept of an answer, before its secrets are masked."""
@@ -30,8 +30,8 @@ _HINTS: Final = {
 class Sender(Protocol):
     """How an endpoint is told of events: one signed POST, or a message in a chat."""
 
-    async def send(self, entries: Sequence[Entry]) -> Outcome:
-        """Send these entries of one lane; never raises but for a defect, ends within 20 s."""
+    async def send(self, messages: Sequence[Message]) -> Outcome:
+        """Send what stands first in one lane; never raises but for a defect, ends within 20 s."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -58,12 +58,9 @@ class SignedPost:
         """See `Sender.close`."""
         await self._client.close()
 
-    async def send(self, entries: Sequence[Entry]) -> Outcome:
-        """Post the one entry; see `Sender.send`."""
-        (entry,) = entries
-        message = decode(entry.id, entry.fields)
-        if isinstance(message, Foreign):
-            return Failed(f"unreadable: {message.reason}")
+    async def send(self, messages: Sequence[Message]) -> Outcome:
+        """Post the one message; see `Sender.send`."""
+        (message,) = messages
         return await self.post(webhook_id(message.id), body_of(message))
 
     async def post(self, message_id: str, body: str) -> Outcome:
@@ -107,6 +104,7 @@ def event_id(webhook_id: str) -> str:
     return webhook_id.replace("~", ".")
 
 
+@lru_cache(maxsize=256)  # what one batch brings goes to every endpoint
 def body_of(message: Message) -> str:
     """Return the minified JSON body of an event or a notice; its `data` is complete in itself."""
     told: dict[str, object] = {"id": message.id}

@@ -320,7 +320,13 @@ class RedisStore:
 
     async def held_codes(self) -> list[Code]:
         """See `Store.held_codes`."""
-        start = self.keys.held(Code(""))
+        return await self._codes_under(self.keys.held(Code("")))
+
+    async def history_codes(self) -> list[Code]:
+        """See `poller.delivery.replay.Past.history_codes`."""
+        return await self._codes_under(self.keys.vintages(Code("")))
+
+    async def _codes_under(self, start: str) -> list[Code]:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
         async with self._translated():
             keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}

@@ -124,6 +124,10 @@ class Keys:
         """String with a time to live: the active reader of a group of `subscribe`."""
         return f"{{{self.namespace}}}:reader:{group}"
 
+    def subscriber(self, group: str) -> str:
+        """Hash: the last id that a group of `subscribe` has acknowledged, and when that was."""
+        return f"{{{self.namespace}}}:subscriber:{group}"
+
     def history(self, code: Code) -> str:
         """Hash: trading day → JSON of that day as last reported."""
         return f"{{{self.namespace}}}:history:{code}"

@@ -4,12 +4,15 @@ A reader that dies is followed by another within `TTL` seconds, which begins wit
 given and did not acknowledge.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-from poller.storage.connections import Connections, translated
+from poller.errors import StoreMisfit
+from poller.storage.connections import Connections, WrongType, translated
+from poller.storage.position import START, Place, Start, StreamState, start_of
 from poller.storage.store import Entry, Keys
 
 TTL: Final = 10.0
@@ -18,10 +21,16 @@ TTL: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries to work on, and the id of the last one that the group was ever given."""
+    """Entries to work on.
+
+    Attributes:
+        last: The id of the last one that the group was ever given.
+        resumed: Where the group goes on, when it was found to be gone and made again; else None.
+    """
 
     entries: Sequence[Entry]
     last: str
+    resumed: Start | None = None
 
 
 class RedisGroup:
@@ -31,7 +40,7 @@ class RedisGroup:
         """`reader`: a name no other has."""
         self._group, self._reader = group, reader
         keys = Keys(namespace)
-        self._keys = [keys.stream, keys.reader(group)]
+        self._keys = [keys.stream, keys.reader(group), keys.subscriber(group)]
         self._redis = Connections(url).brief()
         # A reader's turn is a lease like the poller's, and is given back by the same script.
         self._receive, self._acknowledge, self._renew = (
@@ -53,21 +62,41 @@ class RedisGroup:
         """Return what is next, or None while another reader is active.
 
         Whoever calls has worked on all it was given: the rest of that is given again, first. A
-        group that does not exist begins after the id `start`.
+        group that was never known begins after the id `start`; one that is gone goes on where it
+        was.
         """
-        arguments = [self._group, self._reader, round(TTL * 1000), start, count]
-        with translated():
-            answer = await self._receive(keys=self._keys, args=arguments)
+        resumed = None
+        answer = await self._receive_after("", start, count)
+        if answer is not None and answer[0] == "gone":
+            resumed = _resumed(json.loads(answer[1]), start)
+            answer = await self._receive_after(resumed.position, start, count)
         if answer is None:
             return None
         last, found = answer
-        return Batch(tuple(Entry(id_, _pairs(texts)) for id_, texts in found), last)
+        return Batch(tuple(Entry(id_, _pairs(texts)) for id_, texts in found), last, resumed)
+
+    async def _receive_after(self, decided: str, start: str, count: int) -> Any:  # noqa: ANN401
+        arguments = [self._group, self._reader, round(TTL * 1000), start, count, decided]
+        return await self._run(self._receive, arguments)
 
     async def acknowledge(self, entry: str) -> bool:
         """Say that an entry is worked on; False when another reader may have taken over."""
-        with translated():
-            arguments = [self._group, self._reader, entry]
-            return bool(await self._acknowledge(keys=self._keys, args=arguments))
+        return bool(await self._run(self._acknowledge, [self._group, self._reader, entry]))
+
+    async def _run(self, script: Any, arguments: Sequence[object]) -> Any:  # noqa: ANN401
+        try:
+            with translated():
+                return await script(keys=self._keys, args=arguments)
+        except WrongType:
+            for key, kind in zip(self._keys, ("stream", "string", "hash"), strict=True):
+                with translated():
+                    found = await self._redis.type(key)
+                if found not in {kind, "none"}:
+                    raise StoreMisfit(
+                        f"the key {key} holds a {found}, where a {kind} is kept: look at it and "
+                        f"delete it (DEL {key}), or choose another group"
+                    ) from None
+            raise
 
     async def renew(self) -> None:
         """Remain the active reader, if it is this one."""
@@ -79,7 +108,21 @@ class RedisGroup:
 
     async def _prolong(self, seconds: float) -> None:
         with translated():
-            await self._renew(keys=self._keys[1:], args=[self._reader, round(seconds * 1000)])
+            await self._renew(keys=self._keys[1:2], args=[self._reader, round(seconds * 1000)])
+
+
+def _resumed(told: Mapping[str, Any], start: str) -> Start:
+    """Return where a group goes on that is gone."""
+    try:
+        at = float(told["at"])
+    except (KeyError, ValueError):
+        at = None
+    last = told.get("last", START)
+    stream = StreamState(told["now"], last, told.get("first"), told.get("added"))
+    found = start_of(Place(str(told.get("acknowledged", "")), at), stream)
+    if found.new:  # the record holds neither a place nor a time
+        return replace(found, position=last if start == "$" else start)
+    return found
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

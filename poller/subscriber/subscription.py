@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 from poller.errors import StoreDown, StoreError
 from poller.events import Foreign, StreamEvent, decode
+from poller.storage.position import Start
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from poller.subscriber.redisgroup import TTL, RedisGroup
@@ -20,6 +21,9 @@ from poller.subscriber.redisgroup import TTL, RedisGroup
 _BATCH: Final = 50
 _BLOCK: Final = 5.0
 _PAUSE: Final = 1.0
+_TELL_EVERY: Final = 3600.0
+"""Seconds between two lines about entries that are no events."""
+
 _RESERVED: Final = "webhook:"
 _log = logging.getLogger("poller.subscribe")
 _Answer = TypeVar("_Answer")
@@ -31,9 +35,10 @@ async def subscribe(
 ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
     """Follow the stream. Write `async with` this `as events`, then `async for event in events`.
 
-    With a `group`, Redis remembers where it is. An event counts as worked on when the next is asked
-    for, or when the block is left without an exception; else it comes again: each at least once, in
-    order. Of the subscribers of a group one is active, the others take over within ten seconds.
+    With a `group`, Redis remembers where it is, also when the group or the stream is deleted. An
+    event counts as worked on when the next is asked for, or when the block is left without an
+    exception; else it comes again: each at least once, in order. Of the subscribers of a group one
+    is active, the others take over within ten seconds.
     Without a group every subscriber gets everything, and remembers `event.position` itself.
 
     `after`: where to begin, a position, "0" (all there is) or "$" (what is yet to come); a group
@@ -76,6 +81,8 @@ class _Events(AsyncIterator[StreamEvent]):
     def __init__(self, source: _Source) -> None:
         self._source = source
         self._current: Entry | None = None
+        self._foreign = 0
+        self._told = -_TELL_EVERY
 
     async def __anext__(self) -> StreamEvent:
         while True:
@@ -84,8 +91,15 @@ class _Events(AsyncIterator[StreamEvent]):
             event = decode(self._current.id, self._current.fields)
             if isinstance(event, StreamEvent):
                 return event
-            reason = event.reason if isinstance(event, Foreign) else "a notice of a release"
-            _log.warning("passed over %s, which is no event: %s", self._current.id, reason)
+            self._tell(event.reason if isinstance(event, Foreign) else "a notice of a release")
+
+    def _tell(self, reason: str) -> None:
+        self._foreign += 1
+        now = asyncio.get_running_loop().time()
+        if self._current is not None and now >= self._told + _TELL_EVERY:
+            told = "passed over %s, which is no event: %s (%d since the last such line)"
+            _log.warning(told, self._current.id, reason, self._foreign)
+            self._foreign, self._told = 0, now
 
     async def done(self) -> None:
         """Count the event given last as worked on."""
@@ -126,6 +140,8 @@ class _Member:
     async def next(self) -> Entry:
         while not self._waiting:
             batch = await _patiently(lambda: self._group.receive(self._after, _BATCH))
+            if batch is not None and batch.resumed is not None:
+                self._tell(batch.resumed)
             if batch is None:
                 await asyncio.sleep(_PAUSE)
             elif batch.entries:
@@ -133,6 +149,14 @@ class _Member:
             else:
                 await self._something_after(batch.last)
         return self._waiting.popleft()
+
+    def _tell(self, start: Start) -> None:
+        gap = ""
+        if start.missed is not None:
+            gap = f"; entries before {start.missed} that it had not read, if any, are gone"
+        _log.warning(
+            "the group was gone from the stream: it goes on after %s%s", start.position, gap
+        )
 
     async def _something_after(self, last: str) -> None:
         # read, not received: only who may work on an entry is given it

@@ -1,71 +1,99 @@
--- Queue deliveries, and, for an intake, move the endpoint's group behind the entries looked at: one
--- write, so that nothing is lost or queued twice whoever is killed.
--- KEYS  1 stream  2 due  3 queue  4 deliveries  5 dead  6 claims  7 attempts
--- ARGV  1 group ("": a replay)  2 its last id as read  3 JSON list of the ids of the entries
---       4 JSON list of deliveries: { padded id, lane, milliseconds its lane waits, JSON of fields }
---       5 how many of its waits a lane gathers at most
--- →     how many were queued that were not waiting already; -1: superseded
-local function last_delivered(group)
-  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
-  if groups.err then return nil end
-  for _, told in ipairs(groups) do
-    local named = {}
-    for i = 1, #told, 2 do named[told[i]] = told[i + 1] end
-    if named['name'] == group then return named['last-delivered-id'] end
-  end
-end
-
-if ARGV[1] ~= '' then
-  if last_delivered(ARGV[1]) ~= ARGV[2] then return -1 end
-  local ids = cjson.decode(ARGV[3])
-  -- reading, not XGROUP SETID: so the server's own count of the lag stays right
-  local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], 'poller', 'COUNT', #ids, 'NOACK',
-    'STREAMS', KEYS[1], '>')
-  local entries = read and read[1][2] or {}
-  local same = #entries == #ids
-  for i, entry in ipairs(entries) do same = same and entry[1] == ids[i] end
-  if not same then
-    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], ARGV[2])
-    return -1
-  end
-end
+-- Queue deliveries for endpoints, and move the record of what each has taken: for each endpoint one
+-- write, so that nothing is lost or queued twice whoever is killed. The record moves last: what
+-- fails before, as on a key of another type, is done again as a whole.
+-- KEYS  1 stream; then for each endpoint: state, due, queue, deliveries, claims, attempts, dead
+-- ARGV  1 JSON: field (of the position), read (how many entries were ever appended up to it; absent:
+--         not known), most_waits, takes: list, for each endpoint:
+--           group, after (the record as it must be; absent: a replay, which moves nothing), upto,
+--           items: list of { sort key, lane, milliseconds its lane waits }
+--           letters: list of { sort key, JSON of a dead letter }
+--       2 JSON: sort key → JSON of the entry's fields
+-- →     JSON list, for each endpoint: queued (how many were not waiting already), or superseded, or
+--       error; gone: its group was not there
+local told, texts = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- a lane that is being sent, or has something to retry, keeps its time
-local function fixed(lane)
-  if redis.call('HEXISTS', KEYS[6], lane) == 1 then return true end
-  for _, id in ipairs(redis.call('HKEYS', KEYS[7])) do
-    if redis.call('ZSCORE', KEYS[3], lane .. '|' .. id) then return true end
+local function fixed(keys, lane)
+  if redis.call('HEXISTS', keys.claims, lane) == 1 then return true end
+  for _, id in ipairs(redis.call('HKEYS', keys.attempts)) do
+    if redis.call('ZSCORE', keys.queue, lane .. '|' .. id) then return true end
   end
   return false
 end
 
--- when what stands first was appended: the beginning of its padded id
-local function began(lane)
-  local first = redis.call('ZRANGEBYLEX', KEYS[3], '[' .. lane .. '|', '(' .. lane .. '}',
+-- when what stands first was appended: the beginning of its sort key
+local function began(keys, lane)
+  local first = redis.call('ZRANGEBYLEX', keys.queue, '[' .. lane .. '|', '(' .. lane .. '}',
     'LIMIT', 0, 1)[1]
-  return tonumber(string.sub(first, #lane + 2, #lane + 16))
+  return first and tonumber(string.sub(first, #lane + 2, #lane + 16)) or now
 end
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local queued, gathering = 0, {}
-for _, delivery in ipairs(cjson.decode(ARGV[4])) do
-  local id, lane, wait, fields = unpack(delivery)
-  redis.call('HDEL', KEYS[5], id)
-  if redis.call('HSETNX', KEYS[4], id, fields) == 1 then
-    redis.call('ZADD', KEYS[3], 0, lane .. '|' .. id)
-    if wait > 0 then
-      gathering[lane] = wait
-    else
-      redis.call('ZADD', KEYS[2], 'NX', now, lane)
+local function queue(keys, items)
+  local queued, gathering = 0, {}
+  for _, item in ipairs(items) do
+    local id, lane, wait = unpack(item)
+    redis.call('HDEL', keys.dead, id)
+    redis.call('HSET', keys.deliveries, id, texts[id])
+    if redis.call('ZADD', keys.queue, 'NX', 0, lane .. '|' .. id) == 1 then
+      queued = queued + 1
+      if wait > 0 then gathering[lane] = wait end
     end
-    queued = queued + 1
+    if wait == 0 then redis.call('ZADD', keys.due, 'NX', now, lane) end
   end
-end
-for lane, wait in pairs(gathering) do
-  if redis.call('ZADD', KEYS[2], 'NX', now + wait, lane) == 0 and not fixed(lane) then
-    -- later only: what is queued long after it was appended, as by a replay, waits all the same
-    redis.call('ZADD', KEYS[2], 'GT', math.min(now + wait, began(lane) + ARGV[5] * wait), lane)
+  for lane, wait in pairs(gathering) do
+    if redis.call('ZADD', keys.due, 'NX', now + wait, lane) == 0 and not fixed(keys, lane) then
+      -- later only: what is queued long after it was appended, as by a replay, waits all the same
+      local latest = began(keys, lane) + told.most_waits * wait
+      redis.call('ZADD', keys.due, 'GT', math.min(now + wait, latest), lane)
+    end
   end
+  return queued
 end
-return queued
+
+-- returns whether the group was gone; 6.2 does not count, and refuses to be told
+local function mirror(group, position)
+  local counted = told.read
+    and not redis.pcall('XGROUP', 'SETID', KEYS[1], group, position, 'ENTRIESREAD', told.read).err
+  if counted or not redis.pcall('XGROUP', 'SETID', KEYS[1], group, position).err then
+    return false
+  end
+  redis.call('XGROUP', 'CREATE', KEYS[1], group, position, 'MKSTREAM')
+  if told.read then
+    redis.pcall('XGROUP', 'SETID', KEYS[1], group, position, 'ENTRIESREAD', told.read)
+  end
+  return true
+end
+
+local function take(keys, one)
+  if one.after and (redis.call('HGET', keys.state, told.field) or '') ~= one.after then
+    return { superseded = true }
+  end
+  local queued = queue(keys, one.items)
+  for _, letter in ipairs(one.letters) do redis.call('HSET', keys.dead, letter[1], letter[2]) end
+  if not one.after then return { queued = queued } end
+  local gone = mirror(one.group, one.upto)
+  redis.call('HSET', keys.state, told.field, one.upto, told.field .. ':at', now)
+  if told.read then
+    redis.call('HSET', keys.state, told.field .. ':read', told.read)
+  else
+    redis.call('HDEL', keys.state, told.field .. ':read')
+  end
+  return { queued = queued, gone = gone }
+end
+
+local answers = {}
+for i, one in ipairs(told.takes) do
+  local at = 2 + (i - 1) * 7
+  local keys = {
+    state = KEYS[at], due = KEYS[at + 1], queue = KEYS[at + 2], deliveries = KEYS[at + 3],
+    claims = KEYS[at + 4], attempts = KEYS[at + 5], dead = KEYS[at + 6],
+  }
+  local done, answer = pcall(take, keys, one)
+  if not done then
+    answer = { error = type(answer) == 'table' and answer.err or tostring(answer) }
+  end
+  answers[i] = answer
+end
+return cjson.encode(answers)

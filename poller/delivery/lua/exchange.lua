@@ -2,18 +2,33 @@
 -- A claim that somebody else took over meanwhile is passed over. A claimed lane becomes due again by
 -- itself unless its claim is settled before.
 -- KEYS  1 state  2 due  3 queue  4 deliveries  5 claims  6 attempts  7 dead
--- ARGV  1 JSON list of settlements: lane, token, how, ids (padded), delay, hold, disable, error,
---       attempts (their JSON), letters (JSON of each dead letter); times in milliseconds
+-- ARGV  1 JSON list of settlements: lane, token, how, ids (sort keys), delay, hold, disable, error,
+--       attempts (their JSON), letters (JSON of each dead letter), parked (pairs: the sort key of
+--       what cannot be read, JSON of its dead letter, however the claim ended); times in milliseconds
 --       2 token  3 most lanes  4 most deliveries of each  5 milliseconds the claim lasts
---       6, 7 milliseconds: see NOTED and ABSENT of the outbox
+--       6, 7, 8 milliseconds: see NOTED, ABSENT and FURTHEST of the outbox
 -- →     JSON: now, wait (until the next lane is due; absent: none is), disabled (why; absent: it is
---       not), since (when failing), retrying (lanes with something to retry), claims: lane,
---       attempts (their JSON), deliveries: { padded id, JSON of fields }
+--       not), since (when failing), retrying (lanes with something to retry), missing (places in
+--       the queue without a delivery, removed), unplaced (deliveries without a place in the queue;
+--       absent: not looked for), claims: lane, attempts (their JSON), deliveries: { sort key, JSON
+--       of fields }
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local furthest = tonumber(ARGV[8])
+local far = 10 * 365 * 86400000 -- no clock is set back or forward by ten years
+
+-- anybody may have written these: what is no time of ours counts as absent
+local function moment(text, earliest, latest)
+  local time = tonumber(text or nil)
+  if time and time >= earliest and time <= latest then return time end
+end
+
 local state = redis.call('HMGET', KEYS[1], 'disabled', 'failing_since', 'hold_until', 'seen')
-local disabled, since, hold = state[1], tonumber(state[2] or nil), tonumber(state[3] or 0)
-local seen = tonumber(state[4] or nil)
+local disabled = state[1] and state[1] ~= '' and state[1]
+local seen = moment(state[4], now - far, now + far)
+local ahead = seen and math.max(seen - now, 0) or 0 -- a clock set back leaves times ahead of it
+local since = moment(state[2], now - far, now + ahead + 60000) -- the time is not noted always
+local hold = moment(state[3], 0, now + ahead + furthest) or 0
 
 -- a call for all of them is several times quicker than one for each
 local function all(command, key, members)
@@ -25,18 +40,25 @@ end
 -- a clock that was set back leaves what is due as far ahead of it: that comes nearer by as much
 local passed = now - (seen or now)
 if passed < 0 then
-  local ahead = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'WITHSCORES')
+  local later = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'WITHSCORES')
   local nearer = {}
-  for i = 1, #ahead, 2 do
-    nearer[i], nearer[i + 1] = math.max(now, ahead[i + 1] + passed), ahead[i]
+  for i = 1, #later, 2 do
+    nearer[i], nearer[i + 1] = math.max(now, tonumber(later[i + 1]) + passed), later[i]
   end
   all('ZADD', KEYS[2], nearer)
-  if state[3] then
+  if hold > 0 then
     hold = hold + passed
     redis.call('HSET', KEYS[1], 'hold_until', hold)
   end
 end
+-- nothing of ours is due so late; no lane waits for somebody's slip
+local slipped = {}
+for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now + furthest, '+inf')) do
+  slipped[#slipped + 1], slipped[#slipped + 2] = now, lane
+end
+all('ZADD', KEYS[2], slipped)
 -- an endpoint that nobody tried meanwhile has not failed, nor while a clock jumped
+since = since and (passed < 0 and since or math.min(since, now))
 if since and (passed < 0 or passed > tonumber(ARGV[7])) then
   since = math.min(now, since + passed)
   redis.call('HSET', KEYS[1], 'failing_since', since)
@@ -75,6 +97,10 @@ for _, ending in ipairs(cjson.decode(ARGV[1])) do
       failed(ending)
     end
     if ending.how == 'later' then redis.call('HSET', KEYS[6], ending.ids[1], ending.attempts) end
+    for _, parked in ipairs(ending.parked) do
+      redis.call('HSET', KEYS[7], parked[1], parked[2])
+      gone[#gone + 1], members[#members + 1] = parked[1], ending.lane .. '|' .. parked[1]
+    end
     if ending.how == 'sent' or ending.how == 'dead' then
       for i, id in ipairs(ending.ids) do
         if ending.letters then redis.call('HSET', KEYS[7], id, ending.letters[i]) end
@@ -100,7 +126,9 @@ all('ZREM', KEYS[2], empty)
 all('ZADD', KEYS[2], due)
 all('HDEL', KEYS[5], released)
 
-local answer = { now = now, since = since, retrying = redis.call('HLEN', KEYS[6]), claims = {} }
+local answer = {
+  now = now, since = since, retrying = redis.call('HLEN', KEYS[6]), missing = 0, claims = {},
+}
 if disabled then
   answer.disabled = disabled
   return cjson.encode(answer)
@@ -109,19 +137,48 @@ if hold > now then
   answer.wait = hold - now
   return cjson.encode(answer)
 end
+
+-- what stands first in a lane and is still there; a place without a delivery is nothing to wait for
+local function first_of(lane)
+  while true do
+    local members, found, hollow = waiting(lane, ARGV[4]), {}, {}
+    for _, member in ipairs(members) do
+      local id = string.sub(member, #lane + 2)
+      local text = redis.call('HGET', KEYS[4], id)
+      if text then found[#found + 1] = { id, text } else hollow[#hollow + 1] = member end
+    end
+    all('ZREM', KEYS[3], hollow)
+    answer.missing = answer.missing + #hollow
+    if #found > 0 or #members == 0 then return found end
+  end
+end
+
+-- somebody may have removed the time of what waits: then it is due now
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  local strays = {}
+  for at = 0, redis.call('ZCARD', KEYS[3]) - 1, 1000 do
+    for _, member in ipairs(redis.call('ZRANGE', KEYS[3], at, at + 999)) do
+      local lane = string.match(member, '^(.*)|')
+      if lane then
+        redis.call('ZADD', KEYS[2], 'NX', now, lane)
+      else
+        strays[#strays + 1] = member
+      end
+    end
+  end
+  all('ZREM', KEYS[3], strays)
+  if redis.call('EXISTS', KEYS[3]) == 0 then answer.unplaced = redis.call('HLEN', KEYS[4]) end
+end
+
 local claimed, tokens, nothing = {}, {}, {}
 for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[3])) do
-  local first = waiting(lane, ARGV[4])
+  local first = first_of(lane)
   if #first == 0 then
     nothing[#nothing + 1] = lane
   else
-    local claim = { lane = lane, deliveries = {} }
-    for i, member in ipairs(first) do
-      local id = string.sub(member, #lane + 2)
-      claim.deliveries[i] = { id, redis.call('HGET', KEYS[4], id) }
-    end
+    local claim = { lane = lane, deliveries = first }
     if answer.retrying > 0 then
-      claim.attempts = redis.call('HGET', KEYS[6], claim.deliveries[1][1]) or nil
+      claim.attempts = redis.call('HGET', KEYS[6], first[1][1]) or nil
     end
     claimed[#claimed + 1], claimed[#claimed + 2] = now + ARGV[5], lane
     tokens[#tokens + 1], tokens[#tokens + 2] = lane, ARGV[2]
@@ -129,8 +186,8 @@ for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT',
   end
 end
 all('ZREM', KEYS[2], nothing)
+all('HSET', KEYS[5], tokens) -- before the times: if this fails, nothing was claimed
 all('ZADD', KEYS[2], claimed)
-all('HSET', KEYS[5], tokens)
 local next_due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-if next_due[2] then answer.wait = math.max(next_due[2] - now, 0) end
+if next_due[2] then answer.wait = math.max(tonumber(next_due[2]) - now, 0) end
 return cjson.encode(answer)

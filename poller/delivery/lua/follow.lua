@@ -1,6 +1,17 @@
--- Read what follows an id on the stream, as one text: a client takes it apart much quicker than a
--- reply of as many parts.
+-- Read what follows an id on the stream, and how the stream stands, as one text: a client takes it
+-- apart much quicker than a reply of as many parts.
 -- KEYS  1 stream
 -- ARGV  1 id  2 most entries
--- →     JSON list of entries: { id, { name, value, … } }
-return cjson.encode(redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2]))
+-- →     JSON: entries: list of { id, { name, value, … } }; state: XINFO STREAM as a list of names
+--       and values (absent: there is no stream)
+local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+local state = {}
+if not info.err then
+  for i = 1, #info, 2 do
+    local name, value = info[i], info[i + 1]
+    if name == 'last-generated-id' or name == 'entries-added' then state[name] = value end
+    if name == 'first-entry' and value then state[name] = value[1] end
+  end
+end
+return cjson.encode({ entries = entries, state = state })

@@ -1,4 +1,11 @@
--- Acknowledge an entry, and learn whether the reader may go on with what else it was given.
--- KEYS  1 stream  2 lock   ARGV  1 group  2 reader  3 id   → 1 when the lock is still the reader's
+-- Acknowledge an entry, and learn whether the reader may go on with what else it was given. The
+-- record is the active reader's to move: behind another one it would go back.
+-- KEYS  1 stream  2 lock  3 record
+-- ARGV  1 group  2 reader  3 id
+-- →     1 when the lock is still the reader's
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
-return redis.call('GET', KEYS[2]) == ARGV[2] and 1 or 0
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+redis.call('HSET', KEYS[3], 'acknowledged', ARGV[3], 'at', now)
+return 1

@@ -2,11 +2,19 @@
 -- by whomever, before what is new. Delivery and the right to it are one step, so that entries come
 -- in order whoever dies, and a lost answer is given again.
 --
--- KEYS  1 stream  2 lock
+-- The group's own record of what was acknowledged outlives it: where the group is gone, whoever calls
+-- decides by the record where it goes on, and calls again.
+--
+-- KEYS  1 stream  2 lock  3 record
 -- ARGV  1 group  2 reader  3 lock's time to live in milliseconds  4 where a new group starts
---       5 how many at the most
--- →     nil: another reader is active; else { last id delivered, { { id, { field, value, … } }, … } }
+--       5 how many at the most  6 where a group goes on whose place is decided ("": it is not)
+-- →     nil: another reader is active; else { last id delivered, { { id, { field, value, … } }, … } };
+--       or { 'gone', JSON: now, acknowledged, at (absent: not written), last, first, added (absent:
+--       as XINFO STREAM has them) }
 local group, reader = ARGV[1], ARGV[2]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local record = redis.call('HMGET', KEYS[3], 'acknowledged', 'at')
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= reader then
   -- a clock that stepped back leaves it for as long as the step; who lives prolongs it before
@@ -25,7 +33,37 @@ local function delivered()
     if facts.name == group then return facts['last-delivered-id'] end
   end
 end
-if not delivered() then redis.call('XGROUP', 'CREATE', KEYS[1], group, ARGV[4], 'MKSTREAM') end
+local function named(flat)
+  local found = {}
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  return found
+end
+
+-- the id before another one
+local function before(id)
+  local milliseconds, number = string.match(id, '^(%d+)-(%d+)$')
+  if number ~= '0' then return milliseconds .. '-' .. string.format('%.0f', number - 1) end
+  if milliseconds == '0' then return '0-0' end
+  return string.format('%.0f', milliseconds - 1) .. '-18446744073709551615'
+end
+
+if not delivered() then
+  if ARGV[6] == '' and (record[1] or record[2]) then
+    local state = {}
+    if redis.call('EXISTS', KEYS[1]) == 1 then state = named(redis.call('XINFO', 'STREAM', KEYS[1])) end
+    return { 'gone', cjson.encode({
+      now = now, acknowledged = record[1] or nil, at = record[2] or nil,
+      last = state['last-generated-id'], added = state['entries-added'],
+      first = state['first-entry'] and state['first-entry'][1] or nil,
+    }) }
+  end
+  local start = ARGV[6] ~= '' and ARGV[6] or ARGV[4]
+  redis.call('XGROUP', 'CREATE', KEYS[1], group, start, 'MKSTREAM')
+  redis.call('HSET', KEYS[3], 'acknowledged', delivered(), 'at', now)
+elseif not record[1] then -- of a version that kept none: what is pending comes again
+  local first = redis.call('XPENDING', KEYS[1], group)[2]
+  redis.call('HSET', KEYS[3], 'acknowledged', first and before(first) or delivered(), 'at', now)
+end
 
 local found, cursor = {}, '0-0'
 repeat
