@@ -141,6 +141,7 @@ async def test_an_outage_is_told_once_and_its_end_once(
     assert told["next_attempt"] is not None
     receiver.answer = lambda _: OK
     # the second retry is minutes away, should the first have come before
+    assert (await poller(service, "watch", "add", CODE))[0] == 0  # it begins a server
     assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
     await service.said("webhook desk: recovered")
     await receiver.until(3)
@@ -236,7 +237,7 @@ async def test_a_replay_recovers_what_the_stream_lost(service: Service, receiver
         code, out, _ = await poller(service, "webhook", "replay", "desk", *since)
         assert code == 0
         assert "4 events to deliver again; 1 as the stream has them, 3 rebuilt from history" in out
-        await receiver.until(4)
+        await until(lambda: len(receiver.seen) >= 6)
         assert await service.stop() == 0
     assert [seen.event for seen in receiver.seen] == [sent[0], sent[3], *sent]
     assert len({seen.id for seen in receiver.seen}) == 4
@@ -274,6 +275,7 @@ async def test_what_is_left_behind_is_named_and_forgotten(
     service: Service, receiver: Receiver
 ) -> None:
     """`check` names the queue of an endpoint that is configured no more; one command removes it."""
+    assert (await poller(service, "watch", "add", CODE))[0] == 0  # it begins a server
     assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
     assert (await poller(service, "webhook", "forget", "desk"))[0] == 2
     service.settings = settings(receiver, "other")
@@ -290,6 +292,7 @@ async def test_forgetting_names_who_may_take_it_up_again(
     service: Service, receiver: Receiver
 ) -> None:
     """Living processes that deliver are named with the cure; who has gone or only polls is not."""
+    assert (await poller(service, "watch", "add", CODE))[0] == 0  # it begins a server
     assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
     service.settings = settings(receiver, "other")
     async with Embedded(service.state_dir).running() as url:

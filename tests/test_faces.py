@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from poller import show
 from poller.commands.ending import complain
 from poller.delivery.outbox import OutboxKeys
+from poller.delivery.queued import sort_key
 from poller.detect.held import Held, Reason
 from poller.events import encode
 from poller.facts.status import GatewayState, Poll, Polls, Report
@@ -55,8 +56,8 @@ async def poison(url: str) -> None:
     await redis.xadd(releases, {**release, "data": json.dumps({**told, "code": None})})
     await redis.hset(outbox.state, mapping={"disabled": NASTY, "last_error": NASTY})
     attempt = {"at": NOW.isoformat(), "status": 500, "reason": NASTY, "answer": NASTY}
-    letter = json.dumps({"fields": {**event, "id": NASTY}, "attempts": [attempt]})
-    await redis.hset(outbox.dead, "0" * 20 + "1" + "0" * 20, letter)
+    letter = json.dumps({"fields": event, "attempts": [attempt]})
+    await redis.hset(outbox.dead, sort_key("1-0"), letter)
     await redis.aclose()
     board = RedisBoard(url, "short-interest")
     gateways = (GatewayState(NASTY, NASTY, ready=False, reason=NASTY, since=NOW),)
