@@ -5,12 +5,9 @@ then the connections go; then the embedded server, if nobody else uses it.
 """
 
 import asyncio
-import contextlib
-import os
 import random
 import secrets
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -19,29 +16,20 @@ from typing import Any, Final, Protocol
 
 from poller.clock import wall_clock
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.senders import check_channels, sender_of
-from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.errors import StoreError
 from poller.facts.board import Board
 from poller.facts.log import configure
 from poller.facts.notify import Notify
 from poller.facts.observe import (
-    Connection,
-    Happened,
     Newest,
     Observe,
     Ready,
-    Recovered,
-    Trouble,
-    Turned,
-    dispatcher,
     to_all,
-    turning,
 )
 from poller.facts.status import Role
 from poller.facts.vitals import Vitals
-from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.model import Code, newest_days
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
@@ -50,12 +38,11 @@ from poller.polling.poll import Poller
 from poller.polling.trim import keep_trimmed
 from poller.polling.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
 from poller.service.metrics import Metrics
+from poller.service.ports import Ports, address_of, keep_alive, opened, process_name
 from poller.service.reload import Reload, follow
 from poller.service.report import Process, Reporter, release_state
-from poller.settings.config import Config, Opend
-from poller.storage.embedded import Embedded
+from poller.settings.config import Config
 from poller.storage.notifier import Notifier
-from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.supervisor import supervise
 from poller.web.overview import Overview
@@ -64,100 +51,6 @@ from poller.web.server import serve as serve_page
 from poller.web.sources import Sources
 
 _PAUSE: Final = 1.0
-
-
-@dataclass(frozen=True)
-class Ports:
-    """What the service stands on: opened by `opened`, or put together by a test."""
-
-    store: RedisStore
-    outbox: RedisOutbox
-    board: RedisBoard
-    gateways: Sequence[OpenD]
-    budgets: dict[str, Budget]
-    embedded: Embedded | None
-
-
-@contextlib.asynccontextmanager
-async def opened(
-    config: Config, observe: Observe, *, gateways: bool = True, simulated: bool | None = None
-) -> AsyncIterator[Ports]:
-    """Open store and gateways (not yet connected); waits for a server that is away.
-
-    `simulated`: what kind of events will be published, None for who publishes none.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
-        stack.callback(sdk.close)
-        asked = config.opend if gateways else ()
-        loading = asyncio.ensure_future(sdk.load()) if gateways else None
-        embedded = Embedded(config.state_dir) if config.redis.url is None else None
-        if embedded is not None:
-            url = await stack.enter_async_context(embedded.running())
-        else:
-            url = config.redis.url.get_secret_value() if config.redis.url else ""
-        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
-        stack.push_async_callback(store.close)
-        outbox = RedisOutbox(url, config.redis.namespace)
-        stack.push_async_callback(outbox.close)
-        board = RedisBoard(url, config.redis.namespace)
-        stack.push_async_callback(board.close)
-        await _until_there(store, observe, simulated)
-        if loading is not None:
-            await loading
-        owner = f"{_process()}-{secrets.token_hex(4)}"
-        yield Ports(
-            store,
-            outbox,
-            board,
-            [OpenD(_address(table), sdk, _connection_fact(observe)) for table in asked],
-            {
-                account: Budget(
-                    store,
-                    account,
-                    owner,
-                    requests=config.budget.requests,
-                    period=config.budget.period,
-                    waiting=partial(observe, Turned(dispatcher(account))),
-                )
-                for account in dict.fromkeys(table.account for table in asked)
-            },
-            embedded,
-        )
-
-
-def _address(table: Opend) -> Address:
-    return Address(table.host, table.port, table.account)
-
-
-def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange
-    def tell(change: ConnectionChange) -> None:
-        observe(Connection(change.gateway, change.ready, change.reason, change.rebuilds))
-        subject = f"OpenD {change.gateway}"
-        if change.ready:
-            observe(Recovered(subject))
-            observe(Happened(f"{subject}: {change.reason}", (("rebuilds", change.rebuilds),)))
-        else:
-            observe(Trouble(subject, change.reason))
-
-    return tell
-
-
-async def _until_there(store: RedisStore, observe: Observe, simulated: bool | None) -> None:  # noqa: FBT001
-    with turning(observe, "start") as turned:
-        while True:
-            turned()
-            try:
-                server = await store.inspect()
-                if simulated is not None:
-                    await store.keep_apart(simulated=simulated)
-            except StoreDown as problem:
-                observe(Trouble("redis", str(problem)))
-                await asyncio.sleep(_PAUSE)
-            else:
-                observe(Recovered("redis"))
-                observe(Happened("store", (("server", server), ("stream", store.keys.stream))))
-                return
 
 
 class Work(Protocol):
@@ -210,12 +103,12 @@ async def serve(
     Components are opened in this order and closed in reverse: what is in flight ends while the
     gateways are still connected, then these, then the store, then the embedded server.
     """
-    process = Process(_process(), role)
+    process = Process(process_name(), role)
     polls, delivers, shows = (role in {"run", each} for each in ("poll", "deliver", "web"))
     schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
     reporter = Reporter(
         process,
-        [_address(table) for table in config.opend] if polls else [],
+        [address_of(table) for table in config.opend] if polls else [],
         now=wall_clock,
         markets=lambda: {market: release_state(q) for market, q in schedule.markets.items()},
         outlook=schedule.outlook,
@@ -232,9 +125,7 @@ async def serve(
             for gateway in ports.gateways
         ]
         if ports.embedded is not None:
-            links.append(
-                Component("embedded server", partial(_keep_alive, ports.embedded, observe))
-            )
+            links.append(Component("embedded server", partial(keep_alive, ports.embedded, observe)))
         notifier = Notifier(ports.store, observe)
         work = [
             Component("notifier", notifier.run),
@@ -311,7 +202,9 @@ async def _polling(
     return [
         Component("watchlist", lambda: watchlist.follow(watch)),
         Component("Futu groups", lambda: watchlist.follow_groups(ports.gateways, group_budget)),
-        Component("polling", lambda: keep_polling(ports.store, _process(), poller, tenure, chores)),
+        Component(
+            "polling", lambda: keep_polling(ports.store, process_name(), poller, tenure, chores)
+        ),
     ], apply
 
 
@@ -417,11 +310,6 @@ def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe)
     return relay
 
 
-def _process() -> str:
-    """Return the name this process goes by in Redis."""
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
 def _chores(
     config: Config, store: RedisStore, observe: Observe
 ) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -430,16 +318,3 @@ def _chores(
         return []
     keep = timedelta(days=config.redis.keep_days)
     return [lambda: keep_trimmed(store, keep, observe, wall_clock)]
-
-
-async def _keep_alive(embedded: Embedded, observe: Observe) -> None:
-    """Start the embedded server again when it is gone, whoever started it."""
-    while True:
-        await asyncio.sleep(_PAUSE)
-        try:
-            if await embedded.ensure():
-                observe(Happened("the embedded server was gone: started again"))
-        except (StoreDown, StoreMisfit) as problem:
-            observe(Trouble("embedded server", str(problem)))
-        else:
-            observe(Recovered("embedded server"))

@@ -23,6 +23,7 @@ from poller.plan.notice import Completed, Detected, fields_of
 from poller.storage.embedded import Embedded
 from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
+from poller.storage.snapshots import as_known_at
 from poller.storage.store import (
     ONE_OFF,
     SIGNALS_KEPT,
@@ -30,7 +31,6 @@ from poller.storage.store import (
     Snapshot,
     Store,
     Stream,
-    as_known_at,
 )
 from tests import nodes
 from tests.machine import at_most, scaled

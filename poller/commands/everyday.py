@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from poller import app, show
+from poller import show
 from poller.clock import wall_clock
 from poller.commands.ending import complain
 from poller.detect.compare import Reading, compare, progress
@@ -28,12 +28,14 @@ from poller.plan.calendar import missing_days
 from poller.polling.budget import Budget
 from poller.polling.poll import fetch
 from poller.polling.watchlist import Watchlist
+from poller.service.ports import opened
 from poller.settings.config import Config
 from poller.storage.embedded import Embedded
 from poller.storage.plain import entry_json
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Stream, as_known_at
+from poller.storage.snapshots import as_known_at
+from poller.storage.store import ONE_OFF, Stream
 
 _BLOCK: Final = 5.0
 CONNECT_LIMIT: Final = 8.0
@@ -200,7 +202,7 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
     """Read history down to `since` for each code, in one commit a symbol."""
     async with (
-        app.opened(config, _troubles_only, simulated=False) as ports,
+        opened(config, _troubles_only, simulated=False) as ports,
         asyncio.TaskGroup() as group,
     ):
         supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]

@@ -17,6 +17,14 @@ from poller.events import encode
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice
 from poller.storage.live import LiveList
+from poller.storage.snapshots import (
+    held_writes_of,
+    quarantine_entries,
+    read_snapshot,
+    read_vintage,
+    read_vintages,
+    writes_of,
+)
 from poller.storage.store import (
     SIGNALS_KEPT,
     WATCHLIST,
@@ -28,13 +36,7 @@ from poller.storage.store import (
     Snapshot,
     Stream,
     Write,
-    held_writes_of,
     order,
-    quarantine_entries,
-    read_snapshot,
-    read_vintage,
-    read_vintages,
-    writes_of,
 )
 
 

@@ -20,6 +20,13 @@ from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, WrongType, translated
 from poller.storage.live import LiveList, scan, version_of
 from poller.storage.retention import Group
+from poller.storage.snapshots import (
+    held_writes_of,
+    quarantine_entries,
+    read_snapshot,
+    read_vintages,
+    writes_of,
+)
 from poller.storage.store import (
     LEDGER,
     OPEND,
@@ -34,11 +41,6 @@ from poller.storage.store import (
     Snapshot,
     Stream,
     Write,
-    held_writes_of,
-    quarantine_entries,
-    read_snapshot,
-    read_vintages,
-    writes_of,
 )
 
 OLDEST: Final = (6, 2)

@@ -1,0 +1,145 @@
+"""What the service stands on: opened in order, closed in reverse."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.errors import StoreDown, StoreMisfit
+from poller.facts.observe import (
+    Connection,
+    Happened,
+    Observe,
+    Recovered,
+    Trouble,
+    Turned,
+    dispatcher,
+    turning,
+)
+from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
+from poller.polling.budget import Budget
+from poller.settings.config import Config, Opend
+from poller.storage.embedded import Embedded
+from poller.storage.redisboard import RedisBoard
+from poller.storage.redisstore import RedisStore
+
+_PAUSE: Final = 1.0  # seconds between two looks at a server that is away
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What the service stands on: opened by `opened`, or put together by a test."""
+
+    store: RedisStore
+    outbox: RedisOutbox
+    board: RedisBoard
+    gateways: Sequence[OpenD]
+    budgets: dict[str, Budget]
+    embedded: Embedded | None
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    config: Config, observe: Observe, *, gateways: bool = True, simulated: bool | None = None
+) -> AsyncIterator[Ports]:
+    """Open store and gateways (not yet connected); waits for a server that is away.
+
+    `simulated`: what kind of events will be published, None for who publishes none.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
+        stack.callback(sdk.close)
+        asked = config.opend if gateways else ()
+        loading = asyncio.ensure_future(sdk.load()) if gateways else None
+        embedded = Embedded(config.state_dir) if config.redis.url is None else None
+        if embedded is not None:
+            url = await stack.enter_async_context(embedded.running())
+        else:
+            url = config.redis.url.get_secret_value() if config.redis.url else ""
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
+        stack.push_async_callback(store.close)
+        outbox = RedisOutbox(url, config.redis.namespace)
+        stack.push_async_callback(outbox.close)
+        board = RedisBoard(url, config.redis.namespace)
+        stack.push_async_callback(board.close)
+        await _until_there(store, observe, simulated)
+        if loading is not None:
+            await loading
+        owner = f"{process_name()}-{secrets.token_hex(4)}"
+        yield Ports(
+            store,
+            outbox,
+            board,
+            [OpenD(address_of(table), sdk, _connection_fact(observe)) for table in asked],
+            {
+                account: Budget(
+                    store,
+                    account,
+                    owner,
+                    requests=config.budget.requests,
+                    period=config.budget.period,
+                    waiting=partial(observe, Turned(dispatcher(account))),
+                )
+                for account in dict.fromkeys(table.account for table in asked)
+            },
+            embedded,
+        )
+
+
+def address_of(table: Opend) -> Address:
+    """Return where a configured OpenD listens."""
+    return Address(table.host, table.port, table.account)
+
+
+def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange
+    def tell(change: ConnectionChange) -> None:
+        observe(Connection(change.gateway, change.ready, change.reason, change.rebuilds))
+        subject = f"OpenD {change.gateway}"
+        if change.ready:
+            observe(Recovered(subject))
+            observe(Happened(f"{subject}: {change.reason}", (("rebuilds", change.rebuilds),)))
+        else:
+            observe(Trouble(subject, change.reason))
+
+    return tell
+
+
+async def _until_there(store: RedisStore, observe: Observe, simulated: bool | None) -> None:  # noqa: FBT001
+    with turning(observe, "start") as turned:
+        while True:
+            turned()
+            try:
+                server = await store.inspect()
+                if simulated is not None:
+                    await store.keep_apart(simulated=simulated)
+            except StoreDown as problem:
+                observe(Trouble("redis", str(problem)))
+                await asyncio.sleep(_PAUSE)
+            else:
+                observe(Recovered("redis"))
+                observe(Happened("store", (("server", server), ("stream", store.keys.stream))))
+                return
+
+
+def process_name() -> str:
+    """Return the name this process goes by in Redis."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+async def keep_alive(embedded: Embedded, observe: Observe) -> None:
+    """Start the embedded server again when it is gone, whoever started it."""
+    while True:
+        await asyncio.sleep(_PAUSE)
+        try:
+            if await embedded.ensure():
+                observe(Happened("the embedded server was gone: started again"))
+        except (StoreDown, StoreMisfit) as problem:
+            observe(Trouble("embedded server", str(problem)))
+        else:
+            observe(Recovered("embedded server"))
