@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
 from poller import show
 from poller.commands import everyday
 from poller.commands.explain import hours_or_days
 from poller.events import encode
-from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.model import Code, Event, EventType, HkRecord, Vintage
 from poller.settings.config import load
 from poller.storage.store import Entry
 
@@ -51,12 +52,24 @@ def test_what_others_appended_is_a_line(told: str) -> None:
     assert "1-0" in show.entry_line(Entry("1-0", fields)).plain
 
 
-def test_the_table_of_history_begins_with_the_day(capsys: pytest.CaptureFixture[str]) -> None:
-    """The columns are the SDK's; what a narrow terminal cuts off is the number nobody reads."""
-    show.print_history(Market.HK, [vintage(7)], "table")
-    names = capsys.readouterr().out.splitlines()[0].split()
-    assert names[:2] == ["timestamp_str", "aggregated_short"]
-    assert names[-1] == "timestamp"
+def test_a_column_of_figures_has_the_decimals_of_its_longest() -> None:
+    """Two at least, four at most; points stand below each other, and what is absent is a dash."""
+    texts = [cell.plain for cell in show.decimal_cells([467.8, 0.013, None, 1 / 3, 5000.0])]
+    assert texts == ["467.8000", "0.0130", "-", "0.3333", "5,000.0000"]
+    assert [cell.plain for cell in show.decimal_cells([1.0, None])] == ["1.00", "-"]
+
+
+@pytest.mark.parametrize(("width", "longest"), [(70, 72), (79, 80), (90, 92)])
+def test_figures_are_never_broken(
+    width: int, longest: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between columns is one space where two do not fit; a line is rather longer than that."""
+    cells = [Text("2026-04-30"), Text("9" * (width - 10))]
+    show.print_figures(("day", "shares"), [cells])
+    header, line = capsys.readouterr().out.splitlines()
+    assert len(line) == longest
+    assert header.split() == ["day", "shares"]
+    assert line.split() == [cell.plain for cell in cells]
 
 
 def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
