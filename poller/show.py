@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -202,24 +203,34 @@ def progress_bar(counted: str) -> Progress:
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout, numbers to the right; "none" if there are no rows.
 
-    Cells are made safe to show, whoever wrote them. On a terminal the last column wraps, elsewhere
-    every row is one line.
+    Cells are made safe to show, whoever wrote them. On a terminal they wrap between words, and a
+    table whose words are too long is wider than it; elsewhere every row is one line.
     """
     if not rows:
         sys.stdout.write("none\n")
         return
-    wraps = sys.stdout.isatty()
     rows = [[printable(cell) for cell in row] for row in rows]
+    columns = [(name, *cells) for name, *cells in zip(names, *rows, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, name in enumerate(names):
-        right = all(_FIGURE.fullmatch(row[index]) for row in rows)
-        last = wraps and index == len(names) - 1
-        table.add_column(
-            name, justify="right" if right else "left", no_wrap=not last, overflow="fold"
-        )
+    for (name, *cells), width in zip(columns, _widths(columns, room), strict=True):
+        right = all(map(_FIGURE.fullmatch, cells))
+        table.add_column(name, justify="right" if right else "left", width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, width=None if wraps else _UNBOUNDED).print(table)
+    Console(highlight=False, width=_UNBOUNDED, height=1).print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return how wide each column is; none is narrower than its longest word."""
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    least = [max(cell_len(word) for cell in cells for word in cell.split(" ")) for cells in columns]
+    excess = sum(widths) + 2 * (len(widths) - 1) - room
+    for place in sorted(range(len(widths)), key=lambda place: least[place] - widths[place]):
+        cut = max(0, min(excess, widths[place] - least[place]))
+        widths[place] -= cut
+        excess -= cut
+    return widths
 
 
 @dataclass(frozen=True, slots=True)

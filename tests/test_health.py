@@ -78,12 +78,33 @@ async def test_a_port_of_nobodys_choice_cannot_be_asked() -> None:
         await health(place)
 
 
-async def test_a_server_that_says_nothing() -> None:
-    """Is one that is not HTTP."""
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+@asynccontextmanager
+async def saying(words: bytes) -> AsyncIterator[Web]:
+    """Run a server that says this, closes then, or waits for the end where it says nothing."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(words)
+        if not words:
+            await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
+        yield Web(port=server.sockets[0].getsockname()[1])
+        await gone.wait()
+
+
+async def test_what_is_no_page() -> None:
+    """Another protocol is named; one that says nothing does not hold the check up."""
+    async with saying(b"SSH-2.0-OpenSSH\r\n") as place:
         with pytest.raises(Failure, match="nothing that is HTTP"):
-            await health(Web(port=server.sockets[0].getsockname()[1]))
+            await health(place)
+    async with saying(b"") as place:
+        with pytest.raises(Failure, match=r"does not answer within 0\.1 s"):
+            await health(place, limit=0.1)
 
 
 async def test_the_token_is_sent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,12 +174,18 @@ async def test_one_unreadable_day_hides_no_other(service: Service, url: str) -> 
     await redis.delete(f"{{short-interest}}:history:{SECOND}")
     await redis.set(f"{{short-interest}}:history:{SECOND}", "text")
     await redis.aclose()
-    for arguments in (("history", HK, SECOND), ("export", "--format", "csv"), ("release", "HK")):
+    for arguments in (("history", HK, SECOND), ("export", "--format", "csv")):
         code, out, err = await poller(service, *arguments)
         assert code == 1
         assert "Traceback" not in err
-        assert f"HDEL {key} 2026-05-08" in err or arguments[0] == "release"
-        assert "2026-04-30" in out or arguments[0] == "release"
+        assert f"HDEL {key} 2026-05-08" in err
+        assert "does not fit into 64 bits" in err
+        assert f"DEL {{short-interest}}:history:{SECOND}" in err
+        assert "2026-04-24" in out
+    code, out, err = await poller(service, "release", "HK")
+    assert code == 1
+    assert out.startswith("HK, the report of 2026-04-30: 1 of 1 symbols show it")
+    assert f"DEL {{short-interest}}:history:{SECOND}" in err
 
 
 async def test_a_report(service: Service) -> None:

@@ -1,5 +1,10 @@
 """What a person reads on a terminal. In process."""
 
+import os
+import pty
+import subprocess
+import sys
+import termios
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -70,6 +75,31 @@ def test_figures_are_never_broken(
     assert len(line) == longest
     assert header.split() == ["day", "shares"]
     assert line.split() == [cell.plain for cell in cells]
+
+
+def test_a_narrow_terminal_breaks_no_value() -> None:
+    """Sentences wrap between their words; where that is not enough, the table is wider."""
+    row = ("HK.00700", "held", "one of very many that moved as no market ever moves", "51,480,638")
+    told = in_terminal(48, ("code", "state", "reason", "shares"), row)
+    assert all(text in told for text in (*row[:2], row[3], *row[2].split()))
+    assert max(map(len, told.splitlines())) <= 48
+    assert "51,480,638" in in_terminal(10, ("code", "shares"), (row[0], row[3]))
+
+
+def in_terminal(columns: int, names: tuple[str, ...], row: tuple[str, ...]) -> str:
+    """Return what a table of one row shows on a terminal of so many columns."""
+    code = f"from poller import show; show.print_table({names!r}, [{row!r}])"
+    primary, secondary = pty.openpty()
+    termios.tcsetwinsize(secondary, (24, columns))
+    unset = {"COLUMNS", "LINES", "FORCE_COLOR"}
+    environment = {n: t for n, t in os.environ.items() if n not in unset} | {
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
+    with os.fdopen(primary, "rb", buffering=0) as reader:
+        subprocess.run([sys.executable, "-c", code], stdout=secondary, env=environment, check=True)
+        os.close(secondary)
+        return reader.read(65_536).decode().replace("\r", "")
 
 
 def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:

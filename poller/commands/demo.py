@@ -45,7 +45,7 @@ some half a minute.
 _FURTHER: Final = """
 To look further:
   {poller} run --simulate       the same with its page, a report every 45 s for half an hour,
-  {space}                       then as they are due; in a second terminal:
+  {space}                      then as they are due; in a second terminal:
   {poller} tail                 the last events, and what comes
   {poller} release HK           the newest report: who moved most, and who is missing
   {poller} history HK.00700     ten rows of Futu's own documentation, and what came since

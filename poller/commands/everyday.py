@@ -3,12 +3,9 @@
 import asyncio
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from datetime import date
 from typing import Final
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from poller import app, show
 from poller.clock import wall_clock
@@ -89,15 +86,7 @@ async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
         supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
         gateway = await _first_ready(ports.gateways)
         budget = ports.budgets[gateway.account]
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("symbols, {task.fields[rows]} days added"),
-            TimeElapsedColumn(),
-            disable=not sys.stderr.isatty(),
-            console=show.errors(),
-        )
+        bar = show.progress_bar("symbols, {task.fields[rows]} days added")
         failures = []
         with bar:
             task = bar.add_task("backfill", total=len(codes), rows=0)

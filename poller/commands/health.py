@@ -23,13 +23,17 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  nothing 
 _LOOK: Final = "web.host and web.port say where it is asked"
 
 
-async def health(web: Web) -> None:
-    """Ask the page whether the service is ready; print why it is not, and fail."""
+async def health(web: Web, *, limit: float = LIMIT) -> None:
+    """Ask the page whether the service is ready; print why it is not, and fail.
+
+    `limit`: seconds to wait.
+    """
     if not web.port:
         raise CommandFailed(WRONG, ["web.port: 0 is any free port; write the one to ask at"])
     host = _ANYWHERE.get(web.host, web.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{web.port}/readyz"
-    status, body = await _asked(url, None if web.token is None else web.token.get_secret_value())
+    token = None if web.token is None else web.token.get_secret_value()
+    status, body = await _asked(url, token, limit)
     try:
         told = read_json(body.decode())
         ready = told["ready"] is True
@@ -43,13 +47,12 @@ async def health(web: Web) -> None:
         raise Failure(f"not ready, as {url} says")
 
 
-async def _asked(url: str, token: str | None) -> tuple[int, bytes]:
+async def _asked(url: str, token: str | None, limit: float) -> tuple[int, bytes]:
     """Return the status and the beginning of the body."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    limit = aiohttp.ClientTimeout(total=LIMIT)
     try:
         async with (
-            aiohttp.ClientSession(timeout=limit, headers=headers) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(limit), headers=headers) as session,
             session.get(url, allow_redirects=False) as response,
         ):
             try:
@@ -57,7 +60,7 @@ async def _asked(url: str, token: str | None) -> tuple[int, bytes]:
             except asyncio.IncompleteReadError as whole:
                 return response.status, whole.partial
     except TimeoutError:
-        raise Failure(f"{url} does not answer within {LIMIT:g} s") from None
+        raise Failure(f"{url} does not answer within {limit:g} s") from None
     except (aiohttp.ClientConnectorError, OSError) as problem:
         number = problem.errno or 0  # of a name that cannot be resolved it is below 0
         reason = os.strerror(number) if number > 0 else problem.strerror or str(problem)

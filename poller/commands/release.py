@@ -13,7 +13,7 @@ from rich.text import Text
 from poller import show
 from poller.commands.stores import Failure, archive_of
 from poller.commands.watched import sources_of
-from poller.model import Code, Market, isoformat, market_of
+from poller.model import Code, Market, isoformat, market_of, newest_days
 from poller.plan.report import Coverage, Standing, coverage, ranked
 from poller.settings.config import Config
 from poller.storage.archive import Archive
@@ -68,19 +68,24 @@ async def release(
     async with archive_of(config) as (store, archive):
         watched = [code for code in await _watched(config, store) if market_of(code) is market]
         codes = [code for code in await archive.codes() if market_of(code) is market]
-        known = await archive.days(list(dict.fromkeys([*codes, *watched])))
+        known, problems = await archive.days(list(dict.fromkeys([*codes, *watched])))
         reported = {each for days in known.values() for each in days}
         if not reported:
-            raise Failure(f"nothing is known of {market}; is any of it watched? poller watch list")
-        day = day or max(reported)
+            raise Failure(
+                "\n".join([*problems, f"nothing is known of {market}; see: poller watch list"])
+            )
+        # what somebody else put behind the watermarks is no report
+        newest = newest_days(await store.watermarks()).get(market)
+        day = day or (newest if newest in reported else max(reported))
         if day not in reported:
             raise Failure(_no_such_day(market, day, reported))
         covered = coverage(day, known, watched)
         standings, unreadable = await _standings(archive, day, covered)
+        problems += unreadable
     _print(_Report(market, day, sort, covered, ranked(standings, sort)), top, form)
     sys.stdout.flush()
-    if unreadable:
-        raise Failure("\n".join(unreadable))
+    if problems:
+        raise Failure("\n".join(problems))
 
 
 async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:

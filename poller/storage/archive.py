@@ -78,9 +78,10 @@ class Archive:
             for code, texts in zip(some, _pairs(answers), strict=True):
                 yield self._read(code, *texts, moment)
 
-    async def days(self, codes: Sequence[Code]) -> dict[Code, list[date]]:
-        """Return the days known of each symbol, oldest first."""
+    async def days(self, codes: Sequence[Code]) -> tuple[dict[Code, list[date]], list[str]]:
+        """Return the days known of each symbol, oldest first, and what cannot be read."""
         found: dict[Code, list[date]] = {}
+        unreadable: list[str] = []
         for some in _batches(codes, BATCH):
             with translated():
                 async with self._redis.pipeline(transaction=False) as pipe:
@@ -89,8 +90,11 @@ class Archive:
                     answers = await pipe.execute(raise_on_error=False)
             for code, names in zip(some, answers, strict=True):
                 _check(names)
-                found[code] = [] if isinstance(names, Exception) else sorted(_days(names))
-        return found
+                if isinstance(names, Exception):
+                    unreadable.append(_another_type(self.keys.history(code)))
+                else:
+                    found[code] = sorted(_days(names))
+        return found, unreadable
 
     async def some_days(self, wanted: Mapping[Code, Sequence[date]]) -> AsyncIterator[Archived]:
         """Yield these days of these symbols as last reported, as far as they are known."""
@@ -116,7 +120,7 @@ class Archive:
             (self.keys.history(code), history),
         ):
             if isinstance(texts, Exception):
-                wrong.append(f"{key} holds another type than this service keeps there: DEL {key}")
+                wrong.append(_another_type(key))
                 continue
             for name, text in texts.items():
                 if name in recorded:
@@ -129,6 +133,10 @@ class Archive:
                     recorded.add(name.partition(":")[0])
         found.sort(key=lambda vintage: (vintage.day, vintage.revision))
         return Archived(code, tuple(as_known_at(found, moment)), tuple(_shortened(wrong, code)))
+
+
+def _another_type(key: str) -> str:
+    return f"{key} holds another type than this service keeps there: DEL {key}"
 
 
 def _batches(codes: Sequence[Code], size: int) -> Iterator[list[Code]]:
