@@ -108,7 +108,7 @@ async def test_what_is_no_page() -> None:
 
 
 async def test_the_token_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    """An address that stands for all of them is asked on the loopback."""
+    """Also to an address that stands for all of them."""
     body = '{"ready": true, "reasons": [], "defects": ["webhook desk: stopped"]}'
     async with answering(200, body) as place:
         await health(

@@ -163,6 +163,17 @@ async def test_history_as_it_was_known(service: Service) -> None:
     assert err.count("nothing was known of") == 2
 
 
+async def test_what_was_reported_counts(url: str) -> None:
+    """An edited entry of history does not; a day that stands there alone does."""
+    redis: Any = Redis.from_url(url)
+    key = f"{{short-interest}}:history:{HK}"
+    await redis.hset(key, "2026-04-30", Vintage(hk("2026-04-30", 7, 1, 1), 1, REVISED).to_json())
+    await redis.hset(key, "2026-04-17", Vintage(hk("2026-04-17", 8, 1, 1), 0, REVISED).to_json())
+    await redis.aclose()
+    frame = library.history(HK, url=url)
+    assert list(frame["aggregated_short"]) == [8, 51_888_755, 50_000_000]
+
+
 async def test_one_unreadable_day_hides_no_other(service: Service, url: str) -> None:
     """What another client left is named with its key and the cure; the rest is printed."""
     redis: Any = Redis.from_url(url)

@@ -19,7 +19,6 @@ LIMIT: Final = 5.0
 _MOST: Final = 64 * 1024
 """Bytes of an answer: the reasons of a service in which everything fails are a few thousand."""
 
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  nothing listens here
 _LOOK: Final = "web.host and web.port say where it is asked"
 
 
@@ -30,8 +29,8 @@ async def health(web: Web, *, limit: float = LIMIT) -> None:
     """
     if not web.port:
         raise CommandFailed(WRONG, ["web.port: 0 is any free port; write the one to ask at"])
-    host = _ANYWHERE.get(web.host, web.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{web.port}/readyz"
+    host = f"[{web.host}]" if ":" in web.host else web.host
+    url = f"http://{host}:{web.port}/readyz"
     token = None if web.token is None else web.token.get_secret_value()
     status, body = await _asked(url, token, limit)
     try:
