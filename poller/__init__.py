@@ -1,7 +1,7 @@
 """Watches short interest through Futu OpenD and publishes what is newly reported.
 
 For subscribers: `subscribe`, which yields a `StreamEvent` for each event (`Received` is its name in
-version 0.1).
+version 0.1). For analysts: `history`, which returns a DataFrame.
 """
 
 from typing import TYPE_CHECKING
@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from poller.events import StreamEvent
     from poller.events import StreamEvent as Received
+    from poller.storage.frame import history
     from poller.subscriber.subscription import subscribe
 
 __version__ = "0.1.0"
-__all__ = ["Received", "StreamEvent", "subscribe"]
+__all__ = ["Received", "StreamEvent", "history", "subscribe"]
 
 
 def __getattr__(name: str) -> object:
     """Import what subscribers need when they ask for it: the commands start faster without."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "history":
+        from poller.storage import frame  # noqa: PLC0415  pandas
+
+        return frame.history
     from poller import events  # noqa: PLC0415
     from poller.subscriber import subscription  # noqa: PLC0415
 

@@ -4,25 +4,23 @@ Each command is a thin reader or writer over the same parts the service is made 
 """
 
 import os
-import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, validators
 
 from poller import __version__
+from poller.commands import readcli
 from poller.commands.configcli import configuration
 from poller.commands.ending import FAILED, WRONG, CommandFailed, begin, conclude, finish
-from poller.commands.options import ConfigFile, refusal, whole
+from poller.commands.options import ConfigFile, codes_of, refusal, whole
+from poller.commands.quarantinecli import quarantine
 from poller.commands.serving import serve
 from poller.commands.webhookcli import webhook
-from poller.detect.held import Ruling
-from poller.errors import BadCode
 from poller.facts import observe
-from poller.model import Code, parse_code
 from poller.settings.config import Config, chosen_file
 
 
@@ -44,14 +42,13 @@ watch = App(
     name="watch", help="Show or change the live watchlist; takes effect in a running service."
 )
 cli.command(watch)
-quarantined = App(
-    name="quarantine", help="Show figures that cannot be true and are held, and rule on them."
-)
-cli.command(quarantined)
+cli.command(quarantine)
 cli.command(webhook)
 cli.command(configuration)
 service = App(name="service", help="Put the poller under systemd.")
 cli.command(service)
+for reader in (readcli.tail, readcli.history, readcli.release, readcli.export):
+    cli.command(reader)
 
 
 @cli.command
@@ -103,61 +100,6 @@ def check(*, config: ConfigFile = None) -> None:
 
 
 @cli.command
-def tail(
-    *,
-    from_: Annotated[str, Parameter(name="--from")] = "$",
-    count: Annotated[int | None, Parameter(converter=whole)] = None,
-    releases: bool = False,
-    json: bool = False,
-    config: ConfigFile = None,
-) -> None:
-    """Follow the stream of events.
-
-    Args:
-        from_: print what follows this stream id; 0 from the beginning, $ what comes next
-        count: stop after so many entries
-        releases: follow instead which reports of a whole market are out, and which complete
-        json: one JSON object a line
-        config: TOML file
-    """
-    from poller.commands import everyday  # noqa: PLC0415
-
-    if from_ != "$" and not _is_stream_id(from_):
-        raise CommandFailed(
-            WRONG, [f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0"]
-        )
-    if count is not None and count < 1:
-        raise CommandFailed(WRONG, [f"--count {count}: give a number above 0"])
-    settings = begin(config, reading=True)
-    finish(everyday.tail(settings, from_, count, releases=releases, as_json=json))
-
-
-@cli.command
-def history(
-    code: str,
-    *,
-    format: Literal["table", "csv", "json"] = "table",  # noqa: A002  the option's name
-    as_known_at: datetime | None = None,
-    config: ConfigFile = None,
-) -> None:
-    """Print what is known of a symbol, newest first.
-
-    Args:
-        code: HK.00700, US.AAPL
-        format: table, csv or json
-        as_known_at: what was known at this time; UTC unless it names its zone
-        config: TOML file
-    """
-    from poller.commands import everyday  # noqa: PLC0415
-
-    (symbol,) = _codes([code])
-    moment = as_known_at
-    if moment is not None and moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    finish(everyday.history(begin(config, reading=True), symbol, format, moment))
-
-
-@cli.command
 def explain(code: str, *, config: ConfigFile = None) -> None:
     """Say why nothing was heard of a symbol.
 
@@ -167,7 +109,7 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
     """
     from poller.commands import explain as explanation  # noqa: PLC0415
 
-    (symbol,) = _codes([code])
+    (symbol,) = codes_of([code])
     finish(explanation.explain(begin(config, reading=True), symbol))
 
 
@@ -181,7 +123,7 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch(begin(config, reading=True), _codes(codes), wanted=True))
+    finish(everyday.watch(begin(config, reading=True), codes_of(codes), wanted=True))
 
 
 @watch.command(name="remove")
@@ -194,65 +136,24 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch(begin(config, reading=True), _codes(codes), wanted=False))
+    finish(everyday.watch(begin(config, reading=True), codes_of(codes), wanted=False))
 
 
 @watch.command(name="list")
-def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
+def watch_list(
+    codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFile = None
+) -> None:
     """List the watched codes, where each comes from, and its watermark.
 
     Args:
+        codes: only these; all that are watched, if none is named
         json: one JSON list
         config: TOML file
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    finish(everyday.watch_list(begin(config, reading=True), as_json=json))
-
-
-@quarantined.command(name="list")
-def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
-    """List the held figures, why they are held, and what was ruled on them.
-
-    Args:
-        json: one JSON list
-        config: TOML file
-    """
-    from poller.commands import quarantine  # noqa: PLC0415
-
-    finish(quarantine.show_held(begin(config, reading=True), as_json=json))
-
-
-@quarantined.command(name="release")
-def quarantine_release(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
-    """Let the next poll publish the held figures of these days.
-
-    Args:
-        code: HK.00700, US.AAPL
-        days: 2026-04-30 …
-        config: TOML file
-    """
-    _rule(code, days, Ruling.RELEASED, config)
-
-
-@quarantined.command(name="discard")
-def quarantine_discard(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
-    """Drop the held figures of these days; other figures of them are judged anew.
-
-    Args:
-        code: HK.00700, US.AAPL
-        days: 2026-04-30 …
-        config: TOML file
-    """
-    _rule(code, days, Ruling.DISCARDED, config)
-
-
-def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None) -> None:
-    from poller.commands import quarantine  # noqa: PLC0415
-
-    (symbol,) = _codes([code])
-    wanted = tuple(dict.fromkeys(days))
-    finish(quarantine.rule(begin(config, reading=True), symbol, wanted, ruling))
+    wanted = codes_of(codes) if codes else ()
+    finish(everyday.watch_list(begin(config, reading=True), wanted, as_json=json))
 
 
 @cli.command
@@ -266,7 +167,7 @@ def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFi
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    wanted = _codes(codes) if codes else ()
+    wanted = codes_of(codes) if codes else ()
     finish(everyday.gaps(begin(config, reading=True), wanted, as_json=json))
 
 
@@ -283,7 +184,7 @@ def backfill(
     """
     from poller.commands import everyday  # noqa: PLC0415
 
-    wanted = _codes(codes)
+    wanted = codes_of(codes)
     settings = begin(config)
     finish(everyday.backfill(settings, wanted, since or date.min))
 
@@ -299,7 +200,7 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     *,
     hk: Hk = 300,
     us: Us = 700,
-    weeks: Few = 52,
+    weeks: Few = 12,
     seed: Annotated[int, Parameter(converter=whole)] = 1,
     release: Literal[
         "simultaneous", "staggered", "early", "late", "holiday", "daily"
@@ -348,6 +249,29 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
         )
 
 
+@cli.command
+def demo() -> None:
+    """Show the service at work for half a minute, against a simulated OpenD."""
+    from poller.commands import demo as play  # noqa: PLC0415
+
+    sys.exit(play.main())
+
+
+@cli.command
+def health(*, config: ConfigFile = None) -> None:
+    """Ask the page whether the service is ready; the exit code is 0 or, with reasons, 1.
+
+    It asks where web.host and web.port say, with web.token, and waits for 5 s at
+    the most: made for a container's HEALTHCHECK.
+
+    Args:
+        config: TOML file
+    """
+    from poller.commands import health as asking  # noqa: PLC0415
+
+    finish(asking.health(begin(config, only=("web",)).web))
+
+
 @service.command(name="install")
 def service_install(
     *,
@@ -369,12 +293,6 @@ def service_install(
     install(unit.UnitRole(role), place, os.environ, dry_run=dry_run)
 
 
-def _is_stream_id(text: str) -> bool:
-    """Return whether Redis takes it: one or two numbers of 64 bits."""
-    parts = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text, re.ASCII)
-    return parts is not None and all(int(part or 0) < 1 << 64 for part in parts.groups())
-
-
 def _unwritable(file: Path) -> str | None:
     """Say why a file cannot be written; None: it can."""
     folder = file.absolute().parent
@@ -385,21 +303,6 @@ def _unwritable(file: Path) -> str | None:
     if not os.access(file if file.exists() else folder, os.W_OK):
         return "nothing may be written there"
     return None
-
-
-def _codes(texts: Sequence[str]) -> tuple[Code, ...]:
-    """Parse all codes, or refuse them with every problem at once."""
-    codes, problems = [], []
-    for text in texts:
-        try:
-            codes.append(parse_code(text))
-        except BadCode as problem:
-            problems.append(str(problem))
-    if not texts:
-        problems.append("name at least one code, like HK.00700")
-    if problems:
-        raise CommandFailed(WRONG, problems)
-    return tuple(dict.fromkeys(codes))
 
 
 def _config_last(arguments: Sequence[str]) -> list[str]:

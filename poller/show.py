@@ -1,24 +1,25 @@
 """What a person reads on a terminal: one line per event, tables, progress. Readers only."""
 
-import csv
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from poller.detect.held import Held
 from poller.detect.impossible import explained
 from poller.events import Foreign, StreamEvent, StreamNotice, decode
-from poller.model import Change, Code, Market, Vintage, columns, isoformat, market_of, to_json
+from poller.model import Change, Code, Record, isoformat, market_of, to_json
 from poller.printable import printable, printable_json
-from poller.storage.plain import history_rows
 from poller.storage.store import Entry
 
 _COLOURS: Final = {
@@ -33,6 +34,9 @@ _COLOURS: Final = {
 LINE_LIMIT: Final = 2_000
 """Characters of a line that is no table's: an answer quoted in it stays readable."""
 
+USUAL_WIDTH: Final = 80
+"""Columns that a table of figures fits where nothing says how many there are."""
+
 _NAMED: Final = 10
 _NOT_OURS: Final = (
     ArithmeticError,
@@ -45,7 +49,8 @@ _NOT_OURS: Final = (
 """What a look into an entry runs into that another program has written."""
 
 _WORD_LIMIT: Final = 40  # characters of a code, a day, a kind
-_FIGURE: Final = re.compile(r"-|[0-9.,]+")
+_FIGURE: Final = re.compile(r"-|< threshold|[+-]?[0-9.,]+")
+_LEAST_DECIMALS, _MOST_DECIMALS = 2, 4
 _UNBOUNDED: Final = 10_000  # columns of what is no terminal
 
 
@@ -135,54 +140,97 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def print_history(market: Market, vintages: Sequence[Vintage], form: str) -> None:
-    """Print a symbol's history to stdout as `table`, its day first, `csv` or `json`."""
-    rows = history_rows(vintages)
-    names = [*columns(market), "revision", "observed_at"]
-    match form:
-        case "json":
-            say_json(json.dumps(rows, indent=2))
-        case "csv":
-            writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        case _:
-            # a narrow terminal cuts what stands last
-            names = ["timestamp_str", *(n for n in names if not n.startswith("timestamp"))]
-            names.append("timestamp")
-            cells = [[_cell(name, row[name]) for name in names] for row in rows]
-            print_table(names, cells)
+def print_figures(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    """Print lines of short cells to stdout: texts to the left, figures to the right.
+
+    No cell is ever broken. Between columns is one space where that makes them fit into the terminal
+    (80 columns where there is none), else two.
+    """
+    columns = [Text(name, "bold") for name in names]
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else USUAL_WIDTH
+    least = sum(widths) + len(widths) - 1
+    gap = " " if least <= room < least + len(widths) - 1 else "  "
+    right = [
+        all(_FIGURE.fullmatch(cell.plain) for cell in column[1:])
+        for column in zip(columns, *rows, strict=True)
+    ]
+    shown = console()
+    for row in (columns, *rows):
+        cells = []
+        for cell, width, is_right in zip(row, widths, right, strict=True):
+            pad = " " * (width - len(cell))
+            cells.append(Text(pad) + cell if is_right else cell + Text(pad))
+        line = Text(gap).join(cells)
+        line.rstrip()
+        shown.print(line)
 
 
-def _cell(name: str, value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int) and name not in {"timestamp", "revision"}:
-        return f"{value:,}"
-    return str(value)
+def shares_cell(record: Record) -> Text:
+    """Return a number of shares; one that is below the reporting threshold is no figure."""
+    return Text("< threshold" if "below_threshold" in record.flags else _number(record.shares))
+
+
+def change_cells(change: int | None, percent: float | None) -> tuple[Text, Text]:
+    """Return a change in shares and in percent, with their signs, coloured on a terminal."""
+    colour = "" if not change else "red" if change > 0 else "cyan"
+    shares = "-" if change is None else f"{change:+,}" if change else "0"
+    part = "-" if percent is None else f"{percent:+,.2f}" if change else "0.00"
+    return Text(shares, colour), Text(part, colour)
+
+
+def decimal_cells(values: Sequence[float | None]) -> list[Text]:
+    """Return a column of figures with as many decimals as the longest has: two to four."""
+    texts = [f"{value:.{_MOST_DECIMALS}f}" for value in values if value is not None]
+    longest = max((len(text.rstrip("0").rpartition(".")[2]) for text in texts), default=0)
+    places = max(longest, _LEAST_DECIMALS)
+    return [Text("-" if value is None else f"{value:,.{places}f}") for value in values]
+
+
+def progress_bar(counted: str) -> Progress:
+    """Return a bar on stderr that counts; it shows nothing where that is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(counted),
+        TimeElapsedColumn(),
+        disable=not sys.stderr.isatty(),
+        console=errors(),
+    )
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout, numbers to the right; "none" if there are no rows.
 
-    Cells are made safe to show, whoever wrote them. On a terminal the last column wraps, elsewhere
-    every row is one line.
+    Cells are made safe to show, whoever wrote them. On a terminal they wrap between words, and a
+    table whose words are too long is wider than it; elsewhere every row is one line.
     """
     if not rows:
         sys.stdout.write("none\n")
         return
-    wraps = sys.stdout.isatty()
     rows = [[printable(cell) for cell in row] for row in rows]
+    columns = [(name, *cells) for name, *cells in zip(names, *rows, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, name in enumerate(names):
-        right = all(_FIGURE.fullmatch(row[index]) for row in rows)
-        last = wraps and index == len(names) - 1
-        table.add_column(
-            name, justify="right" if right else "left", no_wrap=not last, overflow="fold"
-        )
+    for (name, *cells), width in zip(columns, _widths(columns, room), strict=True):
+        right = all(map(_FIGURE.fullmatch, cells))
+        table.add_column(name, justify="right" if right else "left", width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, width=None if wraps else _UNBOUNDED).print(table)
+    Console(highlight=False, width=_UNBOUNDED, height=1).print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return how wide each column is; none is narrower than its longest word."""
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    least = [max(cell_len(word) for cell in cells for word in cell.split(" ")) for cells in columns]
+    excess = sum(widths) + 2 * (len(widths) - 1) - room
+    for place in sorted(range(len(widths)), key=lambda place: least[place] - widths[place]):
+        cut = max(0, min(excess, widths[place] - least[place]))
+        widths[place] -= cut
+        excess -= cut
+    return widths
 
 
 @dataclass(frozen=True, slots=True)

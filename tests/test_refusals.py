@@ -11,9 +11,10 @@ from cyclopts import CycloptsError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.cli import cli, simulate, tail
+from poller.cli import cli, simulate
 from poller.commands.ending import WRONG, CommandFailed, report
 from poller.commands.options import refusal
+from poller.commands.readcli import MOST_LAST, history, release, tail
 from poller.commands.webhookcli import replay
 from poller.errors import ConfigError
 from poller.settings.config import Config, load
@@ -327,6 +328,16 @@ def test_a_plot_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path)
         ("quarantine release HK.00700 soon", "like 2026-04-30."),
         ("tail --count many", "Give a whole number."),
         ("tail --count 1.5", "Give a whole number."),
+        ("tail -n many", "Give a whole number."),
+        ("release", "See: poller release --help"),
+        ("release HK soon", "like 2026-04-30."),
+        ("release HK --top 1.5", "Give a whole number."),
+        ("export", "See: poller export --help"),
+        ("export --format xlsx", 'Choose from: "csv", "json", "parquet".'),
+        (
+            "export --format csv --as-known-at 2026-13-01",
+            "like 2026-04-30, or 2026-04-30T09:30:00+08:00.",
+        ),
         ("simulate --weeks 1.5", "Give a whole number."),
         ("--config poller.toml check", "poller check --config FILE"),
     ],
@@ -348,6 +359,14 @@ def test_a_wrong_option_shows_the_form(
     [
         (lambda: tail(from_=str(1 << 64)), "--from '18446744073709551616'"),
         (lambda: tail(from_="1-2-3"), "--from '1-2-3'"),
+        (lambda: tail(last=-1), "-n -1: give a number from 0"),
+        (lambda: tail(last=MOST_LAST + 1), "--from 0"),
+        (lambda: tail(last=3, from_="0"), "give one of them"),
+        (lambda: tail(count=0), "--count 0"),
+        (history, "name at least one code"),
+        (lambda: release("SH"), "'SH' is no market: write HK or US"),
+        (lambda: release("HK", top=0), "--top 0"),
+        (lambda: release("HK", sort="days_to_cover"), "HK reports none"),
         (lambda: replay("desk", since=NOW, until=NOW), "--until "),
     ],
 )

@@ -1,15 +1,21 @@
 """What a person reads on a terminal. In process."""
 
+import os
+import pty
+import subprocess
+import sys
+import termios
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
 from poller import show
 from poller.commands import everyday
 from poller.commands.explain import hours_or_days
 from poller.events import encode
-from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.model import Code, Event, EventType, HkRecord, Vintage
 from poller.settings.config import load
 from poller.storage.store import Entry
 
@@ -51,12 +57,49 @@ def test_what_others_appended_is_a_line(told: str) -> None:
     assert "1-0" in show.entry_line(Entry("1-0", fields)).plain
 
 
-def test_the_table_of_history_begins_with_the_day(capsys: pytest.CaptureFixture[str]) -> None:
-    """The columns are the SDK's; what a narrow terminal cuts off is the number nobody reads."""
-    show.print_history(Market.HK, [vintage(7)], "table")
-    names = capsys.readouterr().out.splitlines()[0].split()
-    assert names[:2] == ["timestamp_str", "aggregated_short"]
-    assert names[-1] == "timestamp"
+def test_a_column_of_figures_has_the_decimals_of_its_longest() -> None:
+    """Two at least, four at most; points stand below each other, and what is absent is a dash."""
+    texts = [cell.plain for cell in show.decimal_cells([467.8, 0.013, None, 1 / 3, 5000.0])]
+    assert texts == ["467.8000", "0.0130", "-", "0.3333", "5,000.0000"]
+    assert [cell.plain for cell in show.decimal_cells([1.0, None])] == ["1.00", "-"]
+
+
+@pytest.mark.parametrize(("width", "longest"), [(70, 72), (79, 80), (90, 92)])
+def test_figures_are_never_broken(
+    width: int, longest: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between columns is one space where two do not fit; a line is rather longer than that."""
+    cells = [Text("2026-04-30"), Text("9" * (width - 10))]
+    show.print_figures(("day", "shares"), [cells])
+    header, line = capsys.readouterr().out.splitlines()
+    assert len(line) == longest
+    assert header.split() == ["day", "shares"]
+    assert line.split() == [cell.plain for cell in cells]
+
+
+def test_a_narrow_terminal_breaks_no_value() -> None:
+    """Sentences wrap between their words; where that is not enough, the table is wider."""
+    row = ("HK.00700", "held", "one of very many that moved as no market ever moves", "51,480,638")
+    told = in_terminal(48, ("code", "state", "reason", "shares"), row)
+    assert all(text in told for text in (*row[:2], row[3], *row[2].split()))
+    assert max(map(len, told.splitlines())) <= 48
+    assert "51,480,638" in in_terminal(10, ("code", "shares"), (row[0], row[3]))
+
+
+def in_terminal(columns: int, names: tuple[str, ...], row: tuple[str, ...]) -> str:
+    """Return what a table of one row shows on a terminal of so many columns."""
+    code = f"from poller import show; show.print_table({names!r}, [{row!r}])"
+    primary, secondary = pty.openpty()
+    termios.tcsetwinsize(secondary, (24, columns))
+    unset = {"COLUMNS", "LINES", "FORCE_COLOR"}
+    environment = {n: t for n, t in os.environ.items() if n not in unset} | {
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
+    with os.fdopen(primary, "rb", buffering=0) as reader:
+        subprocess.run([sys.executable, "-c", code], stdout=secondary, env=environment, check=True)
+        os.close(secondary)
+        return reader.read(65_536).decode().replace("\r", "")
 
 
 def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from poller import show
-from poller.commands.everyday import CONNECT_LIMIT, Failure, store_of
+from poller.commands.everyday import CONNECT_LIMIT
+from poller.commands.stores import Failure, store_of
 from poller.commands.webhooks import store_and_outbox
 from poller.delivery.client import reach, words
 from poller.delivery.endpoint import Kind

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -33,13 +33,19 @@ class CommandFailed(Exception):
         self.code = code
 
 
-def begin(file: Path | None, warnings: list[str] | None = None, *, reading: bool = False) -> Config:
+def begin(
+    file: Path | None,
+    warnings: list[str] | None = None,
+    *,
+    reading: bool = False,
+    only: Collection[str] = (),
+) -> Config:
     """Read the configuration; nothing logged from here on holds its secrets.
 
     `warnings` gets what should not be so and does not prevent anything. `reading`: for a command
-    that reads Redis alone, as `load` says.
+    that reads Redis alone, as `load` says; so is `only`.
     """
-    settings = load(file, os.environ, warnings, reading=reading)
+    settings = load(file, os.environ, warnings, reading=reading, only=only)
     log.configure(level=settings.log_level, secrets=settings.secrets())
     return settings
 

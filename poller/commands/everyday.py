@@ -1,133 +1,38 @@
-"""What the commands beside the service do: read, follow, watch, backfill."""
+"""What the commands beside the service do: watch, look for gaps, backfill."""
 
 import asyncio
 import contextlib
 import json
-import sys
-from collections.abc import AsyncIterator, Sequence
-from datetime import date, datetime
+from collections.abc import Sequence
+from datetime import date
 from typing import Final
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from poller import show
 from poller.clock import wall_clock
-from poller.commands.ending import complain
+from poller.commands.stores import Failure, store_of
+from poller.commands.watched import name_groups, simulated_codes, sources_of, troubles_only
 from poller.detect.compare import Reading, compare, progress
-from poller.errors import (
-    PollerError,
-    StoreDown,
-    Superseded,
-    TooFrequent,
-    Unavailable,
-)
-from poller.facts.observe import Fact, Trouble, told
+from poller.errors import PollerError, Superseded, TooFrequent, Unavailable
 from poller.gateway.opend import Gateway, OpenD
 from poller.model import Code, Page, market_of, newest_days
 from poller.plan.calendar import missing_days
 from poller.polling.budget import Budget
 from poller.polling.poll import fetch
-from poller.polling.watchlist import Watchlist
 from poller.service.ports import opened
 from poller.settings.config import Config
-from poller.storage.embedded import Embedded
-from poller.storage.plain import entry_json
-from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
-from poller.storage.snapshots import as_known_at
-from poller.storage.store import ONE_OFF, Stream
+from poller.storage.store import ONE_OFF
 
-_BLOCK: Final = 5.0
+__all__ = ["CONNECT_LIMIT", "Failure", "backfill", "gaps", "store_of", "watch", "watch_list"]
+
 CONNECT_LIMIT: Final = 8.0
 """Seconds a command waits for an OpenD to be ready."""
-
-
-class Failure(PollerError):
-    """The command did not do what was asked; the text says why."""
-
-
-def _troubles_only(fact: Fact) -> None:
-    """Say troubles only; a command's own result is its answer."""
-    if isinstance(fact, Trouble):
-        complain(told(fact.subject, fact.reason))
-
-
-@contextlib.asynccontextmanager
-async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[RedisStore]:
-    """Open the store alone; a server that does not answer is a failure here, not waited for.
-
-    `existing`: an embedded server that neither runs nor has left data is a failure, too: an empty
-    one would only hide that it was looked for in the wrong place.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        if config.redis.url is None:
-            embedded = Embedded(config.state_dir)
-            if existing and not embedded.is_there():
-                raise Failure(
-                    f"no embedded server runs in {config.state_dir.absolute()}, and it left no "
-                    "data there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "
-                    "`poller run` begins a new one"
-                )
-            url = await stack.enter_async_context(embedded.running())
-        else:
-            url = config.redis.url.get_secret_value()
-        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
-        stack.push_async_callback(store.close)
-        try:
-            await store.inspect()
-        except StoreDown as problem:
-            raise Failure(f"Redis does not answer: {problem}") from None
-        yield store
-
-
-async def tail(
-    config: Config, after: str, count: int | None, *, releases: bool, as_json: bool
-) -> None:
-    """Print entries after an id as they come, `count` of them or for ever."""
-    stream = Stream.RELEASES if releases else Stream.EVENTS
-    line = show.release_line if releases else show.entry_line
-    async with store_of(config, existing=True) as store:
-        if after == "$":
-            last = await store.last_entries(1, stream)
-            after = last[0].id if last else "0-0"
-        console = show.console()
-        left = count
-        while left is None or left > 0:
-            try:
-                batch = 200 if left is None else min(left, 200)
-                entries = await store.read(after, count=batch, block=_BLOCK, stream=stream)
-            except StoreDown as problem:
-                complain(f"Redis does not answer: {problem}; trying again")
-                await asyncio.sleep(1)
-                continue
-            for entry in entries:
-                if as_json:
-                    show.say_json(entry_json(entry))
-                else:
-                    console.print(line(entry))
-                after = entry.id
-            sys.stdout.flush()
-            left = None if left is None else left - len(entries)
-
-
-async def history(config: Config, code: Code, form: str, moment: datetime | None) -> None:
-    """Print what is, or was, known of a symbol."""
-    async with store_of(config, existing=True) as store:
-        if moment is None:
-            known = (await store.snapshot(code)).known.vintages
-            vintages = [known[day] for day in sorted(known, reverse=True)]
-        else:
-            vintages = as_known_at(await store.vintages(code), moment)
-    if not vintages:
-        when = "" if moment is None else f" at {moment.isoformat()}"
-        raise Failure(f"nothing is known of {code}{when}; is it watched? See: poller watch list")
-    show.print_history(market_of(code), vintages, form)
 
 
 async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
     """Put codes on the live watchlist or take them off, and say which were not on it."""
     async with store_of(config) as store:
-        before = await _sources(config, store)
+        before = await sources_of(config, store)
         await store.watch(codes, wanted=wanted)
     for code in codes:
         told = "watched" if wanted else "no longer watched"
@@ -136,52 +41,26 @@ async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
         show.say(f"{code} {told}")
 
 
-async def watch_list(config: Config, *, as_json: bool) -> None:
-    """Print what is watched, why, and up to which day it is known."""
+async def watch_list(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
+    """Print what is watched, or which of these codes are, why, and up to which day it is known."""
     async with store_of(config, existing=True) as store:
-        sources = await _sources(config, store)
+        sources = await sources_of(config, store)
         watermarks = await store.watermarks()
-    rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in sources.items()]
+    found = {code: why for code, why in sources.items() if not codes or code in codes}
+    rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in found.items()]
     if as_json:
         names = ("code", "sources", "watermark")
         show.say_json(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
     else:
         show.print_table(("code", "from", "watermark"), rows)
-    _name_groups(config)
-
-
-async def _sources(config: Config, store: RedisStore) -> dict[Code, list[str]]:
-    told = await _simulated(config, store)
-    if told is not None:  # whatever is configured, the simulation's own symbols are watched
-        live = (await store.watched()).marks
-        found = {code: ["watch add" if live.get(code) else "simulation"] for code in told}
-        return {code: why for code, why in found.items() if live.get(code, True)}
-    table = config.watchlist
-    watchlist = Watchlist(table.codes, table.files, (), store, _troubles_only)
-    await watchlist.refresh(once=True)
-    return watchlist.sources()
-
-
-async def _simulated(config: Config, store: RedisStore) -> tuple[Code, ...] | None:
-    """Return what a simulation watches; None where OpenD's reports stand, or nobody has told."""
-    board = RedisBoard(store.url, config.redis.namespace)
-    try:
-        return await board.symbols() if await board.simulated() else None
-    finally:
-        await board.close()
-
-
-def _name_groups(config: Config) -> None:
-    if config.watchlist.futu_groups:
-        groups = ", ".join(config.watchlist.futu_groups)
-        complain(f"the running service adds the Futu groups {groups}")
+    name_groups(config)
 
 
 async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
     """Print the reporting days that history lacks: of these codes, or of all that are watched."""
     async with store_of(config, existing=True) as store:
-        wanted = codes or tuple(await _sources(config, store))
-        simulated = await _simulated(config, store) is not None
+        wanted = codes or tuple(await sources_of(config, store))
+        simulated = await simulated_codes(config, store) is not None
         newest = newest_days(await store.watermarks())
         now = wall_clock()
         found = []
@@ -196,27 +75,19 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
             found.append(show.Gaps(code, since, missing, held))
     show.print_gaps(found, as_json=as_json)
     if not codes:
-        _name_groups(config)
+        name_groups(config)
 
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
     """Read history down to `since` for each code, in one commit a symbol."""
     async with (
-        opened(config, _troubles_only, simulated=False) as ports,
+        opened(config, troubles_only, simulated=False) as ports,
         asyncio.TaskGroup() as group,
     ):
         supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
         gateway = await _first_ready(ports.gateways)
         budget = ports.budgets[gateway.account]
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("symbols, {task.fields[rows]} days added"),
-            TimeElapsedColumn(),
-            disable=not sys.stderr.isatty(),
-            console=show.errors(),
-        )
+        bar = show.progress_bar("symbols, {task.fields[rows]} days added")
         failures = []
         with bar:
             task = bar.add_task("backfill", total=len(codes), rows=0)

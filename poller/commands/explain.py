@@ -9,7 +9,7 @@ from typing import Final
 
 from poller import show
 from poller.clock import wall_clock
-from poller.commands.everyday import store_of
+from poller.commands.stores import store_of
 from poller.commands.webhooks import word
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.impossible import explained

@@ -1,13 +1,14 @@
 """The options of the command line that several commands have, and what is said of wrong ones."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import (
     CoercionError,
     CycloptsError,
+    MissingArgumentError,
     Parameter,
     Token,
     UnknownCommandError,
@@ -15,6 +16,8 @@ from cyclopts import (
 )
 
 from poller.commands.ending import WRONG, CommandFailed
+from poller.errors import BadCode
+from poller.model import Code, parse_code, unique
 
 ConfigFile = Annotated[
     Path | None,
@@ -41,6 +44,26 @@ def whole(_type: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
+def codes_of(texts: Sequence[str]) -> tuple[Code, ...]:
+    """Parse all codes, or refuse them with every problem at once; none at all is refused, too."""
+    codes, problems = [], []
+    for text in texts:
+        try:
+            codes.append(parse_code(text))
+        except BadCode as problem:
+            problems.append(str(problem))
+    if not texts:
+        problems.append("name at least one code, like HK.00700")
+    if problems:
+        raise CommandFailed(WRONG, problems)
+    return unique(codes)
+
+
+def aware(moment: datetime | None) -> datetime | None:
+    """Read a time without a zone as UTC."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
 def refusal(problem: CycloptsError) -> CommandFailed:
     """Return what a command line that cannot be understood ends with."""
     return CommandFailed(WRONG, [f"{problem}{_hint(problem)}"])
@@ -51,6 +74,8 @@ def _hint(problem: CycloptsError) -> str:
     match problem:
         case CoercionError(msg=None, target_type=kind):
             return _FORMS.get(kind, "")
+        case MissingArgumentError(command_chain=words):
+            return f" See: poller {' '.join(words or ())} --help"
         case UnknownCommandError(unused_tokens=[token, *_]) if token.startswith("-"):
             return " Options follow the command: poller check --config FILE"
         case UnknownCommandError():

@@ -10,7 +10,7 @@ from typing import Final
 
 from poller import show
 from poller.clock import wall_clock
-from poller.commands.everyday import Failure, store_of
+from poller.commands.stores import Failure, store_of
 from poller.detect.compare import Comparison, Known
 from poller.detect.held import Held, Reason, Ruling
 from poller.errors import Superseded

@@ -5,7 +5,7 @@ reads the environment.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -308,13 +308,15 @@ def load(
     warnings: list[str] | None = None,
     *,
     reading: bool = False,
+    only: Collection[str] = (),
 ) -> Config:
     """Return the configuration, or raise ConfigError with one line per problem.
 
     `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
     `warnings` gets a line for each secret file that everybody can read. `reading`: for a command
     that reads Redis alone: the secrets of the page and of the webhooks, and the watchlist's files,
-    are neither read nor judged.
+    are neither read nor judged. `only`: for a command that needs no more than these sections: the
+    others are left at their defaults.
     """
     chosen = chosen_file(file, environment)
     source = str(chosen or "configuration")
@@ -324,6 +326,8 @@ def load(
         _settle_paths(raw, chosen, said)
     if reading:
         without_secrets(raw)
+    if only:
+        raw = {section: table for section, table in raw.items() if section in only}
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
     if warnings is not None:

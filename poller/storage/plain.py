@@ -1,11 +1,12 @@
 """Entries and history as plain rows, for whoever reads JSON or CSV."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
-from poller.codec import read_json
+from poller.codec import Whole, read_json
 from poller.events import Foreign, StreamEvent, decode
-from poller.model import Vintage, isoformat, to_json
+from poller.model import RECORD_TYPES, Code, Vintage, columns, isoformat, market_of, to_json
 from poller.storage.store import Entry
 
 
@@ -36,3 +37,21 @@ def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
         | {"revision": vintage.revision, "observed_at": isoformat(vintage.observed_at)}
         for vintage in vintages
     ]
+
+
+def history_names(codes: Iterable[Code]) -> list[str]:
+    """Return the columns of `history_rows` of these symbols; those of each market once."""
+    names = dict.fromkeys(n for market in sorted({*map(market_of, codes)}) for n in columns(market))
+    return [*names, "revision", "observed_at"]
+
+
+def coded_rows(code: Code, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
+    """Return `history_rows` with the code before them."""
+    return [{"code": code, **row} for row in history_rows(vintages)]
+
+
+def whole_names() -> frozenset[str]:
+    """Return the columns that hold whole numbers, in every market."""
+    kinds = RECORD_TYPES.values()
+    whole = {field.name for kind in kinds for field in fields(kind) if field.type == Whole | None}
+    return frozenset({*whole, "revision"})

@@ -1,0 +1,130 @@
+"""One report of a market as a whole: who shows it, who is missing, and who moved most. Pure."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from poller.model import Code, Record, Vintage
+
+MISSED: Final = 3
+"""Reports in a row that a symbol has missed when it is no longer expected, as in a sweep."""
+
+_BELOW: Final = "below_threshold"
+_NOT_COMPUTED: Final = "days_to_cover_cap"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A symbol's figures of one report, beside those of the report before.
+
+    Attributes:
+        rank: From 1; None where the figure that ranks is not known.
+        change: In shares; None where either figure is below the reporting threshold or not known.
+        percent: The same in percent of the figure before; None also where that was 0.
+    """
+
+    code: Code
+    vintage: Vintage
+    previous: Record | None
+    rank: int | None = None
+
+    @property
+    def record(self) -> Record:
+        """The figures of the day."""
+        return self.vintage.record
+
+    @property
+    def change(self) -> int | None:
+        """See the class."""
+        return change_of(self.record, self.previous)
+
+    @property
+    def percent(self) -> float | None:
+        """See the class."""
+        return percent_of(self.record, self.previous)
+
+    @property
+    def days_to_cover(self) -> float | None:
+        """Days; None where the market has no such figure."""
+        return days_to_cover_of(self.record)
+
+
+def change_of(record: Record, previous: Record | None) -> int | None:
+    """Return the change in shares; None where either figure is below the threshold or unknown."""
+    if previous is None or record.shares is None or previous.shares is None:
+        return None
+    if _BELOW in record.flags or _BELOW in previous.flags:
+        return None
+    return record.shares - previous.shares
+
+
+def percent_of(record: Record, previous: Record | None) -> float | None:
+    """Return the change in percent of the shares before; None also where those were 0."""
+    change = change_of(record, previous)
+    if change is None or previous is None or not previous.shares:
+        return None
+    return round(100 * change / previous.shares, 4)
+
+
+def days_to_cover_of(record: Record) -> float | None:
+    """Return the days to cover; None where the market has no such figure."""
+    days: float | None = getattr(record, "days_to_cover", None)
+    return days
+
+
+SORTS: Final[Mapping[str, Callable[[Standing], float | None]]] = {
+    "change": lambda one: None if one.change is None else abs(one.change),
+    "percent": lambda one: None if one.percent is None else abs(one.percent),
+    "ratio": lambda one: one.record.ratio,
+    "days_to_cover": lambda one: None if _NOT_COMPUTED in one.record.flags else one.days_to_cover,
+}
+"""What a report can be ranked by, the largest first."""
+
+
+def ranked(standings: Iterable[Standing], sort: str) -> list[Standing]:
+    """Return them by rank; those whose figure is not known come last, by code, without a rank."""
+    figure = SORTS[sort]
+    known = [(figure(one), one) for one in standings]
+    known.sort(key=lambda pair: (pair[0] is None, -(pair[0] or 0), pair[1].code))
+    return [
+        Standing(one.code, one.vintage, one.previous, None if value is None else place)
+        for place, (value, one) in enumerate(known, start=1)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Who shows a report.
+
+    Attributes:
+        shown: Those that show it, each with its last known day before, watched or not.
+        missing: Watched symbols that lack it, each with its last known day before.
+        others: Watched symbols that were not expected to show it: none of their days is one of the
+            three reports before.
+    """
+
+    shown: Mapping[Code, date | None]
+    missing: Mapping[Code, date]
+    others: int
+
+    @property
+    def expected(self) -> int:
+        """How many show it or lack it."""
+        return len(self.shown) + len(self.missing)
+
+
+def coverage(
+    day: date, known: Mapping[Code, Sequence[date]], watched: Collection[Code]
+) -> Coverage:
+    """Return who shows the report of `day`. `known`: of one market, each oldest day first."""
+    before = {code: [each for each in days if each < day] for code, days in known.items()}
+    reports = sorted({each for days in before.values() for each in days})[-MISSED:]
+    shown = {code: max(before[code], default=None) for code, days in known.items() if day in days}
+    lacking = [code for code in watched if code not in shown]
+    missing = {
+        code: before[code][-1]
+        for code in lacking
+        if before.get(code) and before[code][-1] in reports
+    }
+    return Coverage(shown, missing, len(lacking) - len(missing))

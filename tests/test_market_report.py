@@ -1,0 +1,102 @@
+"""One report of a market: who shows it, who is missing, who moved most. Pure."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from poller.model import Code, HkRecord, Record, UsRecord, Vintage
+from poller.plan.report import SORTS, Standing, coverage, ranked
+
+A, B, C, D = (Code(f"HK.0000{n}") for n in range(1, 5))
+DAYS = [date(2026, 4, 3) + timedelta(weeks=week) for week in range(6)]
+SEEN = datetime(2026, 5, 8, tzinfo=UTC)
+
+
+def hk(shares: int | None, ratio: float | None = 0.5) -> HkRecord:
+    """Return a Hong Kong row."""
+    return HkRecord(None, "2026-05-08", shares, ratio, 10.0, 9.0)
+
+
+def us(days_to_cover: float | None) -> UsRecord:
+    """Return a US row."""
+    return UsRecord(None, "2026-05-08", 100, 0.5, 50, days_to_cover, 10.0, 9.0)
+
+
+def standing(code: Code, record: Record, previous: Record | None = None) -> Standing:
+    """Return figures that are not ranked yet."""
+    return Standing(code, Vintage(record, 0, SEEN), previous)
+
+
+@pytest.mark.parametrize(
+    ("record", "previous", "change", "percent"),
+    [
+        (hk(150), hk(100), 50, 50.0),
+        (hk(100), hk(100), 0, 0.0),
+        (hk(150), None, None, None),
+        (hk(0), hk(100), None, None),
+        (hk(100), hk(0), None, None),
+        (hk(None), hk(100), None, None),
+        (UsRecord(None, "2026-05-08", 7), UsRecord(None, "2026-04-30", 0), 7, None),
+    ],
+)
+def test_a_change_is_one_of_known_figures(
+    record: Record, previous: Record | None, change: int | None, percent: float | None
+) -> None:
+    """Below the threshold nothing is known; nothing is a percentage of 0."""
+    one = standing(A, record, previous)
+    assert (one.change, one.percent) == (change, percent)
+
+
+def test_the_largest_move_is_first_whichever_way() -> None:
+    """Ties go by code; whose figure is not known comes last, without a rank."""
+    found = [
+        standing(D, hk(0), hk(5)),
+        standing(C, hk(150), hk(100)),
+        standing(B, hk(10), hk(60)),
+        standing(A, hk(1_000), hk(900)),
+    ]
+    by_change = ranked(found, "change")
+    assert [(one.rank, one.code) for one in by_change] == [(1, A), (2, B), (3, C), (None, D)]
+    assert [one.code for one in ranked(found, "percent")] == [B, C, A, D]
+
+
+def test_a_cap_is_no_figure() -> None:
+    """999.99 days to cover say that none were computed: they do not rank."""
+    found = [standing(A, us(999.99)), standing(B, us(3.0)), standing(C, us(7.5))]
+    assert [(one.rank, one.code) for one in ranked(found, "days_to_cover")] == [
+        (1, C),
+        (2, B),
+        (None, A),
+    ]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_nothing_is_lost_in_a_rank(sort: str) -> None:
+    """Whatever figures are absent, every symbol is listed once."""
+    found = [standing(A, hk(None, None)), standing(B, us(None)), standing(C, hk(1), hk(2))]
+    assert {one.code for one in ranked(found, sort)} == {A, B, C}
+
+
+def test_who_is_missing() -> None:
+    """A watched symbol of the last three reports that lacks this one; others were not expected."""
+    new = Code("HK.00009")
+    known = {
+        A: DAYS,
+        B: DAYS[:-1],
+        C: DAYS[:1],  # missed three reports and more
+        D: DAYS[:2],  # no longer watched
+        new: [DAYS[-1]],
+    }
+    found = coverage(DAYS[-1], known, [A, B, C, new, Code("HK.00010")])
+    assert found.shown == {A: DAYS[-2], new: None}
+    assert found.missing == {B: DAYS[-2]}
+    assert (found.expected, found.others) == (3, 2)
+
+
+def test_an_earlier_report_is_as_it_was() -> None:
+    """Days that came later, and symbols that were first seen later, change nothing."""
+    known = {A: DAYS, B: [DAYS[0], *DAYS[2:]], C: DAYS[4:]}
+    found = coverage(DAYS[1], known, [A, B, C])
+    assert found.shown == {A: DAYS[0]}
+    assert found.missing == {B: DAYS[0]}
+    assert found.others == 1
