@@ -17,6 +17,7 @@ from poller.storage.connections import Connections
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.retention import GRACE, Group, Late, Trim, trim_of
+from poller.storage.store import order
 from tests import nodes
 from tests.service import Service, simulator, until
 
@@ -161,3 +162,11 @@ async def test_the_service_trims(tmp_path: Path) -> None:
             await service.said("trimmed the stream")
             assert await service.stop() == 0
         assert all("old" not in fields for _, fields in server.ask("XRANGE", STREAM, "-", "+"))
+
+
+def test_an_entry_of_the_far_future_keeps_nothing_from_being_forgotten() -> None:
+    """Anybody may append under an id of the year 33658: what it holds up has a bound all the same."""
+    far = Group("desk", "999999999999999-0")
+    found = trim_of([far], NOW, KEEP)
+    assert order(found.before) == (round((NOW - KEEP).timestamp() * 1000), 0)
+    assert found.late == ()

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from poller.detect.compare import Known, compare
+from poller.errors import StoreMisfit
 from poller.model import Event, EventType, Market, market_of
 from poller.plan.calendar import release_of, reporting_days
 from poller.simulator import TENCENT_ROWS
@@ -167,6 +169,18 @@ async def test_two_processes_play_one_world(url: str) -> None:
     assert timedelta(seconds=59) < place < timedelta(seconds=70)
     for one in ones:
         await one.close()
+
+
+@pytest.mark.parametrize("text", ["soon", "0001-01-01T00:00:00+14:00", "[" * 50_000, ""])
+async def test_a_play_that_cannot_be_read_is_named(url: str, text: str) -> None:
+    """Spoiled by another client: the key is named with the command that removes it."""
+    playtime = Playtime(url, "short-interest")
+    await playtime.take_up(BEGAN)
+    async with Redis.from_url(url) as raw:
+        await raw.hset("{short-interest}:simulated:play", "seen", text)
+    with pytest.raises(StoreMisfit, match=r"DEL '\{short-interest\}:simulated:play'"):
+        await playtime.take_up(BEGAN)
+    await playtime.close()
 
 
 async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ time, plays the same world at the same place.
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import Field
+
+from poller.codec import Codec, read_moment
+from poller.errors import StoreMisfit, Unreadable
 from poller.storage.connections import Connections, translated
 from poller.storage.store import Keys
 
@@ -33,7 +37,7 @@ class Play:
 
 
 class Playtime:
-    """The play of one namespace. Every call may raise StoreDown."""
+    """The play of one namespace. Every call may raise StoreDown or StoreMisfit."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self._key = Keys(namespace).play
@@ -48,7 +52,7 @@ class Playtime:
 
         async def play(pipe: Any) -> Play:  # noqa: ANN401  redis-py types no answer
             found = await pipe.hgetall(self._key)
-            taken = _read(found).resumed(now) if found else Play(began=now, seen=now)
+            taken = _read(self._key, found).resumed(now) if found else Play(began=now, seen=now)
             pipe.multi()
             pipe.hset(self._key, mapping=_written(taken))
             return taken
@@ -71,9 +75,19 @@ def _written(play: Play) -> dict[str, str]:
     }
 
 
-def _read(found: dict[str, str]) -> Play:
-    return Play(
-        datetime.fromisoformat(found["began"]),
-        datetime.fromisoformat(found["seen"]),
-        timedelta(seconds=float(found["paused"])),
-    )
+def _read(key: str, found: dict[str, str]) -> Play:
+    """Read what `_written` made; raises StoreMisfit with the cure."""
+    try:
+        return Play(
+            read_moment(found.get("began", "")),
+            read_moment(found.get("seen", "")),
+            timedelta(seconds=_PAUSED.read(found.get("paused", ""))),
+        )
+    except Unreadable as problem:
+        raise StoreMisfit(
+            f"{key}: it does not say how long the simulation was played ({problem}); remove it and "
+            f"the simulation begins anew: DEL '{key}'"
+        ) from None
+
+
+_PAUSED: Final = Codec[float](Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)], most=40)

@@ -6,9 +6,10 @@ the age: what it has not read then is forgotten all the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
+from poller.codec import from_millis
 from poller.storage.store import order
 
 GRACE: Final = timedelta(days=7)
@@ -52,7 +53,7 @@ def trim_of(groups: Sequence[Group], now: datetime, keep: timedelta) -> Trim:
 
 
 def _time(entry: tuple[int, int]) -> datetime:
-    return datetime.fromtimestamp(entry[0] / 1000, UTC)
+    return from_millis(entry[0])  # anybody may append an entry of the far future
 
 
 def _first_at(moment: datetime) -> tuple[int, int]:
