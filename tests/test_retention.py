@@ -165,7 +165,7 @@ async def test_the_service_trims(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_the_far_future_keeps_nothing_from_being_forgotten() -> None:
-    """Anybody may append under an id of the year 33658: what it holds up has a bound all the same."""
+    """Anybody may append under an id of the year 33658: what it holds up has a bound."""
     far = Group("desk", "999999999999999-0")
     found = trim_of([far], NOW, KEEP)
     assert order(found.before) == (round((NOW - KEEP).timestamp() * 1000), 0)
