@@ -47,6 +47,8 @@ chaos: $(SET_UP)
 bench: $(SET_UP)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_idle
+	$(BIN)/python -m tests.bench_endpoints
+	$(BIN)/python -m tests.bench_latency
 	$(BIN)/python -m tests.bench_schedule
 	$(BIN)/python -m tests.bench_webhooks
 
