@@ -42,16 +42,21 @@ class Restated:
     """What an event says of the days one cause changed: how many, from which to which.
 
     Attributes:
-        factor: What the shares of each day were multiplied by; None when nothing was rescaled.
+        factor: What `column` of each day was multiplied by; None where no single one fits.
         days: How many days changed.
         first: The oldest of them, `YYYY-MM-DD`.
         last: The newest of them.
+        column: The vendor's name of the column that changed; None when all of them did, or in
+            entries that do not say it, in which the shares were rescaled.
+        cause: `rescaled`, `recomputed`, `replaced`; others may come. None: as for `column`.
     """
 
     days: Whole
     first: Annotated[str, Field(alias="from", max_length=10)]
     last: Annotated[str, Field(alias="to", max_length=10)]
     factor: Figure | None = None
+    column: Annotated[str, Field(max_length=64)] | None = None
+    cause: Annotated[str, Field(max_length=64)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class StreamEvent:
         observed_at: When it was read; aware, UTC.
         record: The figures of that day.
         previous: The day before in history; for `revised`, the vintage that was replaced.
-        flags: What a figure does not mean, as `below_threshold`.
+        flags: What a figure does not mean, as `below_threshold`; `split` before this report.
         name: What the company is called, where that is known.
         data_json: Everything that stands in the entry's `data`, minified; complete in itself.
     """
@@ -167,7 +172,7 @@ def encode(message: Event | Notice) -> dict[str, str]:
         "record": record.columns(),
         "previous": message.previous.columns() if message.previous else None,
         "change": message.change.columns() if message.change else None,
-        "flags": record.flags,
+        "flags": message.flags,
         "restated": message.restated.columns() if message.restated else None,
     }
     return {**flat, "revision": str(message.vintage.revision), "data": to_json(data)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, Final, NewType
+from typing import Annotated, Any, ClassVar, Final, NewType
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
@@ -93,6 +93,9 @@ class HkRecord(_Columns):
     close_price: Figure | None = None
     last_close_price: Figure | None = None
 
+    SHARES: ClassVar[str] = "aggregated_short"
+    RATIO: ClassVar[str] = "aggregated_short_ratio"
+
     @property
     def shares(self) -> int | None:
         """Shares sold short and not yet bought back."""
@@ -130,6 +133,9 @@ class UsRecord(_Columns):
     days_to_cover: Figure | None = None
     close_price: Figure | None = None
     last_close_price: Figure | None = None
+
+    SHARES: ClassVar[str] = "shares_short"
+    RATIO: ClassVar[str] = "short_percent"
 
     @property
     def shares(self) -> int | None:
@@ -256,6 +262,9 @@ class Change(_Columns):
     `percentile`: 0-100, the share of known days up to this one that are not above it.
     `year_high`, `year_low`: against the 365 days before. `history_days`: how many days those rest
     on. `delay_hours`: from 00:00 of the trading day in the market's zone to the observation.
+    `split_factor`: what a split or consolidation since the last report multiplied the shares by,
+    where the history is not adjusted for it; None: there was none. Earlier shares are multiplied,
+    and earlier prices divided, by the factors since then before anything is compared with them.
     """
 
     shares: Whole | None = None
@@ -268,19 +277,47 @@ class Change(_Columns):
     year_low: bool | None = None
     history_days: Whole | None = None
     delay_hours: Figure | None = None
+    split_factor: Figure | None = None
+
+
+class Cause(StrEnum):
+    """What changed many known days at once."""
+
+    RESCALED = "rescaled"
+    """The shares of all days by one factor, as after a split."""
+
+    RECOMPUTED = "recomputed"
+    """The ratios, while the shares stayed."""
+
+    REPLACED = "replaced"
+    """Most figures by no single factor, as when a code is given to another company."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restatement:
-    """Known days that were all rescaled by one `factor`, as by a split; `days`: oldest first."""
+    """Known days that one cause changed.
 
-    factor: float
+    Attributes:
+        factor: What `column` of each day was multiplied by; None where no single one fits.
+        days: Oldest first; between the first and the last, all known days with such a figure.
+        column: The vendor's name of the column; None when the whole history was replaced.
+    """
+
+    factor: float | None
     days: tuple[date, ...]
+    column: str | None
+    cause: Cause
 
     def columns(self) -> dict[str, Any]:
-        """Return what an event says of it: the factor, how many days, from which to which."""
-        first, last = str(self.days[0]), str(self.days[-1])
-        return {"factor": self.factor, "days": len(self.days), "from": first, "to": last}
+        """Return what an event says of it: cause, factor, how many days, from which to which."""
+        return {
+            "factor": self.factor,
+            "days": len(self.days),
+            "from": str(self.days[0]),
+            "to": str(self.days[-1]),
+            "column": self.column,
+            "cause": str(self.cause),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +335,12 @@ class Event:
     def id(self) -> str:
         """Code, trading day, revision: never used twice."""
         return f"{self.code}:{self.vintage.record.timestamp_str}:{self.vintage.revision}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What the figures do not mean, and whether a split parts them from the previous ones."""
+        is_split = self.change is not None and self.change.split_factor is not None
+        return (*self.vintage.record.flags, *(("split",) if is_split else ()))
 
 
 def to_json(value: object) -> str:

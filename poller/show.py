@@ -18,7 +18,7 @@ from rich.text import Text
 from poller.detect.held import Held
 from poller.detect.impossible import explained
 from poller.events import Foreign, StreamEvent, StreamNotice, decode
-from poller.model import Change, Code, Record, isoformat, market_of, to_json
+from poller.model import Cause, Change, Code, Record, isoformat, market_of, to_json
 from poller.printable import printable, printable_json
 from poller.storage.store import Entry
 
@@ -91,9 +91,13 @@ def entry_line(entry: Entry) -> Text:
         line.append(f"  {event.restated.days} days from {event.restated.first}")
         if event.restated.factor is not None:
             line.append(f" × {event.restated.factor:g}")
+        if event.restated.cause == Cause.RECOMPUTED:
+            line.append(f" {event.restated.column}")
     elif event.change is not None:
         line.append("  ")
         line.append(*_moved(event.change))
+        if event.change.split_factor is not None:
+            line.append(f"  split × {event.change.split_factor:g}")
     return line
 
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from poller import __version__
 from poller.detect.held import Reason
-from poller.model import Change, EventType, HkRecord, Market, UsRecord
+from poller.model import Cause, Change, EventType, HkRecord, Market, UsRecord
 from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected
 
 FOLDER: Final = Path("config/schemas")
@@ -115,13 +115,19 @@ def _definitions(at: str) -> dict[str, Schema]:
 
 
 _RESTATEMENT: Final[Schema] = {
-    "description": "Known days that were all rescaled by one factor, as by a split.",
+    "description": "Known days that one cause changed: their figures follow from it.",
     "type": "object",
     "properties": {
-        "factor": {"type": "number"},
+        "factor": {
+            "type": ["number", "null"],
+            "description": "of `column`; null when none fits: read the days anew",
+        },
         "days": {"type": "integer", "description": "how many", "minimum": 1},
         "from": {"type": "string", "pattern": _DAY},
         "to": {"type": "string", "pattern": _DAY},
+        # entries of version 0.1.0 tell of rescaled shares, and do not say so
+        "column": {"type": ["string", "null"], "description": "the vendor's; null: all of them"},
+        "cause": {"type": "string", "examples": [str(each) for each in Cause]},
     },
     "required": ["factor", "days", "from", "to"],
 }

@@ -107,10 +107,41 @@ async def test_a_split_is_one_event(service: Service, opend: Simulator) -> None:
         "days": 10,
         "from": "2026-02-27",
         "to": "2026-04-30",
+        "column": "aggregated_short",
+        "cause": "rescaled",
     }
     assert {vintage.record for vintage in known.values()} == set(split)
     tail = await poller(service, "tail", "--from", "0", "--count", "11")
     assert "10 days from 2026-02-27 × 4" in tail[1].splitlines()[-1]
+
+
+async def test_another_company_waits_for_the_operator(service: Service, opend: Simulator) -> None:
+    """One figure stands for the whole answer; released without naming a day, it is one event."""
+    await service.start()
+    rows = opend.world.records(TENCENT, now())
+    other = tuple(
+        replace(row, aggregated_short=90_000 + 7_000 * (n * n % 5))
+        for n, row in enumerate(rows)
+        if isinstance(row, HkRecord)
+    )
+    async with store_of(service) as store:
+        await entries(store, 10)
+        opend.world = with_rows(opend.world, TENCENT, other)
+        await service.said("poller quarantine release HK.00700 2026-04-30")
+        (held,) = json.loads((await poller(service, "quarantine", "list", "--json"))[1])
+        assert (held["reason"], held["state"]) == ("whole_history_changed", "held")
+        assert len(await entries(store, 10)) == 10
+        done = await poller(service, "quarantine", "release", TENCENT)
+        assert (done[0], "all days with it released" in done[1]) == (0, True)
+        last = (await entries(store, 11))[-1].fields
+        known = (await store.snapshot(TENCENT)).known.vintages
+        again = await poller(service, "quarantine", "release", TENCENT)
+    assert (last["type"], json.loads(last["data"])["restated"]["cause"]) == (
+        "short_interest.restated",
+        "replaced",
+    )
+    assert {vintage.record for vintage in known.values()} == set(other)
+    assert (again[0], "nothing waits for a ruling" in again[2]) == (1, True)
 
 
 async def test_a_slipped_unit_waits_for_the_operator(service: Service, opend: Simulator) -> None:
@@ -308,7 +339,7 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         ["export", "--format", "csv", "-o", "missing/history.csv"],
         ["history", "HK.00700", "--as-known-at", "soon"],
         ["backfill"],
-        ["quarantine", "release", "HK.00700"],
+        ["quarantine", "release"],
         ["quarantine", "discard", "HK.00700", "soon"],
         ["quarantine", "release", "HK.700", "2026-05-08"],
         ["gaps", "HK.700"],

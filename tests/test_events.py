@@ -16,6 +16,7 @@ from poller.errors import Unreadable
 from poller.events import Foreign, Restated, StreamEvent, StreamNotice, decode, encode
 from poller.facts.status import Polls, Report
 from poller.model import (
+    Cause,
     Change,
     Code,
     Event,
@@ -43,7 +44,7 @@ US_EVENT = Event(
     Vintage(US_ROW, 3, SEEN),
     None,
     None,
-    Restatement(2.0, (date(2026, 4, 15), date(2026, 4, 29))),
+    Restatement(2.0, (date(2026, 4, 15), date(2026, 4, 29)), "shares_short", Cause.RESCALED),
 )
 NOTICES = (
     Detected(Market.HK, date(2026, 4, 30), SEEN, Code("HK.00700")),
@@ -86,7 +87,9 @@ def test_data_is_complete_in_itself() -> None:
     assert data | beside == data
     assert data["revision"] == int(flat["revision"])
     assert read({"data": flat["data"]}) == read(flat)
-    assert read(flat).restated == Restated(2, "2026-04-15", "2026-04-29", 2.0)
+    assert read(flat).restated == Restated(
+        2, "2026-04-15", "2026-04-29", 2.0, "shares_short", "rescaled"
+    )
 
 
 @pytest.mark.parametrize("notice", NOTICES)

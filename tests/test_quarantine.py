@@ -12,7 +12,8 @@ from poller.detect.compare import Comparison, Known, Reading, compare, progress
 from poller.detect.held import Held, Reason, Ruling
 from poller.detect.impossible import explained, impossible
 from poller.detect.judge import same_figures
-from poller.detect.plausible import CALM, Moves, doubt, is_wild, restatement
+from poller.detect.plausible import NO_MOVES, MarketMoves, doubt
+from poller.detect.restate import restatement
 from poller.events import encode
 from poller.model import (
     Code,
@@ -61,14 +62,15 @@ class Symbol:
     code: Code = CODE
     known: Known = field(default_factory=Known)
     entries: list[Event] = field(default_factory=list)
-    moves: Moves = CALM
+    moves: MarketMoves = NO_MOVES
 
     def polled(self, answer: Iterable[Record], *, at: datetime = SEEN) -> Comparison:
         """Compare an answer and commit what comes of it."""
         known = self.known
         found = compare(self.code, answer, known, observed_at=at, history=50, moves=self.moves)
         fresh = [event.vintage for event in found.events] + list(found.silent)
-        held = {**known.held, **{each.day: each for each in found.held}}
+        stored = (Held.from_json(market_of(self.code), each.to_json()) for each in found.held)
+        held = {**known.held, **{each.day: each for each in stored}}
         self.known = Known(
             found.watermark,
             {**known.vintages, **{vintage.day: vintage for vintage in fresh}},
@@ -146,16 +148,25 @@ def test_nothing_held_is_ever_in_history(
             symbol.ruled(ruling)
 
 
-def replayed(entries: Iterable[Event]) -> dict[date, int | None]:
-    """Return what a reader of the stream alone knows: each day's shares."""
+def replayed(symbol: Symbol) -> dict[date, int | None]:
+    """Return what a reader of the stream knows: each day's shares.
+
+    A restatement without a factor has it read those days of the history anew.
+    """
     shares: dict[date, int | None] = {}
-    for event in entries:
+    anew: set[date] = set()
+    for event in symbol.entries:
         if (fact := event.restated) is not None:
             for when, known in shares.items():
-                if known is not None and fact.days[0] <= when <= fact.days[-1]:
+                if not fact.days[0] <= when <= fact.days[-1]:
+                    continue
+                if fact.factor is None:
+                    anew.add(when)
+                elif known is not None:
                     shares[when] = round(known * fact.factor)
         shares[event.vintage.day] = event.vintage.record.shares
-    return shares
+        anew.discard(event.vintage.day)
+    return shares | {when: symbol.known.vintages[when].record.shares for when in anew}
 
 
 @given(lives)
@@ -164,7 +175,7 @@ def test_the_entries_reproduce_history(
 ) -> None:
     """Who applies every entry, and a restatement's factor, has the history; no id comes twice."""
     symbol = lived(life)
-    told = replayed(symbol.entries)
+    told = replayed(symbol)
     history = {when: vintage.record.shares for when, vintage in symbol.known.vintages.items()}
     assert told.keys() == history.keys()
     for when, shares in history.items():
@@ -216,7 +227,8 @@ def test_a_split_is_one_event_however_it_is_paged(
         ([1000, 2000, 3000, None], [2000, 4000, 6000, 7], 2),
         ([1000, 2000], [2000, 4000], None),
         ([1000, 2000, 3000], [2000, 4000, 6010], None),
-        ([1000, 2000, 3000, 4000], [2000, 4000, 6000, 4000], None),
+        ([1000, 2000, 3000, 4000], [2000, 4000, 6000, 4000], 2),
+        ([1000, 2000, 3000, 4000], [1000, 4000, 6000, 8000], None),
         ([1000, 2000, 3000, 0], [2000, 4000, 6000, 5], None),
         ([1000, 2000, 3000], [1001, 2000, 3000], None),
         ([1000, 2000, 3000, 4000], [2000, None, 6000, 8000], None),
@@ -225,7 +237,8 @@ def test_a_split_is_one_event_however_it_is_paged(
     ],
     ids=[
         "split", "consolidation, rounded", "consolidation, cut off", "0 stays 0", "becomes 0",
-        "a figure more", "two days", "one does not fit", "one stays", "0 does not", "one moves",
+        "a figure more", "two days", "one does not fit", "the newest stays",
+        "the oldest stays", "0 does not", "one moves",
         "one is missing between", "all vanish", "most vanish",
     ],
 )  # fmt: skip
@@ -239,10 +252,11 @@ def test_what_is_a_restatement(
 
 
 def test_a_ratio_that_moves_is_no_split() -> None:
-    """Shares and ratios rescaled together are revisions: a split leaves the ratio where it was."""
+    """Shares and ratios rescaled together are another history: a split leaves the ratio alone."""
     symbol = after({n: 1_000 * n for n in range(1, 5)})
     found = symbol.polled([row(n, 2_000 * n, 1.0) for n in range(1, 5)])
-    assert [event.type for event in found.events] == [REVISED] * 4
+    assert found.events == ()
+    assert symbol.held() == {day(4): Reason.WHOLE_HISTORY}
 
 
 def test_a_restatement_says_what_moved() -> None:
@@ -256,6 +270,7 @@ def test_a_restatement_says_what_moved() -> None:
     assert event.restated is not None
     assert event.restated.columns() == {
         "factor": 4.0, "days": 3, "from": str(day(1)), "to": str(day(3)),
+        "column": "shares_short", "cause": "rescaled",
     }  # fmt: skip
     assert new.change is not None
     assert (new.change.year_high, new.change.history_days) == (True, 5)
@@ -444,52 +459,6 @@ def test_a_backfill_leaves_held_days_alone() -> None:
     answer = rows({1: M, 2: M, 3: SLIP, 4: M})
     found = compare(CODE, answer, known, observed_at=SEEN, history=0, since=day(0))
     assert [event.vintage.day for event in found.events] == [day(1)]
-
-
-def market(wild: int, sane: int) -> Moves:
-    """Return a market of which so many symbols moved wildly, and so many did not."""
-    moves = CALM
-    for n in range(wild + sane):
-        moves = moves.after(Code(f"US.A{n}"), wild=n < wild)
-    return moves
-
-
-def test_a_wholesale_anomaly_holds_new_days_until_sane_ones_prevail() -> None:
-    """With 20 of the last 30 symbols gone wild, every new day is held; a restart frees none."""
-    symbol = after({1: M})
-    symbol.moves = market(19, 10)
-    assert symbol.shows({1: M, 2: 50_000}) == []
-    assert symbol.held() == {day(2): Reason.WHOLESALE}
-    for moves in (market(19, 10), market(0, 0)):
-        symbol.moves = moves
-        assert symbol.shows({1: M, 2: 50_000}) == []
-    symbol.moves = market(9, 20)
-    assert symbol.shows({1: M, 2: 50_000}) == [(REPORTED, day(2))]
-
-
-def test_a_market_gone_wrong_is_stopped_within_twenty_symbols() -> None:
-    """Symbol after symbol at a twentieth: nineteen are believed, no more."""
-    moves, published = CALM, []
-    for n in range(30):
-        known = after({1: M}).known
-        code, answer = Code(f"US.A{n}"), rows({1: M, 2: 50_000})
-        for _ in range(2):
-            found = compare(code, answer, known, observed_at=SEEN, history=50, moves=moves)
-            moves = found.moves
-        published.append(len(found.events))
-    assert published == [1] * 19 + [0] * 11
-
-
-def test_a_sweep_counts_each_symbol_once() -> None:
-    """One symbol asked again and again is no anomaly, and a corrected one is sane again."""
-    moves = CALM
-    for _ in range(40):
-        moves = moves.after(CODE, wild=True)
-    assert (moves.anomalous, moves.sane, len(moves.wild)) == (False, False, 1)
-    assert moves.after(CODE, wild=False).sane
-    pairs = [(100, 9), (100, 191), (100, 10), (100_000, 0), (99_999, 0), (0, 7), (100, 190)]
-    wild = [is_wild(row(1, before), row(2, now)) for before, now in pairs]
-    assert wild == [True, True, False, True, False, False, False]
 
 
 def test_a_held_figure_survives_its_text() -> None:

@@ -3,7 +3,7 @@
 A ruling only changes what is written beside the figure; the next poll of the symbol acts on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Final
@@ -19,9 +19,13 @@ from poller.settings.config import Config
 from poller.storage.store import ONE_OFF
 
 _TRIES: Final = 5
-_DONE: Final = {
+_DONE: Final[Mapping[Ruling, str]] = {
     Ruling.RELEASED: "released; the next poll publishes it",
     Ruling.DISCARDED: "discarded; only another figure of that day is looked at again",
+}
+_WHOLE_DONE: Final[Mapping[Ruling, str]] = {
+    Ruling.RELEASED: "and all days with it released; the next poll publishes them as one",
+    Ruling.DISCARDED: "and all days with it discarded; nothing is published while they are shown",
 }
 
 
@@ -36,11 +40,17 @@ async def show_held(config: Config, *, as_json: bool) -> None:
 
 
 async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling) -> None:
-    """Set the ruling on these held days, on all of them or on none."""
+    """Set the ruling on these held days, on all of them or on none.
+
+    Without any day, it is set on everything of the symbol that waits for one and has come.
+    """
     async with store_of(config, existing=True) as store:
         for _ in range(_TRIES):
             snapshot = await store.snapshot(code)
-            ruled = tuple(replace(_held(code, snapshot.known, day), ruling=ruling) for day in days)
+            chosen = [_held(code, snapshot.known, day) for day in days] or _waiting(
+                code, snapshot.known
+            )
+            ruled = tuple(replace(held, ruling=ruling) for held in chosen)
             _refuse_early(code, ruled, ruling)
             change = Comparison(snapshot.known.watermark, held=ruled)
             try:
@@ -50,8 +60,21 @@ async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling)
             break
         else:
             raise Failure(f"{code} changes at every try; try again")
-    for day in days:
-        show.say(f"{code} {day} {_DONE[ruling]}")
+    for held in ruled:
+        words = _WHOLE_DONE if held.reason == Reason.WHOLE_HISTORY else _DONE
+        show.say(f"{code} {held.day} {words[ruling]}")
+
+
+def _waiting(code: Code, known: Known) -> list[Held]:
+    """Return what waits for a ruling, oldest first, without days that have not come."""
+    waiting = [
+        known.held[day]
+        for day in sorted(known.held)
+        if known.held[day].ruling is Ruling.HELD and not _is_early(code, known.held[day])
+    ]
+    if not waiting:
+        raise Failure(f"{code}: nothing waits for a ruling; see: poller quarantine list")
+    return waiting
 
 
 def _held(code: Code, known: Known, day: date) -> Held:
@@ -61,9 +84,13 @@ def _held(code: Code, known: Known, day: date) -> Held:
 
 
 def _refuse_early(code: Code, ruled: Sequence[Held], ruling: Ruling) -> None:
-    today = wall_clock().astimezone(market_of(code).zone).date()
     for held in ruled:
-        if ruling is Ruling.RELEASED and held.reason is Reason.FUTURE_DAY and held.day > today:
+        if ruling is Ruling.RELEASED and _is_early(code, held):
             raise Failure(
                 f"{code}: {held.day} lies in the future; it is judged anew when it has come"
             )
+
+
+def _is_early(code: Code, held: Held) -> bool:
+    today = wall_clock().astimezone(market_of(code).zone).date()
+    return held.reason == Reason.FUTURE_DAY and held.day > today

@@ -28,8 +28,10 @@ def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
 
 
 @quarantine.command(name="release")
-def quarantine_release(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
-    """Let the next poll publish the held figures of these days.
+def quarantine_release(
+    code: str, days: tuple[date, ...] = (), /, *, config: ConfigFile = None
+) -> None:
+    """Let the next poll publish the held figures of these days, or all that wait.
 
     Args:
         code: HK.00700, US.AAPL
@@ -40,8 +42,10 @@ def quarantine_release(code: str, days: tuple[date, ...], /, *, config: ConfigFi
 
 
 @quarantine.command(name="discard")
-def quarantine_discard(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
-    """Drop the held figures of these days; other figures of them are judged anew.
+def quarantine_discard(
+    code: str, days: tuple[date, ...] = (), /, *, config: ConfigFile = None
+) -> None:
+    """Drop the held figures of these days, or all that wait; other figures of them are judged anew.
 
     Args:
         code: HK.00700, US.AAPL

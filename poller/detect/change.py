@@ -1,13 +1,17 @@
 """What moved between two reports of a symbol, told as events. Pure."""
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from fractions import Fraction
+from itertools import pairwise
 from typing import Final, TypeVar
 
-from poller.detect.plausible import Rescaled
+from poller.detect.restate import Rescaled
+from poller.detect.split import split_factor
 from poller.model import (
+    Cause,
     Change,
     Code,
     Event,
@@ -29,91 +33,159 @@ def events_of(
 ) -> tuple[Event, ...]:
     """Build the events: a restatement first, then the others oldest day first.
 
-    Each is told against the history as it stands after all of them.
+    Each is told against the history as it stands after all of them. A history that was replaced
+    has no change to tell: the figures before it are not of the same company.
     """
+    if not found:
+        return ()
     market = market_of(code)
-    timeline = {day: vintage.record for day, vintage in known.items()}
+    records = {day: vintage.record for day, vintage in known.items()}
     if rescaled is not None:
-        timeline |= {day: vintage.record for day, vintage in rescaled.vintages.items()}
-    timeline |= {day: vintage.record for day, (_, vintage) in found.items()}
-    course = Course(timeline)
-    ranks = course.ranks(found)
+        records |= {day: vintage.record for day, vintage in rescaled.vintages.items()}
+    records |= {day: vintage.record for day, (_, vintage) in found.items()}
+    timeline = Timeline(records)
+    ranks = timeline.ranks(found)
     events = []
     for day in sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day)):
         kind, vintage = found[day]
-        previous = known[day].record if day in known else course.before(day)
-        change = None
-        if previous is not None:
-            change = _change(market, previous, vintage, ranks[day], course.year_before(day))
+        is_known = day in known
+        previous = known[day].record if is_known else timeline.before(day)
+        factor = None if is_known else timeline.split_before(day)
         fact = rescaled.fact if rescaled is not None and kind is EventType.RESTATED else None
+        change = None
+        if previous is not None and (fact is None or fact.cause is not Cause.REPLACED):
+            change = _change(market, previous, vintage, ranks[day], factor)
         events.append(Event(kind, code, vintage, previous, change, fact))
     return tuple(events)
 
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Where a figure stands among the known ones up to its day: `not_above` of `known`."""
+    """Where a figure stands among the known ones up to its day, `not_above` of `known`.
+
+    `year_high`, `year_low`: against the 365 days before it; None without any figure there.
+    """
 
     not_above: int
     known: int
+    year_high: bool | None
+    year_low: bool | None
 
 
-class Course:
-    """A symbol's history as it ran; every question costs little, however long it is."""
+class Timeline:
+    """A symbol's history as it ran; every question costs little, however long it is.
+
+    Figures are compared in the shares of one day: each is divided by the factors of all splits up
+    to its own. A consolidation leaves parts of a share, so less than one share is no difference.
+    """
 
     def __init__(self, timeline: Mapping[date, Record]) -> None:
         self._timeline = timeline
         self._days = sorted(timeline)
+        self._splits = _splits(timeline, self._days)
+        self._scale = dict.fromkeys(self._days, Fraction(1))
+        scale = Fraction(1)
+        if self._splits:
+            for day in self._days:
+                scale *= self._splits.get(day, 1)
+                self._scale[day] = scale
 
     def before(self, day: date) -> Record | None:
         """Return the last record before a day."""
         place = bisect_left(self._days, day)
         return self._timeline[self._days[place - 1]] if place else None
 
-    def year_before(self, day: date) -> list[int]:
-        """Return the figures of the 365 days before a day."""
-        first, end = bisect_left(self._days, day - _YEAR), bisect_left(self._days, day)
-        shares = (self._timeline[each].shares for each in self._days[first:end])
-        return [level for level in shares if level is not None]
+    def split_before(self, day: date) -> Fraction | None:
+        """Return the factor of a split between this day and the last figure before it."""
+        return self._splits.get(day)
 
     def ranks(self, wanted: Collection[date]) -> dict[date, Rank]:
         """Return the rank of each of these days of the history, in one pass over it."""
         found = {}
         start = bisect_left(self._days, min(wanted, default=date.max))
         levels = sorted(
-            level for day in self._days[:start] if (level := self._timeline[day].shares) is not None
+            level for day in self._days[:start] if (level := self._level(day)) is not None
         )
         for day in self._days[start:]:
-            shares = self._timeline[day].shares
-            if shares is not None:
-                insort(levels, shares)
+            level = self._level(day)
+            if level is not None:
+                insort(levels, level)
             if day in wanted:
-                below = 0 if shares is None else bisect_right(levels, shares)
-                found[day] = Rank(below, len(levels))
+                found[day] = self._rank(day, levels)
         return found
+
+    def _rank(self, day: date, levels: list[int | Fraction]) -> Rank:
+        """Return a day's rank; `levels`: those up to it, in order."""
+        shares = self._timeline[day].shares
+        if shares is None:
+            return Rank(0, len(levels), None, None)
+        year = self._year_before(day)
+        below, above = self._scaled(day, shares - 1), self._scaled(day, shares + 1)
+        return Rank(
+            bisect_left(levels, above),
+            len(levels),
+            max(year) <= below if year else None,
+            min(year) >= above if year else None,
+        )
+
+    def _year_before(self, day: date) -> list[int | Fraction]:
+        first, end = bisect_left(self._days, day - _YEAR), bisect_left(self._days, day)
+        days = self._days[first:end]
+        if not self._splits:  # of any length, and asked for every day
+            return [n for day in days if (n := self._timeline[day].shares) is not None]
+        levels = map(self._level, days)
+        return [level for level in levels if level is not None]
+
+    def _level(self, day: date) -> int | Fraction | None:
+        shares = self._timeline[day].shares
+        return None if shares is None else self._scaled(day, shares)
+
+    def _scaled(self, day: date, shares: int) -> int | Fraction:
+        return shares / self._scale[day] if self._splits else shares
+
+
+def _splits(timeline: Mapping[date, Record], days: list[date]) -> dict[date, Fraction]:
+    """Return the day of each report that a split parts from the last figure before it."""
+    figures = [timeline[day] for day in days if timeline[day].shares]
+    return {
+        now.day: factor
+        for before, now in pairwise(figures)
+        if (factor := split_factor(before, now)) is not None
+    }
 
 
 def _change(
-    market: Market, previous: Record, vintage: Vintage, rank: Rank, year: Sequence[int]
+    market: Market, previous: Record, vintage: Vintage, rank: Rank, factor: Fraction | None
 ) -> Change:
-    """Tell what moved. `year`: the figures of the year before."""
+    """Tell what moved. `factor`: of a split between the two."""
     now = vintage.record
-    shares = _difference(now.shares, previous.shares)
+    scale = factor or Fraction(1)
+    base = None if previous.shares is None else round(previous.shares * scale)
+    if base is not None and now.shares is not None and _is_a_part(now.shares, previous, scale):
+        base = now.shares
+    shares = _difference(now.shares, base)
+    price = None if previous.close_price is None else previous.close_price / float(scale)
+    if factor is not None and not previous.shares:
+        price = None  # whether that day came before the split is not known
     midnight = datetime.combine(now.day, time(), market.zone)
     return Change(
         shares=shares,
-        percent=_percent(shares, previous.shares),
+        percent=_percent(shares, base),
         ratio_points=_round(_difference(now.ratio, previous.ratio)),
         days=(now.day - previous.day).days,
-        price_percent=_percent(
-            _difference(now.close_price, previous.close_price), previous.close_price
-        ),
+        price_percent=_percent(_difference(now.close_price, price), price),
         percentile=None if now.shares is None else round(100 * rank.not_above / rank.known, 1),
-        year_high=now.shares > max(year) if now.shares is not None and year else None,
-        year_low=now.shares < min(year) if now.shares is not None and year else None,
+        year_high=rank.year_high,
+        year_low=rank.year_low,
         history_days=rank.known,
         delay_hours=round((vintage.observed_at - midnight).total_seconds() / 3600, 2),
+        split_factor=None if factor is None else float(factor),
     )
+
+
+def _is_a_part(shares: int, previous: Record, scale: Fraction) -> bool:
+    """Tell whether a consolidation's part of a share is all that moved."""
+    return scale != 1 and abs(shares - (previous.shares or 0) * scale) < 1
 
 
 Figure = TypeVar("Figure", int, float)

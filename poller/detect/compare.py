@@ -2,8 +2,9 @@
 
 Detection is by trading day, then by the short figures (shares and ratio). Prices, volumes and days
 to cover never make a revision: 40 % of the Hong Kong figures repeat from week to week, and the
-other columns move without anybody having reported anything. A history rescaled as a whole is one
-restatement; a figure that cannot be true is held (see `judge`).
+other columns move without anybody having reported anything. Many days that one cause changed are
+one restatement (see `restate`); a figure that cannot be true is held (see `judge`), and so is an
+answer that shows another history (see `replaced`), as a whole.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,17 +14,21 @@ from enum import StrEnum
 from typing import Final
 
 from poller.detect.change import events_of
-from poller.detect.held import Held, Ruling
+from poller.detect.held import Held, Reason, Ruling
 from poller.detect.impossible import FIRST_DAYS, impossible, storable
 from poller.detect.judge import (
     Court,
     ahead,
     is_discarded,
     is_news,
+    is_open,
     is_released,
     is_taken_back,
 )
-from poller.detect.plausible import CALM, Moves, Rescaled, is_wild, restatement
+from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
+from poller.detect.replaced import Judgement, is_broken, judgement, newest_other, standing
+from poller.detect.restate import Rescaled, is_revision, restatement
+from poller.detect.tidy import tidied
 from poller.errors import Malformed, StoreMisfit
 from poller.model import Code, Event, EventType, Page, Record, Vintage, market_of
 
@@ -58,7 +63,8 @@ class Comparison:
     """What to commit. `events` in stream order; `silent` is kept in history without an entry.
 
     `held`: to be held from now on, or what the operator ruled of them; `settled`: held no longer.
-    `moves`: how the market's symbols move, with this answer.
+    `moves`: how the market's symbols move, with this answer. `extreme`: the new day on which this
+    one moves as few do, which had better wait until the market is known to move ordinarily.
     """
 
     watermark: date | None
@@ -67,7 +73,8 @@ class Comparison:
     oddities: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
     settled: tuple[date, ...] = ()
-    moves: Moves = CALM
+    moves: MarketMoves = NO_MOVES
+    extreme: date | None = None
 
     def waiting(self, known: Known) -> tuple[Held, ...]:
         """Return what waits for the operator's ruling after this commit, oldest day first."""
@@ -100,7 +107,7 @@ def progress(
     last = pages[-1]
     days = _days(code, pages)
     reached = _reached(days, known, history, since)
-    if reached and (since is not None or not _is_restated_below(pages, known)):
+    if reached and (since is not None or not _is_restated_below(code, pages, known)):
         return Reading.ENOUGH
     catching_up = not reached and since is None and known.newest is not None and bool(days)
     if last.next_key is None or not last.records:
@@ -134,13 +141,18 @@ def _reached(days: set[date], known: Known, history: int, since: date | None) ->
     return known.newest in days or below > 1 or (bool(days) and max(days) < known.newest)
 
 
-def _is_restated_below(pages: Sequence[Page], known: Known) -> bool:
+def _is_restated_below(code: Code, pages: Sequence[Page], known: Known) -> bool:
     """Tell whether known days below these pages may be rescaled as those on them are."""
     listed = {record.day: record for page in pages for record in page.records}
     if known.floor is None or not listed or min(listed) <= known.floor:
         return False
     found = restatement(known.vintages, listed)
-    return found is not None and not is_discarded(known.held, listed[found.days[-1]])
+    if found is None:
+        return False
+    whole = judgement(market_of(code), known.vintages, known.held, listed)
+    if whole is not Judgement.NONE:
+        return whole is Judgement.ACCEPTED
+    return not is_discarded(known.held, listed[found.days[-1]])
 
 
 def compare(
@@ -151,7 +163,7 @@ def compare(
     observed_at: datetime,
     history: int,
     since: date | None = None,
-    moves: Moves = CALM,
+    moves: MarketMoves = NO_MOVES,
 ) -> Comparison:
     """Return what `records` (any order, duplicates allowed) say that `known` does not.
 
@@ -167,11 +179,14 @@ def compare(
             f"the watermark of {code} is {known.newest}, a day in the future, so nothing newer can "
             f"be found; put it back to the last day that was reported, or remove it"
         )
-    everything, oddities = _tidy(code, records, known)
+    everything, oddities = tidied(code, records, known.vintages)
     early = {day: storable(record) for day, record in everything.items() if day > today}
     come = {day: record for day, record in everything.items() if day <= today}
-    unfit = _unfit(code, come, known, observed_at)
-    listed = {day: storable(record) for day, record in come.items() if day not in unfit}
+    listed = {day: storable(record) for day, record in come.items()}
+    broken = is_broken(market_of(code), known.vintages, listed)  # then they are held as one
+    unfit = {} if broken else _unfit(code, come, known, observed_at)
+    listed = {day: record for day, record in listed.items() if day not in unfit}
+    extreme = None
     if known.newest is None:
         found = _first_sight(code, listed, known, observed_at, history, since)
     elif since is not None:
@@ -179,8 +194,12 @@ def compare(
     elif not listed or max(listed) < known.newest:
         found = Comparison(known.newest)  # older than what is known
     else:
-        moves = _moved(code, listed, known, known.newest, moves)
-        released = [each.record for each in known.held.values() if each.ruling is Ruling.RELEASED]
+        moves, extreme = _moved(code, listed, known, known.newest, moves)
+        released = [
+            each.record
+            for each in known.held.values()
+            if each.ruling is Ruling.RELEASED and not broken and each.reason != Reason.WHOLE_HISTORY
+        ]
         shown = {record.day: record for record in released if record.day <= today} | listed
         found = _news(code, shown, known, observed_at, known.newest, moves)
     floor = _floor(listed, known, history, since)
@@ -188,7 +207,7 @@ def compare(
     last = known.vintages.get(known.newest or date.min)
     future = ahead(early, last.record if last else None, observed_at)
     held = tuple(each for each in (*found.held, *asked, *future) if is_news(known.held, each))
-    return replace(found, oddities=oddities, held=held, moves=moves)
+    return replace(found, oddities=oddities, held=held, moves=moves, extreme=extreme)
 
 
 def _unfit(
@@ -218,17 +237,18 @@ def _floor(listed: Mapping[date, Record], known: Known, history: int, since: dat
 
 
 def _moved(
-    code: Code, listed: Mapping[date, Record], known: Known, watermark: date, moves: Moves
-) -> Moves:
-    """Return the moves with the newest day of this answer, if it is a new one."""
+    code: Code, listed: Mapping[date, Record], known: Known, watermark: date, moves: MarketMoves
+) -> tuple[MarketMoves, date | None]:
+    """Return the moves with the newest day of this answer, and the day if it moved extremely."""
     day = max(listed)
     if day <= watermark:
-        return moves
+        return moves, None
     timeline = {each: vintage.record for each, vintage in known.vintages.items()} | dict(listed)
     earlier = [each for each in timeline if each < day]
-    if not earlier:
-        return moves
-    return moves.after(code, wild=is_wild(timeline[max(earlier)], listed[day]))
+    extreme = is_extreme(timeline[max(earlier)], listed[day]) if earlier else None
+    if extreme is None:
+        return moves, None
+    return moves.after(code, day, extreme=extreme), day if extreme else None
 
 
 def _news(
@@ -237,11 +257,17 @@ def _news(
     known: Known,
     observed_at: datetime,
     newest: date,
-    moves: Moves,
+    moves: MarketMoves,
 ) -> Comparison:
     """Tell new days, other figures of known ones, and days missing between them; or hold them."""
+    whole = judgement(market_of(code), known.vintages, known.held, listed)
+    if whole is Judgement.WAITING:
+        return Comparison(newest)
+    if whole is Judgement.DOUBTED:
+        return _withheld(listed, known, observed_at, newest)
+    accepted = whole is Judgement.ACCEPTED
     rescaled = _rescaled(listed, known, observed_at)
-    found = _found(listed, known, observed_at, newest, rescaled)
+    found = _found(listed, known, observed_at, newest, rescaled, accepted=accepted)
     held = Court(code, known.vintages, known.held, moves, rescaled).judge(found)
     found = {day: each for day, each in found.items() if day not in held}
     if rescaled is not None and rescaled.newest not in found:
@@ -249,17 +275,35 @@ def _news(
     silent = list(rescaled.others) if rescaled is not None else []
     if newest in listed and newest not in known.vintages:  # reported, but gone from history
         silent.append(Vintage(listed[newest], 0, observed_at))
+    settled = {
+        day
+        for day, each in known.held.items()
+        if day in (listed if accepted else found)
+        or is_taken_back(each, known.vintages.get(day), listed)
+        or (each.reason == Reason.WHOLE_HISTORY and (accepted or is_open(each)))
+    }
     return Comparison(
         max((newest, *found)),
         events_of(code, known.vintages, found, rescaled),
         tuple(silent),
         held=tuple(held.values()),
-        settled=tuple(
-            day
-            for day in known.held
-            if day in found or is_taken_back(known.held[day], known.vintages.get(day), listed)
-        ),
+        settled=tuple(day for day in known.held if day in settled and day not in held),
     )
+
+
+def _withheld(
+    listed: Mapping[date, Record],
+    known: Known,
+    observed_at: datetime,
+    newest: date,
+) -> Comparison:
+    """Publish nothing of an answer that shows another history; one figure is held for it."""
+    before = standing(known.held)
+    last = known.vintages.get(newest)
+    other = listed[newest_other(known.vintages, listed)]
+    now = Held(other, last.record if last else None, Reason.WHOLE_HISTORY, observed_at)
+    replaced = () if before is None or before.day == now.day else (before.day,)
+    return Comparison(newest, held=(now,), settled=replaced)
 
 
 def _rescaled(
@@ -283,12 +327,17 @@ def _found(
     observed_at: datetime,
     newest: date,
     rescaled: Rescaled | None,
+    *,
+    accepted: bool,
 ) -> dict[date, tuple[EventType, Vintage]]:
-    """Return what is other than known, and how it would be told."""
+    """Return what is other than known, and how it would be told.
+
+    `accepted`: as a whole, whatever was discarded of it day by day.
+    """
     found = {}
     for day, record in listed.items():
         before = known.vintages.get(day)
-        if is_discarded(known.held, record):
+        if not accepted and is_discarded(known.held, record):
             continue
         if rescaled is not None and day in rescaled.vintages:
             if day != rescaled.newest:
@@ -317,6 +366,9 @@ def _older_days(  # a backfill
 ) -> Comparison:
     """Add what is missing below the watermark; what is new, revised or held is the poller's."""
     newest = known.newest
+    whole = judgement(market_of(code), known.vintages, known.held, listed)
+    if whole is not Judgement.NONE:
+        return Comparison(newest)  # never half of one history and half of another
     settled_elsewhere = known.vintages.keys() | known.held.keys()
     found = {
         day: (EventType.BACKFILLED, Vintage(record, 0, observed_at))
@@ -324,13 +376,6 @@ def _older_days(  # a backfill
         if newest is not None and since <= day < newest and day not in settled_elsewhere
     }
     return Comparison(newest, events_of(code, known.vintages, found))
-
-
-def is_revision(before: Record, now: Record) -> bool:
-    """Tell whether a known day shows other short figures; one that turned absent is no news."""
-    shares, ratio, told, told_ratio = now.shares, now.ratio, before.shares, before.ratio
-    lost = (shares is None and told is not None) or (ratio is None and told_ratio is not None)
-    return not lost and (shares != told or ratio != told_ratio)
 
 
 def _first_sight(
@@ -351,28 +396,3 @@ def _first_sight(
     silent = () if chosen else (Vintage(listed[newest[0]], 0, observed_at),)
     come = tuple(day for day in known.held if day in listed)
     return Comparison(newest[0], events, silent, settled=come)
-
-
-def _tidy(
-    code: Code, records: Iterable[Record], known: Known
-) -> tuple[dict[date, Record], tuple[str, ...]]:
-    """Key records by day. Of two that disagree, the one already known counts, else the first.
-
-    One that no report can show does not count beside another.
-    """
-    market = market_of(code)
-    listed: dict[date, Record] = {}
-    oddities: list[str] = []
-    for record in records:
-        before = listed.setdefault(record.day, record)
-        if before is record or before == record:
-            continue
-        if impossible(market, before) and not impossible(market, record):
-            listed[record.day] = record
-        if not is_revision(before, record):
-            continue
-        oddities.append(f"{record.day} is listed twice with different figures: one was ignored")
-        vintage = known.vintages.get(record.day)
-        if vintage is not None and not is_revision(vintage.record, record):
-            listed[record.day] = record
-    return listed, tuple(dict.fromkeys(oddities))

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     ZERO = "zero_after_millions"
     UNIT_SLIP = "unit_slip"
     WHOLESALE = "wholesale_anomaly"
+    WHOLE_HISTORY = "whole_history_changed"
     IMPOSSIBLE_FIGURE = "impossible_figure"
     IMPOSSIBLE_DAY = "impossible_day"
     OTHER_TIMESTAMP = "timestamp_of_another_day"

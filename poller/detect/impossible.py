@@ -41,6 +41,7 @@ MOST_PRICE: Final = 1e12
 LEAST_PRICE: Final = 1e-6
 """A hundredth of the smallest step in which any share is quoted."""
 
+_WHOLE: Final = "most known days changed, as those of another company; all of them wait with it"
 _LARGEST: Final = 2**64  # no number on the wire is larger
 _SLACK: Final = timedelta(hours=2)
 """A midnight counted without summer time still belongs to its day."""
@@ -64,11 +65,13 @@ def impossible(market: Market, record: Record) -> tuple[Reason, str] | None:
 
 
 def explained(market: Market, held: Held) -> str:
-    """Return the reason of a held figure, and which column shows it where that is not plain."""
+    """Return the reason of a held figure, and what shows it where that is not plain."""
+    if held.reason == Reason.WHOLE_HISTORY:
+        return f"{held.reason} ({_WHOLE})"
     found = impossible(market, held.record)
     return (
         str(held.reason)
-        if found is None or found[0] is not held.reason
+        if found is None or found[0] != held.reason
         else (f"{held.reason} ({found[1]})")
     )
 

@@ -11,7 +11,8 @@ from datetime import date, datetime
 from typing import Final
 
 from poller.detect.held import Held, Reason, Ruling
-from poller.detect.plausible import SLIP, Moves, Rescaled, doubt, same_level
+from poller.detect.plausible import SLIP, MarketMoves, doubt, is_extreme, same_level
+from poller.detect.restate import Rescaled
 from poller.model import Code, EventType, Record, Vintage, market_of
 
 _CONFIRMABLE: Final = {Reason.UNIT_SLIP, Reason.ZERO}
@@ -47,7 +48,7 @@ class Court:
     code: Code
     vintages: Mapping[date, Vintage]
     held: Mapping[date, Held]
-    moves: Moves
+    moves: MarketMoves
     rescaled: Rescaled | None
 
     def judge(self, found: Found) -> dict[date, Held]:
@@ -102,14 +103,21 @@ class Court:
         if standing is not None and standing.ruling is Ruling.RELEASED:
             return None
         if kind is EventType.RESTATED and self.rescaled is not None:
-            slipped = not 1 / SLIP < self.rescaled.fact.factor < SLIP
+            fact = self.rescaled.fact
+            slipped = fact.column == record.SHARES and not 1 / SLIP < (fact.factor or 1) < SLIP
             return Reason.UNIT_SLIP if slipped else None
         reason = None if before is None else doubt(market_of(self.code), before, record)
         if reason is not None:
             return reason
-        waits = standing is not None and standing.reason is Reason.WHOLESALE
-        anomalous = kind is EventType.REPORTED and self.moves.anomalous
-        return Reason.WHOLESALE if anomalous or (waits and not self.moves.sane) else None
+        waits = standing is not None and standing.reason == Reason.WHOLESALE
+        is_wholesale = kind is EventType.REPORTED and self._is_wholesale(record, before)
+        return Reason.WHOLESALE if is_wholesale or (waits and not self.moves.is_over) else None
+
+    def _is_wholesale(self, record: Record, before: Record | None) -> bool:
+        if self.moves.is_anomalous(record.day):
+            return True
+        is_alone = before is None or not is_extreme(before, record)
+        return not is_alone and self.moves.is_impossible(record.day)
 
 
 def _in_order(found: Found) -> Iterator[date]:
@@ -147,9 +155,14 @@ def is_discarded(held: Mapping[date, Held], record: Record) -> bool:
     return (
         found is not None
         and found.ruling is Ruling.DISCARDED
-        and found.reason is not Reason.FUTURE_DAY
+        and found.reason != Reason.FUTURE_DAY
         and same_figures(found.record, record)
     )
+
+
+def is_open(held: Held) -> bool:
+    """Tell whether a figure still waits to be published, by a ruling or by what comes."""
+    return held.ruling is not Ruling.DISCARDED
 
 
 def is_released(held: Mapping[date, Held], record: Record) -> bool:
@@ -166,7 +179,7 @@ def is_news(held: Mapping[date, Held], now: Held) -> bool:
     return (
         found is None
         or not same_figures(found.record, now.record)
-        or (found.reason is Reason.FUTURE_DAY and now.reason is not Reason.FUTURE_DAY)
+        or (found.reason == Reason.FUTURE_DAY and now.reason != Reason.FUTURE_DAY)
     )
 
 

@@ -1,17 +1,16 @@
-"""What a figure can be: signs of a split, of a slipped unit, of a market gone wrong. Pure.
+"""What a figure can be: signs of a slipped unit, of a market gone wrong. Pure.
 
 No rule here judges how much a position ought to move; each names something a market cannot do.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
-from math import ceil, floor
 from typing import Final
 
 from poller.detect.held import Reason
-from poller.model import Code, Market, Record, Restatement, Vintage
+from poller.detect.split import split_factor
+from poller.model import Code, Market, Record
 
 SLIP: Final = 900
 """A thousandfold move with room for what really happened in the same period."""
@@ -19,65 +18,76 @@ SLIP: Final = 900
 _SLIP_LEAST: Final = 1_000  # shares; below it a thousandfold move is a position being opened
 _MILLION: Final = 1_000_000
 _SAME_LEVEL: Final = 10
-_RESTATED_LEAST: Final = 3  # days; two could share a factor by chance
-_RATIO_ROUNDING: Final = 0.015  # percentage points: a split leaves the ratio where it was
-_SLACKS: Final = (Fraction(1, 2), Fraction(1))  # shares: rounded, cut off
-_WILD: Final = 0.9
-_WILD_ZERO: Final = 100_000  # shares
-_LAST: Final = 30
+_EXTREME: Final = Fraction(9, 10)
+_EXTREME_ZERO: Final = 100_000  # shares
+_LAST: Final = 60  # verdicts kept
+_WINDOW: Final = (
+    12  # of them, the latest of a report that tell how it goes: a fault begins any time
+)
 _ANOMALOUS: Final = 20
+_OF: Final = 30
+
+ORDINARY_LEAST: Final = 3
+"""Ordinary moves, and more of them than extreme ones, that show a market as it always is."""
+
+EXTREME_LEAST: Final = 3
+"""Extreme moves, and no fewer than ordinary ones, that are no coincidence: one figure in fifty to a
+hundred moves so, and three of the first five do once in some ten thousand reports.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Rescaled:
-    """A restatement, and every day of it as it is to be known."""
-
-    fact: Restatement
-    vintages: Mapping[date, Vintage]
-
-    @property
-    def newest(self) -> date:
-        """The day the one event speaks of."""
-        return self.fact.days[-1]
-
-    @property
-    def others(self) -> tuple[Vintage, ...]:
-        """The days that are restated without an entry of their own, oldest first."""
-        return tuple(self.vintages[day] for day in self.fact.days[:-1])
-
-
-@dataclass(frozen=True, slots=True)
-class Moves:
+class MarketMoves:
     """How the newest day of a market's symbols moved: one verdict a symbol, latest answer last."""
 
-    wild: tuple[tuple[Code, bool], ...] = ()
+    verdicts: tuple[tuple[Code, date, bool], ...] = ()
+
+    def _count(self, day: date, last: int = _WINDOW) -> tuple[int, int]:
+        """Return how many of the last symbols moved extremely on this day, and how many did not."""
+        extreme = [verdict for _, shown, verdict in self.verdicts if shown == day][-last:]
+        return sum(extreme), len(extreme) - sum(extreme)
+
+    def is_normal(self, day: date) -> bool:
+        """Tell whether enough ordinary moves of this day prevail over the extreme ones."""
+        extreme, ordinary = self._count(day)
+        return ordinary >= ORDINARY_LEAST and ordinary > extreme
+
+    def is_impossible(self, day: date) -> bool:
+        """Tell whether more symbols moved extremely than any report ever showed."""
+        extreme, ordinary = self._count(day)
+        return extreme >= EXTREME_LEAST and extreme >= ordinary
+
+    def is_anomalous(self, day: date) -> bool:
+        """Tell whether even an ordinary move is one by chance: the source is at fault."""
+        return self._count(day, _OF)[0] >= _ANOMALOUS
 
     @property
-    def anomalous(self) -> bool:
-        """Most of the last symbols moved as a market never does: a fault of the source."""
-        return sum(wild for _, wild in self.wild) >= _ANOMALOUS
+    def is_over(self) -> bool:
+        """Tell whether ordinary moves prevail on the newest day; no answer tells nothing."""
+        newest = max((day for _, day, _ in self.verdicts), default=date.min)
+        extreme, ordinary = self._count(newest, _OF)
+        return ordinary > extreme
 
-    @property
-    def sane(self) -> bool:
-        """Ordinary moves prevail; without any answer nothing is known."""
-        return 2 * sum(wild for _, wild in self.wild) < len(self.wild)
-
-    def after(self, code: Code, *, wild: bool) -> "Moves":
+    def after(self, code: Code, day: date, *, extreme: bool) -> "MarketMoves":
         """Return the moves with what `code` shows now in place of what it showed before."""
-        others = [verdict for verdict in self.wild if verdict[0] != code]
-        return Moves((*others, (code, wild))[-_LAST:])
+        others = [verdict for verdict in self.verdicts if verdict[0] != code]
+        return MarketMoves((*others, (code, day, extreme))[-_LAST:])
 
 
-CALM: Final = Moves()
+NO_MOVES: Final = MarketMoves()
 
 
-def is_wild(previous: Record, now: Record) -> bool:
-    """Tell a move that is rare on its own: by more than 90 %, or to nothing from 100,000 shares."""
+def is_extreme(previous: Record, now: Record) -> bool | None:
+    """Tell a move that is rare on its own: by more than 90 %, or to nothing from 100,000 shares.
+
+    None where there is no move to judge: figures from 0 or absent ones. A split is no move.
+    """
     if not previous.shares or now.shares is None:
-        return False
+        return None
     if now.shares == 0:
-        return previous.shares >= _WILD_ZERO
-    return abs(now.shares - previous.shares) > _WILD * previous.shares
+        return previous.shares >= _EXTREME_ZERO
+    base = previous.shares * (split_factor(previous, now) or Fraction(1))
+    return abs(now.shares - base) > _EXTREME * base
 
 
 def doubt(market: Market, previous: Record, now: Record) -> Reason | None:
@@ -100,57 +110,3 @@ def same_level(one: Record, other: Record) -> bool:
         return one.shares == other.shares
     less, more = sorted((one.shares, other.shares))
     return more <= _SAME_LEVEL * less
-
-
-def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> Restatement | None:
-    """Return the factor that rescales every known day listed, or None where there is none.
-
-    At least three days moved by it, each to a whole number of shares, and no day between them is
-    missing; 0 stayed 0 and the ratios stayed. So who applies the factor to every day from the first
-    to the last has the new history. The factor is the simplest fraction that fits the figures as
-    rounded, or as cut off.
-    """
-    pairs = {
-        day: (before.record, now)
-        for day, now in listed.items()
-        if (before := known.get(day)) is not None
-        and before.record.shares is not None
-        and now.shares is not None
-    }
-    moved = sorted(day for day, (before, now) in pairs.items() if before.shares != now.shares)
-    if len(moved) < _RESTATED_LEAST or not all(_ratio_stays(*pair) for pair in pairs.values()):
-        return None
-    if any(
-        moved[0] < day < moved[-1] and vintage.record.shares is not None and day not in pairs
-        for day, vintage in known.items()
-    ):
-        return None
-    figures = [(before.shares or 0, now.shares or 0) for before, now in pairs.values()]
-    if sum(bool(before and now) for before, now in figures) < _RESTATED_LEAST:
-        return None
-    fitting = [factor for slack in _SLACKS if (factor := _factor(figures, slack)) is not None]
-    factor = min(fitting, key=lambda one: one.denominator, default=Fraction(1))
-    return None if factor == 1 else Restatement(float(factor), tuple(moved))
-
-
-def _ratio_stays(before: Record, now: Record) -> bool:
-    if before.ratio is None or now.ratio is None:
-        return before.ratio == now.ratio
-    return abs(now.ratio - before.ratio) <= _RATIO_ROUNDING
-
-
-def _factor(figures: list[tuple[int, int]], slack: Fraction) -> Fraction | None:
-    """Return the simplest f with |now - f·before| ≤ slack for each pair, if there is one."""
-    if any(now and not before for before, now in figures):
-        return None
-    bounds = [((now - slack) / before, (now + slack) / before) for before, now in figures if before]
-    low, high = max(low for low, _ in bounds), min(high for _, high in bounds)
-    return _simplest(low, high) if 0 < low <= high else None
-
-
-def _simplest(low: Fraction, high: Fraction) -> Fraction:
-    """Return the fraction with the least denominator in [low, high], both above 0."""
-    if ceil(low) <= high:
-        return Fraction(ceil(low))
-    whole = floor(low)
-    return whole + 1 / _simplest(1 / (high - whole), 1 / (low - whole))

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from itertools import groupby
 
 from poller.detect.change import events_of
-from poller.detect.plausible import Rescaled, restatement
+from poller.detect.restate import Rescaled, restatement
 from poller.model import Code, Event, EventType, Vintage
 
 

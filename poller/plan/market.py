@@ -157,6 +157,12 @@ class MarketQueue:
             case Standing.OUT:
                 pass  # its next try is a matter of time
 
+    def sighted(self, day: date) -> None:
+        """Poll all others at the full rate if a day is newer than any seen."""
+        if self.newest is not None and day > self.newest:
+            self._raise_to(day)
+            self.sweep.begin()
+
     def answered(self, symbol: Symbol, watermark: date | None, now: datetime) -> list[Notice]:
         """Take note of what a symbol showed, and queue it again."""
         before, swept, lag = symbol.watermark, symbol.swept, self._missed(symbol.watermark)

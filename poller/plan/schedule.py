@@ -197,6 +197,12 @@ class Schedule:
             for queue in self._markets.values()
         )
 
+    def sighted(self, code: Code, day: date) -> None:
+        """Take note of a day that a symbol shows while its poll goes on: a report may be out."""
+        symbol = self._symbols.get(code)
+        if symbol is not None and symbol.polling:
+            self._queue(code).sighted(day)
+
     def record(self, code: Code, outcome: Reply, now: datetime) -> list[Notice]:
         """Plan what follows the probe of `code` that ended `now`; returns what it tells."""
         symbol = self._symbols.get(code)

@@ -15,7 +15,6 @@ from typing import Final
 
 from poller.clock import wall_clock
 from poller.detect.compare import Comparison, Reading, compare, progress
-from poller.detect.plausible import CALM, Moves
 from poller.errors import (
     Disconnected,
     GatewayError,
@@ -48,7 +47,7 @@ from poller.facts.observe import (
     turning,
 )
 from poller.gateway.opend import Gateway, any_ready
-from poller.model import Code, Market, Page, market_of
+from poller.model import Code, Page, Record, market_of
 from poller.plan.release import Intervals
 from poller.plan.schedule import (
     Answered,
@@ -61,6 +60,7 @@ from poller.plan.schedule import (
 )
 from poller.polling.budget import Budget
 from poller.polling.complaints import Complaints
+from poller.polling.gate import Gate
 from poller.polling.logbook import Logbook
 from poller.storage.store import Lease, Snapshot, Store
 from poller.supervisor import supervise
@@ -119,9 +119,9 @@ class Poller:
         self._complaints = Complaints(observe)
         self._now = now
         self._wake = asyncio.Event()
-        self._in_flight: dict[asyncio.Task[None], Gateway] = {}
+        self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
         self._cut: dict[Code, int] = {}
-        self._moves: dict[Market, Moves] = {}
+        self._gate = Gate(lambda market: schedule.markets[market].wanted)
         self._failed: asyncio.Future[None] | None = None
         self._logbook = Logbook(store, schedule, observe)
 
@@ -167,6 +167,7 @@ class Poller:
 
     def _record(self, code: Code, outcome: Reply) -> None:
         self._logbook.note(self._schedule.record(code, outcome, self._now()))
+        self._gate.changed()
 
     async def _drive(self, account: str, lease: Lease) -> None:
         with turning(self._observe, dispatcher(account)) as turned:
@@ -252,6 +253,9 @@ class Poller:
         """Let what is in flight finish; what does not is given back: nothing was committed."""
         if self._failed is not None:
             self._failed.cancel()
+        for task, gateway in self._in_flight.items():
+            if gateway is None:
+                task.cancel()
         if self._in_flight:
             _, late = await asyncio.wait(list(self._in_flight), timeout=GRACE)
             for task in late:
@@ -331,15 +335,11 @@ class Poller:
             await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
             raise
         pages, observed_at = await self._read(turn, snapshot)
-        comparison = compare(
-            code,
-            [record for page in pages for record in page.records],
-            snapshot.known,
-            observed_at=observed_at,
-            history=self._history,
-            moves=self._moves.get(market_of(code), CALM),
-        )
-        self._moves[market_of(code)] = comparison.moves
+        records = [record for page in pages for record in page.records]
+        comparison = self._compared(code, records, snapshot, observed_at)
+        if comparison.extreme is not None:
+            await self._let_others_answer(code, comparison.extreme)
+            comparison = self._compared(code, records, snapshot, observed_at)
         try:
             await self._store.commit(code, comparison, snapshot, turn.lease)
         except StoreMisfit as problem:
@@ -348,6 +348,29 @@ class Poller:
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
         return comparison.watermark
+
+    def _compared(
+        self, code: Code, records: Sequence[Record], snapshot: Snapshot, observed_at: datetime
+    ) -> Comparison:
+        market = market_of(code)
+        comparison = compare(
+            code,
+            records,
+            snapshot.known,
+            observed_at=observed_at,
+            history=self._history,
+            moves=self._gate.moves(market),
+        )
+        self._gate.keep(market, comparison.moves)
+        return comparison
+
+    async def _let_others_answer(self, code: Code, day: date) -> None:
+        """Wait with an extreme move; its day tells the schedule meanwhile that a report is out."""
+        if (task := asyncio.current_task()) in self._in_flight:
+            self._in_flight[task] = None  # the gateway has answered
+        self._schedule.sighted(code, day)
+        self._notify()
+        await self._gate.settled(market_of(code), day)
 
     def _tell(self, code: Code, comparison: Comparison, notes: Sequence[str]) -> None:
         """Report what was published, and once per change what was odd about the answer."""

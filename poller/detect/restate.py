@@ -1,0 +1,177 @@
+"""Many known days that changed at once, told as what changed them: one cause, one event. Pure.
+
+A split that the vendor rescales a history by, a ratio column that was computed anew, and a code
+that another company has been given are each one restatement, however many days they touch.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from fractions import Fraction
+from typing import Final
+
+from poller.detect.split import simplest
+from poller.model import Cause, Record, Restatement, Vintage
+
+RESTATED_LEAST: Final = 3
+"""Known days one cause must have changed. Two may be two corrections, or share a factor by chance.
+"""
+
+JUDGED: Final = 50
+"""Newest known days that tell whether most of a history changed: as many as one page shows."""
+
+_RATIO_ROUNDING: Final = 0.015  # percentage points: a split leaves the ratio where it was
+_SLACKS: Final = (Fraction(1, 2), Fraction(1))  # shares: rounded, cut off
+_MOST_DECIMALS: Final = 6
+
+Pairs = Mapping[date, tuple[Record, Record]]
+"""By day, oldest first: what is known, and what is shown now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """A restatement, and every day of it as it is to be known."""
+
+    fact: Restatement
+    vintages: Mapping[date, Vintage]
+
+    @property
+    def newest(self) -> date:
+        """The day the one event speaks of."""
+        return self.fact.days[-1]
+
+    @property
+    def others(self) -> tuple[Vintage, ...]:
+        """The days that are restated without an entry of their own, oldest first."""
+        return tuple(self.vintages[day] for day in self.fact.days[:-1])
+
+
+def is_revision(before: Record, now: Record) -> bool:
+    """Tell whether a known day shows other short figures; one that turned absent is no news."""
+    shares, ratio, told, told_ratio = now.shares, now.ratio, before.shares, before.ratio
+    lost = (shares is None and told is not None) or (ratio is None and told_ratio is not None)
+    return not lost and (shares != told or ratio != told_ratio)
+
+
+def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> Restatement | None:
+    """Return what changed the known days listed as one cause, or None where there is no such.
+
+    Rescaled: at least three days moved by one factor, each to a whole number of shares, no day
+    between them is missing, no older one stayed, 0 stayed 0 and the ratios stayed. So who applies
+    the factor to every day from the first to the last has the new history. The factor is the
+    simplest fraction that fits the figures as rounded, or as cut off.
+    Recomputed: the shares stayed, and the ratios of at least three days moved by one factor, or
+    those of most days by none.
+    Replaced: most days show other figures, for which no single factor accounts.
+    """
+    pairs = {day: (known[day].record, listed[day]) for day in sorted(known.keys() & listed.keys())}
+    return _rescaled(pairs, known) or _recomputed(pairs) or _replaced(pairs)
+
+
+def is_mostly_changed(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> bool:
+    """Tell whether most of the newest known days that are listed show other figures."""
+    both = sorted(known.keys() & listed.keys())
+    return _is_most((known[day].record, listed[day]) for day in both[-JUDGED:])
+
+
+def _is_most(pairs: Iterable[tuple[Record, Record]]) -> bool:
+    # two days of 0 are alike whomever they belong to
+    telling = [pair for pair in pairs if any(each.shares or each.ratio for each in pair)]
+    return 2 * sum(is_revision(*pair) for pair in telling) > len(telling)
+
+
+def _rescaled(pairs: Pairs, known: Mapping[date, Vintage]) -> Restatement | None:
+    with_shares = {
+        day: pair for day, pair in pairs.items() if None not in {each.shares for each in pair}
+    }
+    moved = [day for day, (before, now) in with_shares.items() if before.shares != now.shares]
+    if len(moved) < RESTATED_LEAST:
+        return None
+    first, last = moved[0], moved[-1]
+    run = {day: pair for day, pair in with_shares.items() if day <= last}
+    if not all(_ratio_stays(*pair) for pair in with_shares.values()):
+        return None
+    if any(
+        first < day < last and vintage.record.shares is not None and day not in run
+        for day, vintage in known.items()
+    ):
+        return None
+    figures = [(before.shares or 0, now.shares or 0) for before, now in run.values()]
+    if sum(bool(before and now) for before, now in figures) < RESTATED_LEAST:
+        return None
+    fitting = [factor for slack in _SLACKS if (factor := _factor(figures, slack)) is not None]
+    factor = min(fitting, key=lambda one: one.denominator, default=Fraction(1))
+    if factor == 1:
+        return None
+    column = pairs[last][1].SHARES
+    return Restatement(float(factor), tuple(moved), column, Cause.RESCALED)
+
+
+def _ratio_stays(before: Record, now: Record) -> bool:
+    if before.ratio is None or now.ratio is None:
+        return before.ratio == now.ratio
+    return abs(now.ratio - before.ratio) <= _RATIO_ROUNDING
+
+
+def _factor(figures: list[tuple[int, int]], slack: Fraction) -> Fraction | None:
+    """Return the simplest f with |now - f·before| ≤ slack for each pair, if there is one."""
+    if any(now and not before for before, now in figures):
+        return None
+    bounds = [((now - slack) / before, (now + slack) / before) for before, now in figures if before]
+    low, high = max(low for low, _ in bounds), min(high for _, high in bounds)
+    return simplest(low, high) if 0 < low <= high else None
+
+
+def _recomputed(pairs: Pairs) -> Restatement | None:
+    same = {day: pair for day, pair in pairs.items() if pair[0].shares == pair[1].shares}
+    moved = tuple(day for day, pair in same.items() if is_revision(*pair))
+    if len(moved) < RESTATED_LEAST:
+        return None
+    factor, is_proven = _ratio_factor([(before.ratio, now.ratio) for before, now in same.values()])
+    if not is_proven and not _is_most(list(same.values())[-JUDGED:]):
+        return None
+    others = sum(is_revision(*pair) for pair in pairs.values()) - len(moved)
+    if 2 * others >= len(moved):
+        return None  # the ratios are not what changed
+    return Restatement(factor, moved, pairs[moved[-1]][1].RATIO, Cause.RECOMPUTED)
+
+
+def _ratio_factor(ratios: list[tuple[float | None, float | None]]) -> tuple[float | None, bool]:
+    """Return the shortest c with now = c·before for each pair, both as rounded as they look.
+
+    And whether nothing but a factor makes such pairs: moves by the last decimal may be corrections.
+    """
+    pairs = [(before, now) for before, now in ratios if before is not None and now is not None]
+    if len(pairs) < len([1 for _, now in ratios if now is not None]):
+        return None, False  # a column that was empty
+    slack, later = _slack(before for before, _ in pairs), _slack(now for _, now in pairs)
+    bounds = [
+        ((now - later) / (before + slack), (now + later) / (before - slack))
+        for before, now in pairs
+        if before > slack
+    ]
+    if not bounds or any(now > later for before, now in pairs if not before):
+        return None, False
+    low, high = max(low for low, _ in bounds), min(high for _, high in bounds)
+    shortest = (round((low + high) / 2, digits) for digits in range(2 * _MOST_DECIMALS))
+    is_finer = later < slack  # the same figures with more decimals: c is 1
+    fitting = (c for c in shortest if low <= c <= high and c > 0 and (is_finer or c != 1))
+    return next(fitting, None), low <= high and not low <= 1 <= high
+
+
+def _slack(figures: Iterable[float]) -> float:
+    """Return half of the last decimal that any of the figures has."""
+    most = max((_decimals(figure) for figure in figures), default=0)
+    return 0.5 * 10.0**-most * (1 + 1e-6)
+
+
+def _decimals(figure: float) -> int:
+    text = f"{figure:.{_MOST_DECIMALS}f}".rstrip("0")
+    return len(text.partition(".")[2])
+
+
+def _replaced(pairs: Pairs) -> Restatement | None:
+    moved = tuple(day for day, pair in pairs.items() if is_revision(*pair))
+    if len(moved) < RESTATED_LEAST or not _is_most(list(pairs.values())[-JUDGED:]):
+        return None
+    return Restatement(None, moved, None, Cause.REPLACED)

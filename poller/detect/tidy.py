@@ -1,0 +1,34 @@
+"""The rows of an answer, one a day. Pure."""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+
+from poller.detect.impossible import impossible
+from poller.detect.restate import is_revision
+from poller.model import Code, Record, Vintage, market_of
+
+
+def tidied(
+    code: Code, records: Iterable[Record], vintages: Mapping[date, Vintage]
+) -> tuple[dict[date, Record], tuple[str, ...]]:
+    """Key records by day; what is odd about them is told in words.
+
+    Of two that disagree, the one already known counts, else the first.
+    One that no report can show does not count beside another.
+    """
+    market = market_of(code)
+    listed: dict[date, Record] = {}
+    oddities: list[str] = []
+    for record in records:
+        before = listed.setdefault(record.day, record)
+        if before is record or before == record:
+            continue
+        if impossible(market, before) and not impossible(market, record):
+            listed[record.day] = record
+        if not is_revision(before, record):
+            continue
+        oddities.append(f"{record.day} is listed twice with different figures: one was ignored")
+        vintage = vintages.get(record.day)
+        if vintage is not None and not is_revision(vintage.record, record):
+            listed[record.day] = record
+    return listed, tuple(dict.fromkeys(oddities))
