@@ -212,6 +212,51 @@ async def test_the_budget_is_exact(store: Store) -> None:
     assert await store.spent("a", period=60) == 3
 
 
+async def test_asking_moves_no_request(store: Store) -> None:
+    """What was answered counts from its answer on, however often more is asked meanwhile."""
+    assert await store.grant("a", "r0", limit=1, period=60, margin=30) == 0
+    await store.settle("a", "r0", period=60, margin=0)
+    settled = time.monotonic()
+    for _ in range(3):
+        asked = time.monotonic()
+        wait = await store.grant("a", "r1", limit=1, period=60, margin=30)
+        assert 0 < wait <= 60 - (asked - settled) + 0.001
+
+
+async def test_an_unanswered_request_counts_a_margin_longer(raw: tuple[RedisStore, Any]) -> None:
+    """Until its answer is in, and also when the clock was far ahead as it was granted."""
+    store, client = raw
+    key = store.keys.budget("main")
+    assert await store.grant("main", "early", limit=3, period=60, margin=30) == 0
+    ahead = await client.zscore(key, "early") + 86_400e6
+    await client.zadd(key, {"early": ahead})
+    before = await clock(client)
+    assert await store.grant("main", "late", limit=3, period=60, margin=30) == 0
+    after = await clock(client)
+    for request in ("early", "late"):
+        assert before + 30e6 <= await client.zscore(key, request) <= after + 30e6
+    assert 90 <= await client.ttl(key) <= 180
+
+
+async def test_a_request_is_forgotten_after_its_period(raw: tuple[RedisStore, Any]) -> None:
+    """The oldest make room, one for one, and the ledger holds no more than a period's."""
+    store, client = raw
+    key = store.keys.budget("main")
+    now = await clock(client)
+    await client.zadd(key, {"gone": now - 60e6, "old": now - 50e6, "new": now - 20e6})
+    wait = await store.grant("main", "r", limit=2, period=60, margin=30)
+    passed = (await clock(client) - now) / 1e6
+    assert 10 - passed <= wait <= 10
+    assert await store.grant("main", "r", limit=3, period=60, margin=30) == 0
+    assert await client.zrange(key, 0, -1) == [b"old", b"new", b"r"]
+
+
+async def clock(client: Any) -> int:  # noqa: ANN401
+    """Return the server's time in microseconds."""
+    seconds, micros = await client.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
 async def test_namespaces_share_the_budget_of_an_account(store: Store) -> None:
     """What one spends the others have spent, on a Cluster too; a simulation spends its own."""
     if not isinstance(store, RedisStore):

@@ -1,0 +1,207 @@
+"""`make mutants`: does the suite notice mistakes? Many small ones are made, one at a time.
+
+MUTANTS mistakes (150) are drawn by MUTANTS_SEED (1), as many from each area below. For each, the
+area's tests run in a copy of the checkout, at low priority, until one fails. MUTANTS_ONLY=text
+draws from the files alone whose path contains it. Fails when less than 92 % are noticed.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.mutations import Mutation, in_lua, in_python, signatures
+
+ROOT: Final = Path(__file__).parent.parent
+TARGET: Final = 0.92
+_SLOWEST: Final = 3
+"""A run that takes so many times as long as without a mistake counts as one that hangs."""
+
+_LEAST_LIMIT: Final = 60.0  # seconds; starting alone may take some on a busy machine
+_IGNORED: Final = (".git", ".venv", "__pycache__", ".hypothesis", "state", ".*_cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Sources, by patterns, and the tests that reach them, the quickest first."""
+
+    name: str
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+AREAS: Final = (
+    Area(
+        "detect",
+        ("poller/detect/*.py",),
+        ("promises", "quarantine", "change"),
+    ),
+    Area(
+        "plan",
+        ("poller/plan/*.py",),
+        ("calendar", "schedule", "quarantine", "simulation"),
+    ),
+    Area(
+        "polling",
+        ("poller/polling/*.py",),
+        (
+            *("poll", "bulkheads", "tenure", "complaints", "settling", "budget", "watchlist"),
+            *("retention", "vitals", "schedule"),
+        ),
+    ),
+    Area(
+        "records",
+        ("poller/events.py", "poller/codec.py", "poller/supervisor.py"),
+        ("supervisor", "bulkheads", "events", "schemas", "selection", "webhook", "vitals"),
+    ),
+    Area(
+        "scripts",
+        ("poller/storage/lua/*.lua",),
+        ("store",),
+        ("-k", "not cluster and not sentinel and not redis8"),
+    ),
+)
+
+UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {}
+"""Mistakes that are none: file, what is written, what would be → why nothing shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One mistake in one file of an area."""
+
+    area: Area
+    path: Path
+    mutation: Mutation
+
+    def __str__(self) -> str:
+        """Tell where it is and what was changed, on one line."""
+        before, after = (
+            " ".join(text.split()) for text in (self.mutation.before, self.mutation.after)
+        )
+        return f"{self.path}:{self.mutation.line}: {before} → {after or '(nothing)'}"
+
+
+def mutants_of(area: Area, root: Path, only: str) -> list[Mutant]:
+    """Return all that could be drawn from an area."""
+    paths = sorted(path for pattern in area.sources for path in root.glob(pattern))
+    known = signatures([path.read_text("utf-8") for path in sorted(root.glob("poller/**/*.py"))])
+    found = []
+    for path in paths:
+        source, relative = path.read_text("utf-8"), path.relative_to(root)
+        mutations = in_lua(source) if path.suffix == ".lua" else in_python(source, known)
+        found += [
+            Mutant(area, relative, one)
+            for one in mutations
+            if only in str(relative) and (str(relative), one.before, one.after) not in UNNOTICEABLE
+        ]
+    return found
+
+
+def drawn(root: Path, count: int, seed: int, only: str) -> list[Mutant]:
+    """Draw mutants, as many from each area as from the others."""
+    chance = random.Random(seed)
+    pools = [pool for area in AREAS if (pool := mutants_of(area, root, only))]
+    chosen: list[Mutant] = []
+    for place, pool in enumerate(pools):
+        share = (count - len(chosen)) // (len(pools) - place)
+        chosen += chance.sample(pool, min(share, len(pool)))
+    return chosen
+
+
+class Copy:
+    """A copy of the checkout, in which mistakes are made."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._limits: dict[Area, float] = {}
+
+    def prepare(self, areas: Sequence[Area]) -> None:
+        """Run the tests of each area once without a mistake; SystemExit when they fail."""
+        for area in areas:
+            began = time.monotonic()
+            code = self._run(area, 3600)
+            took = time.monotonic() - began
+            if code != 0:
+                raise SystemExit(f"{area.name}: its tests fail without a mistake")
+            self._limits[area] = max(_LEAST_LIMIT, _SLOWEST * took)
+            sys.stdout.write(f"{area.name}: {took:.0f} s for its tests without a mistake\n")
+            sys.stdout.flush()
+
+    def outcome(self, mutant: Mutant) -> str:
+        """Return `survived`, `noticed`, or `hung` after a while."""
+        path = self._root / mutant.path
+        source = path.read_text("utf-8")
+        # a compiled file is told from a stale one by size and second only
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
+        path.write_text(mutant.mutation.applied(source), "utf-8")
+        try:
+            code = self._run(mutant.area, self._limits[mutant.area])
+        finally:
+            path.write_text(source, "utf-8")
+        return "hung" if code is None else "noticed" if code else "survived"
+
+    def _run(self, area: Area, limit: float) -> int | None:
+        """Run an area's tests; returns their exit code, None when they took too long."""
+        files = [f"tests/test_{name}.py" for name in area.tests]
+        command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
+        # the same examples each time, and none kept from one mistake to the next
+        command += ["--hypothesis-profile=ci", *area.options, *files]
+        environment = os.environ | {
+            "PYTHONPATH": str(self._root),
+            "PYTHONDONTWRITEBYTECODE": "1" if area in self._limits else "",
+            "TESTS_PATIENCE": os.environ.get("TESTS_PATIENCE", "4"),
+        }
+        with subprocess.Popen(
+            command,
+            cwd=self._root,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as running:
+            try:
+                return running.wait(limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGKILL)
+                return None
+
+
+def main() -> int:
+    """Draw, run and report; 1 when too many survived."""
+    count, seed = (int(os.environ.get(name, default)) for name, default in _DEFAULTS)
+    os.nice(10)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        root = Path(folder) / "copy"
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*_IGNORED), symlinks=True)
+        chosen = drawn(root, count, seed, os.environ.get("MUTANTS_ONLY", ""))
+        copy = Copy(root)
+        copy.prepare([area for area in AREAS if any(one.area == area for one in chosen)])
+        outcomes = []
+        for mutant in chosen:
+            outcomes.append(copy.outcome(mutant))
+            if outcomes[-1] != "noticed":
+                sys.stdout.write(f"{outcomes[-1]} {mutant}\n")
+                sys.stdout.flush()
+    noticed = len(outcomes) - outcomes.count("survived")
+    sys.stdout.write(
+        f"noticed {noticed} of {len(outcomes)} ({noticed / max(len(outcomes), 1):.0%}), "
+        f"{outcomes.count('hung')} of them because the tests hung; seed {seed}\n"
+    )
+    return int(noticed < TARGET * len(outcomes))
+
+
+_DEFAULTS: Final = (("MUTANTS", "150"), ("MUTANTS_SEED", "1"))
+
+if __name__ == "__main__":
+    sys.exit(main())
