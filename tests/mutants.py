@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tests.mutations import Mutation, in_lua, in_python, signatures
+from tests.mutations import Mutation, Signatures, in_lua, in_python, signatures
 
 ROOT: Final = Path(__file__).parent.parent
 TARGET: Final = 0.92
@@ -48,7 +49,7 @@ AREAS: Final = (
     Area(
         "plan",
         ("poller/plan/*.py",),
-        ("calendar", "schedule", "quarantine", "simulation"),
+        ("market", "calendar", "schedule", "quarantine", "simulation"),
     ),
     Area(
         "polling",
@@ -61,7 +62,7 @@ AREAS: Final = (
     Area(
         "records",
         ("poller/events.py", "poller/codec.py", "poller/supervisor.py"),
-        ("supervisor", "bulkheads", "events", "schemas", "selection", "webhook", "vitals"),
+        ("supervisor", "bulkheads", "events", "schemas", "selection"),
     ),
     Area(
         "scripts",
@@ -94,7 +95,7 @@ class Mutant:
 def mutants_of(area: Area, root: Path, only: str) -> list[Mutant]:
     """Return all that could be drawn from an area."""
     paths = sorted(path for pattern in area.sources for path in root.glob(pattern))
-    known = signatures([path.read_text("utf-8") for path in sorted(root.glob("poller/**/*.py"))])
+    known = _known(root)
     found = []
     for path in paths:
         source, relative = path.read_text("utf-8"), path.relative_to(root)
@@ -105,6 +106,11 @@ def mutants_of(area: Area, root: Path, only: str) -> list[Mutant]:
             if only in str(relative) and (str(relative), one.before, one.after) not in UNNOTICEABLE
         ]
     return found
+
+
+@cache
+def _known(root: Path) -> Signatures:
+    return signatures([path.read_text("utf-8") for path in sorted(root.glob("poller/**/*.py"))])
 
 
 def drawn(root: Path, count: int, seed: int, only: str) -> list[Mutant]:
