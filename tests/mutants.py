@@ -44,7 +44,7 @@ AREAS: Final = (
     Area(
         "detect",
         ("poller/detect/*.py",),
-        ("promises", "quarantine", "change"),
+        ("bounds", "promises", "quarantine", "change"),
     ),
     Area(
         "plan",
