@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -41,10 +42,15 @@ def test_a_figure_on_the_bound_is_possible(
 ) -> None:
     """The bounds belong to what can be; what is beyond them is named with its column."""
     row = hk(1_000) if market is HK else ROW
+
+    def shown(value: float) -> Record:
+        columns: dict[str, Any] = {column: value}
+        return replace(row, **columns)
+
     for value in fitting:
-        assert impossible(market, replace(row, **{column: value})) is None
+        assert impossible(market, shown(value)) is None
     for value in unfit:
-        found = impossible(market, replace(row, **{column: value}))
+        found = impossible(market, shown(value))
         assert found is not None
         assert found[1].startswith(column)
 

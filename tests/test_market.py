@@ -15,6 +15,7 @@ from poller.plan.schedule import (
     Answered,
     Excluded,
     Postponed,
+    Probe,
     Reply,
     Schedule,
     Unanswered,
@@ -22,7 +23,7 @@ from poller.plan.schedule import (
 )
 from tests.test_schedule import DAY, INTERVALS, NOW, OLD, ask, codes, following, release, sweep
 
-WEEK = timedelta(weeks=1)
+HK, WEEK = Market.HK, timedelta(weeks=1)
 
 
 class Played:
@@ -111,7 +112,7 @@ def test_a_refused_symbol_holds_up_no_release(place: int) -> None:
     for n in range(4):
         code = ask(plan, NOW)
         notices += plan.record(code, Excluded() if n == place else Answered(DAY), NOW)
-    assert notices == [Completed(Market.HK, DAY, NOW, 4)]
+    assert notices == [Completed(HK, DAY, NOW, 4)]
     assert plan.wanted == 0
 
 
@@ -120,7 +121,7 @@ def test_after_a_sweep_the_next_report_is_watched_for() -> None:
     plan = following(codes(3))
     release(plan)
     sweep(plan, NOW, dict.fromkeys(codes(3), DAY))
-    window = expected(Market.HK, DAY, plan.states()[Market.HK].sightings)
+    window = expected(HK, DAY, plan.states()[Market.HK].sightings)
     at, why = next_probe(Market.HK, window, NOW, INTERVALS)
     assert plan.next(NOW) == Wait(at)
     assert why in plan.outlook(codes(3)[0])[1]
@@ -167,3 +168,129 @@ def test_a_release_counts_its_polls_anew() -> None:
     assert ask(plan, later) == third
     assert misses(plan, later, 2, DAY) == [often, seldom]
     assert ask(plan, later) == often
+
+
+@pytest.mark.parametrize(("current", "asked"), [(1, 4), (2, 2), (3, 2)])
+def test_while_few_show_the_newest_day_all_are_watched(current: int, asked: int) -> None:
+    """With less than half of them it may be theirs alone: the others may bring the report."""
+    watched, now = codes(4), NOW
+    hours = timedelta(hours=6)
+    paused = MarketState(DAY, pause=hours.total_seconds(), resumes=NOW + hours)
+    plan = Schedule(INTERVALS)
+    plan.restore({c: DAY if n < current else OLD for n, c in enumerate(watched)}, {HK: paused})
+    plan.watch(watched)
+    probed = list[Code]()
+    while now < NOW + hours:
+        decision = plan.next(now)
+        if isinstance(decision, Wait):
+            assert decision.until is not None
+            now = decision.until
+            continue
+        probed.append(decision.code)
+        plan.record(
+            decision.code, Answered(DAY if decision.code in watched[:current] else OLD), now
+        )
+        if len(probed) == asked:
+            break
+    assert sorted(probed) == watched[:asked]
+    assert (now - NOW <= 4 * INTERVALS.due) is (current == 1)
+
+
+@pytest.mark.parametrize(("idle", "round_trip"), [(20, 12), (40, 24), (60, 24)])
+def test_symbols_without_rows_share_a_look_a_day(idle: int, round_trip: int) -> None:
+    """Each is looked at after the others, 36 idle intervals later, a day at the most."""
+    watched, now = codes(3), NOW
+    plan = Schedule(replace(INTERVALS, idle=timedelta(minutes=idle)))
+    plan.watch(watched)
+    looks = dict[Code, list[datetime]]()
+    for _ in range(9):
+        decision = plan.next(now)
+        while isinstance(decision, Wait):
+            assert decision.until is not None
+            now = decision.until
+            decision = plan.next(now)
+        looks.setdefault(decision.code, []).append(now)
+        assert "once a day" in plan.outlook(decision.code)[1] or len(looks[decision.code]) == 1
+        assert plan.record(decision.code, Answered(None), now) == []
+    for code in watched:
+        first, second, third = looks[code]
+        assert first == NOW
+        assert third - second == timedelta(hours=round_trip)
+    assert sorted(second for _, second, _ in looks.values()) == [
+        NOW + n * timedelta(hours=round_trip) / 3 for n in range(3)
+    ]
+
+
+def test_who_is_watched_no_longer_is_found_all_the_same() -> None:
+    """One that showed the day and was taken off counts; one that had not is not missing."""
+    watched = codes(4)
+    plan = following(watched)
+    first = release(plan)
+    gone, other = watched[2], watched[3]
+    plan.watch([code for code in watched if code not in {first, gone}])
+    assert plan.wanted == 2
+    notices = sweep(plan, NOW, dict.fromkeys(watched, DAY))
+    assert notices == [Completed(HK, DAY, NOW, 3)]
+    assert plan.outlook(gone) == (None, "it is not watched")
+    assert plan.outlook(other)[0] is None
+
+
+def test_with_the_last_that_is_wanted_a_sweep_ends() -> None:
+    """Taken off the list, it leaves nothing to hurry for."""
+    watched = codes(2)
+    plan = following(watched)
+    first = release(plan)
+    plan.watch([first])
+    assert plan.wanted == 0
+    assert not plan.presses(NOW)
+    assert plan.markets[HK].job_at() is None
+
+
+def test_what_comes_next_is_told() -> None:
+    """The time, where it is known, and why: in a sweep, between its blocks, in rotation, alone."""
+    watched = codes(3)
+    plan = following(watched)
+    assert plan.outlook(watched[1])[0] is None
+    assert "one of 3 symbols watched in rotation" in plan.outlook(watched[1])[1]
+    first = release(plan)
+    at, why = plan.outlook(watched[1])
+    assert (at, why) == (None, f"the report of {DAY} is out, and it does not show it")
+    assert misses(plan, NOW, 2, OLD) == watched[1:]
+    resumes = plan.states()[HK].resumes
+    assert resumes == NOW + timedelta(minutes=1)
+    assert plan.outlook(watched[1])[0] == resumes
+    at, why = plan.outlook(first)
+    assert at == plan.markets[HK].probe_at()
+    assert "one of 1 symbols watched in rotation" in why
+
+
+def test_a_clock_put_back_shortens_every_wait() -> None:
+    """Watching, blocks of a sweep, symbols without rows: none waits for the step as well."""
+    watched = codes(4)
+    plan = following(watched[:3])
+    plan.watch(watched)
+    plan.record(ask(plan, NOW), Answered(None), NOW)
+    release(plan)
+    misses(plan, NOW, 2, OLD)
+    while isinstance(decision := plan.next(NOW), Probe):
+        plan.record(decision.code, Answered(None if decision.code == watched[3] else OLD), NOW)
+    earlier = NOW - timedelta(days=2)
+    plan.tick(earlier)
+    queue = plan.markets[HK]
+    for at in (queue.job_at(), queue.probe_at(), queue.quiet_look_at()):
+        assert at is not None
+        assert at <= earlier + INTERVALS.idle
+
+
+def test_a_long_pause_ends_an_idle_interval_after_a_step_back() -> None:
+    """A sweep that pauses for hours does so by the clock that ran when it began."""
+    watched, hours = codes(3), timedelta(hours=5)
+    plan = Schedule(INTERVALS)
+    paused = MarketState(DAY, pause=hours.total_seconds(), resumes=NOW + hours)
+    plan.restore({c: DAY if n else OLD for n, c in enumerate(watched)}, {HK: paused})
+    plan.watch(watched)
+    plan.tick(NOW)
+    assert plan.markets[HK].job_at() == NOW + hours
+    earlier = NOW - timedelta(hours=1)
+    plan.tick(earlier)
+    assert plan.markets[HK].job_at() == earlier + INTERVALS.idle
