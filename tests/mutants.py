@@ -5,8 +5,10 @@ area's tests run in a copy of the checkout, at low priority, until one fails. MU
 draws from the files alone whose path contains it. Fails when less than 92 % are noticed.
 """
 
+import contextlib
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,10 +25,11 @@ from tests.mutations import Mutation, Signatures, in_lua, in_python, signatures
 
 ROOT: Final = Path(__file__).parent.parent
 TARGET: Final = 0.92
-_SLOWEST: Final = 3
-"""A run that takes so many times as long as without a mistake counts as one that hangs."""
+_MOST_WORK: Final = 3
+"""So many times the processor time without a mistake, and a run counts as one that hangs."""
 
-_LEAST_LIMIT: Final = 60.0  # seconds; starting alone may take some on a busy machine
+_LEAST_WORK: Final = 30  # seconds of processor time
+_LONGEST_WAIT: Final = 900.0  # seconds for one run; other work on the machine is no hanging
 _IGNORED: Final = (".git", ".venv", "__pycache__", ".hypothesis", "state", ".*_cache")
 
 
@@ -129,17 +132,17 @@ class Copy:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._limits: dict[Area, float] = {}
+        self._limits: dict[Area, int] = {}
 
     def prepare(self, areas: Sequence[Area]) -> None:
         """Run the tests of each area once without a mistake; SystemExit when they fail."""
         for area in areas:
-            began = time.monotonic()
-            code = self._run(area, 3600)
-            took = time.monotonic() - began
+            began, before = time.monotonic(), _work()
+            code = self._run(area)
+            worked, took = _work() - before, time.monotonic() - began
             if code != 0:
                 raise SystemExit(f"{area.name}: its tests fail without a mistake")
-            self._limits[area] = max(_LEAST_LIMIT, _SLOWEST * took)
+            self._limits[area] = max(_LEAST_WORK, round(_MOST_WORK * worked))
             sys.stdout.write(f"{area.name}: {took:.0f} s for its tests without a mistake\n")
             sys.stdout.flush()
 
@@ -151,25 +154,23 @@ class Copy:
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
         path.write_text(mutant.mutation.applied(source), "utf-8")
-        try:
-            code = self._run(mutant.area, self._limits[mutant.area])
-        finally:
-            path.write_text(source, "utf-8")
-        return "hung" if code is None else "noticed" if code else "survived"
+        code = self._run(mutant.area)
+        path.write_text(source, "utf-8")
+        return "survived" if code == 0 else "hung" if code is None or code < 0 else "noticed"
 
-    def _run(self, area: Area, limit: float) -> int | None:
-        """Run an area's tests; returns their exit code, None when they took too long."""
+    def _run(self, area: Area) -> int | None:
+        """Run an area's tests; returns their exit code, None or a signal's when they hang."""
         files = [f"tests/test_{name}.py" for name in area.tests]
         command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
         # the same examples each time, and none kept from one mistake to the next
         command += ["--hypothesis-profile=ci", *area.options, *files]
+        limit = self._limits.get(area)
         environment = os.environ | {
             "PYTHONPATH": str(self._root),
-            "PYTHONDONTWRITEBYTECODE": "1" if area in self._limits else "",
-            "TESTS_PATIENCE": os.environ.get("TESTS_PATIENCE", "4"),
+            "PYTHONDONTWRITEBYTECODE": "" if limit is None else "1",
         }
         with subprocess.Popen(
-            command,
+            ["sh", "-c", 'ulimit -t "$0"; exec "$@"', str(limit or "unlimited"), *command],
             cwd=self._root,
             env=environment,
             stdout=subprocess.DEVNULL,
@@ -177,16 +178,30 @@ class Copy:
             start_new_session=True,
         ) as running:
             try:
-                return running.wait(limit)
+                return running.wait(_LONGEST_WAIT)
             except subprocess.TimeoutExpired:
-                os.killpg(running.pid, signal.SIGKILL)
                 return None
+            finally:
+                # whatever it has started as well; also when this run is interrupted
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
+
+
+def _work() -> float:
+    """Return the processor seconds of all runs so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _stopped(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)  # not at once: the copy goes
 
 
 def main() -> int:
     """Draw, run and report; 1 when too many survived."""
     count, seed = (int(os.environ.get(name, default)) for name, default in _DEFAULTS)
     os.nice(10)
+    signal.signal(signal.SIGTERM, _stopped)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         root = Path(folder) / "copy"
         shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*_IGNORED), symlinks=True)
