@@ -52,7 +52,7 @@ AREAS: Final = (
     Area(
         "plan",
         ("poller/plan/*.py",),
-        ("market", "calendar", "schedule", "quarantine", "simulation"),
+        ("market", "expectation", "calendar", "schedule", "quarantine", "simulation"),
     ),
     Area(
         "polling",
