@@ -65,7 +65,7 @@ AREAS: Final = (
     Area(
         "records",
         ("poller/events.py", "poller/codec.py", "poller/supervisor.py"),
-        ("supervisor", "bulkheads", "events", "schemas", "selection"),
+        ("codec", "supervisor", "bulkheads", "events", "schemas", "selection"),
     ),
     Area(
         "scripts",
