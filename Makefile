@@ -67,6 +67,11 @@ soak: $(SET_UP)
 fuzz: $(SET_UP)
 	$(BIN)/python -m tests.fuzz
 
+# small mistakes, one at a time: which do the tests not notice? MUTANTS, MUTANTS_SEED, MUTANTS_ONLY
+.PHONY: mutants
+mutants: $(SET_UP)
+	$(BIN)/python -m tests.mutants
+
 # both in a Debian bootstrapped for it, as root and as somebody who is not; needs root and debootstrap
 .PHONY: bare
 bare:

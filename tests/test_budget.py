@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import os
 import random
+import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 
@@ -314,3 +316,42 @@ def test_a_share_is_left_to_one_off_commands() -> None:
         return grants
 
     assert run_virtually(BEGAN, work()) == [1.0] * 3
+
+
+class Forgetful(MemoryStore):
+    """A store that grants whatever is asked, and keeps nothing."""
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """Grant it."""
+        del account, request, limit, period, margin
+        return 0
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        """Do nothing."""
+        del account, request, period, margin
+
+
+@pytest.mark.parametrize("replaced", [None, lambda: True], ids=["answered", "given up"])
+def test_a_request_that_is_settled_takes_no_memory(replaced: Callable[[], bool] | None) -> None:
+    """A year of them is 30 million: what a thousand leave behind does not grow with the next."""
+
+    async def work() -> int:
+        store = Forgetful(asyncio.get_running_loop().time)
+        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+
+        async def spend(count: int) -> int:
+            for _ in range(count):
+                grant = await budget.acquire()
+                await budget.settle(grant, answered=replaced is None, replaced=replaced)
+            return tracemalloc.get_traced_memory()[0]
+
+        await spend(100)
+        tracemalloc.start()
+        try:
+            return -await spend(1000) + await spend(1000)
+        finally:
+            tracemalloc.stop()
+
+    assert run_virtually(BEGAN, work()) < 10_000

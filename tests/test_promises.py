@@ -176,3 +176,18 @@ def test_paging_in_circles_publishes_nothing() -> None:
     """A key that comes again before the watermark is an error, not an end."""
     with pytest.raises(Malformed, match="does not end"):
         progress(CODE, [page(9, 8), page(9, 8)], KNOWN, history=50)
+
+
+@given(st.sets(st.integers(0, 12)), st.sets(st.integers(0, 12), min_size=1), st.integers(0, 12))
+def test_a_backfill_adds_what_is_missing_and_asked_for(
+    known: set[int], listed: set[int], since: int
+) -> None:
+    """Every unknown day from `since` on and below the watermark; no other, and it never moves."""
+    before = after(Known(), look([row(week) for week in known], Known()))
+    answer, first = [row(week) for week in listed], row(since).day
+    found = compare(CODE, answer, before, observed_at=SEEN, history=3, since=first)
+    newest = max(known, default=max(listed) + 1)
+    expected = [row(week).day for week in sorted(listed - known) if since <= week < newest]
+    assert [event.vintage.day for event in found.events] == expected
+    assert {event.type for event in found.events} <= {EventType.BACKFILLED}
+    assert found.watermark == (row(max(known)).day if known else row(max(listed)).day)

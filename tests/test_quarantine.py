@@ -272,6 +272,7 @@ def test_a_restatement_says_what_moved() -> None:
         "factor": 4.0, "days": 3, "from": str(day(1)), "to": str(day(3)),
         "column": "shares_short", "cause": "rescaled",
     }  # fmt: skip
+    assert (new.type, new.restated) == (REPORTED, None)
     assert new.change is not None
     assert (new.change.year_high, new.change.history_days) == (True, 5)
     assert symbol.known.vintages[day(1)].revision == 1

@@ -28,6 +28,7 @@ from poller.storage.store import (
     ONE_OFF,
     SIGNALS_KEPT,
     WATCHLIST,
+    Lease,
     Snapshot,
     Store,
     Stream,
@@ -210,6 +211,92 @@ async def test_the_budget_is_exact(store: Store) -> None:
     await store.exhaust("b", limit=3, period=60)
     assert await store.grant("b", "r4", limit=3, period=60, margin=30) > 0
     assert await store.spent("a", period=60) == 3
+
+
+async def test_asking_moves_no_request(store: Store) -> None:
+    """What was answered counts from its answer on, however often more is asked meanwhile."""
+    assert await store.grant("a", "r0", limit=1, period=60, margin=30) == 0
+    await store.settle("a", "r0", period=60, margin=0)
+    settled = time.monotonic()
+    for _ in range(3):
+        asked = time.monotonic()
+        wait = await store.grant("a", "r1", limit=1, period=60, margin=30)
+        assert 0 < wait <= 60 - (asked - settled) + 0.001
+
+
+async def test_an_unanswered_request_counts_a_margin_longer(raw: tuple[RedisStore, Any]) -> None:
+    """Until its answer is in, and also when the clock was far ahead as it was granted."""
+    store, client = raw
+    key = store.keys.budget("main")
+    assert await store.grant("main", "early", limit=3, period=60, margin=30) == 0
+    ahead = await client.zscore(key, "early") + 86_400e6
+    await client.zadd(key, {"early": ahead})
+    before = await clock(client)
+    assert await store.grant("main", "late", limit=3, period=60, margin=30) == 0
+    after = await clock(client)
+    for request in ("early", "late"):
+        assert before + 30e6 <= await client.zscore(key, request) <= after + 30e6
+    assert 90 <= await client.ttl(key) <= 180
+
+
+async def test_a_request_is_forgotten_after_its_period(raw: tuple[RedisStore, Any]) -> None:
+    """The oldest make room, one for one, and the ledger holds no more than a period's."""
+    store, client = raw
+    key = store.keys.budget("main")
+    now = await clock(client)
+    await client.zadd(key, {"gone": now - 60e6, "old": now - 50e6, "new": now - 20e6})
+    wait = await store.grant("main", "r", limit=2, period=60, margin=30)
+    passed = (await clock(client) - now) / 1e6
+    assert 10 - passed <= wait <= 10
+    assert await store.grant("main", "r", limit=3, period=60, margin=30) == 0
+    assert await client.zrange(key, 0, -1) == [b"old", b"new", b"r"]
+
+
+async def test_what_is_settled_counts_from_now(raw: tuple[RedisStore, Any]) -> None:
+    """Or from a margin later, unknown ones too; an exhausted budget is spent by a whole limit."""
+    store, client = raw
+    key = store.keys.budget("main")
+    for margin in (0, 30):
+        before = await clock(client)
+        await store.settle("main", "r", period=60, margin=margin)
+        after = await clock(client)
+        assert before + margin * 1e6 <= await client.zscore(key, "r") <= after + margin * 1e6
+        assert 60 + margin <= await client.ttl(key) <= 2 * (60 + margin)
+    before = await clock(client)
+    await store.exhaust("main", limit=5, period=60)
+    after = await clock(client)
+    scores = dict(await client.zrange(key, 0, -1, withscores=True))
+    scores.pop(b"r")
+    assert len(scores) == 5
+    assert all(before <= score <= after for score in scores.values())
+
+
+async def test_a_lease_ends_with_its_owner(raw: tuple[RedisStore, Any]) -> None:
+    """It lives as long as was asked for, prolonged by its owner alone; each has a higher token."""
+    store, client = raw
+    first = await store.acquire_lease("one", 60)
+    assert first is not None
+    assert 30_000 < await client.pttl(store.keys.lease) <= 60_000
+    assert await store.acquire_lease("two", 600) is None
+    assert await client.pttl(store.keys.lease) <= 60_000
+    assert not await store.renew_lease(Lease("9:another"), 600)
+    assert await client.pttl(store.keys.lease) <= 60_000
+    assert await store.renew_lease(first, 600)
+    assert 60_000 < await client.pttl(store.keys.lease) <= 600_000
+    await client.persist(store.keys.lease)
+    assert await store.acquire_lease("two", 60) is None
+    assert 30_000 < await client.pttl(store.keys.lease) <= 60_000
+    await store.release_lease(Lease("9:another"))
+    assert await client.exists(store.keys.lease)
+    await store.release_lease(first)
+    second = await store.acquire_lease("two", 60)
+    assert (first, second) == (Lease("1:one"), Lease("2:two"))
+
+
+async def clock(client: Any) -> int:  # noqa: ANN401
+    """Return the server's time in microseconds."""
+    seconds, micros = await client.time()
+    return int(seconds) * 1_000_000 + int(micros)
 
 
 async def test_namespaces_share_the_budget_of_an_account(store: Store) -> None:

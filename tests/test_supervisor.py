@@ -50,6 +50,7 @@ def test_a_defect_is_told_and_the_component_starts_again() -> None:
         defects = [fact for fact in facts if isinstance(fact, Defect)]
         assert len(defects) == 12
         assert len({defect.fingerprint for defect in defects}) == 1
+        assert {(defect.component, defect.label) for defect in defects} == {("webhook desk",) * 2}
         assert facts[-1] == Recovered("webhook desk")
         task.cancel()
 

@@ -1,0 +1,246 @@
+"""The poll loop on fakes, in virtual time: what is spent, what is believed, and what ends it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from poller.detect.compare import Comparison
+from poller.errors import LeaseLost
+from poller.facts.observe import Fact, Happened, Polled, Published
+from poller.model import Code, HkRecord, Page
+from poller.plan.release import Intervals
+from poller.plan.schedule import Schedule
+from poller.polling.budget import Budget
+from poller.polling.poll import GRACE, Poller
+from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.storage.memorystore import MemoryStore
+from poller.storage.store import ONE_OFF, Lease, Snapshot
+from tests.test_vitals import NoPace
+
+CODE = Code("HK.00700")
+BEGAN = datetime(2026, 11, 16, tzinfo=UTC)
+PERIOD = 30.0
+INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))
+
+
+def row(day: str, shares: int = 1000) -> HkRecord:
+    """Return the row of a day."""
+    return HkRecord(None, day, shares, 0.5, None, None)
+
+
+class Answering:
+    """A gateway that gives these pages, by the key they are asked with, and is `ready` or not."""
+
+    name, account = "answering", "main"
+
+    def __init__(self, pages: dict[str | None, Page]) -> None:
+        self.pages = pages
+        self.ready = True
+        self.asked: list[tuple[Code, str | None]] = []
+
+    async def wait_ready(self) -> None:
+        """Return when ready; never, when away."""
+        await asyncio.sleep(0 if self.ready else 1e9)
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Return a page after a second."""
+        self.asked.append((code, key))
+        await asyncio.sleep(1)
+        return self.pages[key]
+
+    async def group(self, name: str) -> list[str]:
+        """Return no code."""
+        del name
+        return []
+
+
+NEWEST = Page((row("2026-11-06"),), None)
+
+
+@dataclass
+class Scene:
+    """A poller of one symbol on a store and a gateway, on the loop's clock."""
+
+    store: MemoryStore
+    gateway: Answering = field(default_factory=lambda: Answering({None: NEWEST}))
+    facts: list[Fact] = field(default_factory=list)
+
+    def observe(self, fact: Fact) -> None:
+        """Remember a fact."""
+        self.facts.append(fact)
+
+    def poller(self, observe: Callable[[Fact], None] | None = None, history: int = 5) -> Poller:
+        """Return it."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        budget = Budget(self.store, "main", "test", requests=30, period=PERIOD, pace=NoPace())
+        poller = Poller(
+            self.store,
+            [self.gateway],
+            {"main": budget},
+            Schedule(INTERVALS),
+            history=history,
+            observe=observe or self.observe,
+            now=loop.now,
+        )
+        poller.watch([CODE])
+        return poller
+
+    async def polls(self, seconds: float) -> None:
+        """Poll for so long."""
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.poller().run(ONE_OFF)
+
+    def outcomes(self) -> list[str]:
+        """Return how the polls ended, in order."""
+        return [fact.outcome for fact in self.facts if isinstance(fact, Polled)]
+
+
+def virtually(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run a test in virtual time."""
+    run_virtually(BEGAN, work())
+
+
+class Deposed(MemoryStore):
+    """A store whose lease is another's by the time of the first commit."""
+
+    async def commit(
+        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
+    ) -> None:
+        """Refuse."""
+        del code, comparison, snapshot
+        raise LeaseLost(lease.value)
+
+
+def test_a_lease_lost_at_a_commit_ends_polling_at_once() -> None:
+    """Whoever runs the poller learns of it with that commit; nothing else is begun."""
+
+    async def work() -> None:
+        scene = Scene(Deposed(asyncio.get_running_loop().time))
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.timeout(GRACE + 2):
+                await scene.poller().run(ONE_OFF)
+        assert caught.group_contains(LeaseLost)
+        assert len(scene.gateway.asked) <= 2
+
+    virtually(work)
+
+
+def test_a_defect_behind_a_poll_ends_polling() -> None:
+    """One that no poll can be blamed for, as of whoever learns of its end, is not swallowed."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+
+        def broken(fact: Fact) -> None:
+            if isinstance(fact, Polled):
+                raise ZeroDivisionError
+
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.timeout(GRACE + 2):
+                await scene.poller(broken).run(ONE_OFF)
+        assert caught.group_contains(ZeroDivisionError)
+
+    virtually(work)
+
+
+class Slow(MemoryStore):
+    """A store with which a gateway is lost while a grant is waited for, until it is found again."""
+
+    gateway: Answering
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """Grant the request, and lose the gateway."""
+        self.gateway.ready = False
+        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+
+
+def test_a_grant_that_is_not_used_counts_from_now_on_and_no_longer() -> None:
+    """With nobody left to ask nothing is on its way, which would count for half a period more."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        store = Slow(loop.time)
+        scene = Scene(store)
+        store.gateway = scene.gateway
+        await scene.polls(0.5)
+        assert scene.gateway.asked == []
+        (counted,) = store.budgets["main"].values()
+        assert counted <= loop.time()
+
+    virtually(work)
+
+
+def rows(days: Sequence[str], key: str | None = None) -> Page:
+    """Return a page of these days."""
+    return Page(tuple(row(day) for day in days), key)
+
+
+def test_a_history_cut_short_is_believed_the_third_time() -> None:
+    """One that ends above the watermark may be a fault: asked again, then published and told."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        await scene.polls(10)
+        assert set(scene.outcomes()) == {"answered"}
+        scene.gateway.pages = {None: rows(["2026-11-13"])}
+        scene.facts.clear()
+        await scene.polls(600)
+        assert scene.outcomes()[:3] == ["failed", "failed", "answered"]
+        told = [fact.what for fact in scene.facts if isinstance(fact, Happened)]
+        (text,) = [text for text in told if CODE in text]
+        assert "ends at 2026-11-13, above the watermark 2026-11-06" in text
+        (published,) = [fact for fact in scene.facts if isinstance(fact, Published)]
+        assert [event.vintage.day for event in published.events] == [date(2026, 11, 13)]
+
+    virtually(work)
+
+
+def test_a_whole_answer_between_begins_the_count_anew() -> None:
+    """Three in a row it takes: a gateway that falters now and then is not believed."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        await scene.polls(10)
+        scene.facts.clear()
+        cut, whole = rows(["2026-11-13"]), rows(["2026-11-06"])
+        polling = asyncio.create_task(scene.poller().run(ONE_OFF))
+        for page in (cut, cut, whole, cut, cut, whole):
+            scene.gateway.pages, count = {None: page}, len(scene.outcomes())
+            while len(scene.outcomes()) == count:
+                await asyncio.sleep(1)
+        polling.cancel()
+        await asyncio.wait([polling])
+        assert scene.outcomes() == ["failed", "failed", "answered"] * 2
+        assert not any(isinstance(fact, Published) for fact in scene.facts)
+
+    virtually(work)
+
+
+def test_a_history_is_read_page_by_page() -> None:
+    """A grant is spent for each page, and all that was read is one commit, seen when it began."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        scene.gateway.pages = {
+            None: rows(["2026-11-06"], "a"),
+            "a": rows(["2026-10-30"], "b"),
+            "b": rows(["2026-10-23"], "c"),
+        }
+        began = scene.store.clock()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10):
+                await scene.poller(history=3).run(ONE_OFF)
+        assert [key for _, key in scene.gateway.asked[:3]] == [None, "a", "b"]
+        assert len(scene.store.budgets["main"]) == len(scene.gateway.asked)
+        (published,) = [fact for fact in scene.facts if isinstance(fact, Published)]
+        (seen,) = {event.vintage.observed_at for event in published.events}
+        assert seen == BEGAN + timedelta(seconds=began + 1)
+
+    virtually(work)
