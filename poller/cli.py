@@ -45,7 +45,7 @@ watch = App(
 )
 cli.command(watch)
 quarantined = App(
-    name="quarantine", help="Show figures that cannot be true and are held, and rule on them."
+    name="quarantine", help="Show figures that cannot be true and are held, and decide on them."
 )
 cli.command(quarantined)
 cli.command(webhook)
@@ -212,7 +212,7 @@ def watch_list(*, json: bool = False, config: ConfigFile = None) -> None:
 
 @quarantined.command(name="list")
 def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
-    """List the held figures, why they are held, and what was ruled on them.
+    """List the held figures, why they are held, and what was decided.
 
     Args:
         json: one JSON list
@@ -237,7 +237,7 @@ def quarantine_release(code: str, days: tuple[date, ...], /, *, config: ConfigFi
 
 @quarantined.command(name="discard")
 def quarantine_discard(code: str, days: tuple[date, ...], /, *, config: ConfigFile = None) -> None:
-    """Drop the held figures of these days; other figures of them are judged anew.
+    """Drop the held figures of these days; another figure of such a day is checked again.
 
     Args:
         code: HK.00700, US.AAPL

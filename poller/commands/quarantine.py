@@ -65,5 +65,5 @@ def _refuse_early(code: Code, ruled: Sequence[Held], ruling: Ruling) -> None:
     for held in ruled:
         if ruling is Ruling.RELEASED and held.reason is Reason.FUTURE_DAY and held.day > today:
             raise Failure(
-                f"{code}: {held.day} lies in the future; it is judged anew when it has come"
+                f"{code}: {held.day} lies in the future; it is checked again when that day has come"
             )

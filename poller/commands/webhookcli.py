@@ -53,7 +53,8 @@ def replay(
     Args:
         name: the endpoint
         id: an event's id, like HK.00700:2026-04-30:0; may be given several times
-        since: everything the endpoint wants that was observed from then on; UTC unless it says so
+        since: everything the endpoint wants that was observed from then on; UTC unless it names its
+            zone
         until: and before then
         config: TOML file
     """
