@@ -87,7 +87,7 @@ def dead(
 
 @webhook.command
 def enable(name: str, /, *, config: ConfigFile = None) -> None:
-    """Send to a disabled endpoint again; what waited meanwhile goes first.
+    """Send to an endpoint at once: one that is disabled, or whose retries wait.
 
     Args:
         name: the endpoint
