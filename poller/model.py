@@ -42,7 +42,7 @@ _SHORTENED_HK: Final = re.compile(r"HK\.([0-9]{1,4})", re.ASCII)
 
 def parse_code(text: str) -> Code:
     """Return `text` as a code, or raise BadCode with what to write instead."""
-    if (short := _SHORTENED_HK.fullmatch(text)) is not None:
+    if (short := _SHORTENED_HK.fullmatch(text.strip().upper())) is not None:
         msg = f"{text!r}: Hong Kong symbols have five digits; write 'HK.{int(short[1]):05}'"
         raise BadCode(msg)
     if _SYMBOL.fullmatch(text) is None:

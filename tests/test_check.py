@@ -80,7 +80,9 @@ async def test_every_place_is_shown_whole(
 ) -> None:
     """A new state directory is told as that, which in the wrong place it would be."""
     (tmp_path / "hk.txt").write_text("HK.00700\nHK.00005\n")
-    rows = await told(tmp_path, 'watchlist.files = ["hk.txt"]\n[[opend]]\nport = 1\n', capsys)
+    lists = 'watchlist.files = ["hk.txt"]\nwatchlist.codes = ["US.AAPL"]\n'
+    rows = await told(tmp_path, f"{lists}[[opend]]\nport = 1\n", capsys)
+    assert rows["configuration"].endswith(": 1 code in it")
     assert rows["watchlist file"] == f"ok | {tmp_path}/hk.txt: 2 codes"
     assert rows["redis (embedded)"].endswith(f" in {tmp_path}; new: nothing was there")
 

@@ -189,6 +189,12 @@ def _refusal(text: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["HK.700", "hk.700", " hk.0700"])
+def test_a_shortened_code_is_answered_with_the_whole(text: str) -> None:
+    """Whatever its case: the code that is proposed is one of five digits."""
+    assert "write 'HK.00700'" in _refusal(text)
+
+
 @pytest.mark.parametrize("text", ["", "HK", "HK.", "SH.600519", "HK.00700 ", "us.AAPL", "HK.７"])
 def test_what_is_no_code(text: str) -> None:
     """Anything but a market and a symbol is refused by name."""

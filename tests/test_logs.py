@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,8 +18,16 @@ from hypothesis import strategies as st
 
 from poller.errors import ConfigError
 from poller.facts.log import configure, tell_defect
-from poller.facts.observe import Happened, Journal, Recovered, Rejected, Trouble
-from poller.model import Code
+from poller.facts.observe import (
+    Happened,
+    Journal,
+    Published,
+    Recovered,
+    Rejected,
+    Trouble,
+    forgotten,
+)
+from poller.model import Code, Event, EventType, HkRecord, Vintage
 from poller.settings.config import Config, load
 from poller.simulator import Proto, Simulator, World
 from tests.service import Service, entries, poller, store_of, until
@@ -138,6 +147,33 @@ def test_a_person_reads_words() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8} warning redis: \[secret\] is wrong", trouble)
     assert "error   a defect of the poller, please report it: ValueError fingerprint=" in defect
     assert trace == ["ValueError: odd"]
+
+
+def test_a_symbol_below_the_threshold_has_no_figures_in_the_log() -> None:
+    """Hong Kong's 0 is "not reportable": neither it nor its change is written as a number."""
+    none, some = (HkRecord(None, "2026-11-13", n, 0.5, None, None) for n in (0, 7))
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        configure(level="info", secrets=[])
+        for record in (none, some):
+            vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
+            event = Event(EventType.REPORTED, CODE, vintage, previous=None, change=None)
+            Journal()(Published(CODE, (event,)))
+    first, second = map(json.loads, log.getvalue().splitlines())
+    assert first["below_threshold"] is True
+    assert not {"shares", "change"} & set(first)
+    assert second["shares"] == 7
+
+
+def test_a_symbol_taken_off_the_list_did_not_recover() -> None:
+    """The end of its trouble is told once, as what it is."""
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        configure(level="info", secrets=[])
+        journal = Journal()
+        journal(Trouble(CODE, "OpenD refuses it"))
+        for fact in forgotten(CODE, "no longer watched"):
+            journal(fact)
+    told = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    assert told == [f"{CODE}: OpenD refuses it", f"{CODE}: no longer watched"]
 
 
 def test_reasons_in_turn_are_told_once_each() -> None:

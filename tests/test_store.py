@@ -585,6 +585,18 @@ async def test_an_edited_entry_is_put_back(raw: tuple[RedisStore, Any], edit: st
     assert len(await ids(store)) == 2
 
 
+async def test_a_lost_history_is_one_note(raw: tuple[RedisStore, Any]) -> None:
+    """However many days are put back, the operator reads how many, from which to which."""
+    store, client = raw
+    await publish(store, row(2), row(9), row(10))
+    key = store.keys.history(CODE)
+    await client.delete(key)
+    (note,) = (await store.snapshot(CODE)).notes
+    assert note.startswith(f"{key}: 3 entries from 2026-04-02 to 2026-04-10 were missing")
+    assert (await publish(store, row(2), row(9), row(10))).events == ()
+    assert await client.hlen(key) == 3
+
+
 async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore, Any]) -> None:
     """One entry a hold, with what speaks against it; a ruling is no entry."""
     store, client = raw

@@ -497,7 +497,9 @@ def test_rubbish_in_the_live_list_is_told_and_nothing_more(desk: Desk) -> None:
         await asyncio.sleep(LOOKS)
         assert desk.current() == (MINE,)
         desk.signal()
-        store.put(LiveList({ALL[0]: True}, "fields of {n}:watch are no marks of ours: 'garbage'"))
+        store.put(
+            LiveList({ALL[0]: True}, "fields of {n}:watch are not part of the list: 'garbage'")
+        )
         await asyncio.sleep(LOOKS)
         assert desk.current() == (MINE, ALL[0])
         desk.signal()
@@ -508,7 +510,7 @@ def test_rubbish_in_the_live_list_is_told_and_nothing_more(desk: Desk) -> None:
     desk.follow(work(), file=False)
     assert desk.troubles == [
         "the key {n}:watch holds a list; the 0 codes it last held count on",
-        "fields of {n}:watch are no marks of ours: 'garbage'",
+        "fields of {n}:watch are not part of the list: 'garbage'",
         "the key {n}:watch holds a list; the 1 codes it last held count on",
     ]
 

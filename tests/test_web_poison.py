@@ -313,3 +313,18 @@ async def test_without_redis_from_the_start_all_is_unknown(tmp_path: Path) -> No
         assert page.count(">unknown<") == 3
         for part in ("none configured", ">none<", "None yet", "no poller", "Nothing is watched"):
             assert part not in page, part
+
+
+async def test_a_history_that_is_restored_is_shown_again(tmp_path: Path) -> None:
+    """Deleted by another client and put back without an event: the row has its figure again."""
+    async with desk(tmp_path, HK) as made:
+        await made.publish(HK, 100, 120)
+        await made.shows(HK, 120)
+        overview, history = made.sources.overview, made.store.keys.history(HK)
+        kept = await made.raw.hgetall(history)
+        await made.raw.delete(history)
+        await overview._read([HK])  # noqa: SLF001  as after an event
+        assert overview.rows[HK].day is None
+        await made.raw.hset(history, mapping=kept)
+        await overview._adopt()  # noqa: SLF001  as at the next look
+        assert overview.rows[HK].shares == 120

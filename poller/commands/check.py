@@ -46,12 +46,16 @@ async def check(config: Config, file: Path | None = None, warnings: Sequence[str
 
 def _configuration(config: Config, file: Path | None) -> Iterator[Finding]:
     listed = config.watchlist
-    found = f"{len(listed.codes)} codes in it"
+    found = f"{_codes(len(listed.codes))} in it"
     if not (listed.codes or listed.files or listed.futu_groups):
         found += "; it watches only what `poller watch add` has named"
     yield "configuration", "ok", f"{file.absolute()}: {found}" if file else f"no file: {found}"
     for path in listed.files:
-        yield "watchlist file", "ok", f"{path.absolute()}: {len(read_codes(path)[0])} codes"
+        yield "watchlist file", "ok", f"{path.absolute()}: {_codes(len(read_codes(path)[0]))}"
+
+
+def _codes(number: int) -> str:
+    return "1 code" if number == 1 else f"{number:,} codes"
 
 
 def _budget(config: Config) -> list[Finding]:

@@ -87,7 +87,7 @@ def _refuse_early(code: Code, ruled: Sequence[Held], ruling: Ruling) -> None:
     for held in ruled:
         if ruling is Ruling.RELEASED and _is_early(code, held):
             raise Failure(
-                f"{code}: {held.day} lies in the future; it is judged anew when it has come"
+                f"{code}: {held.day} lies in the future; it is checked again when that day has come"
             )
 
 

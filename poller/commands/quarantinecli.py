@@ -16,7 +16,7 @@ quarantine = App(
 
 @quarantine.command(name="list")
 def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
-    """List the held figures, why they are held, and what was ruled on them.
+    """List the held figures, why they are held, and what was decided.
 
     Args:
         json: one JSON list
@@ -45,7 +45,9 @@ def quarantine_release(
 def quarantine_discard(
     code: str, days: tuple[date, ...] = (), /, *, config: ConfigFile = None
 ) -> None:
-    """Drop the held figures of these days, or all that wait; other figures of them are judged anew.
+    """Drop the held figures of these days, or all that wait.
+
+    Another figure of such a day is checked again.
 
     Args:
         code: HK.00700, US.AAPL

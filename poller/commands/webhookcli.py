@@ -53,7 +53,8 @@ def replay(
     Args:
         name: the endpoint
         id: an event's id, like HK.00700:2026-04-30:0; may be given several times
-        since: everything the endpoint wants that was observed from then on; UTC unless it says so
+        since: everything the endpoint wants that was observed from then on; UTC unless it names its
+            zone
         until: and before then
         config: TOML file
     """
@@ -86,7 +87,7 @@ def dead(
 
 @webhook.command
 def enable(name: str, /, *, config: ConfigFile = None) -> None:
-    """Send to a disabled endpoint again; what waited meanwhile goes first.
+    """Send to an endpoint at once: one that is disabled, or whose retries wait.
 
     Args:
         name: the endpoint

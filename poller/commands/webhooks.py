@@ -175,9 +175,8 @@ async def replay(
         complain(f"{code} is left out: {problem}")
     if made.missing:
         raise Failure(
-            f"neither the streams, the dead letters of {name} nor history hold "
-            f"{', '.join(sorted(made.missing))}, or it is still to be taken; "
-            "see: poller tail --from 0"
+            f"{', '.join(sorted(made.missing))}: in neither the streams, the dead letters of "
+            f"{name} nor history, or {name} has yet to take it; see: poller tail --from 0"
         )
     told = f"{_events(made.queued)} to deliver again"
     told += f"; {made.waiting} more wait already" if made.waiting else ""
@@ -256,7 +255,8 @@ async def enable(config: Config, name: str) -> None:
         await outbox.enable(name)
         await store.signal(signal_of_webhook(name))
         status = await outbox.status(name)
-    show.say(f"{name} is enabled; {_events(status.waiting)} waited, sent now")
+    waiting = f"{_events(status.waiting)} waited, sent now" if status.waiting else "nothing waits"
+    show.say(f"{name} is enabled; {waiting}")
     if status.dead:
         show.say(
             f"{status.dead} dead letters; to deliver them, too: "

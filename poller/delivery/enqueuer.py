@@ -341,7 +341,9 @@ class Enqueuer:
                 reason = message.reason if isinstance(message, Foreign) else "of the other stream"
                 foreign = foreign or f"webhooks: {entry.id} is no event of ours ({reason})"
         if foreign and _now() >= self._foreign_told + FOREIGN_EVERY:
-            told = f"{foreign}; passed over, as what follows of the kind is without a word"
+            told = (
+                f"{foreign}: passed over, and told at most once an hour with the number of others"
+            )
             self._observe(Happened(told, (("passed_over", self._foreign),)))
             self._foreign, self._foreign_told = 0, _now()
 

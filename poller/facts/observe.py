@@ -39,9 +39,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """`subject` does its work; silent unless it was in trouble."""
+    """`subject` is in trouble no more, and `how`; silent unless it was."""
 
     subject: str
+    how: str = "recovered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +256,10 @@ def polling_of(code: Code) -> str:
     return f"poll of {code}"
 
 
-def forgotten(code: Code) -> tuple[Fact, ...]:
-    """Return what ends all that was told of a symbol, whatever may be held of it."""
+def forgotten(code: Code, how: str = "recovered") -> tuple[Fact, ...]:
+    """Return what ends all that was told of a symbol, whatever may be held of it, and `how`."""
     subjects = (code, f"{code} answer", f"{code} quarantine", polling_of(code))
-    return (*map(Recovered, subjects), Quarantined(code, ()))
+    return (*(Recovered(each, how) for each in subjects), Quarantined(code, ()))
 
 
 @contextlib.contextmanager
@@ -284,9 +285,9 @@ class Journal:
         match fact:
             case Trouble(subject, reason):
                 self._warn(subject, reason)
-            case Recovered(subject):
+            case Recovered(subject, how):
                 if self._troubled.pop(subject, None) is not None:
-                    write("info", f"{subject}: recovered")
+                    write("info", f"{subject}: {how}")
             case Defect(component):
                 self._tell_defect(fact, component)
             case Reloaded(taken, kept):
@@ -374,6 +375,8 @@ def _summary(events: tuple[Event, ...]) -> dict[str, object]:
     told: dict[str, object] = {"trading_day": str(last.vintage.day)}
     told |= Counter(event.type.rpartition(".")[2] for event in events)
     if len(events) == 1 and last.type is not EventType.BACKFILLED:
+        if "below_threshold" in last.vintage.record.flags:  # 0 and its change would be no figures
+            return told | {"below_threshold": True}
         told["shares"] = last.vintage.record.shares
         told["change"] = last.change.shares if last.change else None
     return told

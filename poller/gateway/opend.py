@@ -243,6 +243,7 @@ class OpenD:
         self._context: Any = None
         self._usable = asyncio.Event()
         self._reported: bool | None = None
+        self._reason = ""
         self._timeouts = 0
         self._mute = False  # a login that is followed by no answer ends no trouble
         self._builds = 0
@@ -396,6 +397,7 @@ class OpenD:
         return bool(await self._sdk.control(lambda: context.status) == _READY)
 
     def _report(self, *, ready: bool, reason: str) -> None:
-        if ready != self._reported:
-            self._reported = ready
+        # a connection that was lost may be followed by another reason, which has another cure
+        if (ready, reason) != (self._reported, self._reason) and not (ready and self._reported):
+            self._reported, self._reason = ready, reason
             self._changed(ConnectionChange(self.name, ready, reason, max(0, self._builds - 1)))

@@ -162,7 +162,7 @@ class Poller:
             await self._logbook.close(lease)
 
     def _forget(self, code: Code) -> None:
-        for fact in forgotten(code):
+        for fact in forgotten(code, "no longer watched"):
             self._observe(fact)
 
     def _record(self, code: Code, outcome: Reply) -> None:

@@ -103,7 +103,7 @@ def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of Co
         subject = f"OpenD {change.gateway}"
         if change.ready:
             observe(Recovered(subject))
-            observe(Happened(f"{subject}: {change.reason}", (("rebuilds", change.rebuilds),)))
+            observe(Happened(f"{subject}: {change.reason}", (("reconnects", change.rebuilds),)))
         else:
             observe(Trouble(subject, change.reason))
 

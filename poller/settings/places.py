@@ -111,7 +111,7 @@ def _beside(written: str, folder: Path, exists: Callable[[Path], bool], said: li
     if beside == before or exists(beside) or not exists(before):
         return str(beside)
     said.append(
-        f"{before} is used, as nothing is at {beside}: a relative path is one from the "
-        "configuration's directory now; move it there, or write the absolute path"
+        f"{before} is used, as nothing is at {beside}: relative paths now start at the "
+        "configuration's directory; move it there, or write the absolute path"
     )
     return str(before)

@@ -78,7 +78,9 @@ def _named(key: str, foreign: Iterable[str]) -> str:
     if not typed:
         command = f"{shlex.join(['redis-cli', 'HKEYS', key])} shows them"
     others = "" if len(names) <= _NAMED else f" and {len(names) - _NAMED:,} more"
-    return f"fields of {key} are no marks of ours and are passed over: {shown}{others}; {command}"
+    return (
+        f"fields of {key} are not part of the list and are passed over: {shown}{others}; {command}"
+    )
 
 
 def _short(name: str) -> str:

@@ -47,10 +47,12 @@ def read_snapshot(
         if raw.get(day) != vintages.get(f"{day}:{vintage.revision}")
         and raw.get(day) != vintage.to_json()
     ]
+    edited = [vintage.day for vintage in wrong if vintage.day in raw]
+    missing = [vintage.day for vintage in wrong if vintage.day not in raw]
     notes = tuple(
-        f"{keys.history(code)}: the entry of {vintage.day} was "
-        f"{'edited by hand' if vintage.day in raw else 'missing'}; restored from its vintage"
-        for vintage in wrong
+        _restored(keys.history(code), days, how)
+        for days, how in ((edited, "edited by hand"), (missing, "missing"))
+        if days
     )
     kept = {_read_day(name, keys.held(code), any_year=True): text for name, text in held.items()}
     known = Known(
@@ -65,6 +67,15 @@ def read_snapshot(
             f"{newest}; put it back: HSET {keys.watermark} {code} {newest}"
         )
     return Snapshot(known, watermark, raw, kept, tuple(wrong), notes)
+
+
+def _restored(key: str, days: Sequence[date], how: str) -> str:
+    if len(days) == 1:
+        return f"{key}: the entry of {days[0]} was {how}; restored from its vintage"
+    return (
+        f"{key}: {len(days)} entries from {min(days)} to {max(days)} were {how}; "
+        "restored from their vintages"
+    )
 
 
 def _read_day(name: str, key: str, *, any_year: bool = False) -> date:

@@ -80,11 +80,17 @@ class Overview:
         if told is None:
             told = tuple(dict.fromkeys([*self._codes, *await self._store.watermarks()]))
         if tuple(self.rows) == told and self.loaded:
+            await self._read_blank()
             return
         before = self.rows
         self.rows = {code: before.get(code, Row(code)) for code in told}
         await self._read([code for code in told if code not in before or not self.loaded])
         self.loaded = True
+
+    async def _read_blank(self) -> None:
+        """Read again what shows nothing although something was published: it may be restored."""
+        if blank := {code for code, row in self.rows.items() if row.day is None}:
+            await self._read(blank & (await self._store.watermarks()).keys())
 
     async def _read(self, codes: Collection[Code]) -> None:
         wanted = list(codes)
