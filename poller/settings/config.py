@@ -29,7 +29,7 @@ from poller.delivery.addresses import names_loopback
 from poller.delivery.chathosts import check_host
 from poller.delivery.endpoint import Endpoint, Kind, check_secrets, check_token, kind_of
 from poller.delivery.selection import Selection, check_pattern
-from poller.delivery.target import check_url, host_of
+from poller.delivery.target import check_chat_url, check_url, host_of
 from poller.errors import ConfigError
 from poller.facts import log
 from poller.model import Code, parse_code
@@ -178,7 +178,7 @@ class Watchlist(_Section):
 class Budget(_Section):
     """At most `requests` in any `period` seconds, per account."""
 
-    requests: Annotated[int, Field(ge=1)] = 30
+    requests: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     period: Seconds = 30.0
 
 
@@ -237,6 +237,8 @@ class Webhook(_Section):
             check_host(host_of(text), urlsplit(text).path, feishu=feishu)
             allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
             check_url(text, **allowed)
+        else:
+            check_chat_url(text)
         return url
 
     @field_validator("secret")
