@@ -105,6 +105,12 @@ def _path(path: Path) -> Path:
     return path
 
 
+def _named(value: object) -> object:
+    if value == "":  # as a path it would be the working directory, which would be closed to others
+        raise ValueError("it is empty: write a path, or leave the key out")
+    return value
+
+
 def _code_file(path: Path, info: ValidationInfo) -> Path:
     return _path(path) if _is_reading(info) else check_codes(_path(path))
 
@@ -117,12 +123,13 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(split)
+    tuple[Annotated[Path, BeforeValidator(_named), AfterValidator(_code_file)], ...],
+    BeforeValidator(split),
 ]
 _LONGEST: Final = 31 * 24 * 3600.0  # seconds; a longer interval is a slip, and none a date can hold
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-PlainPath = Annotated[Path, AfterValidator(_path)]
+PlainPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_path)]
 
 
 class Opend(_Section):
