@@ -15,6 +15,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
 """A host's name as the name service takes it, lengths included."""
 
+_NUMBER: Final = re.compile(r"(\A|\.)([0-9]+|0x[0-9a-f]*)\.?\Z", re.ASCII)
+"""How the odd spellings of an address end (127.1, 0x7f000001); some resolvers take them."""
+
 
 def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
     """Raise ValueError with the fix unless events may be posted there. No value is shown."""
@@ -28,6 +31,11 @@ def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
     if address is not None and not (local or allow_private) and not is_public(address):
         raise ValueError(
             "it names a private address: use a public one, or say allow_private = true"
+        )
+    if address is None and _NUMBER.search(host):
+        raise ValueError(
+            "its host ends in a number and is no address: write the four numbers of one, as in "
+            "192.0.2.7, or a name"
         )
     if address is None and not _NAME.fullmatch(host.removesuffix(".")):
         raise ValueError(

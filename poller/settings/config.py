@@ -28,6 +28,7 @@ from pydantic_core import PydanticKnownError
 from poller.delivery.addresses import names_loopback
 from poller.delivery.chathosts import check_host
 from poller.delivery.endpoint import Endpoint, Kind, check_secrets, check_token, kind_of
+from poller.delivery.masking import secrets_in_key, secrets_in_lines
 from poller.delivery.selection import Selection, check_pattern
 from poller.delivery.target import check_chat_url, check_url, host_of
 from poller.errors import ConfigError
@@ -296,6 +297,10 @@ class Config(_Section):
             found |= dict.fromkeys(value for name, value in named if name.endswith("password"))
             password = rest.rpartition("@")[0].partition(":")[2]
             found |= dict.fromkeys((password, unquote(password)) if password else ())
+        for webhook in self.webhooks:  # a library tells a URL in another form, or parts of it
+            found |= dict.fromkeys(secrets_in_lines(webhook.url.get_secret_value()))
+            for secret in webhook.secret:
+                found |= dict.fromkeys(secrets_in_key(secret.get_secret_value()))
         return tuple(found)
 
 
