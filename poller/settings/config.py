@@ -364,6 +364,11 @@ def load(
     return config
 
 
+def is_blank(chosen: Path) -> bool:
+    """Return whether a configuration is a regular file without any key."""
+    return chosen.is_file() and not read(chosen)
+
+
 def _written(
     chosen: Path | None, environment: Mapping[str, str], problems: list[str]
 ) -> tuple[dict[str, Any], Origin, dict[str, list[str]]]:
