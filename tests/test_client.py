@@ -13,6 +13,7 @@ from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.selection import Selection
 from poller.delivery.webhook import SignedPost
+from tests.machine import scaled
 from tests.receiver import OK, SECRET, RawReceiver, status
 from tests.test_webhook import now
 
@@ -287,3 +288,28 @@ async def test_a_redirect_says_where_it_points(location: str | None, told: str |
         await sender.close()
     assert isinstance(outcome, Failed)
     assert outcome.reason == (f"308, {told}" if told else "308")
+
+
+@pytest.mark.parametrize(("count", "told"), [(3, 200), (10_000, "none")])
+async def test_interim_answers_without_end_occupy_nobody(count: int, told: int | str) -> None:
+    """A few 1xx answers are passed over; of a flood no more is read than of any answer."""
+    flood = b"HTTP/1.1 100 C\r\n\r\n" * count
+    async with RawReceiver(lambda *_: (flood + OK, None)).running() as receiver:
+        client = Client(endpoint(f"http://127.0.0.1:{receiver.port}/"), timeout=scaled(1.0))
+        answer = await client.post(b"{}", {})
+        await client.close()
+    if isinstance(answer, Answer):
+        assert answer.status == told
+    else:
+        assert answer.startswith("no answer within ")
+        assert isinstance(told, str)
+
+
+async def test_the_bound_counts_for_each_request_of_a_kept_connection() -> None:
+    """Large answers one after the other, as pages of an error are, are all read."""
+    page = status(500, body=b"x" * 60_000)
+    async with RawReceiver(lambda *_: (page, None)).running() as receiver:
+        client = Client(endpoint(f"http://127.0.0.1:{receiver.port}/"))
+        answers = [await client.post(b"{}", {}) for _ in range(5)]
+        await client.close()
+    assert [len(a.body) for a in answers if isinstance(a, Answer)] == [60_000] * 5

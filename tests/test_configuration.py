@@ -45,6 +45,10 @@ def test_a_template_is_written_once(
             init(Path(there))
         assert caught.value.code == FAILED
     assert (tmp_path / "own/mine.toml").read_text(encoding="utf-8") == template()
+    init(Path("odd\x1b[31m.toml"))
+    shown = "".join(capsys.readouterr())
+    assert "odd\\x1b[31m.toml" in shown
+    assert "\x1b" not in shown
 
 
 def test_what_counts_is_shown_with_its_place_and_no_secret(

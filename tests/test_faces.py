@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
@@ -178,3 +179,37 @@ def test_the_last_words(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3_001
     assert all(line.startswith("poller: ") and is_clean(line) for line in lines)
+
+
+async def test_the_page_lets_nothing_out(service: Service) -> None:
+    """HTML, JSON and metrics hold escapes, where a browser or a terminal would turn text around."""
+    service.role = "web"
+    service.settings = {**service.settings, "POLLER_WEB__PORT": "0"}
+    await service.start()
+    try:
+        await service.said("page")
+        url = next(line["url"] for line in service.log() if line["event"] == "page")
+        async with aiohttp.ClientSession() as http:
+            for path in ("", f"symbols/{CODE}", "api/status", "api/events", "metrics"):
+                async with http.get(url + path) as answer:
+                    text = await answer.text()
+                assert answer.status == 200, path
+                assert is_clean(text.replace("\u00a0", " ")), path
+                assert "owned" in text or path.startswith("symbols"), path
+    finally:
+        await service.stop()
+
+
+@pytest.mark.parametrize("command", ["gaps", "quarantine list"])
+async def test_a_spoiled_symbol_hides_no_other(service: Service, command: str) -> None:
+    """What can be told is told; the spoiled key is named with what to type, on one line."""
+    async with Embedded(service.state_dir).running() as url, Redis.from_url(url) as redis:
+        for key in ("vintages", "held"):
+            await redis.hset(f"{{short-interest}}:{key}:US.BAD", NASTY, "x")
+        wanted = command.split() + (["US.BAD", CODE] if command == "gaps" else [])
+        code, out, err = await poller(service, *wanted)
+    assert code == 1
+    assert (CODE if command == "gaps" else "none") in out
+    assert is_clean(out + err)
+    assert "remove it" in err
+    assert len(err.splitlines()) == 1

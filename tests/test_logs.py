@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poller.delivery.target import as_sent
 from poller.errors import ConfigError
+from poller.facts.bridge import Bridge
 from poller.facts.log import configure, tell_defect
 from poller.facts.observe import (
     Happened,
@@ -30,6 +32,7 @@ from poller.facts.observe import (
 from poller.model import Code, Event, EventType, HkRecord, Vintage
 from poller.settings.config import Config, load
 from poller.simulator import Proto, Simulator, World
+from tests.receiver import SECRET
 from tests.service import Service, entries, poller, store_of, until
 
 CODE = Code("HK.00700")
@@ -244,3 +247,32 @@ def test_the_sdks_log_is_bounded(tmp_path: Path) -> None:
     last = (tmp_path / "sdk/futu.log").read_text(encoding="utf-8").splitlines()[-1]
     assert "29999 xxx" in last
     assert "never" not in last
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        (
+            "https://us3r:pa55W0rd%21x@example.org/webhook/tok-9f8e7d/x?k=q%2Fv+S3CRET%3D42",
+            ("tok-9f8e7d", "q%2Fv+S3CRET%3D42", "q/v S3CRET=42", "pa55W0rd!x", "pa55W0rd%21x"),
+        ),
+        ("https://example.org/webhook/onlysmallletterssecret", ("onlysmallletterssecret",)),
+        ("slack://T0KENA/B0KENB/CCtokenCC/#chan", ("T0KENA", "B0KENB", "CCtokenCC")),
+    ],
+)
+def test_parts_of_a_webhooks_url_are_in_no_line(url: str, secrets: tuple[str, ...]) -> None:
+    """A library tells a URL without its password, decoded, or in parts; words of a path stay."""
+    webhook = {"name": "desk", "url": url}
+    if url.startswith("https"):
+        webhook["secret"] = SECRET
+    config = Config.model_validate({"webhooks": [webhook]})
+    form = as_sent(url) if url.startswith("https") else url  # as aiohttp shows it
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        configure(secrets=config.secrets())
+        bridge = Bridge()
+        told = f"Unclosed response of webhook desk: {' '.join(secrets)} {form}"
+        bridge.tell("error", "library", told, told, ValueError(told))
+    line = log.getvalue()
+    assert "of webhook desk: " in line
+    for secret in secrets:
+        assert secret not in line

@@ -298,3 +298,17 @@ async def test_a_server_that_has_just_begun_is_joined(folders: Folders) -> None:
         shutil.rmtree(state / "redis/appendonlydir")
         assert Embedded(state).is_there()
     assert not Embedded(folders.working / "other").is_there()
+
+
+@pytest.mark.parametrize("key", ["state_dir", "opend.rsa_private_key_file", "watchlist.files"])
+def test_an_empty_path_is_refused(tmp_path: Path, key: str) -> None:
+    """It would be the directory itself, which an embedded server closes to everybody else."""
+    file = tmp_path / "poller.toml"
+    written = "[[opend]]\nrsa_private_key_file = ''" if key.startswith("opend") else f"{key} = ''"
+    file.write_text(written.replace("files = ''", "files = ['']"), encoding="utf-8")
+    variable = "POLLER_" + key.replace(".", "__").upper()
+    with pytest.raises(ConfigError, match=r"it is empty: write a path"):
+        load(file, {})
+    if key != "watchlist.files":  # an empty list of files is no file
+        with pytest.raises(ConfigError, match=f"{variable}: it is empty"):
+            load(None, {variable: ""})

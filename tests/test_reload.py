@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ class FromFile(Service):
         """Send SIGHUP."""
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
+
+    def has_told(self, count: int) -> bool:
+        """Tell whether an empty file was refused so many times."""
+        return len(self.lines("it is empty now")) == count
 
     def lines(self, text: str) -> list[dict[str, Any]]:
         """Return the log lines that hold a text."""
@@ -185,6 +190,18 @@ async def test_a_broken_file_changes_nothing(service: FromFile, opend: Simulator
         service.write(second)
         service.hang_up()
         await entries(store, 1, second)
+    assert await service.stop() == 0
+
+
+async def test_an_empty_file_changes_nothing(service: FromFile) -> None:
+    """An editor empties a file before it writes it: that is no watchlist of the defaults."""
+    await service.start()
+    await service.said("ready")
+    for told, text in enumerate(("", "# nothing but a comment\n"), start=1):
+        service.file.write_text(text, encoding="utf-8")
+        service.hang_up()
+        await until(partial(service.has_told, told))
+    assert not service.lines("configuration read again")
     assert await service.stop() == 0
 
 

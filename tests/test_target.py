@@ -115,10 +115,17 @@ def test_a_bot_of_feishu_may_have_any_host_but_another_services(
         (f"https://{'a' * 64}.org/", "63"),
         (f"https://{'a.' * 130}org/", "letters, digits"),
         ("https://a*b.org/", "letters, digits"),
+        ("https://2130706433/", "four numbers"),
+        ("https://0x7f000001/", "four numbers"),
+        ("https://127.1/", "four numbers"),
+        ("https://0177.0.0.1/", "four numbers"),
+        ("https://1.1.1.1./", "four numbers"),
         ("https://example.org:99999/", "https://"),
         ("https://example.org\\@a/", "https://"),
         ("https://us%3Aer:x5X@example.org/", "colon"),
         ("https://u:%E4%B8%AD@example.org/", "Latin-1"),
+        ("slack://[x5X/b/c", "%5B"),
+        ("mailto://u:x5X]@example.org", "%5D"),
     ],
 )
 def test_what_cannot_be_sent_is_refused(tmp_path: Path, url: str, cure: str) -> None:
@@ -127,6 +134,14 @@ def test_what_cannot_be_sent_is_refused(tmp_path: Path, url: str, cure: str) -> 
     assert "webhooks.0.url: " in told
     assert cure in told
     assert "x5X" not in told
+
+
+def test_a_chat_url_with_a_control_character_is_refused() -> None:
+    """An environment variable can hold one, where TOML cannot."""
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"POLLER_WEBHOOKS": '[{"name": "desk", "url": "slack://x5X/\\u001b/c"}]'})
+    assert "control character" in str(caught.value)
+    assert "x5X" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,12 @@ def test_a_list_is_bounded(tmp_path: Path) -> None:
         ("a = " + "[" * 3000 + "]" * 3000, "nested more than 20 deep"),
         ("a = " + "[" * 30 + "]" * 30, "nested more than 20 deep"),
         (".".join("a" * 3000) + " = 1", "nested more than 20 deep"),
+        (".".join("a" * 400_000) + " = 1", "nested more than 20 deep"),
+        ("[[ " + "'a' . " * 150_000 + "b]]", "nested more than 20 deep"),
+        ("a = {b = 1, " + ".".join("a" * 400_000) + " = 1}", "nested more than 20 deep"),
+        ("a" * 1_000_000, "is not TOML"),
+        ("web.port = 0x" + "f" * 5000, "web.port"),
+        ("budget.requests = 0x" + "f" * 5000, "give 1e+06 or less"),
         ("a = " + "9" * 5000, "is not TOML"),
         ("state_dir = '\x0c'", "is not TOML"),
         ("a = 1\0", "NUL"),
@@ -217,7 +223,7 @@ def test_a_list_is_bounded(tmp_path: Path) -> None:
 def test_a_configuration_beyond_bounds_is_refused_in_a_line(
     tmp_path: Path, text: str, words: str
 ) -> None:
-    """Neither depth nor length nor an odd character ends in anything but a refusal."""
+    """Neither depth nor length nor an odd character ends in anything but a quick refusal."""
     file = tmp_path / "poller.toml"
     file.write_text(text, encoding="utf-8", newline="")
     with pytest.raises(ConfigError) as caught:

@@ -8,6 +8,7 @@ from cyclopts import App
 
 from poller.commands.ending import FAILED, CommandFailed, begin
 from poller.commands.options import ConfigFile
+from poller.printable import printable
 from poller.settings.config import DEFAULT_FILE, chosen_file
 
 configuration = App(name="config", help="Write a configuration to begin with; show what counts.")
@@ -31,8 +32,8 @@ def init(path: Path = DEFAULT_FILE, /) -> None:
         raise CommandFailed(
             FAILED, [f"{path.absolute()}: it exists, and stays as it is; name another file"]
         ) from None
-    sys.stdout.write(f"{path.absolute()}\n")
-    usual = "" if path == DEFAULT_FILE else f" --config {path}"
+    sys.stdout.write(f"{printable(path.absolute())}\n")
+    usual = "" if path == DEFAULT_FILE else f" --config {printable(path)}"
     sys.stderr.write(f"poller: now edit it, then: poller check{usual}\n")
 
 

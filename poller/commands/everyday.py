@@ -12,7 +12,7 @@ from poller.clock import wall_clock
 from poller.commands.stores import Failure, store_of
 from poller.commands.watched import name_groups, simulated_codes, sources_of, troubles_only
 from poller.detect.compare import Reading, compare, progress
-from poller.errors import PollerError, Superseded, TooFrequent, Unavailable
+from poller.errors import PollerError, StoreMisfit, Superseded, TooFrequent, Unavailable
 from poller.gateway.opend import Gateway, OpenD
 from poller.model import Code, Page, market_of, newest_days
 from poller.plan.calendar import missing_days
@@ -63,9 +63,13 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
         simulated = await simulated_codes(config, store) is not None
         newest = newest_days(await store.watermarks())
         now = wall_clock()
-        found = []
+        found, failures = [], []
         for code in wanted:
-            known = (await store.snapshot(code)).known
+            try:
+                known = (await store.snapshot(code)).known
+            except StoreMisfit as problem:  # of this symbol: the others are told all the same
+                failures.append(f"{code}: {problem}")
+                continue
             missing = missing_days(market_of(code), known.vintages.keys(), now)
             if simulated:  # its time is not the calendar's: later days are still to come
                 last = newest.get(market_of(code), date.min)
@@ -76,6 +80,8 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
     show.print_gaps(found, as_json=as_json)
     if not codes:
         name_groups(config)
+    if failures:
+        raise Failure("\n".join(failures))
 
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:

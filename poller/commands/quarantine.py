@@ -13,7 +13,7 @@ from poller.clock import wall_clock
 from poller.commands.stores import Failure, store_of
 from poller.detect.compare import Comparison, Known
 from poller.detect.held import Held, Reason, Ruling
-from poller.errors import Superseded
+from poller.errors import StoreMisfit, Superseded
 from poller.model import Code, market_of
 from poller.settings.config import Config
 from poller.storage.store import ONE_OFF
@@ -32,11 +32,17 @@ _WHOLE_DONE: Final[Mapping[Ruling, str]] = {
 async def show_held(config: Config, *, as_json: bool) -> None:
     """Print every held figure, whatever was ruled on it, by symbol and day."""
     async with store_of(config, existing=True) as store:
-        rows = []
+        rows, failures = [], []
         for code in await store.held_codes():
-            held = (await store.snapshot(code)).known.held
+            try:
+                held = (await store.snapshot(code)).known.held
+            except StoreMisfit as problem:  # of this symbol: the others are shown all the same
+                failures.append(f"{code}: {problem}")
+                continue
             rows += [(code, held[day]) for day in sorted(held)]
     show.print_held(rows, as_json=as_json)
+    if failures:
+        raise Failure("\n".join(failures))
 
 
 async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from poller.commands.ending import begin, finish
+from poller.errors import ConfigError
 from poller.facts import observe
 from poller.facts.notify import Notify
 from poller.facts.status import Role
 from poller.imports import for_good
 from poller.service.descriptors import raise_descriptor_limit
 from poller.service.reload import Reload
-from poller.settings.config import Config, load
+from poller.settings.config import Config, chosen_file, is_blank, load
 
 
 def serve(role: Role, file: Path | None) -> NoReturn:
@@ -32,9 +33,13 @@ def serve(role: Role, file: Path | None) -> NoReturn:
     def fresh() -> Config:
         """Return the configuration as it is now, refused whole when a part cannot be used."""
         read = load(file, os.environ)
+        if had_keys and chosen is not None and is_blank(chosen):  # about to be written, or lost
+            raise ConfigError([f"{chosen}: it is empty now: put back what it held, and reload"])
         check_channels([webhook.endpoint() for webhook in read.webhooks])
         return read
 
+    chosen = chosen_file(file, os.environ)
+    had_keys = chosen is not None and not is_blank(chosen)
     reload = Reload(asyncio.Event(), fresh)
 
     def stopping() -> None:

@@ -32,6 +32,13 @@ TIMEOUT: Final = 20.0
 ANSWER_LIMIT: Final = 64 * 1024
 """Bytes read of an answer; what follows is not waited for."""
 
+_MOST_READ: Final = ANSWER_LIMIT + 32 * 1024
+"""Bytes taken off a connection for one request: interim answers (1xx), the head, and the body.
+
+A receiver that sends interim answers without end would otherwise occupy the event loop for seconds,
+and with it every other endpoint, the polls and the lease. What lies beyond is never read.
+"""
+
 _PATIENCE: Final = 5.0
 """Seconds an answer's text may take, once its status is there."""
 
@@ -179,9 +186,56 @@ class _Connector(aiohttp.TCPConnector):
             reused = protocol in self._used
             if protocol is None or not (reused and protocol.should_close):
                 self._used.add(protocol)
+                _bound(connection)
                 _REUSED.set(reused)
                 return connection
             connection.close()
+
+
+class _Bounded(asyncio.Protocol):
+    """Hands a transport's calls on to aiohttp, but no more than `_MOST_READ` bytes a request."""
+
+    def __init__(self, inner: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        self._inner = inner
+        self._transport = transport
+        self.left = _MOST_READ
+
+    def data_received(self, data: bytes) -> None:
+        """Take what is within the bound, and no more from then on."""
+        taken = data[: self.left]
+        self.left -= len(taken)
+        if taken:
+            self._inner.data_received(taken)
+        if not self.left:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool | None:
+        """Hand it on."""
+        return self._inner.eof_received()
+
+    def connection_lost(self, problem: Exception | None) -> None:
+        """Hand it on."""
+        self._inner.connection_lost(problem)
+
+    def pause_writing(self) -> None:
+        """Hand it on."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Hand it on."""
+        self._inner.resume_writing()
+
+
+def _bound(connection: Connection) -> None:
+    """Let one more request on a connection bring `_MOST_READ` bytes."""
+    transport = connection.transport
+    if transport is None or connection.protocol is None:
+        return
+    known = transport.get_protocol()
+    if isinstance(known, _Bounded):
+        known.left = _MOST_READ
+    else:
+        transport.set_protocol(_Bounded(connection.protocol, transport))
 
 
 def _before_the_answer(problem: OSError | aiohttp.ClientError) -> bool:

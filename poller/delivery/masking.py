@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Final
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_plus, unquote_to_bytes, urlsplit
 
 MASK: Final = "***"
 
@@ -191,6 +191,11 @@ def secrets_in_url(url: str) -> Iterator[str]:
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     pieces = re.split(r"[/;:,=]", parts.path) + parts.path.split("/")
     pieces += [value or name for name, _, value in _pairs(parts.query)]
+    if parts.scheme not in {
+        "http",
+        "https",
+    }:  # of a chat service: a token may be in the host's place
+        pieces += re.split("[@:]", parts.netloc)
     yield from (t for t in (url, target, parts.path, parts.query, *pieces) if len(t) >= LEAST)
     user, password = parts.username or "", parts.password or ""
     if user or password:
@@ -200,6 +205,21 @@ def secrets_in_url(url: str) -> Iterator[str]:
             yield base64.b64encode(pair.encode(charset, "replace")).decode()
     yield from (text for text in (password,) if len(text) > 1)
     yield from (text for text in (user,) if len(text) >= (LEAST if password else 2))
+
+
+def secrets_in_lines(url: str) -> Iterator[str]:
+    """Yield what of a URL must not be shown in a line of whatever subject, as a log's is.
+
+    There the parts that are plain words stay: `webhook` or `services` in a path would blot out half
+    of what is said. A token has digits, capitals, or is long.
+    """
+    for part in secrets_in_url(url):
+        if len(part) >= _LONG or _UNLIKE_A_WORD.search(part):
+            yield from (part, unquote_plus(part))
+
+
+_LONG: Final = 16
+_UNLIKE_A_WORD: Final = re.compile(r"[0-9A-Z]")
 
 
 def _pairs(query: str) -> Iterator[tuple[str, str, str]]:

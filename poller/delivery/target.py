@@ -11,8 +11,12 @@ from poller.delivery.addresses import as_address, is_public, names_loopback
 
 _IN_FULL: Final = "write it in full, as https:// and so on"
 _UNSENT: Final = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
 """A host's name as the name service takes it, lengths included."""
+
+_NUMBER: Final = re.compile(r"(\A|\.)([0-9]+|0x[0-9a-f]*)\.?\Z", re.ASCII)
+"""How the odd spellings of an address end (127.1, 0x7f000001); some resolvers take them."""
 
 
 def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
@@ -28,6 +32,11 @@ def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
         raise ValueError(
             "it names a private address: use a public one, or say allow_private = true"
         )
+    if address is None and _NUMBER.search(host):
+        raise ValueError(
+            "its host ends in a number and is no address: write the four numbers of one, as in "
+            "192.0.2.7, or a name"
+        )
     if address is None and not _NAME.fullmatch(host.removesuffix(".")):
         raise ValueError(
             "its host is no name that can be looked up: letters, digits, '-' and '.', with 1 to "
@@ -35,6 +44,20 @@ def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
         )
     _check_target(url)
     basic_auth(url)
+
+
+def check_chat_url(url: str) -> None:
+    """Raise ValueError with the fix, and without the URL, unless an apprise URL can be read."""
+    if _CONTROL.search(url):
+        raise ValueError("it holds a line break or another control character: leave it out")
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.username, parts.password
+    except ValueError:  # its text could show the URL
+        raise ValueError(
+            "what stands before the third '/' cannot be read: percent-encode '[' as %5B, ']' as "
+            "%5D, and what is not ASCII"
+        ) from None
 
 
 def _check_target(url: str) -> None:

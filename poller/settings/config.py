@@ -28,8 +28,9 @@ from pydantic_core import PydanticKnownError
 from poller.delivery.addresses import names_loopback
 from poller.delivery.chathosts import check_host
 from poller.delivery.endpoint import Endpoint, Kind, check_secrets, check_token, kind_of
+from poller.delivery.masking import secrets_in_key, secrets_in_lines
 from poller.delivery.selection import Selection, check_pattern
-from poller.delivery.target import check_url, host_of
+from poller.delivery.target import check_chat_url, check_url, host_of
 from poller.errors import ConfigError
 from poller.facts import log
 from poller.model import Code, parse_code
@@ -105,6 +106,12 @@ def _path(path: Path) -> Path:
     return path
 
 
+def _named(value: object) -> object:
+    if value == "":  # as a path it would be the working directory, which would be closed to others
+        raise ValueError("it is empty: write a path, or leave the key out")
+    return value
+
+
 def _code_file(path: Path, info: ValidationInfo) -> Path:
     return _path(path) if _is_reading(info) else check_codes(_path(path))
 
@@ -117,12 +124,13 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, AfterValidator(_code_file)], ...], BeforeValidator(split)
+    tuple[Annotated[Path, BeforeValidator(_named), AfterValidator(_code_file)], ...],
+    BeforeValidator(split),
 ]
 _LONGEST: Final = 31 * 24 * 3600.0  # seconds; a longer interval is a slip, and none a date can hold
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-PlainPath = Annotated[Path, AfterValidator(_path)]
+PlainPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_path)]
 
 
 class Opend(_Section):
@@ -178,7 +186,7 @@ class Watchlist(_Section):
 class Budget(_Section):
     """At most `requests` in any `period` seconds, per account."""
 
-    requests: Annotated[int, Field(ge=1)] = 30
+    requests: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     period: Seconds = 30.0
 
 
@@ -237,6 +245,8 @@ class Webhook(_Section):
             check_host(host_of(text), urlsplit(text).path, feishu=feishu)
             allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
             check_url(text, **allowed)
+        else:
+            check_chat_url(text)
         return url
 
     @field_validator("secret")
@@ -287,6 +297,10 @@ class Config(_Section):
             found |= dict.fromkeys(value for name, value in named if name.endswith("password"))
             password = rest.rpartition("@")[0].partition(":")[2]
             found |= dict.fromkeys((password, unquote(password)) if password else ())
+        for webhook in self.webhooks:  # a library tells a URL in another form, or parts of it
+            found |= dict.fromkeys(secrets_in_lines(webhook.url.get_secret_value()))
+            for secret in webhook.secret:
+                found |= dict.fromkeys(secrets_in_key(secret.get_secret_value()))
         return tuple(found)
 
 
@@ -352,6 +366,11 @@ def load(
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def is_blank(chosen: Path) -> bool:
+    """Return whether a configuration is a regular file without any key."""
+    return chosen.is_file() and not read(chosen)
 
 
 def _written(

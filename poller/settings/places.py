@@ -57,6 +57,8 @@ def _in_url(found: re.Match[str], folder: Path, said: list[str]) -> str:
 
 def state_dir_of(written: str, file: Path, said: list[str]) -> str:
     """Return where the state of a configuration is; what has to be said is added to `said`."""
+    if not written:  # not the directory itself: it is refused
+        return written
     folder = file.absolute().parent
     chosen = _beside(written, folder, holds_data, said)
     other = str(Path(written).absolute())
@@ -107,6 +109,8 @@ def _listed(value: str | list[Any]) -> list[Any]:
 
 
 def _beside(written: str, folder: Path, exists: Callable[[Path], bool], said: list[str]) -> str:
+    if not written:
+        return written
     beside, before = folder / written, Path(written).absolute()
     if beside == before or exists(beside) or not exists(before):
         return str(beside)

@@ -46,6 +46,7 @@ _EXAMPLES: Final = {
     "webhooks.secret": '"whsec_…"',
     "webhooks.url": '"https://example.org/hook"',
 }
+_EXACT: Final = 2**63
 _SECRET: Final = {"url", "secret", "token"}
 
 
@@ -83,9 +84,14 @@ def refusal(
     if error["type"] == "extra_forbidden":
         return f"{origin.below(key)}: unknown key{_did_you_mean(location, model)}"
     value = _value_at(raw, location)
-    shown = f" (it is {value!r})" if isinstance(value, str | int | float) else ""
+    shown = f" (it is {value!r})" if _is_showable(value) else ""
     secret = not _SECRET.isdisjoint(location)
     return f"{origin.of(key)}: {_words(error, location)}{'' if secret else shown}"
+
+
+def _is_showable(value: object) -> bool:
+    # Python refuses to write integers of thousands of digits, which TOML has in hexadecimal
+    return isinstance(value, str | float) or (isinstance(value, int) and abs(value) < _EXACT)
 
 
 def follows(location: Place, unread: Iterable[str]) -> bool:

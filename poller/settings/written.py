@@ -1,6 +1,7 @@
 """What the operator wrote, before any of it is checked: a file and the environment."""
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,12 @@ DEEPEST: Final = 20
 """Tables and lists within each other; no key is below the fourth level."""
 
 _TOO_DEEP: Final = f"tables or lists are nested more than {DEEPEST} deep, and no key is"
+
+_PART: Final = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY: Final = re.compile(
+    rf"(?:^|[\[{{,])[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PART}){{{DEEPEST},}}", re.MULTILINE
+)
+"""A key, or a table's name, of more parts than that: the parser's time grows with their square."""
 
 LISTS: Final = {"opend", "webhooks"}
 """Sections that are tables in a list."""
@@ -35,7 +42,10 @@ def split(value: object) -> object:
 def read(path: Path) -> dict[str, Any]:
     """Return the file as tables, or raise ConfigError with the reason."""
     try:
-        raw = tomllib.loads(read_text(path, limit=LARGEST, pipe=True))
+        text = read_text(path, limit=LARGEST, pipe=True)
+        if _LONG_KEY.search(text):
+            raise ConfigError([f"{path}: {_TOO_DEEP}"])
+        raw = tomllib.loads(text)
     except UnusableFile as problem:
         raise ConfigError([str(problem)]) from None
     except ValueError as problem:  # not only TOMLDecodeError: a number of 5,000 digits is another

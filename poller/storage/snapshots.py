@@ -4,6 +4,7 @@ Every text may have been edited by another client: what cannot be read is a Stor
 its key and the command that mends it.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 
@@ -78,12 +79,23 @@ def _restored(key: str, days: Sequence[date], how: str) -> str:
     )
 
 
+def _typed(name: str) -> str:
+    """Return a field's name as it is typed in redis-cli, whoever wrote it."""
+    if re.fullmatch(r"[\w.:-]+", name, re.ASCII):
+        return name
+    shown = (
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}"  # noqa: PLR2004
+        for byte in name.encode(errors="surrogateescape")
+    )
+    return f'"{"".join(shown)}"'
+
+
 def _read_day(name: str, key: str, *, any_year: bool = False) -> date:
     try:
         return read_day(name, any_year=any_year)  # a figure may be held because of its year
     except Unreadable:
         raise StoreMisfit(
-            f"{key}: the field {name!r} is not a day; remove it: HDEL {key} {name}"
+            f"{key}: the field {name!r} is not a day; remove it: HDEL {key} {_typed(name)}"
         ) from None
 
 
@@ -96,7 +108,7 @@ def read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
     except Unreadable as problem:
         raise StoreMisfit(
             f"{key}: the entry {name!r} is unusable ({problem}); remove it and the day is read "
-            f"again: HDEL {key} {name}"
+            f"again: HDEL {key} {_typed(name)}"
         ) from None
     return vintage
 

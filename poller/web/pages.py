@@ -12,6 +12,7 @@ from markupsafe import Markup
 from poller import __version__
 from poller.facts.status import Polls
 from poller.model import Code, Market, Vintage, market_of
+from poller.printable import printable
 from poller.web import words
 from poller.web.api import code_of, history_of, view_of
 from poller.web.charts import FRAMES, chart, sparkline
@@ -56,6 +57,7 @@ def templates() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("poller.web"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -65,6 +67,21 @@ def templates() -> jinja2.Environment:
     made.tests["below_threshold"] = is_below
     made.globals |= {"version": __version__, "market_names": words.MARKETS}
     return made
+
+
+def _shown(value: object) -> object:
+    """Return what a template puts into the page, whoever wrote it: nothing a browser turns around.
+
+    Markup is ours. Spaces stay as they are: some of ours must not break.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    spaced = value.replace("\u00a0", " ").replace("\u202f", " ").replace("\n", " ")
+    return value if spaced == printable(spaced, LONGEST) else printable(value, LONGEST)
+
+
+LONGEST: Final = 4_000
+"""Characters of one text of the page, as in the log."""
 
 
 async def index(request: web.Request) -> web.Response:

@@ -4,8 +4,8 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 
+from poller.printable import printable
 from poller.service.metrics import Sample, midnight
-from poller.web.sound import encodable
 from poller.web.survey import Survey, unready
 
 
@@ -15,7 +15,7 @@ def readings(survey: Survey) -> Iterator[Sample]:
     So is a number that no float holds.
     """
     for sample in _readings(survey):
-        labels = tuple(map(encodable, sample.labels))
+        labels = tuple(map(printable, sample.labels))
         with contextlib.suppress(OverflowError):
             yield Sample(sample.metric, float(sample.value), labels)
 

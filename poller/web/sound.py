@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from poller.model import to_json
+from poller.printable import printable_json
 from poller.storage.plain import entry_json
 from poller.storage.store import Entry
 
@@ -19,8 +20,8 @@ def entry_text(entry: Entry) -> str:
         text = entry_json(entry)
         text.encode()
     except (ValueError, RecursionError):
-        return to_json({"stream_id": entry.id} | dict(entry.fields))
-    return text
+        return printable_json(to_json({"stream_id": entry.id} | dict(entry.fields)))
+    return printable_json(text)
 
 
 def json_text(value: Any) -> str:  # noqa: ANN401  JSON has no types
@@ -29,8 +30,8 @@ def json_text(value: Any) -> str:  # noqa: ANN401  JSON has no types
         text = to_json(value)
         text.encode()
     except ValueError:
-        return to_json(_sound(value))
-    return text
+        return printable_json(to_json(_sound(value)))
+    return printable_json(text)
 
 
 def _sound(value: Any) -> Any:  # noqa: ANN401
