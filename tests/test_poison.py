@@ -118,6 +118,12 @@ async def position(place: Place) -> None:
     await place.raw.hset(KEYS.state, mapping={"position:events": "x", "position:releases": DEEP})
 
 
+async def no_text(place: Place) -> None:
+    """Write positions that are no text in any encoding of ours."""
+    mapping = {"position:events": b"\xd6\xd0\xce\xc4", "position:releases": b"\xff\xfe1-0"}
+    await place.raw.hset(KEYS.state, mapping=mapping)
+
+
 async def counts(place: Place) -> None:
     """Write counts and times of positions that are none."""
     names = ("position:events:at", "position:events:read")
@@ -141,8 +147,8 @@ LOST = {hdel: 1, deep: 1, foreign: 1}
 @pytest.mark.parametrize(
     "poison",
     [
-        hdel, deep, foreign, attempts, member, never_due, held, words, odd, position, counts,
-        claims, letters, timeless, stateless, wordy, queueless,
+        hdel, deep, foreign, attempts, member, never_due, held, words, odd, position, no_text,
+        counts, claims, letters, timeless, stateless, wordy, queueless,
     ],
     ids=lambda each: each.__name__,
 )  # fmt: skip
