@@ -17,6 +17,7 @@ from poller.detect.compare import Reading, compare, progress
 from poller.errors import (
     PollerError,
     StoreDown,
+    StoreMisfit,
     Superseded,
     TooFrequent,
     Unavailable,
@@ -182,9 +183,13 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
         simulated = await _simulated(config, store) is not None
         newest = newest_days(await store.watermarks())
         now = wall_clock()
-        found = []
+        found, unfit = [], []
         for code in wanted:
-            known = (await store.snapshot(code)).known
+            try:
+                known = (await store.snapshot(code)).known
+            except StoreMisfit as problem:  # the others are told all the same
+                unfit.append(problem)
+                continue
             missing = missing_days(market_of(code), known.vintages.keys(), now)
             if simulated:  # its time is not the calendar's: later days are still to come
                 last = newest.get(market_of(code), date.min)
@@ -195,6 +200,8 @@ async def gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
     show.print_gaps(found, as_json=as_json)
     if not codes:
         _name_groups(config)
+    if unfit:
+        raise unfit[0]
 
 
 async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:

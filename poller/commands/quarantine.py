@@ -13,7 +13,7 @@ from poller.clock import wall_clock
 from poller.commands.everyday import Failure, store_of
 from poller.detect.compare import Comparison, Known
 from poller.detect.held import Held, Reason, Ruling
-from poller.errors import Superseded
+from poller.errors import StoreMisfit, Superseded
 from poller.model import Code, market_of
 from poller.settings.config import Config
 from poller.storage.store import ONE_OFF
@@ -26,13 +26,22 @@ _DONE: Final = {
 
 
 async def show_held(config: Config, *, as_json: bool) -> None:
-    """Print every held figure, whatever was ruled on it, by symbol and day."""
+    """Print every held figure, whatever was ruled on it, by symbol and day.
+
+    Raises StoreMisfit, after that, when a symbol's keys cannot be read.
+    """
     async with store_of(config, existing=True) as store:
-        rows = []
+        rows, unfit = [], []
         for code in await store.held_codes():
-            held = (await store.snapshot(code)).known.held
+            try:
+                held = (await store.snapshot(code)).known.held
+            except StoreMisfit as problem:  # the others are shown all the same
+                unfit.append(problem)
+                continue
             rows += [(code, held[day]) for day in sorted(held)]
     show.print_held(rows, as_json=as_json)
+    if unfit:
+        raise unfit[0]
 
 
 async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling) -> None:
