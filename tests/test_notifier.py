@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code
 from poller.storage.notifier import SUBJECT, Notifier
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import WATCHLIST, Stream
 from tests import nodes, wire
@@ -201,6 +202,18 @@ async def test_a_key_of_another_type_leaves_who_reads_the_streams_looking(
                 await wait(told.notifier.news(stream))
         assert len(set(told.troubles)) == 1
         assert spoiled in told.troubles[0]
+
+
+async def test_without_signals_the_codes_are_reported_all_the_same(server: wire.Server) -> None:
+    """Who reports does not fail over another type in the signals' place."""
+    store = store_of(server)
+    board = RedisBoard(store.url, "short-interest")
+    async with Redis(unix_socket_path=str(server.path)) as client:
+        await client.set(store.keys.signals, "mine")
+        await board.tell_symbols([CODE])
+    assert await board.symbols() == (CODE,)
+    await board.close()
+    await store.close()
 
 
 @pytest.mark.parametrize("end", ["killed", "frozen", "demoted"])
