@@ -1,6 +1,8 @@
 """The log: short on a quiet day, one JSON object a line, without a secret; the SDK's kept small."""
 
+import asyncio
 import contextlib
+import errno
 import io
 import json
 import re
@@ -82,6 +84,22 @@ async def test_a_crash_says_where(tmp_path: Path) -> None:
     assert "most recent call first" in told
     async with store_of(service):
         pass  # the last to leave takes the server along
+
+
+def test_a_page_without_descriptors_is_no_defect() -> None:
+    """What asyncio says when nothing can be accepted names the cure, and has no trace."""
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        configure(secrets=())
+        message = "socket.accept() out of system resource"
+        problem = OSError(errno.EMFILE, "Too many open files")
+        loop = asyncio.new_event_loop()
+        Bridge().loop_failed(loop, {"message": message, "exception": problem})
+        loop.close()
+    line = json.loads(log.getvalue())
+    assert line["level"] == "warning"
+    assert "too many open files" in line["event"].lower()
+    assert "LimitNOFILE" in line["event"]
+    assert "exception" not in line
 
 
 def written(config: Config, defect: str, *facts: Happened | Trouble | Rejected) -> str:

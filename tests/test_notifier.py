@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code
 from poller.storage.notifier import SUBJECT, Notifier
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import WATCHLIST, Stream
 from tests import nodes, wire
@@ -157,8 +158,10 @@ async def test_a_server_away_is_told_once_and_everything_is_notified_after(
         await wait(events)
 
 
-async def test_a_key_of_another_type_is_told_with_growing_pauses(server: wire.Server) -> None:
-    """The key is named, and asked again more and more rarely until it is mended."""
+async def test_a_key_of_another_type_is_told_and_asked_for_until_mended(
+    server: wire.Server,
+) -> None:
+    """The key is named, and everything is notified once it is mended."""
     store = store_of(server)
     async with Redis(unix_socket_path=str(server.path)) as client:
         await client.set(store.keys.signals, "mine")
@@ -178,6 +181,39 @@ async def test_a_key_of_another_type_is_told_with_growing_pauses(server: wire.Se
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await store.close()
+
+
+@pytest.mark.parametrize("key", ["signals", "releases", "stream"])
+async def test_a_key_of_another_type_leaves_who_reads_the_streams_looking(
+    server: wire.Server, key: str
+) -> None:
+    """One key spoils the read of all three: whoever reads one of the others has it all the same."""
+    store = store_of(server)
+    async with (
+        notifying(store, block=0.2) as told,
+        Redis(unix_socket_path=str(server.path)) as client,
+    ):
+        spoiled = getattr(store.keys, key)
+        await client.delete(spoiled)
+        await client.set(spoiled, "mine")
+        await until(lambda: bool(told.troubles))
+        for _ in range(20):
+            for stream in Stream:
+                await wait(told.notifier.news(stream))
+        assert len(set(told.troubles)) == 1
+        assert spoiled in told.troubles[0]
+
+
+async def test_without_signals_the_codes_are_reported_all_the_same(server: wire.Server) -> None:
+    """Who reports does not fail over another type in the signals' place."""
+    store = store_of(server)
+    board = RedisBoard(store.url, "short-interest")
+    async with Redis(unix_socket_path=str(server.path)) as client:
+        await client.set(store.keys.signals, "mine")
+        await board.tell_symbols([CODE])
+    assert await board.symbols() == (CODE,)
+    await board.close()
+    await store.close()
 
 
 @pytest.mark.parametrize("end", ["killed", "frozen", "demoted"])

@@ -70,6 +70,20 @@ async def member(place: Place) -> None:
     await place.raw.zadd(KEYS.due, {"nothing": 1, "": 1})
 
 
+async def uneven(place: Place) -> None:
+    """Queue what stands before and behind everything else, whatever it is called."""
+    await place.raw.zadd(KEYS.queue, {"zzz": -1, "HK.zzz|x": -9e300, "A|x": 1, "B": 9e300})
+
+
+async def nameless(place: Place) -> None:
+    """Queue deliveries under bytes that are no text, one of them first in a lane of ours."""
+    text = await place.raw.hget(KEYS.deliveries, await first_key(place))
+    for lane, key in ((A.encode(), b"\x00\xff"), (b"\xff\xfe", b"x\xff"), (b"\xd6\xd0", b"\xce")):
+        await place.raw.hset(KEYS.deliveries, key, text)
+        await place.raw.zadd(KEYS.queue, {lane + b"|" + key: 0})
+        await place.raw.zadd(KEYS.due, {lane: 1})
+
+
 async def never_due(place: Place) -> None:
     """Put lanes off for ever."""
     await place.raw.zadd(KEYS.due, {A: "inf", B: 9e300})
@@ -118,6 +132,12 @@ async def position(place: Place) -> None:
     await place.raw.hset(KEYS.state, mapping={"position:events": "x", "position:releases": DEEP})
 
 
+async def no_text(place: Place) -> None:
+    """Write positions that are no text in any encoding of ours."""
+    mapping = {"position:events": b"\xd6\xd0\xce\xc4", "position:releases": b"\xff\xfe1-0"}
+    await place.raw.hset(KEYS.state, mapping=mapping)
+
+
 async def counts(place: Place) -> None:
     """Write counts and times of positions that are none."""
     names = ("position:events:at", "position:events:read")
@@ -141,8 +161,8 @@ LOST = {hdel: 1, deep: 1, foreign: 1}
 @pytest.mark.parametrize(
     "poison",
     [
-        hdel, deep, foreign, attempts, member, never_due, held, words, odd, position, counts,
-        claims, letters, timeless, stateless, wordy, queueless,
+        hdel, deep, foreign, attempts, member, uneven, nameless, never_due, held, words, odd,
+        position, no_text, counts, claims, letters, timeless, stateless, wordy, queueless,
     ],
     ids=lambda each: each.__name__,
 )  # fmt: skip

@@ -167,6 +167,17 @@ async def test_a_turn_of_an_earlier_clock_ends(server: nodes.Node, store: RedisS
         assert await waiting == expected
 
 
+async def test_a_turn_without_an_end_ends(server: nodes.Node, store: RedisStore) -> None:
+    """What somebody else has set in the reader's key blocks the group no longer than a reader."""
+    sent = await publish(store, [0])
+    server.ask("SET", READER, "somebody")
+    async with subscribe(server.url, group="desk", after="0") as events:
+        taken = asyncio.create_task(take(events, len(sent)))
+        await until(lambda: 0 < server.ask("PTTL", READER) <= TTL * 1000)
+        server.ask("DEL", READER)  # instead of the seconds until it ends
+        assert await taken == sent
+
+
 @pytest.mark.parametrize("group", [None, "desk"])
 async def test_a_server_that_restarts(
     server: nodes.Node, store: RedisStore, group: str | None, caplog: pytest.LogCaptureFixture

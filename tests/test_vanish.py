@@ -103,6 +103,22 @@ async def test_a_server_without_anything_takes_over(place: Place) -> None:
     assert any("was gone" in each for each in place.said)
 
 
+async def test_whoever_is_unknown_beside_entries_says_where_it_begins(place: Place) -> None:
+    """All is lost while nobody delivers: nothing tells what was taken, and that is said, once."""
+    line = Noted()
+    async with place.delivering(desk=line):
+        await got(line, await publish(place.store, CODE, [1, 2]))
+    await place.raw.flushall()
+    await publish(place.store, CODE, range(3, 23))
+    async with place.delivering(desk=line):
+        sent = await publish(place.store, CODE, [23])
+        await until(lambda: line.ids[2:] == sent)
+    told = [each for each in place.said if "nothing is on record" in each]
+    assert len(told) == 1
+    assert "webhook desk" in told[0]
+    assert "poller webhook replay desk --since" in told[0]
+
+
 async def test_the_releases_vanish_alike(place: Place) -> None:
     """Whatever stream it is."""
     line = Noted()

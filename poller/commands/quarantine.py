@@ -30,7 +30,10 @@ _WHOLE_DONE: Final[Mapping[Ruling, str]] = {
 
 
 async def show_held(config: Config, *, as_json: bool) -> None:
-    """Print every held figure, whatever was ruled on it, by symbol and day."""
+    """Print every held figure, whatever was ruled on it, by symbol and day.
+
+    Raises Failure, after that, when a symbol's keys cannot be read.
+    """
     async with store_of(config, existing=True) as store:
         rows, failures = [], []
         for code in await store.held_codes():

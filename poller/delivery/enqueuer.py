@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Final
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.gaps import gone_text, missed_text, subject_of
+from poller.delivery.gaps import gone_text, missed_text, new_text, subject_of
 from poller.delivery.outbox import Batch, Outbox, OutOfOrder, QueueItem, Take, Taken
 from poller.delivery.queued import delivery_of
 from poller.delivery.routes import key_of, route
@@ -33,7 +33,7 @@ from poller.facts.observe import (
     turning,
 )
 from poller.storage.notifier import EventOf
-from poller.storage.position import Start, lost
+from poller.storage.position import START, Start, lost
 from poller.storage.store import Entry, Stream, order
 
 BATCH: Final = 200
@@ -349,6 +349,9 @@ class Enqueuer:
 
     def _tell_starts(self, starts: Mapping[str, Start]) -> None:
         self._tell_gone([(n, s.position) for n, s in starts.items() if s.gone])
+        new = sorted(n for n, s in starts.items() if s.new and s.position != START)
+        if new:
+            self._observe(Happened(new_text(new, self._stream, starts[new[0]].position)))
         missed: dict[tuple[str, str], list[str]] = {}
         for name, start in starts.items():
             if start.missed is not None:

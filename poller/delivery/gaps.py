@@ -28,6 +28,16 @@ def gone_text(names: Sequence[str], stream: Stream, position: str) -> str:
     )
 
 
+def new_text(names: Sequence[str], stream: Stream, position: str) -> str:
+    """Say that nothing is known of endpoints, though the stream holds entries already."""
+    whom = names[0] if len(names) == 1 else "NAME"
+    return (
+        f"{_subjects(names)}: nothing is on record of it, so it begins with what comes after "
+        f"{position} on the stream of {stream}; for what came before: "
+        f"poller webhook replay {whom} --since TIME"
+    )
+
+
 def missed_text(
     names: Sequence[str], stream: Stream, number: int | None, after: str, first: str
 ) -> str:

@@ -5,6 +5,7 @@ in a task of the event loop. Only a program of this project's own installs it; i
 that subscribes, logging is the user's.
 """
 
+import errno
 import logging
 import sys
 import threading
@@ -25,6 +26,9 @@ PAUSE: Final = 60.0
 
 LINES: Final = 30
 """Lines of one source in `PAUSE` seconds, however different: beyond them they are counted."""
+
+_NO_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE}
+_MORE_DESCRIPTORS: Final = "raise the limit: ulimit -n, or LimitNOFILE= of the unit"
 
 _KINDS: Final = 200  # texts remembered; a library has a few dozen
 
@@ -141,11 +145,18 @@ class Bridge(logging.Handler):
     def loop_failed(self, _loop: AbstractEventLoop, context: dict[str, Any]) -> None:
         """Write what the event loop could hand to nobody; set as its exception handler."""
         text = text_of(context.get("message") or "an error nobody caught")
+        problem = context.get("exception")
+        if isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS:
+            # whoever opens connections does that, and no defect: the loop accepts again by itself
+            self.tell(
+                "warning", "asyncio", text, f"{text}: {problem.strerror}; {_MORE_DESCRIPTORS}"
+            )
+            return
         tellers = (context.get(name) for name in ("task", "future", "handle"))
         told = next((each for each in tellers if each is not None), None)
         name = getattr(told, "get_name", None)  # of a task: the others have none worth telling
         where = f" ({printable(name())})" if callable(name) else ""
-        self.tell("error", "asyncio", text, text + where, context.get("exception"))
+        self.tell("error", "asyncio", text, text + where, problem)
 
 
 def install() -> Bridge:

@@ -10,7 +10,7 @@ from typing import Final
 
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Observe, Recovered, Trouble, turning
-from poller.storage.store import Store
+from poller.storage.store import Store, Stream
 
 SUBJECT: Final = "redis notifications"
 """What is in trouble when news cannot be waited for; whoever waits still looks now and then."""
@@ -19,7 +19,6 @@ BLOCK: Final = 15.0
 """Seconds a read blocks: as long as it may stay unnoticed that the server froze or was replaced."""
 
 _PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 30.0
 
 EventOf = Callable[..., asyncio.Event]
 """What returns an event for some topics: `Notifier.news` or `never`."""
@@ -55,6 +54,8 @@ class Notifier:
     async def run(self) -> None:
         """Wait for news and notify, for ever; Redis away, or unfit, is told and tried again.
 
+        One unfit key spoils the read of all three: until it is mended, whoever reads a stream looks
+        after each pause, and what stands on the others is not late by more.
         Of a connection that is cut once nothing is told: the next one finds out what was missed.
         """
         position: Mapping[str, str] | None = None
@@ -70,18 +71,15 @@ class Notifier:
                     failures += 1
                     if failures > 1 or isinstance(problem, StoreMisfit):
                         self._observe(Trouble(SUBJECT, str(problem)))
-                        await asyncio.sleep(self._pause_after(problem, failures))
+                        await asyncio.sleep(self._pause)
+                    if isinstance(problem, StoreMisfit):
+                        self._notify(frozenset(Stream))
                     continue
                 if position is not None:
                     failures = 0
                     self._observe(Recovered(SUBJECT))
                 position = news.position
                 self._notify(news.topics)
-
-    def _pause_after(self, problem: Exception, failures: int) -> float:
-        if isinstance(problem, StoreDown):
-            return self._pause
-        return min(self._pause * float(2 ** min(failures, 10)), _LONGEST_PAUSE)
 
     def _notify(self, topics: AbstractSet[str] | None) -> None:
         for wanted in [

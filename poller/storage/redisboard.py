@@ -75,9 +75,9 @@ class RedisBoard:
         """See `Board.tell_symbols`."""
         with translated():
             await self._redis.set(self.keys.symbols, to_json(list(codes)))
-            with contextlib.suppress(WrongType):  # whoever waits for signals says so
-                signal = {"subject": SYMBOLS}
-                await self._redis.xadd(self._store.signals, signal, maxlen=SIGNALS_KEPT)
+        with contextlib.suppress(WrongType), translated():  # whoever waits for signals says so
+            signal = {"subject": SYMBOLS}
+            await self._redis.xadd(self._store.signals, signal, maxlen=SIGNALS_KEPT)
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """See `Board.polls`."""

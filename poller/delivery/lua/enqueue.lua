@@ -4,7 +4,8 @@
 -- KEYS  1 stream; then for each endpoint: state, due, queue, deliveries, claims, attempts, dead
 -- ARGV  1 JSON: field (of the position), read (how many entries were ever appended up to it; absent:
 --         not known), most_waits, takes: list, for each endpoint:
---           group, after (the record as it must be; absent: a replay, which moves nothing), upto,
+--           group, after (the record as it must be, "": no id; absent: a replay, which moves nothing),
+--           upto,
 --           items: list of { sort key, lane, milliseconds its lane waits }
 --           letters: list of { sort key, JSON of a dead letter }
 --       2 JSON: sort key → JSON of the entry's fields
@@ -66,8 +67,13 @@ local function mirror(group, position)
   return true
 end
 
+-- what is no id counts as absent: see positions.lua
+local function record(state)
+  return string.match(redis.call('HGET', state, told.field) or '', '^%d+%-%d+$') or ''
+end
+
 local function take(keys, one)
-  if one.after and (redis.call('HGET', keys.state, told.field) or '') ~= one.after then
+  if one.after and record(keys.state) ~= one.after then
     return { superseded = true }
   end
   local queued = queue(keys, one.items)

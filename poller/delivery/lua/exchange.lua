@@ -37,6 +37,15 @@ local function all(command, key, members)
   end
 end
 
+-- the queue is in the order of its members only while all have one score: else lanes seem empty
+for _, bounds in ipairs({ { '-inf', '(0' }, { '(0', '+inf' } }) do
+  local level = {}
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], bounds[1], bounds[2])) do
+    level[#level + 1], level[#level + 2] = 0, member
+  end
+  all('ZADD', KEYS[3], level)
+end
+
 -- a clock that was set back leaves what is due as far ahead of it: that comes nearer by as much
 local passed = now - (seen or now)
 if passed < 0 then
@@ -138,14 +147,20 @@ if hold > now then
   return cjson.encode(answer)
 end
 
+-- ours are printable; bytes that are no text could not be named by whoever settles them
+local function named(text)
+  return string.match(text, '^[ -~]+$')
+end
+
 -- what stands first in a lane and is still there; a place without a delivery is nothing to wait for
 local function first_of(lane)
   while true do
     local members, found, hollow = waiting(lane, ARGV[4]), {}, {}
     for _, member in ipairs(members) do
       local id = string.sub(member, #lane + 2)
-      local text = redis.call('HGET', KEYS[4], id)
+      local text = named(lane) and named(id) and redis.call('HGET', KEYS[4], id)
       if text then found[#found + 1] = { id, text } else hollow[#hollow + 1] = member end
+      if not named(id) then redis.call('HDEL', KEYS[4], id) end
     end
     all('ZREM', KEYS[3], hollow)
     answer.missing = answer.missing + #hollow

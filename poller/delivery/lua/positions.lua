@@ -34,6 +34,12 @@ local function idle(group)
   end
 end
 
+-- what is no id counts as absent, here and in enqueue.lua: bytes that are no text could not be
+-- given back as they are, and a record that cannot be named could never be replaced
+local function id(text)
+  return text and string.match(text, '^%d+%-%d+$')
+end
+
 local places = {}
 for i = 2, #KEYS do
   local group = groups[ARGV[i + 1]]
@@ -44,7 +50,7 @@ for i = 2, #KEYS do
     places[#places + 1] = { error = found.err }
   else
     places[#places + 1] = {
-      position = found[1] or nil, at = found[2] or nil, read = found[3] or nil,
+      position = id(found[1]) or nil, at = found[2] or nil, read = found[3] or nil,
       other = found[4] or nil, success = found[5] or nil, failure = found[6] or nil,
       group = group and group['last-delivered-id'] or nil,
       idle = group and group['consumers'] > 0 and idle(ARGV[i + 1]) or nil,

@@ -17,8 +17,10 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local record = redis.call('HMGET', KEYS[3], 'acknowledged', 'at')
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= reader then
-  -- a clock that stepped back leaves it for as long as the step; who lives prolongs it before
-  if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[3]) then
+  -- a clock that stepped back leaves it for as long as the step, and one without an end is none of
+  -- ours; who lives prolongs it before
+  local left = redis.call('PTTL', KEYS[2])
+  if left == -1 or left > tonumber(ARGV[3]) then
     redis.call('PEXPIRE', KEYS[2], ARGV[3])
   end
   return false
