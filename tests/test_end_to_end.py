@@ -374,5 +374,8 @@ async def test_why_nothing_was_heard(service: Service) -> None:
         other = Service(service.state_dir, 1, TENCENT, {"POLLER_BUDGET__REQUESTS": "20"})
         assert "spent of 30" in (await poller(other, "explain", TENCENT))[1]
         assert "no: poller watch add US.MSFT" in (await poller(service, "explain", "US.MSFT"))[1]
+        standby = Service(service.state_dir, 1, "US.AAPL")
+        told = (await poller(standby, "explain", "US.AAPL"))[1]
+        assert "the active poller has another watchlist" in told
         assert await service.stop() == 0
         assert "nobody polls" in (await poller(service, "explain", TENCENT))[1]

@@ -38,7 +38,8 @@ async def explain(config: Config, code: Code) -> None:
             simulated = await board.simulated()
             polls = (await board.polls([code])).get(code, Polls())
             rows = [*_history(code, await store.snapshot(code), now, simulated=simulated)]
-            rows += _service(reports, lease, code, watched=watched, simulated=simulated)
+            unwatched = _unwatched(config, code, simulated=simulated)
+            rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
             rows += _polls(polls, watched=watched)
             rows += [row async for row in _budgets(reports.get(lease.partition(":")[2]), store)]
             for table in config.webhooks:
@@ -89,8 +90,9 @@ def hours_or_days(length: timedelta) -> str:
 
 
 def _service(
-    reports: Mapping[str, Report], lease: str, code: Code, *, watched: bool, simulated: bool
+    reports: Mapping[str, Report], lease: str, code: Code, *, watched: bool, unwatched: str
 ) -> Lines:
+    """Say who polls and how it fares. `unwatched`: why the symbol is not watched, if it is not."""
     token, _, name = lease.partition(":")  # one that was killed with it still reports to poll
     report = reports.get(name)
     if report is None:
@@ -104,8 +106,19 @@ def _service(
             if code in subject.split() or not subject.startswith((*_OTHERS, "poll of ")):
                 yield "trouble", f"{subject}: {reason}"
         if not watched:
-            strange = "it is not in the simulation; see: poller watch list"
-            yield "watched", f"no: {strange if simulated else f'poller watch add {code}'}"
+            yield "watched", f"no: {unwatched}"
+
+
+def _unwatched(config: Config, code: Code, *, simulated: bool) -> str:
+    """Say why a symbol is not watched, and what to do."""
+    if simulated:
+        return "it is not in the simulation; see: poller watch list"
+    if code in config.watchlist.codes:
+        return (
+            "this configuration names it, the active poller has another watchlist: give both one "
+            "list, or each a redis.namespace of its own"
+        )
+    return f"poller watch add {code}"
 
 
 def _polls(polls: Polls, *, watched: bool) -> Lines:
