@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from poller.facts import signals
 from poller.model import Code, Record, market_of
 from poller.simulator import Simulator, World
@@ -176,6 +178,14 @@ def later(record: Record, *, days: int, **figures: Any) -> Record:  # noqa: ANN4
 def simulator(world: World) -> Simulator:
     """Return a simulator that allows 30 requests a second, as the service is told."""
     return Simulator(world, requests=30, period=1.0)
+
+
+async def whole(response: aiohttp.ClientResponse) -> None:
+    """Read an answer to its end: one of which only the status is looked at stays open else.
+
+    For the `raise_for_status` of a session that follows no events.
+    """
+    await response.read()
 
 
 def now() -> datetime:

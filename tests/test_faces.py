@@ -61,9 +61,10 @@ async def poison(url: str) -> None:
     await redis.hset(outbox.dead, sort_key("1-0"), letter)
     await redis.aclose()
     board = RedisBoard(url, "short-interest")
-    gateways = (GatewayState(NASTY, NASTY, ready=False, reason=NASTY, since=NOW),)
+    at = datetime.now(UTC)  # an older report is that of a process that is gone
+    gateways = (GatewayState(NASTY, NASTY, ready=False, reason=NASTY, since=at),)
     await board.report(
-        "here-1", Report(NOW, "run", NASTY, 1, gateways, 1, troubles={NASTY: NASTY, CODE: NASTY})
+        "here-1", Report(at, "run", NASTY, 1, gateways, 1, troubles={NASTY: NASTY, CODE: NASTY})
     )
     await board.tell_polls({CODE: Polls((Poll(NOW, NASTY),), NOW, NASTY)})
     await board.close()

@@ -228,11 +228,19 @@ async def all_listen(url: str, endpoints: int) -> None:
             await asyncio.sleep(0.02)
 
 
+def leads_inside(name: str) -> bool:
+    """Tell whether the system resolves a name to this machine."""
+    try:
+        return socket.gethostbyname(name).startswith("127.")
+    except OSError:
+        return False
+
+
 async def test_endpoints(tmp_path: Path) -> None:
     """Nobody there, 503, 410, 429, TLS that fails, a name that leads nowhere or inside.
 
     Each endpoint is told once, and recovers where the receiver does. The name that leads inside is
-    a number that only the system's resolver takes for one: not every machine resolves its own name.
+    the machine's own; where that does not resolve it is left out (`test_webhook` has its own).
     """
     answers: dict[str, bytes] = {"/503": status(503), "/410": status(410), "/429": status(429)}
     receiver = Receiver(lambda seen: answers.get(seen.path, OK))
@@ -252,8 +260,10 @@ async def test_endpoints(tmp_path: Path) -> None:
             "busy": ("fails: 429", f"{plain}/429"),
             "tls": ("fails: its certificate is not accepted", f"https://127.0.0.1:{strange}/"),
             "nowhere": ("fails: its name does not resolve", "https://nowhere.invalid/"),
-            "inside": ("fails: no connection: ", "https://0x7f000001/"),
         }
+        if leads_inside(socket.gethostname()):
+            inside = f"https://{socket.gethostname()}/"
+            expected["inside"] = ("fails: no connection: ", inside)
         service = Service(tmp_path, 1, TENCENT, role="deliver")
         service.settings = {
             f"POLLER_WEBHOOKS__{n}__{key}".upper(): value

@@ -9,7 +9,7 @@ from poller.model import Code
 from poller.simulator import World
 from tests.machine import at_most
 from tests.receiver import SECRET, Receiver
-from tests.service import Service, simulator, store_of
+from tests.service import Service, simulator, store_of, whole
 from tests.stepped import LONG
 
 LONG_KNOWN = Code("HK.00941")
@@ -30,7 +30,7 @@ PAGES = (
 async def ask(service: Service) -> None:
     """Ask for every kind of page at once, twice: the first answers cost the most."""
     (line,) = [line for line in service.log() if line["event"] == "page"]
-    async with aiohttp.ClientSession(str(line["url"])) as http:
+    async with aiohttp.ClientSession(str(line["url"]), raise_for_status=whole) as http:
         for _ in range(2):
             answers = await asyncio.gather(*(http.get(path) for path in PAGES))
             assert not any(answer.status == 500 for answer in answers)

@@ -423,6 +423,13 @@ async def test_a_watchlist_of_many_pages(tmp_path: Path, http: aiohttp.ClientSes
     assert found == [US, *codes]
 
 
+async def status_of(http: aiohttp.ClientSession, url: str) -> int:
+    """Return the status of an answer, read whole."""
+    async with http.get(url) as answer:
+        await answer.read()
+        return answer.status
+
+
 async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     """`poller web` beside `poller poll` shows what that one polls, and misses it when it ends."""
     async with simulator(World()) as opend:
@@ -434,7 +441,7 @@ async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientS
         await service.said("page")
         (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
         async with at_most():
-            while (await http.get(f"{url}readyz")).status != 200:
+            while await status_of(http, f"{url}readyz") != 200:
                 await asyncio.sleep(0.05)
             told = json.loads((await get(http, f"{url}api/status"))[0])
             # the page looks once a second at what is watched, and may come before its own report
@@ -448,7 +455,7 @@ async def test_the_page_of_another_process(tmp_path: Path, http: aiohttp.ClientS
         assert "51,480,638" in (await get(http, url))[0]
         assert await service.stop() == 0
         async with at_most():
-            while (await http.get(f"{url}readyz")).status != 503:
+            while await status_of(http, f"{url}readyz") != 503:
                 await asyncio.sleep(0.05)
         assert await reader.stop() == 0
 

@@ -31,7 +31,7 @@ from poller.web.throttle import (
     network_of,
 )
 from tests.desk import HK, Desk, desk
-from tests.service import PATIENCE, Service, simulator, until
+from tests.service import PATIENCE, Service, simulator, until, whole
 
 TOKEN = "correct-horse-battery"  # noqa: S105  of the tests
 HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-"
@@ -273,7 +273,8 @@ async def test_a_flood_without_a_token(tmp_path: Path) -> None:
                     await opened(sent, 150)
                 assert len(os.listdir(f"/proc/{service.process.pid}/fd")) <= 96  # noqa: PTH208
                 assert await healthy(url)
-            async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+            bearing = {"Authorization": f"Bearer {TOKEN}"}
+            async with aiohttp.ClientSession(headers=bearing, raise_for_status=whole) as http:
                 async with asyncio.timeout(PATIENCE):
                     while (await http.get(f"{url}readyz")).status != 200:
                         await asyncio.sleep(0.05)
@@ -360,9 +361,9 @@ async def test_guessing_has_to_wait(tmp_path: Path) -> None:
     jar = aiohttp.CookieJar(unsafe=True)
     async with (
         desk(tmp_path, HK, token=TOKEN) as made,
-        aiohttp.ClientSession() as http,
-        aiohttp.ClientSession(connector=elsewhere) as other,
-        aiohttp.ClientSession(cookie_jar=jar) as browser,
+        aiohttp.ClientSession(raise_for_status=whole) as http,
+        aiohttp.ClientSession(connector=elsewhere, raise_for_status=whole) as other,
+        aiohttp.ClientSession(cookie_jar=jar, raise_for_status=whole) as browser,
     ):
         url = made.url
         assert (await browser.post(f"{url}/login", data={"token": TOKEN})).status == 200
