@@ -236,7 +236,7 @@ def test_the_page_takes_a_quarter(descriptors: int, connections: int) -> None:
     """Of what may be open the page takes a quarter, and stays clear of the last one."""
     limits = limits_of(descriptors)
     assert limits.connections == connections
-    assert limits.backlog <= connections
+    assert limits.at_once == 1 or 4 * limits.at_once <= connections
     if descriptors > 4:
         assert limits.ceiling == descriptors - descriptors // 4
 

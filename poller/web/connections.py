@@ -7,6 +7,8 @@ answered: only the former are closed, when their time is over or when a new one 
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -30,7 +32,10 @@ free: one in the last quarter says that few are left, whoever has the others.
 """
 
 _BACKLOG: Final = 128
-"""asyncio accepts so many at once, before any of them can be closed: never more than the limit."""
+"""The system keeps so many waiting; one that finds no room there tries again after a second."""
+
+_TURNS: Final = 4
+"""From accepting one to the close of the one it replaces: so often the loop accepts meanwhile."""
 
 _NOWHERE: Final = URL("/.nowhere")
 _LOOK: Final = 0.5
@@ -61,9 +66,9 @@ class Limits:
     quiet: float = 30.0
 
     @property
-    def backlog(self) -> int:
-        """How many connections may wait to be accepted."""
-        return min(_BACKLOG, self.connections)
+    def at_once(self) -> int:
+        """How many the loop accepts in one turn: those not yet closed have descriptors, too."""
+        return max(1, self.connections // _TURNS)
 
     @property
     def readers(self) -> int:
@@ -187,6 +192,13 @@ class Connections:
             )
             self._observe(Trouble(_SUBJECT, text))
         self._full_at = self._now()
+
+
+def widen_queue(server: asyncio.Server) -> None:
+    """Let more connections wait than asyncio accepts at once; it has one number for both."""
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(_BACKLOG)
 
 
 def harden_server(server: web.Server) -> None:

@@ -15,7 +15,7 @@ from poller.errors import PollerError, StoreError
 from poller.facts.observe import Happened, Ready, Recovered, Trouble
 from poller.model import to_json
 from poller.web import api, assets, health, live, pages
-from poller.web.connections import Connections, Limits, harden_server, limits_of
+from poller.web.connections import Connections, Limits, harden_server, limits_of, widen_queue
 from poller.web.guard import Handle, guard, harden
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
@@ -157,8 +157,9 @@ async def _listen(
                 lambda: connections.protocol_of(cast("web.Server", runner.server)),
                 table.host,
                 table.port,
-                backlog=connections.limits.backlog,
+                backlog=connections.limits.at_once,
             )
+            widen_queue(server)
         except OSError as problem:
             # asyncio's text names the address a second time
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
