@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from math import isfinite
 from typing import Any, Final
 
+from poller.codec import LARGEST_FIGURE, LARGEST_WHOLE
 from poller.detect.held import Held, Reason
 from poller.model import Market, Record
 
@@ -42,7 +43,6 @@ LEAST_PRICE: Final = 1e-6
 """A hundredth of the smallest step in which any share is quoted."""
 
 _WHOLE: Final = "most known days changed, as those of another company; all of them wait with it"
-_LARGEST: Final = 2**64  # no number on the wire is larger
 _SLACK: Final = timedelta(hours=2)
 """A midnight counted without summer time still belongs to its day."""
 
@@ -77,15 +77,20 @@ def explained(market: Market, held: Held) -> str:
 
 
 def storable(record: Record) -> Record:
-    """Return the record without numbers that JSON cannot hold, or not every reader of it."""
-    odd = [
-        name
-        for name, value in record.columns().items()
-        if (isinstance(value, float) and not isfinite(value))
-        or (isinstance(value, int) and abs(value) >= _LARGEST)
-    ]
+    """Return the record without numbers that the codec of our entries would refuse to read."""
+    odd = [name for name, value in record.columns().items() if not _is_readable(value)]
     absent: dict[str, Any] = dict.fromkeys(odd)
     return replace(record, **absent) if odd else record
+
+
+def _is_readable(value: object) -> bool:
+    match value:
+        case float():
+            return isfinite(value) and abs(value) <= LARGEST_FIGURE
+        case int():
+            return abs(value) <= LARGEST_WHOLE
+        case _:
+            return True
 
 
 def _shares(_: Market, value: float) -> bool:
@@ -115,7 +120,7 @@ _FITS: Final[Mapping[str, Callable[[Market, float], bool]]] = {
 def _short(value: object) -> str:
     """Return a number as a person can read it, however large."""
     if isinstance(value, int):
-        return str(value) if abs(value) < _LARGEST else "a number of more than 64 bits"
+        return str(value) if _is_readable(value) else "a number of more than 64 bits"
     return f"{value:g}"
 
 

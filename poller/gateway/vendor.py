@@ -22,6 +22,7 @@ from poller.errors import (
     Unavailable,
 )
 from poller.model import RECORD_TYPES, Code, Market, Page, Record, columns, market_of
+from poller.printable import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,6 +123,8 @@ def _record(market: Market, row: Mapping[Hashable, Any]) -> Record:
     return RECORD_TYPES[market](**values)
 
 
+_ABSENT_TEXTS: Final = ("", "N/A")
+_ABSENT_TYPES: Final = ("NAType", "NaTType")  # of pandas; neither can be compared
 _COUNTS: Final = {"shares_short", "avg_daily_share_volume", "aggregated_short"}
 
 
@@ -153,12 +156,16 @@ def _whole(value: object) -> int | None:
 
 
 def _real(value: object) -> float | None:
-    """Return a float, or None for what stands for absent: None, NaN, pandas' own.
+    """Return a float, or None for what stands for absent: None, NaN, pandas' and the SDK's own.
 
     What is infinite is a number all the same: whether a market can show it is for `detect` to say.
+    Raises ValueError for any other text or object: taken for absent, a figure would be published as
+    null.
     """
-    if value is None or not isinstance(value, numbers.Real):
+    if value is None or type(value).__name__ in _ABSENT_TYPES or str(value) in _ABSENT_TEXTS:
         return None
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"{printable(value, 40)!r} is not a number")  # noqa: TRY004  as all else of a row
     try:
         number = float(value)
     except OverflowError:
