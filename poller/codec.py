@@ -36,7 +36,7 @@ def _aware(moment: datetime) -> datetime:
         raise ValueError("lacks its time zone")
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
-    return moment
+    return moment.astimezone(UTC)
 
 
 def _day(day: date) -> date:
@@ -59,6 +59,8 @@ Figure = Annotated[float, Field(ge=-LARGEST_FIGURE, le=LARGEST_FIGURE, allow_inf
 """A ratio, a price, a number of days."""
 
 Moment = Annotated[datetime, AfterValidator(_aware)]
+"""An instant with its offset, whichever; read as UTC."""
+
 Day = Annotated[date, AfterValidator(_day)]
 DayText = Annotated[str, AfterValidator(_day_text)]
 """A day as the SDK writes it, of any year: what is held may be of year 1."""
