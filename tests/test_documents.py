@@ -270,7 +270,7 @@ def test_the_readme_is_short_and_has_the_two_commands() -> None:
 
 def shown(page: str, beginning: str) -> str:
     """Return the Python lines of a page that begin so."""
-    blocks = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
     (found,) = [block for block in blocks if block.startswith(beginning)]
     return found
 
