@@ -240,7 +240,7 @@ def test_every_alert_is_documented() -> None:
 
 
 def test_every_room_is_documented() -> None:
-    """A newcomer finds each package and module of the top level in the table of rooms."""
+    """A newcomer finds each package and module of the top level in the table, lowest layer first."""
     told = {
         name for row in table("architecture", "room | what happens there") for name in spans(row[0])
     }

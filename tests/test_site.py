@@ -7,11 +7,13 @@ follows links out of `docs/` too and makes anchors by a rule of its own, so thos
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 ROOT = Path()
 FILES = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob(".github/**/*.md"))
@@ -29,6 +31,17 @@ def anchors(file: Path) -> frozenset[str]:
     heads = re.findall(r"(?m)^#+ (.+)$", prose(file))
     words = (re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads)
     return frozenset(words)
+
+
+def test_the_workflow_runs_the_two_commands_on_every_python() -> None:
+    """Those that the package names, and each command in a step of its own."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [re.fullmatch(r".* :: (3\.\d+)", each) for each in project["classifiers"]]
+    assert job["strategy"]["matrix"]["python"] == [found[1] for found in named if found]
+    steps = [step["run"] for step in job["steps"] if "run" in step]
+    assert steps[-2:] == ["make demo", "make test"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
