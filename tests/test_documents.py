@@ -240,12 +240,26 @@ def test_every_alert_is_documented() -> None:
 
 
 def test_every_room_is_documented() -> None:
-    """A newcomer finds each package and module of the top level in the table, lowest layer first."""
-    told = {
-        name for row in table("architecture", "room | what happens there") for name in spans(row[0])
-    }
+    """A newcomer finds each package and module of the top level in the table of rooms."""
     rooms = {each.stem for each in Path("poller").iterdir() if each.suffix in {"", ".py"}}
-    assert {room for room in rooms if not room.startswith("__")} <= told
+    assert {room for room in rooms if not room.startswith("__")} <= {*documented_rooms()}
+
+
+def documented_rooms() -> list[str]:
+    """Return the rooms in the order of the table."""
+    rows = table("architecture", "room | what happens there")
+    return [room for row in rows for room in spans(row[0])]
+
+
+def test_the_rooms_are_documented_in_the_order_of_the_layers() -> None:
+    """The table has the lowest layer first, as the imports are checked."""
+    tools = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    (layers,) = [each for each in tools["importlinter"]["contracts"] if each["type"] == "layers"]
+    height = {
+        room: -depth for depth, layer in enumerate(layers["layers"]) for room in layer.split(" | ")
+    }
+    heights = [height[room] for room in documented_rooms() if room in height]
+    assert heights == sorted(heights)
 
 
 def test_the_change_log_knows_the_version() -> None:
