@@ -27,6 +27,8 @@ _LEAST: Final = 100  # shares; any two smaller figures are a plain fraction of o
 _CUT: Final = Fraction(9, 10)  # shares: however a part of one was rounded
 _LARGEST: Final = 500
 _LARGEST_TERM: Final = 25  # of a fraction, as a bonus issue of 3 for 10 makes it 13/10
+_NEAREST: Final = log(25 / 24)  # of all such fractions the one that is closest to 1
+_PARTS: Final = 0.01  # what `_CUT` of `_LEAST` shares is to a factor's logarithm, at the most
 _PLAIN: Final = log(2)  # a smaller factor needs a ratio that proves new shares
 _WEEK: Final = log(1.5)  # how far a price moves beside the split, at the most
 _POSITION: Final = log(2.05)  # and how far a position does: one in a hundred doubles in a week
@@ -49,19 +51,21 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
     moved, price = shares / was, (now.close_price or 1) / (before.close_price or 1)
     if moved == 1 or abs(log(moved * price)) > _POSITION + _WEEK:
         return None
-    exact = simplest((shares - _CUT) / was, (shares + _CUT) / was)
     low, high = _issued(moved, before.ratio or 0.0, now.ratio or 0.0)
     is_proven = not low <= 1 <= high
     stays = abs((now.ratio or 0.0) - (before.ratio or 0.0)) <= _RATIO_STAYS * (before.ratio or 0)
-    if stays and low <= exact <= high and _is_used(exact):
+    if stays and abs(log(moved)) > (_NEAREST if is_proven else _PLAIN) - _PARTS:
+        exact = simplest((shares - _CUT) / was, (shares + _CUT) / was)
         far = abs(log(price * exact))
-        if far <= _most(exact) if is_proven else abs(log(exact)) >= _PLAIN and far <= _UNPROVEN:
+        fits = far <= _most(exact) if is_proven else abs(log(exact)) >= _PLAIN and far <= _UNPROVEN
+        if fits and low <= exact <= high and _is_used(exact):
             return exact
+    if not is_proven:
+        return None
     fitting = [
         factor
         for factor in _USUAL
-        if is_proven
-        and low <= factor <= high
+        if low <= factor <= high
         and _position_fits(factor, moved)
         and abs(log(price * factor)) <= _most(factor)
     ]
