@@ -22,7 +22,7 @@ from tests.feed import publish
 from tests.relaying import Noted, Place, endpoint, place_at, until
 from tests.servers import running
 
-README = Path("README.md").read_text(encoding="utf-8")
+DOCUMENT = Path("docs/redis.md").read_text(encoding="utf-8")
 NAMES = [f"desk{n}" for n in range(120)]
 WATCHED = 3.0
 """Seconds in which nothing happens."""
@@ -123,9 +123,9 @@ async def test_a_cluster_serves_them_from_any_of_its_nodes(tmp_path: Path) -> No
             await outbox.close()
 
 
-async def test_the_readmes_user_may_do_all_of_it(tmp_path: Path) -> None:
-    """No right beyond those the README names is needed, also where a group vanished."""
-    found = re.search(r"^ACL SETUSER poller .*$", README, re.MULTILINE)
+async def test_the_documented_user_may_do_all_of_it(tmp_path: Path) -> None:
+    """No right beyond the documented ones is needed, also where a group vanished."""
+    found = re.search(r"^ACL SETUSER poller .*$", DOCUMENT, re.MULTILINE)
     assert found is not None
     with nodes.node(tmp_path) as server:
         server.ask(*found[0].replace("PASSWORD", "pw").split())
