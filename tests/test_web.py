@@ -220,6 +220,27 @@ async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession
 
 
 @pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({}, "idle unused desk nothing sent yet"),
+        ({"last_success": "1000"}, "good ok desk delivered"),
+        ({"failing_since": "1000", "last_error": "503"}, "warn failing desk 503"),
+        ({"disabled": "it answered 410", "last_success": "1"}, "bad disabled desk it answered 410"),
+    ],
+)
+async def test_how_an_endpoint_is(
+    page: Desk, http: aiohttp.ClientSession, state: dict[str, str], told: str
+) -> None:
+    """One that was never used is not said to work."""
+    await page.raw.xgroup_create("short-interest", "webhook:desk", "$")
+    if state:
+        await page.raw.hset("{short-interest}:webhook:desk:state", mapping=state)
+    text, _ = await get(http, page.url)
+    marked = re.sub(r'<span class="mark (\w+)">', r" \1 ", text)
+    assert told in spoken(marked)
+
+
+@pytest.mark.parametrize(
     "path", ["/symbols/rubbish", "/symbols/HK.700", "/?sort=x", "/?page=x", "/?market=x"]
 )
 async def test_a_wrong_address_is_told_in_a_line(
