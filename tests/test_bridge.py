@@ -88,6 +88,21 @@ def test_everything_ends_in_the_log() -> None:
         assert "ValueError" in line["exception"]
 
 
+def test_what_ends_the_main_thread_is_a_line() -> None:
+    """Nothing of Python's own traceback reaches the terminal, nor a secret in it."""
+    program = (
+        "from poller.facts import bridge, log\n"
+        "bridge.install()\n"
+        "log.configure(secrets=['hunter2'])\n"
+        "raise ValueError('main hunter2')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert json.loads(line)["event"] == "python: ended by ValueError, which nobody caught"
+    assert "main [secret]" in json.loads(line)["exception"]
+
+
 def test_a_subscriber_keeps_its_own_logging() -> None:
     """A program that imports what subscribes finds its hooks and handlers as they were."""
     program = (

@@ -158,6 +158,9 @@ def test_every_later_field_has_a_default() -> None:
     for name in data.keys() - {"record"}:
         less = {key: value for key, value in data.items() if key != name}
         assert read(flat | {"data": json.dumps(less)}).code == "HK.00700"
+    told = {"data", "code", "type", "observed_at"}  # the day is in the record
+    bare = json.dumps({key: value for key, value in data.items() if key not in flat.keys() - told})
+    assert read({key: flat[key] for key in told} | {"data": bare}).id == "HK.00700:2026-04-30:0"
     needed = {"timestamp", "timestamp_str", "aggregated_short"}
     for name in data["record"].keys() - needed:
         record = {key: value for key, value in data["record"].items() if key != name}
