@@ -11,12 +11,14 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from poller.errors import ConfigError
+from poller.facts.observe import Recovered
 from poller.facts.status import Poll, Polls, ReleaseState
 from poller.model import Code
 from poller.settings.config import load
@@ -238,6 +240,28 @@ async def test_how_an_endpoint_is(
     text, _ = await get(http, page.url)
     marked = re.sub(r'<span class="mark (\w+)">', r" \1 ", text)
     assert told in spoken(marked)
+
+
+class Defective:
+    """A row whose every column is a defect, with a visitor's words in its text."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ZeroDivisionError("a visitor's words")
+
+
+async def test_a_defect_of_the_page_tells_nothing_of_a_visitor(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """Its kind and place are told, without its text; with the next good answer it is over."""
+    rows: Any = page.sources.overview.rows
+    row, rows[HK] = rows[HK], Defective()
+    text, _ = await get(http, page.url, 500)
+    assert "a defect of the page; the log has it" in text
+    (told,) = page.troubles
+    assert re.search(r"please report it: ZeroDivisionError at \w+\.py:\d+$", told)
+    rows[HK] = row
+    await get(http, page.url)
+    assert Recovered("page /") in page.facts
 
 
 @pytest.mark.parametrize(
