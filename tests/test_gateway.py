@@ -385,3 +385,17 @@ async def test_requests_that_were_given_up_are_not_sent_on(tmp_path: Path) -> No
             opend.faults.silence = False
             await until(lambda: service.told("published") == 3)
             assert await service.stop() == 0
+
+
+async def test_a_stalled_link_is_told_before_its_requests_are_given_up(tmp_path: Path) -> None:
+    """Not ready some seconds after the last answer; the next one ends it, on the same connection."""
+    async with simulator(WORLD) as opend:
+        service = Service(tmp_path, opend.port, TENCENT)
+        await service.start()
+        await service.said("published")
+        opend.faults.silence = True
+        await service.said(f"OpenD 127.0.0.1:{opend.port}: no answer for 5 s")
+        assert not service.told("requests in a row")
+        opend.faults.silence = False
+        await until(lambda: service.told(f"OpenD 127.0.0.1:{opend.port}: connected") == 2)
+        assert await service.stop() == 0
