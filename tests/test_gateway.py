@@ -388,7 +388,7 @@ async def test_requests_that_were_given_up_are_not_sent_on(tmp_path: Path) -> No
 
 
 async def test_a_stalled_link_is_told_before_its_requests_are_given_up(tmp_path: Path) -> None:
-    """Not ready some seconds after the last answer; the next one ends it, on the same connection."""
+    """Not ready some seconds after the last answer; the next answer ends it."""
     async with simulator(WORLD) as opend:
         service = Service(tmp_path, opend.port, TENCENT)
         await service.start()

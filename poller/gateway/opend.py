@@ -40,8 +40,10 @@ READY_LIMIT: Final = 25.0
 """Seconds a new connection may take; the SDK gives up on a mute login after 20 s."""
 
 LATE: Final = 5.0
-"""Seconds with requests under way and no answer to any, after which an OpenD counts as not ready:
-the SDK gives a request up after 12 s, and a link that stalls is no reason to say that all is well."""
+"""Seconds with requests under way and no answer to any, after which an OpenD counts as not ready.
+
+The SDK gives a request up after 12 s: so long all would be said to be well while a link stalls.
+"""
 
 _LOOK: Final = 0.2  # seconds between two looks at the SDK's status
 _STEADY: Final = 30.0  # a connection that held this long resets the backoff
