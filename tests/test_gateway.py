@@ -240,6 +240,20 @@ async def test_the_watchlist_file_while_running(service: Service, opend: Simulat
     assert service.told("stay watched") == 1
 
 
+async def test_a_file_that_shrank_while_nobody_ran(service: Service) -> None:
+    """What the last run watched is still watched by the next one, for a while."""
+    path = service.state_dir / "list"
+    path.write_text(f"{GOOD}\n{OTHER}\nHK.09999\n")
+    service.settings = {"POLLER_WATCHLIST__FILES": str(path)}
+    await service.start()
+    async with store_of(service) as store:
+        await entries(store, 1, OTHER)
+        assert await service.stop() == 0
+        path.write_text("")
+        await service.start()
+        await service.said("watchlist of the last run: it shrank from 4 to 1 codes")
+
+
 async def test_futu_groups(service: Service, opend: Simulator) -> None:
     """The HK and US codes of a group are polled; others, and a group that is gone, are named."""
     opend.world = replace(WORLD, groups={"desk": (GOOD, "SH.600519")})

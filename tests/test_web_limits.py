@@ -152,7 +152,7 @@ async def test_events_leave_room(tmp_path: Path) -> None:
 
 async def test_headers_must_come_in_time(tmp_path: Path) -> None:
     """However busily bytes trickle in, first request or not, the headers' time is counted once."""
-    limits = Limits(header=0.4)
+    limits = Limits(header=0.4, idle=1e6)
     async with desk(tmp_path, HK, limits=limits) as made, peers(made.url) as opened:
         (slow,), (silent,) = await opened(HALF), await opened(b"")
         (second,) = await opened(WHOLE)
