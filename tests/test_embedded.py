@@ -7,8 +7,8 @@ import os
 import resource
 import shutil
 import stat
-import tempfile
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path

@@ -18,6 +18,7 @@ from poller.delivery.worker import Timing
 from poller.facts.observe import Trouble
 from poller.storage.redisstore import RedisStore
 from tests import nodes
+from tests.bench_idle import measured
 from tests.feed import publish
 from tests.relaying import Noted, Place, endpoint, place_at, until
 from tests.servers import running
@@ -56,6 +57,16 @@ async def test_endpoints_at_rest_ask_nothing(place: Place) -> None:
         await asyncio.sleep(WATCHED)
         assert await calls(place) - before < len(NAMES) / 4
     assert not [fact for fact in place.facts if isinstance(fact, Trouble)]
+
+
+async def test_a_service_at_rest_asks_little() -> None:
+    """Each part of it, the page and the lease as well, waits for what is notified.
+
+    The lease alone is renewed every 4 s; no connection is made for a read that waits.
+    """
+    found, _ = await measured(2, 3 * WATCHED, WATCHED)
+    assert found.pop("new connections", 0) == 0
+    assert found.total() < 180, found.most_common()
 
 
 async def test_a_stream_is_read_once_for_all(place: Place) -> None:
