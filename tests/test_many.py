@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ async def test_endpoints_at_rest_ask_nothing(place: Place) -> None:
         await asyncio.sleep(WATCHED)
         assert await calls(place) - before < len(NAMES) / 4
     assert not [fact for fact in place.facts if isinstance(fact, Trouble)]
+
+
+async def test_what_others_did_is_looked_for_with_one_call_for_all(place: Place) -> None:
+    """However often that is done: nobody is woken who has nothing due."""
+    lines: Any = {name: Noted() for name in NAMES}
+    look = timedelta(seconds=WATCHED / 6)
+    async with place.delivering(timing=Timing(look=look), **lines):
+        (sent,) = await publish(place.store, "HK.00700", [1])
+        await until(lambda: all(line.ids == [sent] for line in lines.values()))
+        await asyncio.sleep(WATCHED)
+        before = await calls(place, "evalsha")
+        await asyncio.sleep(WATCHED)
+        # two streams are looked at as well, and no script is for more than a hundred endpoints
+        assert await calls(place, "evalsha") - before < 6 * len(NAMES) / 4
 
 
 async def test_a_service_at_rest_asks_little() -> None:

@@ -5,11 +5,13 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -253,6 +255,22 @@ async def test_descriptors_are_kept_for_the_work(tmp_path: Path) -> None:
     finally:
         for file in held:
             os.close(file)
+
+
+def connect(url: str, count: int) -> None:
+    """Connect so often, while the loop of this thread accepts nobody."""
+    address = urlsplit(url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            place = address.hostname, address.port
+            stack.enter_context(socket.create_connection(place, timeout=0.5))
+
+
+async def test_who_comes_in_a_burst_stands_in_line(tmp_path: Path) -> None:
+    """The loop accepts one at a time here: the system lets the others wait, and not try again."""
+    async with desk(tmp_path, HK, limits=Limits(4)) as made:
+        connect(made.url, 20)
+        assert await healthy(made.url)
 
 
 async def test_a_flood_without_a_token(tmp_path: Path) -> None:
