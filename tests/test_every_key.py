@@ -45,8 +45,9 @@ ESSENTIAL: Final = {
     "short-interest",
     "{short-interest}:watermark",
     "{short-interest}:quarantine",
+    "{short-interest}:budget:main",
 }
-"""A commit touches them: with another type there, nothing can be published."""
+"""A commit touches them, or a request: with another type there, nothing can be published."""
 
 LEASE: Final = {"{short-interest}:lease", "{short-interest}:fence"}
 """Who may poll is decided here: polling may wait until they are mended, or have run out."""
