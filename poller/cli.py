@@ -241,7 +241,7 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
         problems.append(f"--plot {plot}: {reason}; name a file, like latency.svg")
     if problems:
         raise CommandFailed(WRONG, problems)
-    season = planning.season(hk, us, weeks, seed, release, without_rows)
+    season = planning.season({"HK": hk, "US": us}, weeks, seed, release, without_rows)
     setting = planning.setting(begin(config, reading=True), season, gateways, accounts, faults)
     if not planning.plan(setting, as_json=json, plot=plot):
         raise CommandFailed(

@@ -5,8 +5,7 @@ model.
 """
 
 import json
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,10 @@ from pydantic import TypeAdapter
 
 from poller import __version__
 from poller.detect.held import Reason
-from poller.model import Cause, Change, EventType, HkRecord, Market, UsRecord
+from poller.markets import all_markets
+from poller.markets.hk import HkRecord
+from poller.markets.us import UsRecord
+from poller.model import Cause, Change, EventType
 from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected
 
 FOLDER: Final = Path("config/schemas")
@@ -59,7 +61,7 @@ def _definitions(at: str) -> dict[str, Schema]:
         "id": _text(_EVENT_ID),
         "type": _enum(EventType),
         "code": _text(_CODE),
-        "market": _enum(Market),
+        "market": _enum(all_markets()),
         "trading_day": _text(_DAY),
         "revision": {"type": "integer", "minimum": 0},
         "observed_at": _text(_MOMENT),
@@ -94,7 +96,7 @@ def _definitions(at: str) -> dict[str, Schema]:
                     {
                         "id": _text(_EVENT_ID),
                         "code": _text(_CODE),
-                        "market": _enum(Market),
+                        "market": _enum(all_markets()),
                         "trading_day": _text(_DAY),
                         "revision": {"type": "integer", "minimum": 0},
                         **told,
@@ -135,7 +137,7 @@ _RESTATEMENT: Final[Schema] = {
 
 def _notice_body(kind: str, told: Schema) -> Schema:
     """Return the schema of a webhook's body that holds a notice; `told`: of what it says."""
-    known = {"id": _text(_NOTICE_ID), "market": _enum(Market), "trading_day": _text(_DAY)}
+    known = {"id": _text(_NOTICE_ID), "market": _enum(all_markets()), "trading_day": _text(_DAY)}
     data = _object(known | told["properties"], "The notice.")
     body = {"type": {"const": kind}, "timestamp": _text(_MOMENT), "data": data}
     return _object(body, "A report of a whole market is out, or complete.")
@@ -147,7 +149,7 @@ def _release_entry(at: str) -> Schema:
         {
             "id": _text(_NOTICE_ID),
             "type": {"type": "string", "enum": list(TYPES)},
-            "market": _enum(Market),
+            "market": _enum(all_markets()),
             "trading_day": _text(_DAY),
             "observed_at": _text(_MOMENT),
             "data": {"type": "string", "contentMediaType": "application/json"},
@@ -172,7 +174,7 @@ def _entry(data: str, word: str, words: Schema) -> Schema:
         "id": {},
         word: words,
         "code": _text(_CODE),
-        "market": _enum(Market),
+        "market": _enum(all_markets()),
         "trading_day": _text(_DAY),
         "observed_at": _text(_MOMENT),
         "data": {
@@ -187,7 +189,7 @@ def _text(pattern: str) -> Schema:
     return {"type": "string", "pattern": pattern}
 
 
-def _enum(kind: type[StrEnum]) -> Schema:
+def _enum(kind: Iterable[object]) -> Schema:
     return {"type": "string", "enum": [str(each) for each in kind]}
 
 
