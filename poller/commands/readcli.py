@@ -105,10 +105,11 @@ def release(
     """Print one report of a market: who moved most, how many show it, and who is missing.
 
     Args:
-        market: HK or US
+        market: what its codes begin with, like HK
         day: its trading day, like 2026-04-30; the newest known, if absent
         top: how many symbols; 20 in a table, all in CSV and JSON, if absent
-        sort: by the size of the change in shares or in percent, by ratio, or by days to cover (US)
+        sort: by the size of the change in shares or in percent, by ratio, or by days to
+            cover, where the market reports them
         format: table, csv or json
         config: TOML file
     """

@@ -121,6 +121,8 @@ HONG_KONG: Final = Market(
     made_up=MadeUp(
         symbols=_symbols,
         count=30,
+        season=300,
+        most=9_000,
         # in balance 38 % are hidden; hidden weeks repeat by themselves, the rest makes it 40 %
         hide=0.0368,
         show=0.06,

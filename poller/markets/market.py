@@ -65,6 +65,8 @@ class MadeUp:
         symbols: Draws numbers in [0, 1) and yields symbols, without end or until there are no more;
             some may come twice.
         count: How many symbols `run --simulate` shows.
+        season: How many symbols `simulate` plays with.
+        most: How many there can be.
         hide: The chance of a report to fall below the reporting threshold.
         show: The chance of a report to come back from there.
         repeat: The chance of a report to repeat the one before.
@@ -78,6 +80,8 @@ class MadeUp:
 
     symbols: Callable[[Callable[[], float]], Iterator[str]]
     count: int
+    season: int
+    most: int
     hide: float
     show: float
     repeat: float

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from poller.markets import Market, Record, all_markets
-from poller.simulator.wire import Message, Proto, response
+from poller.simulator.wire import Message, Proto, market_numbers, response
 from poller.simulator.world import Answer
 
 _REFUSED: Final = -1
@@ -15,8 +15,6 @@ _LOGIN_USER: Final = 10_000_001
 _CLOSED: Final = 6
 _STOCK: Final = 3
 _CUSTOM_GROUP, _ALL_GROUPS = 1, 3
-_MARKET_NUMBERS: Final = {"HK": 1, "HK_FUTURE": 2, "US": 11, "SH": 21, "SZ": 22, "SG": 31, "JP": 41}
-_MARKET_NAMES: Final = {number: name for name, number in _MARKET_NUMBERS.items()}
 
 
 def refusal(proto: int, text: str) -> Message:
@@ -81,7 +79,7 @@ def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
     for number, code in enumerate(known[name], start=1):
         market, _, symbol = code.partition(".")
         basic = reply.s2c.staticInfoList.add().basic
-        basic.security.market = _MARKET_NUMBERS[market]
+        basic.security.market = market_numbers()[market]
         basic.security.code = symbol
         basic.id, basic.lotSize, basic.secType = number, 100, _STOCK
         basic.name, basic.listTime = symbol, ""
@@ -90,7 +88,8 @@ def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
 
 def code_of(security: Message) -> str:
     """Return a Security as the SDK writes codes; a market without a name keeps its number."""
-    return f"{_MARKET_NAMES.get(security.market, security.market)}.{security.code}"
+    names = {number: name for name, number in market_numbers().items()}
+    return f"{names.get(security.market, security.market)}.{security.code}"
 
 
 def short_interest(answer: Answer, next_key: str, *, wrong_market: bool = False) -> Message:
