@@ -1,7 +1,7 @@
 """A third market, made up, as somebody would add it: Tokyo, once a month, in columns of its own.
 
 It is registered as the real ones are, before anything else of the program is imported:
-`python -m tests.third_market COMMAND` runs the poller with it, `pytest -p tests.third_market` tests.
+`python -m tests.third_market COMMAND` runs it, `pytest -p tests.third_market` runs tests with it.
 Its shares have decimals, and its rows come in a table of the SDK under names of another market.
 """
 
