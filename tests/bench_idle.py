@@ -1,7 +1,8 @@
-"""What a service costs that has nothing to do: `python -m tests.bench_idle [symbols [seconds]]`.
+"""What a service costs that has nothing to do: `python -m tests.bench_idle [symbols endpoints]`.
 
-A service with one endpoint, at an OpenD that has told everything it knows: new connections to Redis
-and commands a minute, those inside scripts too, and what of a core the process takes.
+A service at an OpenD that has told everything it knows: new connections to Redis and commands a
+minute, those inside scripts too, and what of a core the process takes. Without arguments both rows
+of BENCHMARKS.md are measured.
 """
 
 import asyncio
@@ -9,33 +10,40 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.simulator import World
+from poller.simulator import Simulator, World
 from poller.storage.embedded import Embedded
 from tests import benchmarks
 from tests.receiver import SECRET, Receiver
-from tests.service import PATIENCE, Service, simulator
+from tests.service import PATIENCE, Service
 
-SYMBOLS: Final = 20
+ROWS: Final = ((20, 1), (5000, 50))
+"""Symbols and endpoints."""
+
 SECONDS: Final = 60
+_AT_ONCE: Final = 10**6  # requests a second: what comes before the rest is not measured
 _SETTLE: Final = 15  # until what a start brings is over
 _OWN: Final = ("info", "config|resetstat")
 
 
-def settings(receiver: Receiver) -> dict[str, str]:
+def settings(receiver: Receiver, endpoints: int) -> dict[str, str]:
     """Return what makes a service wait: nothing is due for as long as it is measured."""
+    hook = {"URL": receiver.url, "SECRET": SECRET, "EVENTS": "reported"}
     return {
+        f"POLLER_WEBHOOKS__{n}__{key}": text
+        for n in range(endpoints)
+        for key, text in {"NAME": f"desk-{n}", **hook}.items()
+    } | {
+        "POLLER_BUDGET__REQUESTS": str(_AT_ONCE),
         "POLLER_SCHEDULE__DUE": "3600",
         "POLLER_SCHEDULE__IDLE": "3600",
         "POLLER_SCHEDULE__LATE": "3600",
-        "POLLER_WEBHOOKS__0__NAME": "desk",
-        "POLLER_WEBHOOKS__0__URL": receiver.url,
-        "POLLER_WEBHOOKS__0__SECRET": SECRET,
     }
 
 
@@ -56,21 +64,24 @@ async def calls(client: Any) -> Counter[str]:  # noqa: ANN401  redis-py types no
     return found
 
 
-async def measured(symbols: int, seconds: float) -> tuple[Counter[str], float]:
+async def measured(symbols: int, endpoints: int) -> tuple[Counter[str], float]:
     """Return what a minute of idleness costs: calls by command, and the share of a core."""
     codes = ",".join(f"HK.{n:05}" for n in range(1, symbols + 1))
     known = tuple(Code(code) for code in codes.split(","))
     with tempfile.TemporaryDirectory() as folder:
-        async with simulator(World(named=known)) as opend, Receiver().running() as receiver:
-            service = Service(Path(folder), opend.port, codes, settings(receiver))
+        async with (
+            Simulator(World(named=known), requests=_AT_ONCE, period=1.0) as opend,
+            Receiver().running() as receiver,
+        ):
+            service = Service(Path(folder), opend.port, codes, settings(receiver, endpoints))
             await service.start()
             try:
-                return await _watched(service, symbols, seconds)
+                return await _watched(service, symbols)
             finally:
                 await service.stop()
 
 
-async def _watched(service: Service, symbols: int, seconds: float) -> tuple[Counter[str], float]:
+async def _watched(service: Service, symbols: int) -> tuple[Counter[str], float]:
     await service.said("ready")
     async with (
         Embedded(service.state_dir).running() as url,
@@ -81,35 +92,32 @@ async def _watched(service: Service, symbols: int, seconds: float) -> tuple[Coun
                 await asyncio.sleep(0.1)
         await asyncio.sleep(_SETTLE)
         before, core = await calls(client), processor(service)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(SECONDS)
         after = await calls(client)
-        minute = 60 / seconds
+        minute = 60 / SECONDS
         grown = Counter({name: round(n * minute) for name, n in (after - before).items()})
-        return grown, (processor(service) - core) / seconds
+        return grown, (processor(service) - core) / SECONDS
 
 
-async def main(symbols: int, seconds: float) -> None:
-    """Measure, print by command, and write BENCHMARKS.md."""
-    found, core = await measured(symbols, seconds)
-    for name, count in found.most_common():
-        sys.stdout.write(f"{count:6} {name}\n")
-    connections = found.pop("new connections", 0)
-    commands = found.total()
-    told = f"{connections} connections/min, {commands} commands/min, {core:.2%} of a core"
-    sys.stdout.write(f"{symbols} symbols: {told}\n")
-    if (symbols, seconds) == (SYMBOLS, SECONDS):
-        text = (
-            f"{symbols} symbols, 1 endpoint, nothing due for {seconds:.0f} s:\n\n"
-            "| new connections to Redis a minute | commands a minute | core |\n|---|---|---|\n"
-            f"| {connections} | {commands} | {core:.2%} |\n"
-        )
+async def main(rows: Sequence[tuple[int, int]]) -> None:
+    """Measure, print by command, and write BENCHMARKS.md when all rows were measured."""
+    text = (
+        f"Nothing due for {SECONDS} s:\n\n"
+        "| symbols | endpoints | new connections to Redis a minute | commands a minute | core |\n"
+        "|---|---|---|---|---|\n"
+    )
+    for symbols, endpoints in rows:
+        found, core = await measured(symbols, endpoints)
+        for name, count in found.most_common():
+            sys.stdout.write(f"{count:6} {name}\n")
+        connections = found.pop("new connections", 0)
+        row = f"| {symbols:,} | {endpoints} | {connections} | {found.total():,} | {core:.2%} |\n"
+        sys.stdout.write(row)
+        text += row
+    if rows == ROWS:
         benchmarks.write("## Idle", text)
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        main(
-            int(sys.argv[1]) if len(sys.argv) > 1 else SYMBOLS,
-            float(sys.argv[2]) if len(sys.argv) > 2 else SECONDS,
-        )
-    )
+    asked = tuple(int(text) for text in sys.argv[1:3])
+    asyncio.run(main([(asked[0], asked[1])] if len(asked) == 2 else ROWS))

@@ -104,7 +104,7 @@ class Trial:
 
     def redis(self) -> Any:  # noqa: ANN401
         """Return a client that takes and gives bytes."""
-        return Redis(port=self.node.port)
+        return Redis("127.0.0.1", port=self.node.port)
 
     def report(self) -> str:
         """Let the good symbol report one more day; returns the event's id."""

@@ -21,6 +21,7 @@ from poller.facts.observe import (
     Connection,
     Fact,
     Happened,
+    PassedOver,
     Polled,
     Published,
 )
@@ -73,6 +74,8 @@ def test_facts_are_counted() -> None:
         Connection("opend:1", ready=True, reason="connected", rebuilds=0),
         Connection("opend:1", ready=False, reason="lost", rebuilds=1),
         Connection("opend:1", ready=False, reason="nobody listens", rebuilds=1),
+        PassedOver("events", 2),
+        PassedOver("events", 1),
         Happened("stopped"),
     ]
     for fact in facts:
@@ -87,6 +90,7 @@ def test_facts_are_counted() -> None:
     assert found["poller_events_total", "HK", "revised"] == 1
     assert found["poller_releases_total", "HK", "detected"] == 1
     assert found["poller_webhook_attempts_total", "desk", "failed"] == 1
+    assert found["poller_foreign_entries_total", "events"] == 3
     assert found["poller_webhook_lag_seconds_count", "desk"] == 2
     assert found["poller_webhook_lag_seconds_sum", "desk"] == 40 + 2 * 86400
     assert found["poller_webhook_lag_seconds_bucket", "desk", "30.0"] == 0

@@ -21,7 +21,7 @@ from poller.delivery.queued import (
 )
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.errors import Unreadable
-from poller.facts.observe import Defect, Recovered
+from poller.facts.observe import Defect, PassedOver, Recovered
 from tests.feed import publish
 from tests.relaying import EVERYTHING, Noted, Place, endpoint, place_at, until
 from tests.servers import running
@@ -263,6 +263,9 @@ async def test_entries_of_others_are_passed_over_and_told_once(place: Place) -> 
         sent = await publish(place.store, A, [1])
         await until(lambda: line.ids == sent)
     assert len([each for each in place.said if "is no event of ours" in each]) == 1
+    passed = [fact for fact in place.facts if isinstance(fact, PassedOver)]
+    assert {fact.stream for fact in passed} == {"events"}
+    assert sum(fact.entries for fact in passed) == 1005
 
 
 async def test_other_spacing_is_still_an_event(place: Place) -> None:

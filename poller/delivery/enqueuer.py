@@ -28,6 +28,7 @@ from poller.facts.observe import (
     LONGEST_TURN,
     Happened,
     Observe,
+    PassedOver,
     Recovered,
     Trouble,
     turning,
@@ -330,7 +331,7 @@ class Enqueuer:
 
     def _messages(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Message]]:
         """Decode each entry; those that are not this service's are counted and told together."""
-        foreign = ""
+        foreign, before = "", self._foreign
         wanted = StreamEvent if self._stream is Stream.EVENTS else StreamNotice
         for entry in entries:
             message = decode(entry.id, entry.fields)
@@ -340,6 +341,8 @@ class Enqueuer:
                 self._foreign += 1
                 reason = message.reason if isinstance(message, Foreign) else "of the other stream"
                 foreign = foreign or f"webhooks: {entry.id} is no event of ours ({reason})"
+        if foreign:
+            self._observe(PassedOver(self._stream, self._foreign - before))
         if foreign and _now() >= self._foreign_told + FOREIGN_EVERY:
             told = (
                 f"{foreign}: passed over, and told at most once an hour with the number of others"

@@ -23,10 +23,12 @@ _USUAL: Final = tuple(
 )
 """Factors of splits and consolidations; others are believed where the shares fit to the share."""
 
-_LEAST: Final = 100  # shares; any two smaller figures are a plain fraction of one another
+_LEAST: Final = 100  # steps; any two smaller figures are a plain fraction of one another
 _CUT: Final = Fraction(9, 10)  # of a figure's last step: however a part of it was rounded
 _LARGEST: Final = 500
 _LARGEST_TERM: Final = 25  # of a fraction, as a bonus issue of 3 for 10 makes it 13/10
+_NEAREST: Final = log(25 / 24)  # of all such fractions the one that is closest to 1
+_PARTS: Final = 0.01  # what `_CUT` of `_LEAST` steps is to a factor's logarithm, at the most
 _PLAIN: Final = log(2)  # a smaller factor needs a ratio that proves new shares
 _WEEK: Final = log(1.5)  # how far a price moves beside the split, at the most
 _POSITION: Final = log(2.05)  # and how far a position does: one in a hundred doubles in a week
@@ -45,24 +47,26 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
         return None
     if not _is_telling(before) or not _is_telling(now) or now.day - before.day > LONGEST_GAP:
         return None
-    was, shares = exact(before.shares or 1), exact(now.shares or 1)
-    moved, price = float(shares / was), (now.close_price or 1) / (before.close_price or 1)
+    was, shares = before.shares or 1, now.shares or 1
+    moved, price = shares / was, (now.close_price or 1) / (before.close_price or 1)
     if moved == 1 or abs(log(moved * price)) > _POSITION + _WEEK:
         return None
-    cut = _CUT * now.STEP
-    plain = simplest((shares - cut) / was, (shares + cut) / was)
     low, high = _issued(moved, before.ratio or 0.0, now.ratio or 0.0)
     is_proven = not low <= 1 <= high
     stays = abs((now.ratio or 0.0) - (before.ratio or 0.0)) <= _RATIO_STAYS * (before.ratio or 0)
-    if stays and low <= plain <= high and _is_used(plain):
+    if stays and abs(log(moved)) > (_NEAREST if is_proven else _PLAIN) - _PARTS:
+        base, figure, cut = exact(was), exact(shares), _CUT * now.STEP
+        plain = simplest((figure - cut) / base, (figure + cut) / base)
         far = abs(log(price * plain))
-        if far <= _most(plain) if is_proven else abs(log(plain)) >= _PLAIN and far <= _UNPROVEN:
+        fits = far <= _most(plain) if is_proven else abs(log(plain)) >= _PLAIN and far <= _UNPROVEN
+        if fits and low <= plain <= high and _is_used(plain):
             return plain
+    if not is_proven:
+        return None
     fitting = [
         factor
         for factor in _USUAL
-        if is_proven
-        and low <= factor <= high
+        if low <= factor <= high
         and _position_fits(factor, moved)
         and abs(log(price * factor)) <= _most(factor)
     ]
@@ -74,7 +78,11 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
 
 
 def _is_telling(record: Record) -> bool:
-    return (record.shares or 0) >= _LEAST and bool(record.close_price) and record.ratio is not None
+    return (
+        (record.shares or 0) >= _LEAST * record.STEP
+        and bool(record.close_price)
+        and record.ratio is not None
+    )
 
 
 def _issued(moved: float, ratio: float, later: float) -> tuple[float, float]:

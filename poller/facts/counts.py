@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from poller.facts.observe import Announced, Attempted, Connection, Defect, Fact, Polled, Published
+from poller.facts.observe import (
+    Announced,
+    Attempted,
+    Connection,
+    Defect,
+    Fact,
+    PassedOver,
+    Polled,
+    Published,
+)
 from poller.model import market_of
 
 Count = tuple[str, ...]
@@ -21,6 +30,7 @@ COUNTED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "poller_events": ("Events published", ("market", "type")),
     "poller_releases": ("Reports of a market detected, and completed", ("market", "type")),
     "poller_webhook_attempts": ("Attempts to deliver", ("endpoint", "outcome")),
+    "poller_foreign_entries": ("Entries that are no events, passed over", ("stream",)),
     "poller_defects": ("Defects that stopped a component for a while", ("component",)),
     "poller_gateway_reconnects": ("Connections to OpenD lost", ("gateway",)),
 }
@@ -71,15 +81,21 @@ class Tally:
                 self.counts["poller_webhook_attempts", endpoint, outcome] += 1
                 if outcome == "delivered":
                     self._late(endpoint, max(lag.total_seconds(), 0.0))
+            case PassedOver(stream, entries):
+                self.counts["poller_foreign_entries", stream] += entries
             case Defect(_, label):
                 self.counts["poller_defects", label] += 1
-            case Connection(gateway, True):
-                self._connected.add(gateway)
-            case Connection(gateway, False) if gateway in self._connected:
-                self._connected.discard(gateway)
-                self.counts["poller_gateway_reconnects", gateway] += 1
+            case Connection(gateway, ready):
+                self._changed(gateway, ready=ready)
             case _:
                 pass
+
+    def _changed(self, gateway: str, *, ready: bool) -> None:
+        if ready:
+            self._connected.add(gateway)
+        elif gateway in self._connected:
+            self._connected.discard(gateway)
+            self.counts["poller_gateway_reconnects", gateway] += 1
 
     def _late(self, endpoint: str, seconds: float) -> None:
         step = next(step for step in LAG_STEPS if seconds <= step)

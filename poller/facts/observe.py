@@ -115,6 +115,14 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """The deliverer read so many entries of a stream that are no events of ours."""
+
+    stream: str
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """These figures of a symbol wait for the operator's ruling, oldest day first; perhaps none."""
 
@@ -213,6 +221,7 @@ Fact = (
     | Polled
     | Connection
     | Attempted
+    | PassedOver
 )
 Observe = Callable[[Fact], None]
 

@@ -21,6 +21,7 @@ from poller.web.rows import Row, row_of
 _TOGETHER: Final = 20  # histories read in one go: some 10 ms of parsing, then others have a turn
 _BATCH: Final = 500
 _PAUSE: Final = 1.0
+_SETTLE: Final = 0.1  # seconds from the first event of a burst to reading what came with it
 _LOOK: Final = 30.0  # seconds between two looks at what is watched, when nothing is signalled
 
 
@@ -70,6 +71,7 @@ class Overview:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK):
                 await news.wait()
+        await asyncio.sleep(_SETTLE)  # what publishes and delivers goes first
 
     async def _adopt(self) -> None:
         """Take up what is watched now, in its order."""
