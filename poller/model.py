@@ -143,9 +143,8 @@ class EventType(StrEnum):
 class Change:
     """What moved between two reports of a symbol. Facts only, no score.
 
-    `shares`: how many more, whole where the market reports whole ones. `percent`: of the previous
-    shares, None when they were 0. `ratio_points`: percentage points. `days`: between the two
-    trading days. `price_percent`: of the earlier close.
+    `shares`: int. `percent`: of the previous shares, None when they were 0. `ratio_points`:
+    percentage points. `days`: between the two trading days. `price_percent`: of the earlier close.
     `percentile`: 0-100, the share of known days up to this one that are not above it.
     `year_high`, `year_low`: against the 365 days before. `history_days`: how many days those rest
     on. `delay_hours`: from 00:00 of the trading day in the market's zone to the observation.
@@ -154,7 +153,7 @@ class Change:
     and earlier prices divided, by the factors since then before anything is compared with them.
     """
 
-    shares: Whole | Figure | None = None
+    shares: Whole | Figure | None = None  # decimals where the market reports them
     percent: Figure | None = None
     ratio_points: Figure | None = None
     days: Whole | None = None

@@ -14,8 +14,6 @@ from pydantic import TypeAdapter
 from poller import __version__
 from poller.detect.held import Reason
 from poller.markets import all_markets
-from poller.markets.hk import HkRecord
-from poller.markets.us import UsRecord
 from poller.model import Cause, Change, EventType
 from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected
 
@@ -53,7 +51,8 @@ _MESSAGES: Final = {
 
 def _definitions(at: str) -> dict[str, Schema]:
     """Return name → schema; they refer to one another by `at` and the name."""
-    record = {"anyOf": [{"$ref": f"{at}HkRecord"}, {"$ref": f"{at}UsRecord"}]}
+    kinds = [market.record for market in all_markets()]
+    record = {"anyOf": [{"$ref": f"{at}{kind.__name__}"} for kind in kinds]}
     compared = {"record": record, "previous": _or_null(record)}
     told = compared | {"change": _or_null({"$ref": f"{at}Change"})}
     # entries of version 0.1.0 have the figures alone
@@ -70,8 +69,7 @@ def _definitions(at: str) -> dict[str, Schema]:
         "restated": _or_null({"$ref": f"{at}Restatement"}),
     }
     return {
-        "HkRecord": _columns(HkRecord),
-        "UsRecord": _columns(UsRecord),
+        **{kind.__name__: _columns(kind) for kind in kinds},
         "Change": _columns(Change),
         "Restatement": _RESTATEMENT,
         "EventData": _object(told, "What stands as JSON in `data`.", sometimes=sometimes),
@@ -232,6 +230,11 @@ def _columns(row: type) -> Schema:
     del schema["title"]
     for column in schema["properties"].values():
         del column["title"]
+        # decimals are for markets that report them
+        if "anyOf" in column and all(market.record.STEP == 1 for market in all_markets()):
+            kinds = [kind["type"] for kind in column["anyOf"]]
+            if {"integer", "number"} <= set(kinds):
+                del column["anyOf"][kinds.index("number")]
     return schema
 
 

@@ -88,7 +88,7 @@ def webhooks(desk: Receiver, other: Receiver, chat: str) -> dict[str, str]:
             "NAME": "desk",
             "URL": desk.url,
             "SECRET": SECRET,
-            "EVENTS": "reported",
+            "EVENTS": "reported,release.detected",
             "FILTER": "shares > 1000 && change.shares == 4321.5 && record.margin_balance == shares",
         },
         {
@@ -124,7 +124,7 @@ async def test_from_the_gateway_to_every_reader(tmp_path: Path) -> None:
             await entries(store, sum(map(len, known.values())))
             report = newer(known[FIRST][0])
             opend.world = with_rows(opend.world, FIRST, (report, *known[FIRST]))
-            await desk.until(1)
+            await desk.until(2)
             await until(lambda: bool(posts))
             published = [decode(each.id, each.fields) for each in await entries(store, 1)]
             vintages = (await store.snapshot(FIRST)).known.vintages
@@ -135,7 +135,9 @@ async def test_from_the_gateway_to_every_reader(tmp_path: Path) -> None:
         assert event.change is not None
         assert event.change.shares == GROWTH
         assert vintages[report.day].record == report
-        assert desk.seen[0].body["data"]["record"] == report.columns()
+        sent = {seen.body["type"].rpartition(".")[2]: seen.body["data"] for seen in desk.seen}
+        assert sent["reported"]["record"] == report.columns()
+        assert (sent["detected"]["market"], sent["detected"]["code"]) == ("JP", FIRST)
         assert other.seen == []
         assert f"{FIRST} reported {report.shares:,} shares short" in posts[0]
         await shown_by_the_commands(service, report)
