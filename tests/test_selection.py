@@ -156,7 +156,7 @@ def test_of_notices_the_market_decides(codes: tuple[str, ...], markets: str) -> 
     selection = Selection(frozenset(TYPES), codes, "shares > 1")
     day = date(2026, 11, 13)
     for market in all_markets():
-        code = Code(f"{market}.00700")
+        code = Code(f"{market}.{market.example}")
         for notice in (Detected(market, day, SEEN, code), Completed(market, day, SEEN, 1)):
             assert selection.matches(notice_of(notice)) == (market.name in markets.split())
             assert not Selection(codes=codes).matches(notice_of(notice))
