@@ -634,7 +634,7 @@ def test_notices_go_to_whom_selected_them() -> None:
         "US:2020-01-03:completed", "US:2020-01-03:detected",
     ]  # fmt: skip
     for market in all_markets():
-        mine = [event[14:] for event in told["all"] if event.startswith(market)]
+        mine = [event[14:] for event in told["all"] if event.startswith(market.name)]
         assert mine == ["detected", "completed"]
     assert told["hk"] == ["HK:2020-01-03:completed"]
     assert sorted(told["events"]) == ["HK.00005:2020-01-01:0", "HK.00700:2020-01-01:0"]
