@@ -23,8 +23,8 @@ FIRST_YEAR: Final = 1900
 LAST_YEAR: Final = 2199
 """Days and instants outside these years were not reported; arithmetic on them may overflow."""
 
-_LARGEST_WHOLE: Final = 2**64 - 1  # as many bits as OpenD sends
-_LARGEST_FIGURE: Final = 1e18  # sums, differences and squares of such figures stay finite
+LARGEST_WHOLE: Final = 2**64 - 1  # as many bits as OpenD sends
+LARGEST_FIGURE: Final = 1e18  # sums, differences and squares of such figures stay finite
 _REASON: Final = 200
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
@@ -36,7 +36,7 @@ def _aware(moment: datetime) -> datetime:
         raise ValueError("lacks its time zone")
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
-    return moment
+    return moment.astimezone(UTC)
 
 
 def _day(day: date) -> date:
@@ -52,13 +52,15 @@ def _day_text(text: str) -> str:
     return text
 
 
-Whole = Annotated[int, Field(ge=-_LARGEST_WHOLE, le=_LARGEST_WHOLE)]
+Whole = Annotated[int, Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
 """A count of shares or seconds."""
 
-Figure = Annotated[float, Field(ge=-_LARGEST_FIGURE, le=_LARGEST_FIGURE, allow_inf_nan=False)]
+Figure = Annotated[float, Field(ge=-LARGEST_FIGURE, le=LARGEST_FIGURE, allow_inf_nan=False)]
 """A ratio, a price, a number of days."""
 
 Moment = Annotated[datetime, AfterValidator(_aware)]
+"""An instant with its offset, whichever; read as UTC."""
+
 Day = Annotated[date, AfterValidator(_day)]
 DayText = Annotated[str, AfterValidator(_day_text)]
 """A day as the SDK writes it, of any year: what is held may be of year 1."""

@@ -1,5 +1,7 @@
 """Configuration and the vendor's answers: what comes in from outside, parsed once."""
 
+import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,26 @@ def test_absent_fields_become_none() -> None:
     first, second = page_of(US, table, frame(HONG_KONG)).records
     assert first == UsRecord(None, "2026-10-30", 7, None, None, 1.0, None, None)
     assert second.shares is None
+
+
+@pytest.mark.parametrize("absent", [None, math.nan, pd.NA, pd.NaT, "", "N/A"])
+def test_what_stands_for_absent_is_none(absent: object) -> None:
+    """Whichever way the SDK or pandas says that there is no figure."""
+    table = frame(HONG_KONG, {"timestamp_str": "2026-10-30", "aggregated_short": 1})
+    table["close_price"] = pd.Series([absent], dtype=object)
+    (record,) = page_of(HK, frame(UNITED_STATES), table).records
+    assert record == HkRecord(None, "2026-10-30", 1, None, None, None)
+
+
+@pytest.mark.parametrize("figure", ["51480638", "1.5", Decimal(5), [], "many"])
+def test_a_figure_that_is_no_number_drops_its_row(figure: object) -> None:
+    """Taken for absent, it would be published as null; it is named instead, and others stay."""
+    rows = [{"timestamp_str": "2026-10-30"}, {"timestamp_str": "2026-10-23"}]
+    table = frame(HONG_KONG, *rows)
+    table["aggregated_short"] = pd.Series([figure, 7], dtype=object)
+    page = page_of(HK, frame(UNITED_STATES), table)
+    assert [(record.timestamp_str, record.shares) for record in page.records] == [("2026-10-23", 7)]
+    assert "is not a number" in page.oddities[0]
 
 
 def test_the_largest_count_survives() -> None:

@@ -155,6 +155,15 @@ def test_every_later_field_has_a_default() -> None:
         assert read(flat | {"data": json.dumps(data | {"record": record})}).record.shares
 
 
+def test_an_instant_is_read_as_utc() -> None:
+    """Whatever its offset: what is derived from it, as its day, is the same for all readers."""
+    flat = encode(HK_EVENT)
+    there = "2026-05-09T01:15:02.123+16:00"
+    data = json.loads(flat["data"]) | {"observed_at": there}
+    event = read(flat | {"observed_at": there, "data": json.dumps(data)})
+    assert (event.observed_at, event.observed_at.tzinfo) == (SEEN, UTC)
+
+
 def test_what_a_later_version_adds_is_kept() -> None:
     """Unknown members travel on; an unknown type is an event; spacing and order do not matter."""
     flat = encode(HK_EVENT)

@@ -1,5 +1,6 @@
 """What is held, what settles it, and what a restated history says: for any answers of a gateway."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,8 @@ from poller.detect.impossible import explained, impossible
 from poller.detect.judge import same_figures
 from poller.detect.plausible import NO_MOVES, MarketMoves, doubt
 from poller.detect.restate import restatement
-from poller.events import encode
+from poller.errors import Unreadable
+from poller.events import StreamEvent, decode, encode
 from poller.markets import Market, Record, Shares, all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
@@ -563,6 +565,29 @@ def test_the_operator_has_the_last_word() -> None:
         symbol.polled([odd, BEFORE])
         symbol.ruled(ruling)
         assert [event.type for event in symbol.polled([odd, BEFORE]).events] == told
+
+
+@pytest.mark.parametrize("price", [1e300, -1e19, 10**30, math.inf, math.nan])
+def test_whatever_is_released_can_be_read_again(price: float) -> None:
+    """A figure beyond the codec's bounds is left out of what is published, and its row goes on."""
+    symbol = Symbol(HK)
+    symbol.polled([BEFORE])
+    odd = replace(FITTING, close_price=price, aggregated_short_ratio=101.0)
+    symbol.polled([odd, BEFORE])
+    symbol.ruled(Ruling.RELEASED)
+    (event,) = symbol.polled([odd, BEFORE]).events
+    assert isinstance(decode("1-0", encode(event)), StreamEvent)
+    vintage = Vintage.from_json(HONG_KONG, event.vintage.to_json())
+    assert (vintage.record.close_price, vintage.record.ratio) == (None, 101.0)
+
+
+@pytest.mark.parametrize("ratio", ["NaN", "Infinity", "1e999"])
+def test_a_held_figure_that_could_not_be_written_again_is_not_read(ratio: str) -> None:
+    """What another client left is named as unreadable, where every command would fall over it."""
+    record = f'{{"timestamp_str":"2026-01-02","aggregated_short_ratio":{ratio}}}'
+    text = f'{{"record":{record},"reason":"x","observed_at":"2026-01-03T00:00:00Z"}}'
+    with pytest.raises(Unreadable, match="aggregated_short_ratio"):
+        Held.from_json(HONG_KONG, text)
 
 
 def test_of_two_rows_of_a_day_the_possible_one_counts() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from poller.detect.compare import Known, compare
-from poller.errors import StoreMisfit
+from poller.errors import ConfigError, StoreMisfit
 from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
@@ -50,6 +50,12 @@ def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
         assert [turn.day for turn in mine] == [next(days) for _ in mine]
         assert all(release_of(market, turn.day).opens < turn.at for turn in mine)
         assert sorted(mine, key=lambda turn: turn.at) == mine
+
+
+def test_a_clock_before_the_first_report_is_refused() -> None:
+    """With the cure, instead of a story without any report."""
+    with pytest.raises(ConfigError, match="set the clock"):
+        story(datetime(2024, 1, 1, tzinfo=UTC))
 
 
 def test_the_first_minute() -> None:

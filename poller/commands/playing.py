@@ -7,15 +7,16 @@ from typing import Any, Final
 
 from poller import app
 from poller.clock import wall_clock
-from poller.errors import StoreDown
+from poller.errors import StoreDown, StoreMisfit
 from poller.facts.notify import Notify
-from poller.facts.observe import Happened, Observe, Trouble
+from poller.facts.observe import Happened, Observe, Recovered, Trouble
 from poller.settings.config import Config, Opend
 from poller.simulator import Simulator
 from poller.simulator.story import INTERVALS, PERIOD, story
 from poller.storage.embedded import Embedded
 from poller.storage.playtime import BEAT, Play, Playtime
 from poller.storage.redisstore import RedisStore
+from poller.supervisor import supervise
 
 _PAUSE: Final = 1.0
 
@@ -36,7 +37,8 @@ async def play(config: Config, journal: Observe) -> None:
         period = simulated.budget.period
         journal(Happened("simulating OpenD", (("budget_period", period),)))
         async with asyncio.TaskGroup() as work:
-            work.create_task(_keep(playtime), name="playtime")
+            kept = supervise("playtime", lambda: _keep(playtime, journal), journal)
+            work.create_task(kept, name="playtime")
             work.create_task(
                 app.serve(simulated, journal, notify=Notify(None), reload=None, simulated=True),
                 name="service",
@@ -54,11 +56,17 @@ async def _take_up(store: RedisStore, playtime: Playtime, observe: Observe) -> P
             await asyncio.sleep(_PAUSE)
 
 
-async def _keep(playtime: Playtime) -> None:
+async def _keep(playtime: Playtime, observe: Observe) -> None:
     """Say again and again that it is being played; a server that is away is the service's care."""
     while True:
-        with contextlib.suppress(StoreDown):
+        try:
             await playtime.beat(wall_clock())
+        except StoreDown:
+            pass
+        except StoreMisfit as problem:
+            observe(Trouble("playtime", str(problem)))
+        else:
+            observe(Recovered("playtime"))
         await asyncio.sleep(BEAT)
 
 

@@ -4,7 +4,10 @@ from dataclasses import asdict, dataclass, field, make_dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, Generic, TypeVar, get_type_hints
+from math import isfinite
+from typing import Annotated, Any, Final, Generic, TypeVar, get_type_hints
+
+from pydantic import AfterValidator
 
 from poller.codec import Codec, Moment, guarded
 from poller.markets import Market, Record, columns_of
@@ -94,6 +97,15 @@ class Held:
 _R = TypeVar("_R")
 
 
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("is infinite, or no number")
+    return value
+
+
+_FINITE: Final = AfterValidator(_finite)
+
+
 @dataclass(frozen=True, slots=True)
 class _Stored(Generic[_R]):
     """A held figure as JSON has it."""
@@ -106,9 +118,14 @@ class _Stored(Generic[_R]):
 
 
 def _unbounded(kind: type[Record]) -> Any:  # noqa: ANN401  a dataclass made here
-    """Return the columns of a record without their bounds: what is held may be beyond them."""
+    """Return the columns of a record without their bounds: what is held may be beyond them.
+
+    But not infinite or no number at all: such a record could be read and never written again.
+    """
     hints = get_type_hints(kind)  # without the bounds, which stand beside the types
-    columns = [(name, hints[name], field(default=None)) for name in columns_of(kind)]
+    columns = [
+        (name, Annotated[hints[name], _FINITE], field(default=None)) for name in columns_of(kind)
+    ]
     return make_dataclass(f"Held{kind.__name__}", columns, frozen=True, slots=True)
 
 

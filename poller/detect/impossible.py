@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 from math import isfinite
 from typing import Any, Final
 
+from poller.codec import LARGEST_FIGURE, LARGEST_WHOLE
 from poller.detect.held import Held, Reason
 from poller.markets import Market, Record
 
 _WHOLE: Final = "most known days changed, as those of another company; all of them wait with it"
-_LARGEST: Final = 2**64  # no number on the wire is larger
 _SLACK: Final = timedelta(hours=2)
 """A midnight counted without summer time still belongs to its day."""
 
@@ -47,21 +47,26 @@ def explained(market: Market, held: Held) -> str:
 
 
 def storable(record: Record) -> Record:
-    """Return the record without numbers that JSON cannot hold, or not every reader of it."""
-    odd = [
-        name
-        for name, value in record.columns().items()
-        if (isinstance(value, float) and not isfinite(value))
-        or (isinstance(value, int) and abs(value) >= _LARGEST)
-    ]
+    """Return the record without numbers that the codec of our entries would refuse to read."""
+    odd = [name for name, value in record.columns().items() if not _is_readable(value)]
     absent: dict[str, Any] = dict.fromkeys(odd)
     return replace(record, **absent) if odd else record
+
+
+def _is_readable(value: object) -> bool:
+    match value:
+        case float():
+            return isfinite(value) and abs(value) <= LARGEST_FIGURE
+        case int():
+            return abs(value) <= LARGEST_WHOLE
+        case _:
+            return True
 
 
 def _short(value: object) -> str:
     """Return a number as a person can read it, however large."""
     if isinstance(value, int):
-        return str(value) if abs(value) < _LARGEST else "a number of more than 64 bits"
+        return str(value) if _is_readable(value) else "a number of more than 64 bits"
     return f"{value:g}"
 
 

@@ -26,6 +26,7 @@ from poller.errors import (
 )
 from poller.markets import Market, Record, market_names
 from poller.model import Code, Page, market_of
+from poller.printable import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,6 +139,10 @@ def _cells(market: Market) -> tuple[tuple[str, str, Callable[[object], float | N
     )
 
 
+_ABSENT_TEXTS: Final = ("", "N/A")
+_ABSENT_TYPES: Final = ("NAType", "NaTType")  # of pandas; neither can be compared
+
+
 def _day(market: Market, row: Mapping[Hashable, Any], timestamp: int | None) -> str:
     """Return the trading day as text; from the timestamp only where the text is absent."""
     text = row["timestamp_str"]
@@ -166,12 +171,16 @@ def _whole(value: object) -> int | None:
 
 
 def _real(value: object) -> float | None:
-    """Return a float, or None for what stands for absent: None, NaN, pandas' own.
+    """Return a float, or None for what stands for absent: None, NaN, pandas' and the SDK's own.
 
     What is infinite is a number all the same: whether a market can show it is for `detect` to say.
+    Raises ValueError for any other text or object: taken for absent, a figure would be published as
+    null.
     """
-    if value is None or not isinstance(value, numbers.Real):
+    if value is None or type(value).__name__ in _ABSENT_TYPES or str(value) in _ABSENT_TEXTS:
         return None
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"{printable(value, 40)!r} is not a number")  # noqa: TRY004  as all else of a row
     try:
         number = float(value)
     except OverflowError:

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import takewhile
 from typing import Final
 
+from poller.errors import ConfigError
 from poller.markets import Market, Record, all_markets
 from poller.model import Code, market_of
 from poller.plan.calendar import release_of, reporting_days
@@ -65,9 +66,12 @@ def story(began: datetime) -> World:
     """Return the world of a story that began then: 41 symbols, and a year of history.
 
     HK.00700 has the ten rows of Futu's page, and goes on from there. Every third turn one symbol's
-    figures are revised soon after.
+    figures are revised soon after. Raises ConfigError where no report was out by then.
     """
     played = turns(began)
+    if not played:
+        told = f"a simulation cannot begin at {began:%Y-%m-%d}, before its reports: set the clock"
+        raise ConfigError([told])
     world = World(
         made_up={market.name: market.made_up.count for market in all_markets()},
         since=played[0].day,
