@@ -110,7 +110,7 @@ async def serve(
         process,
         [address_of(table) for table in config.opend] if polls else [],
         now=wall_clock,
-        markets=lambda: {market: release_state(q) for market, q in schedule.markets.items()},
+        markets=lambda: {market.name: release_state(q) for market, q in schedule.markets.items()},
         outlook=schedule.outlook,
         budget=(config.budget.requests, config.budget.period) if polls else None,
     )

@@ -6,6 +6,7 @@ Each command is a thin reader or writer over the same parts the service is made 
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -16,7 +17,7 @@ from poller import __version__
 from poller.commands import readcli
 from poller.commands.configcli import configuration
 from poller.commands.ending import FAILED, WRONG, CommandFailed, begin, conclude, finish
-from poller.commands.options import ConfigFile, codes_of, refusal, whole
+from poller.commands.options import ConfigFile, SymbolCounts, codes_of, refusal, whole
 from poller.commands.quarantinecli import quarantine
 from poller.commands.serving import serve
 from poller.commands.webhookcli import webhook
@@ -190,16 +191,14 @@ def backfill(
 
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
+_USUAL = SymbolCounts()
 Few = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1, lte=99))]
-Hk = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=0, lte=9000))]
-Us = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=0, lte=99_999))]
 
 
 @cli.command
 def simulate(  # noqa: PLR0913  each is one thing to vary
     *,
-    hk: Hk = 300,
-    us: Us = 700,
+    made_up: Annotated[SymbolCounts, Parameter(name="*")] = _USUAL,  # type: ignore[valid-type]
     weeks: Few = 12,
     seed: Annotated[int, Parameter(converter=whole)] = 1,
     release: Literal[
@@ -216,8 +215,7 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     """Play weeks of polling in seconds, and say how late each report would be told.
 
     Args:
-        hk: Hong Kong symbols
-        us: US symbols
+        made_up: symbols of each market
         weeks: how long
         seed: another one brings other instants; the same one the same run
         release: how reports come: all symbols at once, over two hours, a day early, two days late,
@@ -235,13 +233,15 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     problems = []
     if accounts > gateways:
         problems.append(f"--accounts {accounts}: each needs a gateway; raise --gateways {gateways}")
-    if not hk + us:
-        problems.append("--hk 0 --us 0: there is nothing to poll")
+    counts: dict[str, int] = {name.upper(): count for name, count in asdict(made_up).items()}
+    if not any(counts.values()):
+        asked = " ".join(f"--{name.lower()} 0" for name in counts)
+        problems.append(f"{asked}: there is nothing to poll")
     if plot is not None and (reason := _unwritable(plot)):
         problems.append(f"--plot {plot}: {reason}; name a file, like latency.svg")
     if problems:
         raise CommandFailed(WRONG, problems)
-    season = planning.season(hk, us, weeks, seed, release, without_rows)
+    season = planning.season(counts, weeks, seed, release, without_rows)
     setting = planning.setting(begin(config, reading=True), season, gateways, accounts, faults)
     if not planning.plan(setting, as_json=json, plot=plot):
         raise CommandFailed(

@@ -10,24 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cache
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import Field
 
 from poller.codec import Codec, Figure, Whole, bounded, read_day, read_json, read_moment
 from poller.errors import BadCode, Unreadable
-from poller.model import (
-    RECORD_TYPES,
-    Change,
-    Code,
-    Event,
-    Market,
-    Record,
-    isoformat,
-    market_of,
-    parse_code,
-    to_json,
-)
+from poller.markets import Market, Record, market_named
+from poller.model import Change, Code, Event, isoformat, market_of, parse_code, to_json
 from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected, Notice, fields_of
 
 _TYPE: Final = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){1,2}", re.ASCII)
@@ -163,7 +154,7 @@ def encode(message: Event | Notice) -> dict[str, str]:
         "id": message.id,
         "type": str(message.type),
         "code": message.code,
-        "market": str(market_of(message.code)),
+        "market": market_of(message.code).name,
         "trading_day": record.timestamp_str,
         "revision": message.vintage.revision,
         "observed_at": isoformat(message.vintage.observed_at),
@@ -202,9 +193,9 @@ def decode(position: str, fields: Mapping[str, str]) -> StreamEvent | StreamNoti
 def _event(position: str, flat: Mapping[str, str], data: str) -> StreamEvent:
     code = _code(flat["code"])
     market = market_of(code)
-    if flat.get("market", market) != market:
+    if flat.get("market", market.name) != market.name:
         raise Unreadable(f"market is not that of {code}")
-    read = _DATA[market].read(data)
+    read = _codec(market).read(data)
     day = read_day(flat.get("trading_day", read.record.timestamp_str))
     revision = int(bounded(flat.get("revision", "0"), _REVISION, "revision"))
     return StreamEvent(
@@ -227,7 +218,8 @@ def _event(position: str, flat: Mapping[str, str], data: str) -> StreamEvent:
 
 
 def _notice(position: str, flat: Mapping[str, str], data: str) -> StreamNotice:
-    if flat["market"] not in list(Market):
+    market = market_named(flat["market"])
+    if market is None:
         raise Unreadable("market is not one this version knows")
     told = _NOTICES.read(data)
     wanted = told.code if flat["type"] == Detected.type else told.found
@@ -237,7 +229,7 @@ def _notice(position: str, flat: Mapping[str, str], data: str) -> StreamNotice:
         position=position,
         id=bounded(flat["id"], _ID, "id"),
         type=flat["type"],
-        market=Market(flat["market"]),
+        market=market,
         trading_day=read_day(flat["trading_day"]),
         observed_at=read_moment(flat["observed_at"]),
         code=None if told.code is None else _code(told.code),
@@ -287,9 +279,10 @@ class _Notice:
     missing_codes: Annotated[tuple[str, ...], Field(max_length=MOST_NAMED)] = ()
 
 
-_DATA: Final[Mapping[Market, Codec[Any]]] = {
-    market: Codec(_Data[kind])  # type: ignore[valid-type]
-    for market, kind in RECORD_TYPES.items()
-}
+@cache
+def _codec(market: Market) -> Codec[Any]:
+    return Codec(_Data[market.record])  # type: ignore[name-defined]
+
+
 _NOTICES: Final = Codec[_Notice](_Notice)
 _USUAL: Final = {*_FLAT, *_Data.__dataclass_fields__}

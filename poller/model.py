@@ -1,62 +1,55 @@
-"""The nouns: market, code, record, vintage, event. Frozen values, no I/O.
+"""The nouns: code, page, vintage, event. Frozen values, no I/O; an absent number is None.
 
-Column names and native types are the SDK's (`get_short_interest`); an absent number is None.
+What differs between markets, the columns of a record among it, is in `markets`.
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, NewType
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any, Final, NewType
 
 from pydantic import Field
 
-from poller.codec import FIRST_YEAR, LAST_YEAR, Codec, DayText, Figure, Moment, Whole
+from poller.codec import FIRST_YEAR, LAST_YEAR, Codec, Figure, Moment, Whole
 from poller.errors import BadCode, Unreadable
+from poller.markets import Market, Record, all_markets, market_named, market_names
 
 Code = NewType("Code", str)
 """`HK.00700`, `US.AAPL`: a market and a symbol as the SDK writes them. Made by `parse_code`."""
 
 
-class Market(StrEnum):
-    """A market whose short interest is published, and its own time zone."""
-
-    HK = "HK"
-    US = "US"
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """Trading days are dates in this zone."""
-        return _ZONES[self]
-
-
-_ZONES: Final = {Market.HK: ZoneInfo("Asia/Hong_Kong"), Market.US: ZoneInfo("America/New_York")}
-_SYMBOL: Final = re.compile(r"(HK|US)\.([A-Z0-9][A-Z0-9._-]{0,19})", re.ASCII)
-_SHORTENED_HK: Final = re.compile(r"HK\.([0-9]{1,4})", re.ASCII)
-
-
 def parse_code(text: str) -> Code:
     """Return `text` as a code, or raise BadCode with what to write instead."""
-    if (short := _SHORTENED_HK.fullmatch(text.strip().upper())) is not None:
-        msg = f"{text!r}: Hong Kong symbols have five digits; write 'HK.{int(short[1]):05}'"
-        raise BadCode(msg)
-    if _SYMBOL.fullmatch(text) is None:
-        tidied = text.strip().upper()
-        hint = f"; write {tidied!r}" if tidied != text and _SYMBOL.fullmatch(tidied) else ""
-        msg = f"{text!r} is not a code: expected HK. or US. and a symbol, like HK.00700 or US.AAPL"
-        raise BadCode(msg + hint)
-    return Code(sys.intern(text))  # one object a symbol, however many lists name it
+    if _is_code(text):
+        return Code(sys.intern(text))  # one object a symbol, however many lists name it
+    tidied = text.strip().upper()
+    name, _, symbol = tidied.partition(".")
+    market = market_named(name)
+    if market is not None and (hint := market.hint(symbol)) is not None:
+        raise BadCode(f"{text!r}: {hint}")
+    expected = market_names(" or ", after=".")
+    like = " or ".join(f"{each}.{each.example}" for each in all_markets())
+    msg = f"{text!r} is not a code: expected {expected} and a symbol, like {like}"
+    raise BadCode(msg + (f"; write {tidied!r}" if _is_code(tidied) else ""))
+
+
+def _is_code(text: str) -> bool:
+    name, _, symbol = text.partition(".")
+    market = market_named(name)
+    return market is not None and market.symbol.fullmatch(symbol) is not None
 
 
 @cache  # asked many times a poll
 def market_of(code: Code) -> Market:
-    """Return the market a code belongs to."""
-    return Market(code.partition(".")[0])
+    """Return the market a code belongs to; raises ValueError for what `parse_code` refuses."""
+    market = market_named(code.partition(".")[0])
+    if market is None:
+        raise ValueError(f"{code!r} is of no market")
+    return market
 
 
 def newest_days(watermarks: Mapping[Code, date]) -> dict[Market, date]:
@@ -66,115 +59,6 @@ def newest_days(watermarks: Mapping[Code, date]) -> dict[Market, date]:
         market = market_of(code)
         newest[market] = max(day, newest.get(market, day))
     return newest
-
-
-class _Columns:
-    """A frozen row whose fields are its columns."""
-
-    __slots__: tuple[str, ...] = ()
-
-    def columns(self) -> dict[str, Any]:
-        """Return column → value, in order; `dataclasses.asdict` would copy every number."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class HkRecord(_Columns):
-    """One reporting day of a Hong Kong symbol.
-
-    `timestamp`: seconds, 00:00 Hong Kong time. `aggregated_short`: shares.
-    `aggregated_short_ratio`: percent. Prices in the symbol's currency.
-    """
-
-    timestamp: Whole | None
-    timestamp_str: DayText
-    aggregated_short: Whole | None
-    aggregated_short_ratio: Figure | None = None
-    close_price: Figure | None = None
-    last_close_price: Figure | None = None
-
-    SHARES: ClassVar[str] = "aggregated_short"
-    RATIO: ClassVar[str] = "aggregated_short_ratio"
-
-    @property
-    def shares(self) -> int | None:
-        """Shares sold short and not yet bought back."""
-        return self.aggregated_short
-
-    @property
-    def ratio(self) -> float | None:
-        """Short shares in percent of the issued shares."""
-        return self.aggregated_short_ratio
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """What a figure does not mean: 0 shares are not reportable, which is not none."""
-        return ("below_threshold",) if self.aggregated_short == 0 else ()
-
-    @property
-    def day(self) -> date:
-        """The trading day, in the market's own zone."""
-        return date.fromisoformat(self.timestamp_str)
-
-
-@dataclass(frozen=True, slots=True)
-class UsRecord(_Columns):
-    """One settlement day of a US symbol.
-
-    `timestamp`: seconds, 00:00 New York time. `shares_short`, `avg_daily_share_volume`: shares.
-    `short_percent`: percent. `days_to_cover`: days (1.00 is a floor, 999.99 a cap).
-    """
-
-    timestamp: Whole | None
-    timestamp_str: DayText
-    shares_short: Whole | None
-    short_percent: Figure | None = None
-    avg_daily_share_volume: Whole | None = None
-    days_to_cover: Figure | None = None
-    close_price: Figure | None = None
-    last_close_price: Figure | None = None
-
-    SHARES: ClassVar[str] = "shares_short"
-    RATIO: ClassVar[str] = "short_percent"
-
-    @property
-    def shares(self) -> int | None:
-        """Shares sold short and not yet bought back."""
-        return self.shares_short
-
-    @property
-    def ratio(self) -> float | None:
-        """Short shares in percent; the vendor does not document of what."""
-        return self.short_percent
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """What a figure does not mean: days to cover at a bound were not computed."""
-        flag = _DAYS_TO_COVER_BOUNDS.get(self.days_to_cover)
-        return () if flag is None else (flag,)
-
-    @property
-    def day(self) -> date:
-        """The trading day, in the market's own zone."""
-        return date.fromisoformat(self.timestamp_str)
-
-
-_DAYS_TO_COVER_BOUNDS: Final[Mapping[float | None, str]] = {
-    999.99: "days_to_cover_cap",
-    1.0: "days_to_cover_floor",
-}
-
-Record = HkRecord | UsRecord
-RECORD_TYPES: Final[Mapping[Market, type[HkRecord] | type[UsRecord]]] = {
-    Market.HK: HkRecord,
-    Market.US: UsRecord,
-}
-
-
-@cache
-def columns(market: Market) -> tuple[str, ...]:
-    """Return the column names of a market's record, as in the SDK's DataFrame."""
-    return tuple(field.name for field in fields(RECORD_TYPES[market]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +105,7 @@ def read_record(market: Market, text: str) -> Record:
 
     Raises Unreadable.
     """
-    record: Record = _RECORDS[market].read(text)
+    record: Record = _records(market).read(text)
     return record
 
 
@@ -234,9 +118,11 @@ class _Reported:
 
 
 _VINTAGES: Final = Codec[_Reported](_Reported)
-_RECORDS: Final[Mapping[Market, Codec[Any]]] = {
-    market: Codec(kind) for market, kind in RECORD_TYPES.items()
-}
+
+
+@cache
+def _records(market: Market) -> Codec[Any]:
+    return Codec(market.record)
 
 
 def _in_years(day: date) -> None:
@@ -254,7 +140,7 @@ class EventType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change(_Columns):
+class Change:
     """What moved between two reports of a symbol. Facts only, no score.
 
     `shares`: int. `percent`: of the previous shares, None when they were 0. `ratio_points`:
@@ -267,7 +153,7 @@ class Change(_Columns):
     and earlier prices divided, by the factors since then before anything is compared with them.
     """
 
-    shares: Whole | None = None
+    shares: Whole | Figure | None = None  # decimals where the market reports them
     percent: Figure | None = None
     ratio_points: Figure | None = None
     days: Whole | None = None
@@ -278,6 +164,10 @@ class Change(_Columns):
     history_days: Whole | None = None
     delay_hours: Figure | None = None
     split_factor: Figure | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Return name → figure, in order; `dataclasses.asdict` would copy every number."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Cause(StrEnum):

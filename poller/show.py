@@ -18,7 +18,8 @@ from rich.text import Text
 from poller.detect.held import Held
 from poller.detect.impossible import explained
 from poller.events import Foreign, StreamEvent, StreamNotice, decode
-from poller.model import Cause, Change, Code, Record, isoformat, market_of, to_json
+from poller.markets import Record, Shares
+from poller.model import Cause, Change, Code, isoformat, market_of, to_json
 from poller.printable import printable, printable_json
 from poller.storage.store import Entry
 
@@ -106,7 +107,7 @@ def release_line(entry: Entry) -> Text:
     notice = decode(entry.id, entry.fields)
     if not isinstance(notice, StreamNotice):
         return _foreign(entry, notice)
-    line = _begun(notice, notice.market, notice.type.rpartition(".")[2])
+    line = _begun(notice, notice.market.name, notice.type.rpartition(".")[2])
     if notice.code is not None:
         return line.append(f" first shown by {notice.code}")
     line.append(f" {notice.found or 0:,} of {notice.expected or 0:,} symbols")
@@ -140,7 +141,7 @@ def _moved(change: Change) -> tuple[str, str]:
     return f"{change.shares:+,}{part}", "red" if change.shares > 0 else "cyan"
 
 
-def _number(value: float | None) -> str:
+def _number(value: Shares | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
@@ -175,7 +176,7 @@ def shares_cell(record: Record) -> Text:
     return Text("< threshold" if "below_threshold" in record.flags else _number(record.shares))
 
 
-def change_cells(change: int | None, percent: float | None) -> tuple[Text, Text]:
+def change_cells(change: Shares | None, percent: float | None) -> tuple[Text, Text]:
     """Return a change in shares and in percent, with their signs, coloured on a terminal."""
     colour = "" if not change else "red" if change > 0 else "cyan"
     shares = "-" if change is None else f"{change:+,}" if change else "0"

@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 
 from poller.detect.compare import Known, compare
 from poller.events import encode
-from poller.model import Code, HkRecord
+from poller.markets.hk import HkRecord
+from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.simulator.wire import Proto
 from poller.storage.embedded import Embedded
@@ -105,7 +106,7 @@ async def _hop(client: Any, stream: str, send: Callable[[], Awaitable[Any]]) -> 
 
 def listing(folder: Path, symbols: int) -> tuple[World, Path]:
     """Return a world of so many symbols with twelve reports each, and a file that lists them."""
-    world = World(hk=symbols // 2, us=symbols // 2, without_rows=0.0, history=12)
+    world = World(made_up={"HK": symbols // 2, "US": symbols // 2}, without_rows=0.0, history=12)
     listed = folder / "list"
     listed.write_text("\n".join(world.codes()))
     return world, listed

@@ -27,7 +27,7 @@ from tests.service import PATIENCE, Service, later, now, store_of, with_rows
 
 BURST: Final = 30
 ROUNDS: Final = 6  # a day each: more would lie in the future, and be held
-WORLD: Final = World(hk=BURST, us=0, named=(), without_rows=0.0, history=12)
+WORLD: Final = World(made_up={"HK": BURST}, named=(), without_rows=0.0, history=12)
 
 
 class Arrivals:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from poller.commands.planning import compared, season, setting
 from poller.commands.simulate import simulate
-from poller.model import Code, Market
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
+from poller.model import Code
 from poller.plan.calendar import released_by
 from poller.plan.release import Intervals
 from poller.plan.schedule import Answered, Probe, Schedule
@@ -27,12 +29,13 @@ from poller.simulator.season import Model
 from tests import benchmarks
 from tests.service import Service, store_of
 
+USUAL = {"HK": 300, "US": 700}
 WEEKS = int(os.environ.get("BENCH_WEEKS", "52"))
 SIZES = ((300, 700), (2000, 6000))
 FRONTIER = ((60, 1200), (30, 1200), (20, 2400), (20, 1200), (15, 1200), (12, 1200))
 WINDOW = 3.5 * 3600
 """Seconds over which a report may come in the season played."""
-SYMBOLS_OF = ((Market.HK, 300), (Market.US, 700))
+SYMBOLS_OF = ((HONG_KONG, 300), (UNITED_STATES, 700))
 SYMBOLS = 300
 SPEEDS = (100, 10)
 DECISIONS, REPEATS = 1000, 7
@@ -40,7 +43,7 @@ DECISIONS, REPEATS = 1000, 7
 
 def year(hk: int, us: int) -> str:
     """Return the table of a season with the default configuration."""
-    played = setting(Config(), season(hk, us, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
+    played = setting(Config(), season({"HK": hk, "US": us}, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
     began = time.perf_counter()
     ways = compared(played, simulate(played))
     took = time.perf_counter() - began
@@ -72,7 +75,7 @@ def models() -> str:
     lines = []
     for model in Model:
         if model is not Model.SIMULTANEOUS:
-            played = setting(Config(), season(300, 700, WEEKS // 4, 1, model), 1, 1, 0.0)
+            played = setting(Config(), season(USUAL, WEEKS // 4, 1, model), 1, 1, 0.0)
             ways = compared(played, simulate(played))
             told = _ratios(ways["this policy"], ways["bound (an oracle)"])
             lines.append(f"| {model} | {told} |\n")
@@ -87,7 +90,7 @@ def reach() -> str:
     when they stand in proportion to the root of what is left of it: 2 T / 9 n late. Probes of
     several markets are worth most in proportion to the root of their symbols.
     """
-    played = season(300, 700, WEEKS, 1, "simultaneous")
+    played = season(USUAL, WEEKS, 1, "simultaneous")
     year = [(sum(at >= 0 for at in played.releases[m]), n) for m, n in SYMBOLS_OF]
     least = sum(reports * symbols for reports, symbols in year)
     roots = sum(reports * symbols**0.5 for reports, symbols in year)
@@ -119,7 +122,7 @@ def frontier() -> str:
     for due, idle in FRONTIER:
         schedule = Config().schedule.model_copy(update={"due": due, "idle": idle})
         config = Config().model_copy(update={"schedule": schedule})
-        played = setting(config, season(300, 700, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
+        played = setting(config, season(USUAL, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
         ways = compared(played, simulate(played))
         bound, ours = ways["bound (an oracle)"], ways["this policy"]
         lines.append(f"| {due} | {idle} | {_ratios(ours, bound)} |\n")
@@ -149,10 +152,10 @@ def decision(symbols: int) -> float:
 
 async def caught(quicker: int) -> str:
     """Catch a release with the real process, so many times quicker than in life; say how late."""
-    (newest,) = released_by(Market.HK, datetime.now(UTC), 1)
+    (newest,) = released_by(HONG_KONG, datetime.now(UTC), 1)
     far = datetime.now(UTC) + timedelta(days=300)
-    world = World(hk=SYMBOLS, tencent=False, without_rows=0.0, history=20)
-    world = replace(world, releases={(Market.HK, newest): far}, shift=-timedelta(days=1))
+    world = World(made_up={"HK": SYMBOLS}, tencent=False, without_rows=0.0, history=20)
+    world = replace(world, releases={(HONG_KONG, newest): far}, shift=-timedelta(days=1))
     with tempfile.TemporaryDirectory() as folder:
         async with Simulator(world, requests=30, period=30 / quicker) as opend:
             service = Service(Path(folder), opend.port, ",".join(world.codes()))
@@ -168,7 +171,7 @@ async def caught(quicker: int) -> str:
                     await asyncio.sleep(0.2)
                 await asyncio.sleep(60 / quicker)
                 at = datetime.now(UTC) + timedelta(seconds=1)
-                opend.world = replace(world, releases={(Market.HK, newest): at})
+                opend.world = replace(world, releases={(HONG_KONG, newest): at})
                 waits: list[float] = []
                 while len(waits) < SYMBOLS:
                     await asyncio.sleep(0.5)

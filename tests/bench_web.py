@@ -17,7 +17,8 @@ from typing import Any, Final
 import aiohttp
 from redis.asyncio import Redis
 
-from poller.model import Code, HkRecord, Vintage
+from poller.markets.hk import HkRecord
+from poller.model import Code, Vintage
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard
 from poller.storage.store import Keys

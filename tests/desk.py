@@ -15,7 +15,9 @@ from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.compare import compare
 from poller.facts.observe import Fact, Happened, Trouble
 from poller.facts.status import GatewayState, ReleaseState, Report
-from poller.model import Code, HkRecord, UsRecord, market_of
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UsRecord
+from poller.model import Code, market_of
 from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
 from poller.storage.embedded import Embedded
@@ -85,7 +87,7 @@ class Desk:
 
 def record(code: Code, day: date, shares: int) -> HkRecord | UsRecord:
     """Return a row of either market."""
-    if market_of(code) == "HK":
+    if market_of(code) is HONG_KONG:
         return HkRecord(None, str(day), shares, 0.5, 10.0 + shares % 7, 9.0)
     return UsRecord(None, str(day), shares, 0.5, 1000, 2.5, 10.0 + shares % 7, 9.0)
 

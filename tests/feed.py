@@ -5,7 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 
 from poller.detect.compare import compare
 from poller.events import Foreign, Message, StreamEvent, StreamNotice, decode, encode
-from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of
+from poller.markets import Record
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UsRecord
+from poller.model import Code, market_of
 from poller.plan.notice import Notice
 from poller.storage.store import ONE_OFF, Store
 
@@ -20,7 +23,7 @@ def row(day: int) -> HkRecord:
 
 def row_of(code: Code, day: int) -> Record:
     """Return the same row as the code's market has it."""
-    if market_of(code) is Market.HK:
+    if market_of(code) is HONG_KONG:
         return row(day)
     hk = row(day)
     return UsRecord(None, hk.timestamp_str, hk.shares, 0.5, 50_000, 2.0, 10.0, 9.0)

@@ -31,7 +31,9 @@ from poller.errors import ConfigError, GatewayError, Unreadable
 from poller.events import Foreign, Message, decode
 from poller.facts.status import Polls, Report
 from poller.gateway.vendor import error_of, page_of
-from poller.model import Code, Market, Vintage, columns
+from poller.markets import Market, all_markets
+from poller.markets.hk import HONG_KONG
+from poller.model import Code, Vintage
 from poller.plan.release import MarketState
 from poller.settings.config import load
 from tests.golden import VERSIONS, written
@@ -138,8 +140,8 @@ def _frame(data: bytes) -> object:
         [],
         NOW,
     )
-    for market in Market:
-        names = [n for n in columns(market) if chance.random() < 0.97]
+    for market in all_markets():
+        names = [n for n in market.columns if chance.random() < 0.97]
         good = {"timestamp": 1777478400, "timestamp_str": "2026-04-30"}
         rows = [
             {n: good.get(n, 7) if chance.random() < 0.8 else chance.choice(cells) for n in names}
@@ -147,7 +149,7 @@ def _frame(data: bytes) -> object:
         ]
         frame = pd.DataFrame(rows, columns=names)
         frame.attrs["next_key"] = chance.choice(cells)
-        code = Code("HK.00700" if market is Market.HK else "US.AAPL")
+        code = Code("HK.00700" if market is HONG_KONG else "US.AAPL")
         try:
             page_of(code, frame, frame)
         except GatewayError:
@@ -205,7 +207,7 @@ def targets(folder: Path) -> list[Target]:
     template = Path("config/poller.toml").read_bytes()
 
     def both(read: Callable[[Market, str], object]) -> Callable[[bytes], object]:
-        return _refused(lambda text: [read(market, text) for market in Market])
+        return _refused(lambda text: [read(market, text) for market in all_markets()])
 
     return [
         Target(

@@ -5,8 +5,7 @@ model.
 """
 
 import json
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,8 @@ from pydantic import TypeAdapter
 
 from poller import __version__
 from poller.detect.held import Reason
-from poller.model import Cause, Change, EventType, HkRecord, Market, UsRecord
+from poller.markets import all_markets
+from poller.model import Cause, Change, EventType
 from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected
 
 FOLDER: Final = Path("config/schemas")
@@ -51,7 +51,8 @@ _MESSAGES: Final = {
 
 def _definitions(at: str) -> dict[str, Schema]:
     """Return name → schema; they refer to one another by `at` and the name."""
-    record = {"anyOf": [{"$ref": f"{at}HkRecord"}, {"$ref": f"{at}UsRecord"}]}
+    kinds = [market.record for market in all_markets()]
+    record = {"anyOf": [{"$ref": f"{at}{kind.__name__}"} for kind in kinds]}
     compared = {"record": record, "previous": _or_null(record)}
     told = compared | {"change": _or_null({"$ref": f"{at}Change"})}
     # entries of version 0.1.0 have the figures alone
@@ -59,7 +60,7 @@ def _definitions(at: str) -> dict[str, Schema]:
         "id": _text(_EVENT_ID),
         "type": _enum(EventType),
         "code": _text(_CODE),
-        "market": _enum(Market),
+        "market": _enum(all_markets()),
         "trading_day": _text(_DAY),
         "revision": {"type": "integer", "minimum": 0},
         "observed_at": _text(_MOMENT),
@@ -68,8 +69,7 @@ def _definitions(at: str) -> dict[str, Schema]:
         "restated": _or_null({"$ref": f"{at}Restatement"}),
     }
     return {
-        "HkRecord": _columns(HkRecord),
-        "UsRecord": _columns(UsRecord),
+        **{kind.__name__: _columns(kind) for kind in kinds},
         "Change": _columns(Change),
         "Restatement": _RESTATEMENT,
         "EventData": _object(told, "What stands as JSON in `data`.", sometimes=sometimes),
@@ -94,7 +94,7 @@ def _definitions(at: str) -> dict[str, Schema]:
                     {
                         "id": _text(_EVENT_ID),
                         "code": _text(_CODE),
-                        "market": _enum(Market),
+                        "market": _enum(all_markets()),
                         "trading_day": _text(_DAY),
                         "revision": {"type": "integer", "minimum": 0},
                         **told,
@@ -135,7 +135,7 @@ _RESTATEMENT: Final[Schema] = {
 
 def _notice_body(kind: str, told: Schema) -> Schema:
     """Return the schema of a webhook's body that holds a notice; `told`: of what it says."""
-    known = {"id": _text(_NOTICE_ID), "market": _enum(Market), "trading_day": _text(_DAY)}
+    known = {"id": _text(_NOTICE_ID), "market": _enum(all_markets()), "trading_day": _text(_DAY)}
     data = _object(known | told["properties"], "The notice.")
     body = {"type": {"const": kind}, "timestamp": _text(_MOMENT), "data": data}
     return _object(body, "A report of a whole market is out, or complete.")
@@ -147,7 +147,7 @@ def _release_entry(at: str) -> Schema:
         {
             "id": _text(_NOTICE_ID),
             "type": {"type": "string", "enum": list(TYPES)},
-            "market": _enum(Market),
+            "market": _enum(all_markets()),
             "trading_day": _text(_DAY),
             "observed_at": _text(_MOMENT),
             "data": {"type": "string", "contentMediaType": "application/json"},
@@ -172,7 +172,7 @@ def _entry(data: str, word: str, words: Schema) -> Schema:
         "id": {},
         word: words,
         "code": _text(_CODE),
-        "market": _enum(Market),
+        "market": _enum(all_markets()),
         "trading_day": _text(_DAY),
         "observed_at": _text(_MOMENT),
         "data": {
@@ -187,7 +187,7 @@ def _text(pattern: str) -> Schema:
     return {"type": "string", "pattern": pattern}
 
 
-def _enum(kind: type[StrEnum]) -> Schema:
+def _enum(kind: Iterable[object]) -> Schema:
     return {"type": "string", "enum": [str(each) for each in kind]}
 
 
@@ -230,6 +230,11 @@ def _columns(row: type) -> Schema:
     del schema["title"]
     for column in schema["properties"].values():
         del column["title"]
+        # decimals are for markets that report them
+        if "anyOf" in column and all(market.record.STEP == 1 for market in all_markets()):
+            kinds = [kind["type"] for kind in column["anyOf"]]
+            if {"integer", "number"} <= set(kinds):
+                del column["anyOf"][kinds.index("number")]
     return schema
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 
 from poller.facts import signals
-from poller.model import Code, Record, market_of
+from poller.markets import Record
+from poller.model import Code, market_of
 from poller.simulator import Simulator, World
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore

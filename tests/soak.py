@@ -128,7 +128,9 @@ class Soak:
 
     def _show(self, code: Code, *, days: int) -> None:
         rows = self.opend.world.records(code, now())
-        level = rows[0].shares or 1_000_000  # a step a market can take; another would be held
+        level = round(
+            rows[0].shares or 1_000_000
+        )  # a step a market can take; another would be held
         shares = level + self.chance.choice((-1, 1)) * self.chance.randint(1, level // 10)
         new = later(rows[0], days=days, aggregated_short=shares)
         self.opend.world = with_rows(self.opend.world, code, (new, *rows[1 - min(days, 1) :]))
@@ -328,7 +330,13 @@ async def run(folder: Path) -> None:
     room = timedelta(days=round(MINUTES * 2) + 60)
     since = now().date() - 2 * room
     world = World(
-        seed=SEED, hk=SYMBOLS, tencent=False, without_rows=0.0, history=20, since=since, shift=room
+        seed=SEED,
+        made_up={"HK": SYMBOLS},
+        tencent=False,
+        without_rows=0.0,
+        history=20,
+        since=since,
+        shift=room,
     )
     receiver = Receiver()
     async with Simulator(world, requests=REQUESTS, period=PERIOD) as opend, receiver.running():

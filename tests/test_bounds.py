@@ -10,9 +10,12 @@ from poller.detect.compare import Known, Reading, compare, progress
 from poller.detect.impossible import impossible, storable
 from poller.detect.plausible import doubt, is_extreme, same_level
 from poller.detect.restate import restatement
-from poller.model import Cause, Code, HkRecord, Market, Page, Record, UsRecord, Vintage
+from poller.markets import Market, Record
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
+from poller.model import Cause, Code, Page, Vintage
 
-HK, US = Market.HK, Market.US
+HK, US = HONG_KONG, UNITED_STATES
 SEEN = datetime(2026, 11, 20, tzinfo=UTC)
 FIRST = date(2026, 1, 2)
 

@@ -14,7 +14,8 @@ from poller.app import Component, run_together
 from poller.errors import StoreMisfit
 from poller.facts.observe import Defect, Fact, Polled, Recovered, Standby, Trouble
 from poller.facts.status import Report
-from poller.model import Code, HkRecord, Page
+from poller.markets.hk import HkRecord
+from poller.model import Code, Page
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget

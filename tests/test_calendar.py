@@ -5,7 +5,9 @@ from itertools import islice, pairwise, takewhile
 
 import pytest
 
-from poller.model import Market
+from poller.markets import Market, all_markets
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
 from poller.plan.calendar import (
     expected_after,
     is_trading_day,
@@ -58,7 +60,7 @@ def days(market: Market, first: str, last: str) -> list[str]:
 
 def test_the_vendors_ten_days() -> None:
     """The days of the vendor's page, with its two Thursdays before a holiday."""
-    found = islice(reporting_days(Market.HK, date(2026, 2, 23)), 10)
+    found = islice(reporting_days(HONG_KONG, date(2026, 2, 23)), 10)
     assert [str(day) for day in found] == HK_PAGE.split()
 
 
@@ -66,15 +68,15 @@ def test_the_vendors_ten_days() -> None:
 def test_us_releases(pair: str) -> None:
     """Every settlement day from 2023 through 2027 is known, and the day it is published."""
     settled, _, published = pair.partition(">")
-    release = release_of(Market.US, date.fromisoformat(settled))
+    release = release_of(UNITED_STATES, date.fromisoformat(settled))
     assert str(release.opens.date()).endswith(published)
-    assert next(reporting_days(Market.US, release.day)) == release.day
+    assert next(reporting_days(UNITED_STATES, release.day)) == release.day
 
 
 def test_us_settlement_days_are_those_and_no_others() -> None:
     """Between the first and the last pair the rule names nothing else."""
     settled = [pair.partition(">")[0] for pair in US_RELEASES.split()]
-    assert days(Market.US, settled[0], settled[-1]) == settled
+    assert days(UNITED_STATES, settled[0], settled[-1]) == settled
 
 
 @pytest.mark.parametrize(
@@ -91,68 +93,73 @@ def test_us_settlement_days_are_those_and_no_others() -> None:
 )
 def test_a_week_that_ends_early(week: str, day: str) -> None:
     """Before a holiday the last trading day of the week reports, be it Thursday or earlier."""
-    assert str(next(reporting_days(Market.HK, date.fromisoformat(week)))) == day
+    assert str(next(reporting_days(HONG_KONG, date.fromisoformat(week)))) == day
 
 
 @pytest.mark.parametrize("day", ["2023-09-01", "2023-09-08", "2024-09-06"])
 def test_a_typhoon_moves_nothing(day: str) -> None:
     """A day the exchange closed unforeseen is a reporting day all the same."""
     friday = date.fromisoformat(day)
-    assert next(reporting_days(Market.HK, friday - timedelta(days=4))) == friday
+    assert next(reporting_days(HONG_KONG, friday - timedelta(days=4))) == friday
 
 
 @pytest.mark.parametrize("day", ["2026-02-16", "2026-12-24", "2027-12-31", "2028-12-22"])
 def test_half_days_count(day: str) -> None:
     """The exchange trades in the morning of New Year's Eve, old and new, and of Christmas Eve."""
-    assert is_trading_day(Market.HK, date.fromisoformat(day))
+    assert is_trading_day(HONG_KONG, date.fromisoformat(day))
 
 
 @pytest.mark.parametrize("year", range(2023, 2028))
 def test_year_ends(year: int) -> None:
     """Around New Year every week has one day, each later than the last and released after it."""
     found = [
-        date.fromisoformat(day) for day in days(Market.HK, f"{year}-12-15", f"{year + 1}-01-16")
+        date.fromisoformat(day) for day in days(HONG_KONG, f"{year}-12-15", f"{year + 1}-01-16")
     ]
     weeks = [day - timedelta(days=day.weekday()) for day in found]
     assert all(b - a == timedelta(days=7) for a, b in pairwise(weeks))
-    assert all(release_of(Market.HK, day).opens.date() > day for day in found)
+    assert all(release_of(HONG_KONG, day).opens.date() > day for day in found)
 
 
 def test_a_holiday_on_release_day_opens_the_window_before() -> None:
     """The window opens on the last trading day on or before the usual Friday, 09:00 local time."""
-    release = release_of(Market.HK, date(2028, 4, 7))
+    release = release_of(HONG_KONG, date(2028, 4, 7))
     assert release.opens.isoformat() == "2028-04-13T09:00:00+08:00"
-    assert expected_after(Market.HK, date(2028, 4, 7)).day == date(2028, 4, 13)
+    assert expected_after(HONG_KONG, date(2028, 4, 7)).day == date(2028, 4, 13)
 
 
 def test_through_2028_each_week_and_half_month_reports_once() -> None:
     """No week of Hong Kong trading is left out, no half-month of the US, in six years."""
-    hong_kong = days(Market.HK, "2023-01-01", "2028-12-31")
+    hong_kong = days(HONG_KONG, "2023-01-01", "2028-12-31")
     assert len({date.fromisoformat(day).isocalendar()[:2] for day in hong_kong}) == len(hong_kong)
     assert 52 * 6 - 6 <= len(hong_kong) <= 313  # whole weeks of Chinese New Year may lack one
-    assert len(days(Market.US, "2023-01-01", "2028-12-31")) == 6 * 24
+    assert len(days(UNITED_STATES, "2023-01-01", "2028-12-31")) == 6 * 24
 
 
 def test_where_the_calendar_ends_weekdays_count() -> None:
     """Beyond the known holidays nothing fails: weekdays trade, and it can be told."""
-    assert all(knows(market, year) for market in Market for year in range(2023, 2029))
-    assert not knows(Market.HK, 2150)
-    assert is_trading_day(Market.US, date(2150, 12, 25)) == (date(2150, 12, 25).weekday() < 5)
-    assert release_of(Market.US, date(2150, 6, 15)).opens.date() == date(2150, 6, 24)
+    assert all(knows(market, year) for market in all_markets() for year in range(2023, 2029))
+    assert not knows(HONG_KONG, 2150)
+    assert is_trading_day(UNITED_STATES, date(2150, 12, 25)) == (date(2150, 12, 25).weekday() < 5)
+    assert release_of(UNITED_STATES, date(2150, 6, 15)).opens.date() == date(2150, 6, 24)
 
 
 @pytest.mark.parametrize(
     ("market", "known", "now", "missing"),
     [
-        (Market.HK, ["2026-03-20", "2026-04-10"], "2026-04-23T02", ["2026-03-27", "2026-04-02"]),
-        (Market.HK, ["2026-03-20"], "2026-04-02T00", []),
-        (Market.HK, ["2026-03-20"], "2026-04-02T02", ["2026-03-27"]),
-        (Market.HK, ["2026-12-18"], "2027-01-15T02", ["2026-12-24", "2026-12-31", "2027-01-08"]),
-        (Market.HK, ["2026-02-06"], "2026-02-27T02", ["2026-02-13", "2026-02-20"]),
-        (Market.US, ["2026-02-13", "2026-03-31"], "2026-04-14T00", ["2026-02-27", "2026-03-13"]),
-        (Market.US, ["2026-04-30"], "2026-06-09T21", ["2026-05-15", "2026-05-29"]),
-        (Market.US, ["2026-04-30"], "2026-06-09T19", ["2026-05-15"]),
-        (Market.US, [], "2026-06-09T19", []),
+        (HONG_KONG, ["2026-03-20", "2026-04-10"], "2026-04-23T02", ["2026-03-27", "2026-04-02"]),
+        (HONG_KONG, ["2026-03-20"], "2026-04-02T00", []),
+        (HONG_KONG, ["2026-03-20"], "2026-04-02T02", ["2026-03-27"]),
+        (HONG_KONG, ["2026-12-18"], "2027-01-15T02", ["2026-12-24", "2026-12-31", "2027-01-08"]),
+        (HONG_KONG, ["2026-02-06"], "2026-02-27T02", ["2026-02-13", "2026-02-20"]),
+        (
+            UNITED_STATES,
+            ["2026-02-13", "2026-03-31"],
+            "2026-04-14T00",
+            ["2026-02-27", "2026-03-13"],
+        ),
+        (UNITED_STATES, ["2026-04-30"], "2026-06-09T21", ["2026-05-15", "2026-05-29"]),
+        (UNITED_STATES, ["2026-04-30"], "2026-06-09T19", ["2026-05-15"]),
+        (UNITED_STATES, [], "2026-06-09T19", []),
     ],
     ids=[
         "Good Friday", "not released", "just released", "year's end", "New Year's week",

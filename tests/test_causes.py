@@ -13,7 +13,10 @@ from poller.detect.compare import Comparison, Known, compare
 from poller.detect.held import Reason, Ruling
 from poller.detect.split import split_factor
 from poller.events import StreamEvent, decode, encode
-from poller.model import Cause, Change, Code, Event, EventType, HkRecord, Record, UsRecord, Vintage
+from poller.markets import Record, Shares
+from poller.markets.hk import HkRecord
+from poller.markets.us import UsRecord
+from poller.model import Cause, Change, Code, Event, EventType, Vintage
 from tests.test_quarantine import Symbol
 
 HK = Code("HK.00700")
@@ -364,12 +367,12 @@ def held_whole(code: Code = HK) -> Symbol:
     return symbol
 
 
-def shares(symbol: Symbol) -> list[int | None]:
+def shares(symbol: Symbol) -> list[Shares | None]:
     """Return the known shares, oldest day first."""
     return [symbol.known.vintages[each].record.shares for each in sorted(symbol.known.vintages)]
 
 
-def of(rows: Sequence[Record]) -> list[int | None]:
+def of(rows: Sequence[Record]) -> list[Shares | None]:
     """Return the shares of rows."""
     return [each.shares for each in rows]
 

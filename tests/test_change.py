@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from poller.detect.change import events_of
 from poller.detect.compare import Known, compare
-from poller.model import Change, Code, EventType, HkRecord, Record, Vintage
+from poller.markets import Record
+from poller.markets.hk import HkRecord
+from poller.model import Change, Code, EventType, Vintage
 
 CODE = Code("HK.00700")
 FIRST = date(2020, 1, 3)

@@ -80,7 +80,9 @@ class Trial:
         rows = self.opend.world.records(code, now())
         known = (await self.store.snapshot(code)).known
         last = known.vintages.get(rows[0].day)
-        level = rows[0].shares or 1_000_000  # a step a market can take; another would be held
+        level = round(
+            rows[0].shares or 1_000_000
+        )  # a step a market can take; another would be held
         shares = level + self.chance.choice((-1, 1)) * self.chance.randint(1, level // 5 or 1)
         settled = last is not None and last.record.shares == rows[0].shares
         if settled and self.chance.random() < 0.3:
@@ -167,7 +169,7 @@ async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
     """A world whose releases lie far in the past, which leaves room for a new day per kill."""
     room = timedelta(days=KILLS + 250)
     since = now().date() - 2 * room
-    world = World(hk=4, us=0, without_rows=0.0, history=20, since=since, shift=room)
+    world = World(made_up={"HK": 4}, without_rows=0.0, history=20, since=since, shift=room)
     codes = world.codes()[1:]
     server = Server(tmp_path)
     await server.start()

@@ -25,7 +25,9 @@ from poller.delivery.selection import Selection
 from poller.delivery.senders import sender_of
 from poller.errors import StoreMisfit
 from poller.events import encode
-from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.markets import Market
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Code, Event, EventType, Vintage
 from poller.plan.notice import Completed, Detected, Notice
 from poller.settings.config import load
 from poller.storage.memorystore import MemoryStore
@@ -108,7 +110,7 @@ async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer])
     """What a relay sends arrives as one digest, which says how many symbols are missing."""
 
     async def missing(market: Market, day: date) -> int:
-        return 12 if (market, day) == (Market.HK, date(2026, 11, 13)) else 0
+        return 12 if (market, day) == (HONG_KONG, date(2026, 11, 13)) else 0
 
     record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
@@ -151,8 +153,8 @@ async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, Te
 
     at, day = datetime(2026, 11, 20, tzinfo=UTC), date(2026, 11, 13)
     told: list[Notice] = [
-        Detected(Market.HK, day, at, Code("HK.01613")),
-        Completed(Market.HK, day, at, 299, (Code("HK.00700"),)),
+        Detected(HONG_KONG, day, at, Code("HK.01613")),
+        Completed(HONG_KONG, day, at, 299, (Code("HK.00700"),)),
     ]
     entries = [notice_of(notice) for notice in told]
     chat = Chat(feishu(bot[1]), missing=missing)

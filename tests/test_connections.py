@@ -18,7 +18,8 @@ from redis import exceptions
 
 from poller.detect.compare import compare
 from poller.errors import StoreDown, StoreError, StoreMisfit
-from poller.model import Code, HkRecord
+from poller.markets.hk import HkRecord
+from poller.model import Code
 from poller.storage.connections import translated
 from poller.storage.location import Location, Node, locate
 from poller.storage.redisstore import RedisStore

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.model import Code, Market
+from poller.markets.hk import HONG_KONG
+from poller.model import Code
 from poller.plan.notice import Completed, Detected, id_of
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Stream
@@ -33,7 +34,7 @@ from tests.wire import Point, Server, Wire
 EVENTS = int(os.environ.get("DELIVERIES", "300"))
 KILLS = int(os.environ.get("DELIVERY_KILLS", "12"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-HK = Market.HK
+HK = HONG_KONG
 NAMES = ("one", "two", "three")
 CODES = tuple(f"HK.{n:05}" for n in range(1, 11))
 POSTED = "a POST unanswered"

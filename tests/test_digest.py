@@ -12,7 +12,10 @@ from poller.delivery.digest import MOST_ROWS, Message, announcement, digest, mis
 from poller.delivery.selection import Selection
 from poller.detect.compare import Known, compare
 from poller.events import StreamEvent, encode
-from poller.model import Change, Code, Event, EventType, HkRecord, Market, UsRecord, Vintage
+from poller.markets import Market, all_markets
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
+from poller.model import Change, Code, Event, EventType, Vintage
 from poller.plan.notice import Completed, Detected, Notice
 from poller.simulator import World
 from tests.feed import event_of, notice_of
@@ -54,7 +57,7 @@ def told(
     return event_of(encode(Event(kind, Code(code), vintage, row(earlier, before), change)))
 
 
-HONG_KONG = [
+ONE_DAY = [
     told("HK.00005", 1_000_000, 1_000_000),
     told("HK.00700", 1_480_638, 1_888_755),
     told("HK.06089", 17_076, 9_350),
@@ -69,7 +72,7 @@ REVISED = [
 
 def test_a_release_as_a_table() -> None:
     """Columns line up, the biggest move stands first, what is absent is a dash."""
-    message = digest(HONG_KONG, limit=2_000, missing=12, monospaced=True)
+    message = digest(ONE_DAY, limit=2_000, missing=12, monospaced=True)
     assert message.text == (
         "Hong Kong short interest, 13 Nov 2026: 5 reported, 12 missing\n"
         "2 up, 1 down, 1 unchanged\n"
@@ -86,7 +89,7 @@ def test_a_release_as_a_table() -> None:
 
 def test_a_release_with_revisions_as_lines() -> None:
     """Where columns would not line up there are none; revisions say old and new."""
-    message = digest(HONG_KONG[:2] + REVISED, limit=2_000)
+    message = digest(ONE_DAY[:2] + REVISED, limit=2_000)
     assert message.text == (
         "Hong Kong short interest, 13 Nov 2026: 2 reported, 2 revised\n"
         "0 up, 1 down, 1 unchanged\n"
@@ -116,20 +119,20 @@ def test_us_rows_tell_the_days_to_cover() -> None:
     ("event", "sentence"),
     [
         (
-            HONG_KONG[1],
+            ONE_DAY[1],
             (
                 "HK.00700 reported 1,480,638 shares short on 13 Nov 2026, -408,117 (-21.61 %) "
                 "since 6 Nov 2026; ratio 14.81 %."
             ),
         ),
         (
-            HONG_KONG[0],
+            ONE_DAY[0],
             (
                 "HK.00005 reported 1,000,000 shares short on 13 Nov 2026, unchanged since "
                 "6 Nov 2026; ratio 10.00 %."
             ),
         ),
-        (HONG_KONG[4], "HK.00941 reported – shares short on 13 Nov 2026; ratio –."),
+        (ONE_DAY[4], "HK.00941 reported – shares short on 13 Nov 2026; ratio –."),
         (
             REVISED[0],
             (
@@ -159,19 +162,19 @@ LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
     ("notice", "sentence"),
     [
         (
-            Detected(Market.HK, DAY, SEEN, Code("HK.01613")),
+            Detected(HONG_KONG, DAY, SEEN, Code("HK.01613")),
             "HK: the report of 13 Nov 2026 is out, first seen at HK.01613.",
         ),
         (
-            Completed(Market.HK, DAY, SEEN, 299, (Code("HK.00700"),)),
+            Completed(HONG_KONG, DAY, SEEN, 299, (Code("HK.00700"),)),
             "HK 13 Nov 2026 is complete: 299 of 300 symbols; missing HK.00700.",
         ),
         (
-            Completed(Market.US, DAY, SEEN, 5000),
+            Completed(UNITED_STATES, DAY, SEEN, 5000),
             "US 13 Nov 2026 is complete: 5,000 of 5,000 symbols.",
         ),
         (
-            Completed(Market.HK, DAY, SEEN, 0, LOST),
+            Completed(HONG_KONG, DAY, SEEN, 0, LOST),
             (
                 "HK 13 Nov 2026 is complete: 0 of 1,500 symbols; missing "
                 f"{', '.join(LOST[:MOST_ROWS])} and 1,480 more."
@@ -187,7 +190,7 @@ def test_a_notice_is_one_sentence(notice: Notice, sentence: str) -> None:
 
 def test_a_sweep_of_500_symbols_is_one_message() -> None:
     """A whole release of a made-up market fits each channel; what does not fit is counted."""
-    world = World(hk=560, tencent=False, history=3)
+    world = World(made_up={"HK": 560}, tencent=False, history=3)
     events = [
         compare(code, rows, Known(), observed_at=SEEN, history=3).events[-1]
         for code in world.codes()
@@ -215,10 +218,10 @@ def test_who_is_missing(watermarks: dict[str, str], count: int) -> None:
     """Only who had the day before is waited for, in the market and among the codes followed."""
     known = {Code(code): date.fromisoformat(day) for code, day in watermarks.items()}
     covers = Selection(codes=("HK.0*", "US.*")).covers
-    assert missing(known, Market.HK, date(2026, 11, 13), covers=covers) == count
+    assert missing(known, HONG_KONG, date(2026, 11, 13), covers=covers) == count
 
 
-@pytest.mark.parametrize("market", Market)
+@pytest.mark.parametrize("market", all_markets())
 @pytest.mark.parametrize("day", [date.min, date(1969, 12, 31), date.max])
 def test_nobody_is_missing_on_a_day_without_reports(market: Market, day: date) -> None:
     """A forged day at either end of the calendar raises nothing: who is missing is not known."""
@@ -226,7 +229,7 @@ def test_nobody_is_missing_on_a_day_without_reports(market: Market, day: date) -
     assert missing(known, market, day, covers=lambda _: True) is None
 
 
-@given(st.sampled_from(Market), st.dates())
+@given(st.sampled_from(all_markets()), st.dates())
 def test_any_day_may_be_asked_for(market: Market, day: date) -> None:
     """Whatever day an entry names, asking who is missing raises nothing."""
     known = {Code("HK.00700"): date(2026, 11, 13)}
@@ -264,7 +267,7 @@ def test_never_over_the_limit(
 @given(entries)
 def test_the_biggest_move_comes_first(rows: list[StreamEvent]) -> None:
     """No percentage in a table is followed by a bigger one."""
-    body = digest([*rows, HONG_KONG[0]], limit=40_000).body
+    body = digest([*rows, ONE_DAY[0]], limit=40_000).body
     for part in body.split("Revised:"):
         moves = [abs(float(found.replace(",", ""))) for found in _PERCENT.findall(part)]
         assert moves == sorted(moves, reverse=True)

@@ -20,7 +20,10 @@ from poller.errors import (
     Unavailable,
 )
 from poller.gateway.vendor import error_of, page_of
-from poller.model import Code, HkRecord, Market, UsRecord, columns, parse_code
+from poller.markets import Market
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
+from poller.model import Code, parse_code
 from poller.settings.codefile import read_codes
 from poller.settings.config import Config, load
 
@@ -30,10 +33,10 @@ HK, US = Code("HK.00700"), Code("US.AAPL")
 def frame(market: Market, *rows: dict[str, Any], key: str = "-1") -> pd.DataFrame:
     """Return a table as the SDK builds it: absent fields become NaN, or columns of None."""
     table = pd.DataFrame(list(rows)) if rows else pd.DataFrame()
-    for name in columns(market):
+    for name in market.columns:
         if name not in table.columns:
             table[name] = None
-    table = table[list(columns(market))]
+    table = table[list(market.columns)]
     table.attrs["next_key"] = key
     return table
 
@@ -41,11 +44,11 @@ def frame(market: Market, *rows: dict[str, Any], key: str = "-1") -> pd.DataFram
 def test_absent_fields_become_none() -> None:
     """NaN and columns of None are None; integers stay whole beside an absent one."""
     table = frame(
-        Market.US,
+        UNITED_STATES,
         {"timestamp_str": "2026-10-30", "shares_short": 7, "days_to_cover": 1.0},
         {"timestamp_str": "2026-10-15"},
     )
-    first, second = page_of(US, table, frame(Market.HK)).records
+    first, second = page_of(US, table, frame(HONG_KONG)).records
     assert first == UsRecord(None, "2026-10-30", 7, None, None, 1.0, None, None)
     assert second.shares is None
 
@@ -53,9 +56,9 @@ def test_absent_fields_become_none() -> None:
 @pytest.mark.parametrize("absent", [None, math.nan, pd.NA, pd.NaT, "", "N/A"])
 def test_what_stands_for_absent_is_none(absent: object) -> None:
     """Whichever way the SDK or pandas says that there is no figure."""
-    table = frame(Market.HK, {"timestamp_str": "2026-10-30", "aggregated_short": 1})
+    table = frame(HONG_KONG, {"timestamp_str": "2026-10-30", "aggregated_short": 1})
     table["close_price"] = pd.Series([absent], dtype=object)
-    (record,) = page_of(HK, frame(Market.US), table).records
+    (record,) = page_of(HK, frame(UNITED_STATES), table).records
     assert record == HkRecord(None, "2026-10-30", 1, None, None, None)
 
 
@@ -63,23 +66,23 @@ def test_what_stands_for_absent_is_none(absent: object) -> None:
 def test_a_figure_that_is_no_number_drops_its_row(figure: object) -> None:
     """Taken for absent, it would be published as null; it is named instead, and others stay."""
     rows = [{"timestamp_str": "2026-10-30"}, {"timestamp_str": "2026-10-23"}]
-    table = frame(Market.HK, *rows)
+    table = frame(HONG_KONG, *rows)
     table["aggregated_short"] = pd.Series([figure, 7], dtype=object)
-    page = page_of(HK, frame(Market.US), table)
+    page = page_of(HK, frame(UNITED_STATES), table)
     assert [(record.timestamp_str, record.shares) for record in page.records] == [("2026-10-23", 7)]
     assert "is not a number" in page.oddities[0]
 
 
 def test_the_largest_count_survives() -> None:
     """A u64 arrives whole."""
-    table = frame(Market.HK, {"timestamp_str": "2026-10-30", "aggregated_short": 2**64 - 1})
-    assert page_of(HK, frame(Market.US), table).records[0].shares == 2**64 - 1
+    table = frame(HONG_KONG, {"timestamp_str": "2026-10-30", "aggregated_short": 2**64 - 1})
+    assert page_of(HK, frame(UNITED_STATES), table).records[0].shares == 2**64 - 1
 
 
 def test_the_day_comes_from_the_timestamp_where_the_text_is_absent() -> None:
     """The day is the market's own; a row with neither is dropped and named."""
-    table = frame(Market.HK, {"timestamp": 1777478400, "aggregated_short": 1}, {"close_price": 2.0})
-    page = page_of(HK, frame(Market.US), table)
+    table = frame(HONG_KONG, {"timestamp": 1777478400, "aggregated_short": 1}, {"close_price": 2.0})
+    page = page_of(HK, frame(UNITED_STATES), table)
     assert page.records == (HkRecord(1777478400, "2026-04-30", 1, None, None, None),)
     assert "neither" in page.oddities[0]
 
@@ -87,13 +90,13 @@ def test_the_day_comes_from_the_timestamp_where_the_text_is_absent() -> None:
 @pytest.mark.parametrize(("key", "expected"), [("-1", None), ("", None), ("20", "20")])
 def test_the_end_of_the_pages(key: str, expected: str | None) -> None:
     """Both ways of saying that there is no further page are understood."""
-    assert page_of(HK, frame(Market.US), frame(Market.HK, key=key)).next_key == expected
+    assert page_of(HK, frame(UNITED_STATES), frame(HONG_KONG, key=key)).next_key == expected
 
 
 def test_rows_of_the_other_market_are_not_believed() -> None:
     """A Hong Kong code answered with US rows is an answer nobody can trust."""
     with pytest.raises(Malformed):
-        page_of(HK, frame(Market.US, {"timestamp_str": "2026-10-30"}), frame(Market.HK))
+        page_of(HK, frame(UNITED_STATES, {"timestamp_str": "2026-10-30"}), frame(HONG_KONG))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from poller.model import Code, HkRecord, Record
+from poller.markets import Record
+from poller.markets.hk import HkRecord
+from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.redisboard import RedisBoard
 from tests.feed import publish
@@ -304,7 +306,7 @@ async def test_wrong_configuration_is_refused_whole(service: Service) -> None:
 
 async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
     """`watch add` takes effect in the running service; history, tail and backfill agree."""
-    world = World(hk=3, without_rows=0.0)
+    world = World(made_up={"HK": 3}, without_rows=0.0)
     code = world.codes()[1]
     async with simulator(world) as opend:
         service = Service(tmp_path, opend.port, TENCENT)

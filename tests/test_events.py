@@ -15,19 +15,10 @@ from poller.detect.held import Held
 from poller.errors import Unreadable
 from poller.events import Foreign, Restated, StreamEvent, StreamNotice, decode, encode
 from poller.facts.status import Polls, Report
-from poller.model import (
-    Cause,
-    Change,
-    Code,
-    Event,
-    EventType,
-    HkRecord,
-    Market,
-    Restatement,
-    UsRecord,
-    Vintage,
-    market_of,
-)
+from poller.markets import all_markets
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
+from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage, market_of
 from poller.plan.notice import Completed, Detected
 from poller.plan.release import MarketState
 from tests.golden import VERSIONS, written
@@ -47,8 +38,8 @@ US_EVENT = Event(
     Restatement(2.0, (date(2026, 4, 15), date(2026, 4, 29)), "shares_short", Cause.RESCALED),
 )
 NOTICES = (
-    Detected(Market.HK, date(2026, 4, 30), SEEN, Code("HK.00700")),
-    Completed(Market.US, date(2026, 4, 29), SEEN, 3, (Code("US.AAPL"),)),
+    Detected(HONG_KONG, date(2026, 4, 30), SEEN, Code("HK.00700")),
+    Completed(UNITED_STATES, date(2026, 4, 29), SEEN, 3, (Code("US.AAPL"),)),
 )
 
 
@@ -282,7 +273,7 @@ def test_no_data_raises(value: Any, name: str) -> None:  # noqa: ANN401
 @example('{"newest":"0001-01-01","sightings":[[]]}')
 def test_no_record_raises_anything_else(text: str) -> None:
     """Every record kept in Redis is read, or refused by the one error its docstring names."""
-    for market in Market:
+    for market in all_markets():
         for reader in (Vintage.from_json, Held.from_json):
             with contextlib.suppress(Unreadable):
                 reader(market, text)
@@ -297,7 +288,7 @@ def test_a_day_of_history_is_of_the_years_that_count(day: str) -> None:
     """Reckoning with another one may overflow; only what is held may be of any year."""
     text = Vintage(replace(HK_ROW, timestamp_str=day), 0, SEEN).to_json()
     with pytest.raises(Unreadable, match="is not between"):
-        Vintage.from_json(Market.HK, text)
+        Vintage.from_json(HONG_KONG, text)
 
 
 @calmly

@@ -15,7 +15,8 @@ import pytest
 from redis import Redis
 
 from poller.detect.compare import compare
-from poller.model import Code, HkRecord
+from poller.markets.hk import HkRecord
+from poller.model import Code
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from poller.model import Market
+from poller.markets.hk import HONG_KONG
 from poller.plan.calendar import release_of
 from poller.plan.release import Window, expected, next_probe
 from poller.plan.sweep import BLOCK, Sweep
 from tests.test_schedule import DAY, INTERVALS, NOW, OLD, seen
 
-HK = Market.HK
+HK = HONG_KONG
 OPENS = release_of(HK, DAY).opens.astimezone(UTC)
 CALENDAR = expected(HK, OLD, ())
 """The window of `DAY` before any hour was learned: from 09:00 in Hong Kong on."""

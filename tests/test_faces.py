@@ -18,7 +18,8 @@ from poller.detect.held import Held, Reason
 from poller.events import encode
 from poller.facts.status import GatewayState, Poll, Polls, Report
 from poller.facts.vitals import status_line
-from poller.model import Code, Event, EventType, HkRecord, Vintage
+from poller.markets.hk import HkRecord
+from poller.model import Code, Event, EventType, Vintage
 from poller.printable import printable
 from poller.storage.embedded import Embedded
 from poller.storage.redisboard import RedisBoard

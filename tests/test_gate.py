@@ -11,7 +11,9 @@ from poller.detect.compare import compare
 from poller.detect.held import Reason
 from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
 from poller.facts.observe import Fact, Published
-from poller.model import Code, EventType, HkRecord, Page, UsRecord
+from poller.markets.hk import HkRecord
+from poller.markets.us import UsRecord
+from poller.model import Code, EventType, Page
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget

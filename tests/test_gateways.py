@@ -17,7 +17,7 @@ REQUESTS, PERIOD = 30, 3.0
 SYMBOLS = 105  # not whole periods of either rate: a probe in between costs nothing
 ROOM = timedelta(days=200)  # since the last report of the world
 WORLD = World(
-    hk=SYMBOLS,
+    made_up={"HK": SYMBOLS},
     tencent=False,
     without_rows=0.0,
     history=3,

@@ -31,7 +31,8 @@ from poller.facts.observe import (
     Trouble,
     forgotten,
 )
-from poller.model import Code, Event, EventType, HkRecord, Vintage
+from poller.markets.hk import HkRecord
+from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import Config, load
 from poller.simulator import Proto, Simulator, World
 from tests.receiver import SECRET

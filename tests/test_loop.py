@@ -14,7 +14,9 @@ from tests.stepped import LONG
 
 LONG_KNOWN = Code("HK.00941")
 DAYS = 1500
-WORLD = World(hk=20, us=20, named=(LONG_KNOWN,), history=20, depth={LONG_KNOWN: DAYS})
+WORLD = World(
+    made_up={"HK": 20, "US": 20}, named=(LONG_KNOWN,), history=20, depth={LONG_KNOWN: DAYS}
+)
 PAGES = (
     "/",
     f"/symbols/{LONG_KNOWN}",

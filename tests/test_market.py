@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.model import Code, Market
+from poller.markets.hk import HONG_KONG
+from poller.model import Code
 from poller.plan.notice import Completed, Notice
 from poller.plan.release import MarketState, expected, next_probe
 from poller.plan.schedule import (
@@ -23,7 +24,7 @@ from poller.plan.schedule import (
 )
 from tests.test_schedule import DAY, INTERVALS, NOW, OLD, ask, codes, following, release, sweep
 
-HK, WEEK = Market.HK, timedelta(weeks=1)
+HK, WEEK = HONG_KONG, timedelta(weeks=1)
 
 
 class Played:
@@ -80,7 +81,7 @@ def test_wanted_are_those_that_lack_the_newest_day(answers: list[Reply]) -> None
     played = Played(codes(5))
     for answer in answers:
         notices = played.step(answer)
-        queue = played.plan.markets[Market.HK]
+        queue = played.plan.markets[HONG_KONG]
         assert queue.active == len(played.active())
         assert queue.newest is not None
         assert played.plan.wanted == queue.wanted == len(played.lacking(queue.newest))
@@ -95,9 +96,9 @@ def test_whatever_is_to_be_saved_has_another_version(answers: list[Reply]) -> No
     """A poll after which the plan would be saved otherwise makes its version grow."""
     played = Played(codes(4))
     for answer in answers:
-        before, version = played.plan.states()[Market.HK], played.plan.version
+        before, version = played.plan.states()[HONG_KONG], played.plan.version
         played.step(answer)
-        now = played.plan.states()[Market.HK]
+        now = played.plan.states()[HONG_KONG]
         # who has rows by now is known from its watermark
         if replace(now, quiet=before.quiet) != before or set(now.quiet) - set(before.quiet):
             assert played.plan.version > version
@@ -121,8 +122,8 @@ def test_after_a_sweep_the_next_report_is_watched_for() -> None:
     plan = following(codes(3))
     release(plan)
     sweep(plan, NOW, dict.fromkeys(codes(3), DAY))
-    window = expected(HK, DAY, plan.states()[Market.HK].sightings)
-    at, why = next_probe(Market.HK, window, NOW, INTERVALS)
+    window = expected(HK, DAY, plan.states()[HONG_KONG].sightings)
+    at, why = next_probe(HONG_KONG, window, NOW, INTERVALS)
     assert plan.next(NOW) == Wait(at)
     assert why in plan.outlook(codes(3)[0])[1]
 
@@ -142,7 +143,7 @@ def test_whoever_was_asked_less_often_is_asked_first() -> None:
     plan = Schedule(INTERVALS)
     known = {code: DAY if n else OLD for n, code in enumerate(watched)}
     paused = MarketState(DAY, resumes=NOW + timedelta(days=30))
-    plan.restore(known, {Market.HK: paused})
+    plan.restore(known, {HONG_KONG: paused})
     plan.watch(watched)
     newer = DAY + WEEK
     first = ask(plan, NOW)

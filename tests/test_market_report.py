@@ -4,7 +4,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from poller.model import Code, HkRecord, Record, UsRecord, Vintage
+from poller.markets import Record
+from poller.markets.hk import HkRecord
+from poller.markets.us import UsRecord
+from poller.model import Code, Vintage
 from poller.plan.report import SORTS, Standing, coverage, ranked
 
 A, B, C, D = (Code(f"HK.0000{n}") for n in range(1, 5))

@@ -26,7 +26,8 @@ from poller.facts.observe import (
     Published,
 )
 from poller.facts.status import Report
-from poller.model import Code, Event, EventType, HkRecord, Market, Vintage
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Code, Event, EventType, Vintage
 from poller.plan.notice import Detected
 from poller.service.metrics import TOLD, Metrics, Sample, midnight
 from poller.web.readings import readings
@@ -65,7 +66,7 @@ def test_facts_are_counted() -> None:
         Polled(HK, "answered"),
         Polled(HK, "refused"),
         Published(HK, (event,)),
-        Announced(Detected(Market.HK, event.vintage.day, NOW, HK)),
+        Announced(Detected(HONG_KONG, event.vintage.day, NOW, HK)),
         Attempted("desk", "failed", timedelta(seconds=1)),
         Attempted("desk", "delivered", timedelta(seconds=40)),
         Attempted("desk", "delivered", timedelta(days=2)),
@@ -271,4 +272,4 @@ def test_prometheus_takes_the_rules_and_the_metrics() -> None:
 
 def test_a_trading_day_begins_in_its_market() -> None:
     """Timestamps of days are midnight in the market's own zone."""
-    assert midnight(Market.HK, date(2026, 4, 30)) == 1777478400
+    assert midnight(HONG_KONG, date(2026, 4, 30)) == 1777478400

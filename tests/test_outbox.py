@@ -37,7 +37,8 @@ from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.webhook import body_of
 from poller.errors import StoreMisfit
 from poller.events import Foreign, decode
-from poller.model import Code, Market
+from poller.markets.hk import HONG_KONG
+from poller.model import Code
 from poller.plan.notice import Detected
 from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
@@ -72,7 +73,7 @@ class Place:
     async def announce(self, *days: int) -> list[Entry]:
         """Tell of reports of days of January 2020; returns all notices."""
         for day in days:
-            notice = Detected(Market.HK, date(2020, 1, day), NOW, A)
+            notice = Detected(HONG_KONG, date(2020, 1, day), NOW, A)
             await self.store.announce(notice, ONE_OFF)
         return await self.store.read("0", count=100, block=None, stream=Stream.RELEASES)
 

@@ -10,7 +10,8 @@ import pytest
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost
 from poller.facts.observe import Fact, Happened, Polled, Published
-from poller.model import Code, HkRecord, Page
+from poller.markets.hk import HkRecord
+from poller.model import Code, Page
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget

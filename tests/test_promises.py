@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from poller.detect.compare import Comparison, Known, Reading, compare, progress
 from poller.errors import Malformed, StoreMisfit
-from poller.model import Code, EventType, HkRecord, Page, Record, Vintage
+from poller.markets import Record
+from poller.markets.hk import HkRecord
+from poller.model import Code, EventType, Page, Vintage
 
 CODE = Code("HK.00700")
 FIRST = date(2026, 1, 2)

@@ -17,18 +17,10 @@ from poller.detect.plausible import NO_MOVES, MarketMoves, doubt
 from poller.detect.restate import restatement
 from poller.errors import Unreadable
 from poller.events import StreamEvent, decode, encode
-from poller.model import (
-    Code,
-    Event,
-    EventType,
-    HkRecord,
-    Market,
-    Page,
-    Record,
-    UsRecord,
-    Vintage,
-    market_of,
-)
+from poller.markets import Market, Record, Shares, all_markets
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
+from poller.model import Code, Event, EventType, Page, Vintage, market_of
 from poller.plan.calendar import expected_after, missing_days, release_of, reporting_days
 
 CODE = Code("US.AAPL")
@@ -150,12 +142,12 @@ def test_nothing_held_is_ever_in_history(
             symbol.ruled(ruling)
 
 
-def replayed(symbol: Symbol) -> dict[date, int | None]:
+def replayed(symbol: Symbol) -> dict[date, Shares | None]:
     """Return what a reader of the stream knows: each day's shares.
 
     A restatement without a factor has it read those days of the history anew.
     """
-    shares: dict[date, int | None] = {}
+    shares: dict[date, Shares | None] = {}
     anew: set[date] = set()
     for event in symbol.entries:
         if (fact := event.restated) is not None:
@@ -319,16 +311,16 @@ def test_what_passes_speaks_for_what_was_held() -> None:
 @pytest.mark.parametrize(
     ("market", "before", "now", "reason"),
     [
-        (Market.US, M, 0, Reason.ZERO),
-        (Market.US, M - 1, 0, None),
-        (Market.HK, 50 * M, 0, None),
-        (Market.US, 0, M, None),
-        (Market.HK, 1_000, 900_000, Reason.UNIT_SLIP),
-        (Market.HK, 1_000, 899_999, None),
-        (Market.HK, 999, 900 * M, None),
-        (Market.US, 900 * M, M, Reason.UNIT_SLIP),
-        (Market.US, None, M, None),
-        (Market.US, M, None, None),
+        (UNITED_STATES, M, 0, Reason.ZERO),
+        (UNITED_STATES, M - 1, 0, None),
+        (HONG_KONG, 50 * M, 0, None),
+        (UNITED_STATES, 0, M, None),
+        (HONG_KONG, 1_000, 900_000, Reason.UNIT_SLIP),
+        (HONG_KONG, 1_000, 899_999, None),
+        (HONG_KONG, 999, 900 * M, None),
+        (UNITED_STATES, 900 * M, M, Reason.UNIT_SLIP),
+        (UNITED_STATES, None, M, None),
+        (UNITED_STATES, M, None, None),
     ],
 )
 def test_what_cannot_be_true(
@@ -467,10 +459,10 @@ def test_a_backfill_leaves_held_days_alone() -> None:
 def test_a_held_figure_survives_its_text() -> None:
     """What is written of a held figure is read back the same; anything else is refused."""
     held = Held(row(2, SLIP), row(1, M), Reason.UNIT_SLIP, SEEN, Ruling.DISCARDED)
-    assert Held.from_json(Market.US, held.to_json()) == held
+    assert Held.from_json(UNITED_STATES, held.to_json()) == held
     for text in ("rubbish", "[]", "{}", held.to_json().replace("discarded", "mood")):
         with pytest.raises(ValueError, match=r"."):
-            Held.from_json(Market.US, text)
+            Held.from_json(UNITED_STATES, text)
 
 
 HK = Code("HK.00700")
@@ -585,7 +577,7 @@ def test_whatever_is_released_can_be_read_again(price: float) -> None:
     symbol.ruled(Ruling.RELEASED)
     (event,) = symbol.polled([odd, BEFORE]).events
     assert isinstance(decode("1-0", encode(event)), StreamEvent)
-    vintage = Vintage.from_json(Market.HK, event.vintage.to_json())
+    vintage = Vintage.from_json(HONG_KONG, event.vintage.to_json())
     assert (vintage.record.close_price, vintage.record.ratio) == (None, 101.0)
 
 
@@ -595,7 +587,7 @@ def test_a_held_figure_that_could_not_be_written_again_is_not_read(ratio: str) -
     record = f'{{"timestamp_str":"2026-01-02","aggregated_short_ratio":{ratio}}}'
     text = f'{{"record":{record},"reason":"x","observed_at":"2026-01-03T00:00:00Z"}}'
     with pytest.raises(Unreadable, match="aggregated_short_ratio"):
-        Held.from_json(Market.HK, text)
+        Held.from_json(HONG_KONG, text)
 
 
 def test_of_two_rows_of_a_day_the_possible_one_counts() -> None:
@@ -675,17 +667,17 @@ def test_an_absurd_day_makes_no_gaps() -> None:
     """One that an older version took into history is not where the expected days begin."""
     now = datetime(2026, 6, 1, tzinfo=UTC)
     for absurd in (date.min, date(1970, 1, 1)):
-        assert missing_days(Market.HK, [absurd], now) == ()
-        assert missing_days(Market.HK, [absurd, date(2026, 5, 8)], now) == missing_days(
-            Market.HK, [date(2026, 5, 8)], now
+        assert missing_days(HONG_KONG, [absurd], now) == ()
+        assert missing_days(HONG_KONG, [absurd, date(2026, 5, 8)], now) == missing_days(
+            HONG_KONG, [date(2026, 5, 8)], now
         )
 
 
-@given(st.dates(), st.sampled_from(list(Market)))
-@example(date.min, Market.HK)
-@example(date.max, Market.HK)
-@example(date.min, Market.US)
-@example(date.max, Market.US)
+@given(st.dates(), st.sampled_from(list(all_markets())))
+@example(date.min, HONG_KONG)
+@example(date.max, HONG_KONG)
+@example(date.min, UNITED_STATES)
+@example(date.max, UNITED_STATES)
 def test_the_calendar_answers_for_any_day(when: date, market: Market) -> None:
     """The first and the last day there is, too, and its instants can be told in any zone."""
     for release in (release_of(market, when), expected_after(market, when)):

@@ -19,7 +19,9 @@ import poller as library
 from poller.commands.export import INSTALL, destination
 from poller.detect.compare import compare
 from poller.errors import BadCode
-from poller.model import Code, HkRecord, UsRecord, Vintage, columns, isoformat, market_of
+from poller.markets.hk import HkRecord
+from poller.markets.us import UsRecord
+from poller.model import Code, Vintage, isoformat, market_of
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
@@ -30,7 +32,7 @@ from tests.service import Service, poller
 HK, SECOND, US = Code("HK.00700"), Code("HK.00005"), Code("US.AAPL")
 FIRST_SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 REVISED = FIRST_SEEN + timedelta(hours=3)
-HK_COLUMNS, US_COLUMNS = (list(columns(market_of(code))) for code in (HK, US))
+HK_COLUMNS, US_COLUMNS = (list(market_of(code).columns) for code in (HK, US))
 
 
 def hk(day: str, shares: int, ratio: float, close: float) -> HkRecord:

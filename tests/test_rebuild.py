@@ -10,7 +10,8 @@ from poller.delivery.selection import EVENTS, Selection
 from poller.detect.compare import compare
 from poller.detect.rebuild import rebuilt
 from poller.events import encode
-from poller.model import Code, HkRecord
+from poller.markets.hk import HkRecord
+from poller.model import Code
 from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF
 from tests.memoryoutbox import MemoryOutbox

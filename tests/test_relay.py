@@ -34,7 +34,10 @@ from poller.delivery.worker import Timing
 from poller.errors import StoreDown
 from poller.events import Message
 from poller.facts.observe import LONGEST_TURN, Defect, Fact, Happened, Recovered, Trouble, Turned
-from poller.model import Code, Market
+from poller.markets import Market, all_markets
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
+from poller.model import Code
 from poller.plan.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.storage.memorystore import MemoryStore
@@ -607,7 +610,7 @@ def test_notices_go_to_whom_selected_them() -> None:
 
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
-        for notice in notices(Market.HK, Market.US):
+        for notice in notices(HONG_KONG, UNITED_STATES):
             await scene.store.announce(notice, ONE_OFF)
         scene.store.notices.append(Entry("9999999999999-0", {"type": "release.detected"}))
         await scene.publish("HK.00005", 1)
@@ -630,8 +633,8 @@ def test_notices_go_to_whom_selected_them() -> None:
         "HK:2020-01-03:completed", "HK:2020-01-03:detected",
         "US:2020-01-03:completed", "US:2020-01-03:detected",
     ]  # fmt: skip
-    for market in Market:
-        mine = [event[14:] for event in told["all"] if event.startswith(market)]
+    for market in all_markets():
+        mine = [event[14:] for event in told["all"] if event.startswith(market.name)]
         assert mine == ["detected", "completed"]
     assert told["hk"] == ["HK:2020-01-03:completed"]
     assert sorted(told["events"]) == ["HK.00005:2020-01-01:0", "HK.00700:2020-01-01:0"]
@@ -644,7 +647,7 @@ def test_a_chat_hears_of_a_report_at_once() -> None:
 
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
-        for notice in notices(Market.HK):
+        for notice in notices(HONG_KONG):
             await scene.store.announce(notice, ONE_OFF)
             await asyncio.sleep(2)
         await asyncio.sleep(600)

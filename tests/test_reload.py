@@ -61,7 +61,7 @@ class FromFile(Service):
 @pytest.fixture
 async def opend() -> AsyncIterator[Simulator]:
     """An OpenD with three made-up symbols beside HK.00700."""
-    async with simulator(World(hk=3, without_rows=0.0)) as running:
+    async with simulator(World(made_up={"HK": 3}, without_rows=0.0)) as running:
         yield running
 
 
@@ -153,7 +153,7 @@ async def test_pending_deliveries_survive(service: FromFile) -> None:
 
 async def test_the_budget_is_kept(tmp_path: Path) -> None:
     """Reload after reload while the budget is spent: never a request too many, nor a pause."""
-    world = World(hk=20, tencent=False, without_rows=0.0)
+    world = World(made_up={"HK": 20}, tencent=False, without_rows=0.0)
     async with Simulator(world, requests=5, period=1.0) as opend:
         service = FromFile(tmp_path, opend.port, FIRST)
         limit = "budget.requests = 5\nbudget.period = 1.0"

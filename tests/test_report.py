@@ -23,7 +23,8 @@ from poller.facts.observe import (
 )
 from poller.facts.status import Polls, Report
 from poller.gateway.opend import Address
-from poller.model import Code, HkRecord
+from poller.markets.hk import HkRecord
+from poller.model import Code
 from poller.service.report import OTHER_WATCHLIST, Process, Reporter
 from poller.simulator.virtual import run_virtually
 from poller.storage.embedded import Embedded

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.facts.observe import Fact, Trouble
-from poller.model import Code, Market
+from poller.markets import Market
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
+from poller.model import Code
 from poller.plan.calendar import release_of
 from poller.plan.notice import MOST_NAMED, Completed, Detected, Notice, fields_of
 from poller.plan.release import (
@@ -70,7 +73,7 @@ def ask(plan: Schedule, now: datetime) -> Code:
 def release(plan: Schedule, now: datetime = NOW) -> Code:
     """Let the watched symbol show the next day."""
     first = ask(plan, now)
-    assert Detected(Market.HK, DAY, now, first) in plan.record(first, Answered(DAY), now)
+    assert Detected(HONG_KONG, DAY, now, first) in plan.record(first, Answered(DAY), now)
     return first
 
 
@@ -89,8 +92,8 @@ def test_at_first_sight_nothing_is_a_release() -> None:
     for weeks, code in enumerate(watched):
         assert ask(plan, NOW) == code
         assert plan.record(code, Answered(OLD + timedelta(weeks=weeks - 3)), NOW) == []
-    assert plan.states()[Market.HK].sightings == ()
-    assert plan.states()[Market.HK].newest == OLD
+    assert plan.states()[HONG_KONG].sightings == ()
+    assert plan.states()[HONG_KONG].newest == OLD
 
 
 def test_watching_goes_round() -> None:
@@ -120,12 +123,12 @@ def test_watching_goes_round() -> None:
 )
 def test_intervals(now: datetime, pause: timedelta, why: str) -> None:
     """Calendar and hour choose the pause between two probes of a market."""
-    at, reason = next_probe(Market.HK, expected(Market.HK, OLD, ()), now, INTERVALS)
+    at, reason = next_probe(HONG_KONG, expected(HONG_KONG, OLD, ()), now, INTERVALS)
     assert at - now == pause
     assert why in reason
 
 
-def seen(offsets: Sequence[float], market: Market = Market.HK) -> list[Sighting]:
+def seen(offsets: Sequence[float], market: Market = HONG_KONG) -> list[Sighting]:
     """Return sightings so many hours after the calendar's window, on the weeks before `DAY`."""
     days = [OLD - timedelta(weeks=n) for n in range(len(offsets))][::-1]
     opens = [release_of(market, day).opens for day in days]
@@ -147,26 +150,15 @@ def seen(offsets: Sequence[float], market: Market = Market.HK) -> list[Sighting]
 )
 def test_the_hour_is_learned(offsets: list[float], opens: float, closes: float | None) -> None:
     """The window moves to the hours of the last releases; single strays move nothing."""
-    window, calendar = expected(Market.HK, OLD, seen(offsets)), release_of(Market.HK, DAY).opens
+    window, calendar = expected(HONG_KONG, OLD, seen(offsets)), release_of(HONG_KONG, DAY).opens
     assert window.opens == calendar + timedelta(hours=opens)
     assert window.closes == (None if closes is None else calendar + timedelta(hours=closes))
 
 
-def test_daily_reporting_is_noticed() -> None:
-    """When days follow each other, the next one is expected a trading day later, at its hour."""
-    nights = [datetime(2026, 11, 17 + n, 1, 30, tzinfo=UTC) for n in range(4)]
-    days = [date(2026, 11, 13), *(date(2026, 11, 16 + n) for n in range(3))]
-    window = expected(
-        Market.HK, days[-1], [Sighting(*pair) for pair in zip(days, nights, strict=True)]
-    )
-    assert window.day == date(2026, 11, 19)
-    assert window.opens == datetime(2026, 11, 23, 1, 15, tzinfo=UTC)
-
-
 def test_a_calendar_that_ended_says_so() -> None:
     """The reason of a probe names that weekdays alone were counted."""
-    window = expected(Market.HK, date(2150, 6, 5), ())
-    reason = next_probe(Market.HK, window, datetime(2150, 6, 8, tzinfo=UTC), INTERVALS)[1]
+    window = expected(HONG_KONG, date(2150, 6, 5), ())
+    reason = next_probe(HONG_KONG, window, datetime(2150, 6, 8, tzinfo=UTC), INTERVALS)[1]
     assert "no holidays are known" in reason
 
 
@@ -182,7 +174,7 @@ def test_the_first_newer_day_makes_all_wanted() -> None:
     assert asked[0] == "HK.00009"
     assert set(asked[1:11]) == {code for code in watched if code.startswith("HK.0003")}
     assert sorted([first, *asked]) == watched
-    assert notices == [Completed(Market.HK, DAY, NOW, 40)]
+    assert notices == [Completed(HONG_KONG, DAY, NOW, 40)]
 
 
 def test_those_that_lagged_come_after_those_that_kept_up() -> None:
@@ -190,7 +182,7 @@ def test_those_that_lagged_come_after_those_that_kept_up() -> None:
     watched = codes(5)
     paused = MarketState(DAY, resumes=NOW + timedelta(days=30))
     plan = Schedule(INTERVALS)
-    plan.restore({code: DAY if n else OLD for n, code in enumerate(watched)}, {Market.HK: paused})
+    plan.restore({code: DAY if n else OLD for n, code in enumerate(watched)}, {HONG_KONG: paused})
     plan.watch(watched)
     newer, asked = DAY + timedelta(days=7), list[Code]()
     for _ in watched:
@@ -212,7 +204,7 @@ def test_a_sweep_without_news_pauses_longer_and_longer() -> None:
         began = now
         while isinstance(decision := plan.next(now), Probe) and "is out" not in decision.reason:
             plan.record(decision.code, Answered(OLD), now)
-        state = plan.states()[Market.HK]
+        state = plan.states()[HONG_KONG]
         assert state.resumes is not None
         pauses.append(state.resumes - began)
         now = state.resumes
@@ -226,7 +218,7 @@ def test_a_symbol_that_stopped_is_looked_at_once_a_day() -> None:
     missed = tuple(Sighting(OLD - timedelta(weeks=n), None) for n in (2, 1, 0))
     plan = Schedule(INTERVALS)
     stopped = OLD - timedelta(weeks=3)
-    states = {Market.HK: MarketState(OLD, missed)}
+    states = {HONG_KONG: MarketState(OLD, missed)}
     plan.restore({HK: stopped, Code("HK.00005"): OLD}, states)
     plan.watch([HK, Code("HK.00005")])
     assert "once a day" in plan.outlook(HK)[1]
@@ -234,7 +226,7 @@ def test_a_symbol_that_stopped_is_looked_at_once_a_day() -> None:
     assert looked == ["HK.00005", HK]
     plan.record(HK, Answered(stopped), NOW)
     plan.record(looked[0], Answered(OLD), NOW)
-    assert plan.states()[Market.HK].quiet == (HK,)
+    assert plan.states()[HONG_KONG].quiet == (HK,)
 
 
 def test_the_smaller_remaining_job_goes_first() -> None:
@@ -295,10 +287,10 @@ def test_a_clock_set_back_over_a_restart_prolongs_no_pause() -> None:
     for now, resumes in ((NOW, 2), (NOW - timedelta(hours=1), -56)):
         plan = Schedule(INTERVALS)
         known = {code: DAY if n else OLD for n, code in enumerate(watched)}
-        plan.restore(known, {Market.HK: paused})
+        plan.restore(known, {HONG_KONG: paused})
         plan.watch(watched)
         plan.tick(now)
-        assert plan.markets[Market.HK].job_at() == NOW + timedelta(minutes=resumes)
+        assert plan.markets[HONG_KONG].job_at() == NOW + timedelta(minutes=resumes)
 
 
 def test_a_restart_sweeps_only_what_was_not_swept() -> None:
@@ -307,14 +299,14 @@ def test_a_restart_sweeps_only_what_was_not_swept() -> None:
     plan = Schedule(INTERVALS)
     quiet = MarketState(DAY, quiet=(watched[0],))
     plan.restore(
-        {code: DAY if n < 30 else OLD for n, code in enumerate(watched) if n}, {Market.HK: quiet}
+        {code: DAY if n < 30 else OLD for n, code in enumerate(watched) if n}, {HONG_KONG: quiet}
     )
     plan.watch(watched)
     rest = [ask(plan, NOW) for _ in range(20)]
     assert rest == watched[30:]
     paused = MarketState(DAY, pause=120.0, resumes=NOW + timedelta(hours=1), quiet=(watched[0],))
     plan.restore(
-        {code: DAY if n < 30 else OLD for n, code in enumerate(watched) if n}, {Market.HK: paused}
+        {code: DAY if n < 30 else OLD for n, code in enumerate(watched) if n}, {HONG_KONG: paused}
     )
     asked = [ask(plan, NOW), ask(plan, NOW)]
     assert asked[1] == watched[0]
@@ -370,7 +362,7 @@ def test_who_is_missing_is_told_when_nobody_hurries_for_them_any_more() -> None:
         elif not notices:
             plan.record(ask(plan, now), Answered(DAY), now)
     at = NOW + timedelta(minutes=15)
-    assert notices == [Completed(Market.HK, DAY, at, 17, tuple(watched[17:]))]
+    assert notices == [Completed(HONG_KONG, DAY, at, 17, tuple(watched[17:]))]
     for _ in range(100):
         decision = plan.next(now)
         if isinstance(decision, Probe):
@@ -386,25 +378,25 @@ def test_the_next_report_completes_the_one_before() -> None:
     first = release(plan)
     second = ask(plan, NOW)
     assert plan.record(second, Answered(newer), NOW) == [
-        Completed(Market.HK, DAY, NOW, 2, tuple(c for c in codes(5) if c not in {first, second})),
-        Detected(Market.HK, newer, NOW, second),
+        Completed(HONG_KONG, DAY, NOW, 2, tuple(c for c in codes(5) if c not in {first, second})),
+        Detected(HONG_KONG, newer, NOW, second),
     ]
-    assert sweep(plan, NOW, dict.fromkeys(codes(5), newer)) == [Completed(Market.HK, newer, NOW, 5)]
+    assert sweep(plan, NOW, dict.fromkeys(codes(5), newer)) == [Completed(HONG_KONG, newer, NOW, 5)]
 
 
 @pytest.mark.parametrize("others", [0, 4])
 def test_what_was_not_told_before_a_kill_is_told_after_it(others: int) -> None:
     """The store holds a day newer than the plan: with the first answer it is out."""
-    watched, remembered = codes(1 + others), {Market.HK: MarketState(OLD)}
+    watched, remembered = codes(1 + others), {HONG_KONG: MarketState(OLD)}
     plan = Schedule(INTERVALS)
     plan.restore({code: OLD if n else DAY for n, code in enumerate(watched)}, remembered)
     plan.watch(watched)
     asked = ask(plan, NOW)
     notices = plan.record(asked, Answered(DAY), NOW)
-    assert notices[0] == Detected(Market.HK, DAY, NOW, watched[0])
+    assert notices[0] == Detected(HONG_KONG, DAY, NOW, watched[0])
     notices += sweep(plan, NOW, dict.fromkeys(watched, DAY))
-    assert notices[1:] == [Completed(Market.HK, DAY, NOW, len(watched))]
-    assert plan.states()[Market.HK].sightings == (Sighting(DAY, None),)
+    assert notices[1:] == [Completed(HONG_KONG, DAY, NOW, len(watched))]
+    assert plan.states()[HONG_KONG].sightings == (Sighting(DAY, None),)
 
 
 def test_a_release_that_was_open_at_a_kill_is_completed_after_it() -> None:
@@ -414,10 +406,10 @@ def test_a_release_that_was_open_at_a_kill_is_completed_after_it() -> None:
         (MarketState(DAY, (Sighting(DAY, NOW),)), 0),
     ):
         plan = Schedule(INTERVALS)
-        plan.restore(dict.fromkeys(codes(3), DAY), {Market.HK: state})
+        plan.restore(dict.fromkeys(codes(3), DAY), {HONG_KONG: state})
         plan.watch(codes(3))
         notices = plan.record(ask(plan, NOW), Answered(DAY), NOW)
-        assert notices == [Completed(Market.HK, DAY, NOW, 3)][:told]
+        assert notices == [Completed(HONG_KONG, DAY, NOW, 3)][:told]
 
 
 def test_a_stranger_that_is_ahead_is_no_release_until_others_follow() -> None:
@@ -428,14 +420,14 @@ def test_a_stranger_that_is_ahead_is_no_release_until_others_follow() -> None:
     assert plan.record(Code("HK.09999"), Answered(DAY), NOW) == []
     notices = sweep(plan, NOW, dict.fromkeys(watched, DAY))
     assert notices == [
-        Detected(Market.HK, DAY, NOW, Code("HK.09999")),
-        Completed(Market.HK, DAY, NOW, 5),
+        Detected(HONG_KONG, DAY, NOW, Code("HK.09999")),
+        Completed(HONG_KONG, DAY, NOW, 5),
     ]
 
 
 def test_a_notice_is_bounded() -> None:
     """Many that are missing are counted, and not all named."""
-    fields = fields_of(Completed(Market.US, DAY, NOW, 1, tuple(codes(5000, "US"))))
+    fields = fields_of(Completed(UNITED_STATES, DAY, NOW, 1, tuple(codes(5000, "US"))))
     told = json.loads(fields.pop("data"))
     assert (told["expected"], told["missing"], len(told["missing_codes"])) == (
         5001, 5000, MOST_NAMED,

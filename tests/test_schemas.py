@@ -14,7 +14,9 @@ from jsonschema import Draft202012Validator
 from poller.delivery.webhook import body_of
 from poller.detect.compare import compare
 from poller.events import Foreign, decode
-from poller.model import Code, HkRecord, Market, Record
+from poller.markets import Record
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Code
 from poller.plan.notice import Completed, Detected
 from poller.simulator import World
 from poller.storage.connections import Connections
@@ -74,7 +76,7 @@ async def publish(store: RedisStore, code: Code, *rows: Record) -> None:
 
 async def test_what_goes_out_is_valid(tmp_path: Path) -> None:
     """Entries of every type on a real stream, their webhook bodies, and a held figure."""
-    world = World(hk=1, us=1)
+    world = World(made_up={"HK": 1, "US": 1})
     async with Embedded(tmp_path).running() as url:
         store, client = RedisStore(url, "short-interest"), Connections(url).brief()
         for code in world.codes():
@@ -91,8 +93,8 @@ async def test_what_goes_out_is_valid(tmp_path: Path) -> None:
         entries = await store.read("0", count=1000, block=None)
         held = await client.xrange(store.keys.quarantine)
         day = rows[0].day
-        await store.announce(Detected(Market.HK, day, now(), code), ONE_OFF)
-        await store.announce(Completed(Market.HK, day, now(), 1, (code,)), ONE_OFF)
+        await store.announce(Detected(HONG_KONG, day, now(), code), ONE_OFF)
+        await store.announce(Completed(HONG_KONG, day, now(), 1, (code,)), ONE_OFF)
         notices = await store.read("0", count=10, block=None, stream=Stream.RELEASES)
         await store.close()
         await client.aclose()

@@ -15,7 +15,8 @@ from poller import show
 from poller.commands import everyday
 from poller.commands.explain import hours_or_days
 from poller.events import encode
-from poller.model import Code, Event, EventType, HkRecord, Vintage
+from poller.markets.hk import HkRecord
+from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import load
 from poller.storage.store import Entry
 

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of, parse_code
+from poller.markets import Record
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
+from poller.model import Code, market_of, parse_code
 from poller.plan.calendar import release_of, reporting_days
 from poller.simulator import (
     END,
@@ -26,8 +29,8 @@ from poller.simulator import (
 )
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
-WORLD = World(seed=7, hk=6, us=6, without_rows=0.0)
-CROWD = World(seed=3, hk=400, us=400, tencent=False)
+WORLD = World(seed=7, made_up={"HK": 6, "US": 6}, without_rows=0.0)
+CROWD = World(seed=3, made_up={"HK": 400, "US": 400}, tencent=False)
 APPLE = Code("US.AAPL")
 
 instants = st.datetimes(
@@ -77,25 +80,25 @@ def test_tencent_has_the_ten_rows_of_the_vendors_page() -> None:
 
 def test_codes_are_plausible_stable_and_different() -> None:
     """Codes are well formed, unique, the seed's own, and fewer of them are a prefix."""
-    codes = World(seed=5, hk=2000, us=3000).codes()
+    codes = World(seed=5, made_up={"HK": 2000, "US": 3000}).codes()
     assert codes[0] == TENCENT
     assert len(set(codes)) == len(codes) == 5001
     assert all(parse_code(code) == code for code in codes)
-    assert Counter(map(market_of, codes)) == {Market.HK: 2001, Market.US: 3000}
+    assert Counter(map(market_of, codes)) == {HONG_KONG: 2001, UNITED_STATES: 3000}
     assert all(code[3:].isalpha() and len(code) <= 8 for code in codes[2001:])
-    assert World(seed=5, hk=10, tencent=False).codes() == codes[1:11]
-    assert World(seed=6, hk=10).codes() != World(seed=5, hk=10).codes()
+    assert World(seed=5, made_up={"HK": 10}, tencent=False).codes() == codes[1:11]
+    assert World(seed=6, made_up={"HK": 10}).codes() != World(seed=5, made_up={"HK": 10}).codes()
 
 
 def test_more_codes_than_plausible_are_refused() -> None:
     """A world cannot have more Hong Kong symbols than there are five-digit codes."""
     with pytest.raises(ValueError, match="hk is 20000"):
-        World(hk=20_000).codes()
+        World(made_up={"HK": 20_000}).codes()
 
 
 def test_named_codes_have_rows() -> None:
     """A symbol asked for by name is made up like the others and never without rows."""
-    world = World(named=(APPLE,), without_rows=1.0, hk=3)
+    world = World(named=(APPLE,), without_rows=1.0, made_up={"HK": 3})
     assert APPLE in world.codes()
     assert len(world.records(APPLE, NOW)) > 60
     assert not any(world.records(code, NOW) for code in world.codes()[2:])
@@ -195,7 +198,7 @@ def test_the_ratio_belongs_to_one_number_of_issued_shares(code: Code) -> None:
 
 def test_hong_kong_figures_are_as_counted() -> None:
     """38 % of rows are zero and 40 % repeat; other changes: median 3.5 %, p90 19 %."""
-    histories = [CROWD.records(code, NOW) for code in CROWD.codes() if market_of(code) is Market.HK]
+    histories = [CROWD.records(code, NOW) for code in CROWD.codes() if market_of(code) is HONG_KONG]
     shares = [[row.shares or 0 for row in history] for history in histories]
     total = sum(map(len, shares))
     pairs = [pair for history in shares for pair in pairwise(history)]
@@ -254,7 +257,7 @@ def test_an_explicit_release_overrides_the_rule() -> None:
     code = WORLD.codes()[1]
     day, at = first_release(WORLD, code, date(2026, 6, 1))
     following, then = first_release(WORLD, code, day + timedelta(days=1))
-    world = replace(WORLD, releases={(Market.HK, day): then + timedelta(days=1)})
+    world = replace(WORLD, releases={(HONG_KONG, day): then + timedelta(days=1)})
     assert day not in {row.day for row in world.records(code, then)}
     assert world.records(code, then)[0].day == following
     assert world.records(code, then + timedelta(days=1)) == WORLD.records(code, then)
@@ -265,13 +268,13 @@ def test_a_staggered_release_spreads_over_the_symbols() -> None:
     """Each symbol gets its own delay, uniform in the stagger, anew each time."""
     spread = timedelta(hours=2)
     world = replace(CROWD, stagger=spread)
-    day = next(reporting_days(Market.HK, date(2026, 6, 1)))
-    codes = [code for code in CROWD.codes() if market_of(code) is Market.HK]
+    day = next(reporting_days(HONG_KONG, date(2026, 6, 1)))
+    codes = [code for code in CROWD.codes() if market_of(code) is HONG_KONG]
     delays = [(world.release(code, day) - CROWD.release(code, day)) / spread for code in codes]
     assert 0 <= min(delays) < 0.05
     assert 0.95 < max(delays) < 1
     assert 0.4 < sum(delays) / len(delays) < 0.6
-    following = next(reporting_days(Market.HK, day + timedelta(days=1)))
+    following = next(reporting_days(HONG_KONG, day + timedelta(days=1)))
     assert max(codes, key=lambda code: world.release(code, day)) != max(
         codes, key=lambda code: world.release(code, following)
     )

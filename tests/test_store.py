@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from poller.detect.compare import Comparison, Known, compare
 from poller.detect.held import Held, Reason, Ruling
 from poller.errors import LeaseLost, StoreMisfit, Superseded
-from poller.model import Code, HkRecord, Market, Vintage
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Code, Vintage
 from poller.plan.notice import Completed, Detected, fields_of
 from poller.storage.embedded import Embedded
 from poller.storage.memorystore import MemoryStore
@@ -382,8 +383,8 @@ async def test_the_plan_is_kept(store: Store) -> None:
     assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
 
 
-OUT = Detected(Market.HK, date(2026, 4, 2), SEEN, CODE)
-COMPLETE = Completed(Market.HK, date(2026, 4, 2), SEEN, 2, (Code("HK.00005"),))
+OUT = Detected(HONG_KONG, date(2026, 4, 2), SEEN, CODE)
+COMPLETE = Completed(HONG_KONG, date(2026, 4, 2), SEEN, 2, (Code("HK.00005"),))
 
 
 async def notices(store: Store) -> list[str]:

@@ -15,7 +15,10 @@ from redis.asyncio import Redis
 
 from poller.detect.compare import Known, compare
 from poller.errors import ConfigError, StoreMisfit
-from poller.model import Event, EventType, Market, market_of
+from poller.markets import all_markets
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
+from poller.model import Event, EventType, market_of
 from poller.plan.calendar import release_of, reporting_days
 from poller.simulator import TENCENT_ROWS
 from poller.simulator.series import TENCENT
@@ -36,12 +39,12 @@ SECOND = timedelta(seconds=1)
 def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
     """Whenever it begins: every day once, in the calendar's order, none before it can be out."""
     played = turns(began)
-    assert played[0].market is Market.HK
-    assert Market.US in {turn.market for turn in played[:3]}
+    assert played[0].market is HONG_KONG
+    assert UNITED_STATES in {turn.market for turn in played[:3]}
     assert [turn.at for turn in played[:3]] == [began + FIRST + n * TURN for n in range(3)]
     hurried = takewhile(lambda pair: pair[1].at - pair[0].at == TURN, pairwise(played))
     assert sum(1 for _ in hurried) * TURN > timedelta(minutes=20)
-    for market in Market:
+    for market in all_markets():
         mine = [turn for turn in played if turn.market is market]
         days = reporting_days(market, mine[0].day)
         assert [turn.day for turn in mine] == [next(days) for _ in mine]
@@ -59,19 +62,19 @@ def test_the_first_minute() -> None:
     """The rows of Futu's page, after 12 s a next day, after 22 s a revision: what a demo shows."""
     world, first = story(BEGAN), turns(BEGAN)[0]
     assert world.records(TENCENT, BEGAN) == TENCENT_ROWS
-    assert (first.market, first.at - BEGAN) == (Market.HK, timedelta(seconds=12))
+    assert (first.market, first.at - BEGAN) == (HONG_KONG, timedelta(seconds=12))
     revision = world.revisions[0]
     assert (revision.day, revision.at - BEGAN) == (first.day, timedelta(seconds=22))
     for code in world.codes():
         before, after = (world.records(code, first.at + n * SECOND) for n in (-1, 0))
-        shows = bool(before) and market_of(code) is Market.HK
+        shows = bool(before) and market_of(code) is HONG_KONG
         assert [row.day for row in after[: len(after) - len(before)]] == [first.day] * shows
 
 
 def follow(world: World, moments: list[tuple[datetime, datetime]], symbols: int) -> list[Event]:
     """Look at so many symbols of each market, at each (real, world's) moment; return the events."""
     often = [code for code, _ in Counter(each.code for each in world.revisions).most_common()]
-    codes = [c for m in Market for c in [o for o in often if market_of(o) is m][:symbols]]
+    codes = [c for m in all_markets() for c in [o for o in often if market_of(o) is m][:symbols]]
     known, events = dict.fromkeys(codes, Known()), list[Event]()
     for real, moment in moments:
         for code in codes:
@@ -142,7 +145,7 @@ def test_the_whole_play() -> None:
     ids = [(event.code, event.vintage.day, event.vintage.revision) for event in events]
     assert len(set(ids)) == len(ids)
     followed = {event.code for event in events}
-    assert {market_of(code) for code in followed} == set(Market)
+    assert {market_of(code) for code in followed} == set(all_markets())
     due = [(r.code, r.day) for r in world.revisions if r.code in followed and r.at <= moments[-1]]
     assert [(e.code, e.vintage.day) for e in events if e.type is EventType.REVISED] == due
     for code in followed:

@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from poller import Received, subscribe
 from poller.detect.compare import compare
 from poller.errors import StoreMisfit
-from poller.model import Code, HkRecord
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Code
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
 from poller.subscriber.redisgroup import TTL
@@ -82,7 +83,11 @@ async def test_an_event_is_a_typed_value(server: nodes.Node, store: RedisStore) 
     async with subscribe(server.url, after="0") as events:
         await take(events, 3)
         event = await anext(events)
-    assert (event.code, event.market, event.trading_day) == ("HK.00001", "HK", date(2020, 1, 3))
+    assert (event.code, event.market, event.trading_day) == (
+        "HK.00001",
+        HONG_KONG,
+        date(2020, 1, 3),
+    )
     assert isinstance(event.record, HkRecord)
     assert (event.type, event.record.aggregated_short) == ("short_interest.reported", 102)
     assert event.previous is not None

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from poller.facts.observe import Fact, Observe, Quarantined, Recovered, Standby, Trouble
-from poller.model import Code, HkRecord, Page
+from poller.markets.hk import HkRecord
+from poller.model import Code, Page
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget

@@ -10,7 +10,8 @@ import pytest
 from poller.delivery.outbox import OutboxKeys
 from poller.delivery.selection import Selection
 from poller.errors import StoreMisfit
-from poller.model import Code, Market
+from poller.markets.hk import HONG_KONG
+from poller.model import Code
 from poller.plan.notice import Detected
 from poller.storage.position import LAST
 from poller.storage.store import ONE_OFF
@@ -124,7 +125,7 @@ async def test_whoever_is_unknown_beside_entries_says_where_it_begins(place: Pla
 async def test_the_releases_vanish_alike(place: Place) -> None:
     """Whatever stream it is."""
     line = Noted()
-    notices = [Detected(Market.HK, date(2020, 1, n), SEEN, Code(CODE)) for n in range(1, 9)]
+    notices = [Detected(HONG_KONG, date(2020, 1, n), SEEN, Code(CODE)) for n in range(1, 9)]
     async with place.delivering(desk=line):
         await place.store.announce(notices[0], ONE_OFF)
         await got(line, ["HK:2020-01-01:detected"])

@@ -31,7 +31,9 @@ from poller.facts.observe import (
     Turned,
 )
 from poller.facts.vitals import Vitals, status_line
-from poller.model import Code, Market, Page
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
+from poller.model import Code, Page
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
@@ -121,7 +123,7 @@ def test_a_reload_is_told_from_begin_to_end(manager: Manager, address: str) -> N
 def test_status_follows_the_news(manager: Manager, address: str) -> None:
     """Trouble, its end and standby are told at once, each as one line."""
     vitals = Vitals(Notify(address), lambda: "watching 2 symbols, 0 due")
-    vitals(Newest(Market.HK, date(2026, 11, 13)))
+    vitals(Newest(HONG_KONG, date(2026, 11, 13)))
     for fact in (Ready(), Trouble("redis", "away\n now"), Recovered("redis"), Recovered("redis")):
         vitals(fact)
     vitals(Standby("another poller is active"))
@@ -138,7 +140,7 @@ def test_status_follows_the_news(manager: Manager, address: str) -> None:
 
 def test_a_status_line_names_one_trouble_and_counts_the_others() -> None:
     """The line stays a line."""
-    newest = {Market.US: date(2026, 10, 30), Market.HK: date(2026, 11, 13)}
+    newest = {UNITED_STATES: date(2026, 10, 30), HONG_KONG: date(2026, 11, 13)}
     line = status_line("watching 412 symbols, 3 due", newest, {"a": "x", "b": "y", "c": "z"})
     assert line == (
         "watching 412 symbols, 3 due; last report HK 2026-11-13, US 2026-10-30; a: x (and 2 more)"

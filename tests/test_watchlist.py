@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from poller.errors import Refused, StoreDown, StoreMisfit
 from poller.facts.observe import Fact, Happened, Recovered, Trouble
-from poller.model import Code, Market, Page
+from poller.markets.hk import HONG_KONG
+from poller.model import Code, Page
 from poller.plan.notice import Completed
 from poller.plan.release import Intervals
 from poller.plan.schedule import Answered, Probe, Schedule
@@ -606,7 +607,7 @@ def test_no_release_is_complete_because_a_list_shrank(desk: Desk, pause: float) 
         await asyncio.sleep(LOOKS)
         polling = asyncio.create_task(sweep())
         await asyncio.sleep(150)  # every symbol has been looked at
-        while schedule.markets[Market.HK].newest != newer:
+        while schedule.markets[HONG_KONG].newest != newer:
             await asyncio.sleep(0.5)
         await asyncio.sleep(10)
         desk.lines(1)

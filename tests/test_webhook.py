@@ -22,7 +22,8 @@ from poller.delivery.webhook import SignedPost, body_of, webhook_id
 from poller.detect.compare import Known, compare
 from poller.errors import ConfigError
 from poller.events import StreamEvent, decode, encode
-from poller.model import Code, HkRecord
+from poller.markets.hk import HkRecord
+from poller.model import Code
 from poller.settings.config import load
 from poller.storage.store import Entry
 from tests.feed import event_of

@@ -14,7 +14,8 @@ from poller.commands.webhooks import word
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.impossible import explained
 from poller.facts.status import Polls, Report, living
-from poller.model import Code, Market, market_of
+from poller.markets import all_markets
+from poller.model import Code, market_of
 from poller.plan.calendar import expected_after
 from poller.settings.config import Config
 from poller.storage.redisboard import RedisBoard
@@ -80,7 +81,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
         yield "held", f"{day} as {why}, {held.ruling}; see: poller quarantine list"
 
 
-_OTHERS: Final = tuple(f"{market}." for market in Market)
+_OTHERS: Final = tuple(f"{market}." for market in all_markets())
 
 
 def hours_or_days(length: timedelta) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from poller import show
 from poller.commands.stores import Failure, archive_of
 from poller.model import Code, Vintage
-from poller.plan.report import change_of, days_to_cover_of, percent_of
+from poller.plan.report import change_of, percent_of
 from poller.settings.config import Config
 from poller.storage.plain import coded_rows, history_names, history_rows
 
@@ -102,7 +102,7 @@ def cells_of(vintages: Sequence[Vintage]) -> list[list[Text]]:
     """Return the cells of the table, newest first; a change is that since the day known before."""
     records = [vintage.record for vintage in vintages]
     ratios = show.decimal_cells([record.ratio for record in records])
-    cover = show.decimal_cells([days_to_cover_of(record) for record in records])
+    cover = show.decimal_cells([record.days_to_cover for record in records])
     closes = show.decimal_cells([record.close_price for record in records])
     rows = []
     for place, record in enumerate(records):

@@ -1,6 +1,7 @@
 """The options of the command line that several commands have, and what is said of wrong ones."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import field, make_dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,10 +14,12 @@ from cyclopts import (
     Token,
     UnknownCommandError,
     UnusedCliTokensError,
+    validators,
 )
 
 from poller.commands.ending import WRONG, CommandFailed
 from poller.errors import BadCode
+from poller.markets import Market, all_markets
 from poller.model import Code, parse_code, unique
 
 ConfigFile = Annotated[
@@ -42,6 +45,27 @@ def whole(_type: object, tokens: Sequence[Token]) -> int:
         return int(tokens[0].value)
     except ValueError:
         raise CoercionError(token=tokens[0], target_type=int) from None
+
+
+def _symbols(market: Market) -> tuple[str, object, object]:
+    """Return the option that says how many symbols of a market are made up."""
+    made_up = market.made_up
+    option = Parameter(
+        converter=whole,
+        validator=validators.Number(gte=0, lte=made_up.most),
+        help=f"{market.words.place} symbols",
+    )
+    kind = Annotated[int, option]
+    return market.name.lower(), kind, field(default=made_up.season)
+
+
+SymbolCounts = make_dataclass(
+    "SymbolCounts",
+    map(_symbols, all_markets()),
+    frozen=True,
+    namespace={"__module__": __name__},  # where Cyclopts looks for the types of its fields
+)
+"""An option a market: how many of its symbols are made up."""
 
 
 def codes_of(texts: Sequence[str]) -> tuple[Code, ...]:

@@ -6,7 +6,7 @@ with are models.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +16,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from poller import show
 from poller.commands.simulate import Measured, Setting, simulate
-from poller.model import Market
+from poller.markets import Market, all_markets
 from poller.settings.config import Config
 from poller.simulator.bounds import Latencies, Rate, daily_clocks, oracle, round_robin
 from poller.simulator.season import Model, Season
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT, _MARGIN = 900, 300, 40
-_COLOURS: Final = {Market.HK: "#c0392b", Market.US: "#2461a8"}
 
 
 BEGAN: Final = datetime(2027, 1, 4, tzinfo=UTC)
@@ -31,10 +30,10 @@ BEGAN: Final = datetime(2027, 1, 4, tzinfo=UTC)
 
 
 def season(
-    hk: int, us: int, weeks: int, seed: int, model: str, without_rows: float = 0.0
+    made_up: Mapping[str, int], weeks: int, seed: int, model: str, without_rows: float = 0.0
 ) -> Season:
-    """Return the season of these options."""
-    return Season(BEGAN, weeks, hk, us, seed, Model(model), without_rows)
+    """Return the season of these options. `made_up`: symbols, by the name of their market."""
+    return Season(BEGAN, weeks, made_up, seed, Model(model), without_rows)
 
 
 def setting(config: Config, played: Season, gateways: int, accounts: int, faults: float) -> Setting:
@@ -130,10 +129,17 @@ def _with_ratio(value: float, ratio: float | None) -> str:
     return f"{value:,.0f}" + ("" if ratio is None else f" ({ratio:.3g})")
 
 
+def _ordered(
+    releases: Mapping[tuple[Market, int], list[float]],
+) -> list[tuple[tuple[Market, int], list[float]]]:
+    """Return the releases by market, then by day."""
+    return sorted(releases.items(), key=lambda one: (one[0][0].name, one[0][1]))
+
+
 def by_market(measured: Measured) -> dict[Market, list[float]]:
     """Return the mean latency of each release, in order, per market."""
     found: dict[Market, list[float]] = {}
-    for (market, _), seconds in sorted(measured.releases.items()):
+    for (market, _), seconds in _ordered(measured.releases):
         found.setdefault(market, []).append(sum(seconds) / len(seconds))
     return found
 
@@ -148,17 +154,17 @@ def svg(measured: Measured) -> str:
     """Return a picture: one dot a release, mean latency over the season."""
     played = measured.season
     length = (played.ends - played.began).total_seconds()
-    means = {key: sum(each) / len(each) for key, each in sorted(measured.releases.items())}
+    means = {key: sum(each) / len(each) for key, each in _ordered(measured.releases)}
     top = max(means.values(), default=0.0) or 1.0
     title = f"mean latency per release, 0 to {top:,.0f} s, {played.weeks} weeks"
     drawn = [_text(_MARGIN, title, "#333")]
-    for place, (market, colour) in enumerate(_COLOURS.items()):
-        drawn.append(_text(_WIDTH - _MARGIN * (2 + place), market, colour))
+    for place, market in enumerate(all_markets()):
+        drawn.append(_text(_WIDTH - _MARGIN * (2 + place), market.name, market.words.colour))
     for (market, index), mean in means.items():
         across = _MARGIN + played.releases[market][index] / length * (_WIDTH - 2 * _MARGIN)
         down = _HEIGHT - _MARGIN - mean / top * (_HEIGHT - 2 * _MARGIN)
         hint = f"<title>{market}: {mean:,.0f} s</title>"
-        dot = f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3" fill="{_COLOURS[market]}">'
+        dot = f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3" fill="{market.words.colour}">'
         drawn.append(f"{dot}{hint}</circle>")
     axes = f"M{_MARGIN} {_MARGIN}V{_HEIGHT - _MARGIN}H{_WIDTH - _MARGIN}"
     drawn.append(f'<path d="{axes}" fill="none" stroke="#888"/>')

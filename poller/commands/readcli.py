@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from poller.commands.ending import WRONG, CommandFailed, begin, finish
 from poller.commands.options import ConfigFile, aware, codes_of, whole
-from poller.model import Market
+from poller.markets import market_named, market_names
 
 MOST_LAST: Final = 10_000
 """Entries that `tail -n` reads back in one go: some ten megabytes."""
@@ -105,24 +105,24 @@ def release(
     """Print one report of a market: who moved most, how many show it, and who is missing.
 
     Args:
-        market: HK or US
+        market: what its codes begin with, like HK
         day: its trading day, like 2026-04-30; the newest known, if absent
         top: how many symbols; 20 in a table, all in CSV and JSON, if absent
-        sort: by the size of the change in shares or in percent, by ratio, or by days to cover (US)
+        sort: by the size of the change in shares or in percent, by ratio, or by days to
+            cover, where the market reports them
         format: table, csv or json
         config: TOML file
     """
     from poller.commands import release as reader  # noqa: PLC0415
 
-    if market.upper() not in list(Market):
-        markets = " or ".join(Market)
-        raise CommandFailed(WRONG, [f"{market!r} is no market: write {markets}"])
-    chosen = Market(market.upper())
+    chosen = market_named(market.upper())
+    if chosen is None:
+        raise CommandFailed(WRONG, [f"{market!r} is no market: write {market_names(' or ')}"])
     if top is not None and top < 1:
         raise CommandFailed(WRONG, [f"--top {top}: give a number above 0"])
-    if sort == "days_to_cover" and chosen is Market.HK:
+    if sort == "days_to_cover" and not chosen.has_cover:
         raise CommandFailed(
-            WRONG, ["--sort days_to_cover: HK reports none; use change, percent or ratio"]
+            WRONG, [f"--sort days_to_cover: {chosen} reports none; use change, percent or ratio"]
         )
     finish(reader.release(begin(config, reading=True), chosen, day, top, sort, format))
 

@@ -13,7 +13,8 @@ from rich.text import Text
 from poller import show
 from poller.commands.stores import Failure, archive_of
 from poller.commands.watched import sources_of
-from poller.model import Code, Market, isoformat, market_of, newest_days
+from poller.markets import Market
+from poller.model import Code, isoformat, market_of, newest_days
 from poller.plan.report import Coverage, Standing, coverage, ranked
 from poller.settings.config import Config
 from poller.storage.archive import Archive
@@ -153,7 +154,7 @@ def _row(each: Standing) -> dict[str, Any]:
 def _document(report: _Report, top: int | None) -> dict[str, Any]:
     covered = report.coverage
     return {
-        "market": str(report.market),
+        "market": report.market.name,
         "trading_day": str(report.day),
         "sort": report.sort,
         "found": len(covered.shown),

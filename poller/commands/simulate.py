@@ -17,7 +17,8 @@ from typing import Final
 
 from poller.errors import TooFrequent, Unavailable
 from poller.facts.observe import Fact, Published
-from poller.model import Code, EventType, Market, Page, market_of
+from poller.markets import Market
+from poller.model import Code, EventType, Page, market_of
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget

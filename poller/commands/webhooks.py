@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
-from typing import Final
+from datetime import date, datetime, time
+from typing import Any, Final
 
 from poller import show
 from poller.clock import wall_clock
@@ -25,7 +25,8 @@ from poller.delivery.senders import channel_of, check_channels
 from poller.delivery.webhook import SignedPost, event_id
 from poller.errors import ConfigError
 from poller.facts.status import living
-from poller.model import isoformat, to_json
+from poller.markets import Figures
+from poller.model import Code, isoformat, market_of, to_json
 from poller.settings.config import Config, Webhook
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
@@ -134,23 +135,25 @@ async def _say(endpoint: Endpoint) -> Outcome:
         await channel.close()
 
 
-_EXAMPLE: Final = {
-    "id": "HK.00000:1970-01-01:0",
-    "code": "HK.00000",
-    "market": "HK",
-    "trading_day": "1970-01-01",
-    "revision": 0,
-    "record": {
-        "timestamp": -28800,
-        "timestamp_str": "1970-01-01",
-        "aggregated_short": 51480638,
-        "aggregated_short_ratio": 0.56,
-        "close_price": 467.8,
-        "last_close_price": 479.2,
-    },
-    "previous": None,
-    "change": None,
-}
+def _example() -> dict[str, Any]:
+    """Return what `data` of an event holds, of the day before all others."""
+    code, day = Code("HK.00000"), date(1970, 1, 1)
+    market = market_of(code)
+    midnight = int(datetime.combine(day, time(), market.zone).timestamp())
+    figures = Figures(51480638, 0.56, None, None, 467.8, 479.2)
+    return {
+        "id": f"{code}:{day}:0",
+        "code": code,
+        "market": market.name,
+        "trading_day": str(day),
+        "revision": 0,
+        "record": market.made_up.record(midnight, str(day), figures).columns(),
+        "previous": None,
+        "change": None,
+    }
+
+
+_EXAMPLE: Final = _example()
 """No event has this id: a receiver that stores by it overwrites nothing."""
 
 

@@ -22,7 +22,7 @@ from poller.delivery.client import TIMEOUT, Answer, Client, points_to
 from poller.delivery.digest import Message, announcement, digest
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
-from poller.model import Market
+from poller.markets import Market
 
 if TYPE_CHECKING:
     from apprise import NotifyBase

@@ -8,12 +8,13 @@ event alone is one sentence. A figure that is absent is shown as –.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import MAXYEAR, date, timedelta
+from datetime import MAXYEAR, date
 from itertools import takewhile
 from typing import Final, Self
 
 from poller.events import StreamEvent, StreamNotice
-from poller.model import Code, Market, UsRecord, market_of
+from poller.markets import Market, Shares
+from poller.model import Code, market_of
 from poller.plan.calendar import reporting_days
 from poller.plan.notice import Detected
 
@@ -21,7 +22,6 @@ MOST_ROWS: Final = 20
 """Rows of a table; what else there is can be asked for with `poller tail`."""
 
 _ABSENT: Final = "–"
-_MARKETS: Final = {Market.HK: "Hong Kong", Market.US: "US"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class _Row:
     code: str
     revised: bool
     day: date
-    shares: float | None
+    shares: Shares | None
     ratio: float | None
     cover: float | None
     previous_day: str | None
-    previous_shares: float | None
+    previous_shares: Shares | None
     previous_ratio: float | None
-    moved: float | None
+    moved: Shares | None
     percent: float | None
 
     @classmethod
@@ -65,7 +65,7 @@ class _Row:
             day=event.trading_day,
             shares=record.shares,
             ratio=record.ratio,
-            cover=record.days_to_cover if isinstance(record, UsRecord) else None,
+            cover=record.days_to_cover,
             previous_day=None if previous is None else previous.timestamp_str,
             previous_shares=None if previous is None else previous.shares,
             previous_ratio=None if previous is None else previous.ratio,
@@ -102,7 +102,7 @@ def digest(
     counts += [f"{missing:,} missing"] if missing else []
     counts += [f"{len(revised):,} revised"] if revised else []
     day = _date(rows[0].day)
-    title = f"{_MARKETS[market]} short interest, {day}: {', '.join(counts)}"
+    title = f"{market.words.place} short interest, {day}: {', '.join(counts)}"
     title = _cut(title, limit // 2)
     room = limit - len(title) - 1
     for most in range(MOST_ROWS, -1, -1):
@@ -162,7 +162,7 @@ def missing(
     """
     if not _OLDEST <= day.year < MAXYEAR:
         return None
-    early = reporting_days(market, day - timedelta(days=31))
+    early = reporting_days(market, day - 2 * market.longest_gap)
     *_, before = takewhile(lambda one: one < day, early)
     return sum(
         before <= watermark < day
@@ -233,12 +233,12 @@ def _change(row: _Row) -> str:
     return f"{row.percent:+,.2f} %"
 
 
-def _shares(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:,.0f}"
+def _shares(value: Shares | None) -> str:
+    return _ABSENT if value is None else f"{value:,}"
 
 
-def _signed(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:+,.0f}"
+def _signed(value: Shares | None) -> str:
+    return _ABSENT if value is None else f"{value:+,}"
 
 
 def _percent(value: float | None) -> str:

@@ -10,7 +10,7 @@ A filter is an expression of CEL, the Common Expression Language, that is true o
 | `event` | `"reported"`, `"revised"`, `"backfilled"` or `"restated"` |
 | `code`, `market`, `trading_day`, `observed_at` | texts as on the stream; days and times compare |
 | `revision` | number |
-| `shares`, `ratio` | the short shares and their percentage, of either market |
+| `shares`, `ratio` | the short shares and their percentage, of any market |
 | `record.…`, `previous.…` | every figure among the SDK's columns; also `.shares`, `.ratio` |
 | `change.…` | every figure of `change`; `change.year_high` and `.year_low` are true or false |
 
@@ -39,7 +39,8 @@ from itertools import takewhile
 from typing import Any, Final
 
 from poller.events import Message, StreamEvent, StreamNotice
-from poller.model import Change, EventType, Market, Record, columns, isoformat, parse_code
+from poller.markets import Record, all_markets
+from poller.model import Change, EventType, isoformat, parse_code
 from poller.plan.notice import TYPES
 
 EVENTS: Final = (*(kind.removeprefix("short_interest.") for kind in EventType), *TYPES)
@@ -47,7 +48,8 @@ EVENTS: Final = (*(kind.removeprefix("short_interest.") for kind in EventType), 
 
 _TEXTS: Final = ("code", "market", "trading_day", "observed_at")
 _NEUTRAL: Final = ("shares", "ratio")
-_FIGURES: Final = {*columns(Market.HK), *columns(Market.US), *_NEUTRAL} - {"timestamp_str"}
+_COLUMNS: Final = {column for market in all_markets() for column in market.columns}
+_FIGURES: Final = {*_COLUMNS, *_NEUTRAL} - {"timestamp_str"}
 
 
 def _types() -> dict[str, str]:
@@ -101,7 +103,7 @@ class Selection:
         if message.type.removeprefix("short_interest.") not in self.events:
             return False
         if isinstance(message, StreamNotice):
-            return self.reaches(message.market)
+            return self.reaches(message.market.name)
         if not self.covers(message.code):
             return False
         if self._program is None:
@@ -118,7 +120,9 @@ def check_pattern(pattern: str) -> None:
         return
     # a bracket nobody closes stands for itself, and codes have none
     literal = re.sub(r"\[!?[^]][^]]*\]|[*?]", "", pattern)
-    if re.search(r"[^A-Z0-9._-]", literal) or not any(_reaches(pattern, m) for m in Market):
+    if re.search(r"[^A-Z0-9._-]", literal) or not any(
+        _reaches(pattern, market.name) for market in all_markets()
+    ):
         raise ValueError(f"{pattern!r} fits no code; patterns look like 'HK.*' or 'US.A*'")
 
 

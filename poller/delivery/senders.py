@@ -9,7 +9,7 @@ from poller.delivery.digest import missing
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.webhook import Sender, SignedPost
 from poller.errors import ConfigError, StoreError
-from poller.model import Market
+from poller.markets import Market
 from poller.storage.store import Store
 
 

@@ -110,7 +110,7 @@ def body_of(message: Message) -> str:
     told: dict[str, object] = {"id": message.id}
     if isinstance(message, StreamEvent):
         told["code"] = message.code
-    told |= {"market": message.market, "trading_day": str(message.trading_day)}
+    told |= {"market": message.market.name, "trading_day": str(message.trading_day)}
     if isinstance(message, StreamEvent):
         told["revision"] = message.revision
     data = told | message.data  # what an older version wrote has figures alone

@@ -6,21 +6,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from fractions import Fraction
 from itertools import pairwise
-from typing import Final, TypeVar
+from typing import Final
 
 from poller.detect.restate import Rescaled
 from poller.detect.split import split_factor
-from poller.model import (
-    Cause,
-    Change,
-    Code,
-    Event,
-    EventType,
-    Market,
-    Record,
-    Vintage,
-    market_of,
-)
+from poller.markets import Market, Record, Shares, difference, exact
+from poller.model import Cause, Change, Code, Event, EventType, Vintage, market_of
 
 _YEAR: Final = timedelta(days=365)
 
@@ -76,7 +67,8 @@ class Timeline:
     """A symbol's history as it ran; every question costs little, however long it is.
 
     Figures are compared in the shares of one day: each is divided by the factors of all splits up
-    to its own. A consolidation leaves parts of a share, so less than one share is no difference.
+    to its own. A consolidation leaves parts of a share, so less than a market's least step is no
+    difference.
     """
 
     def __init__(self, timeline: Mapping[date, Record]) -> None:
@@ -120,7 +112,8 @@ class Timeline:
         if shares is None:
             return Rank(0, len(levels), None, None)
         year = self._year_before(day)
-        below, above = self._scaled(day, shares - 1), self._scaled(day, shares + 1)
+        step, level = self._timeline[day].STEP, exact(shares)
+        below, above = self._scaled(day, level - step), self._scaled(day, level + step)
         return Rank(
             bisect_left(levels, above),
             len(levels),
@@ -132,15 +125,15 @@ class Timeline:
         first, end = bisect_left(self._days, day - _YEAR), bisect_left(self._days, day)
         days = self._days[first:end]
         if not self._splits:  # of any length, and asked for every day
-            return [n for day in days if (n := self._timeline[day].shares) is not None]
+            return [exact(n) for day in days if (n := self._timeline[day].shares) is not None]
         levels = map(self._level, days)
         return [level for level in levels if level is not None]
 
     def _level(self, day: date) -> int | Fraction | None:
         shares = self._timeline[day].shares
-        return None if shares is None else self._scaled(day, shares)
+        return None if shares is None else self._scaled(day, exact(shares))
 
-    def _scaled(self, day: date, shares: int) -> int | Fraction:
+    def _scaled(self, day: date, shares: int | Fraction) -> int | Fraction:
         return shares / self._scale[day] if self._splits else shares
 
 
@@ -160,10 +153,10 @@ def _change(
     """Tell what moved. `factor`: of a split between the two."""
     now = vintage.record
     scale = factor or Fraction(1)
-    base = None if previous.shares is None else round(previous.shares * scale)
+    base = None if previous.shares is None else _rescaled(previous.shares, scale, now.STEP)
     if base is not None and now.shares is not None and _is_a_part(now.shares, previous, scale):
         base = now.shares
-    shares = _difference(now.shares, base)
+    shares = difference(now.shares, base)
     price = None if previous.close_price is None else previous.close_price / float(scale)
     if factor is not None and not previous.shares:
         price = None  # whether that day came before the split is not known
@@ -183,15 +176,21 @@ def _change(
     )
 
 
-def _is_a_part(shares: int, previous: Record, scale: Fraction) -> bool:
+def _rescaled(shares: Shares, scale: Fraction, step: int | Fraction) -> Shares:
+    """Return what a split makes of a number of shares, as the market would write it."""
+    if scale == 1:
+        return shares
+    steps = round(exact(shares) * scale / step)
+    return steps if step == 1 else float(steps * step)
+
+
+def _is_a_part(shares: Shares, previous: Record, scale: Fraction) -> bool:
     """Tell whether a consolidation's part of a share is all that moved."""
-    return scale != 1 and abs(shares - (previous.shares or 0) * scale) < 1
+    left = exact(shares) - exact(previous.shares or 0) * scale
+    return scale != 1 and abs(left) < previous.STEP
 
 
-Figure = TypeVar("Figure", int, float)
-
-
-def _difference(now: Figure | None, previous: Figure | None) -> Figure | None:
+def _difference(now: float | None, previous: float | None) -> float | None:
     return None if now is None or previous is None else now - previous
 
 

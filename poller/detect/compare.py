@@ -15,7 +15,7 @@ from typing import Final
 
 from poller.detect.change import events_of
 from poller.detect.held import Held, Reason, Ruling
-from poller.detect.impossible import FIRST_DAYS, impossible, storable
+from poller.detect.impossible import impossible, storable
 from poller.detect.judge import (
     Court,
     ahead,
@@ -30,7 +30,8 @@ from poller.detect.replaced import Judgement, is_broken, judgement, newest_other
 from poller.detect.restate import Rescaled, is_revision, restatement
 from poller.detect.tidy import tidied
 from poller.errors import Malformed, StoreMisfit
-from poller.model import Code, Event, EventType, Page, Record, Vintage, market_of
+from poller.markets import Record
+from poller.model import Code, Event, EventType, Page, Vintage, market_of
 
 PAGE_LIMIT: Final = 400
 """Pages of 50 in one go; more than 300 years of Hong Kong weeks, so only a gateway that loops."""
@@ -127,7 +128,7 @@ def progress(
 
 def _days(code: Code, pages: Iterable[Page]) -> set[date]:
     """Return the days on these pages; one no report can have says nothing of where paging is."""
-    first = FIRST_DAYS[market_of(code)]
+    first = market_of(code).first_day
     return {record.day for page in pages for record in page.records if record.day >= first}
 
 

@@ -1,16 +1,17 @@
 """Figures that cannot be true, kept out of history until somebody settles them. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, make_dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from functools import cache
 from math import isfinite
 from typing import Annotated, Any, Final, Generic, TypeVar, get_type_hints
 
 from pydantic import AfterValidator
 
 from poller.codec import Codec, Moment, guarded
-from poller.model import RECORD_TYPES, Code, Market, Record, isoformat, market_of, to_json
+from poller.markets import Market, Record, columns_of
+from poller.model import Code, isoformat, market_of, to_json
 
 
 class Reason(StrEnum):
@@ -67,7 +68,7 @@ class Held:
     @classmethod
     def from_json(cls, market: Market, text: str) -> "Held":
         """Read what `to_json` wrote, in any version; raises Unreadable."""
-        read = _CODECS[market].read(text)
+        read = _codec(market).read(text)
         return cls(
             _record(market, read.record),
             None if read.previous is None else _record(market, read.previous),
@@ -85,7 +86,7 @@ class Held:
         return {
             "id": f"{code}:{self.record.timestamp_str}",
             "code": code,
-            "market": str(market_of(code)),
+            "market": market_of(code).name,
             "trading_day": self.record.timestamp_str,
             "reason": str(self.reason),
             "observed_at": isoformat(self.observed_at),
@@ -116,26 +117,25 @@ class _Stored(Generic[_R]):
     state: Ruling = Ruling.HELD
 
 
-def _unbounded(kind: type[Any]) -> Any:  # noqa: ANN401  a dataclass made here
+def _unbounded(kind: type[Record]) -> Any:  # noqa: ANN401  a dataclass made here
     """Return the columns of a record without their bounds: what is held may be beyond them.
 
     But not infinite or no number at all: such a record could be read and never written again.
     """
     hints = get_type_hints(kind)  # without the bounds, which stand beside the types
     columns = [
-        (name, Annotated[hints[name], _FINITE], field(default=None)) for name in kind.__slots__
+        (name, Annotated[hints[name], _FINITE], field(default=None)) for name in columns_of(kind)
     ]
     return make_dataclass(f"Held{kind.__name__}", columns, frozen=True, slots=True)
 
 
-_CODECS: Final[Mapping[Market, Codec[Any]]] = {
-    market: Codec(_Stored[_unbounded(kind)])  # type: ignore[misc]
-    for market, kind in RECORD_TYPES.items()
-}
+@cache
+def _codec(market: Market) -> Codec[Any]:
+    return Codec(_Stored[_unbounded(market.record)])  # type: ignore[misc]
 
 
 def _record(market: Market, columns: Any) -> Record:  # noqa: ANN401
     """Return a held record; raises Unreadable when it has no day."""
-    record = RECORD_TYPES[market](**asdict(columns))
+    record = market.record(**asdict(columns))
     guarded(lambda: record.day)
     return record

@@ -3,7 +3,6 @@
 The bounds are far outside what is real: they tell a fault of the source, never an unlikely figure.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from math import isfinite
@@ -11,36 +10,7 @@ from typing import Any, Final
 
 from poller.codec import LARGEST_FIGURE, LARGEST_WHOLE
 from poller.detect.held import Held, Reason
-from poller.model import Market, Record
-
-FIRST_DAYS: Final[Mapping[Market, date]] = {
-    Market.HK: date(2012, 6, 18),
-    Market.US: date(1973, 1, 1),
-}
-"""No market has an older report.
-
-Hong Kong: the Short Position Reporting Rules came into effect that day. US: exchanges reported long
-before FINRA did, and the oldest series that vendors sell begin with this year.
-"""
-
-MOST_SHARES: Final = 10**13
-"""Ten times the largest number of shares any company on these markets has issued."""
-
-MOST_PERCENT: Final[Mapping[Market, float]] = {Market.HK: 100.0, Market.US: 10_000.0}
-"""Of the issued shares in Hong Kong, where none is sold short that was not borrowed before.
-
-The US allows more: some funds stand at several times their shares, and what `short_percent` is a
-part of is documented nowhere.
-"""
-
-MOST_DAYS_TO_COVER: Final = 1_000.0
-"""FINRA caps it at 999.99."""
-
-MOST_PRICE: Final = 1e12
-"""A thousand times what adjusting for a dozen reverse splits has made of any price."""
-
-LEAST_PRICE: Final = 1e-6
-"""A hundredth of the smallest step in which any share is quoted."""
+from poller.markets import Market, Record
 
 _WHOLE: Final = "most known days changed, as those of another company; all of them wait with it"
 _SLACK: Final = timedelta(hours=2)
@@ -52,12 +22,12 @@ def impossible(market: Market, record: Record) -> tuple[Reason, str] | None:
 
     None where nothing speaks against it; an absent figure never does.
     """
-    if record.day < FIRST_DAYS[market]:
-        told = f"{market} has no report before {FIRST_DAYS[market]}"
-        return Reason.IMPOSSIBLE_DAY, told
-    for name, value in record.columns().items():
-        fits = _FITS.get(name)  # none of them fits what is infinite, or not a number
-        if value is not None and fits is not None and not fits(market, value):
+    if record.day < market.first_day:
+        return Reason.IMPOSSIBLE_DAY, f"{market} has no report before {market.first_day}"
+    for name, (least, most) in market.bounds.items():
+        value = getattr(record, name)
+        # no bounds hold what is infinite, or not a number
+        if value is not None and not least <= value <= most:
             return Reason.IMPOSSIBLE_FIGURE, f"{name} is {_short(value)}"
     if record.timestamp is not None and not _is_on(market, record.day, record.timestamp):
         return Reason.OTHER_TIMESTAMP, f"timestamp is {_short(record.timestamp)}, another day"
@@ -91,30 +61,6 @@ def _is_readable(value: object) -> bool:
             return abs(value) <= LARGEST_WHOLE
         case _:
             return True
-
-
-def _shares(_: Market, value: float) -> bool:
-    return 0 <= value <= MOST_SHARES
-
-
-def _percent(market: Market, value: float) -> bool:
-    return 0 <= value <= MOST_PERCENT[market]
-
-
-def _price(_: Market, value: float) -> bool:
-    return LEAST_PRICE <= value <= MOST_PRICE
-
-
-_FITS: Final[Mapping[str, Callable[[Market, float], bool]]] = {
-    "aggregated_short": _shares,
-    "shares_short": _shares,
-    "avg_daily_share_volume": _shares,
-    "aggregated_short_ratio": _percent,
-    "short_percent": _percent,
-    "days_to_cover": lambda _, value: 0 <= value <= MOST_DAYS_TO_COVER,
-    "close_price": _price,
-    "last_close_price": _price,
-}
 
 
 def _short(value: object) -> str:

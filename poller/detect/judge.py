@@ -13,7 +13,8 @@ from typing import Final
 from poller.detect.held import Held, Reason, Ruling
 from poller.detect.plausible import SLIP, MarketMoves, doubt, is_extreme, same_level
 from poller.detect.restate import Rescaled
-from poller.model import Code, EventType, Record, Vintage, market_of
+from poller.markets import Record
+from poller.model import Code, EventType, Vintage, market_of
 
 _CONFIRMABLE: Final = {Reason.UNIT_SLIP, Reason.ZERO}
 

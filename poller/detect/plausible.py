@@ -10,13 +10,13 @@ from typing import Final
 
 from poller.detect.held import Reason
 from poller.detect.split import split_factor
-from poller.model import Code, Market, Record
+from poller.markets import Market, Record
+from poller.model import Code
 
 SLIP: Final = 900
 """A thousandfold move with room for what really happened in the same period."""
 
 _SLIP_LEAST: Final = 1_000  # shares; below it a thousandfold move is a position being opened
-_MILLION: Final = 1_000_000
 _SAME_LEVEL: Final = 10
 _EXTREME: Final = Fraction(9, 10)
 _EXTREME_ZERO: Final = 100_000  # shares
@@ -93,13 +93,13 @@ def is_extreme(previous: Record, now: Record) -> bool | None:
 def doubt(market: Market, previous: Record, now: Record) -> Reason | None:
     """Return why `now` cannot be true after `previous`, or None.
 
-    In Hong Kong 0 means "below the threshold", so only the US is held to its millions.
+    Where 0 means "below the threshold", nobody is held to his millions.
     """
     if not previous.shares or now.shares is None:
         return None
     if now.shares == 0:
-        vanished = market is Market.US and previous.shares >= _MILLION
-        return Reason.ZERO if vanished else None
+        most = market.vanishes_from
+        return Reason.ZERO if most is not None and previous.shares >= most else None
     less, more = sorted((previous.shares, now.shares))
     return Reason.UNIT_SLIP if less >= _SLIP_LEAST and more >= SLIP * less else None
 

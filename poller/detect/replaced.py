@@ -15,7 +15,8 @@ from poller.detect.held import Held, Reason, Ruling
 from poller.detect.impossible import impossible
 from poller.detect.judge import same_figures
 from poller.detect.restate import RESTATED_LEAST, is_mostly_changed, is_revision, restatement
-from poller.model import Cause, Market, Record, Vintage
+from poller.markets import Market, Record
+from poller.model import Cause, Vintage
 
 
 class Judgement(StrEnum):

@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import Final
 
 from poller.detect.split import simplest
-from poller.model import Cause, Record, Restatement, Vintage
+from poller.markets import Record, exact
+from poller.model import Cause, Restatement, Vintage
 
 RESTATED_LEAST: Final = 3
 """Known days one cause must have changed. Two may be two corrections, or share a factor by chance.
@@ -21,7 +22,7 @@ JUDGED: Final = 50
 """Newest known days that tell whether most of a history changed: as many as one page shows."""
 
 _RATIO_ROUNDING: Final = 0.015  # percentage points: a split leaves the ratio where it was
-_SLACKS: Final = (Fraction(1, 2), Fraction(1))  # shares: rounded, cut off
+_SLACKS: Final = (Fraction(1, 2), Fraction(1))  # of a figure's last step: rounded, cut off
 _MOST_DECIMALS: Final = 6
 
 Pairs = Mapping[date, tuple[Record, Record]]
@@ -96,10 +97,12 @@ def _rescaled(pairs: Pairs, known: Mapping[date, Vintage]) -> Restatement | None
         for day, vintage in known.items()
     ):
         return None
-    figures = [(before.shares or 0, now.shares or 0) for before, now in run.values()]
+    figures = [(exact(before.shares or 0), exact(now.shares or 0)) for before, now in run.values()]
     if sum(bool(before and now) for before, now in figures) < RESTATED_LEAST:
         return None
-    fitting = [factor for slack in _SLACKS if (factor := _factor(figures, slack)) is not None]
+    step = pairs[last][1].STEP
+    factors = (_factor(figures, slack * step) for slack in _SLACKS)
+    fitting = [factor for factor in factors if factor is not None]
     factor = min(fitting, key=lambda one: one.denominator, default=Fraction(1))
     if factor == 1:
         return None
@@ -113,7 +116,9 @@ def _ratio_stays(before: Record, now: Record) -> bool:
     return abs(now.ratio - before.ratio) <= _RATIO_ROUNDING
 
 
-def _factor(figures: list[tuple[int, int]], slack: Fraction) -> Fraction | None:
+def _factor(
+    figures: list[tuple[int | Fraction, int | Fraction]], slack: Fraction
+) -> Fraction | None:
     """Return the simplest f with |now - f·before| ≤ slack for each pair, if there is one."""
     if any(now and not before for before, now in figures):
         return None

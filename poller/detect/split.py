@@ -1,9 +1,9 @@
 """Whether a company split or consolidated its shares between two reports. Pure.
 
-Hong Kong's history is not adjusted, so such a day stands in it for ever: the shares are multiplied,
-the ratio stays where it was, the price is divided. A board lot that changes leaves all three alone,
-and so a factor is never taken from one column: what the ratio says of the issued shares and what
-the price says must agree with it.
+Where a market's history is not adjusted, such a day stands in it for ever: the shares are
+multiplied, the ratio stays where it was, the price is divided. A board lot that changes leaves all
+three alone, and so a factor is never taken from one column: what the ratio says of the issued
+shares and what the price says must agree with it.
 """
 
 from datetime import timedelta
@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import ceil, floor, inf, log
 from typing import Final
 
-from poller.model import HkRecord, Record
+from poller.markets import Record, exact
 
 LONGEST_GAP: Final = timedelta(days=62)
 """Between reports that are further apart a price has moved too much to tell anything."""
@@ -23,12 +23,12 @@ _USUAL: Final = tuple(
 )
 """Factors of splits and consolidations; others are believed where the shares fit to the share."""
 
-_LEAST: Final = 100  # shares; any two smaller figures are a plain fraction of one another
-_CUT: Final = Fraction(9, 10)  # shares: however a part of one was rounded
+_LEAST: Final = 100  # steps; any two smaller figures are a plain fraction of one another
+_CUT: Final = Fraction(9, 10)  # of a figure's last step: however a part of it was rounded
 _LARGEST: Final = 500
 _LARGEST_TERM: Final = 25  # of a fraction, as a bonus issue of 3 for 10 makes it 13/10
 _NEAREST: Final = log(25 / 24)  # of all such fractions the one that is closest to 1
-_PARTS: Final = 0.01  # what `_CUT` of `_LEAST` shares is to a factor's logarithm, at the most
+_PARTS: Final = 0.01  # what `_CUT` of `_LEAST` steps is to a factor's logarithm, at the most
 _PLAIN: Final = log(2)  # a smaller factor needs a ratio that proves new shares
 _WEEK: Final = log(1.5)  # how far a price moves beside the split, at the most
 _POSITION: Final = log(2.05)  # and how far a position does: one in a hundred doubles in a week
@@ -40,10 +40,10 @@ _RATIO_STAYS: Final = 0.02  # of the ratio, where the position was not touched
 def split_factor(before: Record, now: Record) -> Fraction | None:
     """Return what the shares of `before` are multiplied by to compare them with `now`.
 
-    None where nothing speaks for a split: as in the US, where the vendor rescales the history
-    itself, or without a ratio and a price in both reports.
+    None where nothing speaks for a split: as where the vendor rescales the history itself, or
+    without a ratio and a price in both reports.
     """
-    if not (isinstance(before, HkRecord) and isinstance(now, HkRecord)):
+    if now.IS_ADJUSTED:
         return None
     if not _is_telling(before) or not _is_telling(now) or now.day - before.day > LONGEST_GAP:
         return None
@@ -55,11 +55,12 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
     is_proven = not low <= 1 <= high
     stays = abs((now.ratio or 0.0) - (before.ratio or 0.0)) <= _RATIO_STAYS * (before.ratio or 0)
     if stays and abs(log(moved)) > (_NEAREST if is_proven else _PLAIN) - _PARTS:
-        exact = simplest((shares - _CUT) / was, (shares + _CUT) / was)
-        far = abs(log(price * exact))
-        fits = far <= _most(exact) if is_proven else abs(log(exact)) >= _PLAIN and far <= _UNPROVEN
-        if fits and low <= exact <= high and _is_used(exact):
-            return exact
+        base, figure, cut = exact(was), exact(shares), _CUT * now.STEP
+        plain = simplest((figure - cut) / base, (figure + cut) / base)
+        far = abs(log(price * plain))
+        fits = far <= _most(plain) if is_proven else abs(log(plain)) >= _PLAIN and far <= _UNPROVEN
+        if fits and low <= plain <= high and _is_used(plain):
+            return plain
     if not is_proven:
         return None
     fitting = [
@@ -76,8 +77,12 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
     )
 
 
-def _is_telling(record: HkRecord) -> bool:
-    return (record.shares or 0) >= _LEAST and bool(record.close_price) and record.ratio is not None
+def _is_telling(record: Record) -> bool:
+    return (
+        (record.shares or 0) >= _LEAST * record.STEP
+        and bool(record.close_price)
+        and record.ratio is not None
+    )
 
 
 def _issued(moved: float, ratio: float, later: float) -> tuple[float, float]:

@@ -5,7 +5,8 @@ from datetime import date
 
 from poller.detect.impossible import impossible
 from poller.detect.restate import is_revision
-from poller.model import Code, Record, Vintage, market_of
+from poller.markets import Record
+from poller.model import Code, Vintage, market_of
 
 
 def tidied(

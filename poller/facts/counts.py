@@ -69,14 +69,14 @@ class Tally:
         """Count a fact."""
         match fact:
             case Polled(code, outcome):
-                self.counts["poller_polls", market_of(code), outcome] += 1
+                self.counts["poller_polls", market_of(code).name, outcome] += 1
             case Published(code, events):
                 for event in events:
                     kind = event.type.rpartition(".")[2]
-                    self.counts["poller_events", market_of(code), kind] += 1
+                    self.counts["poller_events", market_of(code).name, kind] += 1
             case Announced(notice):
                 kind = notice.type.rpartition(".")[2]
-                self.counts["poller_releases", notice.market, kind] += 1
+                self.counts["poller_releases", notice.market.name, kind] += 1
             case Attempted(endpoint, outcome, lag):
                 self.counts["poller_webhook_attempts", endpoint, outcome] += 1
                 if outcome == "delivered":

@@ -14,7 +14,8 @@ from typing import Final, Literal
 from poller.detect.held import Held
 from poller.detect.impossible import explained
 from poller.facts.log import fingerprint, tell_defect, write
-from poller.model import Code, Event, EventType, Market, Record, market_of
+from poller.markets import Market, Record
+from poller.model import Code, Event, EventType, market_of
 from poller.plan.notice import Completed, Notice
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]

@@ -30,7 +30,8 @@ from poller.facts.observe import (
     Turned,
     told,
 )
-from poller.model import Market, market_of
+from poller.markets import Market
+from poller.model import market_of
 from poller.printable import printable
 
 _STATUS_PAUSE: Final = 5.0
@@ -134,7 +135,7 @@ def status_line(summary: str, newest: Mapping[Market, date], troubles: Mapping[s
     """Return how it goes in one line: the work, the last reports, what is in trouble."""
     parts = [summary]
     if newest:
-        days = ", ".join(f"{market} {newest[market]}" for market in sorted(newest))
+        days = ", ".join(f"{market} {newest[market]}" for market in sorted(newest, key=str))
         parts.append(f"last report {days}")
     if troubles:
         subject, reason = next(iter(troubles.items()))

@@ -8,10 +8,13 @@ of None; `timestamp_str` changes its type with the version of pandas. So every c
 import math
 import numbers
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import fields
 from datetime import date, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from poller.codec import Whole
 from poller.errors import (
     Disconnected,
     GatewayError,
@@ -21,7 +24,8 @@ from poller.errors import (
     TooFrequent,
     Unavailable,
 )
-from poller.model import RECORD_TYPES, Code, Market, Page, Record, columns, market_of
+from poller.markets import Market, Record, market_names
+from poller.model import Code, Page, market_of
 from poller.printable import printable
 
 if TYPE_CHECKING:
@@ -62,7 +66,7 @@ _ABOUT_THE_CONNECTION: Final = (
     "invalid connid",
 )
 _TEXT_LIMIT: Final = 300
-_ANY_CODE: Final = re.compile(r"\b(HK|US)\.[A-Z0-9._-]+", re.ASCII)
+_ANY_CODE: Final = re.compile(rf"\b({market_names('|')})\.[A-Z0-9._-]+", re.ASCII)
 
 
 def error_of(message: object) -> GatewayError:
@@ -88,13 +92,14 @@ def error_of(message: object) -> GatewayError:
 def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:
     """Return the typed page of `code`, or raise Malformed when the frames are not its own."""
     market = market_of(code)
-    own, other = (hk_frame, us_frame) if market is Market.HK else (us_frame, hk_frame)
+    frames = {"us": us_frame, "hk": hk_frame}
+    own = frames.pop(market.table)
     if own is None or not hasattr(own, "columns"):
         raise Malformed(f"the SDK returned {type(own).__name__} where a table belongs")
     frame = cast("pd.DataFrame", own)
-    if frame.empty and getattr(other, "empty", True) is False:
+    if frame.empty and not all(getattr(other, "empty", True) for other in frames.values()):
         raise Malformed("OpenD answered with rows of the other market")
-    if missing := set(columns(market)) - set(frame.columns):
+    if missing := {name for _, name, _ in _cells(market)} - set(frame.columns):
         raise Malformed(f"the SDK's table lacks {', '.join(sorted(missing))}")
     records: list[Record] = []
     oddities: list[str] = []
@@ -115,17 +120,27 @@ def _next_key(attributes: Mapping[Hashable, Any]) -> str | None:
 def _record(market: Market, row: Mapping[Hashable, Any]) -> Record:
     timestamp = _whole(row["timestamp"])
     values: dict[str, Any] = {"timestamp": timestamp, "timestamp_str": _day(market, row, timestamp)}
-    for name in columns(market):
-        if name in _COUNTS:
-            values[name] = _whole(row[name])
-        elif name not in values:
-            values[name] = _real(row[name])
-    return RECORD_TYPES[market](**values)
+    for column, name, read in _cells(market):
+        if column not in values:
+            values[column] = read(row[name])
+    return market.record(**values)
+
+
+@cache
+def _cells(market: Market) -> tuple[tuple[str, str, Callable[[object], float | None]], ...]:
+    """Return each column of a market's record, what the SDK's table calls it, and its reader."""
+    return tuple(
+        (
+            column.name,
+            market.vendor_names.get(column.name, column.name),
+            _whole if column.type == Whole | None else _real,
+        )
+        for column in fields(market.record)
+    )
 
 
 _ABSENT_TEXTS: Final = ("", "N/A")
 _ABSENT_TYPES: Final = ("NAType", "NaTType")  # of pandas; neither can be compared
-_COUNTS: Final = {"shares_short", "avg_daily_share_volume", "aggregated_short"}
 
 
 def _day(market: Market, row: Mapping[Hashable, Any], timestamp: int | None) -> str:

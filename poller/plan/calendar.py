@@ -1,32 +1,20 @@
 """Reporting days and release windows, by rule. Pure: the date is an argument.
 
-Sources: the SFC's weekly "aggregated reportable short positions" and FINRA Rule 4560, checked
-against the days each has published. The calendar chooses between polling intervals and never
-decides what is new: a wrong calendar costs latency, never correctness.
+The rules are each market's own, checked against the days it has published. The calendar chooses
+between polling intervals and never decides what is new: a wrong calendar costs latency, never
+correctness.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from functools import cache
 from itertools import takewhile
-from typing import Any, Final
+from typing import Final
 
-from poller.detect.impossible import FIRST_DAYS
-from poller.imports import part
-from poller.model import Market
+from poller.markets import Market
 
-# asked in its usual way, `holidays` loads the calendars of 250 countries
-_PACKAGES: Final = ("holidays", "holidays.countries", "holidays.financial")
-_EXCHANGES: Final[Mapping[Market, Any]] = {  # classes of day → name, made per year
-    Market.HK: part("holidays.financial.hong_kong_stock_exchange", *_PACKAGES).XHKG,
-    Market.US: part("holidays.financial.ny_stock_exchange", *_PACKAGES).XNYS,
-}
-_OPENING: Final = {Market.HK: time(9), Market.US: time(16)}
 _DAY: Final = timedelta(days=1)
-_FRIDAY: Final = 4
-_MID_MONTH: Final = 15
-_US_BUSINESS_DAYS_TO_RELEASE: Final = 7
 
 _FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(9999, 1, 1)
 """Days beyond them, which only a slip names, count as these: `date` itself ends soon after."""
@@ -40,61 +28,15 @@ class Release:
     opens: datetime
 
 
-@cache
-def _scheduled_holidays(market: Market, year: int) -> frozenset[date]:
-    """Holidays known in advance. Typhoons and days of mourning do not move a reporting day."""
-    closures = _EXCHANGES[market](years=year)
-    sudden = getattr(closures, "special_public_holidays", {}).get(year, ())
-    # one sudden closure is a bare (month, day, name), several are a tuple of those
-    listed = [sudden] if sudden and isinstance(sudden[0], int) else sudden
-    unscheduled = {date(year, int(entry[0]), int(entry[1])) for entry in listed}
-    return frozenset(day for day in closures if day not in unscheduled)
-
-
 def knows(market: Market, year: int) -> bool:
     """Tell whether any holiday of that year is known; without, every weekday counts as trading."""
-    return bool(_scheduled_holidays(market, year))
+    return market.exchange.knows(year)
 
 
 @cache
 def is_trading_day(market: Market, day: date) -> bool:
     """Tell whether the exchange was scheduled to trade; half days count."""
-    return day.weekday() <= _FRIDAY and day not in _scheduled_holidays(market, day.year)
-
-
-def _at_or_before(market: Market, day: date) -> date:
-    while not is_trading_day(market, day):
-        day -= _DAY
-    return day
-
-
-def _after(market: Market, day: date, trading_days: int) -> date:
-    while trading_days:
-        day += _DAY
-        trading_days -= is_trading_day(market, day)
-    return day
-
-
-def _hk_reporting_days(start: date) -> Iterator[date]:
-    """Yield the last scheduled trading day of each ISO week; a week without one has none."""
-    friday = start - timedelta(days=start.weekday() - _FRIDAY)
-    while True:
-        day = _at_or_before(Market.HK, friday)
-        if day > friday - timedelta(days=5) and day >= start:
-            yield day
-        friday += timedelta(days=7)
-
-
-def _us_reporting_days(start: date) -> Iterator[date]:
-    """Yield the 15th and the last day of each month, each moved back to a business day."""
-    month = start.replace(day=1)
-    while True:
-        following = (month + timedelta(days=31)).replace(day=1)
-        for nominal in (month.replace(day=_MID_MONTH), following - _DAY):
-            day = _at_or_before(Market.US, nominal)
-            if day >= start:
-                yield day
-        month = following
+    return market.exchange.is_trading_day(day)
 
 
 def _bounded(day: date) -> date:
@@ -103,19 +45,15 @@ def _bounded(day: date) -> date:
 
 def reporting_days(market: Market, start: date) -> Iterator[date]:
     """Yield, without end, the reporting days from `start` on, oldest first."""
-    start = _bounded(start)
-    return _hk_reporting_days(start) if market is Market.HK else _us_reporting_days(start)
+    return market.reporting_days(_bounded(start))
 
 
 @cache
 def release_of(market: Market, day: date) -> Release:
     """Return when the figures of reporting day `day` are expected at the earliest."""
     day = _bounded(day)
-    if market is Market.HK:
-        published = _at_or_before(market, day + timedelta(days=7 + _FRIDAY - day.weekday()))
-    else:
-        published = _after(market, day, _US_BUSINESS_DAYS_TO_RELEASE)
-    return Release(day, datetime.combine(published, _OPENING[market], market.zone))
+    published = market.exchange.at_or_before(market.due(day))
+    return Release(day, datetime.combine(published, market.opening, market.zone))
 
 
 @cache
@@ -126,7 +64,7 @@ def expected_after(market: Market, watermark: date) -> Release:
 
 def released_by(market: Market, now: datetime, count: int) -> tuple[date, ...]:
     """Return the last `count` reporting days whose window is open at `now`, newest first."""
-    start = now.astimezone(market.zone).date() - timedelta(days=31 + 16 * count)
+    start = now.astimezone(market.zone).date() - market.longest_gap * (2 + count)
     days: list[date] = []
     for day in reporting_days(market, start):
         if release_of(market, day).opens > now:
@@ -141,7 +79,7 @@ def missing_days(market: Market, known: Collection[date], now: datetime) -> tupl
     A day from before the market reported does not count as known. A day whose release window is not
     open yet at `now` (aware) is not missing; nor is anything where nothing is known.
     """
-    oldest = min((day for day in known if day >= FIRST_DAYS[market]), default=None)
+    oldest = min((day for day in known if day >= market.first_day), default=None)
     if oldest is None:
         return ()
     expected = takewhile(

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from poller.model import Code, Market
+from poller.markets import Market
+from poller.model import Code
 from poller.plan.notice import Completed, Detected, Notice
 from poller.plan.release import (
     ODD_HOURS,

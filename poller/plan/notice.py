@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-from poller.model import Code, Market, isoformat, to_json
+from poller.markets import Market
+from poller.model import Code, isoformat, to_json
 
 MOST_NAMED: Final = 1000
 """Missing symbols that a notice names; it counts them all."""
@@ -69,7 +70,7 @@ def fields_of(notice: Notice) -> dict[str, str]:
     return {
         "id": id_of(notice),
         "type": notice.type,
-        "market": str(notice.market),
+        "market": notice.market.name,
         "trading_day": str(notice.day),
         "observed_at": isoformat(notice.at),
         "data": to_json(notice.told()),

@@ -9,14 +9,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
 from math import sqrt
 from typing import Annotated, Final
 
 from pydantic import Field
 
 from poller.codec import Codec, Day, Moment
-from poller.model import Market
+from poller.markets import Market
 from poller.plan.calendar import expected_after, is_trading_day, knows, release_of
 
 REMEMBERED: Final = 8
@@ -139,8 +138,6 @@ def _text(value: date | datetime | None) -> str | None:
 def expected(market: Market, newest: date, sightings: Sequence[Sighting]) -> Window:
     """Return when the first report after `newest` is expected. `sightings`: oldest first."""
     known = [one for one in sightings if one.at is not None]
-    if _is_daily(market, sightings):
-        return _next_day(market, newest, known)
     release = expected_after(market, newest)
     possible = release.opens.astimezone(UTC)
     guessed = "" if knows(market, possible.year) else "no holidays are known for that year"
@@ -164,34 +161,6 @@ def _learned(market: Market, known: Sequence[Sighting]) -> tuple[timedelta, time
     usual = [offset for offset in offsets if abs(offset - middle) <= LATE_AFTER]
     margin = max((max(usual) - min(usual)) / 4, _LEAST_MARGIN)
     return min(usual) - margin, max(usual) + margin
-
-
-def _is_daily(market: Market, sightings: Sequence[Sighting]) -> bool:
-    """Tell whether the last days seen followed each other, trading day by trading day."""
-    days = [one.day for one in sightings[-_ENOUGH:]]
-    steps = pairwise(days)
-    return len(days) == _ENOUGH and all(_trading_day_after(market, a) == b for a, b in steps)
-
-
-def _next_day(market: Market, newest: date, known: Sequence[Sighting]) -> Window:
-    """Expect the next trading day's report on the working day after the last, at its hour."""
-    day = _trading_day_after(market, newest)
-    seen = [one.at.astimezone(market.zone) for one in known if one.at is not None]
-    if not seen:
-        opens = datetime.combine(day, _DAYTIME[0], market.zone).astimezone(UTC)
-        return Window(day, opens, opens)
-    hours = [timedelta(hours=at.hour, minutes=at.minute, seconds=at.second) for at in seen]
-    margin = max((max(hours) - min(hours)) / 4, _LEAST_MARGIN)
-    midnight = datetime.combine(_trading_day_after(market, seen[-1].date()), time(), market.zone)
-    opens = (midnight + min(hours) - margin).astimezone(UTC)
-    return Window(day, opens, opens, (midnight + max(hours) + margin).astimezone(UTC))
-
-
-def _trading_day_after(market: Market, day: date) -> date:
-    day += _DAY
-    while not is_trading_day(market, day):
-        day += _DAY
-    return day
 
 
 def next_probe(

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from poller.model import Code, Record, Vintage
+from poller.markets import Record, Shares, difference
+from poller.model import Code, Vintage
 
 MISSED: Final = 3
 """Reports in a row that a symbol has missed when it is no longer expected, as in a sweep."""
 
 _BELOW: Final = "below_threshold"
-_NOT_COMPUTED: Final = "days_to_cover_cap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Standing:
         return self.vintage.record
 
     @property
-    def change(self) -> int | None:
+    def change(self) -> Shares | None:
         """See the class."""
         return change_of(self.record, self.previous)
 
@@ -47,16 +47,14 @@ class Standing:
     @property
     def days_to_cover(self) -> float | None:
         """Days; None where the market has no such figure."""
-        return days_to_cover_of(self.record)
+        return self.record.days_to_cover
 
 
-def change_of(record: Record, previous: Record | None) -> int | None:
+def change_of(record: Record, previous: Record | None) -> Shares | None:
     """Return the change in shares; None where either figure is below the threshold or unknown."""
-    if previous is None or record.shares is None or previous.shares is None:
+    if previous is None or _BELOW in (*record.flags, *previous.flags):
         return None
-    if _BELOW in record.flags or _BELOW in previous.flags:
-        return None
-    return record.shares - previous.shares
+    return difference(record.shares, previous.shares)
 
 
 def percent_of(record: Record, previous: Record | None) -> float | None:
@@ -67,17 +65,16 @@ def percent_of(record: Record, previous: Record | None) -> float | None:
     return round(100 * change / previous.shares, 4)
 
 
-def days_to_cover_of(record: Record) -> float | None:
-    """Return the days to cover; None where the market has no such figure."""
-    days: float | None = getattr(record, "days_to_cover", None)
-    return days
+def _computed_cover(record: Record) -> float | None:
+    bound = record.cover_bound
+    return None if bound is not None and not bound.is_computed else record.days_to_cover
 
 
 SORTS: Final[Mapping[str, Callable[[Standing], float | None]]] = {
     "change": lambda one: None if one.change is None else abs(one.change),
     "percent": lambda one: None if one.percent is None else abs(one.percent),
     "ratio": lambda one: one.record.ratio,
-    "days_to_cover": lambda one: None if _NOT_COMPUTED in one.record.flags else one.days_to_cover,
+    "days_to_cover": lambda one: _computed_cover(one.record),
 }
 """What a report can be ranked by, the largest first."""
 

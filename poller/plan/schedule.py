@@ -13,7 +13,8 @@ from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Final
 
-from poller.model import Code, Market, market_of
+from poller.markets import Market, all_markets
+from poller.model import Code, market_of
 from poller.plan.market import LONG_AGO, MarketQueue, once_a_day
 from poller.plan.notice import Notice
 from poller.plan.release import Intervals, MarketState
@@ -102,7 +103,7 @@ class Schedule:
         self._again.clear()
         self._retries.clear()
         self._markets = {
-            market: MarketQueue(market, self._intervals, self._tickets) for market in Market
+            market: MarketQueue(market, self._intervals, self._tickets) for market in all_markets()
         }
         for market, state in states.items():
             self._markets[market].load(state)

@@ -12,7 +12,7 @@ from datetime import date
 from typing import Final
 
 from poller.detect.plausible import NO_MOVES, MarketMoves
-from poller.model import Market
+from poller.markets import Market
 
 LONGEST_WAIT: Final = 10.0
 """Seconds by which a true move is late at the most; in a sweep a few answers decide sooner."""

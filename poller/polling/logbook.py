@@ -14,7 +14,7 @@ from typing import Final
 
 from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
 from poller.facts.observe import Announced, Observe, Recovered, Trouble
-from poller.model import Market
+from poller.markets import all_markets
 from poller.plan.notice import Notice
 from poller.plan.release import MarketState
 from poller.plan.schedule import Schedule
@@ -67,9 +67,9 @@ class Logbook:
                 break
         self._observe(Recovered(_WATERMARKS))
         states = {}
-        for market in Market:
+        for market in all_markets():
             try:
-                states[market] = MarketState.from_json(texts.get(market, "{}"))
+                states[market] = MarketState.from_json(texts.get(market.name, "{}"))
             except ValueError as problem:
                 self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
         self._schedule.restore(watermarks, states)
@@ -143,5 +143,7 @@ class Logbook:
         version = self._schedule.version
         if version != self._saved:
             states = self._schedule.states()
-            await self._store.save_schedule({m: state.to_json() for m, state in states.items()})
+            await self._store.save_schedule(
+                {m.name: state.to_json() for m, state in states.items()}
+            )
             self._saved = version

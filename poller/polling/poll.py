@@ -47,7 +47,8 @@ from poller.facts.observe import (
     turning,
 )
 from poller.gateway.opend import Gateway, any_ready
-from poller.model import Code, Page, Record, market_of
+from poller.markets import Record
+from poller.model import Code, Page, market_of
 from poller.plan.release import Intervals
 from poller.plan.schedule import (
     Answered,

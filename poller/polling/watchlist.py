@@ -17,6 +17,7 @@ from poller.clock import wall_clock
 from poller.errors import BadCode, GatewayError, StoreDown, StoreMisfit, TooFrequent
 from poller.facts.observe import Happened, Observe, Recovered, Trouble
 from poller.gateway.opend import Gateway, any_ready
+from poller.markets import market_names
 from poller.model import Code, parse_code, unique
 from poller.polling.budget import Budget
 from poller.polling.settling import SETTLED, Outcome, Settling
@@ -322,7 +323,7 @@ def _left_out(others: Sequence[str], count: int) -> list[str]:
     if others:
         shown = ", ".join(text[:_SHOWN_LENGTH] for text in others[:_SHOWN])
         more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
-        told.append(f"left out, neither HK nor US: {shown}{more}")
+        told.append(f"left out, neither {market_names(' nor ')}: {shown}{more}")
     if count - len(others) > MOST_CODES:
         told.append(f"{MOST_CODES:,} codes are taken of one source, not all {count:,}")
     return told

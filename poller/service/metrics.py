@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from poller import __version__
 from poller.facts.counts import COUNTED, LAG, LAG_HELP, LAG_STEPS, SUM, Totals
 from poller.facts.status import Report
-from poller.model import Market
+from poller.markets import Market
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 

@@ -41,7 +41,8 @@ from poller.facts.status import (
     Role,
 )
 from poller.gateway.opend import Address
-from poller.model import Code, Market, market_of
+from poller.markets import all_markets
+from poller.model import Code, market_of
 from poller.plan.market import MarketQueue
 
 _NEW: Final = "connecting"
@@ -227,9 +228,9 @@ class Reporter:
         await self._report_polls(board)
 
     def _waiting(self) -> dict[str, int]:
-        found = dict.fromkeys(map(str, Market), 0)
+        found = dict.fromkeys(map(str, all_markets()), 0)
         for code, count in self._held.items():
-            found[market_of(code)] += count
+            found[market_of(code).name] += count
         return found
 
     async def _report_polls(self, board: Board) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from poller.markets import all_markets
 from poller.model import parse_code
 from poller.simulator import Faults, Simulator, World
 
@@ -16,8 +17,13 @@ _REMEMBERED = 10_000
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m poller.simulator", description=__doc__)
     parser.add_argument("--port", type=int, default=11111, help="0 takes a free one")
-    parser.add_argument("--hk", type=int, default=30, help="made-up Hong Kong symbols")
-    parser.add_argument("--us", type=int, default=10, help="made-up US symbols")
+    for market in all_markets():
+        parser.add_argument(
+            f"--{market.name.lower()}",
+            type=int,
+            default=market.made_up.count,
+            help=f"made-up {market.words.place} symbols",
+        )
     parser.add_argument("--code", action="append", default=[], help="a further symbol, by its code")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another world")
     parser.add_argument("--requests", type=int, default=30, help="the limit, per period")
@@ -45,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         named = tuple(map(parse_code, chosen.code))
-        world = World(seed=chosen.seed, hk=chosen.hk, us=chosen.us, named=named)
+        counts = {each.name: getattr(chosen, each.name.lower()) for each in all_markets()}
+        world = World(seed=chosen.seed, made_up=counts, named=named)
         world.codes()
         simulator = Simulator(
             world,

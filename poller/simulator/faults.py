@@ -38,7 +38,7 @@ class Faults:
         interest or of a watch group; heartbeats are still answered.
     On short interest:
         `too_frequent_next`: so many refusals for the rate. `errors`: the text per code.
-        `endless_keys`, `wrong_market` (rows of HK come as rows of US and the reverse).
+        `endless_keys`, `wrong_market` (rows come in the table of another market).
         `mutate`: per code, a function that alters the reply (the SDK's protobuf Response).
     """
 

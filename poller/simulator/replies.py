@@ -1,12 +1,11 @@
 """From the world's answers to the SDK's messages. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
 from typing import Final
 
-from poller.model import HkRecord, Record, UsRecord
-from poller.simulator.wire import Message, Proto, response
+from poller.markets import Market, Record, all_markets
+from poller.simulator.wire import Message, Proto, market_numbers, response
 from poller.simulator.world import Answer
 
 _REFUSED: Final = -1
@@ -16,8 +15,6 @@ _LOGIN_USER: Final = 10_000_001
 _CLOSED: Final = 6
 _STOCK: Final = 3
 _CUSTOM_GROUP, _ALL_GROUPS = 1, 3
-_MARKET_NUMBERS: Final = {"HK": 1, "HK_FUTURE": 2, "US": 11, "SH": 21, "SZ": 22, "SG": 31, "JP": 41}
-_MARKET_NAMES: Final = {number: name for name, number in _MARKET_NUMBERS.items()}
 
 
 def refusal(proto: int, text: str) -> Message:
@@ -57,8 +54,9 @@ def heartbeat(now: datetime) -> Message:
 def global_state(now: datetime, *, logged_in: bool) -> Message:
     """Return the reply to GetGlobalState: all markets closed, no trading account."""
     reply = _success(Proto.GLOBAL_STATE)
-    for market in ("HK", "US", "SH", "SZ", "HKFuture"):
-        setattr(reply.s2c, f"market{market}", _CLOSED)
+    for field in reply.s2c.DESCRIPTOR.fields:
+        if field.name.startswith("market"):
+            setattr(reply.s2c, field.name, _CLOSED)
     reply.s2c.qotLogined, reply.s2c.trdLogined = logged_in, False
     reply.s2c.serverVer, reply.s2c.serverBuildNo = _SERVER_VERSION, _SERVER_BUILD
     reply.s2c.time = int(now.timestamp())
@@ -81,7 +79,7 @@ def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
     for number, code in enumerate(known[name], start=1):
         market, _, symbol = code.partition(".")
         basic = reply.s2c.staticInfoList.add().basic
-        basic.security.market = _MARKET_NUMBERS[market]
+        basic.security.market = market_numbers()[market]
         basic.security.code = symbol
         basic.id, basic.lotSize, basic.secType = number, 100, _STOCK
         basic.name, basic.listTime = symbol, ""
@@ -90,24 +88,30 @@ def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
 
 def code_of(security: Message) -> str:
     """Return a Security as the SDK writes codes; a market without a name keeps its number."""
-    return f"{_MARKET_NAMES.get(security.market, security.market)}.{security.code}"
+    names = {number: name for name, number in market_numbers().items()}
+    return f"{names.get(security.market, security.market)}.{security.code}"
 
 
 def short_interest(answer: Answer, next_key: str, *, wrong_market: bool = False) -> Message:
     """Return one page. A None in a record leaves its field out, as OpenD may do."""
     reply = _success(Proto.SHORT_INTEREST)
+    market = answer.market
+    shown = _elsewhere(market) if wrong_market else market
+    items = getattr(reply.s2c, f"{shown.table}ItemList")
     for record in answer.records:
-        shown = _foreign(record) if wrong_market else record
-        items = reply.s2c.hkItemList if isinstance(shown, HkRecord) else reply.s2c.usItemList
-        items.add(**_present(shown))
+        items.add(**_present(shown, record if shown is market else _as_of(shown, market, record)))
     reply.s2c.nextKey = next_key
     return reply
 
 
-def _present(record: Record) -> dict[str, object]:
+def _present(market: Market, record: Record) -> dict[str, object]:
     """Name a record's figures as the message does: `short_percent` is `shortPercent` there."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {_camel(name): value for name, value in values.items() if value is not None}
+    names = market.vendor_names
+    return {
+        _camel(names.get(name, name)): value
+        for name, value in record.columns().items()
+        if value is not None
+    }
 
 
 def _camel(name: str) -> str:
@@ -115,10 +119,12 @@ def _camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in others)
 
 
-def _foreign(record: Record) -> Record:
-    """Return the same figures as a record of the other market."""
-    start = (record.timestamp, record.timestamp_str, record.shares, record.ratio)
-    prices = (record.close_price, record.last_close_price)
-    if isinstance(record, HkRecord):
-        return UsRecord(*start, None, None, *prices)
-    return HkRecord(*start, *prices)
+def _elsewhere(market: Market) -> Market:
+    """Return a market whose rows stand in another table."""
+    return next(other for other in all_markets() if other.table != market.table)
+
+
+def _as_of(other: Market, market: Market, record: Record) -> Record:
+    """Return the same figures as a record of another market."""
+    made = market.made_up.figures(record)._replace(volume=None, cover=None)
+    return other.made_up.record(record.timestamp, record.timestamp_str, made)

@@ -5,6 +5,7 @@ symbol's rows are made once per release.
 """
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -13,9 +14,10 @@ from itertools import takewhile
 from typing import Final
 from zlib import crc32
 
-from poller.model import Code, HkRecord, Market, Page, Record, UsRecord, market_of
+from poller.markets import Figures, Market, Record, all_markets
+from poller.model import Code, Page, market_of
 from poller.plan.calendar import is_trading_day, release_of, reporting_days
-from poller.simulator.series import draw, hk_codes, us_codes
+from poller.simulator.series import draw, made_up_codes
 
 PAGE: Final = 10
 """Rows a page."""
@@ -48,14 +50,14 @@ class Rescaling:
 class Season:
     """What OpenD would show, for `weeks` from `began` (aware).
 
-    `hk`, `us`: symbols made up. `without_rows`: share of them that never get a row. `spread`:
-    overrides over how long a staggered release comes. `instants`: sets a market's day by hand.
+    `made_up`: by the name of a market, how many symbols are made up. `without_rows`: share of them
+    that never get a row. `spread`: overrides over how long a staggered release comes. `instants`:
+    sets a market's day by hand.
     """
 
     began: datetime
     weeks: int = 52
-    hk: int = 300
-    us: int = 700
+    made_up: Mapping[str, int] = field(default_factory=dict)
     seed: int = 1
     model: Model = Model.SIMULTANEOUS
     without_rows: float = 0.0
@@ -72,7 +74,7 @@ class Season:
     @cached_property
     def codes(self) -> tuple[Code, ...]:
         """Every symbol."""
-        return hk_codes(self.seed, self.hk) + us_codes(self.seed, self.us)
+        return made_up_codes(self.seed, self.made_up)
 
     @cached_property
     def covered(self) -> frozenset[Code]:
@@ -83,7 +85,7 @@ class Season:
     @cached_property
     def days(self) -> dict[Market, tuple[date, ...]]:
         """The reporting days, oldest first: some before the season, all that appear in it."""
-        return {market: tuple(self._days(market)) for market in Market}
+        return {market: tuple(self._days(market)) for market in all_markets()}
 
     @cached_property
     def releases(self) -> dict[Market, tuple[float, ...]]:
@@ -139,9 +141,8 @@ class Season:
             if revision.day in (None, day):
                 shares = round(shares * revision.factor)
         price, ratio = 1 + level % 1000 / 10, round(shares / 1e9, 2)
-        if market_of(code) is Market.HK:
-            return HkRecord(None, day.isoformat(), shares, ratio, price, price)
-        return UsRecord(None, day.isoformat(), shares, ratio, 100_000, 2.5, price, price)
+        figures = Figures(shares, ratio, 100_000, None, price, price)
+        return market_of(code).made_up.record(None, day.isoformat(), figures)
 
     @cached_property
     def _spread(self) -> float:
@@ -150,7 +151,7 @@ class Season:
         return 7200.0 if self.model is Model.STAGGERED else 0.0
 
     def _days(self, market: Market) -> list[date]:
-        first = self.began.date() - timedelta(days=35)
+        first = self.began.date() - 2 * market.longest_gap - _DAY
         if self.model is Model.DAILY:
             count = (self.ends.date() - first).days
             days = [first + n * _DAY for n in range(count)]
@@ -175,8 +176,7 @@ class Season:
 
     def _after_holiday(self, market: Market, day: date, opens: datetime) -> datetime:
         """Move a release from the trading day before a holiday to the one after it."""
-        usual = day + timedelta(days=11 - day.weekday()) if market is Market.HK else opens.date()
-        return datetime.combine(_working_day(market, usual), opens.time(), market.zone)
+        return datetime.combine(_working_day(market, market.due(day)), opens.time(), market.zone)
 
 
 def _working_day(market: Market, day: date) -> date:

@@ -9,26 +9,20 @@ Only `Random(text).random()` is used: that sequence is the same in every Python 
 
 import math
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from random import Random
 from threading import Lock
 from typing import Final, NamedTuple
 
-from poller.model import Code, Market, market_of
+from poller.markets import Market, all_markets
+from poller.model import Code, market_of
 
 TENCENT: Final = Code("HK.00700")
-DAYS_TO_COVER_FLOOR: Final = 1.00
-DAYS_TO_COVER_CAP: Final = 999.99
-
-_HK_MAIN_BOARD: Final = 10_000
-_US_LENGTHS: Final = ((0.003, 1), (0.04, 2), (0.40, 3), (0.92, 4), (1.0, 5))
-_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CHANGE_QUANTILES: Final = ((0.0, 0.001), (0.5, 0.035), (0.9, 0.19), (0.99, 1.0), (1.0, 2.5))
 _THIN: Final = 0.06
-"""Share of US symbols that now and then do not trade at all."""
+"""Share of symbols that now and then do not trade at all."""
 _LEAST, _MOST = 0.0002, 0.2
 """Bounds of a position as a share of the issued shares; the lower one is the SFC's threshold."""
 
@@ -40,53 +34,37 @@ def draw(*key: object) -> float:
 
 
 @lru_cache(maxsize=64)
-def hk_codes(seed: int, count: int) -> tuple[Code, ...]:
-    """Return `count` different five-digit codes, never Tencent's; fewer is always a prefix."""
-    chance = Random(f"{seed}:hk")
-    order = sorted(range(1, _HK_MAIN_BOARD), key=lambda _: chance.random())
-    codes = [code for number in order if (code := Code(f"HK.{number:05}")) != TENCENT]
-    if count > len(codes):
-        msg = f"hk is {count}: there are only {len(codes)} plausible Hong Kong codes"
+def codes_of(seed: int, market: Market, count: int) -> tuple[Code, ...]:
+    """Return `count` different codes of a market; fewer is always a prefix."""
+    chance = Random(f"{seed}:{market.name.lower()}").random
+    codes: dict[str, None] = {}
+    for symbol in market.made_up.symbols(chance):
+        if len(codes) == count:
+            break
+        codes[f"{market}.{symbol}"] = None
+    if len(codes) < count:
+        most = f"there are only {len(codes)} plausible {market.words.place} codes"
+        msg = f"{market.name.lower()} is {count}: {most}"
         raise ValueError(msg)
-    return tuple(codes[:count])
+    return tuple(map(Code, codes))
 
 
-@lru_cache(maxsize=64)
-def us_codes(seed: int, count: int) -> tuple[Code, ...]:
-    """Return `count` different tickers of one to five letters; fewer is always a prefix."""
-    chance = Random(f"{seed}:us")
-    codes: dict[Code, None] = {}
-    while len(codes) < count:
-        share = chance.random()
-        length = next(length for below, length in _US_LENGTHS if share < below)
-        letters = (_LETTERS[int(chance.random() * len(_LETTERS))] for _ in range(length))
-        codes[Code(f"US.{''.join(letters)}")] = None
-    return tuple(codes)
+def made_up_codes(seed: int, counts: Mapping[str, int]) -> tuple[Code, ...]:
+    """Return so many codes of each market. `counts`: by its name."""
+    return tuple(
+        code
+        for market in all_markets()
+        for code in codes_of(seed, market, counts.get(market.name, 0))
+    )
 
 
-class Figures(NamedTuple):
-    """One reporting day: shares short, daily volume (0 in Hong Kong), close, the close before."""
+class Step(NamedTuple):
+    """One reporting day: shares short, volume (0 where none is reported), close, close before."""
 
     shares: int
     volume: int
     close: float
     last_close: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Temper:
-    """Chances per reporting day: to fall below the threshold, to come back, to repeat exactly."""
-
-    hide: float
-    show: float
-    repeat: float
-
-
-_TEMPERS: Final = {
-    # in balance 38 % are hidden; hidden weeks repeat by themselves, the rest makes it 40 %
-    Market.HK: _Temper(hide=0.0368, show=0.06, repeat=0.07),
-    Market.US: _Temper(hide=0.0, show=1.0, repeat=0.01),
-}
 
 
 class Walk:
@@ -96,29 +74,28 @@ class Walk:
     """
 
     def __init__(self, seed: int, code: Code) -> None:
-        self._temper = _TEMPERS[market_of(code)]
-        self._trades = market_of(code) is Market.US
+        self._temper = temper = market_of(code).made_up
         self._chance = Random(f"{seed}:{code}").random
         self._figures = array("d")
         self._growing = Lock()
-        chance, scale = self._chance, 7.6 if self._trades else 8.3
-        self.issued = int(10 ** (scale + 2.2 * chance()))
-        usual_percent = 10 ** ((-0.3 if self._trades else -1.3) + 1.7 * chance())
+        chance = self._chance
+        self.issued = int(10 ** (temper.issued + 2.2 * chance()))
+        usual_percent = 10 ** (temper.usual + 1.7 * chance())
         self._usual = self.issued * usual_percent / 100
         self._level = self._usual
         self._usual_volume = self._usual / 10 ** (-0.1 + 1.3 * chance())
         self._thin = chance() < _THIN
         self._close = _price(10 ** (-0.3 + 2.6 * chance()))
-        self._shown = chance() < self._temper.show / (self._temper.hide + self._temper.show)
+        self._shown = chance() < temper.show / (temper.hide + temper.show)
 
-    def at(self, index: int) -> Figures:
+    def at(self, index: int) -> Step:
         """Return the figures of the symbol's reporting day number `index`, counted from 0."""
-        width = len(Figures._fields)
+        width = len(Step._fields)
         with self._growing:  # two threads growing at once would interleave their draws
             while len(self._figures) <= index * width:
                 self._figures.extend(self._next())
             shares, volume, close, last = self._figures[index * width : (index + 1) * width]
-        return Figures(int(shares), int(volume), close, last)
+        return Step(int(shares), int(volume), close, last)
 
     def _next(self) -> Iterator[float]:
         """Take one step of the walk and yield its figures."""
@@ -130,7 +107,7 @@ class Walk:
         drift = 0.06 * (chance() + chance() + chance() - 1.5)
         self._close = _price(self._close * (1 + drift))
         yield int(self._level) if self._shown else 0
-        yield self._volume() if self._trades else 0
+        yield self._volume() if temper.trades else 0
         yield self._close
         yield _price(self._close * (1 + 0.05 * (chance() - 0.5)))
 
@@ -154,13 +131,6 @@ class Walk:
 def walk(seed: int, code: Code) -> Walk:
     """Return the walk of a symbol."""
     return Walk(seed, code)
-
-
-def days_to_cover(shares: int, volume: int) -> float:
-    """Return days, two decimals, between the floor 1.00 and the cap 999.99 (also: no volume)."""
-    if not volume:
-        return DAYS_TO_COVER_CAP
-    return max(DAYS_TO_COVER_FLOOR, min(DAYS_TO_COVER_CAP, round(shares / volume, 2)))
 
 
 def _price(amount: float) -> float:

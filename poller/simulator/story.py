@@ -11,7 +11,8 @@ from itertools import takewhile
 from typing import Final
 
 from poller.errors import ConfigError
-from poller.model import Code, HkRecord, Market, market_of
+from poller.markets import Market, Record, all_markets
+from poller.model import Code, market_of
 from poller.plan.calendar import release_of, reporting_days
 from poller.simulator.series import TENCENT, draw
 from poller.simulator.world import TENCENT_ROWS, Answer, Revision, Rows, ShortInterest, World
@@ -41,26 +42,28 @@ class Turn:
 
 
 def turns(began: datetime) -> tuple[Turn, ...]:
-    """Return the turns of a story that began then (aware), from a Hong Kong day on."""
+    """Return the turns of a story that began then (aware), from the page's next day on."""
     last = TENCENT_ROWS[0].day
-    first = next(day for day in reporting_days(Market.HK, last) if day > last)
-    opens = release_of(Market.HK, first).opens
+    mine = market_of(TENCENT)
+    first = next(day for day in reporting_days(mine, last) if day > last)
+    opens = release_of(mine, first).opens
     order = sorted(
-        (release_of(market, day).opens.astimezone(UTC), market, day)
-        for market in Market
+        (release_of(market, day).opens.astimezone(UTC), market.name, day)
+        for market in all_markets()
         for day in takewhile(
             lambda day: day < (began + _AHEAD).date(), reporting_days(market, last)
         )
         if release_of(market, day).opens >= opens
     )
+    named = {market.name: market for market in all_markets()}
     return tuple(
-        Turn(market, day, max(began.astimezone(UTC) + FIRST + number * TURN, opens + _OUT))
-        for number, (opens, market, day) in enumerate(order)
+        Turn(named[name], day, max(began.astimezone(UTC) + FIRST + number * TURN, opens + _OUT))
+        for number, (opens, name, day) in enumerate(order)
     )
 
 
 def story(began: datetime) -> World:
-    """Return the world of a story that began then: 41 symbols with more than a year of history.
+    """Return the world of a story that began then: 41 symbols, and a year of history.
 
     HK.00700 has the ten rows of Futu's page, and goes on from there. Every third turn one symbol's
     figures are revised soon after. Raises ConfigError where no report was out by then.
@@ -70,8 +73,7 @@ def story(began: datetime) -> World:
         told = f"a simulation cannot begin at {began:%Y-%m-%d}, before its reports: set the clock"
         raise ConfigError([told])
     world = World(
-        hk=30,
-        us=10,
+        made_up={market.name: market.made_up.count for market in all_markets()},
         since=played[0].day,
         releases={(turn.market, turn.day): turn.at for turn in played},
         extra={TENCENT: _continued(played)},
@@ -84,25 +86,23 @@ def story(began: datetime) -> World:
 
 def _continued(played: tuple[Turn, ...]) -> Rows:
     """Return the rows of Futu's page with made-up ones after them, newest first."""
-    mine = [turn for turn in reversed(played) if turn.market is Market.HK]
+    mine = [turn for turn in reversed(played) if turn.market is market_of(TENCENT)]
     made_up = [(turn.at, _row_like(TENCENT_ROWS[0], turn.day)) for turn in mine]
 
-    def rows(_: Code, now: datetime) -> tuple[HkRecord, ...]:
+    def rows(_: Code, now: datetime) -> tuple[Record, ...]:
         return (*(row for at, row in made_up if at <= now), *TENCENT_ROWS)
 
     return rows
 
 
-def _row_like(row: HkRecord, day: date) -> HkRecord:
+def _row_like(row: Record, day: date) -> Record:
     """Return a row of `day` that is up to a tenth more or less than this one."""
-    part, midnight = 0.9 + 0.2 * draw(TENCENT, day), datetime.combine(day, time(), Market.HK.zone)
-    return replace(
-        row,
-        timestamp=int(midnight.timestamp()),
-        timestamp_str=day.isoformat(),
-        aggregated_short=round((row.shares or 0) * part),
-        aggregated_short_ratio=round((row.ratio or 0.0) * part, 2),
+    market, part = market_of(TENCENT), 0.9 + 0.2 * draw(TENCENT, day)
+    midnight = datetime.combine(day, time(), market.zone)
+    made = market.made_up.figures(row)._replace(
+        shares=round((row.shares or 0) * part), ratio=round((row.ratio or 0.0) * part, 2)
     )
+    return market.made_up.record(int(midnight.timestamp()), day.isoformat(), made)
 
 
 def _revised(world: World, turn: Turn, number: int) -> Revision:

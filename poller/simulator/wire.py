@@ -73,6 +73,16 @@ def messages(name: str) -> Message:
     return import_module(name)
 
 
+@cache
+def market_numbers() -> dict[str, int]:
+    """Return every market the SDK knows, as its codes begin: {"HK": 1, "SH": 21, …}."""
+    numbers = {}
+    for name, number in messages("Qot_Common_pb2").QotMarket.items():
+        _, _, rest = name.partition("_")
+        numbers[rest.removeprefix("CN").removesuffix("_Security").upper()] = number
+    return numbers
+
+
 def request(proto: Proto) -> Message:
     """Return an empty request of this call."""
     return messages(_MODULES[proto]).Request()

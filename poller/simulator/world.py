@@ -6,16 +6,17 @@ A world is a frozen value; to let something happen at once, give the simulator a
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, cached_property
 from itertools import islice, takewhile
 from math import prod
 from typing import Final
 
-from poller.model import Code, HkRecord, Market, Record, UsRecord, market_of, unique
+from poller.markets import Figures, Market, Record, market_named
+from poller.model import Code, market_of, unique
 from poller.plan.calendar import release_of, reporting_days
-from poller.simulator.series import TENCENT, Walk, days_to_cover, draw, hk_codes, us_codes, walk
+from poller.simulator.series import TENCENT, Walk, draw, made_up_codes, walk
 
 END: Final = "-1"
 """The next key of a last page."""
@@ -73,8 +74,9 @@ class Split:
 class World:
     """Every symbol, its rows and the instant each row appears.
 
-    `hk`, `us`: how many symbols are made up; `named`: further ones, made up in the same way but
-    always with rows. `without_rows`: the fraction of made-up symbols that never get a row.
+    `made_up`: by the name of a market, how many of its symbols are made up; `named`: further ones,
+    made up in the same way but always with rows. `without_rows`: the fraction of made-up symbols
+    that never get a row.
     `since`, `history`, `depth`: a symbol has this many reporting days before `since` (`depth` per
     code; the newest may be released a little after it) and grows from there. They are part of its
     identity, as its walk begins with its first day. `shift` moves every release by rule,
@@ -86,8 +88,7 @@ class World:
     """
 
     seed: int = 1
-    hk: int = 0
-    us: int = 0
+    made_up: Mapping[str, int] = field(default_factory=dict)
     named: tuple[Code, ...] = ()
     tencent: bool = True
     without_rows: float = 0.1
@@ -148,9 +149,8 @@ class World:
     @cached_property
     def _codes(self) -> tuple[Code, ...]:
         """Every known code, in the order of the fields that bring it."""
-        made_up = hk_codes(self.seed, self.hk) + us_codes(self.seed, self.us)
         first = (TENCENT,) if self.tencent else ()
-        return unique((*first, *self.named, *self.extra, *made_up))
+        return unique((*first, *self.named, *self.extra, *made_up_codes(self.seed, self.made_up)))
 
     @cached_property
     def _known(self) -> frozenset[Code]:
@@ -165,7 +165,7 @@ class World:
         for row in self._rows(code, now, before):
             text = row.timestamp_str
             revised = prod(one.factor for one in revisions if one.day.isoformat() == text)
-            yield row if scale == revised == 1 else _shown(row, scale, revised)
+            yield row if scale == revised == 1 else _shown(market_of(code), row, scale, revised)
 
     def _rows(self, code: Code, now: datetime, before: date | None) -> Iterable[Record]:
         given = self.extra.get(code)
@@ -204,8 +204,7 @@ def _rule(seed: int, market: Market, day: date) -> datetime:
 @cache
 def _timeline(market: Market, since: date, depth: int, year: int) -> tuple[date, ...]:
     """Return `depth` reporting days before `since`, and all from there to the end of `year`."""
-    longest = timedelta(days=17)  # between two reporting days, with room for holidays
-    early = reporting_days(market, since - longest * (depth + 2))
+    early = reporting_days(market, since - market.longest_gap * (depth + 2))
     past = tuple(takewhile(lambda day: day < since, early))
     later = takewhile(lambda day: day.year <= year, reporting_days(market, since))
     return past[len(past) - depth :] + tuple(later)
@@ -218,57 +217,44 @@ def _midnight(market: Market, day: date) -> int:
 
 def _record(market: Market, symbol: Walk, day: date, index: int) -> Record:
     shares, volume, close, last = symbol.at(index)
-    stamp, text = _midnight(market, day), day.isoformat()
     percent = round(100 * shares / symbol.issued, 2)
-    if market is Market.HK:
-        return HkRecord(stamp, text, shares, percent, close, last)
-    cover = days_to_cover(shares, volume)
-    return UsRecord(stamp, text, shares, percent, volume, cover, close, last)
+    made = Figures(shares, percent, volume, None, close, last)
+    return market.made_up.record(_midnight(market, day), day.isoformat(), made)
 
 
-def _shown(row: Record, scale: float, revised: float) -> Record:
+def _shown(market: Market, row: Record, scale: float, revised: float) -> Record:
     """Rescale a row by a split (shares up, prices down) and revise its short figures."""
-    shares = None if row.shares is None else round(row.shares * scale * revised)
-    percent = None if row.ratio is None else round(row.ratio * revised, 2)
-    close = None if row.close_price is None else round(row.close_price / scale, 3)
-    last = None if row.last_close_price is None else round(row.last_close_price / scale, 3)
-    if isinstance(row, HkRecord):
-        return replace(
-            row,
-            aggregated_short=shares,
-            aggregated_short_ratio=percent,
-            close_price=close,
-            last_close_price=last,
-        )
-    volume = row.avg_daily_share_volume
-    volume = None if volume is None else round(volume * scale)
-    cover = row.days_to_cover
-    if cover is not None and shares is not None and volume is not None:
-        cover = days_to_cover(shares, volume)
-    return replace(
-        row,
-        shares_short=shares,
-        short_percent=percent,
-        avg_daily_share_volume=volume,
-        days_to_cover=cover,
-        close_price=close,
-        last_close_price=last,
+    made = market.made_up.figures(row)
+    figures = Figures(
+        shares=None if made.shares is None else round(made.shares * scale * revised),
+        ratio=None if made.ratio is None else round(made.ratio * revised, 2),
+        volume=None if made.volume is None else round(made.volume * scale),
+        cover=made.cover,
+        close=None if made.close is None else round(made.close / scale, 3),
+        last_close=None if made.last_close is None else round(made.last_close / scale, 3),
     )
+    return market.made_up.record(row.timestamp, row.timestamp_str, figures)
 
 
 def _why_unknown(code: str) -> str:
     """Return OpenD's words for a code it has no short interest of."""
-    market, _, symbol = code.partition(".")
-    if market not in set(Market):
+    name, _, symbol = code.partition(".")
+    market = market_named(name)
+    if market is None:
         return f"不支持的市场 {code}，仅支持港股和美股"
-    index_of = {Market.HK: symbol.startswith("80") and len(symbol) > len("00700")}
-    if index_of.get(Market(market), symbol.startswith(".")):
+    if market.made_up.is_index(symbol):
         return f"不支持的证券类型 {code}，仅支持正股和基金"
     return f"未知股票 {code}"
 
 
+_TENCENT_MARKET: Final = market_of(TENCENT)
+
 TENCENT_ROWS: Final = tuple(
-    HkRecord(_midnight(Market.HK, date.fromisoformat(day)), day, shares, percent, close, last)
+    _TENCENT_MARKET.made_up.record(
+        _midnight(_TENCENT_MARKET, date.fromisoformat(day)),
+        day,
+        Figures(shares, percent, None, None, close, last),
+    )
     for day, shares, percent, close, last in (
         ("2026-04-30", 51480638, 0.56, 467.8, 479.2),
         ("2026-04-24", 51888755, 0.56, 493.4, 495.2),

@@ -6,7 +6,8 @@ from typing import Any
 
 from poller.codec import Whole, read_json
 from poller.events import Foreign, StreamEvent, decode
-from poller.model import RECORD_TYPES, Code, Vintage, columns, isoformat, market_of, to_json
+from poller.markets import all_markets
+from poller.model import Code, Vintage, isoformat, market_of, to_json
 from poller.storage.store import Entry
 
 
@@ -41,7 +42,8 @@ def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
 
 def history_names(codes: Iterable[Code]) -> list[str]:
     """Return the columns of `history_rows` of these symbols; those of each market once."""
-    names = dict.fromkeys(n for market in sorted({*map(market_of, codes)}) for n in columns(market))
+    markets = sorted({*map(market_of, codes)}, key=str)
+    names = dict.fromkeys(name for market in markets for name in market.columns)
     return [*names, "revision", "observed_at"]
 
 
@@ -52,6 +54,6 @@ def coded_rows(code: Code, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
 
 def whole_names() -> frozenset[str]:
     """Return the columns that hold whole numbers, in every market."""
-    kinds = RECORD_TYPES.values()
-    whole = {field.name for kind in kinds for field in fields(kind) if field.type == Whole | None}
+    columns = [field for market in all_markets() for field in fields(market.record)]
+    whole = {column.name for column in columns if column.type == Whole | None}
     return frozenset({*whole, "revision"})

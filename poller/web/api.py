@@ -11,7 +11,8 @@ from aiohttp import web
 
 from poller import __version__
 from poller.errors import BadCode
-from poller.model import Code, Market, columns, market_of, parse_code
+from poller.markets import market_named, market_names
+from poller.model import Code, market_of, parse_code
 from poller.storage.plain import history_rows
 from poller.web.histories import pieces
 from poller.web.openapi import document
@@ -123,7 +124,7 @@ def _json_pieces(
 
 def _csv_pieces(code: Code, history: Mapping[str, str]) -> Iterator[str]:
     text = io.StringIO()
-    names = [*columns(market_of(code)), "revision", "observed_at"]
+    names = [*market_of(code).columns, "revision", "observed_at"]
     writer = csv.DictWriter(text, names, lineterminator="\r\n")
     writer.writeheader()
     for found in pieces(market_of(code), history, _PIECE):
@@ -169,14 +170,15 @@ def _document() -> dict[str, Any]:
 def view_of(query: Mapping[str, str]) -> View:
     """Return the view the parameters ask for, or raise HTTPBadRequest with the cure."""
     market, sort = query.get("market", ""), query.get("sort", "code")
-    if market and market not in list(Market):
-        raise web.HTTPBadRequest(text=f"market: {market!r} is none; use {', '.join(Market)}")
+    chosen = market_named(market)
+    if market and chosen is None:
+        raise web.HTTPBadRequest(text=f"market: {market!r} is none; use {market_names(', ')}")
     if sort.removeprefix("-") not in SORTS:
         known = ", ".join(SORTS)
         raise web.HTTPBadRequest(text=f"sort: {sort!r} is unknown; use {known}, or -{known[:4]}")
     return View(
         query.get("q", ""),
-        Market(market) if market else None,
+        chosen,
         sort.removeprefix("-"),
         sort.startswith("-"),
         _whole(query, "page", 1, 10**6),

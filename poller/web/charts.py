@@ -4,7 +4,7 @@ No style attribute and no script, so that the strictest content policy lets them
 line widths are the style sheet's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -14,7 +14,8 @@ from statistics import median
 from typing import Final
 from xml.sax.saxutils import escape
 
-from poller.model import HkRecord, Record, UsRecord, Vintage
+from poller.markets import Shares
+from poller.model import Vintage
 from poller.web.rows import figure, is_below
 
 _SPARK_WIDTH: Final = 104
@@ -28,11 +29,6 @@ _MOST_DOTS: Final = 60
 _ROUNDING: Final = 0.005  # of a ratio with two decimals
 _TELLING: Final = 0.05  # of a ratio: what it must differ by from the shares to have its own line
 _LEAST_PERCENT: Final = 1e-15  # a share of a company with ten trillion of them
-
-_CURRENCY: Final[Mapping[type[Record], str]] = {
-    HkRecord: "in its trading currency",
-    UsRecord: "US$",
-}
 
 Point = tuple[float, float]
 
@@ -57,7 +53,7 @@ FRAMES: Final = (Frame("desk", 1100, 64, 1040, 6), Frame("phone", 440, 54, 394, 
 """For a desk and for a phone: text that fits the one is too small or too large on the other."""
 
 
-def sparkline(values: Sequence[int | None]) -> str:
+def sparkline(values: Sequence[Shares | None]) -> str:
     """Return a small line of `values`, oldest first; a gap, or no end, where one is absent."""
     known = [value for value in values if value is not None]
     if len(known) < 2:  # noqa: PLR2004  one point is no line
@@ -65,7 +61,7 @@ def sparkline(values: Sequence[int | None]) -> str:
     low, high = min(known), max(known)
     step = (_SPARK_WIDTH - 2 * _MARGIN) / (len(values) - 1)
 
-    def place(index: int, value: int) -> Point:
+    def place(index: int, value: Shares) -> Point:
         part = (value - low) / (high - low) if high > low else 0.5
         y = _SPARK_HEIGHT - _MARGIN - part * (_SPARK_HEIGHT - 2 * _MARGIN)
         return _MARGIN + index * step, y
@@ -166,7 +162,7 @@ def chart(title: str, vintages: Sequence[Vintage], frame: Frame) -> str:
     )
 
 
-def _described(days: Sequence[date], known: Sequence[int]) -> str:
+def _described(days: Sequence[date], known: Sequence[Shares]) -> str:
     below = len(days) - len(known)
     return (
         f"{len(days)} reports from {days[0]} to {days[-1]}; shares sold short from {known[0]:,} "
@@ -259,7 +255,7 @@ def _prices(
         y = axis(value)
         yield f'<line class="grid" x1="{frame.left}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text x="{frame.left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>'
-    unit = _CURRENCY[type(vintages[0].record)]
+    unit = vintages[0].record.PRICE_UNIT
     yield (
         f'<text class="price-text" x="{frame.left}" y="{frame.price_top - 14}">close price, {unit}'
         "</text>"
@@ -279,7 +275,7 @@ def _day_ticks(
 
 
 def _area(
-    shown: Sequence[tuple[date, int | None]], across: Callable[[date], float], axis: _Axis
+    shown: Sequence[tuple[date, Shares | None]], across: Callable[[date], float], axis: _Axis
 ) -> Iterator[str]:
     points = [None if v is None else (across(day), axis(v)) for day, v in shown]
     for run in _runs(points):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from poller.errors import Unreadable
-from poller.model import Market, Vintage
+from poller.markets import Market
+from poller.model import Vintage
 
 LARGEST: Final = 2**64
 """OpenD sends figures in 64 bits: what does not fit is none of its."""

@@ -3,20 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from poller.model import Market, columns
+from poller.markets import all_markets
 
 Schema = Mapping[str, Any]
 
 _TEXT: Final[Schema] = {"type": "string"}
 _WHOLE: Final[Schema] = {"type": "integer"}
 _REAL: Final[Schema] = {"type": "number"}
+_SHARES: Final = _WHOLE if all(each.record.STEP == 1 for each in all_markets()) else _REAL
 _FLAG: Final[Schema] = {"type": "boolean"}
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _DAY: Final[Schema] = {"type": "string", "format": "date"}
-_MARKET: Final[Schema] = {"type": "string", "enum": list(Market)}
+_NAMES: Final = [market.name for market in all_markets()]
+_MARKET: Final[Schema] = {"type": "string", "enum": _NAMES}
+_PATTERNS: Final = "|".join(rf"{each}\.{each.symbol.pattern}" for each in all_markets())
 _CODE: Final[Schema] = {
     "type": "string",
-    "pattern": r"^(HK\.[0-9]{5}|(HK|US)\.[A-Z][A-Z0-9._-]{0,19})$",
+    "pattern": f"^({_PATTERNS})$",
     "example": "HK.00700",
 }
 _STREAM_ID: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,15}(-[0-9]{1,15})?$"}
@@ -43,7 +46,7 @@ def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[st
                 "One page of the watchlist",
                 listing,
                 _query("q", _TEXT, "part of a code"),
-                _query("market", {"enum": ["", *Market]}, "this market alone; empty: all"),
+                _query("market", {"enum": ["", *_NAMES]}, "this market alone; empty: all"),
                 _query("sort", sort, "by this figure, with a minus the largest first"),
                 _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
             ),
@@ -151,9 +154,9 @@ def _row() -> Schema:
         code=_TEXT,
         market=_MARKET,
         trading_day=_or_null(_DAY),
-        shares=_or_null(_WHOLE),
+        shares=_or_null(_SHARES),
         ratio=_or_null(_REAL),
-        change=_or_null(_WHOLE),
+        change=_or_null(_SHARES),
         percent=_or_null(_REAL),
         revision=_WHOLE,
         observed_at=_or_null(_TIME),
@@ -172,10 +175,10 @@ def _symbol() -> Schema:
 
 
 def _day() -> Schema:
-    """Return the schema of a day: the SDK's columns of either market."""
+    """Return the schema of a day: the SDK's columns of every market."""
     known: dict[str, Any] = {}
-    for market in Market:
-        for name in columns(market):
+    for market in all_markets():
+        for name in market.columns:
             known[name] = _or_null(_REAL)
     known |= {"timestamp_str": _DAY, "revision": _WHOLE, "observed_at": _TIME}
     required = ["timestamp_str", "revision", "observed_at"]

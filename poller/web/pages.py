@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from poller import __version__
 from poller.facts.status import Polls
-from poller.model import Code, Market, Vintage, market_of
+from poller.markets import all_markets
+from poller.model import Code, Vintage, market_of
 from poller.printable import printable
 from poller.web import words
 from poller.web.api import code_of, history_of, view_of
@@ -65,7 +66,7 @@ def templates() -> jinja2.Environment:
     for name in FILTERS:
         made.filters[name] = getattr(words, name)
     made.tests["below_threshold"] = is_below
-    made.globals |= {"version": __version__, "market_names": words.MARKETS}
+    made.globals |= {"version": __version__}
     return made
 
 
@@ -109,7 +110,7 @@ async def index(request: web.Request) -> web.Response:
         late=_late(survey, listing.rows),
         polls=polls,
         lines=lines,
-        all_markets=list(Market),
+        all_markets=list(all_markets()),
     )
 
 

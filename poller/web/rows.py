@@ -7,12 +7,13 @@ from itertools import islice
 from typing import Any, Final
 
 from poller.facts.status import Phase, ReleaseState
-from poller.model import Code, Market, Record, isoformat, market_of
+from poller.markets import Market, Record, Shares, all_markets, difference
+from poller.model import Code, isoformat, market_of
 from poller.plan.calendar import expected_after, release_of, released_by
 from poller.web.histories import LARGEST, names_of, readable
 
 REPORTS_DRAWN: Final = 26
-"""Reports in a sparkline: half a year of Hong Kong, a year of the United States."""
+"""Reports in a sparkline: half a year of weeks, a year of half months."""
 
 PER_PAGE: Final = 100
 
@@ -32,9 +33,9 @@ class Row:
 
     code: Code
     day: date | None = None
-    shares: int | None = None
+    shares: Shares | None = None
     ratio: float | None = None
-    change: int | None = None
+    change: Shares | None = None
     percent: float | None = None
     revision: int = 0
     observed_at: datetime | None = None
@@ -42,10 +43,10 @@ class Row:
     is_below: bool = False
 
     @property
-    def drawn(self) -> tuple[int | None, ...]:
+    def drawn(self) -> tuple[Shares | None, ...]:
         """The shares of the last reports, oldest first; None where a figure is absent."""
         texts = self.reports.split(",") if self.reports else ()
-        return tuple(int(text) if text != _ABSENT else None for text in texts)
+        return tuple(None if text == _ABSENT else _number(text) for text in texts)
 
     @property
     def market(self) -> Market:
@@ -72,10 +73,10 @@ def is_below(record: Record) -> bool:
     return "below_threshold" in record.flags
 
 
-def figure(record: Record) -> int | None:
+def figure(record: Record) -> Shares | None:
     """Return the shares, None where they are below the reporting threshold, absent, or none."""
     shares = record.shares
-    if is_below(record) or not isinstance(shares, int) or not 0 <= shares < LARGEST:
+    if is_below(record) or shares is None or not 0 <= shares < LARGEST:
         return None
     return shares
 
@@ -90,7 +91,7 @@ def row_of(code: Code, history: Mapping[str, str]) -> Row:
     last = newest[0]
     shares = figure(last.record)
     before = figure(newest[1].record) if len(newest) > 1 else None
-    change = None if shares is None or before is None else shares - before
+    change = difference(shares, before)
     return Row(
         code,
         last.day,
@@ -103,6 +104,10 @@ def row_of(code: Code, history: Mapping[str, str]) -> Row:
         ",".join(_written(vintage.record) for vintage in reversed(newest)),
         is_below(last.record),
     )
+
+
+def _number(text: str) -> Shares:
+    return int(text) if text.isdigit() else float(text)
 
 
 def _written(record: Record) -> str:
@@ -129,7 +134,7 @@ class View:
         """Return the parameters that ask for this view; defaults are left out."""
         asked = {
             "q": self.text,
-            "market": self.market or "",
+            "market": "" if self.market is None else self.market.name,
             "sort": f"-{self.sort}" if self.descending else self.sort,
             "page": str(page or self.page),
         }
@@ -209,10 +214,10 @@ def markets(
 ) -> tuple[MarketView, ...]:
     """Return the markets that are watched. `told`: what the active poller says of them."""
     views = []
-    for market in Market:
+    for market in all_markets():
         mine = [row for row in rows if row.market is market]
         if mine:
-            views.append(_market(market, mine, told.get(market), now))
+            views.append(_market(market, mine, told.get(market.name), now))
     return tuple(views)
 
 

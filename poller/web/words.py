@@ -1,7 +1,7 @@
 """Figures and times as the page writes them. Pure; an absent figure is an en dash."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import groupby
@@ -9,7 +9,8 @@ from typing import Final
 
 from poller.events import StreamEvent, decode
 from poller.facts.status import Report
-from poller.model import Market, Record, UsRecord, isoformat
+from poller.markets import Market, Record, Shares
+from poller.model import isoformat
 from poller.storage.store import Entry
 from poller.web.histories import LARGEST
 
@@ -19,23 +20,9 @@ _COARSE: Final = 2  # from minutes on, one unit says enough
 _FEW: Final = 10
 _LONG: Final = 1e15  # from here on a figure is written with its power of ten
 _LONGEST_TEXT: Final = 64  # what others append may be a megabyte
-_COVER_BOUNDS: Final[Mapping[str, tuple[str, str]]] = {
-    "days_to_cover_cap": (
-        "≥ ",
-        "999.99 is the highest figure published, also where nothing was traded",
-    ),
-    "days_to_cover_floor": ("≤ ", "1.00 is the lowest figure published"),
-}
-"""A record's flag → the sign before the figure, and what it means."""
-_CITIES: Final[Mapping[Market, str]] = {Market.HK: "Hong Kong", Market.US: "New York"}
-MARKETS: Final[Mapping[Market, str]] = {Market.HK: "Hong Kong", Market.US: "United States"}
-_RATIO_SOURCES: Final[Mapping[Market, str]] = {
-    Market.HK: "aggregated_short_ratio, from the SFC; it fits the issued shares",
-    Market.US: "short_percent, from FINRA; OpenD does not document of what",
-}
 
 
-def number(value: int | None) -> str:
+def number(value: Shares | None) -> str:
     """Return 1,234,567."""
     return ABSENT if value is None or abs(value) >= LARGEST else f"{value:,}"
 
@@ -64,17 +51,16 @@ def places_of(prices: Iterable[float | None]) -> int:
 
 def cover(record: Record) -> str:
     """Return the days to cover, two decimals; at a bound, that they lie beyond it."""
-    value = record.days_to_cover if isinstance(record, UsRecord) else None
-    beyond = next((sign for flag, (sign, _) in _COVER_BOUNDS.items() if flag in record.flags), "")
-    return f"{beyond}{decimal(value)}"
+    bound = record.cover_bound
+    return f"{'' if bound is None else bound.sign}{decimal(record.days_to_cover)}"
 
 
 def cover_note(record: Record) -> str:
     """Return what days to cover at a bound mean, or nothing."""
-    return next((note for flag, (_, note) in _COVER_BOUNDS.items() if flag in record.flags), "")
+    return "" if record.cover_bound is None else record.cover_bound.note
 
 
-def signed(value: int | None) -> str:
+def signed(value: Shares | None) -> str:
     """Return +1,234, −1,234 or ±0."""
     if value is None or abs(value) >= LARGEST:
         return ABSENT
@@ -101,7 +87,7 @@ def ratio(value: float | None) -> str:
 
 def ratio_source(market: Market) -> str:
     """Return which of OpenD's columns the ratio is, and whose figure."""
-    return _RATIO_SOURCES[market]
+    return market.words.ratio_source
 
 
 def direction(value: float | None) -> str:
@@ -139,7 +125,7 @@ def due(moment: datetime | None, now: datetime) -> str:
 
 def local(moment: datetime, market: Market) -> str:
     """Return a moment as the market's own clock shows it: 2026-11-27 09:00 in Hong Kong."""
-    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {_CITIES[market]}"
+    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {market.words.city}"
 
 
 def at_work(report: Report) -> str:
@@ -169,7 +155,7 @@ class Line:
     code: str
     kind: str
     day: str
-    shares: int | None
+    shares: Shares | None
     percent: float | None
     is_below: bool = False
     count: int = 1

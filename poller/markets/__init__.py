@@ -1,0 +1,26 @@
+"""Everything in which markets differ: one file a market, found by being here.
+
+Nobody outside asks which market one is, compares it with another, or names a vendor's column: what
+differs is a field of `Market` or a property of its `Record`.
+"""
+
+from poller.markets.market import Figures, Market
+from poller.markets.record import CoverBound, Record, Shares, columns_of, difference, exact
+from poller.markets.registry import all_markets, discover, market_named, market_names, register
+
+__all__ = [
+    "CoverBound",
+    "Figures",
+    "Market",
+    "Record",
+    "Shares",
+    "all_markets",
+    "columns_of",
+    "difference",
+    "exact",
+    "market_named",
+    "market_names",
+    "register",
+]
+
+discover(__name__, __path__)

@@ -1,0 +1,61 @@
+"""When an exchange trades, by what is known in advance. Pure: the date is an argument."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
+from typing import Any, Final
+
+from poller.imports import part
+
+# asked in its usual way, `holidays` loads the calendars of 250 countries
+_PACKAGES: Final = ("holidays", "holidays.countries", "holidays.financial")
+_DAY: Final = timedelta(days=1)
+FRIDAY: Final = 4
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The scheduled trading days of an exchange.
+
+    Attributes:
+        closures: A class of the package `holidays`: given years, a mapping of days it is closed on.
+    """
+
+    closures: Any
+
+    @classmethod
+    def known(cls, module: str, name: str) -> "Exchange":
+        """Return the exchange that a module of `holidays.financial` calls `name`."""
+        return cls(getattr(part(f"holidays.financial.{module}", *_PACKAGES), name))
+
+    def knows(self, year: int) -> bool:
+        """Tell whether any holiday of that year is known; else every weekday counts as trading."""
+        return bool(_scheduled_holidays(self, year))
+
+    def is_trading_day(self, day: date) -> bool:
+        """Tell whether it was scheduled to trade; half days count."""
+        return day.weekday() <= FRIDAY and day not in _scheduled_holidays(self, day.year)
+
+    def at_or_before(self, day: date) -> date:
+        """Return the last trading day up to `day`."""
+        while not self.is_trading_day(day):
+            day -= _DAY
+        return day
+
+    def after(self, day: date, trading_days: int) -> date:
+        """Return the day so many trading days later."""
+        while trading_days:
+            day += _DAY
+            trading_days -= self.is_trading_day(day)
+        return day
+
+
+@cache
+def _scheduled_holidays(exchange: Exchange, year: int) -> frozenset[date]:
+    """Holidays known in advance. Typhoons and days of mourning do not move a reporting day."""
+    closures = exchange.closures(years=year)
+    sudden = getattr(closures, "special_public_holidays", {}).get(year, ())
+    # one sudden closure is a bare (month, day, name), several are a tuple of those
+    listed = [sudden] if sudden and isinstance(sudden[0], int) else sudden
+    unscheduled = {date(year, int(entry[0]), int(entry[1])) for entry in listed}
+    return frozenset(day for day in closures if day not in unscheduled)
