@@ -6,7 +6,7 @@ what an older version did not write, and with one error whatever the text holds.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -110,6 +110,19 @@ def from_millis(millis: float) -> datetime:
     last = datetime(LAST_YEAR, 12, 31, tzinfo=UTC)
     seconds = min(max(millis / 1000, first.timestamp()), last.timestamp())
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def number(fields: Mapping[str, Any], name: str) -> float | None:
+    """Return a number of a hash that anybody may have written to; None when it is none."""
+    try:
+        value = float(fields[name])
+    except (KeyError, ValueError):
+        return None
+    return value if abs(value) < _MOST_NUMBER else None
+
+
+_MOST_NUMBER: Final = 2.0**53
+"""Milliseconds and counts are whole numbers below this."""
 
 
 def guarded(read: Callable[[], T]) -> T:
