@@ -1,11 +1,11 @@
 """`python -m tests.fuzz`: what outsiders send, mutated, against every place that reads it.
 
-FUZZ_SECONDS for each target (60), or FUZZ_INPUTS of each, or whichever comes first; FUZZ_SEED;
-FUZZ_ONLY: how the names of the targets begin, with commas between. An input fails when anything
-comes out of it but the errors its reader names, when what comes out is larger than it may be, or
-when it takes longer than `engine.LONGEST` seconds of processor time. The inputs that failed are
-printed, with the target and the error; the exit code is 1 then. The suite runs a few thousand of
-each (`tests/test_fuzz.py`).
+FUZZ_SECONDS of processor time for each target (60), or FUZZ_INPUTS of each, or whichever comes
+first; FUZZ_SEED; FUZZ_ONLY: how the names of the targets begin, with commas between. An input fails
+when anything comes out of it but the errors its reader names, when what comes out is larger than it
+may be, or when it takes longer than `engine.LONGEST` seconds of processor time. The inputs that
+failed are printed, with the target and the error; the exit code is 1 then. The suite runs a few
+thousand of each (`tests/test_fuzz.py`).
 """
 
 from collections.abc import Mapping

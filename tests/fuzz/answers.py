@@ -1,4 +1,4 @@
-"""What receivers may answer: bytes over a real connection, through the real client, to a verdict."""
+"""What receivers may answer: bytes over a real connection, by the real client, to a verdict."""
 
 import asyncio
 import random
@@ -174,7 +174,10 @@ def _answers() -> list[bytes]:
         found.append(status(308, f"location: {where}"))
     found += [
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-        b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;a=b\r\n{"cod\r\n4\r\ne":0\r\n1\r\n}\r\n0\r\n\r\n',
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+            b'5;a=b\r\n{"cod\r\n4\r\ne":0\r\n1\r\n}\r\n0\r\n\r\n'
+        ),
         b"HTTP/1.0 500 -\r\n\r\n" + _PATH_TOKEN.encode() + b" " + SECRET.encode(),
         b"HTTP/1.1 200 OK\r\nset-cookie: a=b; path=/\r\ncontent-encoding: gzip\r\n\r\n\x1f\x8b\x08",
         f"HTTP/1.1 302 -\r\nlocation: http://h/{_PATH_TOKEN}\r\n\r\n".encode(),

@@ -87,7 +87,7 @@ def bounded(text: str | bytes, most: int) -> None:
 
 
 class Noise(logging.Handler):
-    """What a loop is told of exceptions nobody took, and what anybody logs as a warning or worse."""
+    """What a loop is told of exceptions nobody took, and what is logged as a warning or worse."""
 
     def __init__(self) -> None:
         """Hear nothing yet."""
@@ -144,14 +144,14 @@ def mutated(chance: random.Random, seeds: Sequence[bytes], words: Sequence[bytes
 
 
 def inputs_of(target: Target, seed: int, *, most: float, seconds: float) -> Iterator[bytes]:
-    """Yield mutated inputs, the seeds first."""
+    """Yield mutated inputs, the seeds first. `seconds`: of processor time."""
     chance = random.Random(f"{seed} {target.name}")
-    end = time.monotonic() + seconds
+    end = time.process_time() + seconds
     seeds = target.seeds()
     count = 0
     for count, each in enumerate(seeds[: int(min(most, len(seeds)))], 1):  # noqa: B007
         yield each
-    while count < most and time.monotonic() < end:
+    while count < most and time.process_time() < end:
         yield mutated(chance, seeds, target.words)
         count += 1
 

@@ -1,4 +1,4 @@
-"""What OpenD may send: packets as they travel, read by the unmodified SDK, and what it makes of them.
+"""What OpenD may send: packets as they travel, read by the unmodified SDK, and its answers.
 
 Of a packet that the SDK's network thread cannot read, whoever asked learns nothing until its time
 runs out; here it has run out at once. The simulator, too, reads packets: those of its clients.
@@ -151,7 +151,7 @@ def _packets() -> list[bytes]:
 
 
 def _mended(data: bytes) -> bytes:
-    """Return a packet whose header fits its body, most of the time: others are never looked into."""
+    """Return a packet whose header fits its body, mostly: others are not looked into."""
     if len(data) <= HEADER_SIZE or random.Random(data).random() < 0.2:
         return data
     body = data[HEADER_SIZE:]
@@ -229,7 +229,7 @@ def _context() -> Any:  # noqa: ANN401  the SDK has no types
         def get_sync_conn_id(self) -> int:
             return 1
 
-        def _get_sync_query_processor(self, pack: Any, unpack: Any) -> Any:
+        def _get_sync_query_processor(self, pack: Any, unpack: Any) -> Any:  # noqa: ANN401
             def ask(**asked: object) -> tuple[Any, ...]:
                 failed, words, *_ = pack(**asked)
                 if failed:

@@ -56,19 +56,25 @@ def _entries() -> list[bytes]:
 
 
 def _entry(data: bytes) -> None:
-    """Read an entry as every reader of a stream does, and queue it."""
+    """Read an entry, and queue it."""
+    entry = Entry(_ID, pairs_of(data))
+    message = decode(entry.id, entry.fields)
+    if isinstance(message, Foreign):
+        bounded(message.reason, 300)
+    else:
+        assert delivery_of(sort_key(entry.id), entry, message).message is message
+
+
+def _shown(data: bytes) -> None:
+    """Do with an entry what every reader of a stream does: show it, and send it."""
     entry = Entry(_ID, pairs_of(data))
     message = decode(entry.id, entry.fields)
     bounded(entry_line(entry).plain, 3000)
     bounded(release_line(entry).plain, 3000)
     lines([entry])
     entry_text(entry).encode()
-    if isinstance(message, Foreign):
-        bounded(message.reason, 300)
-        return
-    _sent(message)
-    key = sort_key(entry.id)
-    assert delivery_of(key, entry, message).message is message
+    if not isinstance(message, Foreign):
+        _sent(message)
 
 
 def _sent(message: Message) -> None:
@@ -201,6 +207,7 @@ def _subscribers() -> list[bytes]:
 
 TARGETS: Final = (
     Target("stream entry", _entries, plain(_entry), ("", "releases")),
+    Target("use of an entry", _entries, plain(_shown)),
     Target("delivery", _deliveries, plain(_delivery), ("webhook:<name>:deliveries",)),
     Target(
         "attempts",
