@@ -3,13 +3,16 @@
 import asyncio
 import math
 import os
+import re
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz import TARGETS, WITHOUT_DECODER
-from tests.fuzz.engine import Target, inputs_of, run
+from tests.fuzz import TARGETS, WITHOUT_DECODER, visitors
+from tests.fuzz.engine import Noise, Target, inputs_of, run
+from tests.fuzz.wire import Wire
 from tests.test_every_key import KEYS, PLACES
 
 INPUTS = {
@@ -44,6 +47,38 @@ async def test_what_the_sdk_reads() -> None:
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
     assert out.count(b"| 300 |") == len(SDK)
+
+
+async def test_a_wire_in_memory_is_like_a_socket(tmp_path: Path) -> None:
+    """What the page answers to each request over the one, it answers over the other."""
+    with socket.socket() as sock:
+        page = visitors.Page(Noise(), sock)
+        await page.open(tmp_path)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: page.protocol_of(0), "127.0.0.1", 0)
+        for sent in visitors.requests():
+            if b"/metrics" in sent:  # they grow with each request
+                continue
+            wire = Wire(sock, ("127.0.0.1", 40000))
+            wire.set_protocol(page.protocol_of(0))
+            wire.protocol.connection_made(wire)
+            wire.receive(sent)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(sent)
+            head = await reader.readuntil(b"\r\n\r\n")
+            expected = bytes(wire.sent)
+            rest = await reader.readexactly(max(0, len(expected) - len(head)))
+            assert undated(head + rest) == undated(expected), sent
+            writer.close()
+            wire.abort()
+        server.close()
+        await page.close()
+    assert page.noise.take() == []
+
+
+def undated(answer: bytes) -> bytes:
+    """Return an answer without its date."""
+    return re.sub(rb"Date: [^\r]*", b"", answer)
 
 
 def test_every_key_is_read_by_a_target_or_says_why_not() -> None:

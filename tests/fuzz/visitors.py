@@ -98,10 +98,9 @@ def _store(clock: Callable[[], float]) -> MemoryStore:
 
 
 @dataclass
-class _House:
+class Page:
     """The page twice: open on the loopback, and behind a token."""
 
-    loop: VirtualLoop
     noise: Noise
     sock: socket.socket
     facts: list[Fact] = field(default_factory=list)
@@ -110,15 +109,16 @@ class _House:
 
     async def open(self, folder: Path) -> None:
         """Set both up; the rows of the watchlist are read before the first visitor."""
+        clock = asyncio.get_running_loop().time
         for token in (None, SecretStr(_TOKEN)):
-            store = _store(self.loop.time)
+            store = _store(clock)
             board = _Board(store)
             overview = Overview(store, cast("Any", board), (_HK,), never)
             sources = Sources(
                 Config(state_dir=folder, web=Web(token=token)),
                 store,
                 cast("Any", board),
-                cast("Any", MemoryOutbox(store, self.loop.time)),
+                cast("Any", MemoryOutbox(store, clock)),
                 overview,
                 Metrics(NOW),
                 self.facts.append,
@@ -129,7 +129,8 @@ class _House:
             self.doors.append((runner, connections))
             work = overview.run(self.facts.append), connections.watch()
             self.tasks += [asyncio.create_task(each) for each in work]
-        await asyncio.sleep(1)
+            while not overview.loaded:
+                await asyncio.sleep(0)
         self.facts.clear()
 
     async def close(self) -> None:
@@ -140,12 +141,17 @@ class _House:
         for runner, _ in self.doors:
             await runner.cleanup()
 
+    def protocol_of(self, door: int) -> asyncio.Protocol:
+        """Return the protocol of a new connection; `door`: 0 is open, 1 behind a token."""
+        runner, connections = self.doors[door]
+        return connections.protocol_of(cast("web.Server", runner.server))
+
     async def visit(self, data: bytes) -> bytes:
         """Send the bytes of one connection; returns what came back once it is closed."""
         chance = random.Random(data)
-        runner, connections = self.doors[chance.random() < 0.3]
+        door = chance.random() < 0.3
         wire = Wire(self.sock, chance.choice(_ADDRESSES))
-        wire.set_protocol(connections.protocol_of(cast("web.Server", runner.server)))
+        wire.set_protocol(self.protocol_of(door))
         wire.stalls = chance.random() < 0.1
         wire.protocol.connection_made(wire)
         for piece in _pieces(chance, data):
@@ -162,8 +168,8 @@ class _House:
         if wire.is_open:
             wire.abort()
         await asyncio.sleep(_SETTLED)
-        if len(connections):
-            self.noise.lines.append(f"{len(connections)} connections stayed open")
+        if left := len(self.doors[door][1]):
+            self.noise.lines.append(f"{left} connections stayed open")
         return bytes(wire.sent)
 
 
@@ -191,21 +197,20 @@ def _page(folder: Path) -> Iterator[Read]:
     """Open the page, and return what sends it the bytes of one connection."""
     noise = Noise()
     with socket.socket() as sock, asyncio.Runner(loop_factory=lambda: VirtualLoop(NOW)) as runner:
-        loop = cast("VirtualLoop", runner.get_loop())
-        house = _House(loop, noise, sock)
-        with noise.of(loop):
-            runner.run(house.open(folder))
+        page = Page(noise, sock)
+        with noise.of(runner.get_loop()):
+            runner.run(page.open(folder))
             try:
-                yield lambda data: _judged(house, runner.run(house.visit(data)))
+                yield lambda data: _judged(page, runner.run(page.visit(data)))
             finally:
-                runner.run(house.close())
+                runner.run(page.close())
 
 
-def _judged(house: _House, answer: bytes) -> None:
+def _judged(page: Page, answer: bytes) -> None:
     """Raise for whatever nobody may meet: a trace, a defect, an answer of 5xx, one without end."""
-    found = house.noise.take()
-    found += [repr(fact) for fact in house.facts if not isinstance(fact, Recovered)]
-    house.facts.clear()
+    found = page.noise.take()
+    found += [repr(fact) for fact in page.facts if not isinstance(fact, Recovered)]
+    page.facts.clear()
     statuses = _STATUS.findall(answer)
     found += [f"status {status.decode()}" for status in statuses if status >= b"500"]
     if found:
@@ -228,7 +233,8 @@ _BROWSER: Final = (
 )
 
 
-def _requests() -> list[bytes]:
+def requests() -> list[bytes]:
+    """Return what visitors send who speak HTTP, some of them two requests at once."""
     form = b"token=" + _TOKEN.encode()
     paths = ("/", "/healthz", "/readyz", "/metrics", "/login", "/static/page.css", "/api")
     apis = ("openapi.json", "status", "symbols", f"symbols/{_HK}", f"symbols/{_US}/history.csv")
@@ -356,6 +362,6 @@ def _requested(folder: Path) -> Iterator[Read]:
 
 
 TARGETS: Final = (
-    Target("HTTP bytes", _requests, _page, words=_WORDS),
+    Target("HTTP bytes", requests, _page, words=_WORDS),
     Target("HTTP requests", _parts, _requested, words=_WORDS),
 )
