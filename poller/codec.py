@@ -34,13 +34,17 @@ T = TypeVar("T")
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("lacks its time zone")
-    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
-        raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
-    return moment
+    if _is_counted(moment.year) and _is_counted(moment.astimezone(UTC).year):
+        return moment  # written in UTC, it can be read again
+    raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
+
+
+def _is_counted(year: int) -> bool:
+    return FIRST_YEAR <= year <= LAST_YEAR
 
 
 def _day(day: date) -> date:
-    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+    if not _is_counted(day.year):
         raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
     return day
 

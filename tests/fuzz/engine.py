@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,42 @@ _WORDS: Final = tuple(
         *("nan", "-inf", "1_0", "٣", "0-0", "18446744073709551615-18446744073709551615"),
     )
 )
+_TOKEN: Final = re.compile(
+    rb'(?<=[:\[, ])("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null)(?=[,\]}])'
+)
+"""A value in JSON that holds no others."""
+
+_VALUES: Final = tuple(
+    value.encode()
+    for value in (
+        *("null", "true", "0", "-1", "1", "1.5", "1e-320", "1e18", "1e308", "1e400", "-0.0", "NaN"),
+        *(
+            "9007199254740993",
+            "18446744073709551615",
+            "18446744073709551616",
+            "9" * 100,
+            "[]",
+            "{}",
+        ),
+        *(
+            '""',
+            '"x"',
+            '"0"',
+            '"HK.00700"',
+            '"US.AAPL"',
+            '"release.completed"',
+            '"\\ud800"',
+            "[[]]",
+        ),
+        *('"\\u0000"', '"\u202e"', '"2026-05-08"', '"1900-01-01"', '"2199-12-31"', '"2026-02-30"'),
+        *('"2026-05-08T09:15:02.123Z"', '"1900-01-01T00:00:00Z"', '"2199-12-31T23:59:59.999999Z"'),
+        *('"1900-01-01T00:00:00+14:00"', f'"{"x" * 300}"', '[["a"]]', '{"a":{"a":null}}', "[null]"),
+    )
+)
+_ALIKE: Final = {
+    is_text: tuple(value for value in _VALUES if value.startswith(b'"') is is_text)
+    for is_text in (True, False)
+}
 NOW: Final = datetime(2026, 5, 8, 9, tzinfo=UTC)
 
 Read = Callable[[bytes], object]
@@ -118,13 +155,14 @@ class Noise(logging.Handler):
 
 
 def mutated(chance: random.Random, seeds: Sequence[bytes], words: Sequence[bytes] = ()) -> bytes:
-    """Return one of the seeds, changed in one to four places."""
+    """Return one of the seeds, changed in one to four places; half of them in values alone."""
     text = bytearray(chance.choice(seeds))
+    gentle = chance.random() < 0.5
     for _ in range(chance.randint(1, 4)):
         at = chance.randint(0, len(text))
         to = min(len(text), at + chance.choice((1, 2, 8, 64)))
         known = words if words and chance.random() < 0.5 else _WORDS
-        match chance.randrange(7):
+        match 7 if gentle else chance.randrange(8):
             case 0:
                 text[at:to] = b""
             case 1:
@@ -138,8 +176,16 @@ def mutated(chance: random.Random, seeds: Sequence[bytes], words: Sequence[bytes
             case 5:
                 other = chance.choice(seeds)
                 text[at:] = other[chance.randint(0, len(other)) :]
-            case _:
+            case 6:
                 del text[at:]
+            case _:
+                found = _TOKEN.search(text, at)
+                if found is None:
+                    text[at:to] = chance.choice(known)
+                    continue
+                alike = chance.random() < 0.8
+                values = _ALIKE[found[0].startswith(b'"')] if alike else _VALUES
+                text[found.start() : found.end()] = chance.choice(values)
     return bytes(text[:_MOST])
 
 
