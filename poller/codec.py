@@ -62,6 +62,12 @@ Whole = Annotated[int, Field(ge=-_LARGEST_WHOLE, le=_LARGEST_WHOLE)]
 Figure = Annotated[float, Field(ge=-_LARGEST_FIGURE, le=_LARGEST_FIGURE, allow_inf_nan=False)]
 """A ratio, a price, a number of days."""
 
+
+def is_within(value: float) -> bool:
+    """Tell whether a number that was computed can be read again as `Whole` or `Figure`."""
+    return abs(value) <= (_LARGEST_WHOLE if isinstance(value, int) else _LARGEST_FIGURE)
+
+
 Moment = Annotated[datetime, AfterValidator(_aware)]
 Day = Annotated[date, AfterValidator(_day)]
 DayText = Annotated[str, AfterValidator(_day_text)]

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, TypeVar
 
+from poller.codec import is_within
 from poller.detect.restate import Rescaled
 from poller.detect.split import split_factor
 from poller.model import (
@@ -192,12 +193,19 @@ Figure = TypeVar("Figure", int, float)
 
 
 def _difference(now: Figure | None, previous: Figure | None) -> Figure | None:
-    return None if now is None or previous is None else now - previous
+    return None if now is None or previous is None else _told(now - previous)
 
 
 def _percent(difference: float | None, previous: float | None) -> float | None:
     """Return the difference in percent of `previous`; nothing is a percentage of 0."""
-    return None if difference is None or not previous else _round(100 * difference / previous)
+    if difference is None or not previous:
+        return None
+    return _round(_told(100 * difference / previous))
+
+
+def _told(value: Figure) -> Figure | None:
+    """Return a number that a reader of the event takes, or None: no figures differ by more."""
+    return value if is_within(value) else None
 
 
 def _round(value: float | None) -> float | None:
