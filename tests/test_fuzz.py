@@ -18,7 +18,7 @@ from tests.test_every_key import KEYS, PLACES
 INPUTS = {
     **dict.fromkeys(("configuration", "value of a variable", "name of a variable"), 400),
     **dict.fromkeys(("table of the SDK", "answer of a receiver"), 300),
-    **dict.fromkeys(("HTTP bytes", "HTTP requests"), 600),
+    **dict.fromkeys(("HTTP bytes", "HTTP requests", "symbol", "use of an entry"), 600),
 }
 SDK = {"packet of OpenD", "reply of OpenD"}
 """These load the SDK, which stays in the process that has loaded it."""
