@@ -67,7 +67,7 @@ systemd: $(SET_UP)
 soak: $(SET_UP)
 	$(BIN)/python -m tests.soak
 
-# everything that reads what outsiders send, 60 s each; FUZZ_SECONDS, FUZZ_INPUTS, FUZZ_SEED
+# everything that reads what outsiders send, 60 s each; FUZZ_SECONDS, FUZZ_INPUTS, FUZZ_SEED, FUZZ_ONLY
 .PHONY: fuzz
 fuzz: $(SET_UP)
 	$(BIN)/python -m tests.fuzz

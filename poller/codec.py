@@ -6,7 +6,7 @@ what an older version did not write, and with one error whatever the text holds.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -34,13 +34,17 @@ T = TypeVar("T")
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("lacks its time zone")
-    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+    if not (_is_counted(moment.year) and _is_counted(moment.astimezone(UTC).year)):
         raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
     return moment.astimezone(UTC)
 
 
+def _is_counted(year: int) -> bool:
+    return FIRST_YEAR <= year <= LAST_YEAR
+
+
 def _day(day: date) -> date:
-    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+    if not _is_counted(day.year):
         raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
     return day
 
@@ -57,6 +61,12 @@ Whole = Annotated[int, Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
 
 Figure = Annotated[float, Field(ge=-LARGEST_FIGURE, le=LARGEST_FIGURE, allow_inf_nan=False)]
 """A ratio, a price, a number of days."""
+
+
+def is_within(value: float) -> bool:
+    """Tell whether a number that was computed can be read again as `Whole` or `Figure`."""
+    return abs(value) <= (LARGEST_WHOLE if isinstance(value, int) else LARGEST_FIGURE)
+
 
 Moment = Annotated[datetime, AfterValidator(_aware)]
 """An instant with its offset, whichever; read as UTC."""
@@ -112,6 +122,19 @@ def from_millis(millis: float) -> datetime:
     last = datetime(LAST_YEAR, 12, 31, tzinfo=UTC)
     seconds = min(max(millis / 1000, first.timestamp()), last.timestamp())
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def number(fields: Mapping[str, Any], name: str) -> float | None:
+    """Return a number of a hash that anybody may have written to; None when it is none."""
+    try:
+        value = float(fields[name])
+    except (KeyError, ValueError):
+        return None
+    return value if abs(value) < _MOST_NUMBER else None
+
+
+_MOST_NUMBER: Final = 2.0**53
+"""Milliseconds and counts are whole numbers below this."""
 
 
 def guarded(read: Callable[[], T]) -> T:

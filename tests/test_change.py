@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from poller.detect.change import events_of
 from poller.detect.compare import Known, compare
+from poller.events import StreamEvent, decode, encode
 from poller.markets import Record
 from poller.markets.hk import HkRecord
 from poller.model import Change, Code, EventType, Vintage
@@ -93,3 +94,27 @@ def test_a_long_history_takes_no_longer_a_day() -> None:
     """Eight times the days cost some eight times as much, and not sixty-four times."""
     few = min(seconds(300) for _ in range(3))
     assert min(seconds(2400) for _ in range(3)) < 20 * few
+
+
+odd = st.sampled_from([-1e18, -1.0, 0.0, 5e-324, 1e-320, 1e-9, 0.001, 493.4, 1e18]) | st.none()
+"""Ratios and prices that fit a column, and that another client may have left in history."""
+
+counts = st.sampled_from([1 - 2**64, -1, 0, 1, 100, 10**12, 2**64 - 1]) | st.none()
+
+
+@given(counts, counts, odd, odd, odd)
+def test_figures_nobody_reports_become_an_event_that_can_be_read(
+    before: int | None,
+    now: int | None,
+    price: float | None,
+    later: float | None,
+    ratio: float | None,
+) -> None:
+    """Whatever history holds: a symbol's poll ends, and readers take what it tells."""
+    known = Vintage(HkRecord(None, "2026-04-30", before, ratio, price, later), 0, SEEN)
+    found = Vintage(HkRecord(None, "2026-05-08", now, 0.5, later, price), 0, SEEN)
+    kinds = {found.day: (EventType.REPORTED, found)}
+    (event,) = events_of(CODE, {known.day: known}, kinds)
+    read = decode("1-0", encode(event))
+    assert isinstance(read, StreamEvent)
+    assert read.change == event.change

@@ -79,6 +79,11 @@ def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str])
         ("POLLER_WATCHLIST__CODES", "[" * 50_000, "nested more than"),
         ("POLLER_WATCHLIST__FUTU_GROUPS", os.fsdecode(b"\xd7\xd4"), "not text in UTF-8"),
         ("POLLER_WATCHLIST__FUTU_GROUPS", r'["\ud800"]', "not text in UTF-8"),
+        (
+            "POLLER_WATCHLIST__FILES",
+            os.fsdecode(b"/none/\xff.txt"),
+            r"\udcff.txt: there is no such",
+        ),
         ("POLLER_WEBHOOKS__0", "null", "webhooks"),
         ("POLLER_OPEND", '[{"prot": 1}]', "unknown key; did you mean 'port'?"),
     ],

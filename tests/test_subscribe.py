@@ -305,6 +305,17 @@ async def test_a_group_outlives_what_vanishes(
     assert server.ask("XPENDING", "short-interest", "desk")["pending"] == 0
 
 
+@pytest.mark.parametrize("at", ["nan", "-inf", "1e400", "-1e308", "soon", "9" * 400, "\x1b[31m"])
+async def test_a_group_whose_record_was_spoiled(
+    server: nodes.Node, store: RedisStore, at: str
+) -> None:
+    """A record without a place, and with a time that is none: the group begins as a new one."""
+    expected = await publish(store, [1])
+    server.ask("HSET", RECORD, "at", at)
+    async with subscribe(server.url, group="desk", after="0") as events:
+        assert await take(events, len(expected)) == expected
+
+
 async def anext_is_waited_for(server: nodes.Node, events: AsyncIterator[Received]) -> None:
     """Let the subscriber acknowledge what it has, and wait for more."""
     waiting = asyncio.ensure_future(anext(events))

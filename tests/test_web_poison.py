@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from poller.facts.observe import Trouble
 from poller.facts.status import Poll, Polls
 from poller.model import to_json
+from poller.storage.store import SYMBOLS
 from tests.desk import HK, NOW, US, Desk, desk, record
 from tests.service import PATIENCE, until
 
@@ -199,6 +200,17 @@ async def test_keys_of_others(tmp_path: Path, key: str, values: str | Mapping[st
         found = await answers(made)
         assert ">90<" in found["/"]
         assert "other" in found["/"]
+
+
+@pytest.mark.parametrize("text", ['[["HK.00700"]]', '[{"a": 1}]', "[null]", "7", "{}", DEEP])
+async def test_watched_codes_of_others(tmp_path: Path, text: str) -> None:
+    """What is no list of codes counts as absent: the page goes on with those that have figures."""
+    async with desk(tmp_path, HK) as made:
+        await made.raw.set(made.board.keys.symbols, text)
+        assert await made.board.symbols() is None
+        await made.store.signal(SYMBOLS)
+        await made.publish(HK, 100, 120, 90)
+        await made.shows(HK, 90)
 
 
 async def test_reports_of_others(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ Numbers that stand in Redis may have been written by anybody: what is none of ou
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from poller.codec import from_millis
+from poller.codec import from_millis, number
 from poller.delivery.outbox import Claim, Settlement, Take
 from poller.delivery.queued import (
     Delivery,
@@ -106,19 +106,6 @@ def read_claim(told: Mapping[str, Any], token: str) -> Claim:
 def millis(span: timedelta) -> int:
     """Return whole milliseconds."""
     return round(span.total_seconds() * 1000)
-
-
-def number(state: Mapping[str, Any], name: str) -> float | None:
-    """Return a number of a hash that anybody may have written to; None when it is none."""
-    try:
-        value = float(state[name])
-    except (KeyError, ValueError):
-        return None
-    return value if abs(value) < _MOST_NUMBER else None
-
-
-_MOST_NUMBER: Final = 2.0**53
-"""Milliseconds and counts are whole numbers below this."""
 
 
 def moment(state: Mapping[str, Any], name: str) -> datetime | None:

@@ -13,12 +13,11 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from poller.codec import from_millis
+from poller.codec import from_millis, number
 from poller.delivery.calls import Calls
 from poller.delivery.layout import (
     millis,
     moment,
-    number,
     parts,
     position_field,
     read_claim,

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
+from poller.codec import is_within
 from poller.detect.restate import Rescaled
 from poller.detect.split import split_factor
 from poller.markets import Market, Record, Shares, difference, exact
@@ -156,7 +157,7 @@ def _change(
     base = None if previous.shares is None else _rescaled(previous.shares, scale, now.STEP)
     if base is not None and now.shares is not None and _is_a_part(now.shares, previous, scale):
         base = now.shares
-    shares = difference(now.shares, base)
+    shares = _told(difference(now.shares, base))
     price = None if previous.close_price is None else previous.close_price / float(scale)
     if factor is not None and not previous.shares:
         price = None  # whether that day came before the split is not known
@@ -191,12 +192,19 @@ def _is_a_part(shares: Shares, previous: Record, scale: Fraction) -> bool:
 
 
 def _difference(now: float | None, previous: float | None) -> float | None:
-    return None if now is None or previous is None else now - previous
+    return None if now is None or previous is None else _told(now - previous)
 
 
 def _percent(difference: float | None, previous: float | None) -> float | None:
     """Return the difference in percent of `previous`; nothing is a percentage of 0."""
-    return None if difference is None or not previous else _round(100 * difference / previous)
+    if difference is None or not previous:
+        return None
+    return _round(_told(100 * difference / previous))
+
+
+def _told(value: Shares | None) -> Shares | None:
+    """Return a number that a reader of the event takes, or None: no figures differ by more."""
+    return value if value is not None and is_within(value) else None
 
 
 def _round(value: float | None) -> float | None:

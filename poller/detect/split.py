@@ -24,6 +24,7 @@ _USUAL: Final = tuple(
 """Factors of splits and consolidations; others are believed where the shares fit to the share."""
 
 _LEAST: Final = 100  # steps; any two smaller figures are a plain fraction of one another
+_LEAST_PRICE: Final = 1e-4  # a tenth of the least that is quoted
 _CUT: Final = Fraction(9, 10)  # of a figure's last step: however a part of it was rounded
 _LARGEST: Final = 500
 _LARGEST_TERM: Final = 25  # of a fraction, as a bonus issue of 3 for 10 makes it 13/10
@@ -80,7 +81,7 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
 def _is_telling(record: Record) -> bool:
     return (
         (record.shares or 0) >= _LEAST * record.STEP
-        and bool(record.close_price)
+        and (record.close_price or 0) >= _LEAST_PRICE
         and record.ratio is not None
     )
 

@@ -214,6 +214,22 @@ def _check_key(path: Path) -> None:
         raise ConfigError([f"opend.rsa_private_key_file: {problem}"])
 
 
+def read_page(context: Any, code: Code, key: str | None) -> Page:  # noqa: ANN401  as above
+    """Ask for one page and read the answer, however long that takes; raises GatewayError."""
+    status, us_frame, hk_frame = context.get_short_interest(code, next_key=key, num=PAGE_SIZE)
+    if status != 0:
+        raise vendor.error_of(us_frame)
+    return vendor.page_of(code, us_frame, hk_frame)
+
+
+def read_group(context: Any, name: str) -> list[str]:  # noqa: ANN401  as above
+    """Ask for a watch group and read the answer, however long that takes; raises GatewayError."""
+    status, frame = context.get_user_security(name)
+    if status != 0:
+        raise vendor.error_of(frame)
+    return [str(code) for code in frame["code"]]
+
+
 def _discard(context: Any) -> None:  # noqa: ANN401  the SDK has no types
     """Close a connection, and the callback thread its `close` forgets after a refused login."""
     context.close()
@@ -268,27 +284,11 @@ class OpenD:
 
     async def page(self, code: Code, key: str | None) -> Page:
         """See `Gateway.page`."""
-
-        def ask(context: Any) -> Page:  # noqa: ANN401  the SDK has no types
-            status, us_frame, hk_frame = context.get_short_interest(
-                code, next_key=key, num=PAGE_SIZE
-            )
-            if status != 0:
-                raise vendor.error_of(us_frame)
-            return vendor.page_of(code, us_frame, hk_frame)
-
-        return await self._ask(ask)
+        return await self._ask(lambda context: read_page(context, code, key))
 
     async def group(self, name: str) -> list[str]:
         """See `Gateway.group`."""
-
-        def ask(context: Any) -> list[str]:  # noqa: ANN401  the SDK has no types
-            status, frame = context.get_user_security(name)
-            if status != 0:
-                raise vendor.error_of(frame)
-            return [str(code) for code in frame["code"]]
-
-        return await self._ask(ask)
+        return await self._ask(lambda context: read_group(context, name))
 
     async def _ask(self, ask: Callable[[Any], Result]) -> Result:
         context, connection = self._context, self._connections

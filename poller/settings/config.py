@@ -113,7 +113,12 @@ def _named(value: object) -> object:
 
 
 def _code_file(path: Path, info: ValidationInfo) -> Path:
-    return _path(path) if _is_reading(info) else check_codes(_path(path))
+    if _is_reading(info):
+        return _path(path)
+    try:
+        return check_codes(_path(path))
+    except ValueError as problem:  # a name may hold any bytes, and pydantic takes none but UTF-8
+        raise ValueError(str(problem).encode(errors="backslashreplace").decode()) from None
 
 
 def _is_reading(info: ValidationInfo) -> bool:

@@ -7,6 +7,7 @@ the name of each service. For a service named `poller`, or `poller-web`, they be
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
@@ -33,6 +34,7 @@ _INJECTED: Final = tuple(
 """What follows the prefix, and the value, of variables that Kubernetes and Docker set."""
 
 _WITH_FILES: Final = ("url", "secret", "token")
+_PARTED: Final = re.compile("__")
 _ALIKE: Final = 0.6  # difflib's measure; below it a suggestion misleads
 
 
@@ -51,7 +53,8 @@ def table_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  of any
     return next((found for each in get_args(annotation) if (found := table_in(each))), None)
 
 
-def names_in(model: type[BaseModel]) -> dict[str, bool]:
+@cache
+def names_in(model: type[BaseModel]) -> Mapping[str, bool]:
     """Return the variable of every key, with `#` for the number of a table in a list.
 
     True: it holds a list or a table of values, which further parts of a name may address.
@@ -96,7 +99,8 @@ def misspelt(variable: str, names: Mapping[str, bool]) -> str | None:
 
 def _nearest(capitals: str, names: Mapping[str, bool]) -> str | None:
     """Return the variable of a single key that a name is most like."""
-    single = [n for n in (*names, CONFIG) if not any(o.startswith(f"{n}__") for o in names)]
+    tables = {name[: found.start()] for name in names for found in _PARTED.finditer(name)}
+    single = [name for name in (*names, CONFIG) if name not in tables]
     folded = {_folded(name): name for name in single}
     close = difflib.get_close_matches(_folded(capitals), folded, n=1, cutoff=_ALIKE)
     return folded[close[0]] if close else None

@@ -4,6 +4,7 @@ Kept beside the mark that the stream is a simulation's, so that whoever plays la
 time, plays the same world at the same place.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -52,7 +53,7 @@ class Playtime:
 
         async def play(pipe: Any) -> Play:  # noqa: ANN401  redis-py types no answer
             found = await pipe.hgetall(self._key)
-            taken = _read(self._key, found).resumed(now) if found else Play(began=now, seen=now)
+            taken = read_play(self._key, found).resumed(now) if found else Play(began=now, seen=now)
             pipe.multi()
             pipe.hset(self._key, mapping=_written(taken))
             return taken
@@ -75,8 +76,8 @@ def _written(play: Play) -> dict[str, str]:
     }
 
 
-def _read(key: str, found: dict[str, str]) -> Play:
-    """Read what `_written` made; raises StoreMisfit with the cure."""
+def read_play(key: str, found: Mapping[str, str]) -> Play:
+    """Return the play that stands under `key`; raises StoreMisfit with the cure."""
     try:
         return Play(
             read_moment(found.get("began", "")),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from poller.codec import read_json
+from poller.codec import Codec
 from poller.errors import BadCode, StoreMisfit, Unreadable
 from poller.facts.board import BoardKeys
 from poller.facts.status import DEAD_AFTER, Polls, Report, living
@@ -15,6 +15,7 @@ from poller.storage.connections import Connections, WrongType, translated
 from poller.storage.store import OPEND, SIGNALS_KEPT, SYMBOLS, Keys
 
 _MOST_SYMBOLS: Final = 4 * 1024 * 1024  # characters: a watchlist of 50,000 codes has a fifth
+_SYMBOLS: Final = Codec[tuple[str, ...]](tuple[str, ...], most=_MOST_SYMBOLS)
 _HELD: Final = re.compile(r"[0-9]{1,19}:.+", re.DOTALL)
 
 
@@ -63,13 +64,9 @@ class RedisBoard:
         try:
             with translated():
                 text = await self._redis.get(self.keys.symbols)
-            return (
-                None
-                if text is None
-                else tuple(parse_code(each) for each in read_json(text, most=_MOST_SYMBOLS))
-            )
-        except (Unreadable, TypeError, BadCode, WrongType):
+        except WrongType:
             return None  # the active poller writes them anew
+        return None if text is None else read_symbols(text)
 
     async def tell_symbols(self, codes: Sequence[Code]) -> None:
         """See `Board.tell_symbols`."""
@@ -127,6 +124,14 @@ class RedisBoard:
         """See `Board.stream_length`."""
         with translated():
             return int(await self._redis.xlen(self._store.stream))
+
+
+def read_symbols(text: str) -> tuple[Code, ...] | None:
+    """Return the codes being watched; None when the text is no list of codes."""
+    try:
+        return tuple(map(parse_code, _SYMBOLS.read(text)))
+    except (Unreadable, BadCode):
+        return None
 
 
 @contextlib.contextmanager

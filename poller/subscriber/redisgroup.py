@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final
 
+from poller.codec import number
 from poller.errors import StoreMisfit
 from poller.storage.connections import Connections, WrongType, translated
 from poller.storage.position import START, Place, Start, StreamState, start_of
@@ -68,7 +69,7 @@ class RedisGroup:
         resumed = None
         answer = await self._receive_after("", start, count)
         if answer is not None and answer[0] == "gone":
-            resumed = _resumed(json.loads(answer[1]), start)
+            resumed = read_start(json.loads(answer[1]), start)
             answer = await self._receive_after(resumed.position, start, count)
         if answer is None:
             return None
@@ -111,15 +112,14 @@ class RedisGroup:
             await self._renew(keys=self._keys[1:2], args=[self._reader, round(seconds * 1000)])
 
 
-def _resumed(told: Mapping[str, Any], start: str) -> Start:
-    """Return where a group goes on that is gone."""
-    try:
-        at = float(told["at"])
-    except (KeyError, ValueError):
-        at = None
+def read_start(told: Mapping[str, Any], start: str) -> Start:
+    """Return where a group goes on that is gone. `told`: by receive.lua; `start`: if never known.
+
+    Its record may have been written by anybody.
+    """
     last = told.get("last", START)
     stream = StreamState(told["now"], last, told.get("first"), told.get("added"))
-    found = start_of(Place(str(told.get("acknowledged", "")), at), stream)
+    found = start_of(Place(str(told.get("acknowledged", "")), number(told, "at")), stream)
     if found.new:  # the record holds neither a place nor a time
         return replace(found, position=last if start == "$" else start)
     return found

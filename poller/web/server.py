@@ -124,6 +124,21 @@ async def serve(sources: Sources, *, alone: bool = False, limits: Limits | None 
     """
     limits = limits or limits_of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     connections = Connections(limits, sources.observe)
+    runner = await running(sources, connections)
+    server: asyncio.Server | None = None
+    try:
+        server = await _listen(runner, connections, sources, alone=alone)
+        async with asyncio.TaskGroup() as work:
+            work.create_task(connections.watch(), name="page connections")
+            await sources.overview.run(sources.observe)
+    finally:
+        if server is not None:
+            server.close()
+        await runner.cleanup()
+
+
+async def running(sources: Sources, connections: Connections) -> web.AppRunner:
+    """Return the application, set up but listening nowhere; to be cleaned up."""
     runner = web.AppRunner(
         application(sources, connections),
         access_log=None,
@@ -135,16 +150,7 @@ async def serve(sources: Sources, *, alone: bool = False, limits: Limits | None 
     )
     await runner.setup()
     harden_server(cast("web.Server", runner.server))
-    server: asyncio.Server | None = None
-    try:
-        server = await _listen(runner, connections, sources, alone=alone)
-        async with asyncio.TaskGroup() as work:
-            work.create_task(connections.watch(), name="page connections")
-            await sources.overview.run(sources.observe)
-    finally:
-        if server is not None:
-            server.close()
-        await runner.cleanup()
+    return runner
 
 
 async def _listen(
