@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -570,8 +571,10 @@ async def test_who_is_cancelled_in_a_command_stops(raw: tuple[RedisStore, Any]) 
         assert done, f"cancelled after {turns} turns of the loop, it goes on"
 
 
-@pytest.mark.parametrize("edit", ["rubbish", '{"revision":0}', None])
-async def test_an_edited_entry_is_put_back(raw: tuple[RedisStore, Any], edit: str | None) -> None:
+@pytest.mark.parametrize("edit", ["rubbish", '{"revision":0}', b"\xff\xfe", b"\xf0(\x8c(", None])
+async def test_an_edited_entry_is_put_back(
+    raw: tuple[RedisStore, Any], edit: str | bytes | None
+) -> None:
     """History edited or removed by hand is restored, named, and no id is used twice."""
     store, client = raw
     await publish(store, row(2), row(10))
@@ -622,20 +625,47 @@ async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore
     assert shares == [SLIP, 10_000]
 
 
-@pytest.mark.parametrize("name", ["2026-04-09", "soon"])
+async def test_a_held_record_that_is_no_text_names_its_cure(raw: tuple[RedisStore, Any]) -> None:
+    """One byte that is not UTF-8 in a reason: no commit is tried with it, the command is told."""
+    store, client = raw
+    await publish(store, row(2, 10_000))
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    key = store.keys.held(CODE)
+    text = await client.hget(key, "2026-04-09")
+    await client.hset(key, "2026-04-09", text.replace(b"unit_slip", b"unit_slip\xff"))
+    with pytest.raises(StoreMisfit, match=f"HDEL {re.escape(key)} 2026-04-09"):
+        await store.snapshot(CODE)
+
+
+async def test_an_entry_that_is_no_text_can_be_passed_on(raw: tuple[RedisStore, Any]) -> None:
+    """Whoever reads the stream can encode every text of it, whatever bytes somebody wrote."""
+    store, client = raw
+    await client.xadd(store.keys.stream, {b"na\xffme": b"\xd6\xd0", "name": "\u4e2d"})
+    readings = [
+        await store.read("0", count=1, block=None),
+        await store.read("0", count=1, block=1),
+        await store.last_entries(1),
+    ]
+    for (entry,) in readings:
+        assert entry.fields == {"na\ufffdme": "\ufffd\ufffd", "name": "\u4e2d"}
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"), [("2026-04-09", "2026-04-09"), ("soon", "soon"), (b"\xff", '"\\xff"')]
+)
 async def test_an_unusable_held_entry_names_its_cure(
-    raw: tuple[RedisStore, Any], name: str
+    raw: tuple[RedisStore, Any], name: str | bytes, typed: str
 ) -> None:
     """What somebody wrote among the held days is refused with the command that mends it."""
     store, client = raw
     await client.hset(store.keys.held(CODE), name, "{}")
-    with pytest.raises(StoreMisfit, match="HDEL"):
+    with pytest.raises(StoreMisfit, match=re.escape(f"HDEL {store.keys.held(CODE)} {typed}")):
         await store.snapshot(CODE)
 
 
-@pytest.mark.parametrize("watermark", ["soon", "2026-04-29"])
+@pytest.mark.parametrize("watermark", ["soon", "2026-04-29", b"2026-04-10\xff"])
 async def test_an_unusable_watermark_names_its_cure(
-    raw: tuple[RedisStore, Any], watermark: str
+    raw: tuple[RedisStore, Any], watermark: str | bytes
 ) -> None:
     """A watermark that cannot be true is refused with the command that mends it."""
     store, client = raw

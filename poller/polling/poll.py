@@ -302,9 +302,10 @@ class Poller:
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
             return Unanswered(f"redis: {problem}")
-        except Superseded:
-            # twice in a row: look again later
-            return Unanswered("somebody else writes this symbol")
+        except Superseded as problem:  # twice in a row
+            reason = f"somebody else writes this symbol ({problem}); it is asked again later"
+            self._observe(Trouble(turn.code, reason))
+            return Unanswered(reason)
         except (Unavailable, Malformed) as problem:
             self._complaints.failed(turn.gateway.name, turn.code, problem)
             return Unanswered(str(problem))

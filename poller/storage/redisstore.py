@@ -85,7 +85,7 @@ class RedisStore:
         self.url = url
         self.keys = Keys(namespace)
         self._connections = Connections(url)
-        self._redis = self._connections.brief()
+        self._redis = self._connections.brief(exact=True)
         self._blocking = self._connections.blocking()
         # on a Cluster another node may own the slot of the budgets
         shared = namespace == LEDGER
@@ -479,13 +479,13 @@ class RedisStore:
         else:
             async with self._translated(), self._blocking.reading(block) as redis:
                 found = await redis.xread(position, count=count, block=_milliseconds(block))
-        return [Entry(*entry) for entry in _only_stream(found)]
+        return [_entry(*entry) for entry in _only_stream(found)]
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Store.last_entries`."""
         async with self._translated():
             found = await self._redis.xrevrange(self.keys.stream_of(stream), count=count)
-        return [Entry(*entry) for entry in reversed(found)]
+        return [_entry(*entry) for entry in reversed(found)]
 
     async def signal(self, subject: str) -> None:
         """See `Store.signal`."""
@@ -554,6 +554,17 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
         (entries,) = found.values()
         return cast("list[tuple[str, Mapping[str, str]]]", entries[0] if entries else [])
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
+
+
+def _entry(position: str, fields: Mapping[str, str]) -> Entry:
+    """Return an entry for readers, who can encode all of it: no byte is a lone surrogate."""
+    return Entry(position, {_readable(name): _readable(text) for name, text in fields.items()})
+
+
+def _readable(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _newest_id(entries: Sequence[tuple[str, Any]], otherwise: str) -> str:
