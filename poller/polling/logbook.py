@@ -8,13 +8,15 @@ the store takes only once.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
 from functools import partial
 from typing import Final
 
-from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
+from poller.clock import wall_clock
+from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit, Unreadable
 from poller.facts.observe import Announced, Observe, Recovered, Trouble
-from poller.model import Market
+from poller.model import Market, market_of, newest_days
 from poller.plan.notice import Notice
 from poller.plan.release import MarketState
 from poller.plan.schedule import Schedule
@@ -24,6 +26,7 @@ from poller.supervisor import supervise
 _STORE_PAUSE: Final = 1.0
 _SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
 _LONGEST_PAUSE: Final = 60.0
+_NEVER: Final = -1  # no version of a schedule
 _PLAN: Final = "plan"
 _WATERMARKS: Final = "watermarks"
 _STREAM: Final = "stream of releases"
@@ -32,10 +35,17 @@ _STREAM: Final = "stream of releases"
 class Logbook:
     """Restores a schedule, tells its notices and saves what it must remember."""
 
-    def __init__(self, store: Store, schedule: Schedule, observe: Observe) -> None:
+    def __init__(
+        self,
+        store: Store,
+        schedule: Schedule,
+        observe: Observe,
+        now: Callable[[], datetime] = wall_clock,
+    ) -> None:
         self._store = store
         self._schedule = schedule
         self._observe = observe
+        self._now = now
         self._owed: deque[Notice] = deque()
         self._news = asyncio.Event()
         self._replanned = asyncio.Event()
@@ -66,14 +76,25 @@ class Logbook:
             else:
                 break
         self._observe(Recovered(_WATERMARKS))
-        states = {}
+        now = self._now()
+        # one in the future is told, with its cure, when its symbol is polled
+        past = {
+            code: day
+            for code, day in watermarks.items()
+            if day <= now.astimezone(market_of(code).zone).date()
+        }
+        newest = newest_days(past)
+        states, unusable = {}, False
         for market in Market:
-            try:
-                states[market] = MarketState.from_json(texts.get(market, "{}"))
-            except ValueError as problem:
-                self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
-        self._schedule.restore(watermarks, states)
-        self._saved = self._schedule.version
+            states[market], wrong = _believed(texts.get(market, "{}"), newest.get(market))
+            if wrong:
+                reason = f"the field {market} of {self._store.keys.schedule} {wrong}"
+                self._observe(Trouble(_plan_of(market), f"{reason}; it is replaced soon"))
+                unusable = True
+        self._schedule.restore(past, states)
+        self._saved = _NEVER if unusable else self._schedule.version
+        if unusable:
+            self._replanned.set()
 
     async def _plans(self) -> dict[str, str]:
         try:
@@ -145,3 +166,22 @@ class Logbook:
             states = self._schedule.states()
             await self._store.save_schedule({m: state.to_json() for m, state in states.items()})
             self._saved = version
+            for market in states:
+                self._observe(Recovered(_plan_of(market)))
+
+
+def _plan_of(market: Market) -> str:
+    return f"plan of {market}"
+
+
+def _believed(text: str, newest: date | None) -> tuple[MarketState, str]:
+    """Return a stored plan as far as it can be true, and what is wrong with it.
+
+    `newest`: the newest watermark of its market.
+    """
+    try:
+        stored = MarketState.from_json(text)
+    except Unreadable as problem:
+        return MarketState(), f"is unusable ({problem})"
+    state = stored.until(newest)
+    return state, "" if state == stored else "tells of releases after the newest watermark"

@@ -123,7 +123,7 @@ class Poller:
         self._cut: dict[Code, int] = {}
         self._gate = Gate(lambda market: schedule.markets[market].wanted)
         self._failed: asyncio.Future[None] | None = None
-        self._logbook = Logbook(store, schedule, observe)
+        self._logbook = Logbook(store, schedule, observe, now)
 
     def configure(self, intervals: Intervals, *, history: int) -> None:
         """Poll at these intervals from now on; what is in flight goes on."""
@@ -332,6 +332,7 @@ class Poller:
         code = turn.code
         try:
             snapshot = await self._store.snapshot(code)
+            self._refuse_future(code, snapshot)
         except StoreError:
             await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
             raise
@@ -349,6 +350,17 @@ class Poller:
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
         return comparison.watermark
+
+    def _refuse_future(self, code: Code, snapshot: Snapshot) -> None:
+        """Raise StoreMisfit when nothing newer could be found, before a request is spent."""
+        newest = snapshot.known.newest
+        today = self._now().astimezone(market_of(code).zone).date()
+        if newest is not None and newest > today:
+            key = self._store.keys.watermark
+            raise StoreMisfit(
+                f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
+                f"it is found again: HDEL {key} {code}"
+            )
 
     def _compared(
         self, code: Code, records: Sequence[Record], snapshot: Snapshot, observed_at: datetime
