@@ -708,6 +708,18 @@ async def test_a_user_who_may_write_only_half_is_refused(
     assert not [key async for key in client.scan_iter("*rehearsal*")]
 
 
+async def test_a_key_of_no_symbol_is_passed_over(raw: tuple[RedisStore, Any]) -> None:
+    """Neither what is held nor what has a history names what is no code, whoever wrote it."""
+    store, client = raw
+    await publish(store, row(2, 10_000))
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    for code in ("FOO", "HK.", "", "HK.700"):
+        await client.hset(store.keys.held(Code(code)), "2026-04-09", "x")
+        await client.hset(store.keys.vintages(Code(code)), "2026-04-09:0", "x")
+    assert await store.held_codes() == [CODE]
+    assert await store.history_codes() == [CODE]
+
+
 @pytest.mark.parametrize("field", ["foo", "", "HK", "HK.", "JP.7203", "hk.00700", "HK.700", "é"])
 async def test_what_is_no_symbol_has_no_watermark(raw: tuple[RedisStore, Any], field: str) -> None:
     """A field somebody else wrote among the watermarks is passed over; the others are told."""

@@ -1,18 +1,18 @@
 """The store on a Redis-compatible server."""
 
+import contextlib
 import re
 import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
 from poller.codec import read_day
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.errors import BadCode, LeaseLost, StoreDown, StoreMisfit, Superseded
 from poller.events import encode
 from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice
@@ -188,7 +188,7 @@ class RedisStore:
                 if isinstance(answer, Exception):
                     raise answer
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         """Turn redis-py's errors into ours; one about a key of another type names the key."""
         try:
@@ -332,7 +332,11 @@ class RedisStore:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
         async with self._translated():
             keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
-        return sorted(Code(key.removeprefix(start)) for key in keys)
+        found = []
+        for key in keys:
+            with contextlib.suppress(BadCode):  # somebody else's key, of no symbol
+                found.append(parse_code(key.removeprefix(start)))
+        return sorted(found)
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -361,7 +365,7 @@ class RedisStore:
         async with self._ledger(account) as (budgets, key):
             await self._spend(keys=[key], args=[*times, *requests], client=budgets)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _ledger(self, account: str) -> AsyncIterator[tuple[Any, str]]:
         """Yield the key of an account's budget and a client for it; what is wrong names the key."""
         async with self._translated():
@@ -412,7 +416,7 @@ class RedisStore:
             )
         return Lease(value) if value else None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _counted(self, key: str) -> AsyncIterator[None]:
         """Let a command that counts `key` up name it when it holds no number."""
         try:
