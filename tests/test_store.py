@@ -349,6 +349,18 @@ async def test_a_budget_of_another_type_names_its_key(raw: tuple[RedisStore, Any
     await other.close()
 
 
+async def test_what_cannot_be_named_is_still_an_error_of_ours(raw: tuple[RedisStore, Any]) -> None:
+    """A budget of another type, and a user who may not ask for its type: refused all the same."""
+    store, client = raw
+    await client.rpush(store.keys.budget("main"), "x")
+    await client.execute_command("ACL", "SETUSER", "blind", "on", ">blind", "~*", "+@all", "-type")
+    url = store.url.replace("//:", "//").split("@")[1]
+    other = RedisStore(f"unix://blind:blind@{url}", store.keys.namespace)
+    with pytest.raises(StoreMisfit, match="refuses this user"):
+        await other.grant("main", "r", limit=3, period=60, margin=0)
+    await other.close()
+
+
 async def test_a_user_without_the_shared_budgets_is_refused(raw: tuple[RedisStore, Any]) -> None:
     """At the start, with what the user must be let have."""
     store, client = raw

@@ -383,7 +383,8 @@ class RedisStore:
                     self._carried.add(account)
                 yield client, key
         except WrongType:
-            found = await client.type(key)
+            with translated():
+                found = await client.type(key)
             raise StoreMisfit(_wrong_type(key, found, "sorted set")) from None
         except StoreMisfit as problem:
             if client is self._redis:
