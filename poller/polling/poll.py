@@ -58,7 +58,7 @@ from poller.plan.schedule import (
     Schedule,
     Unanswered,
 )
-from poller.polling.budget import Budget
+from poller.polling.budget import Budget, Grant
 from poller.polling.complaints import Complaints
 from poller.polling.gate import Gate
 from poller.polling.logbook import Logbook
@@ -88,7 +88,7 @@ class _Turn:
     code: Code
     gateway: Gateway
     budget: Budget
-    grant: str
+    grant: Grant
     lease: Lease
 
 
@@ -421,7 +421,9 @@ class Poller:
         self._observe(Happened(f"{code}: {story}; the days between are not to be had"))
 
 
-async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: str | None) -> Page:
+async def fetch(
+    gateway: Gateway, budget: Budget, grant: Grant, code: Code, key: str | None
+) -> Page:
     """Send one request that `grant` was spent for, and settle it whatever comes.
 
     A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.
