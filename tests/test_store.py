@@ -387,8 +387,8 @@ async def test_the_live_watchlist(store: Store) -> None:
 async def test_the_plan_is_kept(store: Store) -> None:
     """What the schedule remembers is read back; a name not given stays as it was."""
     assert await store.schedule() == {}
-    await store.save_schedule({"HK": "{}", "US": "{}"})
-    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'})
+    await store.save_schedule({"HK": "{}", "US": "{}"}, ONE_OFF)
+    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'}, ONE_OFF)
     assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
 
 
@@ -414,6 +414,20 @@ async def test_a_notice_is_told_once(store: Store) -> None:
     (last,) = await store.last_entries(1, Stream.RELEASES)
     assert dict(last.fields) == fields_of(COMPLETE)
     assert await store.read(last.id, count=5, block=0.01, stream=Stream.RELEASES) == []
+
+
+async def test_the_plan_needs_the_lease(store: Store) -> None:
+    """A former leader's plan does not replace that of whoever polls now."""
+    first = await store.acquire_lease("one", 60)
+    assert first is not None
+    await store.save_schedule({"HK": "old"}, first)
+    await store.release_lease(first)
+    second = await store.acquire_lease("two", 60)
+    assert second is not None
+    await store.save_schedule({"HK": "new"}, second)
+    with pytest.raises(LeaseLost):
+        await store.save_schedule({"HK": "older"}, first)
+    assert await store.schedule() == {"HK": "new"}
 
 
 async def test_a_notice_needs_the_lease(store: Store) -> None:

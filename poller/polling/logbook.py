@@ -105,17 +105,19 @@ class Logbook:
 
     async def keep(self, lease: Lease) -> None:
         """Tell and save, soon after there is something, for ever; raises LeaseLost (in a group)."""
-        parts = (("release notices", partial(self._tell, lease)), ("plan", self._keep_plan))
+        parts = (("release notices", self._tell), ("plan", self._keep_plan))
         async with asyncio.TaskGroup() as group:
             for name, work in parts:
-                supervised = supervise(name, work, self._observe, fatal=(LeaseLost,))
+                supervised = supervise(
+                    name, partial(work, lease), self._observe, fatal=(LeaseLost,)
+                )
                 group.create_task(supervised, name=name)
 
     async def close(self, lease: Lease) -> None:
         """Tell and save what is left; without a store it is made up, and learned, again."""
         with contextlib.suppress(StoreError):
             await self._tell_owed(lease)
-            await self._save()
+            await self._save(lease)
 
     async def _tell(self, lease: Lease) -> None:
         while True:
@@ -139,12 +141,12 @@ class Logbook:
             self._owed.popleft()
         self._news.clear()
 
-    async def _keep_plan(self) -> None:
+    async def _keep_plan(self, lease: Lease) -> None:
         pause = _SAVE_PAUSE
         while True:
             await self._replanned.wait()
             try:
-                await self._save()
+                await self._save(lease)
             except StoreDown as problem:
                 self._observe(Trouble("redis", str(problem)))
                 self._replanned.set()
@@ -157,14 +159,15 @@ class Logbook:
                 pause = _SAVE_PAUSE
             await asyncio.sleep(pause)
 
-    async def _save(self) -> None:
+    async def _save(self, lease: Lease) -> None:
         if self._owed:
             return  # soon
         self._replanned.clear()
         version = self._schedule.version
         if version != self._saved:
             states = self._schedule.states()
-            await self._store.save_schedule({m: state.to_json() for m, state in states.items()})
+            texts = {str(market): state.to_json() for market, state in states.items()}
+            await self._store.save_schedule(texts, lease)
             self._saved = version
             for market in states:
                 self._observe(Recovered(_plan_of(market)))

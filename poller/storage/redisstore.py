@@ -95,9 +95,13 @@ class RedisStore:
         self._replicas = replicas
         self._behind = False
         lua = files("poller.storage") / "lua"
-        self._commit, self._announce, self._grant, self._spend, self._lease, self._renew = (
+        self._commit, self._announce, self._plan, self._grant, self._spend = (
             self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("commit", "announce", "grant", "spend", "lease", "renew")
+            for name in ("commit", "announce", "plan", "grant", "spend")
+        )
+        self._lease, self._renew = (
+            self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
+            for name in ("lease", "renew")
         )
 
     async def close(self) -> None:
@@ -468,10 +472,14 @@ class RedisStore:
         async with self._translated():
             return dict(await self._redis.hgetall(self.keys.schedule))
 
-    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
         """See `Store.save_schedule`."""
+        keys = [self.keys.schedule, self.keys.lease]
+        pairs = [part for pair in texts.items() for part in pair]
         async with self._translated():
-            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
+            kept = await self._plan(keys=keys, args=[lease.value, *pairs])
+        if not kept:
+            raise LeaseLost(self.keys.lease)
 
     async def read(
         self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
