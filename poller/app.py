@@ -312,9 +312,9 @@ def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe)
 
 def _chores(
     config: Config, store: RedisStore, observe: Observe
-) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-    """Return what the active poller does beside polling."""
+) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+    """Return what the active poller does beside polling, by name."""
     if not config.redis.keep_days:
         return []
     keep = timedelta(days=config.redis.keep_days)
-    return [lambda: keep_trimmed(store, keep, observe, wall_clock)]
+    return [("trimming", lambda: keep_trimmed(store, keep, observe, wall_clock))]

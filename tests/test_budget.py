@@ -8,7 +8,7 @@ import contextlib
 import os
 import random
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from itertools import count
 
@@ -16,7 +16,7 @@ import pytest
 
 from poller.errors import Silent, StoreDown
 from poller.model import Code, Page
-from poller.polling.budget import Budget
+from poller.polling.budget import Budget, Grant
 from poller.polling.poll import fetch
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
@@ -69,7 +69,7 @@ class Account:
 async def process(budget: Budget, account: Account) -> None:
     """Spend as much as is to be had, with many requests on their way at once."""
 
-    async def one(grant: str) -> None:
+    async def one(grant: Grant) -> None:
         answered = await account.ask()
         await budget.settle(grant, answered=answered)
 
@@ -333,8 +333,25 @@ class Forgetful(MemoryStore):
         del account, request, period, margin
 
 
-@pytest.mark.parametrize("replaced", [None, lambda: True], ids=["answered", "given up"])
-def test_a_request_that_is_settled_takes_no_memory(replaced: Callable[[], bool] | None) -> None:
+async def answered(budget: Budget, grant: Grant) -> None:
+    """Say that its answer came."""
+    await budget.settle(grant, answered=True)
+
+
+async def given_up(budget: Budget, grant: Grant) -> None:
+    """Say that nothing came, and that its connection was replaced."""
+    await budget.settle(grant, answered=False, replaced=lambda: True)
+
+
+async def forgotten(budget: Budget, grant: Grant) -> None:
+    """Say nothing: whoever had it was cancelled, or failed."""
+    del budget, grant
+
+
+@pytest.mark.parametrize("end", [answered, given_up, forgotten])
+def test_a_request_takes_no_memory(
+    end: Callable[[Budget, Grant], Coroutine[None, None, None]],
+) -> None:
     """A year of them is 30 million: what a thousand leave behind does not grow with the next."""
 
     async def work() -> int:
@@ -343,8 +360,7 @@ def test_a_request_that_is_settled_takes_no_memory(replaced: Callable[[], bool] 
 
         async def spend(count: int) -> int:
             for _ in range(count):
-                grant = await budget.acquire()
-                await budget.settle(grant, answered=replaced is None, replaced=replaced)
+                await end(budget, await budget.acquire())
             return tracemalloc.get_traced_memory()[0]
 
         await spend(100)

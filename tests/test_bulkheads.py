@@ -12,7 +12,7 @@ import pytest
 
 from poller.app import Component, run_together
 from poller.errors import StoreMisfit
-from poller.facts.observe import Defect, Fact, Polled, Recovered, Standby, Trouble
+from poller.facts.observe import Active, Defect, Fact, Observe, Polled, Recovered, Standby, Trouble
 from poller.facts.status import Report
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
@@ -77,6 +77,24 @@ class Scene:
         return outcomes.count((code, "answered"))
 
 
+def poller_of(store: MemoryStore, gateway: Spoiled, observe: Observe) -> Poller:
+    """Return a poller of both symbols."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    intervals = Intervals(*(timedelta(seconds=s) for s in (30, 60, 30)))
+    poller = Poller(
+        store,
+        [gateway],
+        {"main": Budget(store, "main", "x", requests=30, period=30.0, pace=NoPace())},
+        Schedule(intervals),
+        history=0,
+        observe=observe,
+        now=loop.now,
+    )
+    poller.watch([GOOD, BAD])
+    return poller
+
+
 def play(
     gateway: Spoiled,
     seconds: float,
@@ -89,17 +107,7 @@ def play(
         assert isinstance(loop, VirtualLoop)
         scene = Scene(store(loop.time))
         tenure = Tenure(scene.facts.append)
-        intervals = Intervals(*(timedelta(seconds=s) for s in (30, 60, 30)))
-        poller = Poller(
-            scene.store,
-            [gateway],
-            {"main": Budget(scene.store, "main", "x", requests=30, period=30.0, pace=NoPace())},
-            Schedule(intervals),
-            history=0,
-            observe=tenure,
-            now=loop.now,
-        )
-        poller.watch([GOOD, BAD])
+        poller = poller_of(scene.store, gateway, tenure)
         polling = Component(
             "polling", lambda: keep_polling(scene.store, "test", poller, tenure), label="polling"
         )
@@ -128,6 +136,33 @@ def test_a_symbol_that_is_mended_recovers() -> None:
     scene = play(Spoiled(until=600), 7200)
     assert Recovered(f"poll of {BAD}") in scene.facts
     assert scene.answered(BAD) > 0
+
+
+def test_a_defect_of_a_chore_does_not_end_polling() -> None:
+    """What the active poller does beside polling is tried again, and is told under its name."""
+
+    async def run() -> list[Fact]:
+        facts, store = list[Fact](), MemoryStore(asyncio.get_running_loop().time)
+        poller = poller_of(store, Spoiled(until=0), facts.append)
+
+        async def chore() -> None:
+            await asyncio.sleep(1)
+            raise IndexError
+
+        chores = [("trimming", chore)]
+        polling = asyncio.create_task(keep_polling(store, "test", poller, facts.append, chores))
+        await asyncio.sleep(600)
+        assert not polling.done()
+        polling.cancel()
+        await asyncio.wait([polling])
+        return facts
+
+    facts = run_virtually(BEGAN, run())
+    defects = [fact.component for fact in facts if isinstance(fact, Defect)]
+    assert set(defects) == {"trimming"}
+    assert len(defects) > 1
+    assert len([fact for fact in facts if isinstance(fact, Active)]) == 1
+    assert len([fact for fact in facts if isinstance(fact, Polled)]) > 3
 
 
 class NoGrants(MemoryStore):

@@ -7,9 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from poller.commands.everyday import backfill_symbol
+from poller.commands.stores import Failure
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost
-from poller.facts.observe import Fact, Happened, Polled, Published
+from poller.errors import LeaseLost, Superseded
+from poller.facts.observe import Fact, Happened, Polled, Published, Recovered, Trouble
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
 from poller.plan.release import Intervals
@@ -145,6 +147,52 @@ def test_a_defect_behind_a_poll_ends_polling() -> None:
             async with asyncio.timeout(GRACE + 2):
                 await scene.poller(broken).run(ONE_OFF)
         assert caught.group_contains(ZeroDivisionError)
+
+    virtually(work)
+
+
+class Contested(MemoryStore):
+    """A store where somebody else writes a symbol between each look and its commit."""
+
+    contested = True
+
+    async def commit(
+        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
+    ) -> None:
+        """Refuse, for as long as it is contested."""
+        if self.contested:
+            raise Superseded(f"{code}: watermark is not what was read")
+        await super().commit(code, comparison, snapshot, lease)
+
+
+def test_a_symbol_that_somebody_else_writes_is_told() -> None:
+    """What is never published is trouble of that symbol, with a reason, until it is."""
+
+    async def work() -> None:
+        store = Contested(asyncio.get_running_loop().time)
+        scene = Scene(store)
+        await scene.polls(10)
+        (trouble,) = [fact for fact in scene.facts if isinstance(fact, Trouble)]
+        assert trouble.subject == CODE
+        assert "somebody else writes this symbol" in trouble.reason
+        store.contested = False
+        await scene.polls(60)
+        assert Recovered(CODE) in scene.facts
+        assert len(store.entries) == 1
+
+    virtually(work)
+
+
+def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
+    """It says so after a few tries, each of which costs a request."""
+
+    async def work() -> None:
+        scene = Scene(Contested(asyncio.get_running_loop().time))
+        budget = Budget(scene.store, "main", "test", requests=30, period=PERIOD, pace=NoPace())
+        with pytest.raises(Failure, match=f"{CODE} changes at every try"):
+            async with asyncio.timeout(60):
+                await backfill_symbol(scene.store, scene.gateway, budget, CODE, date.min)
+        assert len(scene.gateway.asked) == 5
 
     virtually(work)
 

@@ -159,6 +159,7 @@ class Scene:
     outbox: MemoryOutbox
     relay: Relay
     facts: list[Fact]
+    relaying: asyncio.Task[None]
 
     async def publish(self, code: str, *days: int) -> None:
         """Append events of one symbol."""
@@ -213,9 +214,10 @@ def play(
         relay.configure(endpoints or (endpoint(),))
         for each, stream in itertools.product(endpoints or (endpoint(),), Stream):
             await outbox.begin([each.name], stream)
-        scene = Scene(lines, store, outbox, relay, facts)
-        running = [asyncio.create_task(work) for work in (relay.run(), notifier.run())]
+        relaying, notifying = (asyncio.create_task(one.run()) for one in (relay, notifier))
+        scene = Scene(lines, store, outbox, relay, facts, relaying)
         await act(scene)
+        running = (scene.relaying, notifying)
         for task in running:
             task.cancel()
         await asyncio.wait(running)
@@ -265,6 +267,23 @@ def test_a_long_outage_loses_nothing_and_keeps_the_order() -> None:
         Trouble("webhook desk", "fails: 503")
     }
     assert Recovered("webhook desk") in scene.facts
+
+
+def test_a_relay_that_ended_delivers_again() -> None:
+    """Run again, as after a defect, it serves its endpoints as at first."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(60)
+        scene.relaying.cancel()
+        await asyncio.wait([scene.relaying])
+        scene.relaying = asyncio.create_task(scene.relay.run())
+        await scene.publish("HK.00700", 2)
+        await asyncio.sleep(60)
+
+    line = Line(lambda *_: Delivered(200))
+    play(act, desk=line)
+    assert len(line.calls) == 2
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from redis.asyncio import Redis
 
 from poller.detect.held import Held, Reason
 from poller.errors import StoreDown
@@ -21,7 +22,7 @@ from poller.facts.observe import (
     Standby,
     Trouble,
 )
-from poller.facts.status import Polls, Report
+from poller.facts.status import POLLS_KEPT, Polls, Report
 from poller.gateway.opend import Address
 from poller.markets.hk import HkRecord
 from poller.model import Code
@@ -194,6 +195,48 @@ async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await board.close()
+
+
+async def answers(board: RedisBoard, count: int) -> list[str]:
+    """Wait until so many polls of a symbol are told; returns them, the last one first."""
+    async with at_most():
+        while True:
+            polls = (await board.polls([HK])).get(HK, Polls()).polls
+            if len(polls) >= count:
+                return [poll.answer for poll in polls]
+            await asyncio.sleep(0.02)
+
+
+async def test_polls_are_told_whatever_becomes_of_the_status(
+    boards: tuple[RedisBoard, RedisStore],
+) -> None:
+    """With the status of another type, each symbol's last polls are still told, and no more."""
+    board, store = boards
+    async with Redis.from_url(store.url) as client, reporting(board) as (reporter, facts):
+        await client.set(board.keys.status, "x")
+        for n in range(POLLS_KEPT + 2):
+            reporter(Polled(HK, "answered", f"answer {n}"))
+        assert await answers(board, POLLS_KEPT) == [f"answer {n}" for n in (6, 5, 4, 3, 2)]
+        troubles = {fact.subject for fact in facts if isinstance(fact, Trouble)}
+    assert troubles == {"status report"}
+
+
+async def test_polls_that_could_not_be_told_are_told_later(
+    boards: tuple[RedisBoard, RedisStore],
+) -> None:
+    """The status is told meanwhile, and when their key is mended they follow, the last ones."""
+    board, store = boards
+    async with Redis.from_url(store.url) as client, reporting(board) as (reporter, facts):
+        await client.set(board.keys.polls, "x")
+        reporter(Polled(HK, "answered", "first"))
+        async with at_most():
+            while not any(isinstance(fact, Trouble) for fact in facts):
+                await asyncio.sleep(0.02)
+        reporter(Trouble(HK, "OpenD refuses it"))
+        await told(board, lambda report: HK in report.troubles)
+        await client.delete(board.keys.polls)
+        reporter(Polled(HK, "answered", "second"))
+        assert await answers(board, 2) == ["second", "first"]
 
 
 class Counted:

@@ -330,8 +330,10 @@ def test_an_unusable_plan_is_learned_again() -> None:
 
     async def work() -> list[Fact]:
         store, facts = MemoryStore(asyncio.get_running_loop().time), list[Fact]()
-        await store.save_schedule({"HK": "rubbish", "US": MarketState(DAY).to_json()})
-        poller = Poller(store, [], {}, Schedule(INTERVALS), history=1, observe=facts.append)
+        store.watermark_texts[US] = str(DAY)
+        await store.save_schedule({"HK": "rubbish", "US": MarketState(DAY).to_json()}, ONE_OFF)
+        plan, tell = Schedule(INTERVALS), facts.append
+        poller = Poller(store, [], {}, plan, history=1, observe=tell, now=lambda: NOW)
         polling = asyncio.create_task(poller.run(ONE_OFF))
         await asyncio.sleep(1)
         assert not polling.done()

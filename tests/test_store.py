@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -352,6 +353,18 @@ async def test_a_budget_of_another_type_names_its_key(raw: tuple[RedisStore, Any
     await other.close()
 
 
+async def test_what_cannot_be_named_is_still_an_error_of_ours(raw: tuple[RedisStore, Any]) -> None:
+    """A budget of another type, and a user who may not ask for its type: refused all the same."""
+    store, client = raw
+    await client.rpush(store.keys.budget("main"), "x")
+    await client.execute_command("ACL", "SETUSER", "blind", "on", ">blind", "~*", "+@all", "-type")
+    url = store.url.replace("//:", "//").split("@")[1]
+    other = RedisStore(f"unix://blind:blind@{url}", store.keys.namespace)
+    with pytest.raises(StoreMisfit, match="refuses this user"):
+        await other.grant("main", "r", limit=3, period=60, margin=0)
+    await other.close()
+
+
 async def test_a_user_without_the_shared_budgets_is_refused(raw: tuple[RedisStore, Any]) -> None:
     """At the start, with what the user must be let have."""
     store, client = raw
@@ -378,8 +391,8 @@ async def test_the_live_watchlist(store: Store) -> None:
 async def test_the_plan_is_kept(store: Store) -> None:
     """What the schedule remembers is read back; a name not given stays as it was."""
     assert await store.schedule() == {}
-    await store.save_schedule({"HK": "{}", "US": "{}"})
-    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'})
+    await store.save_schedule({"HK": "{}", "US": "{}"}, ONE_OFF)
+    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'}, ONE_OFF)
     assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
 
 
@@ -405,6 +418,20 @@ async def test_a_notice_is_told_once(store: Store) -> None:
     (last,) = await store.last_entries(1, Stream.RELEASES)
     assert dict(last.fields) == fields_of(COMPLETE)
     assert await store.read(last.id, count=5, block=0.01, stream=Stream.RELEASES) == []
+
+
+async def test_the_plan_needs_the_lease(store: Store) -> None:
+    """A former leader's plan does not replace that of whoever polls now."""
+    first = await store.acquire_lease("one", 60)
+    assert first is not None
+    await store.save_schedule({"HK": "old"}, first)
+    await store.release_lease(first)
+    second = await store.acquire_lease("two", 60)
+    assert second is not None
+    await store.save_schedule({"HK": "new"}, second)
+    with pytest.raises(LeaseLost):
+        await store.save_schedule({"HK": "older"}, first)
+    assert await store.schedule() == {"HK": "new"}
 
 
 async def test_a_notice_needs_the_lease(store: Store) -> None:
@@ -574,8 +601,10 @@ async def test_who_is_cancelled_in_a_command_stops(raw: tuple[RedisStore, Any]) 
         assert done, f"cancelled after {turns} turns of the loop, it goes on"
 
 
-@pytest.mark.parametrize("edit", ["rubbish", '{"revision":0}', None])
-async def test_an_edited_entry_is_put_back(raw: tuple[RedisStore, Any], edit: str | None) -> None:
+@pytest.mark.parametrize("edit", ["rubbish", '{"revision":0}', b"\xff\xfe", b"\xf0(\x8c(", None])
+async def test_an_edited_entry_is_put_back(
+    raw: tuple[RedisStore, Any], edit: str | bytes | None
+) -> None:
     """History edited or removed by hand is restored, named, and no id is used twice."""
     store, client = raw
     await publish(store, row(2), row(10))
@@ -626,20 +655,47 @@ async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore
     assert shares == [SLIP, 10_000]
 
 
-@pytest.mark.parametrize("name", ["2026-04-09", "soon"])
+async def test_a_held_record_that_is_no_text_names_its_cure(raw: tuple[RedisStore, Any]) -> None:
+    """One byte that is not UTF-8 in a reason: no commit is tried with it, the command is told."""
+    store, client = raw
+    await publish(store, row(2, 10_000))
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    key = store.keys.held(CODE)
+    text = await client.hget(key, "2026-04-09")
+    await client.hset(key, "2026-04-09", text.replace(b"unit_slip", b"unit_slip\xff"))
+    with pytest.raises(StoreMisfit, match=f"HDEL {re.escape(key)} 2026-04-09"):
+        await store.snapshot(CODE)
+
+
+async def test_an_entry_that_is_no_text_can_be_passed_on(raw: tuple[RedisStore, Any]) -> None:
+    """Whoever reads the stream can encode every text of it, whatever bytes somebody wrote."""
+    store, client = raw
+    await client.xadd(store.keys.stream, {b"na\xffme": b"\xd6\xd0", "name": "\u4e2d"})
+    readings = [
+        await store.read("0", count=1, block=None),
+        await store.read("0", count=1, block=1),
+        await store.last_entries(1),
+    ]
+    for (entry,) in readings:
+        assert entry.fields == {"na\ufffdme": "\ufffd\ufffd", "name": "\u4e2d"}
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"), [("2026-04-09", "2026-04-09"), ("soon", "soon"), (b"\xff", '"\\xff"')]
+)
 async def test_an_unusable_held_entry_names_its_cure(
-    raw: tuple[RedisStore, Any], name: str
+    raw: tuple[RedisStore, Any], name: str | bytes, typed: str
 ) -> None:
     """What somebody wrote among the held days is refused with the command that mends it."""
     store, client = raw
     await client.hset(store.keys.held(CODE), name, "{}")
-    with pytest.raises(StoreMisfit, match="HDEL"):
+    with pytest.raises(StoreMisfit, match=re.escape(f"HDEL {store.keys.held(CODE)} {typed}")):
         await store.snapshot(CODE)
 
 
-@pytest.mark.parametrize("watermark", ["soon", "2026-04-29"])
+@pytest.mark.parametrize("watermark", ["soon", "2026-04-29", b"2026-04-10\xff"])
 async def test_an_unusable_watermark_names_its_cure(
-    raw: tuple[RedisStore, Any], watermark: str
+    raw: tuple[RedisStore, Any], watermark: str | bytes
 ) -> None:
     """A watermark that cannot be true is refused with the command that mends it."""
     store, client = raw
@@ -698,6 +754,18 @@ async def test_a_user_who_may_write_only_half_is_refused(
     await other.close()
     assert await ids(store) == []
     assert not [key async for key in client.scan_iter("*rehearsal*")]
+
+
+async def test_a_key_of_no_symbol_is_passed_over(raw: tuple[RedisStore, Any]) -> None:
+    """Neither what is held nor what has a history names what is no code, whoever wrote it."""
+    store, client = raw
+    await publish(store, row(2, 10_000))
+    await publish(store, row(2, 10_000), row(9, SLIP))
+    for code in ("FOO", "HK.", "", "HK.700"):
+        await client.hset(store.keys.held(Code(code)), "2026-04-09", "x")
+        await client.hset(store.keys.vintages(Code(code)), "2026-04-09:0", "x")
+    assert await store.held_codes() == [CODE]
+    assert await store.history_codes() == [CODE]
 
 
 @pytest.mark.parametrize("field", ["foo", "", "HK", "HK.", "JP.7203", "hk.00700", "HK.700", "é"])

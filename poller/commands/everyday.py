@@ -20,13 +20,23 @@ from poller.polling.budget import Budget
 from poller.polling.poll import fetch
 from poller.service.ports import opened
 from poller.settings.config import Config
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.storage.store import ONE_OFF, Store
 
-__all__ = ["CONNECT_LIMIT", "Failure", "backfill", "gaps", "store_of", "watch", "watch_list"]
+__all__ = [
+    "CONNECT_LIMIT",
+    "Failure",
+    "backfill",
+    "backfill_symbol",
+    "gaps",
+    "store_of",
+    "watch",
+    "watch_list",
+]
 
 CONNECT_LIMIT: Final = 8.0
 """Seconds a command waits for an OpenD to be ready."""
+
+_TRIES: Final = 5
 
 
 async def watch(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
@@ -100,7 +110,7 @@ async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
             added = 0
             for code in codes:
                 try:
-                    days = await _backfill_one(ports.store, gateway, budget, code, since)
+                    days = await backfill_symbol(ports.store, gateway, budget, code, since)
                 except PollerError as problem:
                     failures.append(f"{code}: {problem}")
                     days = 0
@@ -114,11 +124,11 @@ async def backfill(config: Config, codes: Sequence[Code], since: date) -> None:
         raise Failure("\n".join(failures))
 
 
-async def _backfill_one(
-    store: RedisStore, gateway: Gateway, budget: Budget, code: Code, since: date
+async def backfill_symbol(
+    store: Store, gateway: Gateway, budget: Budget, code: Code, since: date
 ) -> int:
-    """Return how many days were added; asks again when the poller wrote in between."""
-    while True:
+    """Return how many days were added; asks again when the poller wrote in between, a few times."""
+    for _ in range(_TRIES):
         snapshot = await store.snapshot(code)
         pages: list[Page] = []
         while not pages or progress(code, pages, snapshot.known, history=1, since=since) is (
@@ -142,6 +152,7 @@ async def _backfill_one(
         except Superseded:
             continue
         return len(found.events)
+    raise Failure(f"{code} changes at every try; try again")
 
 
 async def _first_ready(gateways: Sequence[OpenD]) -> OpenD:

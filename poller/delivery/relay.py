@@ -72,7 +72,8 @@ class Relay:
         self._changed.set()
 
     async def run(self) -> None:
-        """Deliver, for ever."""
+        """Deliver, for ever; may be run again once it has ended."""
+        self._running.clear()  # whatever ran before ended with its group
         async with asyncio.TaskGroup() as group:
             for stream, enqueuer in self._enqueuers.items():
                 name = f"webhook intake of the {stream}"

@@ -7,7 +7,7 @@ times more is paused. A wrong expectation costs latency, never correctness.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from math import sqrt
 from typing import Annotated, Final
@@ -87,6 +87,20 @@ class MarketState:
     quiet: tuple[str, ...] = ()
     open: date | None = None
 
+    def until(self, day: date | None) -> "MarketState":
+        """Return this without what is later than `day`, the newest watermark of the market.
+
+        No plan of ours tells of such releases: believed, every symbol would have missed them.
+        """
+        told = tuple(one for one in self.sightings if _is_reached(one.day, day))
+        last = told[-1].day if told else None
+        return replace(
+            self,
+            newest=self.newest if _is_reached(self.newest, day) else last,
+            sightings=told,
+            open=self.open if _is_reached(self.open, day) else None,
+        )
+
     def to_json(self) -> str:
         """Return the JSON kept in the schedule hash."""
         return json.dumps(
@@ -129,6 +143,10 @@ class _Stored:
 
 
 _STORED: Final = Codec[_Stored](_Stored, most=_MOST)
+
+
+def _is_reached(day: date | None, newest: date | None) -> bool:
+    return day is not None and newest is not None and day <= newest
 
 
 def _text(value: date | datetime | None) -> str | None:

@@ -47,6 +47,17 @@ class Throttle(Protocol):
         """Return when one more request may start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One request's worth of budget. `asked`: when the ledger was asked for it, in loop seconds.
+
+    It carries what the budget must know of it, so one that is never settled takes no memory.
+    """
+
+    name: str
+    asked: float
+
+
 @dataclass(slots=True)
 class _Late:
     """A request without an answer. `since`, `counted`: when it was given up, and last counted."""
@@ -81,7 +92,6 @@ class Budget:
         self._period = period * (1 + GUARD)
         self._margin = period * MARGIN
         self._prompt = period * _PROMPT
-        self._asked: dict[str, float] = {}  # grants not settled yet: when they were asked for
         self._late: dict[str, _Late] = {}
         self._late_until = float("-inf")
         self._refused = float("-inf")
@@ -90,8 +100,8 @@ class Budget:
         self._turn = asyncio.Lock()
         self._names = (f"{owner}-{n}" for n in itertools.count())
 
-    async def acquire(self, *, sparing: bool = False) -> str:
-        """Wait for one request's worth of budget, first come first served; returns its name.
+    async def acquire(self, *, sparing: bool = False) -> Grant:
+        """Wait for one request's worth of budget, first come first served.
 
         Send at once, while it `lasts`, and `settle` whatever comes of it. `sparing`: leave the last
         tenth to other processes of the account. Raises StoreDown.
@@ -105,8 +115,7 @@ class Budget:
                 self._waiting()
                 await asyncio.sleep(min(wait, _LONGEST_SLEEP))
                 asked = loop.time()
-        self._asked[name] = asked
-        return name
+        return Grant(name, asked)
 
     async def _grant(self, name: str, limit: int) -> float:
         await self._count_late()
@@ -130,18 +139,18 @@ class Budget:
             if replaced or now > late.since + LATEST * self._period:
                 del self._late[name]
 
-    def lasts(self, name: str) -> bool:
+    def lasts(self, grant: Grant) -> bool:
         """Tell whether a request sent now still arrives while the ledger counts it."""
-        return asyncio.get_running_loop().time() < self._asked[name] + self._prompt
+        return asyncio.get_running_loop().time() < grant.asked + self._prompt
 
     async def settle(
-        self, name: str, *, answered: bool, replaced: Callable[[], bool] | None = None
+        self, grant: Grant, *, answered: bool, replaced: Callable[[], bool] | None = None
     ) -> None:
         """Count a request as sent now, or, unanswered, as possibly still on its way.
 
         `replaced`: see `Unavailable`; until then the request counts as on its way, within reason.
         """
-        self._asked.pop(name, None)
+        name = grant.name
         if replaced is not None and not answered:
             now = asyncio.get_running_loop().time()
             self._late[name] = _Late(replaced, now, now)

@@ -21,6 +21,7 @@ from poller.facts.observe import (
 )
 from poller.polling.poll import Poller
 from poller.storage.store import Lease, Store
+from poller.supervisor import supervise
 
 TTL: Final = 12.0
 """Seconds a lease lives without being renewed: the longest gap after a kill -9, plus one look."""
@@ -68,11 +69,12 @@ async def keep_polling(
     owner: str,
     poller: Poller,
     observe: Observe,
-    chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    chores: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = (),
 ) -> None:
     """Poll while holding the lease, stand by while another does; for ever.
 
-    `chores`: what else only the active poller does; they never end by themselves.
+    `chores`: what else only the active poller does, by name; they never end by themselves. Each is
+    a component of its own, whose defect ends nothing else.
     """
     with turning(observe, "lease") as turned:
         while True:
@@ -82,8 +84,9 @@ async def keep_polling(
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_renew(store, lease, observe, turned), name="renew the lease")
                     group.create_task(poller.run(lease), name="poll")
-                    for chore in chores:
-                        group.create_task(chore())
+                    for name, chore in chores:
+                        work = supervise(name, chore, observe, fatal=(LeaseLost,))
+                        group.create_task(work, name=name)
             except* LeaseLost:
                 observe(Standby("another poller holds the lease, or Redis was away"))
             finally:

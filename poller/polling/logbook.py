@@ -8,13 +8,16 @@ the store takes only once.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
 from functools import partial
 from typing import Final
 
-from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
+from poller.clock import wall_clock
+from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit, Unreadable
 from poller.facts.observe import Announced, Observe, Recovered, Trouble
-from poller.markets import all_markets
+from poller.markets import Market, all_markets
+from poller.model import market_of, newest_days
 from poller.plan.notice import Notice
 from poller.plan.release import MarketState
 from poller.plan.schedule import Schedule
@@ -24,6 +27,7 @@ from poller.supervisor import supervise
 _STORE_PAUSE: Final = 1.0
 _SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
 _LONGEST_PAUSE: Final = 60.0
+_NEVER: Final = -1  # no version of a schedule
 _PLAN: Final = "plan"
 _WATERMARKS: Final = "watermarks"
 _STREAM: Final = "stream of releases"
@@ -32,10 +36,17 @@ _STREAM: Final = "stream of releases"
 class Logbook:
     """Restores a schedule, tells its notices and saves what it must remember."""
 
-    def __init__(self, store: Store, schedule: Schedule, observe: Observe) -> None:
+    def __init__(
+        self,
+        store: Store,
+        schedule: Schedule,
+        observe: Observe,
+        now: Callable[[], datetime] = wall_clock,
+    ) -> None:
         self._store = store
         self._schedule = schedule
         self._observe = observe
+        self._now = now
         self._owed: deque[Notice] = deque()
         self._news = asyncio.Event()
         self._replanned = asyncio.Event()
@@ -66,14 +77,25 @@ class Logbook:
             else:
                 break
         self._observe(Recovered(_WATERMARKS))
-        states = {}
+        now = self._now()
+        # one in the future is told, with its cure, when its symbol is polled
+        past = {
+            code: day
+            for code, day in watermarks.items()
+            if day <= now.astimezone(market_of(code).zone).date()
+        }
+        newest = newest_days(past)
+        states, unusable = {}, False
         for market in all_markets():
-            try:
-                states[market] = MarketState.from_json(texts.get(market.name, "{}"))
-            except ValueError as problem:
-                self._observe(Trouble(f"plan of {market}", f"{problem}; it is learned again"))
-        self._schedule.restore(watermarks, states)
-        self._saved = self._schedule.version
+            states[market], wrong = _believed(texts.get(market.name, "{}"), newest.get(market))
+            if wrong:
+                reason = f"the field {market} of {self._store.keys.schedule} {wrong}"
+                self._observe(Trouble(_plan_of(market), f"{reason}; it is replaced soon"))
+                unusable = True
+        self._schedule.restore(past, states)
+        self._saved = _NEVER if unusable else self._schedule.version
+        if unusable:
+            self._replanned.set()
 
     async def _plans(self) -> dict[str, str]:
         try:
@@ -84,17 +106,19 @@ class Logbook:
 
     async def keep(self, lease: Lease) -> None:
         """Tell and save, soon after there is something, for ever; raises LeaseLost (in a group)."""
-        parts = (("release notices", partial(self._tell, lease)), ("plan", self._keep_plan))
+        parts = (("release notices", self._tell), ("plan", self._keep_plan))
         async with asyncio.TaskGroup() as group:
             for name, work in parts:
-                supervised = supervise(name, work, self._observe, fatal=(LeaseLost,))
+                supervised = supervise(
+                    name, partial(work, lease), self._observe, fatal=(LeaseLost,)
+                )
                 group.create_task(supervised, name=name)
 
     async def close(self, lease: Lease) -> None:
         """Tell and save what is left; without a store it is made up, and learned, again."""
         with contextlib.suppress(StoreError):
             await self._tell_owed(lease)
-            await self._save()
+            await self._save(lease)
 
     async def _tell(self, lease: Lease) -> None:
         while True:
@@ -118,12 +142,12 @@ class Logbook:
             self._owed.popleft()
         self._news.clear()
 
-    async def _keep_plan(self) -> None:
+    async def _keep_plan(self, lease: Lease) -> None:
         pause = _SAVE_PAUSE
         while True:
             await self._replanned.wait()
             try:
-                await self._save()
+                await self._save(lease)
             except StoreDown as problem:
                 self._observe(Trouble("redis", str(problem)))
                 self._replanned.set()
@@ -136,14 +160,32 @@ class Logbook:
                 pause = _SAVE_PAUSE
             await asyncio.sleep(pause)
 
-    async def _save(self) -> None:
+    async def _save(self, lease: Lease) -> None:
         if self._owed:
             return  # soon
         self._replanned.clear()
         version = self._schedule.version
         if version != self._saved:
             states = self._schedule.states()
-            await self._store.save_schedule(
-                {m.name: state.to_json() for m, state in states.items()}
-            )
+            texts = {market.name: state.to_json() for market, state in states.items()}
+            await self._store.save_schedule(texts, lease)
             self._saved = version
+            for market in states:
+                self._observe(Recovered(_plan_of(market)))
+
+
+def _plan_of(market: Market) -> str:
+    return f"plan of {market}"
+
+
+def _believed(text: str, newest: date | None) -> tuple[MarketState, str]:
+    """Return a stored plan as far as it can be true, and what is wrong with it.
+
+    `newest`: the newest watermark of its market.
+    """
+    try:
+        stored = MarketState.from_json(text)
+    except Unreadable as problem:
+        return MarketState(), f"is unusable ({problem})"
+    state = stored.until(newest)
+    return state, "" if state == stored else "tells of releases after the newest watermark"

@@ -59,7 +59,7 @@ from poller.plan.schedule import (
     Schedule,
     Unanswered,
 )
-from poller.polling.budget import Budget
+from poller.polling.budget import Budget, Grant
 from poller.polling.complaints import Complaints
 from poller.polling.gate import Gate
 from poller.polling.logbook import Logbook
@@ -89,7 +89,7 @@ class _Turn:
     code: Code
     gateway: Gateway
     budget: Budget
-    grant: str
+    grant: Grant
     lease: Lease
 
 
@@ -124,7 +124,7 @@ class Poller:
         self._cut: dict[Code, int] = {}
         self._gate = Gate(lambda market: schedule.markets[market].wanted)
         self._failed: asyncio.Future[None] | None = None
-        self._logbook = Logbook(store, schedule, observe)
+        self._logbook = Logbook(store, schedule, observe, now)
 
     def configure(self, intervals: Intervals, *, history: int) -> None:
         """Poll at these intervals from now on; what is in flight goes on."""
@@ -303,9 +303,10 @@ class Poller:
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
             return Unanswered(f"redis: {problem}")
-        except Superseded:
-            # twice in a row: look again later
-            return Unanswered("somebody else writes this symbol")
+        except Superseded as problem:  # twice in a row
+            reason = f"somebody else writes this symbol ({problem}); it is asked again later"
+            self._observe(Trouble(turn.code, reason))
+            return Unanswered(reason)
         except (Unavailable, Malformed) as problem:
             self._complaints.failed(turn.gateway.name, turn.code, problem)
             return Unanswered(str(problem))
@@ -332,6 +333,7 @@ class Poller:
         code = turn.code
         try:
             snapshot = await self._store.snapshot(code)
+            self._refuse_future(code, snapshot)
         except StoreError:
             await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
             raise
@@ -349,6 +351,17 @@ class Poller:
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
         return comparison.watermark
+
+    def _refuse_future(self, code: Code, snapshot: Snapshot) -> None:
+        """Raise StoreMisfit when nothing newer could be found, before a request is spent."""
+        newest = snapshot.known.newest
+        today = self._now().astimezone(market_of(code).zone).date()
+        if newest is not None and newest > today:
+            key = self._store.keys.watermark
+            raise StoreMisfit(
+                f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
+                f"it is found again: HDEL {key} {code}"
+            )
 
     def _compared(
         self, code: Code, records: Sequence[Record], snapshot: Snapshot, observed_at: datetime
@@ -409,7 +422,9 @@ class Poller:
         self._observe(Happened(f"{code}: {story}; the days between are not to be had"))
 
 
-async def fetch(gateway: Gateway, budget: Budget, grant: str, code: Code, key: str | None) -> Page:
+async def fetch(
+    gateway: Gateway, budget: Budget, grant: Grant, code: Code, key: str | None
+) -> Page:
     """Send one request that `grant` was spent for, and settle it whatever comes.
 
     A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,6 +48,7 @@ from poller.plan.market import MarketQueue
 
 _NEW: Final = "connecting"
 _STATUS: Final = "status report"
+_POLLS: Final = "report of the last polls"
 OTHER_WATCHLIST: Final = "watchlist on standby"
 _SETTLED: Final = timedelta(seconds=10)  # the other has told a list that changes by then
 _SHORTEST: Final = 0.2  # seconds between two reports, however much changes
@@ -82,7 +84,7 @@ class Reporter:
         self._markets = markets
         self._outlook = outlook
         self._budget = budget
-        self._polled: dict[Code, list[Poll]] = {}  # since the last report
+        self._polled: dict[Code, deque[Poll]] = {}  # the last ones not yet reported
         self._gateways = {
             str(each): GatewayState(str(each), each.account, ready=False, reason=_NEW, since=now())
             for each in gateways
@@ -105,7 +107,8 @@ class Reporter:
         self._tally(fact)
         match fact:
             case Polled(code, _, answer):
-                self._polled.setdefault(code, []).append(Poll(self._now(), answer))
+                fresh = self._polled.setdefault(code, deque(maxlen=POLLS_KEPT))
+                fresh.append(Poll(self._now(), answer))
                 self._grown.set()  # a sweep is no reason to write more often
             case Published() | Announced() | Attempted():
                 self._grown.set()
@@ -165,22 +168,32 @@ class Reporter:
                 self._changed.clear()
                 self._grown.clear()
                 try:
-                    await self._report(board)
-                    await self._compare(board, observe)
+                    written = await self._tell(board, observe)
                 except StoreDown as problem:
                     observe(Trouble("redis", str(problem)))
                     self._grown.set()  # tried again soon
-                except StoreMisfit as problem:
-                    observe(Trouble(_STATUS, str(problem)))
                 else:
-                    observe(Recovered(_STATUS))
-                    if not behind():
+                    if written and not behind():
                         observe(Recovered("redis"))
                 await asyncio.sleep(_SHORTEST)
                 await self._due()
         finally:
             with contextlib.suppress(StoreError):  # it counts as dead within a minute
                 await board.retire(self._process.name)
+
+    async def _tell(self, board: Board, observe: Observe) -> bool:
+        """Report what is true now and the last polls, each on its own; False: one was refused."""
+        written = True
+        for subject, report in ((_STATUS, self._report), (_POLLS, self._report_polls)):
+            try:
+                await report(board)
+            except StoreMisfit as problem:
+                observe(Trouble(subject, str(problem)))
+                written = False
+            else:
+                observe(Recovered(subject))
+        await self._compare(board, observe)
+        return written
 
     async def _compare(self, board: Board, observe: Observe) -> None:
         """On standby, tell when the active poller watches other symbols: ours nobody polls."""
@@ -225,7 +238,6 @@ class Reporter:
             defects=dict(list(self._defects.items())[-TROUBLES_KEPT:]),
         )
         await board.report(self._process.name, report)
-        await self._report_polls(board)
 
     def _waiting(self) -> dict[str, int]:
         found = dict.fromkeys(map(str, all_markets()), 0)
@@ -238,12 +250,18 @@ class Reporter:
         polled, self._polled = self._polled, {}
         if not polled:
             return
-        before = await board.polls(tuple(polled))
-        told = {}
-        for code, fresh in polled.items():
-            earlier = before.get(code, Polls()).polls
-            told[code] = Polls((*reversed(fresh), *earlier)[:POLLS_KEPT], *self._outlook(code))
-        await board.tell_polls(told)
+        try:
+            before = await board.polls(tuple(polled))
+            told = {}
+            for code, fresh in polled.items():
+                earlier = before.get(code, Polls()).polls
+                told[code] = Polls((*reversed(fresh), *earlier)[:POLLS_KEPT], *self._outlook(code))
+            await board.tell_polls(told)
+        except StoreError:
+            for code, fresh in polled.items():  # they are told with the next report
+                later = self._polled.get(code, ())
+                self._polled[code] = deque((*fresh, *later), maxlen=POLLS_KEPT)
+            raise
 
 
 async def _set_within(event: asyncio.Event, limit: timedelta) -> None:

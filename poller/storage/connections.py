@@ -50,16 +50,22 @@ class Connections:
             self._settings["connection_class"] = _TlsConnection if tls else _TcpConnection
             self._settings["guide"] = _guide(location, self._settings)
 
-    def brief(self) -> Any:  # noqa: ANN401
-        """Return a client for short commands; it waits while all its connections are in use."""
-        return self._client(16, self._answer_limit, Retry(ConstantBackoff(0.1), 1))
+    def brief(self, *, exact: bool = False) -> Any:  # noqa: ANN401
+        """Return a client for short commands; it waits while all its connections are in use.
+
+        Bytes that are not UTF-8 are read as U+FFFD. `exact`: as lone surrogates, which are written
+        as the same bytes; so whoever compares what was read with what is stored can do so.
+        """
+        return self._client(16, self._answer_limit, Retry(ConstantBackoff(0.1), 1), exact=exact)
 
     def blocking(self) -> "Blocking":
         """Return what lends connections for reads that block."""
         sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
         return Blocking(lambda: self._client(1, None, sent_away), self._answer_limit)
 
-    def _client(self, connections: int, limit: float | None, retry: Retry) -> Any:  # noqa: ANN401
+    def _client(
+        self, connections: int, limit: float | None, retry: Retry, *, exact: bool = False
+    ) -> Any:  # noqa: ANN401
         settings: dict[str, Any] = {
             "max_connections": connections,
             "timeout": 5,
@@ -69,7 +75,7 @@ class Connections:
             # no PING before a command: one on a dead connection is repeated all the same
             "health_check_interval": 0,
             "decode_responses": True,
-            "encoding_errors": "replace",
+            "encoding_errors": "surrogateescape" if exact else "replace",
             "client_name": "poller",
             "driver_info": None,  # else each connection reads the package's version from its files
         }

@@ -230,8 +230,9 @@ class MemoryStore:
         """See `Store.schedule`."""
         return dict(self.plans)
 
-    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
         """See `Store.save_schedule`."""
+        self._refuse_lease(lease)
         self.plans |= texts
 
     async def read(

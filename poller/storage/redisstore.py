@@ -1,18 +1,19 @@
 """The store on a Redis-compatible server."""
 
+import contextlib
 import re
 import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
 from poller.codec import read_day
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit, Superseded
+from poller.errors import BadCode, LeaseLost, StoreDown, StoreError, StoreMisfit, Superseded
 from poller.events import encode
 from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice
@@ -87,7 +88,7 @@ class RedisStore:
         self.url = url
         self.keys = Keys(namespace)
         self._connections = Connections(url)
-        self._redis = self._connections.brief()
+        self._redis = self._connections.brief(exact=True)
         self._blocking = self._connections.blocking()
         # on a Cluster another node may own the slot of the budgets
         shared = namespace == LEDGER
@@ -97,9 +98,13 @@ class RedisStore:
         self._replicas = replicas
         self._behind = False
         lua = files("poller.storage") / "lua"
-        self._commit, self._announce, self._grant, self._spend, self._lease, self._renew = (
+        self._commit, self._announce, self._plan, self._grant, self._spend = (
             self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("commit", "announce", "grant", "spend", "lease", "renew")
+            for name in ("commit", "announce", "plan", "grant", "spend")
+        )
+        self._lease, self._renew = (
+            self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
+            for name in ("lease", "renew")
         )
 
     async def close(self) -> None:
@@ -190,7 +195,7 @@ class RedisStore:
                 if isinstance(answer, Exception):
                     raise answer
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         """Turn redis-py's errors into ours; one about a key of another type names the key."""
         try:
@@ -352,7 +357,11 @@ class RedisStore:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
         async with self._translated():
             keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
-        return sorted(Code(key.removeprefix(start)) for key in keys)
+        found = []
+        for key in keys:
+            with contextlib.suppress(BadCode):  # somebody else's key, of no symbol
+                found.append(parse_code(key.removeprefix(start)))
+        return sorted(found)
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -381,7 +390,7 @@ class RedisStore:
         async with self._ledger(account) as (budgets, key):
             await self._spend(keys=[key], args=[*times, *requests], client=budgets)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _ledger(self, account: str) -> AsyncIterator[tuple[Any, str]]:
         """Yield the key of an account's budget and a client for it; what is wrong names the key."""
         async with self._translated():
@@ -399,7 +408,8 @@ class RedisStore:
                     self._carried.add(account)
                 yield client, key
         except WrongType:
-            found = await client.type(key)
+            with translated():
+                found = await client.type(key)
             raise StoreMisfit(_wrong_type(key, found, "sorted set")) from None
         except StoreMisfit as problem:
             if client is self._redis:
@@ -432,7 +442,7 @@ class RedisStore:
             )
         return Lease(value) if value else None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _counted(self, key: str) -> AsyncIterator[None]:
         """Let a command that counts `key` up name it when it holds no number."""
         try:
@@ -483,10 +493,14 @@ class RedisStore:
         async with self._translated():
             return dict(await self._redis.hgetall(self.keys.schedule))
 
-    async def save_schedule(self, texts: Mapping[str, str]) -> None:
+    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
         """See `Store.save_schedule`."""
+        keys = [self.keys.schedule, self.keys.lease]
+        pairs = [part for pair in texts.items() for part in pair]
         async with self._translated():
-            await self._redis.hset(self.keys.schedule, mapping=dict(texts))
+            kept = await self._plan(keys=keys, args=[lease.value, *pairs])
+        if not kept:
+            raise LeaseLost(self.keys.lease)
 
     async def read(
         self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
@@ -499,13 +513,13 @@ class RedisStore:
         else:
             async with self._translated(), self._blocking.reading(block) as redis:
                 found = await redis.xread(position, count=count, block=_milliseconds(block))
-        return [Entry(*entry) for entry in _only_stream(found)]
+        return [_entry(*entry) for entry in _only_stream(found)]
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """See `Store.last_entries`."""
         async with self._translated():
             found = await self._redis.xrevrange(self.keys.stream_of(stream), count=count)
-        return [Entry(*entry) for entry in reversed(found)]
+        return [_entry(*entry) for entry in reversed(found)]
 
     async def signal(self, subject: str) -> None:
         """See `Store.signal`."""
@@ -577,6 +591,17 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
         (entries,) = found.values()
         return cast("list[tuple[str, Mapping[str, str]]]", entries[0] if entries else [])
     return cast("list[tuple[str, Mapping[str, str]]]", found[0][1])
+
+
+def _entry(position: str, fields: Mapping[str, str]) -> Entry:
+    """Return an entry for readers, who can encode all of it: no byte is a lone surrogate."""
+    return Entry(position, {_readable(name): _readable(text) for name, text in fields.items()})
+
+
+def _readable(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _newest_id(entries: Sequence[tuple[str, Any]], otherwise: str) -> str:

@@ -319,8 +319,11 @@ class Store(Protocol):
     async def schedule(self) -> dict[str, str]:
         """Return what `save_schedule` was last given: name → text."""
 
-    async def save_schedule(self, texts: Mapping[str, str]) -> None:
-        """Keep these texts; names not given stay as they are."""
+    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
+        """Keep these texts; names not given stay as they are.
+
+        Raises LeaseLost when `lease` is no longer held.
+        """
 
     async def read(
         self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
