@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from redis.asyncio import Redis
 
 from poller.detect.held import Held, Reason
 from poller.errors import StoreDown
@@ -110,6 +111,17 @@ async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisSt
         reporter(Active(9))
         await told(board, lambda r: r.lease == 9)
         assert await board.symbols() == (HK,)
+
+
+async def test_a_watchlist_that_is_none_counts_as_absent(
+    boards: tuple[RedisBoard, RedisStore], tmp_path: Path
+) -> None:
+    """Whatever JSON another client writes there, nobody who reads it fails."""
+    board, _ = boards
+    async with Redis.from_url(Embedded(tmp_path).url) as raw:
+        for text in ("[1]", "[null]", "[[]]", '["HK.00700", 1]', '{"HK.00700": 1}', "3", '["FOO"]'):
+            await raw.set("{short-interest}:symbols", text)
+            assert await board.symbols() is None, text
 
 
 async def test_a_standby_with_another_watchlist_says_so(

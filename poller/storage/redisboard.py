@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from poller.codec import read_json
+from poller.codec import Codec
 from poller.errors import BadCode, StoreMisfit, Unreadable
 from poller.facts.board import BoardKeys
 from poller.facts.status import DEAD_AFTER, Polls, Report, living
@@ -14,7 +14,8 @@ from poller.model import Code, parse_code, to_json
 from poller.storage.connections import Connections, WrongType, translated
 from poller.storage.store import OPEND, SIGNALS_KEPT, SYMBOLS, Keys
 
-_MOST_SYMBOLS: Final = 4 * 1024 * 1024  # characters: a watchlist of 50,000 codes has a fifth
+# characters: a watchlist of 50,000 codes has a fifth
+_SYMBOLS: Final = Codec[tuple[str, ...]](tuple[str, ...], most=4 * 1024 * 1024)
 _HELD: Final = re.compile(r"[0-9]{1,19}:.+", re.DOTALL)
 
 
@@ -63,12 +64,8 @@ class RedisBoard:
         try:
             with translated():
                 text = await self._redis.get(self.keys.symbols)
-            return (
-                None
-                if text is None
-                else tuple(parse_code(each) for each in read_json(text, most=_MOST_SYMBOLS))
-            )
-        except (Unreadable, TypeError, BadCode, WrongType):
+            return None if text is None else tuple(map(parse_code, _SYMBOLS.read(text)))
+        except (Unreadable, BadCode, WrongType):
             return None  # the active poller writes them anew
 
     async def tell_symbols(self, codes: Sequence[Code]) -> None:
