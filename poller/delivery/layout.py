@@ -5,7 +5,7 @@ Numbers that stand in Redis may have been written by anybody: what is none of ou
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from poller.codec import from_millis
 from poller.delivery.outbox import Claim, Settlement, Take
@@ -19,7 +19,7 @@ from poller.delivery.queued import (
     read_delivery,
     undecided_json,
 )
-from poller.storage.position import START, Place, StreamState
+from poller.storage.position import START, Place, StreamState, number
 from poller.storage.store import Stream
 
 T = TypeVar("T")
@@ -106,19 +106,6 @@ def read_claim(told: Mapping[str, Any], token: str) -> Claim:
 def millis(span: timedelta) -> int:
     """Return whole milliseconds."""
     return round(span.total_seconds() * 1000)
-
-
-def number(state: Mapping[str, Any], name: str) -> float | None:
-    """Return a number of a hash that anybody may have written to; None when it is none."""
-    try:
-        value = float(state[name])
-    except (KeyError, ValueError):
-        return None
-    return value if abs(value) < _MOST_NUMBER else None
-
-
-_MOST_NUMBER: Final = 2.0**53
-"""Milliseconds and counts are whole numbers below this."""
 
 
 def moment(state: Mapping[str, Any], name: str) -> datetime | None:

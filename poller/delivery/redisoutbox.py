@@ -18,7 +18,6 @@ from poller.delivery.calls import Calls
 from poller.delivery.layout import (
     millis,
     moment,
-    number,
     parts,
     position_field,
     read_claim,
@@ -52,7 +51,7 @@ from poller.delivery.queued import (
 from poller.errors import StoreMisfit
 from poller.model import to_json
 from poller.storage.connections import Connections, WrongType, translated
-from poller.storage.position import Place, Start, StreamState, is_id, start_of
+from poller.storage.position import Place, Start, StreamState, is_id, number, start_of
 from poller.storage.store import Entry, Keys, Stream
 
 _LAG_LIMIT: Final = 10_000

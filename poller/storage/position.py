@@ -5,9 +5,10 @@ and streams vanish. An id is compared by its two numbers; times are milliseconds
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from poller.codec import from_millis
 from poller.storage.store import order
@@ -17,6 +18,11 @@ START: Final = "0-0"
 
 SKEW: Final = 60_000.0
 """Milliseconds by which the clocks of a server and its successor may differ."""
+
+AFTER: Final = "([0-9]{1,18}|[0-8][0-9]{18})(-([0-9]{1,19}|1[0-7][0-9]{18}))?"
+"""What a stream can be read after: an id, or its first number alone; no number is too large for
+a server, whatever id somebody else has given an entry.
+"""
 
 _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 
@@ -81,6 +87,19 @@ def is_id(text: str) -> bool:
     """Return whether a text is an id as a server writes it; the last there can be is none."""
     found = _ID.fullmatch(text)
     return found is not None and int(found[1]) < 2**63 and int(found[2]) < 2**64
+
+
+def number(state: Mapping[str, Any], name: str) -> float | None:
+    """Return a number of a hash that anybody may have written to; None when it is none."""
+    try:
+        value = float(state[name])
+    except (KeyError, ValueError):
+        return None
+    return value if abs(value) < _MOST_NUMBER else None
+
+
+_MOST_NUMBER: Final = 2.0**53
+"""Milliseconds and counts are whole numbers below this."""
 
 
 def appended(entry_id: str) -> datetime:

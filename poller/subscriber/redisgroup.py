@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from poller.errors import StoreMisfit
 from poller.storage.connections import Connections, WrongType, translated
-from poller.storage.position import START, Place, Start, StreamState, start_of
+from poller.storage.position import START, Place, Start, StreamState, number, start_of
 from poller.storage.store import Entry, Keys
 
 TTL: Final = 10.0
@@ -113,13 +113,9 @@ class RedisGroup:
 
 def _resumed(told: Mapping[str, Any], start: str) -> Start:
     """Return where a group goes on that is gone."""
-    try:
-        at = float(told["at"])
-    except (KeyError, ValueError):
-        at = None
     last = told.get("last", START)
     stream = StreamState(told["now"], last, told.get("first"), told.get("added"))
-    found = start_of(Place(str(told.get("acknowledged", "")), at), stream)
+    found = start_of(Place(str(told.get("acknowledged", "")), number(told, "at")), stream)
     if found.new:  # the record holds neither a place nor a time
         return replace(found, position=last if start == "$" else start)
     return found

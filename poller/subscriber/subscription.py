@@ -176,8 +176,7 @@ async def _active(group: RedisGroup, store: RedisStore, after: str) -> AsyncIter
         yield _Member(group, store, after)
     finally:
         renewing.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewing
+        await asyncio.wait([renewing])  # its cancellation is not this one's
         with suppress(StoreError):  # the right to read runs out by itself
             await group.leave()
 
