@@ -280,6 +280,22 @@ async def test_events_replay_and_go_on(page: Desk, http: aiohttp.ClientSession) 
     await get(http, f"{page.url}/events", 400, Last_Event_ID="yesterday")
 
 
+async def test_a_browser_finds_its_way_back_after_any_id(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """An entry of another client may have an id of nanoseconds; ours follow it, and are read."""
+    foreign = "1764334000000000000-1844674407370955161"
+    await page.raw.xadd("short-interest", {"id": "theirs"}, id=foreign)
+    await page.publish(US, 5_000_000, 6_000_001)
+    found = json.loads((await get(http, f"{page.url}/api/events?after={foreign}"))[0])
+    assert [event["id"] for event in found["events"]] == [f"{US}:2026-11-13:1"]
+    async with http.get(f"{page.url}/events", headers={"Last-Event-ID": foreign}) as answer:
+        assert answer.status == 200
+        assert await lines_of(answer, 1)
+    for after in ("9" * 19, "1-" + "2" * 20, "1" * 21):
+        await get(http, f"{page.url}/api/events?after={after}", 400)
+
+
 async def test_a_reader_that_stands_still_holds_up_nobody(
     page: Desk, http: aiohttp.ClientSession
 ) -> None:

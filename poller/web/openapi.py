@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poller.model import Market, columns
+from poller.storage.position import AFTER
 
 Schema = Mapping[str, Any]
 
@@ -19,7 +20,7 @@ _CODE: Final[Schema] = {
     "pattern": r"^(HK\.[0-9]{5}|(HK|US)\.[A-Z][A-Z0-9._-]{0,19})$",
     "example": "HK.00700",
 }
-_STREAM_ID: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,15}(-[0-9]{1,15})?$"}
+_STREAM_ID: Final[Schema] = {"type": "string", "pattern": f"^{AFTER}$"}
 
 
 def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
