@@ -86,6 +86,9 @@ def test_a_url_names_servers(url: str, expected: Location) -> None:
         ("redis+sentinel://h:1/desk/first", "database 1"),
         ("redis://:pa:ss/word@h", "percent-encode"),
         ("redis://h:port", "HOST:PORT"),
+        ("redis://h:99999", "from 1 to 65535"),
+        ("redis://a,h:0/1", "from 1 to 65535"),
+        ("redis+sentinel://h:65536/desk", "from 1 to 65535"),
     ],
 )
 def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
