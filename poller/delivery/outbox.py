@@ -354,6 +354,18 @@ class Outbox(Protocol):
         """Remove the groups and everything kept of an endpoint."""
 
 
+_MOST_QUEUED: Final = 200
+"""Items of one write: a server does nothing else meanwhile."""
+
+
+async def queue(outbox: Outbox, name: str, items: Sequence[QueueItem]) -> int:
+    """Queue items, some at a time; returns how many were not waiting already."""
+    queued = 0
+    for start in range(0, len(items), _MOST_QUEUED):
+        queued += await outbox.add(name, items[start : start + _MOST_QUEUED])
+    return queued
+
+
 def named_problem(key: str, found: str, wanted: str) -> str:
     """Say which key holds another type, and what to do."""
     return (

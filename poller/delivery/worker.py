@@ -37,6 +37,7 @@ from poller.delivery.outbox import (
     OutOfOrder,
     QueueItem,
     Settlement,
+    queue,
 )
 from poller.delivery.pace import Pace
 from poller.delivery.queued import Attempt, Delivery, read_delivery
@@ -257,7 +258,7 @@ class EndpointWorker:
                 items.append(route(self._endpoint, found))
             else:  # claimed like any other, and parked then
                 items.append(QueueItem(key, text, UNREADABLE))
-        await self._outbox.add(self._endpoint.name, items)
+        await queue(self._outbox, self._endpoint.name, items)
         told = queued_again_text(self._endpoint.name)
         self._observe(Happened(told, (("queued", len(items)),)))
         self._wake.set()
