@@ -17,7 +17,7 @@ import pytest
 from redis import exceptions
 
 from poller.detect.compare import compare
-from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.model import Code, HkRecord
 from poller.storage.connections import translated
 from poller.storage.location import Location, Node, locate
@@ -182,12 +182,12 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
         (exceptions.ResponseError("DB index is out of range"), StoreMisfit, "^redis.url ends in a"),
         (
             exceptions.AuthenticationError("HELLO must be called with the client already …"),
-            StoreMisfit,
+            LockedOut,
             "write it into redis.url, redis://:PASSWORD@HOST:PORT",
         ),
         (
             exceptions.AuthenticationError("invalid username-password pair or user is disabled."),
-            StoreMisfit,
+            LockedOut,
             "no such user and password: mend them in redis.url",
         ),
         (exceptions.ResponseError("BUSYGROUP …"), StoreMisfit, "refuses a command"),

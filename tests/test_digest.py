@@ -204,8 +204,8 @@ def test_us_rows_tell_the_days_to_cover() -> None:
         (
             restated("replaced", "x\x1b[2J"),
             (
-                "HK.00700 was restated: the figures of 1 day were replaced, as when another company "
-                "gets the code."
+                "HK.00700 was restated: the figures of 1 day were replaced, as when another "
+                "company gets the code."
             ),
         ),
         (restated("moved", ""), "HK.00700 was restated: the figures of 1 day changed."),

@@ -54,7 +54,7 @@ from poller.delivery.retry import (
 )
 from poller.delivery.routes import route
 from poller.delivery.webhook import Sender
-from poller.errors import StoreDown, StoreMisfit
+from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.facts.observe import (
     LONGEST_TURN,
     Attempted,
@@ -386,7 +386,7 @@ class EndpointWorker:
             return
         try:
             await self._exchange(0)
-        except (StoreDown, StoreMisfit) as problem:
+        except StoreError as problem:
             # the claims run out by themselves
             self._observe(Trouble(STORE, str(problem)))
 
