@@ -8,7 +8,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -16,11 +17,16 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from poller.delivery.outbox import Status
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError
 from poller.facts.status import Poll, Polls, ReleaseState
 from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import World
+from poller.storage.embedded import Embedded
+from poller.web.readings import readings
+from poller.web.survey import unready
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
 from tests.service import Service, simulator, until
@@ -185,6 +191,29 @@ async def test_what_is_wrong_is_told_once(page: Desk, http: aiohttp.ClientSessio
     assert "Not working: OpenD 127.0.0.1:11111: nobody listens" in words
     assert words.count("nobody listens") == 1
     assert "HK.00700 : OpenD refuses it" in words
+
+
+class Stuck(RedisOutbox):
+    """An outbox whose look at the endpoints never ends, though Redis answers."""
+
+    async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        return await super().statuses(names)
+
+
+async def test_a_look_that_takes_too_long_does_not_blame_redis(page: Desk) -> None:
+    """Where Redis answers a single question, the page looks for the reason elsewhere."""
+    (url,) = {Embedded(page.sources.config.state_dir).url}
+    stuck = replace(page.sources, outbox=Stuck(url, "short-interest"))
+    survey = await stuck.survey()
+    (reason,) = unready(survey)
+    assert reason.startswith("Redis answers, but")
+    assert next(iter(readings(survey))).value == 1
+    await page.raw.shutdown(nosave=True)
+    (reason,) = unready(await stuck.survey())
+    assert reason.startswith("Redis does not answer")
+    await stuck.outbox.close()  # type: ignore[attr-defined]
 
 
 async def test_without_redis_the_page_says_so(page: Desk, http: aiohttp.ClientSession) -> None:

@@ -59,7 +59,7 @@ async def print_states(config: Config, *, as_json: bool) -> None:
         configured = [table.name for table in config.webhooks]
         known = await outbox.names(thorough=True)
         left = [name for name in known if name not in configured]
-        states = {name: await outbox.status(name) for name in [*configured, *left]}
+        states = await outbox.statuses([*configured, *left])
     if as_json:
         for name, status in states.items():
             told = {key: _plain(value) for key, value in asdict(status).items()}

@@ -336,7 +336,16 @@ class Outbox(Protocol):
         """Return those of the endpoints that have something due now."""
 
     async def status(self, name: str) -> Status:
-        """Return the state of an endpoint; one that never began has nothing."""
+        """Return the state of an endpoint; one that never began has nothing.
+
+        Of one whose keys are out of order it says, as `disabled`, which.
+        """
+
+    async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:
+        """Return the states of these endpoints, else of all that have a group on a stream.
+
+        It costs the server little more for many than for one.
+        """
 
     async def dead(self, name: str) -> list[DeadLetter]:
         """Return the dead letters, oldest event first."""
