@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Final, NewType
 from zoneinfo import ZoneInfo
 
@@ -53,7 +53,11 @@ def parse_code(text: str) -> Code:
     return Code(sys.intern(text))  # one object a symbol, however many lists name it
 
 
-@cache  # asked many times a poll
+_MOST_KNOWN: Final = 2**17
+"""Codes whose market is remembered: more than both markets have; anybody may name others."""
+
+
+@lru_cache(_MOST_KNOWN)  # asked many times a poll
 def market_of(code: Code) -> Market:
     """Return the market a code belongs to."""
     return Market(code.partition(".")[0])

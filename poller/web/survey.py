@@ -36,8 +36,7 @@ class Survey:
         loaded: all rows were read.
         simulated: a simulator made the figures up.
         unreadable: what another client spoiled in Redis: subject → what cannot be read.
-        late: while `redis` says why, Redis answers all the same: reading all
-            of it took too long.
+        late: Redis answers all the same, though `redis` says why nothing was read.
     """
 
     at: datetime
