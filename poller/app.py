@@ -182,9 +182,10 @@ async def _polling(
         history=config.watchlist.history,
         observe=tenure,
     )
+    account = config.opend[0].account  # whose groups are meant, should there be several
     group_budget = Budget(
         ports.store,
-        f"{config.opend[0].account}:groups",
+        f"{account}:groups",
         secrets.token_hex(8),
         requests=GROUP_REQUESTS,
         period=GROUP_PERIOD,
@@ -201,7 +202,10 @@ async def _polling(
 
     return [
         Component("watchlist", lambda: watchlist.follow(watch)),
-        Component("Futu groups", lambda: watchlist.follow_groups(ports.gateways, group_budget)),
+        Component(
+            "Futu groups",
+            lambda: watchlist.follow_groups(ports.gateways, account, group_budget),
+        ),
         Component(
             "polling", lambda: keep_polling(ports.store, process_name(), poller, tenure, chores)
         ),

@@ -15,8 +15,8 @@ PollerError
     ├── StoreDown      no answer, or it takes no writes just now: wait, nothing is spent meanwhile
     ├── Superseded     the state moved since it was read: read again, compare again
     ├── LeaseLost      another poller is active: stand by
+    ├── LockedOut      it lets this user in no more: end, and say so; no part can go on without
     └── StoreMisfit    only the operator can mend it: wrong version, wrong type, unusable value
-        ├── LockedOut  it lets this user in no more: end, and say so
         └── Unwritable no symbol's news can be written: tell it once, not once for each
 """
 
@@ -94,12 +94,15 @@ class LeaseLost(StoreError):
     """Another poller holds the lease, or ours ran out: stand by."""
 
 
+class LockedOut(StoreError):
+    """Redis refuses the user or password: only another configuration can mend it.
+
+    No `StoreMisfit`: whoever goes on without the key that one names cannot go on here.
+    """
+
+
 class StoreMisfit(StoreError):
     """Only the operator can mend it; the text names the key or setting and the cure."""
-
-
-class LockedOut(StoreMisfit):
-    """Redis refuses the user or password: only another configuration can mend it."""
 
 
 class Unwritable(StoreMisfit):

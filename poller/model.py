@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Final, NewType
 
 from pydantic import Field
@@ -43,7 +43,11 @@ def _is_code(text: str) -> bool:
     return market is not None and market.symbol.fullmatch(symbol) is not None
 
 
-@cache  # asked many times a poll
+_MOST_KNOWN: Final = 2**17
+"""Codes whose market is remembered: more than both markets have; anybody may name others."""
+
+
+@lru_cache(_MOST_KNOWN)  # asked many times a poll
 def market_of(code: Code) -> Market:
     """Return the market a code belongs to; raises ValueError for what `parse_code` refuses."""
     market = market_named(code.partition(".")[0])

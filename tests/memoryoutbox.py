@@ -272,6 +272,11 @@ class MemoryOutbox:
             next_attempt=None if first is None else _moment(max(first, queue.hold_until)),
         )
 
+    async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:
+        """See `Outbox.statuses`."""
+        wanted = await self.names() if names is None else names
+        return {name: await self.status(name) for name in wanted}
+
     async def dead(self, name: str) -> list[DeadLetter]:
         """See `Outbox.dead`."""
         return read_dead(self.queues[name].dead)

@@ -7,6 +7,7 @@ import hmac
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
@@ -357,6 +358,26 @@ async def test_a_slow_service_holds_nobody_up(bot: tuple[Bot, TestServer]) -> No
     assert await posted(feishu(bot[1])) == Delivered(200)
     assert not slow.done()
     assert isinstance(await slow, Failed)
+
+
+RELEASED = threading.Event()
+
+
+class Hanging(Apprise):
+    """A service whose library does not return."""
+
+    def _notify(self, message: Message) -> Outcome:
+        RELEASED.wait()
+        return super()._notify(message)
+
+
+async def test_messages_that_hang_are_bounded(bot: tuple[Bot, TestServer]) -> None:
+    """A service that never returns holds so many threads and no more; the next message fails."""
+    channel = Hanging(by_url(bot[1]), timeout=0.01)
+    said = [await channel.post(MESSAGE) for _ in range(101)]
+    RELEASED.set()
+    assert len({str(each) for each in said[:100]}) == 1
+    assert "100 messages before it hang" in str(said[-1])
 
 
 @pytest.mark.parametrize(

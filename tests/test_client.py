@@ -3,17 +3,25 @@
 import asyncio
 import random
 import re
+import socket
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from poller.delivery.client import Answer, Client, reach
+from poller.delivery.client import Answer, Client, reach, words
 from poller.delivery.endpoint import Endpoint
+from poller.delivery.names import Names
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.selection import Selection
 from poller.delivery.webhook import SignedPost
-from tests.machine import scaled
+from poller.gateway.opend import Address, OpenD, Sdk
+from tests.machine import at_most, scaled
+from tests.nodes import free_port
 from tests.receiver import OK, SECRET, RawReceiver, status
 from tests.test_webhook import now
 
@@ -322,3 +330,71 @@ async def test_the_bound_counts_for_each_request_of_a_kept_connection() -> None:
         answers = [await client.post(b"{}", {}) for _ in range(5)]
         await client.close()
     assert [len(a.body) for a in answers if isinstance(a, Answer)] == [60_000] * 5
+
+
+class Several(AbstractResolver):
+    """A resolver that knows one name by these addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return all of them."""
+        return [
+            ResolveResult(hostname=host, host=each, port=port, family=family, proto=0, flags=0)
+            for each in self._addresses
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+@pytest.mark.parametrize(
+    ("addresses", "listens", "said"),
+    [
+        (("127.0.0.2", "127.0.0.1"), True, ""),  # nobody listens at the first
+        (("10.0.0.5", "::1", "127.0.0.1"), True, ""),  # the guard refuses the first
+        (("10.0.0.5", "127.0.0.1"), False, "Connection refused"),
+        (("10.0.0.5", "fd00::1"), True, "10.0.0.5 is no public address"),
+    ],
+)
+async def test_one_good_address_of_a_name_is_enough(
+    addresses: tuple[str, ...],
+    listens: bool,  # noqa: FBT001  of the table
+    said: str,
+) -> None:
+    """`poller check` finds an endpoint where a delivery would, whichever address comes first."""
+    async with RawReceiver(lambda *_: (OK, None)).running() as receiver:
+        port = receiver.port if listens else free_port()
+        sent = endpoint(f"http://localhost:{port}/")
+        if not said:
+            await reach(sent, resolver=Several(*addresses))
+            return
+        with pytest.raises(OSError, match=r".") as problem:
+            await reach(sent, resolver=Several(*addresses))
+        assert said in words(problem.value)
+
+
+async def test_names_of_endpoints_are_looked_up_in_threads_of_their_own() -> None:
+    """However many hang, what else needs a thread has one."""
+    found = await Names().resolve("127.0.0.1", 80)
+    assert [(each["host"], each["port"]) for each in found] == [("127.0.0.1", 80)]
+    threads = [thread.name for thread in threading.enumerate()]
+    assert any(name.startswith("webhook names") for name in threads)
+    assert not any(name.startswith("asyncio") for name in threads)
+
+
+async def test_a_literal_address_needs_no_thread(tmp_path: Path) -> None:
+    """OpenD is connected to by its address while every common thread is occupied."""
+    released = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    hanging = loop.run_in_executor(None, released.wait)
+    async with RawReceiver(lambda *_: (OK, None)).running() as receiver, at_most():
+        address = Address("127.0.0.1", receiver.port, "main")
+        gateway = OpenD(address, Sdk(tmp_path, None), lambda _: None)
+        assert await gateway._listening() == "127.0.0.1"  # noqa: SLF001
+    released.set()
+    await hanging

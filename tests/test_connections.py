@@ -17,7 +17,7 @@ import pytest
 from redis import exceptions
 
 from poller.detect.compare import compare
-from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.markets.hk import HkRecord
 from poller.model import Code
 from poller.storage.connections import translated
@@ -87,6 +87,9 @@ def test_a_url_names_servers(url: str, expected: Location) -> None:
         ("redis+sentinel://h:1/desk/first", "database 1"),
         ("redis://:pa:ss/word@h", "percent-encode"),
         ("redis://h:port", "HOST:PORT"),
+        ("redis://h:99999", "from 1 to 65535"),
+        ("redis://a,h:0/1", "from 1 to 65535"),
+        ("redis+sentinel://h:65536/desk", "from 1 to 65535"),
     ],
 )
 def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
@@ -180,12 +183,12 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
         (exceptions.ResponseError("DB index is out of range"), StoreMisfit, "^redis.url ends in a"),
         (
             exceptions.AuthenticationError("HELLO must be called with the client already …"),
-            StoreMisfit,
+            LockedOut,
             "write it into redis.url, redis://:PASSWORD@HOST:PORT",
         ),
         (
             exceptions.AuthenticationError("invalid username-password pair or user is disabled."),
-            StoreMisfit,
+            LockedOut,
             "no such user and password: mend them in redis.url",
         ),
         (exceptions.ResponseError("BUSYGROUP …"), StoreMisfit, "refuses a command"),

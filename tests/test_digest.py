@@ -15,7 +15,7 @@ from poller.events import StreamEvent, encode
 from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
-from poller.model import Change, Code, Event, EventType, Vintage
+from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage
 from poller.plan.notice import Completed, Detected, Notice
 from poller.simulator import World
 from tests.feed import event_of, notice_of
@@ -30,6 +30,7 @@ def told(
     *,
     cover: float | None = None,
     kind: EventType = EventType.REPORTED,
+    restated: Restatement | None = None,
 ) -> StreamEvent:
     """Return an event: `now` and `before` are shares, 100,000 of them are one percent."""
     day, earlier = "2026-11-13", "2026-11-06" if kind is EventType.REPORTED else "2026-11-13"
@@ -54,7 +55,9 @@ def told(
         delay_hours=9.5,
     )
     vintage = Vintage(row(day, now), int(kind is EventType.REVISED), SEEN)
-    return event_of(encode(Event(kind, Code(code), vintage, row(earlier, before), change)))
+    return event_of(
+        encode(Event(kind, Code(code), vintage, row(earlier, before), change, restated))
+    )
 
 
 ONE_DAY = [
@@ -102,6 +105,43 @@ def test_a_release_with_revisions_as_lines() -> None:
     )
 
 
+SPLIT = told(
+    "HK.00700",
+    500,
+    2_500,
+    kind=EventType.RESTATED,
+    restated=Restatement(
+        0.2, (date(2026, 5, 8), date(2026, 11, 13)), "aggregated_short", Cause.RESCALED
+    ),
+)
+FOUND = told("HK.00005", 1_000_000, 900_000, kind=EventType.BACKFILLED)
+
+
+def restated(cause: str | None, first: str = "2026-05-08") -> StreamEvent:
+    """Return an event that says so, as any version or client may have written it."""
+    assert SPLIT.restated is not None
+    told = replace(SPLIT.restated, cause=cause, first=first, days=1, factor=None)
+    return replace(SPLIT, restated=told)
+
+
+def test_what_was_not_reported_is_not_called_so() -> None:
+    """A day found later and a history that changed as a whole are counted and listed as such."""
+    message = digest([ONE_DAY[1], SPLIT, FOUND, REVISED[0]], limit=2_000, missing=3)
+    assert message.text == (
+        "Hong Kong short interest, 13 Nov 2026: "
+        "1 reported, 3 missing, 1 revised, 1 backfilled, 1 restated\n"
+        "0 up, 1 down, 0 unchanged\n"
+        "symbol  change  short  ratio\n"
+        "HK.00700  -21.61 %  1,480,638  14.81 %\n"
+        "Revised:\n"
+        "HK.00388  +4.00 %  1,000,000  →  1,040,000\n"
+        "Backfilled:\n"
+        "HK.00005  1,000,000  10.00 %\n"
+        "Restated:\n"
+        "HK.00700  2 days  shares × 0.2"
+    )
+
+
 def test_us_rows_tell_the_days_to_cover() -> None:
     """A row without them keeps its place in the column."""
     rows = [told("US.AAPL", 110_000, 100_000, cover=2.5), told("US.GME", 90_000, 100_000)]
@@ -132,6 +172,36 @@ def test_us_rows_tell_the_days_to_cover() -> None:
                 "6 Nov 2026; ratio 10.00 %."
             ),
         ),
+        (
+            FOUND,
+            (
+                "HK.00005: 13 Nov 2026, which was missing, was backfilled: 1,000,000 shares short, "
+                "ratio 10.00 %."
+            ),
+        ),
+        (
+            SPLIT,
+            (
+                "HK.00700 was restated: the shares of 2 days from 8 May 2026 to 13 Nov 2026 were "
+                "multiplied by 0.2, as after a split."
+            ),
+        ),
+        (
+            restated("recomputed"),
+            (
+                "HK.00700 was restated: the ratios of 1 day from 8 May 2026 to 13 Nov 2026 were "
+                "computed anew."
+            ),
+        ),
+        (
+            restated("replaced", "x\x1b[2J"),
+            (
+                "HK.00700 was restated: the figures of 1 day were replaced, as when another "
+                "company gets the code."
+            ),
+        ),
+        (restated("moved", ""), "HK.00700 was restated: the figures of 1 day changed."),
+        (replace(SPLIT, restated=None), "HK.00700 was restated."),
         (ONE_DAY[4], "HK.00941 reported – shares short on 13 Nov 2026; ratio –."),
         (
             REVISED[0],
@@ -268,7 +338,7 @@ def test_never_over_the_limit(
 def test_the_biggest_move_comes_first(rows: list[StreamEvent]) -> None:
     """No percentage in a table is followed by a bigger one."""
     body = digest([*rows, ONE_DAY[0]], limit=40_000).body
-    for part in body.split("Revised:"):
+    for part in re.split("Revised:|Backfilled:|Restated:", body):
         moves = [abs(float(found.replace(",", ""))) for found in _PERCENT.findall(part)]
         assert moves == sorted(moves, reverse=True)
 

@@ -315,3 +315,8 @@ def test_a_float_column_keeps_its_type() -> None:
     record = cast("HkRecord", read(flat | {"data": json.dumps(data)}).record)
     assert isinstance(record.aggregated_short_ratio, float)
     assert isinstance(record.aggregated_short, int)
+
+
+def test_codes_of_others_are_not_remembered_without_end() -> None:
+    """Anybody may name any code in an entry; the market of so many is kept, and no more."""
+    assert market_of.cache_info().maxsize == 2**17

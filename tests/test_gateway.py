@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 from Crypto.PublicKey import RSA
 
-from poller.errors import Refused
+from poller.errors import ConfigError, Refused
 from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.poll import GRACE
 from poller.polling.watchlist import Watchlist
+from poller.service.ports import opened
+from poller.settings.config import Config
 from poller.simulator import Faults, Proto, Simulator, Verdict, World
 from poller.storage.memorystore import MemoryStore
 from tests.machine import at_most
+from tests.nodes import free_port
 from tests.service import (
     Service,
     ended,
@@ -286,6 +289,20 @@ class Desk:
         return self.codes
 
 
+async def test_a_wrong_key_is_told_while_redis_is_away(tmp_path: Path) -> None:
+    """A start that cannot succeed ends at once, and nothing that began with it runs on."""
+    (tmp_path / "key").write_text("none")
+    redis = {"url": f"redis://127.0.0.1:{free_port()}"}
+    opend = [{"rsa_private_key_file": str(tmp_path / "key")}]
+    told = {"state_dir": str(tmp_path), "redis": redis, "opend": opend}
+    config = Config.model_validate(told)
+    async with at_most():
+        with pytest.raises(ConfigError, match="key"):
+            async with opened(config, lambda _: None):
+                pass
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_group_that_vanishes_keeps_its_symbols() -> None:
     """A group deleted in the app takes nothing off the watchlist; it is told, and then recovers."""
     facts: list[Fact] = []
@@ -295,7 +312,7 @@ async def test_a_group_that_vanishes_keeps_its_symbols() -> None:
 
     async def read() -> None:
         told = len(facts)
-        task = asyncio.create_task(watchlist.follow_groups([desk], budget))
+        task = asyncio.create_task(watchlist.follow_groups([desk], "main", budget))
         async with at_most():
             while len(facts) == told:
                 await asyncio.sleep(0)

@@ -192,6 +192,18 @@ def test_labels_are_bounded() -> None:
     assert len(tally.counts) == 1
 
 
+def test_a_report_of_somebody_else_makes_no_endless_metrics() -> None:
+    """However many labels it names, the page remembers a bounded number of series."""
+    totals = Totals(NOW)
+    for part in range(3):
+        names = (f"{part}-{n}" for n in range(30_000))
+        counts: dict[Count, float] = {POLLS: 2.0}
+        counts |= {("poller_webhook_attempts", name, "delivered"): 1.0 for name in names}
+        totals.add(f"p{part}", NOW, counts)
+    assert len(totals.counts) == 2**16
+    assert totals.counts[POLLS] == 6
+
+
 def known_names() -> set[str]:
     """Return the names a query may use."""
     metrics, tally = Metrics(NOW), Tally()

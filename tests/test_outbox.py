@@ -618,6 +618,30 @@ async def test_trimming_the_stream_loses_nothing(place: Place) -> None:
     assert told(await place.claim()) == {A: ["02"]}
 
 
+async def test_many_endpoints_cost_one_look(place: Place) -> None:
+    """Their states come together, and each stream is asked for its groups once, however many."""
+    names = sorted(f"desk-{n}" for n in range(40))
+    await place.publish(A, 2)
+    for stream in Stream:
+        await place.outbox.begin(names, stream)
+    await place.publish(A, 3, 4)
+    before = await looks(place)
+    found = await place.outbox.statuses()
+    assert await looks(place) - before == (len(Stream) if place.raw is not None else 0)
+    assert {name: found[name].lag for name in names} == dict.fromkeys(names, 2)
+    assert found == {name: await place.outbox.status(name) for name in found}
+    assert list(await place.outbox.statuses(names[:1])) == names[:1]
+    assert await place.outbox.statuses([]) == {}
+
+
+async def looks(place: Place) -> int:
+    """Return how often a server was asked for the groups of a stream."""
+    if place.raw is None:
+        return 0
+    told = await place.raw.info("commandstats")
+    return sum(each["calls"] for name, each in told.items() if name.startswith("cmdstat_xinfo"))
+
+
 async def test_forgetting_leaves_nothing(place: Place) -> None:
     """Groups and keys of a removed endpoint go; others stay."""
     await place.queue(*await place.publish(A, 2))

@@ -75,6 +75,9 @@ def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str])
     [
         ("POLLER_WATCHLIST__CODES", "US.AAPL,HK.1", "'HK.00001' (it is 'HK.1')"),
         ("POLLER_WATCHLIST__CODES", "[HK.00700]", "a list is a,b,c"),
+        ("POLLER_REDIS__URL", "redis://127.0.0.1:99999/0", "a port is a number from 1 to 65535"),
+        ("POLLER_REDIS__URL", "redis://h?socket_timeout=0.0", "not a number of seconds above 0"),
+        ("POLLER_REDIS__URL", f"redis://h?socket_timeout={'9' * 400}", "not a number of seconds"),
         ("POLLER_OPEND__2__PORT", "1", "the next one is number 1"),
         ("POLLER_WATCHLIST__CODES", "[" * 50_000, "nested more than"),
         ("POLLER_WATCHLIST__FUTU_GROUPS", os.fsdecode(b"\xd7\xd4"), "not text in UTF-8"),

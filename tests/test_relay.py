@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.delivery.endpoint import Endpoint, Kind
-from poller.delivery.outbox import MOST_WAITS, Claimed
+from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem
 from poller.delivery.pace import BURST, MOST_AHEAD, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
@@ -116,6 +116,31 @@ class Noting(MemoryOutbox):
 
 
 NOTED: dict[str, float] = {}
+
+
+class Emptied(MemoryOutbox):
+    """An outbox of which somebody has removed the queue, beside 450 deliveries that are kept."""
+
+    told = False
+
+    async def exchange(self, *told: Any, **how: Any) -> Claimed:  # noqa: ANN401  as they come
+        """See `Outbox.exchange`; it says so once."""
+        claimed, first = await super().exchange(*told, **how), not self.told
+        self.told = True
+        return replace(claimed, unplaced=450) if first else claimed
+
+    async def unplaced(self, name: str) -> list[tuple[str, str]]:
+        """See `Outbox.unplaced`."""
+        return [(f"{name}-{n}", "text") for n in range(450)]
+
+    async def add(self, name: str, items: Sequence[QueueItem]) -> int:
+        """Note how many were queued in one write."""
+        del name
+        PUT_BACK.append(len(items))
+        return len(items)
+
+
+PUT_BACK: list[int] = []
 
 
 @dataclass
@@ -501,6 +526,18 @@ def test_a_settlement_that_did_not_get_through_is_repeated(kind: type[MemoryOutb
     scene = play(act, outbox_type=kind, desk=line)
     assert len(line.calls) == 1
     assert any("the connection was cut" in str(fact) for fact in scene.said(Trouble))
+
+
+def test_a_lost_queue_is_put_back_in_parts() -> None:
+    """However many deliveries wait: no single write keeps the server from the others for long."""
+    PUT_BACK.clear()
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(60)
+
+    play(act, outbox_type=Emptied, desk=Line(lambda *_: Delivered(200)))
+    assert PUT_BACK[-3:] == [200, 200, 50]
 
 
 def test_410_disables_and_enabling_sends_what_waited() -> None:

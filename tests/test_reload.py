@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from poller.model import Code
-from poller.service.reload import merge
+from poller.service.reload import Reload, follow, merge
 from poller.settings.config import Config
 from poller.simulator import Proto, Simulator, World
 from tests.receiver import SECRET, Receiver
@@ -219,6 +220,25 @@ async def test_log_level_and_what_needs_a_restart(service: FromFile) -> None:
     await service.said("log_level")
     assert await service.stop() == 0
     assert service.lines("stopped") == []
+
+
+async def test_a_configuration_that_takes_long_to_read_stops_nobody() -> None:
+    """It may name a pipe that nobody writes to: the loop turns, and with it the lease."""
+    asked, read, applied = asyncio.Event(), threading.Event(), asyncio.Event()
+    config = Config()
+
+    def load() -> Config:
+        assert read.wait(5), "the loop stood still"
+        return config
+
+    reload = Reload(asked, load)
+    asked.set()
+    asyncio.get_running_loop().call_later(0.1, read.set)
+    task = asyncio.create_task(follow(reload, config, lambda _: applied.set(), lambda _: None))
+    task.add_done_callback(lambda _: applied.set())
+    await applied.wait()
+    assert not task.done() or task.result() is None
+    task.cancel()
 
 
 def test_what_a_reload_keeps_is_named_again_next_time() -> None:

@@ -114,6 +114,17 @@ async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisSt
         assert await board.symbols() == (HK,)
 
 
+async def test_a_watchlist_that_is_none_counts_as_absent(
+    boards: tuple[RedisBoard, RedisStore], tmp_path: Path
+) -> None:
+    """Whatever JSON another client writes there, nobody who reads it fails."""
+    board, _ = boards
+    async with Redis.from_url(Embedded(tmp_path).url) as raw:
+        for text in ("[1]", "[null]", "[[]]", '["HK.00700", 1]', '{"HK.00700": 1}', "3", '["FOO"]'):
+            await raw.set("{short-interest}:symbols", text)
+            assert await board.symbols() is None, text
+
+
 async def test_a_standby_with_another_watchlist_says_so(
     boards: tuple[RedisBoard, RedisStore],
 ) -> None:

@@ -18,6 +18,7 @@ from poller.model import Code
 from poller.simulator import Simulator, World
 from poller.storage.embedded import Embedded
 from tests.machine import at_most
+from tests.nodes import node
 from tests.receiver import SECRET, Receiver
 from tests.service import (
     Service,
@@ -109,6 +110,24 @@ async def test_a_role_that_cannot_go_on_says_why(tmp_path: Path, role: str) -> N
     code, out, err = await poller(service, role)
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert "the embedded server cannot live in" in err
+
+
+@pytest.mark.parametrize("role", ["run", *ROLES.values()])
+async def test_a_role_that_is_locked_out_ends(tmp_path: Path, role: str) -> None:
+    """Whose password is revoked while it runs says so and ends: only an operator can mend that."""
+    with node(tmp_path / "server") as server:
+        server.ask("ACL", "SETUSER", "desk", "on", ">old", "~*", "&*", "+@all")
+        settings = {"POLLER_REDIS__URL": server.url.replace("//", "//desk:old@")}
+        service = Service(tmp_path, 1, CODE, settings, role=role)
+        await service.start()
+        await service.said("ready")
+        server.ask("ACL", "SETUSER", "desk", "resetpass", ">new")
+        server.ask("CLIENT", "KILL", "USER", "desk")
+        assert service.process is not None
+        async with at_most():
+            assert await service.process.wait() == 1
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.startswith("poller: Redis refuses the user or password")
 
 
 async def test_a_page_alone_is_ready_once_it_listens(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ OTHERS: tuple[tuple[str, list[str]], ...] = (
     ("schedule", ["HSET", f"{NS}:schedule", "HK", '{"pause": 1e999, "newest": "0001-01-01"}']),
     ("", ["HSET", f"{NS}:symbols", "a", "b"]),
     ("", ["SET", f"{NS}:symbols", DEEP]),
+    ("", ["SET", f"{NS}:symbols", "[1]"]),
     ("status", ["SET", f"{NS}:status", "x"]),
     ("", ["HSET", f"{NS}:status", "host-1", DEEP]),
     ("", ["HSET", f"{NS}:polls", CODE, DEEP]),

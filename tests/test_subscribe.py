@@ -8,21 +8,23 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 
 from poller import Received, subscribe
 from poller.detect.compare import compare
-from poller.errors import StoreMisfit
+from poller.errors import LockedOut, StoreMisfit
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code
+from poller.simulator.virtual import run_virtually
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
-from poller.subscriber.redisgroup import TTL
+from poller.subscriber.redisgroup import TTL, RedisGroup
+from poller.subscriber.subscription import _active
 from tests import nodes
 from tests.machine import at_most
 from tests.service import now, until
@@ -237,7 +239,7 @@ async def test_arguments_that_cannot_be(arguments: dict[str, str], cure: str) ->
 async def test_a_user_who_may_not_read(server: nodes.Node) -> None:
     """What no waiting mends is raised."""
     url = server.url.replace("//", "//nobody:wrong@")
-    with pytest.raises(StoreMisfit, match="user or password"):
+    with pytest.raises(LockedOut, match="user or password"):
         async with subscribe(url) as events:
             await anext(events)
 
@@ -349,6 +351,43 @@ async def test_a_key_of_another_type_is_named(
     with pytest.raises(StoreMisfit, match=re.escape(f"DEL {key}")):
         async with subscribe(server.url, group="desk", after="0") as events:
             await anext(events)
+
+
+@pytest.mark.parametrize("at", ["nan", "-inf", "inf", "1e400", "9e300", "", "x"])
+async def test_a_time_that_is_none_counts_as_absent(
+    server: nodes.Node, store: RedisStore, at: str
+) -> None:
+    """Whatever another client writes as the time of a group that is gone, the group goes on."""
+    expected = await publish(store, [1])
+    server.ask("HSET", RECORD, "at", at)
+    async with subscribe(server.url, group="desk", after="0") as events:
+        assert await take(events, 3) == expected
+
+
+class Lingering:
+    """A group whose last renewal takes a second to end."""
+
+    async def renew(self) -> None:
+        """Wait for ever, and end late."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(1)
+
+    async def leave(self) -> None:
+        """Do nothing."""
+
+
+def test_leaving_swallows_no_cancellation() -> None:
+    """A limit around `subscribe` that passes while the block is left is still raised."""
+
+    async def story() -> None:
+        async with asyncio.timeout(TTL / 3 + 1.5):
+            async with _active(cast("RedisGroup", Lingering()), cast("RedisStore", None), "0"):
+                await asyncio.sleep(TTL / 3 + 1)
+
+    with pytest.raises(TimeoutError):
+        run_virtually(datetime(2026, 5, 8, tzinfo=UTC), story())
 
 
 async def test_poison_does_not_block_a_group(

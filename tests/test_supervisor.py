@@ -190,6 +190,21 @@ def test_a_reader_of_facts_that_fails_is_alone() -> None:
     assert [fact.label for fact in heard if isinstance(fact, Defect)] == ["reader"]
 
 
+def test_readers_that_fail_at_everything_are_alone() -> None:
+    """Two readers that cannot be told of each other's defect either disturb nobody else."""
+    heard: list[Fact] = []
+
+    def broken(fact: Fact) -> None:
+        raise ValueError(repr(fact))
+
+    def deaf(fact: Fact) -> None:
+        raise KeyError(type(fact))
+
+    to_all(broken, deaf, heard.append)(Happened("x"))
+    assert Happened("x") in heard
+    assert any(isinstance(fact, Defect) for fact in heard)
+
+
 def test_the_fingerprint_names_the_place_and_not_the_text() -> None:
     """The same line with another text has the same fingerprint; another type has not."""
 

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -87,7 +89,7 @@ def test_the_first_codes_are_those_of_all_sources(
         budget = Budget(store, "main:groups", "me", requests=10, period=30, pace=NoPace())
         gateways = [Slow(there, takes, knows=knows)]
         tasks = [
-            asyncio.create_task(watchlist.follow_groups(gateways, budget)),
+            asyncio.create_task(watchlist.follow_groups(gateways, "main", budget)),
             asyncio.create_task(
                 watchlist.follow(lambda codes: found.append((round(loop.time(), 3), tuple(codes))))
             ),
@@ -135,6 +137,11 @@ ALL = [Code(f"HK.{number:05}") for number in range(1, 101)]
 LOOKS = 2.0  # seconds within which whatever the file holds has been seen
 
 
+async def at_once(function: Callable[..., object], *given: object, **named: object) -> object:
+    """Call it here: no thread can be waited for in virtual time."""
+    return function(*given, **named)
+
+
 @dataclass
 class Desk:
     """A watchlist that is followed in virtual time, and what became of it."""
@@ -147,6 +154,7 @@ class Desk:
     groups: Sequence[str] = ()
     earlier: Sequence[Code] = ()
     gateway: Any = None
+    others: Sequence[Any] = ()
     watched: list[tuple[float, tuple[Code, ...]]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     signalled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -195,7 +203,13 @@ class Desk:
             loop = asyncio.get_running_loop()
             files = [self.file] if file else []
             watchlist = Watchlist(
-                self.codes, files, self.groups, self.store, self.facts.append, self.news
+                self.codes,
+                files,
+                self.groups,
+                self.store,
+                self.facts.append,
+                self.news,
+                aside=at_once,
             )
             watchlist.remember(self.earlier)
             tasks = [
@@ -204,8 +218,9 @@ class Desk:
                 )
             ]
             if self.groups:
+                gateways = [*self.others, self.gateway]
                 budget = Budget(self.store, "main:g", "me", requests=10, period=30, pace=NoPace())
-                groups = watchlist.follow_groups([self.gateway], budget)
+                groups = watchlist.follow_groups(gateways, "main", budget)
                 tasks.append(asyncio.create_task(groups))
             await work
             for task in tasks:
@@ -555,6 +570,45 @@ def test_a_group_that_shrank_is_read_again_before_it_is_believed(desk: Desk) -> 
         "it shrank from 100 to 40",
         "it shrank from 100 to 0",
     ]
+
+
+def test_a_group_is_the_one_of_its_account(desk: Desk) -> None:
+    """Another account's group of the same name is never asked for, though its OpenD is ready."""
+    other = Group()
+    other.account, other.texts = "other", [THEIRS]
+    other.ready = True
+    desk.groups, desk.gateway, desk.others = ["mine"], Group(), [other]
+
+    async def work() -> None:
+        await asyncio.sleep(GROUPS_EVERY)
+
+    desk.follow(work(), file=False)
+    assert desk.current() == (*ALL,)
+    assert other.asked == []
+
+
+class Noting(ThreadPoolExecutor):
+    """Threads that note what they were asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked: list[str] = []
+
+    def submit(self, work: Any, /, *given: Any, **named: Any) -> "Future[Any]":  # noqa: ANN401
+        """See `Executor.submit`."""
+        self.asked.append(repr(work))
+        return super().submit(work, *given, **named)
+
+
+async def test_files_are_looked_at_in_a_thread(tmp_path: Path) -> None:
+    """A disk of the network whose server is away does not stop the loop, and with it the lease."""
+    threads = Noting()
+    asyncio.get_running_loop().set_default_executor(threads)
+    (tmp_path / "l.txt").write_text(f"{MINE}\n")
+    watchlist = Watchlist((), [tmp_path / "l.txt"], (), MemoryStore(time.time), lambda _: None)
+    await watchlist.refresh(once=True)
+    assert watchlist.current() == (MINE,)
+    assert len(threads.asked) == 1
 
 
 def test_a_group_of_rubbish_is_bounded(desk: Desk) -> None:

@@ -8,7 +8,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from poller.delivery.outbox import Status
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError
 from poller.facts.observe import Recovered
 from poller.facts.status import Poll, Polls, ReleaseState
 from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import World
+from poller.storage.embedded import Embedded
+from poller.web.readings import readings
+from poller.web.survey import unready
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
 from tests.service import Service, simulator, until
@@ -189,6 +195,29 @@ async def test_what_is_wrong_is_told_once(page: Desk, http: aiohttp.ClientSessio
     assert "HK.00700 : OpenD refuses it" in words
 
 
+class Stuck(RedisOutbox):
+    """An outbox whose look at the endpoints never ends, though Redis answers."""
+
+    async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        return await super().statuses(names)
+
+
+async def test_a_look_that_takes_too_long_does_not_blame_redis(page: Desk) -> None:
+    """Where Redis answers a single question, the page looks for the reason elsewhere."""
+    (url,) = {Embedded(page.sources.config.state_dir).url}
+    stuck = replace(page.sources, outbox=Stuck(url, "short-interest"))
+    survey = await stuck.survey()
+    (reason,) = unready(survey)
+    assert reason.startswith("Redis answers, but")
+    assert next(iter(readings(survey))).value == 1
+    await page.raw.shutdown(nosave=True)
+    (reason,) = unready(await stuck.survey())
+    assert reason.startswith("Redis does not answer")
+    await stuck.outbox.close()  # type: ignore[attr-defined]
+
+
 async def test_without_redis_the_page_says_so(page: Desk, http: aiohttp.ClientSession) -> None:
     """The server gone: health and metrics answer, the rest says Redis does not; then it heals."""
     await page.raw.shutdown(nosave=True)
@@ -323,6 +352,22 @@ async def test_events_replay_and_go_on(page: Desk, http: aiohttp.ClientSession) 
         await page.raw.xadd("short-interest", {"id": "alien\n\ndata: x", "code": "?"})
         assert await lines_of(answer, 2) == ["US.AAPL:2026-11-13:1", "alien\n\ndata: x"]
     await get(http, f"{page.url}/events", 400, Last_Event_ID="yesterday")
+
+
+async def test_a_browser_finds_its_way_back_after_any_id(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """An entry of another client may have an id of nanoseconds; ours follow it, and are read."""
+    foreign = "1764334000000000000-1844674407370955161"
+    await page.raw.xadd("short-interest", {"id": "theirs"}, id=foreign)
+    await page.publish(US, 5_000_000, 6_000_001)
+    found = json.loads((await get(http, f"{page.url}/api/events?after={foreign}"))[0])
+    assert [event["id"] for event in found["events"]] == [f"{US}:2026-11-13:1"]
+    async with http.get(f"{page.url}/events", headers={"Last-Event-ID": foreign}) as answer:
+        assert answer.status == 200
+        assert await lines_of(answer, 1)
+    for after in ("9" * 19, "1-" + "2" * 20, "1" * 21):
+        await get(http, f"{page.url}/api/events?after={after}", 400)
 
 
 async def test_a_reader_that_stands_still_holds_up_nobody(

@@ -168,6 +168,13 @@ async def test_no_secret_is_told() -> None:
     assert "*** *** x" in str(outcome)
 
 
+def test_long_bodies_are_not_remembered() -> None:
+    """An entry of another client may have 256 Ki characters; 256 of those would be 64 MiB."""
+    for length, kept in ((10, True), (20_000, False)):
+        message = replace(event_of(entry().fields), data_json=json.dumps({"x": "x" * length}))
+        assert (body_of(message) is body_of(message)) == kept
+
+
 async def test_nobody_listens() -> None:
     """A refused connection is told in a few words."""
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -14,10 +14,10 @@ from poller.commands.everyday import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.gaps import start_texts
-from poller.delivery.outbox import OutOfOrder, Status
+from poller.delivery.outbox import OutOfOrder, Status, queue
 from poller.delivery.queued import DeadLetter
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.delivery.replay import Wanted, queue
+from poller.delivery.replay import Wanted
 from poller.delivery.replay import replay as queue_again
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.routes import route
@@ -60,7 +60,7 @@ async def print_states(config: Config, *, as_json: bool) -> None:
         configured = [table.name for table in config.webhooks]
         known = await outbox.names(thorough=True)
         left = [name for name in known if name not in configured]
-        states = {name: await outbox.status(name) for name in [*configured, *left]}
+        states = await outbox.statuses([*configured, *left])
     if as_json:
         for name, status in states.items():
             told = {key: _plain(value) for key, value in asdict(status).items()}

@@ -175,6 +175,7 @@ class Apprise:
         self._service = _service(url)
         self._name = str(self._service.service_name)
         self._timeout = timeout
+        self._threads = threading.BoundedSemaphore(_MOST_THREADS)
         self.monospaced = "markdown" in str(self._service.notify_format).casefold()
         self.limit = int(self._service.body_maxlen) - _MARKUP
 
@@ -188,10 +189,15 @@ class Apprise:
                 outcome.set_result(result)
 
         def work() -> None:
-            result = self._notify(message)
+            try:
+                result = self._notify(message)
+            finally:
+                self._threads.release()
             with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
                 loop.call_soon_threadsafe(settle, result)
 
+        if not self._threads.acquire(blocking=False):
+            return Failed(f"{self._name}: {_MOST_THREADS} messages before it hang")
         threading.Thread(target=work, name=f"chat {self._name}", daemon=True).start()
         try:
             async with asyncio.timeout(self._timeout):
@@ -215,6 +221,11 @@ class Apprise:
         status = next((int(one[1]) for one in reversed(found) if one), None)
         return Failed(f"{self._name}: {status or 'it did not take the message'}", status)
 
+
+_MOST_THREADS: Final = 100
+"""Messages on their way to one service: as many as an endpoint may send at once. One that was given
+up may be among them for long, as nothing ends a thread.
+"""
 
 _MARKUP: Final = 60
 """Characters left for what a service puts around title and body."""

@@ -24,6 +24,7 @@ from aiohttp.connector import Connection
 from poller import __version__
 from poller.delivery.addresses import refusal
 from poller.delivery.endpoint import Endpoint
+from poller.delivery.names import Names
 from poller.delivery.target import as_sent, basic_auth, host_of
 
 TIMEOUT: Final = 20.0
@@ -265,7 +266,7 @@ def _connector(
 
     return _Connector(
         limit=0,
-        resolver=resolver or aiohttp.ThreadedResolver(),
+        resolver=resolver or Names(),
         ttl_dns_cache=30,
         socket_factory=make,
         force_close=force_close,
@@ -328,20 +329,36 @@ _OPENSSL: Final = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
 """What stands around OpenSSL's own words."""
 
 
-async def reach(endpoint: Endpoint) -> None:
-    """Connect without sending anything; raises OSError with the reason."""
-    url, host = as_sent(endpoint.url), host_of(endpoint.url)
-    secure, port = url.scheme == "https", url.port or 0
-    loop = asyncio.get_running_loop()
+async def reach(endpoint: Endpoint, *, resolver: AbstractResolver | None = None) -> None:
+    """Connect without sending anything, as a delivery would; raises OSError with the reason.
+
+    Of several addresses of a name one is enough, that may be connected to and answers.
+    """
+    host, port = host_of(endpoint.url), as_sent(endpoint.url).port or 0
     async with asyncio.timeout(TIMEOUT):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        address = str(found[0][4][0])
-        reason = refusal(address, local=endpoint.local, allow_private=endpoint.allow_private)
-        if reason is not None:
-            raise OSError(errno.EACCES, reason)
-        context = await asyncio.to_thread(ssl.create_default_context) if secure else None
-        _, writer = await asyncio.open_connection(
-            address, port, ssl=context, server_hostname=host.rstrip(".") if secure else None
-        )
-        writer.close()
-        await writer.wait_closed()
+        found = await (resolver or Names()).resolve(host, port, socket.AF_UNSPEC)
+        failed = list[OSError]()
+        for address in [each["host"] for each in found]:
+            reason = refusal(address, local=endpoint.local, allow_private=endpoint.allow_private)
+            try:
+                if reason is not None:
+                    raise OSError(errno.EACCES, reason)
+                async with asyncio.timeout(TIMEOUT / len(found)):
+                    await _connect(endpoint, address)
+            except OSError as problem:
+                failed.append(problem)
+            else:
+                return
+        # what an address that may be used says is told before the refusal of another
+        raise min(failed, key=lambda problem: problem.errno == errno.EACCES)
+
+
+async def _connect(endpoint: Endpoint, address: str) -> None:
+    url, host = as_sent(endpoint.url), host_of(endpoint.url)
+    secure = url.scheme == "https"
+    context = await asyncio.to_thread(ssl.create_default_context) if secure else None
+    _, writer = await asyncio.open_connection(
+        address, url.port or 0, ssl=context, server_hostname=host.rstrip(".") if secure else None
+    )
+    writer.close()
+    await writer.wait_closed()

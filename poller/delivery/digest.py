@@ -2,8 +2,9 @@
 
 Beside it what is said of a whole release: a sentence a notice.
 
-What was reported comes as a table, the biggest moves first; revisions follow as old → new; one
-event alone is one sentence. A figure that is absent is shown as –.
+What was reported comes as a table, the biggest moves first; revisions follow as old → new, then
+days that were missing and histories that changed as a whole; one event alone is one sentence. A
+figure that is absent is shown as –.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,9 +13,11 @@ from datetime import MAXYEAR, date
 from itertools import takewhile
 from typing import Final, Self
 
-from poller.events import StreamEvent, StreamNotice
+from poller.codec import read_day
+from poller.errors import Unreadable
+from poller.events import Restated, StreamEvent, StreamNotice
 from poller.markets import Market, Shares
-from poller.model import Code, market_of
+from poller.model import Cause, Code, market_of
 from poller.plan.calendar import reporting_days
 from poller.plan.notice import Detected
 
@@ -45,7 +48,7 @@ class _Row:
     """
 
     code: str
-    revised: bool
+    kind: str
     day: date
     shares: Shares | None
     ratio: float | None
@@ -55,13 +58,14 @@ class _Row:
     previous_ratio: float | None
     moved: Shares | None
     percent: float | None
+    restated: Restated | None
 
     @classmethod
     def of(cls, event: StreamEvent) -> Self:
         record, previous, change = event.record, event.previous, event.change
         return cls(
             code=event.code,
-            revised=event.kind == "revised",
+            kind=event.kind if event.kind in _LISTED else _REPORTED,
             day=event.trading_day,
             shares=record.shares,
             ratio=record.ratio,
@@ -71,6 +75,7 @@ class _Row:
             previous_ratio=None if previous is None else previous.ratio,
             moved=None if change is None else change.shares,
             percent=None if change is None else change.percent,
+            restated=event.restated,
         )
 
     @property
@@ -95,34 +100,34 @@ def digest(
     rows = sorted(map(_Row.of, events), key=lambda row: row.rank)
     if len(rows) == 1:
         return Message("", _cut(_sentence(rows[0]), limit))
-    reported = [row for row in rows if not row.revised]
-    revised = [row for row in rows if row.revised]
+    kinds = {kind: [row for row in rows if row.kind == kind] for kind in (_REPORTED, *_LISTED)}
     market = events[0].market
-    counts = [f"{len(reported):,} reported"] if reported else []
-    counts += [f"{missing:,} missing"] if missing else []
-    counts += [f"{len(revised):,} revised"] if revised else []
+    numbers = {kind: len(found) for kind, found in kinds.items()}
+    numbers = {_REPORTED: numbers[_REPORTED], "missing": missing or 0, **numbers}
+    counts = [f"{number:,} {what}" for what, number in numbers.items() if number]
     day = _date(rows[0].day)
     title = f"{market.words.place} short interest, {day}: {', '.join(counts)}"
     title = _cut(title, limit // 2)
     room = limit - len(title) - 1
     for most in range(MOST_ROWS, -1, -1):
-        body = _body(reported, revised, most, monospaced=monospaced)
+        body = _body(kinds, most, monospaced=monospaced)
         if len(body) <= room:
             return Message(title, body)
     return Message(title, _cut(_directions(rows), room))
 
 
-def _body(reported: Sequence[_Row], revised: Sequence[_Row], most: int, *, monospaced: bool) -> str:
-    """Return what stands below the title; each of the two lists has at most `most` rows."""
+def _body(kinds: Mapping[str, Sequence[_Row]], most: int, *, monospaced: bool) -> str:
+    """Return what stands below the title; each of the lists has at most `most` rows."""
     parts = []
-    if reported:
+    if reported := kinds[_REPORTED]:
         covered = any(row.cover is not None for row in reported)
         lines = [_cells(row, covered=covered) for row in reported]
         header = _HEADER[: len(lines[0])]
         parts += [_directions(reported), *_listed(header, lines, most, monospaced=monospaced)]
-    if revised:
-        lines = [_revised_cells(row) for row in revised]
-        parts += ["Revised:", *_listed(None, lines, most, monospaced=monospaced)]
+    for kind, cells in _LISTED.items():
+        if found := kinds[kind]:
+            lines = [cells(row) for row in found]
+            parts += [f"{kind.capitalize()}:", *_listed(None, lines, most, monospaced=monospaced)]
     return "\n".join(parts)
 
 
@@ -187,6 +192,54 @@ def _revised_cells(row: _Row) -> _Line:
     return row.code, _change(row), _shares(row.previous_shares), "→", _shares(row.shares)
 
 
+def _backfilled_cells(row: _Row) -> _Line:
+    return row.code, _shares(row.shares), _percent(row.ratio)
+
+
+def _restated_cells(row: _Row) -> _Line:
+    if row.restated is None:
+        return (row.code,)
+    what, _ = _caused(row.restated)
+    factor = "" if row.restated.factor is None else f" × {row.restated.factor:,g}"
+    return row.code, _days(row.restated), f"{what}{factor}"
+
+
+_REPORTED: Final = "reported"
+_LISTED: Final[Mapping[str, Callable[[_Row], _Line]]] = {
+    "revised": _revised_cells,
+    "backfilled": _backfilled_cells,
+    "restated": _restated_cells,
+}
+"""What has a list of its own below what was reported: kind of event → the cells of its row."""
+
+
+def _caused(restated: Restated) -> tuple[str, str]:
+    """Return which figures one cause changed, and what it did to them."""
+    match restated.cause:
+        case None | Cause.RESCALED:
+            by = "" if restated.factor is None else f" by {restated.factor:,g}"
+            return "shares", f"were multiplied{by}, as after a split"
+        case Cause.RECOMPUTED:
+            return "ratios", "were computed anew"
+        case Cause.REPLACED:
+            return "figures", "were replaced, as when another company gets the code"
+        case _:
+            return "figures", "changed"
+
+
+def _days(restated: Restated) -> str:
+    return "1 day" if restated.days == 1 else f"{restated.days:,} days"
+
+
+def _span(restated: Restated) -> str:
+    """Return from which to which day, where the entry says that."""
+    try:
+        first, last = read_day(restated.first), read_day(restated.last)
+    except Unreadable:
+        return ""
+    return f" from {_date(first)} to {_date(last)}"
+
+
 def _listed(
     header: _Line | None, lines: Sequence[_Line], most: int, *, monospaced: bool
 ) -> Iterator[str]:
@@ -210,12 +263,20 @@ def _sentence(row: _Row) -> str:
     """Say one event in words."""
     day, moved = _date(row.day), _signed(row.moved)
     percent = "" if row.percent is None else f" ({row.percent:+,.2f} %)"
-    if row.revised:
-        return (
-            f"{row.code} was revised for {day}: {_shares(row.previous_shares)} → "
-            f"{_shares(row.shares)} shares short{percent}, ratio {_percent(row.previous_ratio)} → "
-            f"{_percent(row.ratio)}."
-        )
+    match row.kind:
+        case "revised":
+            return (
+                f"{row.code} was revised for {day}: {_shares(row.previous_shares)} → "
+                f"{_shares(row.shares)} shares short{percent}, ratio "
+                f"{_percent(row.previous_ratio)} → {_percent(row.ratio)}."
+            )
+        case "backfilled":
+            return (
+                f"{row.code}: {day}, which was missing, was backfilled: {_shares(row.shares)} "
+                f"shares short, ratio {_percent(row.ratio)}."
+            )
+        case "restated":
+            return f"{row.code} was restated{_restatement(row.restated)}."
     words = f"{row.code} reported {_shares(row.shares)} shares short on {day}"
     if row.moved == 0:
         words += f", unchanged since {_day(row.previous_day)}"
@@ -223,6 +284,13 @@ def _sentence(row: _Row) -> str:
         words += f", {moved}{percent} since {_day(row.previous_day)}"
     words += f"; ratio {_percent(row.ratio)}"
     return words + ("." if row.cover is None else f", {row.cover:,.2f} days to cover.")
+
+
+def _restatement(restated: Restated | None) -> str:
+    if restated is None:
+        return ""
+    what, did = _caused(restated)
+    return f": the {what} of {_days(restated)}{_span(restated)} {did}"
 
 
 def _change(row: _Row) -> str:

@@ -336,7 +336,16 @@ class Outbox(Protocol):
         """Return those of the endpoints that have something due now."""
 
     async def status(self, name: str) -> Status:
-        """Return the state of an endpoint; one that never began has nothing."""
+        """Return the state of an endpoint; one that never began has nothing.
+
+        Of one whose keys are out of order it says, as `disabled`, which.
+        """
+
+    async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:
+        """Return the states of these endpoints, else of all that have a group on a stream.
+
+        It costs the server little more for many than for one.
+        """
 
     async def dead(self, name: str) -> list[DeadLetter]:
         """Return the dead letters, oldest event first."""
@@ -352,6 +361,18 @@ class Outbox(Protocol):
 
     async def forget(self, name: str) -> None:
         """Remove the groups and everything kept of an endpoint."""
+
+
+_MOST_QUEUED: Final = 200
+"""Items of one write: a server does nothing else meanwhile."""
+
+
+async def queue(outbox: Outbox, name: str, items: Sequence[QueueItem]) -> int:
+    """Queue items, some at a time; returns how many were not waiting already."""
+    queued = 0
+    for start in range(0, len(items), _MOST_QUEUED):
+        queued += await outbox.add(name, items[start : start + _MOST_QUEUED])
+    return queued
 
 
 def named_problem(key: str, found: str, wanted: str) -> str:

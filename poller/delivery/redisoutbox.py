@@ -5,7 +5,7 @@ What a script takes and gives is one text of JSON: redis-py is slow with many sm
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
@@ -13,11 +13,10 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from poller.codec import from_millis, number
+from poller.codec import from_millis
 from poller.delivery.calls import Calls
 from poller.delivery.layout import (
     millis,
-    moment,
     parts,
     position_field,
     read_claim,
@@ -48,16 +47,14 @@ from poller.delivery.queued import (
     DeadLetter,
     read_dead,
 )
+from poller.delivery.standing import ASKED, TEXT_SHOWN, ask, lag_of, status_of
 from poller.errors import StoreMisfit
 from poller.model import to_json
 from poller.storage.connections import Connections, WrongType, translated
-from poller.storage.position import LAST, Place, Start, StreamState, is_id, start_of
+from poller.storage.position import Place, Start, StreamState, start_of
 from poller.storage.store import Entry, Keys, Stream
 
 _LAG_LIMIT: Final = 10_000
-_TEXT_SHOWN: Final = 1024
-"""Characters of a reason that are passed on: anybody may have written it, at any length."""
-
 _TOGETHER: Final = 100
 """Endpoints in one script: a server does nothing else meanwhile."""
 
@@ -253,7 +250,7 @@ class RedisOutbox:
             claims=tuple(read_claim(each, token) for each in told["claims"]),
             retrying=told["retrying"],
             wait=timedelta(milliseconds=told["wait"]) if "wait" in told else None,
-            disabled=told.get("disabled", "")[:_TEXT_SHOWN],
+            disabled=told.get("disabled", "")[:TEXT_SHOWN],
             failing_since=from_millis(told["since"]) if "since" in told else None,
             missing=told["missing"],
             unplaced=told.get("unplaced", 0),
@@ -275,34 +272,72 @@ class RedisOutbox:
 
     async def status(self, name: str) -> Status:
         """See `Outbox.status`."""
-        keys = self._keys(name)
-        try:
+        return (await self.statuses([name]))[name]
+
+    async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:
+        """See `Outbox.statuses`."""
+        with translated():
+            groups = {stream: await self._groups(stream, lenient=True) for stream in Stream}
+        wanted = _endpoints(groups.values()) if names is None else names
+        streams = [self._streams.stream_of(each) for each in Stream]
+        with translated():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for key in streams:
+                    pipe.type(key)
+                for name in wanted:
+                    ask(pipe, self._keys(name))
+                answers = await pipe.execute(raise_on_error=False)
+        for key, kind in zip(streams, answers, strict=False):
+            if kind not in {"stream", "none"}:  # of which nobody can be told anything
+                problem = named_problem(key, kind, "stream")
+                return {name: Status(disabled=problem) for name in wanted}
+        found = dict(zip(wanted, parts(answers[len(streams) :], ASKED), strict=True))
+        spoiled = {name: await self._spoiled(name, told) for name, told in found.items()}
+        sound = {name: told for name, told in found.items() if not spoiled[name]}
+        lags = await self._lags({name: told[0] for name, told in sound.items()}, groups)
+        return {
+            name: Status(disabled=why) if why else status_of(found[name], lags[name])
+            for name, why in spoiled.items()
+        }
+
+    async def _spoiled(self, name: str, answers: Sequence[Any]) -> str:
+        """Say which of an endpoint's keys is of another type; "" if none is."""
+        for each in answers:
+            if isinstance(each, Exception):
+                try:
+                    with translated():
+                        raise each
+                except WrongType:
+                    return str(await self._out_of_order(name))
+        return ""
+
+    async def _lags(
+        self,
+        states: Mapping[str, Mapping[str, str]],
+        groups: Mapping[Stream, Mapping[str, Mapping[str, Any]]],
+    ) -> dict[str, int]:
+        """Return how many entries of both streams each endpoint has not looked at.
+
+        What is to be counted is counted once for all that are at the same place.
+        """
+        found = {
+            (name, stream): lag_of(groups[stream].get(self._keys(name).group), state, stream)
+            for name, state in states.items()
+            for stream in Stream
+        }
+        unknown = {(stream, lag) for (_, stream), lag in found.items() if isinstance(lag, str)}
+        counted = dict[tuple[Stream, int | str], int]()
+        if unknown:
             with translated():
-                async with self._redis.pipeline(transaction=True) as pipe:
-                    pipe.hgetall(keys.state)
-                    pipe.zcard(keys.queue)
-                    pipe.hlen(keys.attempts)
-                    pipe.hlen(keys.dead)
-                    pipe.zrange(keys.due, 0, 0, withscores=True)
-                    pipe.hlen(keys.deliveries)  # these two: that they are of their type
-                    pipe.hlen(keys.claims)
-                    state, waiting, retrying, dead, due, *_ = await pipe.execute()
-                lag = sum([await self._lag(keys.group, state, stream) for stream in Stream])
-        except WrongType:
-            return Status(disabled=str(await self._out_of_order(name)))
-        following = [due[0][1], number(state, "hold_until") or 0] if due else []
-        return Status(
-            disabled=state.get("disabled", "")[:_TEXT_SHOWN],
-            lag=lag,
-            waiting=waiting,
-            retrying=retrying,
-            dead=dead,
-            failing_since=moment(state, "failing_since"),
-            last_success=moment(state, "last_success"),
-            last_error=state.get("last_error", "")[:_TEXT_SHOWN],
-            last_error_at=moment(state, "last_error_at"),
-            next_attempt=from_millis(max(following)) if following else None,
-        )
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for stream, after in unknown:
+                        key = self._streams.stream_of(stream)
+                        pipe.xrange(key, f"({after}", count=_LAG_LIMIT)
+                    counted.update(zip(unknown, map(len, await pipe.execute()), strict=True))
+        lags = dict.fromkeys(states, 0)
+        for (name, stream), lag in found.items():
+            lags[name] += lag if isinstance(lag, int) else counted[stream, lag]
+        return lags
 
     async def _groups(
         self, stream: Stream, *, lenient: bool = False
@@ -314,22 +349,6 @@ class RedisOutbox:
                 return {}
             raise
         return {group["name"]: group for group in found}
-
-    async def _lag(self, group: str, state: Mapping[str, str], stream: Stream) -> int:
-        told = (await self._groups(stream)).get(group)
-        position = state.get(position_field(stream), "")
-        if not is_id(position):
-            if told is None:
-                return 0
-            position = str(told["last-delivered-id"])
-        lag = None if told is None else told.get("lag")
-        if told is not None and lag is not None and told["last-delivered-id"] == position:
-            return int(lag)
-        if position == LAST:
-            return 0
-        # Redis 6.2 does not count it, and later ones do not know it after an XDEL
-        key = self._streams.stream_of(stream)
-        return len(await self._redis.xrange(key, f"({position}", count=_LAG_LIMIT))
 
     async def dead(self, name: str) -> list[DeadLetter]:
         """See `Outbox.dead`."""
@@ -351,10 +370,7 @@ class RedisOutbox:
     async def names(self, *, thorough: bool = False) -> list[str]:
         """See `Outbox.names`."""
         with translated():
-            groups = {
-                group for stream in Stream for group in await self._groups(stream, lenient=True)
-            }
-            found = {g.removeprefix(GROUP_PREFIX) for g in groups if g.startswith(GROUP_PREFIX)}
+            found = {*_endpoints([await self._groups(each, lenient=True) for each in Stream])}
             if thorough:
                 start = self._keys("").state.removesuffix(":state")
                 pattern = f"{_ESCAPED.sub(_BACKSLASHED, start)}*"
@@ -371,6 +387,12 @@ class RedisOutbox:
             for stream in Stream:
                 if keys.group in await self._groups(stream):
                     await self._redis.xgroup_destroy(self._streams.stream_of(stream), keys.group)
+
+
+def _endpoints(groups: Iterable[Iterable[str]]) -> list[str]:
+    """Return the endpoints whose groups these are, of some streams."""
+    names = {name for some in groups for name in some if name.startswith(GROUP_PREFIX)}
+    return sorted(name.removeprefix(GROUP_PREFIX) for name in names)
 
 
 _ESCAPED: Final = re.compile(r"([\\*?\[\]])")

@@ -5,7 +5,6 @@ a pause, and the others do not notice.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 
 from poller.delivery.endpoint import Endpoint
@@ -120,8 +119,7 @@ class Relay:
                 await worker.run()
             finally:
                 signals.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await signals
+                await asyncio.wait([signals])  # its cancellation is not this one's
 
         return group.create_task(supervise(name, work, self._observe, label=LABEL), name=name)
 

@@ -3,14 +3,14 @@
 What follows the endpoint's position comes to it anyway and is left out.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.gaps import start_texts
-from poller.delivery.outbox import Outbox, OutOfOrder, QueueItem
+from poller.delivery.outbox import Outbox, OutOfOrder, queue
 from poller.delivery.queued import Delivery, text_of
 from poller.delivery.routes import key_of, route
 from poller.detect.rebuild import rebuilt
@@ -126,14 +126,6 @@ async def _on_streams(
 def _answer(message: Message) -> tuple[Code, datetime]:
     """Return which answer of OpenD a message is of."""
     return Code(message.code or ""), message.observed_at
-
-
-async def queue(outbox: Outbox, name: str, items: Sequence[QueueItem]) -> int:
-    """Queue items, some at a time; returns how many were not waiting already."""
-    queued = 0
-    for start in range(0, len(items), _BATCH):
-        queued += await outbox.add(name, items[start : start + _BATCH])
-    return queued
 
 
 async def _read(past: Past, stream: Stream) -> AsyncIterator[tuple[Entry, Message]]:

@@ -104,9 +104,19 @@ def event_id(webhook_id: str) -> str:
     return webhook_id.replace("~", ".")
 
 
-@lru_cache(maxsize=256)  # what one batch brings goes to every endpoint
+_CACHED: Final = 256
+"""Bodies that are remembered: what one batch brings goes to every endpoint."""
+
+_CACHED_LENGTH: Final = 16 * 1024
+"""Characters of `data` up to which they are: what is longer is rare, or none of ours."""
+
+
 def body_of(message: Message) -> str:
     """Return the minified JSON body of an event or a notice; its `data` is complete in itself."""
+    return (_remembered if len(message.data_json) <= _CACHED_LENGTH else _body_of)(message)
+
+
+def _body_of(message: Message) -> str:
     told: dict[str, object] = {"id": message.id}
     if isinstance(message, StreamEvent):
         told["code"] = message.code
@@ -117,3 +127,6 @@ def body_of(message: Message) -> str:
     return to_json(
         {"type": message.type, "timestamp": isoformat(message.observed_at), "data": data}
     )
+
+
+_remembered: Final = lru_cache(_CACHED)(_body_of)

@@ -37,6 +37,7 @@ from poller.delivery.outbox import (
     OutOfOrder,
     QueueItem,
     Settlement,
+    queue,
 )
 from poller.delivery.pace import Pace
 from poller.delivery.queued import Attempt, Delivery, read_delivery
@@ -53,7 +54,7 @@ from poller.delivery.retry import (
 )
 from poller.delivery.routes import route
 from poller.delivery.webhook import Sender
-from poller.errors import StoreDown, StoreMisfit
+from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.facts.observe import (
     LONGEST_TURN,
     Attempted,
@@ -257,7 +258,7 @@ class EndpointWorker:
                 items.append(route(self._endpoint, found))
             else:  # claimed like any other, and parked then
                 items.append(QueueItem(key, text, UNREADABLE))
-        await self._outbox.add(self._endpoint.name, items)
+        await queue(self._outbox, self._endpoint.name, items)
         told = queued_again_text(self._endpoint.name)
         self._observe(Happened(told, (("queued", len(items)),)))
         self._wake.set()
@@ -385,7 +386,7 @@ class EndpointWorker:
             return
         try:
             await self._exchange(0)
-        except (StoreDown, StoreMisfit) as problem:
+        except StoreError as problem:
             # the claims run out by themselves
             self._observe(Trouble(STORE, str(problem)))
 

@@ -251,7 +251,8 @@ def to_all(*readers: Observe) -> Observe:
                     defect = Defect(name, "reader", error, fingerprint(error))
                     for other in readers:
                         if other is not reader:
-                            other(defect)
+                            with contextlib.suppress(Exception):  # it has been told of already
+                                other(defect)
 
     return tell
 

@@ -377,15 +377,12 @@ class OpenD:
         The SDK itself would hang on a name that does not resolve, and leak a thread on a network
         that cannot be reached.
         """
-        loop = asyncio.get_running_loop()
         host, port = self._address.host, self._address.port
         try:
             async with asyncio.timeout(_REACH_LIMIT):
-                found = await loop.getaddrinfo(
-                    host, port, family=socket.AF_INET, type=socket.SOCK_STREAM
-                )
-                ip = str(found[0][4][0])
-                _, writer = await asyncio.open_connection(ip, port)
+                # for an address no thread is taken, which names of others may occupy
+                _, writer = await asyncio.open_connection(host, port, family=socket.AF_INET)
+                ip = str(writer.get_extra_info("peername")[0])
                 writer.close()
         except TimeoutError:
             raise Unavailable(

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from poller.errors import LeaseLost, LockedOut, StoreDown, StoreError, StoreMisfit
+from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
 from poller.facts.observe import (
     Active,
     Defect,
@@ -101,8 +101,6 @@ async def _acquire(store: Store, owner: str, observe: Observe, turned: Callable[
             lease = await store.acquire_lease(owner, TTL)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
-        except LockedOut:
-            raise
         except StoreMisfit as problem:
             observe(Trouble(LEASE, str(problem)))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -125,8 +123,6 @@ async def _renew(store: Store, lease: Lease, observe: Observe, turned: Callable[
                 raise LeaseLost(lease.value)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
-        except LockedOut:
-            raise
         except StoreMisfit as problem:  # whatever stands there now, it is not our lease
             observe(Trouble(LEASE, str(problem)))
             raise LeaseLost(lease.value) from problem

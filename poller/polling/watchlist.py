@@ -8,10 +8,10 @@ the operator is told once.
 import asyncio
 import contextlib
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from poller.clock import wall_clock
 from poller.errors import BadCode, GatewayError, StoreDown, StoreMisfit, TooFrequent
@@ -76,8 +76,13 @@ class Watchlist:
         store: Store,
         observe: Observe,
         news: EventOf = never,
+        *,
+        aside: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
-        """`news`: a notifier's, of changes of the live list."""
+        """`news`: a notifier's, of changes of the live list.
+
+        `aside`: calls what may block, as a file of the network does whose server is away.
+        """
         self._codes: Sequence[Code] = ()
         self._files: dict[Path, _File] = {}
         self._groups: dict[str, Settling] = {}
@@ -93,6 +98,7 @@ class Watchlist:
         self._waits_until = float("inf") if groups else float("-inf")
         self._store = store
         self._observe = observe
+        self._aside = aside
         self.configure(codes, files, groups)
 
     def configure(
@@ -146,7 +152,7 @@ class Watchlist:
         """
         now = asyncio.get_running_loop().time()
         for path, file in self._files.items():
-            self._look_at_file(path, file, now, once=once)
+            await self._look_at_file(path, file, now, once=once)
         due = now >= self._live_at + LIVE_EVERY or self._live.recheck is not None
         if not due and not self._signalled.is_set():
             return
@@ -172,10 +178,11 @@ class Watchlist:
         outcome = self._live.offer(found.marks, now)
         self._tell(_LIVE, self._live, outcome, [found.foreign] if found.foreign else [])
 
-    def _look_at_file(self, path: Path, file: _File, now: float, *, once: bool) -> None:
+    async def _look_at_file(self, path: Path, file: _File, now: float, *, once: bool) -> None:
         subject = _subject(path)
         try:
-            if not self._read_file(path, file, now, once=once) and file.source.recheck is None:
+            read = await self._aside(self._read_file, path, file, now, once=once)
+            if not read and file.source.recheck is None:
                 return
         except OSError as problem:
             file.stamp = file.read_as = None
@@ -257,8 +264,14 @@ class Watchlist:
         if earlier.recheck is None:
             self._earlier = None
 
-    async def follow_groups(self, gateways: Sequence[Gateway], budget: Budget) -> None:
-        """Read the Futu groups again and again, through whichever gateway is ready."""
+    async def follow_groups(
+        self, gateways: Sequence[Gateway], account: str, budget: Budget
+    ) -> None:
+        """Read the Futu groups again and again, through whichever gateway of the account is ready.
+
+        Groups are a user's: those of another account may have the same names and other codes.
+        """
+        gateways = [gateway for gateway in gateways if gateway.account == account]
         loop = asyncio.get_running_loop()
         while True:
             self._regrouped.clear()

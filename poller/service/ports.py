@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -56,7 +56,9 @@ async def opened(
         sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
         stack.callback(sdk.close)
         asked = config.opend if gateways else ()
-        loading = asyncio.ensure_future(sdk.load()) if gateways else None
+        starting = list[asyncio.Task[None]]()
+        if gateways:
+            starting.append(await stack.enter_async_context(_running(sdk.load(), "load the SDK")))
         embedded = Embedded(config.state_dir) if config.redis.url is None else None
         if embedded is not None:
             url = await stack.enter_async_context(embedded.running())
@@ -68,28 +70,46 @@ async def opened(
         stack.push_async_callback(outbox.close)
         board = RedisBoard(url, config.redis.namespace)
         stack.push_async_callback(board.close)
-        await _until_there(store, observe, simulated)
-        if loading is not None:
-            await loading
-        owner = f"{process_name()}-{secrets.token_hex(4)}"
+        there = _until_there(store, observe, simulated)
+        starting.append(await stack.enter_async_context(_running(there, "wait for Redis")))
+        await asyncio.gather(*starting)  # what fails first ends the start at once
         yield Ports(
             store,
             outbox,
             board,
             [OpenD(address_of(table), sdk, _connection_fact(observe)) for table in asked],
-            {
-                account: Budget(
-                    store,
-                    account,
-                    owner,
-                    requests=config.budget.requests,
-                    period=config.budget.period,
-                    waiting=partial(observe, Turned(dispatcher(account))),
-                )
-                for account in dict.fromkeys(table.account for table in asked)
-            },
+            _budgets(config, asked, store, observe),
             embedded,
         )
+
+
+def _budgets(
+    config: Config, asked: Sequence[Opend], store: RedisStore, observe: Observe
+) -> dict[str, Budget]:
+    """Return the budget of each account."""
+    owner = f"{process_name()}-{secrets.token_hex(4)}"
+    return {
+        account: Budget(
+            store,
+            account,
+            owner,
+            requests=config.budget.requests,
+            period=config.budget.period,
+            waiting=partial(observe, Turned(dispatcher(account))),
+        )
+        for account in dict.fromkeys(table.account for table in asked)
+    }
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
+    """Let `work` run beside the block, and no longer than it."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)  # what it raised, the block has told
 
 
 def address_of(table: Opend) -> Address:

@@ -54,7 +54,8 @@ async def follow(
         reload.asked.clear()
         observe(Reloading())
         try:
-            running, change = merge(running, reload.load())
+            # in a thread, as it reads files, which may be a pipe that nobody writes to
+            running, change = merge(running, await asyncio.to_thread(reload.load))
         except ConfigError as refused:
             observe(Rejected(refused.problems))
         else:

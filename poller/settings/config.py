@@ -4,6 +4,7 @@ Order: defaults, then the TOML file, then environment variables `POLLER_SECTION_
 reads the environment.
 """
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -90,8 +91,9 @@ def _redis_url(url: SecretStr) -> SecretStr:
         )
     if not options.get("db", "0").isdecimal():
         raise ValueError("its option db is not a number")
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", options.get("socket_timeout", "1"), re.ASCII):
-        raise ValueError("its option socket_timeout is not a number of seconds")
+    limit = options.get("socket_timeout", "1")
+    if not (re.fullmatch(r"[0-9]+(\.[0-9]+)?", limit, re.ASCII) and 0 < float(limit) < math.inf):
+        raise ValueError("its option socket_timeout is not a number of seconds above 0")
     return url
 
 

@@ -344,7 +344,7 @@ def translated() -> Iterator[None]:
             raise asyncio.CancelledError  # whatever else is raised, which would be handled
 
 
-def _told(problem: Exception) -> StoreDown | StoreMisfit:
+def _told(problem: Exception) -> StoreDown | LockedOut | StoreMisfit:
     if isinstance(problem, exceptions.ResponseError):
         return _refusal(problem)
     # in the handshake, a refusal is the cause of a failed connection

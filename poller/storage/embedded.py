@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.facts import log
 from poller.imports import part
 from poller.storage.connections import translated
@@ -292,7 +292,7 @@ class Embedded:
                 await presence.ping()
         except StoreDown:
             return False
-        except (OSError, StoreMisfit) as problem:
+        except (OSError, LockedOut, StoreMisfit) as problem:
             self._locked_out = getattr(problem, "strerror", None) or str(problem)
             return False
         return True

@@ -28,9 +28,9 @@ def history(
     numbers are Int64, figures float64, `timestamp_str` object, then `revision` (Int64) and
     `observed_at` (datetime64[ns, UTC]). What is absent is NA or NaN. A time without a zone is UTC.
 
-    Raises BadCode for what is no code, StoreDown while Redis does not answer, and StoreMisfit with
-    every entry that cannot be read. It may be called where an event loop runs, as in a notebook,
-    which stands still meanwhile.
+    Raises BadCode for what is no code, StoreDown while Redis does not answer, LockedOut when it
+    refuses the user or password, and StoreMisfit with every entry that cannot be read. It may be
+    called where an event loop runs, as in a notebook, which stands still meanwhile.
     """
     # a string is an iterable of strings, too
     named = [codes] if isinstance(codes, str) else codes

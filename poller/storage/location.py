@@ -10,6 +10,7 @@ _SENTINEL: Final = "+sentinel"
 _SENTINEL_OPTIONS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
 _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:(?P<port>[0-9]{1,5}))?")
 _PORT: Final = 6379
+_LAST_PORT: Final = 65535
 _UNREADABLE: Final = (
     "write the hosts as HOST:PORT, several with commas between them, and percent-encode "
     "'@', '/', '#', '?', '[' and what is not ASCII in a password"
@@ -77,4 +78,7 @@ def _node(text: str, port: int) -> Node:
     found = _HOST.fullmatch(text)
     if found is None:
         raise ValueError(_UNREADABLE)
-    return Node(found["host"].strip("[]"), int(found["port"] or port))
+    number = int(found["port"] or port)
+    if not 1 <= number <= _LAST_PORT:
+        raise ValueError(f"a port is a number from 1 to {_LAST_PORT}")
+    return Node(found["host"].strip("[]"), number)

@@ -21,6 +21,11 @@ LAST: Final = "18446744073709551615-18446744073709551615"
 SKEW: Final = 60_000.0
 """Milliseconds by which the clocks of a server and its successor may differ."""
 
+AFTER: Final = "([0-9]{1,18}|[0-8][0-9]{18})(-([0-9]{1,19}|1[0-7][0-9]{18}))?"
+"""What a stream can be read after: an id, or its first number alone; no number is too large for
+a server, whatever id somebody else has given an entry.
+"""
+
 _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 
 

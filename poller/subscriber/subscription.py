@@ -43,7 +43,8 @@ async def subscribe(
 
     `after`: where to begin, a position, "0" (all there is) or "$" (what is yet to come); a group
     that exists goes on where it was. A server that is away is waited for. Raises ValueError for
-    arguments that cannot be, StoreMisfit when Redis refuses the user or holds something else there.
+    arguments that cannot be, LockedOut when Redis refuses the user or password, StoreMisfit when it
+    refuses a command or holds something else there.
     """
     if re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", after) is None:
         raise ValueError(f'after={after!r}: give a position, like "1715152502123-0", "0" or "$"')
@@ -176,8 +177,7 @@ async def _active(group: RedisGroup, store: RedisStore, after: str) -> AsyncIter
         yield _Member(group, store, after)
     finally:
         renewing.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewing
+        await asyncio.wait([renewing])  # its cancellation is not this one's
         with suppress(StoreError):  # the right to read runs out by itself
             await group.leave()
 

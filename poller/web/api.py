@@ -14,6 +14,7 @@ from poller.errors import BadCode
 from poller.markets import market_named, market_names
 from poller.model import Code, market_of, parse_code
 from poller.storage.plain import history_rows
+from poller.storage.position import AFTER
 from poller.web.histories import pieces
 from poller.web.openapi import document
 from poller.web.rows import SORTS, View, listed
@@ -24,7 +25,6 @@ from poller.web.survey import as_json, moment_text
 MOST_EVENTS: Final = 1000
 _PIECE: Final = 500  # days read and written in one go: some 15 ms
 _JSON: Final = "application/json; charset=utf-8"
-_ID: Final = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
@@ -153,7 +153,7 @@ async def events(request: web.Request) -> web.Response:
     sources = request.app[SOURCES]
     count = _whole(request.query, "count", 100, MOST_EVENTS)
     after = request.query.get("after")
-    if after is not None and not _ID.fullmatch(after):
+    if after is not None and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
     if after is not None:
         found = await sources.store.read(after, count=count, block=None)

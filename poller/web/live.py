@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from poller.errors import StoreError
+from poller.storage.position import AFTER
 from poller.storage.store import Entry
 from poller.web.sound import entry_text
 from poller.web.sources import SOURCES, Sources
@@ -21,7 +22,6 @@ _BATCH: Final = 100
 _KEEP_ALIVE: Final = 15.0  # seconds; proxies cut what is silent for longer
 _SLOWEST: Final = 30.0  # seconds one batch may take on its way
 _PAUSE: Final = 1.0
-_ID: Final = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?", re.ASCII)
 
 READERS: Final = web.AppKey("readers", set[asyncio.Task[None]])
 MOST: Final = web.AppKey("most_readers", int)
@@ -31,7 +31,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """Follow the stream from `Last-Event-ID`, or `?after=`, else from now on."""
     sources, readers = request.app[SOURCES], request.app[READERS]
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "$")
-    if after != "$" and not _ID.fullmatch(after):
+    if after != "$" and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text="Last-Event-ID is no stream id, like 1715152502123-0\n")
     if len(readers) >= (most := request.app[MOST]):
         raise web.HTTPServiceUnavailable(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poller.markets import all_markets
+from poller.storage.position import AFTER
 
 Schema = Mapping[str, Any]
 
@@ -22,7 +23,7 @@ _CODE: Final[Schema] = {
     "pattern": f"^({_PATTERNS})$",
     "example": "HK.00700",
 }
-_STREAM_ID: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,15}(-[0-9]{1,15})?$"}
+_STREAM_ID: Final[Schema] = {"type": "string", "pattern": f"^{AFTER}$"}
 
 
 def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[str, Any]:

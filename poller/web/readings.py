@@ -21,7 +21,7 @@ def readings(survey: Survey) -> Iterator[Sample]:
 
 
 def _readings(survey: Survey) -> Iterator[Sample]:
-    yield Sample("poller_redis_up", not survey.redis)
+    yield Sample("poller_redis_up", survey.late or not survey.redis)
     yield Sample("poller_ready", not unready(survey))
     if survey.redis:
         return

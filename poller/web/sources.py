@@ -24,7 +24,7 @@ from poller.web.rows import markets, story_time
 from poller.web.survey import Spending, Survey
 
 _ANSWER_LIMIT: Final = 3.0
-"""Seconds Redis has for one look."""
+"""Seconds for one look."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,25 @@ class Sources:
             except StoreError as problem:
                 survey = self._unanswered(str(problem))
             except TimeoutError:
-                survey = self._unanswered(f"nothing within {_ANSWER_LIMIT:.0f} s")
+                survey = await self._late()
             self._last[:] = [survey]
             return survey
 
-    def _unanswered(self, reason: str) -> Survey:
+    async def _late(self) -> Survey:
+        """Return the last look, after one that took too long; a single question tells why."""
+        within = f"within {_ANSWER_LIMIT:.0f} s"
+        try:
+            async with asyncio.timeout(_ANSWER_LIMIT):
+                await self.board.lease()
+        except (StoreError, TimeoutError):
+            return self._unanswered(f"nothing {within}")
+        reason = f"Redis answers, but the state of the service could not be read {within}"
+        return self._unanswered(f"{reason}: is this machine overloaded?", late=True)
+
+    def _unanswered(self, reason: str, *, late: bool = False) -> Survey:
         """Return the last look, as one that grows old."""
         last = self._last[-1] if self._last else Survey(self.now(), redis=reason)
-        return last.unanswered(self.now(), reason)
+        return last.unanswered(self.now(), reason, late=late)
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """Return the last polls of these codes, without those that cannot be read."""
@@ -91,7 +102,9 @@ class Sources:
             reports=reports,
             lease=lease,
             budgets=await self._budgets(reports, active, spoiled),
-            endpoints=await self._endpoints(spoiled),
+            endpoints=await _readable(
+                self.outbox.statuses(), dict[str, Status](), spoiled, "webhooks"
+            ),
             markets=markets(rows, active.markets if active else {}, calendar),
             symbols=len(rows),
             entries=await self.board.stream_length(),
@@ -121,14 +134,6 @@ class Sources:
             for account, used in spent.items()
             if used is not None
         )
-
-    async def _endpoints(self, spoiled: dict[str, str]) -> dict[str, Status]:
-        names = await _readable(self.outbox.names(), list[str](), spoiled, "webhooks")
-        found = {
-            name: await _readable(self.outbox.status(name), None, spoiled, f"webhook {name}")
-            for name in names
-        }
-        return {name: status for name, status in found.items() if status is not None}
 
 
 Found = TypeVar("Found")

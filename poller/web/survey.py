@@ -29,13 +29,14 @@ class Survey:
     """What Redis tells, or told when it last answered.
 
     Attributes:
-        redis: why it does not answer, or "".
+        redis: why nothing was read of it just now, or "".
         seen: while it does not, when all else here was read, aware; None: nothing was read yet.
         reports: of living processes.
         entries: in the stream.
         loaded: all rows were read.
         simulated: a simulator made the figures up.
         unreadable: what another client spoiled in Redis: subject → what cannot be read.
+        late: Redis answers all the same, though `redis` says why nothing was read.
     """
 
     at: datetime
@@ -51,10 +52,12 @@ class Survey:
     simulated: bool = False
     seen: datetime | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    late: bool = False
 
-    def unanswered(self, at: datetime, reason: str) -> "Survey":
-        """Return what is known of the service from now on, while Redis does not answer."""
-        return replace(self, at=at, redis=reason, seen=self.at if not self.redis else self.seen)
+    def unanswered(self, at: datetime, reason: str, *, late: bool = False) -> "Survey":
+        """Return what is known of the service from now on, while nothing is read of Redis."""
+        seen = self.at if not self.redis else self.seen
+        return replace(self, at=at, redis=reason, late=late, seen=seen)
 
     @property
     def pollers(self) -> dict[str, Report]:
@@ -93,7 +96,7 @@ class Survey:
 def unready(survey: Survey) -> list[str]:
     """Return why the service does not do its work, one line a reason; empty: it is ready."""
     if survey.redis:
-        return [f"Redis does not answer: {survey.redis}"]
+        return [survey.redis if survey.late else f"Redis does not answer: {survey.redis}"]
     shared = {name: why for name, why in survey.defects.items() if not _is_single(name)}
     reasons = [f"{name}: {why}" for name, why in shared.items()]
     if not survey.pollers:
@@ -116,7 +119,7 @@ def _is_single(component: str) -> bool:
 def further(survey: Survey) -> dict[str, str]:
     """Return the troubles that are not told as a reason already: subject → reason.
 
-    None while Redis does not answer: what was wrong before may be over.
+    None while nothing is read of Redis: what was wrong before may be over.
     """
     if survey.redis:
         return {}

@@ -1,0 +1,51 @@
+"""Names become addresses in threads of their own.
+
+A name whose servers are dead holds its thread for 10 to 30 s. In asyncio's common threads, of which
+there are few, some such endpoints would keep OpenD and Redis from being connected to.
+"""
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+_MOST: Final = 32
+"""Look-ups at once; the next waits, and counts as part of its attempt's time."""
+
+_THREADS: Final = ThreadPoolExecutor(_MOST, thread_name_prefix="webhook names")
+_NUMERIC: Final = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+
+
+class Names(AbstractResolver):
+    """The system's resolver, for deliveries."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name, at least one; raises OSError."""
+        look_up = partial(
+            socket.getaddrinfo,
+            host,
+            port,
+            family=family,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_ADDRCONFIG,
+        )
+        found = await asyncio.get_running_loop().run_in_executor(_THREADS, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=socket.getnameinfo(address, _NUMERIC)[0],  # with the scope of a link's own
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Keep the threads: they are those of all endpoints."""
