@@ -5,7 +5,7 @@ SET_UP := .venv/.set-up
 # what runs, without what tests it
 RUNS := .venv/.runs
 
-.PHONY: demo test setup check format clean
+.PHONY: demo test setup check docs format clean
 
 demo: $(RUNS)
 	@$(BIN)/python -m poller.demo
@@ -23,6 +23,11 @@ check: $(SET_UP)
 	$(BIN)/ruff check poller tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# the pages of docs/, into build/docs; fails for a link or an anchor that leads nowhere
+docs: $(SET_UP)
+	$(BIN)/properdocs build --quiet --strict -f config/docs/properdocs.yml
+	@echo build/docs/index.html
 
 format: $(SET_UP)
 	$(BIN)/ruff format poller tests

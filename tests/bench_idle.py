@@ -64,7 +64,9 @@ async def calls(client: Any) -> Counter[str]:  # noqa: ANN401  redis-py types no
     return found
 
 
-async def measured(symbols: int, endpoints: int) -> tuple[Counter[str], float]:
+async def measured(
+    symbols: int, endpoints: int, seconds: float = SECONDS, settle: float = _SETTLE
+) -> tuple[Counter[str], float]:
     """Return what a minute of idleness costs: calls by command, and the share of a core."""
     codes = ",".join(f"HK.{n:05}" for n in range(1, symbols + 1))
     known = tuple(Code(code) for code in codes.split(","))
@@ -76,12 +78,14 @@ async def measured(symbols: int, endpoints: int) -> tuple[Counter[str], float]:
             service = Service(Path(folder), opend.port, codes, settings(receiver, endpoints))
             await service.start()
             try:
-                return await _watched(service, symbols)
+                return await _watched(service, symbols, seconds, settle)
             finally:
                 await service.stop()
 
 
-async def _watched(service: Service, symbols: int) -> tuple[Counter[str], float]:
+async def _watched(
+    service: Service, symbols: int, seconds: float, settle: float
+) -> tuple[Counter[str], float]:
     await service.said("ready")
     async with (
         Embedded(service.state_dir).running() as url,
@@ -90,13 +94,13 @@ async def _watched(service: Service, symbols: int) -> tuple[Counter[str], float]
         async with asyncio.timeout(PATIENCE + symbols):
             while await client.hlen("{short-interest}:watermark") < symbols:
                 await asyncio.sleep(0.1)
-        await asyncio.sleep(_SETTLE)
+        await asyncio.sleep(settle)
         before, core = await calls(client), processor(service)
-        await asyncio.sleep(SECONDS)
+        await asyncio.sleep(seconds)
         after = await calls(client)
-        minute = 60 / SECONDS
+        minute = 60 / seconds
         grown = Counter({name: round(n * minute) for name, n in (after - before).items()})
-        return grown, (processor(service) - core) / SECONDS
+        return grown, (processor(service) - core) / seconds
 
 
 async def main(rows: Sequence[tuple[int, int]]) -> None:

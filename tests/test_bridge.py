@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -86,6 +87,21 @@ def test_everything_ends_in_the_log() -> None:
     for line in (lines[0], lines[1], lines[5], lines[6]):
         assert len(line["fingerprint"]) == 8
         assert "ValueError" in line["exception"]
+
+
+def test_what_ends_the_main_thread_is_a_line() -> None:
+    """Nothing of Python's own traceback reaches the terminal, nor a secret in it."""
+    program = (
+        "from poller.facts import bridge, log\n"
+        "bridge.install()\n"
+        "log.configure(secrets=['hunter2'])\n"
+        "raise ValueError('main hunter2')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert json.loads(line)["event"] == "python: ended by ValueError, which nobody caught"
+    assert "main [secret]" in json.loads(line)["exception"]
 
 
 def test_a_subscriber_keeps_its_own_logging() -> None:
@@ -229,12 +245,20 @@ def test_a_secret_is_masked_however_it_is_spelt(secret: str, before: bytes, afte
     secret = f"hunter2{secret}"
     hide = Redaction([secret])
     data = secret.encode(errors="surrogatepass")
-    for spelt in (secret, quote(data, safe=""), quote(data), repr(secret), json.dumps(secret)):
+    encoded = quote(data, safe="")
+    small = re.sub("%..", lambda escape: escape[0].lower(), encoded)
+    for spelt in (secret, encoded, small, quote(data), repr(secret), json.dumps(secret)):
         assert "hunter2" not in hide(f"<{spelt}>", 10_000)
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         shown = hide(encode(before + data + after).decode(), 10_000)
         assert "[secret]" in shown
         assert len(shown.replace("[secret]", "")) <= len(encode(before + b"xx" + after + b"xx"))
+
+
+def test_a_secret_written_with_escapes_is_masked_without_them() -> None:
+    """As a password in a URL, which a library tells as it sends it."""
+    hide = Redaction(["hunter2%2Fand%20more"])
+    assert hide("it refuses hunter2/and more", 100) == "it refuses [secret]"
 
 
 @given(st.integers(0, 60))

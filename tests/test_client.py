@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from poller.delivery.client import Answer, Client
+from poller.delivery.client import Answer, Client, reach
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.selection import Selection
@@ -288,6 +288,15 @@ async def test_a_redirect_says_where_it_points(location: str | None, told: str |
         await sender.close()
     assert isinstance(outcome, Failed)
     assert outcome.reason == (f"308, {told}" if told else "308")
+
+
+async def test_who_only_looks_whether_anybody_is_there_connects_to_no_inner_address() -> None:
+    """As `check` does: the guard is that of a delivery."""
+    async with RawReceiver(lambda *_: (OK, None)).running() as receiver:
+        inner = f"http://0.0.0.0:{receiver.port}/"  # where it does listen, as Linux has it
+        with pytest.raises(OSError, match="is no public address; say allow_private = true"):
+            await reach(endpoint(inner, allow_http=True))
+        await reach(endpoint(inner, allow_http=True, allow_private=True))
 
 
 @pytest.mark.parametrize(("count", "told"), [(3, 200), (10_000, "none")])

@@ -225,6 +225,19 @@ async def test_a_server_that_cannot_save_is_waited_for(tmp_path: Path) -> None:
         await store.close()
 
 
+async def test_a_replica_is_called_one_at_the_start_as_well(tmp_path: Path) -> None:
+    """Whose URL names it reads so; it is waited for, and asked anew once it is the primary."""
+    with nodes.node(tmp_path / "a") as server:
+        store = RedisStore(server.url, "short-interest")
+        server.ask("REPLICAOF", "127.0.0.1", "1")
+        for _ in range(2):
+            with pytest.raises(StoreDown, match=r"^READONLY: it is a replica: name the primary"):
+                await store.inspect()
+        server.ask("REPLICAOF", "NO", "ONE")
+        await store.inspect()
+        await store.close()
+
+
 async def test_a_server_with_too_many_clients_says_whose_limit_it_is(tmp_path: Path) -> None:
     """The server's own, with the cure; what is open already goes on."""
     with nodes.node(tmp_path / "a") as server:

@@ -8,6 +8,7 @@ import resource
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -488,7 +489,7 @@ def test_a_way_that_others_can_turn(tmp_path: Path, *, sticky: bool) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users")
 async def test_what_others_have_made_is_not_taken(tmp_path: Path) -> None:
-    """Their link in a directory like /tmp, their password, their socket's directory."""
+    """Their link and their directory in one like /tmp, their password, their socket's directory."""
     configure()
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -498,6 +499,12 @@ async def test_what_others_have_made_is_not_taken(tmp_path: Path) -> None:
     os.chown(link, 4711, 4711, follow_symlinks=False)
     with pytest.raises(Unsafe, match=rf"{link} is a symbolic link of user 4711"):
         make_private(link)
+    theirs = shared / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 4711, 4711)
+    for state in (theirs, theirs / "state"):
+        with pytest.raises(Unsafe, match=rf"{theirs} belongs to user 4711, in a directory that is"):
+            make_private(state)
     os.chown(shared, 4711, 4711)
     make_private(link)  # whoever owns the directory has every right to
     await come_and_go(tmp_path)
@@ -520,6 +527,23 @@ def test_whose_directory_is_trusted(tmp_path: Path) -> None:
     assert distrust(theirs, 4712, others=False) is not None
     assert distrust(theirs, 0, others=False) is None
     assert "belongs to user 4711: run it as that user" in (distrust(theirs, 0, others=True) or "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_users_directory_is_refused() -> None:
+    """Also where nobody but its owner can have made it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's own is closed to others
+        Path(name).chmod(0o755)
+        state = Path(name) / "state"
+        for each in (state, state / "redis"):
+            each.mkdir()
+            os.chown(each, 4712, 4712)
+        os.seteuid(4711)
+        try:
+            with pytest.raises(Unsafe, match=f"{state} belongs to user 4712: run it as that user"):
+                make_private(state)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root looks in on other users")

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
@@ -149,6 +149,9 @@ def test_every_later_field_has_a_default() -> None:
     for name in data.keys() - {"record"}:
         less = {key: value for key, value in data.items() if key != name}
         assert read(flat | {"data": json.dumps(less)}).code == "HK.00700"
+    told = {"data", "code", "type", "observed_at"}  # the day is in the record
+    bare = json.dumps({key: value for key, value in data.items() if key not in flat.keys() - told})
+    assert read({key: flat[key] for key in told} | {"data": bare}).id == "HK.00700:2026-04-30:0"
     needed = {"timestamp", "timestamp_str", "aggregated_short"}
     for name in data["record"].keys() - needed:
         record = {key: value for key, value in data["record"].items() if key != name}
@@ -278,6 +281,14 @@ def test_no_record_raises_anything_else(text: str) -> None:
         MarketState.from_json(text)
     Report.from_json(text)
     Polls.from_json(text)
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1899-12-31", "2200-01-01", "9999-12-31"])
+def test_a_day_of_history_is_of_the_years_that_count(day: str) -> None:
+    """Reckoning with another one may overflow; only what is held may be of any year."""
+    text = Vintage(replace(HK_ROW, timestamp_str=day), 0, SEEN).to_json()
+    with pytest.raises(Unreadable, match="is not between"):
+        Vintage.from_json(HONG_KONG, text)
 
 
 @calmly

@@ -1,8 +1,8 @@
 """Whatever another client leaves in a key: one thing is out of order, everything else goes on.
 
-The keys are those of the README's table, so that a new one cannot be forgotten. While a key is
-spoiled, another symbol is published and delivered to another endpoint; keys that publishing itself
-rests on are named in the log, and all goes on when they are mended.
+The keys are those of the table in docs/events.md, so that a new one cannot be forgotten. While a
+key is spoiled, another symbol is published and delivered to another endpoint; keys that publishing
+itself rests on are named in the log, and all goes on when they are mended.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.nodes import Node
 from tests.receiver import SECRET, Receiver
 from tests.service import PATIENCE, Service, later, now, simulator, with_rows
 
-README: Final = Path("README.md").read_text(encoding="utf-8")
+DOCUMENT: Final = Path("docs/events.md").read_text(encoding="utf-8")
 GOOD, VICTIM = Code("HK.00700"), Code("HK.00005")
 WORLD: Final = World(named=(VICTIM,), history=8)
 PARTS: Final = {
@@ -45,8 +45,9 @@ ESSENTIAL: Final = {
     "short-interest",
     "{short-interest}:watermark",
     "{short-interest}:quarantine",
+    "{short-interest}:budget:main",
 }
-"""A commit touches them: with another type there, nothing can be published."""
+"""A commit touches them, or a request: with another type there, nothing can be published."""
 
 LEASE: Final = {"{short-interest}:lease", "{short-interest}:fence"}
 """Who may poll is decided here: polling may wait until they are mended, or have run out."""
@@ -62,8 +63,8 @@ VALUES: Final = (
 
 
 def keys() -> dict[str, str]:
-    """Return every key of the README's table with its type, placeholders filled in."""
-    table = README.partition("| key | type | content |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    """Return every key of the table with its type, placeholders filled in."""
+    table = DOCUMENT.partition("| key | type | content |\n|---|---|---|\n")[2].partition("\n\n")[0]
     found: dict[str, str] = {}
     for line in table.splitlines():
         names, kinds, _ = (cell.strip() for cell in line.strip("|").split(" | ", 2))

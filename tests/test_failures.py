@@ -19,7 +19,7 @@ from poller.storage.store import Entry
 from tests import nodes
 from tests.machine import at_most
 from tests.service import Service, entries, later, now, simulator, until, with_rows
-from tests.test_faults import in_the_readme
+from tests.test_faults import is_documented
 
 TENCENT = Code("HK.00700")
 
@@ -59,7 +59,7 @@ class Trial:
         # once more where another reason came in between, though it was refused four times or more
         assert self.service.told(f"{subject}: {text}") <= 2, text
         (line, *_) = [e["event"] for e in self.service.log() if f"{subject}: {text}" in e["event"]]
-        assert in_the_readme(line), line
+        assert is_documented(line), line
 
     async def published(self) -> list[Entry]:
         """Wait for all days on the stream; the server may still be on its way back."""
@@ -173,7 +173,7 @@ async def test_absent_and_what_only_the_operator_can_mend(tmp_path: Path) -> Non
             assert await service.process.wait() == 1
         *_, line = (service.state_dir / "log").read_text(encoding="utf-8").splitlines()
         assert line.startswith("poller: Redis refuses the user or password")
-        assert in_the_readme(line)
+        assert is_documented(line)
 
 
 async def test_a_cluster_that_lost_a_node(tmp_path: Path) -> None:

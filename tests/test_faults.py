@@ -1,4 +1,4 @@
-"""Every fault as the operator sees it: one line, once, "recovered" once, and a row in the README.
+"""Every fault as the operator sees it: one line, once, "recovered" once, and a row in the docs.
 
 Faults of OpenD, of endpoints and of the surroundings befall one service after the other; those of a
 Redis under the service are in `test_failures`, refusals at the start in `test_servers`.
@@ -38,12 +38,12 @@ from tests.service import (
 
 TENCENT, GOOD, OTHER = Code("HK.00700"), Code("HK.00005"), Code("HK.00941")
 WORLD = World(named=(GOOD, OTHER), history=20)
-README = Path("README.md").read_text(encoding="utf-8")
+DOCUMENT = Path("docs/operating.md").read_text(encoding="utf-8")
 
 
 def rows() -> list[str]:
-    """Return what the log says by the README's table; every row has something to do about it."""
-    _, _, rest = README.partition("| the log says | do |\n|---|---|\n")
+    """Return what the log says by the table in the docs; every row has something to do about it."""
+    _, _, rest = DOCUMENT.partition("| the log says | do |\n|---|---|\n")
     says = re.findall(r"(?m)^\| (`[^|]*`) \| [^|]+ \|$", rest.partition("\n\n")[0])
     return [each for cell in says for each in re.findall("`([^`]*)`", cell)]
 
@@ -54,8 +54,8 @@ def fits(says: str, line: str) -> bool:
     return re.search(".*".join(map(re.escape, parts)), line) is not None
 
 
-def in_the_readme(line: str) -> bool:
-    """Tell whether the README says what to do about a line."""
+def is_documented(line: str) -> bool:
+    """Tell whether the docs say what to do about a line."""
     return any(fits(says, line) for says in rows())
 
 
@@ -91,7 +91,7 @@ class Watched:
 
     def _said_once(self, said: str) -> None:
         (line,) = [each["event"] for each in self.service.log() if said in each["event"]]
-        assert in_the_readme(line), line
+        assert is_documented(line), line
 
 
 def show_new_day(opend: Simulator) -> None:
@@ -208,7 +208,7 @@ async def test_no_login_and_no_answer(tmp_path: Path) -> None:
             await service.said(f"{name}: recovered")
             assert service.told(f"{name}: recovered") == 1
             (told,) = [e["event"] for e in service.log() if f"{name}: {line}" in e["event"]]
-            assert in_the_readme(told)
+            assert is_documented(told)
     for gateway in gateways:
         await gateway.close()
 
@@ -285,4 +285,4 @@ async def test_endpoints(tmp_path: Path) -> None:
             for name in expected:
                 told = [e["event"] for e in service.log() if f"webhook {name}: " in e["event"]]
                 assert len(set(told)) == len(told)
-                assert all("recovered" in line or in_the_readme(line) for line in told), told
+                assert all("recovered" in line or is_documented(line) for line in told), told

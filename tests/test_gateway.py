@@ -240,6 +240,20 @@ async def test_the_watchlist_file_while_running(service: Service, opend: Simulat
     assert service.told("stay watched") == 1
 
 
+async def test_a_file_that_shrank_while_nobody_ran(service: Service) -> None:
+    """What the last run watched is still watched by the next one, for a while."""
+    path = service.state_dir / "list"
+    path.write_text(f"{GOOD}\n{OTHER}\nHK.09999\n")
+    service.settings = {"POLLER_WATCHLIST__FILES": str(path)}
+    await service.start()
+    async with store_of(service) as store:
+        await entries(store, 1, OTHER)
+        assert await service.stop() == 0
+        path.write_text("")
+        await service.start()
+        await service.said("watchlist of the last run: it shrank from 4 to 1 codes")
+
+
 async def test_futu_groups(service: Service, opend: Simulator) -> None:
     """The HK and US codes of a group are polled; others, and a group that is gone, are named."""
     opend.world = replace(WORLD, groups={"desk": (GOOD, "SH.600519")})
@@ -372,7 +386,8 @@ class Link:
 async def test_requests_that_were_given_up_are_not_sent_on(tmp_path: Path) -> None:
     """A connection whose requests got no answer is reset: what has not left yet never arrives.
 
-    A close would leave it to the system, which goes on sending for as long as the link stalls.
+    A close would leave it to the system, which goes on sending for as long as the link stalls. What
+    had left may arrive: where OpenD then counts too many, nobody else is blamed.
     """
     async with simulator(WORLD) as opend:
         opend.faults.silence = True
@@ -382,6 +397,22 @@ async def test_requests_that_were_given_up_are_not_sent_on(tmp_path: Path) -> No
             await service.start()
             await service.said("requests in a row without an answer")
             await until(lambda: "reset" in link.ends)
+            opend.faults.too_frequent_next = 1
             opend.faults.silence = False
+            await service.said("requests that got no answer have arrived late")
             await until(lambda: service.told("published") == 3)
             assert await service.stop() == 0
+
+
+async def test_a_stalled_link_is_told_before_its_requests_are_given_up(tmp_path: Path) -> None:
+    """Not ready some seconds after the last answer; the next answer ends it."""
+    async with simulator(WORLD) as opend:
+        service = Service(tmp_path, opend.port, TENCENT)
+        await service.start()
+        await service.said("published")
+        opend.faults.silence = True
+        await service.said(f"OpenD 127.0.0.1:{opend.port}: no answer for 5 s")
+        assert not service.told("requests in a row")
+        opend.faults.silence = False
+        await until(lambda: service.told(f"OpenD 127.0.0.1:{opend.port}: connected") == 2)
+        assert await service.stop() == 0

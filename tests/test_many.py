@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from poller.delivery.worker import Timing
 from poller.facts.observe import Trouble
 from poller.storage.redisstore import RedisStore
 from tests import nodes
+from tests.bench_idle import measured
 from tests.feed import publish
 from tests.relaying import Noted, Place, endpoint, place_at, until
 from tests.servers import running
 
-README = Path("README.md").read_text(encoding="utf-8")
+DOCUMENT = Path("docs/redis.md").read_text(encoding="utf-8")
 NAMES = [f"desk{n}" for n in range(120)]
 WATCHED = 3.0
 """Seconds in which nothing happens."""
@@ -56,6 +58,30 @@ async def test_endpoints_at_rest_ask_nothing(place: Place) -> None:
         await asyncio.sleep(WATCHED)
         assert await calls(place) - before < len(NAMES) / 4
     assert not [fact for fact in place.facts if isinstance(fact, Trouble)]
+
+
+async def test_what_others_did_is_looked_for_with_one_call_for_all(place: Place) -> None:
+    """However often that is done: nobody is woken who has nothing due."""
+    lines: Any = {name: Noted() for name in NAMES}
+    look = timedelta(seconds=WATCHED / 6)
+    async with place.delivering(timing=Timing(look=look), **lines):
+        (sent,) = await publish(place.store, "HK.00700", [1])
+        await until(lambda: all(line.ids == [sent] for line in lines.values()))
+        await asyncio.sleep(WATCHED)
+        before = await calls(place, "evalsha")
+        await asyncio.sleep(WATCHED)
+        # two streams are looked at as well, and no script is for more than a hundred endpoints
+        assert await calls(place, "evalsha") - before < 6 * len(NAMES) / 4
+
+
+async def test_a_service_at_rest_asks_little() -> None:
+    """Each part of it, the page and the lease as well, waits for what is notified.
+
+    The lease alone is renewed every 4 s; no connection is made for a read that waits.
+    """
+    found, _ = await measured(2, 1, 3 * WATCHED, WATCHED)
+    assert found.pop("new connections", 0) == 0
+    assert found.total() < 180, found.most_common()
 
 
 async def test_a_stream_is_read_once_for_all(place: Place) -> None:
@@ -123,9 +149,9 @@ async def test_a_cluster_serves_them_from_any_of_its_nodes(tmp_path: Path) -> No
             await outbox.close()
 
 
-async def test_the_readmes_user_may_do_all_of_it(tmp_path: Path) -> None:
-    """No right beyond those the README names is needed, also where a group vanished."""
-    found = re.search(r"^ACL SETUSER poller .*$", README, re.MULTILINE)
+async def test_the_documented_user_may_do_all_of_it(tmp_path: Path) -> None:
+    """No right beyond the documented ones is needed, also where a group vanished."""
+    found = re.search(r"^ACL SETUSER poller .*$", DOCUMENT, re.MULTILINE)
     assert found is not None
     with nodes.node(tmp_path) as server:
         server.ask(*found[0].replace("PASSWORD", "pw").split())

@@ -128,6 +128,30 @@ def test_no_signing_secret_is_left(spelling: str) -> None:
     assert left in {f"<{MASK}>", f"<{MASK}=>", f"<whsec_{MASK}>", f'<"{MASK}">', f"<{MASK}==>"}
 
 
+@pytest.mark.parametrize(
+    ("part", "echoed"),
+    [
+        ("s3cr%252Ft%2520x", b"s3cr/t x"),
+        ("s3cr%C3%A9tx", "s3cr\u00c3\u00a9tx".encode()),
+        ("s3cr%C3%A9tx", "s3cr\u00e9tx".encode("latin-1")),
+        ("s3cr%00tx", b"s3crtx"),
+    ],
+    ids=["decoded twice", "read as Latin-1", "sent as Latin-1", "without NUL"],
+)
+def test_a_part_that_was_decoded_oddly_is_masked(part: str, echoed: bytes) -> None:
+    """As a chain of receivers has it, each of which thinks that it must decode."""
+    mask = endpoint(f"https://example.org/hook/{part}").mask()
+    assert mask(b"<" + echoed + b">") == f"<{MASK}>"
+
+
+def test_a_signing_secret_in_words_is_masked_as_words() -> None:
+    """A receiver that tells its key tells it decoded."""
+    words = "four and twenty words of a secret"
+    secret = "whsec_" + base64.b64encode(words.encode()).decode()
+    mask = Endpoint("desk", "https://example.org/", (secret,), Selection()).mask()
+    assert mask(f"my key is {words}") == f"my key is {MASK}"
+
+
 def test_what_is_cut_off_does_not_begin_a_secret() -> None:
     """A secret that goes past the end of what is kept is masked as a whole."""
     mask = Mask(["hunter22-of-the-path"])

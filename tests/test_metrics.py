@@ -219,7 +219,7 @@ def test_alerts_ask_for_what_exists() -> None:
         assert asked <= known_names()
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert rule["annotations"]["summary"]
-        assert rule["annotations"]["runbook"] == "README.md#alerts"
+        assert rule["annotations"]["runbook"] == "docs/operating.md#alerts"
 
 
 def test_the_dashboard_asks_for_what_exists() -> None:

@@ -25,10 +25,18 @@ from poller.delivery.outbox import (
     Settlement,
     Take,
 )
-from poller.delivery.queued import Attempt, from_sort_key, release_key, sort_key, text_of
+from poller.delivery.queued import (
+    Attempt,
+    delivery_of,
+    from_sort_key,
+    release_key,
+    sort_key,
+    text_of,
+)
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.webhook import body_of
 from poller.errors import StoreMisfit
+from poller.events import Foreign, decode
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.plan.notice import Detected
@@ -227,8 +235,14 @@ async def test_many_endpoints_take_at_once(place: Place) -> None:
 
 
 async def test_what_many_endpoints_get_is_decoded_once(place: Place) -> None:
-    """What one endpoint claims is the very object that another does, with the same body."""
+    """What one endpoint claims is the very object that another does, with the same body.
+
+    It is the one that was made when the entry was read from the stream.
+    """
     entries = await place.publish(A, 2)
+    message = decode(entries[0].id, entries[0].fields)
+    assert not isinstance(message, Foreign)
+    read = delivery_of(sort_key(entries[0].id), entries[0], message)
     names = ["one", "two"]
     await place.outbox.begin(names)
     for name in names:
@@ -237,7 +251,7 @@ async def test_what_many_endpoints_get_is_decoded_once(place: Place) -> None:
         (await place.outbox.exchange(n, [], "t", limit=1, depth=1, ttl=TTL)).claims[0]
         for n in names
     ]
-    assert one.deliveries[0] is two.deliveries[0]
+    assert one.deliveries[0] is two.deliveries[0] is read
     assert body_of(one.deliveries[0].message) is body_of(two.deliveries[0].message)
 
 

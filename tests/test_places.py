@@ -209,6 +209,8 @@ def test_a_path_that_none_can_be(folders: Folders) -> None:
 READERS = [
     ["tail", "--from", "0", "--count", "1"],
     ["history", "HK.00700"],
+    ["release", "HK"],
+    ["export", "--format", "csv"],
     ["explain", "HK.00700"],
     ["watch", "list"],
     ["gaps", "HK.00700"],

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.storage.position import (
+    LAST,
     SKEW,
     START,
     Place,
@@ -54,12 +55,18 @@ ANEW = StreamState(NOW, f"{NOW - 5}-0", f"{NOW - 9}-0", 3)
         ),
         (Place(FUTURE, NOW, group=FUTURE), StreamState(NOW), Start(FUTURE)),
         (Place(f"{NOW}-0", NOW, group=WHOLE.last), WHOLE, Start(WHOLE.last)),
+        (Place(LAST, NOW, group=LAST), StreamState(NOW, LAST), Start(f"{NOW - 60_000}-0")),
+        (
+            Place(LAST, NOW, group=f"{2**63}-0"),
+            ANEW,
+            Start(f"{NOW - 60_000}-0", missed=ANEW.first),
+        ),
     ],
     ids=[
         "new", "new at no stream", "known", "a version without records", "a record that is none",
         "group destroyed", "deleted and begun anew", "deleted", "neither record nor group",
         "moved by an older version", "moved by hand", "group behind", "beyond, deleted and anew",
-        "beyond an empty stream", "the tail is lost",
+        "beyond an empty stream", "the tail is lost", "the last id there is", "a group beyond",
     ],
 )  # fmt: skip
 def test_where_a_reader_goes_on(place: Place, stream: StreamState, start: Start) -> None:

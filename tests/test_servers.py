@@ -21,7 +21,7 @@ from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
 from tests.machine import at_most
 from tests.service import Service, entries, now, poller, simulator
-from tests.test_faults import in_the_readme
+from tests.test_faults import is_documented
 
 TENCENT = Code("HK.00700")
 Client = Any  # redis-py types every answer as text or bytes, whatever decode_responses says
@@ -120,7 +120,7 @@ async def refused(tmp_path: Path, url: str) -> str:
         code, out, err = await poller(service, "run")
     assert (code, out) == (1, "")
     (line,) = err.splitlines()
-    assert in_the_readme(line), line
+    assert is_documented(line), line
     return line
 
 
@@ -184,9 +184,9 @@ def old_server(version: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWr
 
 
 def documented_rules() -> list[str]:
-    """Return the rules of the user that the README tells to make."""
-    readme = Path("README.md").read_text(encoding="utf-8")
-    found = re.search(r"ACL SETUSER poller on >PASSWORD ([^\n]*)$", readme, re.MULTILINE)
+    """Return the rules of the user that the docs tell to make."""
+    document = Path("docs/redis.md").read_text(encoding="utf-8")
+    found = re.search(r"ACL SETUSER poller on >PASSWORD ([^\n]*)$", document, re.MULTILINE)
     assert found is not None
     return found[1].replace("'", "").split()
 
@@ -212,7 +212,7 @@ async def try_everything(store: RedisStore) -> None:
 async def test_a_user_with_the_documented_rights_can_run_it(
     server: Embedded, admin: Client, tmp_path: Path
 ) -> None:
-    """The README's user is enough for the whole service, and lacks what is dangerous."""
+    """The documented user is enough for the whole service, and lacks what is dangerous."""
     await admin.execute_command("ACL", "SETUSER", "poller", "on", ">pw", *documented_rules())
     await check_publishes(tmp_path, f"unix://poller:pw@{server.socket}")
     for command in (["FLUSHALL"], ["CONFIG", "GET", "*"], ["GET", "other"]):

@@ -52,6 +52,24 @@ def askers(opend: Simulator, since: int) -> set[int]:
     return {one.connection for one in opend.seen[since:] if one.proto == Proto.SHORT_INTEREST}
 
 
+async def test_two_services_with_a_list_each_are_told_apart(
+    tmp_path: Path, opend: Simulator, store: RedisStore
+) -> None:
+    """One for either market is a natural mistake: the one on standby says whom nobody polls."""
+    url = Embedded(tmp_path).url
+    first, second = (service(tmp_path / name, opend, url) for name in ("first", "second"))
+    second.codes = f"{TENCENT},US.AAPL,US.MSFT"
+    await first.start()
+    await entries(store, 10)
+    await second.start()
+    await second.said(
+        "the active poller watches 1 symbols, this one on standby 3, of which nobody polls 2"
+    )
+    assert first.told("on standby") == 0
+    for each in (second, first):
+        assert await each.stop() == 0
+
+
 async def test_one_polls_and_the_other_takes_over(
     tmp_path: Path, opend: Simulator, store: RedisStore
 ) -> None:

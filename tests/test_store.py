@@ -24,7 +24,10 @@ from poller.model import Code, Vintage
 from poller.plan.notice import Completed, Detected, fields_of
 from poller.storage.embedded import Embedded
 from poller.storage.memorystore import MemoryStore
+from poller.storage.position import LAST
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
+from poller.storage.retention import Group
 from poller.storage.snapshots import as_known_at
 from poller.storage.store import (
     ONE_OFF,
@@ -644,6 +647,24 @@ async def test_an_unusable_watermark_names_its_cure(
     await client.hset(store.keys.watermark, CODE, watermark)
     with pytest.raises(StoreMisfit, match=r"HDEL|HSET"):
         await store.snapshot(CODE)
+
+
+async def test_a_stream_that_somebody_has_filled_is_named(raw: tuple[RedisStore, Any]) -> None:
+    """Behind the last id there can be nothing is appended; what reads goes on all the same."""
+    store, client = raw
+    for key in (store.keys.signals, store.keys.stream):
+        await client.xadd(key, {"subject": "anything"}, id=LAST)
+    await client.xgroup_create(store.keys.stream, "desk", LAST)
+    assert await store.groups(Stream.EVENTS) == [Group("desk", None)]
+    news = await store.news(None, block=0.01)
+    await store.news(news.position, block=0.01)
+    await client.delete(store.keys.stream)
+    with pytest.raises(StoreMisfit, match=r"RENAME '\{short-interest\}:signals'"):
+        await store.signal("anything")
+    board = RedisBoard(store.url, "short-interest")
+    await board.tell_symbols([CODE])
+    assert await board.symbols() == (CODE,)
+    await board.close()
 
 
 async def test_an_unfit_server_is_refused(raw: tuple[RedisStore, Any]) -> None:

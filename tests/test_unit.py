@@ -23,7 +23,7 @@ SHIPPED = Path("config/systemd")
 
 
 def has_what_it_needs(unit: Path) -> None:
-    """Fail unless the unit says what the README promises."""
+    """Fail unless the unit says what the docs promise."""
     lines = set(unit.read_text(encoding="utf-8").splitlines())
     assert lines >= {
         "DynamicUser=yes",

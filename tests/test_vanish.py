@@ -9,9 +9,11 @@ import pytest
 
 from poller.delivery.outbox import OutboxKeys
 from poller.delivery.selection import Selection
+from poller.errors import StoreMisfit
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.plan.notice import Detected
+from poller.storage.position import LAST
 from poller.storage.store import ONE_OFF
 from tests.feed import SEEN, publish
 from tests.golden import VERSIONS, written
@@ -136,15 +138,30 @@ async def test_the_releases_vanish_alike(place: Place) -> None:
 
 
 @pytest.mark.parametrize("down", [False, True], ids=["running", "down"])
-async def test_a_position_of_the_far_future_is_left_again(place: Place, down: bool) -> None:  # noqa: FBT001
-    """Somebody's entry of year 33658 goes, with its stream: what comes is taken, once."""
+@pytest.mark.parametrize("future", ["999999999999999-0", f"{2**63}-0", LAST])
+async def test_a_position_of_the_far_future_is_left_again(
+    place: Place,
+    down: bool,  # noqa: FBT001
+    future: str,
+) -> None:
+    """Somebody's entry of year 33658 goes, with its stream: what comes is taken, once.
+
+    Behind the last id there can be nothing is taken until then, and nothing fails.
+    """
     line = Noted()
     async with place.delivering(desk=line):
         sent = await publish(place.store, CODE, [1])
         await got(line, sent)
-        await place.raw.xadd(STREAM, {"hello": "there"}, id="999999999999999-0")
-        sent += await publish(place.store, CODE, [2])
+        await place.raw.xadd(STREAM, {"hello": "there"}, id=future)
+        if future == LAST:
+            with pytest.raises(StoreMisfit, match=f"RENAME {STREAM} "):
+                await publish(place.store, CODE, [2])
+        else:
+            sent += await publish(place.store, CODE, [2])
         await got(line, sent)
+        if future == LAST:
+            await until(lambda: has_moved(place, future))
+            assert (await place.outbox.status("desk")).lag == 0
         if not down:
             await place.raw.delete(STREAM)
             sent += await publish(place.store, CODE, [3, 4])
@@ -155,6 +172,7 @@ async def test_a_position_of_the_far_future_is_left_again(place: Place, down: bo
         async with place.delivering(desk=line):
             await got(line, sent)
     assert (await place.outbox.status("desk")).lag == 0
+    assert not [each for each in place.said if "Redis refuses" in each]
 
 
 @pytest.mark.parametrize("way", ["trim", "one by one"])

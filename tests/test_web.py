@@ -11,12 +11,14 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from poller.errors import ConfigError
+from poller.facts.observe import Recovered
 from poller.facts.status import Poll, Polls, ReleaseState
 from poller.model import Code
 from poller.settings.config import load
@@ -217,6 +219,49 @@ async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession
         assert "script-src 'self'" in headers["Content-Security-Policy"]
     text, _ = await get(http, page.url)
     assert text.count("&lt;script&gt;") >= 4
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({}, "idle unused desk nothing sent yet"),
+        ({"last_success": "1000"}, "good ok desk delivered"),
+        ({"failing_since": "1000", "last_error": "503"}, "warn failing desk 503"),
+        ({"disabled": "it answered 410", "last_success": "1"}, "bad disabled desk it answered 410"),
+    ],
+)
+async def test_how_an_endpoint_is(
+    page: Desk, http: aiohttp.ClientSession, state: dict[str, str], told: str
+) -> None:
+    """One that was never used is not said to work."""
+    await page.raw.xgroup_create("short-interest", "webhook:desk", "$")
+    if state:
+        await page.raw.hset("{short-interest}:webhook:desk:state", mapping=state)
+    text, _ = await get(http, page.url)
+    marked = re.sub(r'<span class="mark (\w+)">', r" \1 ", text)
+    assert told in spoken(marked)
+
+
+class Defective:
+    """A row whose every column is a defect, with a visitor's words in its text."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ZeroDivisionError("a visitor's words")
+
+
+async def test_a_defect_of_the_page_tells_nothing_of_a_visitor(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """Its kind and place are told, without its text; with the next good answer it is over."""
+    rows: Any = page.sources.overview.rows
+    row, rows[HK] = rows[HK], Defective()
+    text, _ = await get(http, page.url, 500)
+    assert "a defect of the page; the log has it" in text
+    (told,) = page.troubles
+    assert re.search(r"please report it: ZeroDivisionError at \w+\.py:\d+$", told)
+    rows[HK] = row
+    await get(http, page.url)
+    assert Recovered("page /") in page.facts
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -152,7 +154,7 @@ async def test_events_leave_room(tmp_path: Path) -> None:
 
 async def test_headers_must_come_in_time(tmp_path: Path) -> None:
     """However busily bytes trickle in, first request or not, the headers' time is counted once."""
-    limits = Limits(header=0.4)
+    limits = Limits(header=0.4, idle=1e6)
     async with desk(tmp_path, HK, limits=limits) as made, peers(made.url) as opened:
         (slow,), (silent,) = await opened(HALF), await opened(b"")
         (second,) = await opened(WHOLE)
@@ -255,6 +257,22 @@ async def test_descriptors_are_kept_for_the_work(tmp_path: Path) -> None:
             os.close(file)
 
 
+def connect(url: str, count: int) -> None:
+    """Connect so often, while the loop of this thread accepts nobody."""
+    address = urlsplit(url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            place = address.hostname, address.port
+            stack.enter_context(socket.create_connection(place, timeout=0.5))
+
+
+async def test_who_comes_in_a_burst_stands_in_line(tmp_path: Path) -> None:
+    """The loop accepts one at a time here: the system lets the others wait, and not try again."""
+    async with desk(tmp_path, HK, limits=Limits(4)) as made:
+        connect(made.url, 20)
+        assert await healthy(made.url)
+
+
 async def test_a_flood_without_a_token(tmp_path: Path) -> None:
     """A process with 128 descriptors under 600 connections works on; one line tells of them.
 
@@ -267,6 +285,8 @@ async def test_a_flood_without_a_token(tmp_path: Path) -> None:
         assert service.process is not None
         await service.said("page")
         (url,) = [line["url"] for line in service.log() if line["event"] == "page"]
+        own = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+        assert own == (128, 128)
         async with peers(url) as opened:
             for sent in (HALF, b"", BODY, WHOLE):
                 with contextlib.suppress(ConnectionError):

@@ -24,7 +24,7 @@ _SERVICES: Final = (
     _FEISHU,
     _Service(
         "Slack",
-        ("hooks.slack.com", "hooks.slack-gov.com"),
+        ("hooks.slack.com", "hooks.slack-gov.com", "slack.com"),
         'write url = "slack://TOKEN_A/TOKEN_B/TOKEN_C", the three parts behind /services/',
     ),
     _Service(
@@ -39,7 +39,7 @@ _SERVICES: Final = (
     ),
     _Service(
         "DingTalk",
-        ("oapi.dingtalk.com",),
+        ("oapi.dingtalk.com", "api.dingtalk.com"),
         'write url = "dingtalk://ACCESS_TOKEN", or "dingtalk://SECRET@ACCESS_TOKEN" for a bot '
         "that wants a signature",
     ),
@@ -71,8 +71,18 @@ _SERVICES: Final = (
     ),
     _Service(
         "ServerChan",
-        ("sctapi.ftqq.com",),
+        ("sctapi.ftqq.com", "sc.ftqq.com"),
         'write url = "schan://SENDKEY", the part in front of .send',
+    ),
+    _Service(
+        "Bark",
+        ("api.day.app",),
+        'write url = "barks://api.day.app/DEVICE_KEY", the first part of its path',
+    ),
+    _Service(
+        "WxPusher",
+        ("wxpusher.zjiecode.com",),
+        'write url = "wxpusher://APP_TOKEN/UID", appToken and uid of its messages',
     ),
 )
 _FLOWS: Final = "/anycross/"

@@ -52,7 +52,7 @@ from poller.delivery.queued import (
 from poller.errors import StoreMisfit
 from poller.model import to_json
 from poller.storage.connections import Connections, WrongType, translated
-from poller.storage.position import Place, Start, StreamState, is_id, start_of
+from poller.storage.position import LAST, Place, Start, StreamState, is_id, start_of
 from poller.storage.store import Entry, Keys, Stream
 
 _LAG_LIMIT: Final = 10_000
@@ -326,6 +326,8 @@ class RedisOutbox:
         lag = None if told is None else told.get("lag")
         if told is not None and lag is not None and told["last-delivered-id"] == position:
             return int(lag)
+        if position == LAST:
+            return 0
         # Redis 6.2 does not count it, and later ones do not know it after an XDEL
         key = self._streams.stream_of(stream)
         return len(await self._redis.xrange(key, f"({position}", count=_LAG_LIMIT))

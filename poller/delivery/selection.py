@@ -7,7 +7,7 @@ A filter is an expression of CEL, the Common Expression Language, that is true o
 
 | name | is |
 |---|---|
-| `event` | `"reported"`, `"revised"` or `"backfilled"` |
+| `event` | `"reported"`, `"revised"`, `"backfilled"` or `"restated"` |
 | `code`, `market`, `trading_day`, `observed_at` | texts as on the stream; days and times compare |
 | `revision` | number |
 | `shares`, `ratio` | the short shares and their percentage, of any market |
@@ -19,12 +19,13 @@ Operators: `&& || ! == != < <= > >= in + - * / ? :`, `abs(number)`, and of a tex
 `2` will do. There are no loops, no regular expressions and no other functions, so an expression can
 neither run code nor take long.
 
-A missing figure (Hong Kong has no `record.days_to_cover`, a first row no `change`) decides nothing:
-`!(change.percent > 10)` is not true of a row without a change, while the other side of `||` still
-counts. What stays undecided does not match.
+A part of an expression that needs an absent figure is neither true nor false: Hong Kong has no
+`record.days_to_cover`, and a symbol's first record has no `change`. So `!(change.percent > 10)`
+does not match an event without a change, but the other side of an `||` still can. An expression
+that stays undecided does not match.
 
-Of the notices of whole releases, `release.detected` and `release.completed`, an endpoint gets those
-of the markets its patterns can fit a code of; the filter does not apply to them.
+An endpoint that selects `release.detected` or `release.completed` receives those of every market
+that one of its patterns can match; the filter does not apply to them.
 """
 
 import difflib

@@ -39,6 +39,12 @@ CALL_LIMIT: Final = 15.0
 READY_LIMIT: Final = 25.0
 """Seconds a new connection may take; the SDK gives up on a mute login after 20 s."""
 
+LATE: Final = 5.0
+"""Seconds with requests under way and no answer to any, after which an OpenD counts as not ready.
+
+The SDK gives a request up after 12 s: so long all would be said to be well while a link stalls.
+"""
+
 _LOOK: Final = 0.2  # seconds between two looks at the SDK's status
 _STEADY: Final = 30.0  # a connection that held this long resets the backoff
 _LONGEST_PAUSE: Final = 10.0
@@ -246,6 +252,8 @@ class OpenD:
         self._reason = ""
         self._timeouts = 0
         self._mute = False  # a login that is followed by no answer ends no trouble
+        self._under_way = 0
+        self._unheard = 0.0  # since when what is under way has no answer, in the loop's seconds
         self._builds = 0
         self._connections = 0  # those that became usable
 
@@ -286,6 +294,9 @@ class OpenD:
         context, connection = self._context, self._connections
         if context is None:
             raise Disconnected(f"OpenD {self.name} is not connected")
+        if not self._under_way:
+            self._unheard = asyncio.get_running_loop().time()
+        self._under_way += 1
         try:
             answer = await self._sdk.query(lambda: ask(context))
         except Unavailable as problem:
@@ -299,11 +310,14 @@ class OpenD:
         except GatewayError:
             self._heard()
             raise
+        finally:
+            self._under_way -= 1
         self._heard()
         return answer
 
     def _heard(self) -> None:
         self._timeouts = 0
+        self._unheard = asyncio.get_running_loop().time()
         if self._mute:
             self._mute = False
             self._report(ready=True, reason="connected")
@@ -337,6 +351,9 @@ class OpenD:
             while self._usable.is_set() and self._timeouts < _TIMEOUTS_IN_A_ROW:
                 if not await self._is_ready(context):
                     break
+                if self._under_way and loop.time() > self._unheard + LATE:
+                    self._mute = True
+                    self._report(ready=False, reason=f"no answer for {LATE:g} s")
                 await asyncio.sleep(_LOOK)
             if self._timeouts:
                 self._mute = True

@@ -236,15 +236,18 @@ class _TcpConnection(Connection):
     def __init__(self, *, guide: _Guide, **settings: Any) -> None:  # noqa: ANN401
         super().__init__(**settings)
         self._guide = guide
+        self._to_replica = False
 
     async def connect_check_health(
         self,
         check_health: bool = True,  # noqa: FBT001, FBT002  redis-py's signature
         retry_socket_connect: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
-        """Connect, unless connected."""
-        if self.is_connected:
+        """Connect, unless connected to what takes writes, as far as is known."""
+        if self.is_connected and not self._to_replica:
             return
+        await self.disconnect()
+        self._to_replica = False
         node = await self._guide.where()
         self.host, self.port = node
         try:
@@ -265,7 +268,9 @@ class _TcpConnection(Connection):
             await self.disconnect()
             raise _Moved("the Cluster moves the slot") from moved
         except exceptions.ReadOnlyError:
-            await self.disconnect()  # it was the primary once; the next one asks who is
+            # it was the primary once: whoever connects next asks who is. Not closed here, as what a
+            # transaction has yet to answer would be missed, and its error with it
+            self._to_replica = True
             raise
 
 

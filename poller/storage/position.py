@@ -15,6 +15,9 @@ from poller.storage.store import order
 START: Final = "0-0"
 """Before every entry."""
 
+LAST: Final = "18446744073709551615-18446744073709551615"
+"""Nothing follows this id: a server refuses to look behind it, and to append."""
+
 SKEW: Final = 60_000.0
 """Milliseconds by which the clocks of a server and its successor may differ."""
 
@@ -95,12 +98,13 @@ def start_of(place: Place, stream: StreamState) -> Start:
     newer than its last sign of life, so that a group that was lost before costs no event.
     """
     if not is_id(place.position):
-        if place.group is not None:
-            return Start(place.group)
+        group = place.group
+        if group is not None and group != LAST and not is_beyond(group, stream):
+            return Start(group)
         if place.at is None:
             return Start(stream.last, stream.added, new=True)
         after = f"{max(int(min(place.at, stream.now) - SKEW), 0)}-0"
-        return Start(after, gone=True, missed=_missed(after, stream))
+        return Start(after, gone=group is None, missed=_missed(after, stream))
     position, read = place.position, place.read
     if place.group is not None and place.group_moved and order(place.group) > order(position):
         position, read = place.group, None

@@ -75,7 +75,7 @@ class RedisBoard:
         """See `Board.tell_symbols`."""
         with translated():
             await self._redis.set(self.keys.symbols, to_json(list(codes)))
-        with contextlib.suppress(WrongType), translated():  # whoever waits for signals says so
+        with contextlib.suppress(StoreMisfit), translated():  # whoever waits looks now and then
             signal = {"subject": SYMBOLS}
             await self._redis.xadd(self._store.signals, signal, maxlen=SIGNALS_KEPT)
 

@@ -5,20 +5,21 @@ import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import date
 from importlib.resources import files
 from typing import Any, Final, cast
 
 from poller.codec import read_day
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, StoreDown, StoreMisfit, Superseded
+from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit, Superseded
 from poller.events import encode
 from poller.model import Code, Vintage, parse_code
 from poller.plan.notice import Notice
 from poller.storage.arguments import arguments_of, notice_arguments
 from poller.storage.connections import NEEDED, Connections, WrongType, translated
 from poller.storage.live import LiveList, scan, version_of
+from poller.storage.position import LAST
 from poller.storage.retention import Group
 from poller.storage.snapshots import (
     held_writes_of,
@@ -73,6 +74,7 @@ _CARRIED: Final = 1000
 _WAIT_LIMIT: Final = 1
 """Seconds replicas may take to have a commit."""
 
+_EXHAUSTED: Final = "exhausted the last possible ID"
 _NO_NUMBER: Final = re.compile("not an integer or out of range|increment or decrement would overfl")
 _VERSION: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
@@ -197,6 +199,24 @@ class RedisStore:
         except WrongType:
             await self._check_types()
             raise
+        except StoreMisfit as problem:
+            if _EXHAUSTED not in str(problem):
+                raise
+            raise StoreMisfit(await self._exhausted()) from None
+
+    async def _exhausted(self) -> str:
+        """Name the stream that somebody has appended to under the last id there can be."""
+        keys = (self.keys.stream, self.keys.releases, self.keys.quarantine, self.keys.signals)
+        for key in keys:
+            with suppress(StoreError), translated():
+                if (await self._redis.xinfo_stream(key))["last-generated-id"] == LAST:
+                    aside = f"{{{self.keys.namespace}}}:full"
+                    return (
+                        f"nothing can be appended to {key}: somebody used the last id there can "
+                        "be; put it aside, and its readers go on with a new one: "
+                        + shlex.join(["redis-cli", "RENAME", key, aside])
+                    )
+        return "nothing can be appended to a stream that was full just now"
 
     async def _check_types(self, names: Sequence[str] = tuple(_TYPES)) -> None:
         with translated():
@@ -505,7 +525,8 @@ class RedisStore:
         async with self._translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.xrevrange(self.keys.stream, count=1)
             pipe.xrevrange(self.keys.releases, count=1)
-            pipe.xrevrange(self.keys.signals, min=f"({seen}", count=SIGNALS_KEPT)
+            least = LAST if seen == LAST else f"({seen}"
+            pipe.xrevrange(self.keys.signals, min=least, count=SIGNALS_KEPT)
             events, releases, signals = await pipe.execute()
         newest = {
             self.keys.stream: _newest_id(events, "0-0"),
@@ -535,6 +556,8 @@ class RedisStore:
         pending = await self._redis.xpending_range(key, group["name"], first, "+", 1)
         if pending:
             return str(pending[0]["message_id"])
+        if group["last-delivered-id"] == LAST:
+            return None
         after = f"({group['last-delivered-id']}"
         entries = await self._redis.xrange(key, after, count=1)
         return entries[0][0] if entries else None

@@ -86,8 +86,8 @@ def distrust(found: os.stat_result, user: int, *, others: bool) -> str | None:
 def _check_way(path: Path) -> list[str]:
     """Return who else could turn the way to a path; raises Unsafe where somebody has.
 
-    As the kernel judges links in /tmp: one in a directory that anybody writes is followed only if
-    it is ours, root's, or of whoever owns that directory.
+    As the kernel judges links in /tmp: what lies in a directory that anybody writes is followed
+    only if it is ours, root's, or of whoever owns that directory.
     """
     said = []
     for part in (*reversed(path.parents[:-1]), path):
@@ -107,10 +107,11 @@ def _check_way(path: Path) -> list[str]:
         except FileNotFoundError:
             break
         trusted = {0, os.geteuid(), parent.st_uid}
-        if stat.S_ISLNK(found.st_mode) and found.st_uid not in trusted:
+        if found.st_uid not in trusted:
+            kind = "is a symbolic link of" if stat.S_ISLNK(found.st_mode) else "belongs to"
             raise Unsafe(
-                f"{part} is a symbolic link of {_user(found.st_uid)} in a directory that is open "
-                "to all; remove it, or name another state_dir"
+                f"{part} {kind} {_user(found.st_uid)}, in a directory that is open to all; remove "
+                "it, or name another state_dir"
             )
     return said
 

@@ -1,4 +1,4 @@
-// The receiver's half in Node: what the README quotes.
+// The receiver's half in Node: what docs/webhooks.md names.
 import { createHmac, timingSafeEqual } from "node:crypto";
 
 export function verify(secret, headers, body) {

@@ -1,4 +1,4 @@
-"""The receiver's half in Python: what the README quotes."""
+"""The receiver's half in Python: what docs/webhooks.md names."""
 
 import base64
 import hmac

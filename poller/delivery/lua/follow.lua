@@ -4,7 +4,11 @@
 -- ARGV  1 id  2 most entries
 -- →     JSON: entries: list of { id, { name, value, … } }; state: XINFO STREAM as a list of names
 --       and values (absent: there is no stream)
-local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+local last = '18446744073709551615-18446744073709551615' -- a server refuses to look behind it
+local entries = {}
+if ARGV[1] ~= last then
+  entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+end
 local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
 local state = {}
 if not info.err then
