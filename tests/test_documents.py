@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
-from inspect import signature
+from inspect import getdoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,16 @@ def commands(app: App, *above: str) -> Iterator[tuple[str, App]]:
             words = (*above, name)
             below = tuple(commands(app[name], *words))
             yield from below or [(" ".join(words), app[name])]
+
+
+@pytest.mark.parametrize("verb", [name for name in cli if not name.startswith("-")])
+def test_the_list_of_commands_says_what_each_says_itself(verb: str) -> None:
+    """What is told of a command before it is imported is what its function says of itself."""
+    app = cli[verb]
+    if app.default_command is not None:
+        told = getdoc(app.default_command)
+        assert told is not None
+        assert app.help.partition("\n\n")[0] == told.partition("\n\n")[0].replace("\n", " ")
 
 
 def test_every_command_that_speaks_json_is_named() -> None:

@@ -96,6 +96,11 @@ class _Stage:
         self.bar.console.print(f"[dim]{seconds:4.1f} s[/]  {text}", style=style or None)
 
 
+def demo() -> None:
+    """Show the service at work for half a minute, against a simulated OpenD."""
+    sys.exit(main())
+
+
 def main() -> int:
     """Run the demo; 0 also after Ctrl-C."""
     code = 0

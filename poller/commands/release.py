@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.text import Text
 
 from poller import show
+from poller.commands.ending import WRONG, CommandFailed, finish
+from poller.commands.options import ConfigFile, Format, Number, begin
 from poller.commands.stores import Failure, archive_of
 from poller.commands.watched import sources_of
 from poller.model import Code, Market, isoformat, market_of, newest_days
@@ -58,7 +60,40 @@ class _Report:
     standings: Sequence[Standing]
 
 
-async def release(
+def release(
+    market: str,
+    day: date | None = None,
+    /,
+    *,
+    top: Number = None,
+    sort: Literal["change", "percent", "ratio", "days_to_cover"] = "change",
+    format: Format = "table",  # noqa: A002  the option's name
+    config: ConfigFile = None,
+) -> None:
+    """Print one report of a market: who moved most, how many show it, and who is missing.
+
+    Args:
+        market: HK or US
+        day: its trading day, like 2026-04-30; the newest known, if absent
+        top: how many symbols; 20 in a table, all in CSV and JSON, if absent
+        sort: by the size of the change in shares or in percent, by ratio, or by days to cover (US)
+        format: table, csv or json
+        config: TOML file
+    """
+    if market.upper() not in list(Market):
+        markets = " or ".join(Market)
+        raise CommandFailed(WRONG, [f"{market!r} is no market: write {markets}"])
+    chosen = Market(market.upper())
+    if top is not None and top < 1:
+        raise CommandFailed(WRONG, [f"--top {top}: give a number above 0"])
+    if sort == "days_to_cover" and chosen is Market.HK:
+        raise CommandFailed(
+            WRONG, ["--sort days_to_cover: HK reports none; use change, percent or ratio"]
+        )
+    finish(_print_release(begin(config, reading=True), chosen, day, top, sort, format))
+
+
+async def _print_release(
     config: Config, market: Market, day: date | None, top: int | None, sort: str, form: str
 ) -> None:
     """Print the report of `day`, or the newest, its symbols ranked by `sort`.

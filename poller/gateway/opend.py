@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from poller.errors import ConfigError, Disconnected, GatewayError, Silent, Unavailable
+from poller.frozen import frozen_import
 from poller.gateway import vendor
 from poller.gateway.rsakey import problem_of_key
-from poller.imports import for_good
 from poller.model import Code, Page
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Sdk:
         before = os.environ.get("HOME")
         os.environ["HOME"] = str(self._home)
         try:
-            with for_good():
+            with frozen_import():
                 import futu  # noqa: PLC0415  slow, and wants to be in this thread
                 from futu.common.ft_logger import logger  # noqa: PLC0415
         finally:

@@ -5,22 +5,45 @@ against the days each has published. The calendar chooses between polling interv
 decides what is new: a wrong calendar costs latency, never correctness.
 """
 
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from itertools import takewhile
+from types import ModuleType
 from typing import Any, Final
 
 from poller.detect.impossible import FIRST_DAYS
-from poller.imports import part
 from poller.model import Market
 
-# asked in its usual way, `holidays` loads the calendars of 250 countries
+
+def _import_alone(name: str, *packages: str) -> ModuleType:
+    """Import a module without running the `__init__` of these packages, its parents.
+
+    That of `holidays.countries` imports the calendars of 250 countries: 9 MiB, and a sixth of the
+    time in which a service starts. `packages`: outermost first; whoever imports one of them later
+    gets it whole.
+    """
+    hollow: dict[str, ModuleType] = {}
+    try:
+        for package in packages:
+            spec = None if package in sys.modules else find_spec(package)
+            if spec is not None:
+                hollow[package] = sys.modules[package] = module_from_spec(spec)
+        return import_module(name)
+    finally:
+        for package, stand_in in hollow.items():
+            if sys.modules.get(package) is stand_in:
+                del sys.modules[package]
+
+
 _PACKAGES: Final = ("holidays", "holidays.countries", "holidays.financial")
 _EXCHANGES: Final[Mapping[Market, Any]] = {  # classes of day → name, made per year
-    Market.HK: part("holidays.financial.hong_kong_stock_exchange", *_PACKAGES).XHKG,
-    Market.US: part("holidays.financial.ny_stock_exchange", *_PACKAGES).XNYS,
+    Market.HK: _import_alone("holidays.financial.hong_kong_stock_exchange", *_PACKAGES).XHKG,
+    Market.US: _import_alone("holidays.financial.ny_stock_exchange", *_PACKAGES).XNYS,
 }
 _OPENING: Final = {Market.HK: time(9), Market.US: time(16)}
 _DAY: Final = timedelta(days=1)
