@@ -293,3 +293,16 @@ _DATA: Final[Mapping[Market, Codec[Any]]] = {
 }
 _NOTICES: Final = Codec[_Notice](_Notice)
 _USUAL: Final = {*_FLAT, *_Data.__dataclass_fields__}
+
+
+def data_schemas(references: str) -> dict[str, Any]:
+    """Return JSON Schemas by name: `HKData`, `USData` for `data` of an event, and their parts.
+
+    They refer to one another by `references`, in which `{model}` stands for the name.
+    """
+    found: dict[str, Any] = {}
+    for market, codec in _DATA.items():
+        schema = codec.schema(references)
+        found |= schema.pop("$defs")
+        found[f"{market}Data"] = schema
+    return found
