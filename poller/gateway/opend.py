@@ -71,11 +71,15 @@ class Gateway(Protocol):
         """Return the codes of one of the user's watch groups; raises GatewayError."""
 
 
-async def any_ready(gateways: Sequence[Gateway]) -> None:
-    """Return once one of the gateways is ready."""
-    waits = [asyncio.ensure_future(gateway.wait_ready()) for gateway in gateways]
+_G = TypeVar("_G", bound=Gateway)
+
+
+async def any_ready(gateways: Sequence[_G]) -> _G:
+    """Return the first of the gateways that is ready, once there is one."""
+    waits = {asyncio.ensure_future(gateway.wait_ready()): gateway for gateway in gateways}
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return next(gateway for wait, gateway in waits.items() if wait in done)
     finally:
         for wait in waits:
             wait.cancel()
