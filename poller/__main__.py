@@ -3,6 +3,8 @@
 import os
 import signal
 
+from poller.frozen import frozen_import
+
 
 def main() -> None:
     """Run one command; a signal ends it with 0 from the first moment, without a traceback.
@@ -12,7 +14,8 @@ def main() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
-    from poller import cli  # noqa: PLC0415  after the signals
+    with frozen_import():
+        from poller import cli  # noqa: PLC0415  after the signals
 
     cli.main()
 
