@@ -8,7 +8,7 @@ RUNS := .venv/.runs
 .PHONY: demo test setup check docs format clean
 
 demo: $(RUNS)
-	@$(BIN)/python -m poller.demo
+	@$(BIN)/python -m poller demo
 
 # says what of this machine is in the way, what was left out, and how long each part took;
 # TESTS_PATIENCE=4 waits four times as long as on a quiet machine, instead of the multiple it measures

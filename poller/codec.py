@@ -97,6 +97,10 @@ class Codec(Generic[T]):
             raise Unreadable(f"has {len(text):,} characters; the most is {self._most:,}")
         return guarded(lambda: self._adapter.validate_json(_bytes(text), strict=True))
 
+    def schema(self, references: str) -> dict[str, Any]:
+        """Return the JSON Schema of what it reads; `references`: where a `{model}` of it stands."""
+        return self._adapter.json_schema(ref_template=references)
+
 
 def read_json(text: str, *, most: int = MOST) -> Any:  # noqa: ANN401  it may hold anything
     """Return what a JSON text holds: bounded in size, at most 200 deep; raises Unreadable."""

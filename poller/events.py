@@ -17,7 +17,7 @@ from pydantic import Field
 
 from poller.codec import Codec, Figure, Whole, bounded, read_day, read_json, read_moment
 from poller.errors import BadCode, Unreadable
-from poller.markets import Market, Record, market_named
+from poller.markets import Market, Record, all_markets, market_named
 from poller.model import Change, Code, Event, isoformat, market_of, parse_code, to_json
 from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected, Notice, fields_of
 
@@ -286,3 +286,16 @@ def _codec(market: Market) -> Codec[Any]:
 
 _NOTICES: Final = Codec[_Notice](_Notice)
 _USUAL: Final = {*_FLAT, *_Data.__dataclass_fields__}
+
+
+def data_schemas(references: str) -> dict[str, Any]:
+    """Return JSON Schemas by name: `HKData`, `USData` for `data` of an event, and their parts.
+
+    They refer to one another by `references`, in which `{model}` stands for the name.
+    """
+    found: dict[str, Any] = {}
+    for market in all_markets():
+        schema = _codec(market).schema(references)
+        found |= schema.pop("$defs")
+        found[f"{market}Data"] = schema
+    return found

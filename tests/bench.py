@@ -208,8 +208,8 @@ def p99(figures: list[float]) -> float:
 LOAD = """
 import asyncio
 from pathlib import Path
-from poller import app
-from poller.commands import ending, serving
+from poller import app, cli
+from poller.commands import serving
 sdk = app.Sdk(Path.home(), None)
 asyncio.run(sdk.load())
 """

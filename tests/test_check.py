@@ -10,8 +10,8 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
-from poller.commands.check import check
-from poller.commands.everyday import Failure
+from poller.commands.check import try_everything
+from poller.commands.stores import Failure
 from poller.delivery.client import words
 from poller.delivery.outbox import OutboxKeys
 from poller.errors import ConfigError
@@ -30,7 +30,7 @@ async def told(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> d
     file = folder / "poller.toml"
     file.write_text(f'state_dir = "{folder}"\n{text}', encoding="utf-8")
     with pytest.raises(Failure):
-        await check(load(file, {}), file)
+        await try_everything(load(file, {}), file)
     lines = capsys.readouterr().out.splitlines()[1:]
     rows = [re.split(r"  +", line.rstrip(), maxsplit=1) for line in lines]
     assert len(rows) == len({name for name, _ in rows})

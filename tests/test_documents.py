@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields
-from inspect import signature
+from inspect import getdoc, signature
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,16 @@ def test_every_command_is_documented(words: str) -> None:
     *above, last = words.split()
     told = [span.replace("\\|", " ").split() for span in spans(PAGES["commands"])]
     assert any(line[: len(above) + 1] == ["poller", *above] and last in line for line in told)
+
+
+@pytest.mark.parametrize("verb", [name for name in cli if not name.startswith("-")])
+def test_the_list_of_commands_says_what_each_says_itself(verb: str) -> None:
+    """What is told of a command before it is imported is what its function says of itself."""
+    app = cli[verb]
+    if app.default_command is not None:
+        told = getdoc(app.default_command)
+        assert told is not None
+        assert app.help.partition("\n\n")[0] == told.partition("\n\n")[0].replace("\n", " ")
 
 
 def test_every_command_that_speaks_json_is_named() -> None:

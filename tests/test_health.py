@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from poller.commands.ending import CommandFailed
-from poller.commands.health import health
+from poller.commands.health import ask_ready
 from poller.commands.stores import Failure
 from poller.settings.config import Web
 from tests.nodes import free_port
@@ -64,18 +64,18 @@ async def test_what_is_not_ready_fails(
     """Whatever answers there; the reasons are printed, and nothing that a terminal obeys."""
     async with answering(status, body) as place:
         with pytest.raises(Failure, match=told):
-            await health(place)
+            await ask_ready(place)
     assert "\x1b" not in capsys.readouterr().out
 
 
 async def test_a_port_of_nobodys_choice_cannot_be_asked() -> None:
     """Port 0 is wrong usage; with nobody there, the keys are named."""
     with pytest.raises(CommandFailed, match=r"web\.port: 0"):
-        await health(Web(port=0))
+        await ask_ready(Web(port=0))
     async with answering(200, "") as place:
         pass
     with pytest.raises(Failure, match=r"nobody answers at .*web\.host and web\.port"):
-        await health(place)
+        await ask_ready(place)
 
 
 @asynccontextmanager
@@ -101,22 +101,22 @@ async def test_what_is_no_page() -> None:
     """Another protocol is named; one that says nothing does not hold the check up."""
     async with saying(b"SSH-2.0-OpenSSH\r\n") as place:
         with pytest.raises(Failure, match="nothing that is HTTP"):
-            await health(place)
+            await ask_ready(place)
     async with saying(b"") as place:
         with pytest.raises(Failure, match=r"does not answer within 0\.1 s"):
-            await health(place, limit=0.1)
+            await ask_ready(place, limit=0.1)
 
 
 async def test_the_token_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
     """Also to an address that stands for all of them."""
     body = '{"ready": true, "reasons": [], "defects": ["webhook desk: stopped"]}'
     async with answering(200, body) as place:
-        await health(
+        await ask_ready(
             place.model_copy(update={"token": SecretStr(TOKEN), "host": str(IPv4Address(0))})
         )
         assert capsys.readouterr().out == "ready\nwebhook desk: stopped\n"
         with pytest.raises(Failure, match="refuses the token"):
-            await health(place.model_copy(update={"token": SecretStr("x" * 40)}))
+            await ask_ready(place.model_copy(update={"token": SecretStr("x" * 40)}))
 
 
 async def test_the_page_of_a_service(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from poller.commands.everyday import backfill_symbol
-from poller.commands.stores import Failure
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, Superseded
 from poller.facts.observe import Fact, Happened, Polled, Published, Recovered, Trouble
@@ -16,6 +14,7 @@ from poller.markets.hk import HkRecord
 from poller.model import Code, Page
 from poller.plan.release import Intervals
 from poller.plan.schedule import Schedule
+from poller.polling.backfill import backfill_symbol
 from poller.polling.budget import Budget
 from poller.polling.poll import GRACE, Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
@@ -189,7 +188,7 @@ def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
     async def work() -> None:
         scene = Scene(Contested(asyncio.get_running_loop().time))
         budget = Budget(scene.store, "main", "test", requests=30, period=PERIOD, pace=NoPace())
-        with pytest.raises(Failure, match=f"{CODE} changes at every try"):
+        with pytest.raises(Superseded, match=f"{CODE} changes at every try"):
             async with asyncio.timeout(60):
                 await backfill_symbol(scene.store, scene.gateway, budget, CODE, date.min)
         assert len(scene.gateway.asked) == 5

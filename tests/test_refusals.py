@@ -11,10 +11,12 @@ from cyclopts import CycloptsError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.cli import cli, simulate
+from poller.cli import cli, refusal
 from poller.commands.ending import WRONG, CommandFailed, report
-from poller.commands.options import refusal
-from poller.commands.readcli import MOST_LAST, history, release, tail
+from poller.commands.history import history
+from poller.commands.planning import simulate
+from poller.commands.release import release
+from poller.commands.tail import MOST_LAST, tail
 from poller.commands.webhookcli import replay
 from poller.errors import ConfigError
 from poller.settings.config import Config, load

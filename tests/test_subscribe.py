@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from poller import Received, subscribe
 from poller.detect.compare import compare
-from poller.errors import LockedOut, StoreMisfit
+from poller.errors import StoreMisfit
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code
 from poller.simulator.virtual import run_virtually
@@ -239,7 +239,7 @@ async def test_arguments_that_cannot_be(arguments: dict[str, str], cure: str) ->
 async def test_a_user_who_may_not_read(server: nodes.Node) -> None:
     """What no waiting mends is raised."""
     url = server.url.replace("//", "//nobody:wrong@")
-    with pytest.raises(LockedOut, match="user or password"):
+    with pytest.raises(StoreMisfit, match="user or password"):
         async with subscribe(url) as events:
             await anext(events)
 

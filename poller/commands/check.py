@@ -1,13 +1,16 @@
 """`poller check`: everything the service needs, each thing tried whatever became of the others."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from poller import show
-from poller.commands.everyday import CONNECT_LIMIT
+from poller.commands.backfill import CONNECT_LIMIT
+from poller.commands.ending import finish
+from poller.commands.options import ConfigFile, begin
 from poller.commands.stores import Failure, store_of
 from poller.commands.webhooks import store_and_outbox
 from poller.delivery.client import reach, words
@@ -16,7 +19,7 @@ from poller.delivery.senders import check_channels
 from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.settings.codefile import read_codes
-from poller.settings.config import Config, Webhook
+from poller.settings.config import Config, Webhook, chosen_file
 from poller.storage.embedded import Embedded
 
 Finding = tuple[str, str, str]
@@ -30,7 +33,16 @@ _MUTE: Final = (
 )
 
 
-async def check(config: Config, file: Path | None = None, warnings: Sequence[str] = ()) -> None:
+def check(*, config: ConfigFile = None) -> None:
+    """Validate the configuration whole, then try OpenD, Redis and each webhook."""
+    warnings: list[str] = []
+    settings = begin(config, warnings)
+    finish(try_everything(settings, chosen_file(config, os.environ), warnings))
+
+
+async def try_everything(
+    config: Config, file: Path | None = None, warnings: Sequence[str] = ()
+) -> None:
     """Try everything the service needs; print what was found, and these warnings.
 
     `file`: where `config` was read.

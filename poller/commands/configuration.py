@@ -1,22 +1,63 @@
-"""What the `config` commands write: the commented template, and the configuration in force."""
+"""The `config` commands: a file to begin with, and what is in force."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from cyclopts import App
 from pydantic import BaseModel, SecretStr
 
 import poller
 from poller import show
+from poller.commands.ending import FAILED, CommandFailed
+from poller.commands.options import ConfigFile, begin
 from poller.errors import ConfigError
-from poller.settings.config import Config, origin_of_keys
+from poller.printable import printable
+from poller.settings.config import DEFAULT_FILE, Config, chosen_file, origin_of_keys
 from poller.storage.location import locate
 
 _PACKAGE: Final = Path(poller.__file__).parent
 # the wheel brings it along; in a checkout it is where operators read it
 _TEMPLATES: Final = (_PACKAGE / "settings/poller.toml", _PACKAGE.parent / "config/poller.toml")
+
+
+config = App(name="config", help="Write a configuration to begin with; show what counts.")
+
+
+@config.command
+def init(path: Path = DEFAULT_FILE, /) -> None:
+    """Write a configuration with every key, its default and what it means.
+
+    Args:
+        path: where to; nothing is overwritten
+    """
+    text = template()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CommandFailed(
+            FAILED, [f"{path.absolute()}: it exists, and stays as it is; name another file"]
+        ) from None
+    sys.stdout.write(f"{printable(path.absolute())}\n")
+    usual = "" if path == DEFAULT_FILE else f" --config {printable(path)}"
+    sys.stderr.write(f"poller: now edit it, then: poller check{usual}\n")
+
+
+@config.command(name="show")
+def show_configuration(*, config: ConfigFile = None) -> None:
+    """Print every key that is in force, its value without secrets, and where it was written.
+
+    Args:
+        config: TOML file
+    """
+    settings = begin(config)
+    print_configuration(settings, config, os.environ, chosen_file(config, os.environ))
 
 
 def template() -> str:

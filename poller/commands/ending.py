@@ -1,17 +1,14 @@
-"""How a command begins and ends: its configuration, its exit code, one line that says why."""
+"""How a command ends: its exit code, and one line that says why."""
 
 import asyncio
-import os
 import sys
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn
 
 from poller.commands import stdio
 from poller.commands.stdio import StdoutError
 from poller.errors import BadCode, ConfigError, PollerError
 from poller.facts import bridge, log, observe, signals
-from poller.settings.config import Config, load
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -31,23 +28,6 @@ class CommandFailed(Exception):
     def __init__(self, code: int, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
         self.code = code
-
-
-def begin(
-    file: Path | None,
-    warnings: list[str] | None = None,
-    *,
-    reading: bool = False,
-    only: Collection[str] = (),
-) -> Config:
-    """Read the configuration; nothing logged from here on holds its secrets.
-
-    `warnings` gets what should not be so and does not prevent anything. `reading`: for a command
-    that reads Redis alone, as `load` says; so is `only`.
-    """
-    settings = load(file, os.environ, warnings, reading=reading, only=only)
-    log.configure(level=settings.log_level, secrets=settings.secrets())
-    return settings
 
 
 def finish(

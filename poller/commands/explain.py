@@ -9,6 +9,8 @@ from typing import Final
 
 from poller import show
 from poller.clock import wall_clock
+from poller.commands.ending import finish
+from poller.commands.options import ConfigFile, begin, codes_of
 from poller.commands.stores import store_of
 from poller.commands.webhooks import word
 from poller.delivery.redisoutbox import RedisOutbox
@@ -27,7 +29,18 @@ Lines = Iterator[tuple[str, str]]
 _HOURS: Final = 48
 
 
-async def explain(config: Config, code: Code) -> None:
+def explain(code: str, *, config: ConfigFile = None) -> None:
+    """Say why nothing was heard of a symbol.
+
+    Args:
+        code: HK.00700, US.AAPL
+        config: TOML file
+    """
+    (symbol,) = codes_of([code])
+    finish(_print_explanation(begin(config, reading=True), symbol))
+
+
+async def _print_explanation(config: Config, code: Code) -> None:
     """Print what is known of a symbol, what is done about it, and what stands in the way."""
     async with store_of(config, existing=True) as store:
         board = RedisBoard(store.url, config.redis.namespace)

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Annotated, Any, Final, Literal, Protocol
+
+from cyclopts import Parameter
 
 from poller import show
-from poller.commands.ending import FAILED, WRONG, CommandFailed, complain
+from poller.commands.ending import FAILED, WRONG, CommandFailed, complain, finish
 from poller.commands.history import unknown
+from poller.commands.options import ConfigFile, aware, begin, codes_of
 from poller.commands.stores import Failure, archive_of
 from poller.model import Code, to_json
 from poller.settings.config import Config
@@ -39,7 +42,30 @@ class _Writer(Protocol):
         """Write what ends the file."""
 
 
-async def export(
+def export(
+    codes: tuple[str, ...] = (),
+    /,
+    *,
+    format: Literal["csv", "json", "parquet"],  # noqa: A002  the option's name
+    as_known_at: datetime | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write the histories of many symbols to one file, newest day of each first.
+
+    Args:
+        codes: HK.00700 US.AAPL …; all that are known, if none is named
+        format: csv, json (an object a line), or parquet, which needs the extra [parquet]
+        as_known_at: what was known at this time; UTC unless it names its zone
+        output: the file; stdout, if absent
+        config: TOML file
+    """
+    symbols = codes_of(codes) if codes else ()
+    settings = begin(config, reading=True)
+    finish(_export(settings, symbols, format, aware(as_known_at), output))
+
+
+async def _export(
     config: Config,
     codes: Sequence[Code],
     form: str,

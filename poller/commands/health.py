@@ -8,7 +8,8 @@ import aiohttp
 
 from poller import show
 from poller.codec import read_json
-from poller.commands.ending import WRONG, CommandFailed
+from poller.commands.ending import WRONG, CommandFailed, finish
+from poller.commands.options import ConfigFile, begin
 from poller.commands.stores import Failure
 from poller.errors import Unreadable
 from poller.settings.config import Web
@@ -22,7 +23,16 @@ _MOST: Final = 64 * 1024
 _LOOK: Final = "web.host and web.port say where it is asked"
 
 
-async def health(web: Web, *, limit: float = LIMIT) -> None:
+def health(*, config: ConfigFile = None) -> None:
+    """Ask the page whether the service is ready; the exit code is 0 or, with reasons, 1.
+
+    Args:
+        config: TOML file
+    """
+    finish(ask_ready(begin(config, only=("web",)).web))
+
+
+async def ask_ready(web: Web, *, limit: float = LIMIT) -> None:
     """Ask the page whether the service is ready; print why it is not, and fail.
 
     `limit`: seconds to wait.

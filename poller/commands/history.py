@@ -10,6 +10,8 @@ from typing import Any, Final
 from rich.text import Text
 
 from poller import show
+from poller.commands.ending import finish
+from poller.commands.options import ConfigFile, Format, aware, begin, codes_of
 from poller.commands.stores import Failure, archive_of
 from poller.model import Code, Vintage
 from poller.plan.report import change_of, percent_of
@@ -19,7 +21,30 @@ from poller.storage.plain import coded_rows, history_names, history_rows
 NAMES: Final = ("day", "shares", "change", "change %", "ratio", "days to cover", "close")
 
 
-async def history(
+def history(
+    codes: tuple[str, ...] = (),
+    /,
+    *,
+    format: Format = "table",  # noqa: A002  the option's name
+    wide: bool = False,
+    as_known_at: datetime | None = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print what is known of symbols, newest first.
+
+    Args:
+        codes: HK.00700 US.AAPL …
+        format: table, csv or json; with several codes, those of CSV and JSON begin with the code
+        wide: a table of all columns, named as in the SDK's DataFrame; CSV and JSON always have all
+        as_known_at: what was known at this time; UTC unless it names its zone
+        config: TOML file
+    """
+    symbols, moment = codes_of(codes), aware(as_known_at)
+    settings = begin(config, reading=True)
+    finish(_print_histories(settings, symbols, format, moment, wide=wide))
+
+
+async def _print_histories(
     config: Config, codes: Sequence[Code], form: str, moment: datetime | None, *, wide: bool
 ) -> None:
     """Print each symbol's days, newest first, as `table`, `csv` or `json`.

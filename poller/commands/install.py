@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
+
+from cyclopts import App
 
 import poller
 from poller.commands.ending import complain
+from poller.commands.options import ConfigFile
 from poller.errors import ConfigError
 from poller.service.unit import (
     NOTIFY_RELOAD_SINCE,
@@ -28,6 +31,26 @@ from poller.settings.config import chosen_file, load, secret_files
 from poller.settings.variables import CONFIG, PREFIX, is_injected
 
 UNITS: Final = Path("/etc/systemd/system")
+
+service = App(name="service", help="Put the poller under systemd.")
+
+
+@service.command(name="install")
+def service_install(
+    *,
+    role: Literal["run", "poll", "deliver", "web"] = "run",
+    dry_run: bool = False,
+    config: ConfigFile = None,
+) -> None:
+    """Write the systemd unit for this environment; print it unless root.
+
+    Args:
+        role: the whole service, or one role of it in a unit of its own
+        dry_run: print the unit, write nothing
+        config: TOML file
+    """
+    place = place_of(config, os.environ, installed())
+    install(UnitRole(role), place, os.environ, dry_run=dry_run)
 
 
 def install(role: UnitRole, place: Place, environment: Mapping[str, str], *, dry_run: bool) -> None:

@@ -1,26 +1,20 @@
-"""The options of the command line that several commands have, and what is said of wrong ones."""
+"""What several commands are given: their configuration, and options of the command line."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import field, make_dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Literal
 
-from cyclopts import (
-    CoercionError,
-    CycloptsError,
-    MissingArgumentError,
-    Parameter,
-    Token,
-    UnknownCommandError,
-    UnusedCliTokensError,
-    validators,
-)
+from cyclopts import CoercionError, Parameter, Token, validators
 
 from poller.commands.ending import WRONG, CommandFailed
 from poller.errors import BadCode
+from poller.facts import log
 from poller.markets import Market, all_markets
 from poller.model import Code, parse_code, unique
+from poller.settings.config import Config, load
 
 ConfigFile = Annotated[
     Path | None,
@@ -31,12 +25,21 @@ ConfigFile = Annotated[
 ]
 
 
-_FORMS: Final[Mapping[object, str]] = {
-    date: " Write it like 2026-04-30.",
-    datetime: " Write it like 2026-04-30, or 2026-04-30T09:30:00+08:00.",
-    int: " Give a whole number.",
-    float: " Give a number.",
-}
+def begin(
+    file: Path | None,
+    warnings: list[str] | None = None,
+    *,
+    reading: bool = False,
+    only: Collection[str] = (),
+) -> Config:
+    """Read the configuration; nothing logged from here on holds its secrets.
+
+    `warnings` gets what should not be so and does not prevent anything. `reading`: for a command
+    that reads Redis alone, as `load` says; so is `only`.
+    """
+    settings = load(file, os.environ, warnings, reading=reading, only=only)
+    log.configure(level=settings.log_level, secrets=settings.secrets())
+    return settings
 
 
 def whole(_type: object, tokens: Sequence[Token]) -> int:
@@ -45,6 +48,10 @@ def whole(_type: object, tokens: Sequence[Token]) -> int:
         return int(tokens[0].value)
     except ValueError:
         raise CoercionError(token=tokens[0], target_type=int) from None
+
+
+Number = Annotated[int | None, Parameter(converter=whole)]
+Format = Literal["table", "csv", "json"]
 
 
 def _symbols(market: Market) -> tuple[str, object, object]:
@@ -86,24 +93,3 @@ def codes_of(texts: Sequence[str]) -> tuple[Code, ...]:
 def aware(moment: datetime | None) -> datetime | None:
     """Read a time without a zone as UTC."""
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
-
-
-def refusal(problem: CycloptsError) -> CommandFailed:
-    """Return what a command line that cannot be understood ends with."""
-    return CommandFailed(WRONG, [f"{problem}{_hint(problem)}"])
-
-
-def _hint(problem: CycloptsError) -> str:
-    """Show the form that is accepted, where a value or a place is none."""
-    match problem:
-        case CoercionError(msg=None, target_type=kind):
-            return _FORMS.get(kind, "")
-        case MissingArgumentError(command_chain=words):
-            return f" See: poller {' '.join(words or ())} --help"
-        case UnknownCommandError(unused_tokens=[token, *_]) if token.startswith("-"):
-            return " Options follow the command: poller check --config FILE"
-        case UnknownCommandError():
-            return " All: poller --help"
-        case UnusedCliTokensError():
-            return " Nothing of that kind belongs there; see --help of the command"
-    return ""

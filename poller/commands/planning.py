@@ -5,17 +5,22 @@ with are models.
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
+from cyclopts import Parameter, validators
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from poller import show
-from poller.commands.simulate import Measured, Setting, simulate
+from poller.commands.ending import FAILED, WRONG, CommandFailed
+from poller.commands.options import ConfigFile, SymbolCounts, begin, whole
+from poller.commands.simulate import Measured, Setting
+from poller.commands.simulate import simulate as measure
 from poller.markets import Market, all_markets
 from poller.settings.config import Config
 from poller.simulator.bounds import Latencies, Rate, daily_clocks, oracle, round_robin
@@ -27,6 +32,62 @@ _WIDTH, _HEIGHT, _MARGIN = 900, 300, 40
 
 BEGAN: Final = datetime(2027, 1, 4, tzinfo=UTC)
 """When every season begins: a fixed Monday, so that a seed always brings the same run."""
+
+
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
+Few = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1, lte=99))]
+_USUAL: Final = SymbolCounts()
+
+
+def simulate(  # noqa: PLR0913  each is one thing to vary
+    *,
+    made_up: Annotated[SymbolCounts, Parameter(name="*")] = _USUAL,  # type: ignore[valid-type]
+    weeks: Few = 12,
+    seed: Annotated[int, Parameter(converter=whole)] = 1,
+    release: Literal[
+        "simultaneous", "staggered", "early", "late", "holiday", "daily"
+    ] = "simultaneous",
+    without_rows: Share = 0.0,
+    gateways: Few = 1,
+    accounts: Few = 1,
+    faults: Share = 0.0,
+    json: bool = False,
+    plot: Path | None = None,
+    config: ConfigFile = None,
+) -> None:
+    """Play weeks of polling in seconds, and say how late each report would be told.
+
+    Args:
+        made_up: symbols of each market
+        weeks: how long
+        seed: another one brings other instants; the same one the same run
+        release: how reports come: all symbols at once, over two hours, a day early, two days late,
+            after a holiday, or every day
+        without_rows: share of the symbols that never have rows
+        gateways: how many OpenD share the work
+        accounts: how many accounts they are logged in to; each has a budget of its own
+        faults: share of the requests that get no answer
+        json: one JSON object
+        plot: write an SVG picture of the latencies to this file
+        config: TOML file; its intervals, budget and weights count
+    """
+    problems = []
+    if accounts > gateways:
+        problems.append(f"--accounts {accounts}: each needs a gateway; raise --gateways {gateways}")
+    counts: dict[str, int] = {name.upper(): count for name, count in asdict(made_up).items()}
+    if not any(counts.values()):
+        asked = " ".join(f"--{name.lower()} 0" for name in counts)
+        problems.append(f"{asked}: there is nothing to poll")
+    if plot is not None and (reason := _unwritable(plot)):
+        problems.append(f"--plot {plot}: {reason}; name a file, like latency.svg")
+    if problems:
+        raise CommandFailed(WRONG, problems)
+    played = season(counts, weeks, seed, release, without_rows)
+    polled = setting(begin(config, reading=True), played, gateways, accounts, faults)
+    if not plan(polled, as_json=json, plot=plot):
+        raise CommandFailed(
+            FAILED, ["a report was missed or told twice: a defect, worth reporting"]
+        )
 
 
 def season(
@@ -61,7 +122,7 @@ def plan(setting: Setting, *, as_json: bool, plot: Path | None) -> bool:
     )
     with bar:
         task = bar.add_task(f"{setting.season.weeks} weeks", total=1.0)
-        measured = simulate(setting, progress=lambda share: bar.update(task, completed=share))
+        measured = measure(setting, progress=lambda share: bar.update(task, completed=share))
     ways = compared(setting, measured)
     if plot is not None:
         plot.write_text(svg(measured), encoding="utf-8")
@@ -175,3 +236,15 @@ def svg(measured: Measured) -> str:
 
 def _text(across: int, text: str, colour: str) -> str:
     return f'<text x="{across}" y="24" fill="{colour}">{text}</text>'
+
+
+def _unwritable(file: Path) -> str | None:
+    """Say why a file cannot be written; None: it can."""
+    folder = file.absolute().parent
+    if file.is_dir():
+        return "it is a directory"
+    if not folder.is_dir():
+        return f"there is no directory {folder}"
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        return "nothing may be written there"
+    return None

@@ -1,4 +1,4 @@
-"""What the `quarantine` commands do: show what is held, and let the operator rule on it.
+"""The `quarantine` commands: show what is held, and let the operator rule on it.
 
 A ruling only changes what is written beside the figure; the next poll of the symbol acts on it.
 """
@@ -6,10 +6,15 @@ A ruling only changes what is written beside the figure; the next poll of the sy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Final
+
+from cyclopts import App
 
 from poller import show
 from poller.clock import wall_clock
+from poller.commands.ending import finish
+from poller.commands.options import ConfigFile, begin, codes_of
 from poller.commands.stores import Failure, store_of
 from poller.detect.compare import Comparison, Known
 from poller.detect.held import Held, Reason, Ruling
@@ -27,6 +32,58 @@ _WHOLE_DONE: Final[Mapping[Ruling, str]] = {
     Ruling.RELEASED: "and all days with it released; the next poll publishes them as one",
     Ruling.DISCARDED: "and all days with it discarded; nothing is published while they are shown",
 }
+
+
+quarantine = App(
+    name="quarantine", help="Show figures that cannot be true and are held, and rule on them."
+)
+
+
+@quarantine.command(name="list")
+def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
+    """List the held figures, why they are held, and what was decided.
+
+    Args:
+        json: one JSON list
+        config: TOML file
+    """
+    finish(show_held(begin(config, reading=True), as_json=json))
+
+
+@quarantine.command(name="release")
+def quarantine_release(
+    code: str, days: tuple[date, ...] = (), /, *, config: ConfigFile = None
+) -> None:
+    """Let the next poll publish the held figures of these days, or all that wait.
+
+    Args:
+        code: HK.00700, US.AAPL
+        days: 2026-04-30 …
+        config: TOML file
+    """
+    _rule(code, days, Ruling.RELEASED, config)
+
+
+@quarantine.command(name="discard")
+def quarantine_discard(
+    code: str, days: tuple[date, ...] = (), /, *, config: ConfigFile = None
+) -> None:
+    """Drop the held figures of these days, or all that wait.
+
+    Another figure of such a day is checked again.
+
+    Args:
+        code: HK.00700, US.AAPL
+        days: 2026-04-30 …
+        config: TOML file
+    """
+    _rule(code, days, Ruling.DISCARDED, config)
+
+
+def _rule(code: str, days: tuple[date, ...], ruling: Ruling, config: Path | None) -> None:
+    (symbol,) = codes_of([code])
+    wanted = tuple(dict.fromkeys(days))
+    finish(rule(begin(config, reading=True), symbol, wanted, ruling))
 
 
 async def show_held(config: Config, *, as_json: bool) -> None:

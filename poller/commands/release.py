@@ -6,14 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.text import Text
 
 from poller import show
+from poller.commands.ending import WRONG, CommandFailed, finish
+from poller.commands.options import ConfigFile, Format, Number, begin
 from poller.commands.stores import Failure, archive_of
 from poller.commands.watched import sources_of
-from poller.markets import Market
+from poller.markets import Market, market_named, market_names
 from poller.model import Code, isoformat, market_of, newest_days
 from poller.plan.report import Coverage, Standing, coverage, ranked
 from poller.settings.config import Config
@@ -59,7 +61,40 @@ class _Report:
     standings: Sequence[Standing]
 
 
-async def release(
+def release(
+    market: str,
+    day: date | None = None,
+    /,
+    *,
+    top: Number = None,
+    sort: Literal["change", "percent", "ratio", "days_to_cover"] = "change",
+    format: Format = "table",  # noqa: A002  the option's name
+    config: ConfigFile = None,
+) -> None:
+    """Print one report of a market: who moved most, how many show it, and who is missing.
+
+    Args:
+        market: what its codes begin with, like HK
+        day: its trading day, like 2026-04-30; the newest known, if absent
+        top: how many symbols; 20 in a table, all in CSV and JSON, if absent
+        sort: by the size of the change in shares or in percent, by ratio, or by days to
+            cover, where the market reports them
+        format: table, csv or json
+        config: TOML file
+    """
+    chosen = market_named(market.upper())
+    if chosen is None:
+        raise CommandFailed(WRONG, [f"{market!r} is no market: write {market_names(' or ')}"])
+    if top is not None and top < 1:
+        raise CommandFailed(WRONG, [f"--top {top}: give a number above 0"])
+    if sort == "days_to_cover" and not chosen.has_cover:
+        raise CommandFailed(
+            WRONG, [f"--sort days_to_cover: {chosen} reports none; use change, percent or ratio"]
+        )
+    finish(_print_release(begin(config, reading=True), chosen, day, top, sort, format))
+
+
+async def _print_release(
     config: Config, market: Market, day: date | None, top: int | None, sort: str, form: str
 ) -> None:
     """Print the report of `day`, or the newest, its symbols ranked by `sort`.

@@ -6,23 +6,55 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from poller.commands.ending import begin, finish
+from poller import app
+from poller.commands.ending import finish
+from poller.commands.options import ConfigFile, begin
+from poller.delivery.senders import check_channels
 from poller.errors import ConfigError
 from poller.facts import observe
 from poller.facts.notify import Notify
 from poller.facts.status import Role
-from poller.imports import for_good
 from poller.service.descriptors import raise_descriptor_limit
 from poller.service.reload import Reload
 from poller.settings.config import Config, chosen_file, is_blank, load
 
 
+def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
+    """Run the service: poll the watchlist, publish what is new, deliver it to the webhooks.
+
+    Args:
+        simulate: use the bundled OpenD simulator on a loopback port instead of your OpenD
+        config: TOML file
+    """
+    if simulate:
+        _simulated(begin(config))
+    serve("run", config)
+
+
+def poll(*, config: ConfigFile = None) -> None:
+    """Run the polling role alone, for a process manager."""
+    serve("poll", config)
+
+
+def deliver(*, config: ConfigFile = None) -> None:
+    """Run the delivering role alone; any number of them share the work."""
+    serve("deliver", config)
+
+
+def web(*, config: ConfigFile = None) -> None:
+    """Run the status page alone, on this or another machine; it reads Redis only."""
+    serve("web", config)
+
+
+def _simulated(settings: Config) -> NoReturn:
+    from poller.commands.playing import play  # noqa: PLC0415  only those who simulate pay for it
+
+    journal = observe.Journal()
+    finish(play(settings, journal), journal, stopping=lambda: journal(observe.Happened("stopping")))
+
+
 def serve(role: Role, file: Path | None) -> NoReturn:
     """Run a role of the service until it is told to end; exits the process."""
-    with for_good():
-        from poller import app  # noqa: PLC0415  the other commands need less of it, or nothing
-        from poller.delivery.senders import check_channels  # noqa: PLC0415
-
     raise_descriptor_limit()
     warnings: list[str] = []
     settings, journal = begin(file, warnings), observe.Journal()

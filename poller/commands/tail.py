@@ -1,12 +1,16 @@
 """`poller tail`: the last entries of a stream, and what comes."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final
+
+from cyclopts import Parameter
 
 from poller import show
-from poller.commands.ending import complain
+from poller.commands.ending import WRONG, CommandFailed, complain, finish
+from poller.commands.options import ConfigFile, Number, begin, whole
 from poller.commands.stores import store_of
 from poller.errors import StoreDown
 from poller.settings.config import Config
@@ -14,12 +18,59 @@ from poller.storage.plain import entry_json
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry, Stream, order
 
+MOST_LAST: Final = 10_000
+"""Entries that `tail -n` reads back in one go: some ten megabytes."""
+
 _BLOCK: Final = 5.0
 _BATCH: Final = 200
 _PAUSE: Final = 1.0
 
 
-async def tail(
+def tail(
+    *,
+    last: Annotated[int | None, Parameter(name="-n", converter=whole)] = None,
+    from_: Annotated[str | None, Parameter(name="--from")] = None,
+    count: Number = None,
+    no_follow: bool = False,
+    releases: bool = False,
+    json: bool = False,
+    config: ConfigFile = None,
+) -> None:
+    """Print the last events, then follow the stream.
+
+    Args:
+        last: how many of the last events come first: 10 unless --from says where to begin; 0 none
+        from_: print what follows this stream id; 0 from the beginning, $ what comes next
+        count: stop after so many events
+        no_follow: end after what is there
+        releases: instead of events, which reports of a whole market are out, and which complete
+        json: one JSON object a line
+        config: TOML file
+    """
+    problems = []
+    if from_ is not None and from_ != "$" and not _is_stream_id(from_):
+        problems.append(f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0")
+    if last is not None and from_ is not None:
+        problems.append(f"-n {last} and --from {from_}: give one of them")
+    if last is not None and not 0 <= last <= MOST_LAST:
+        problems.append(f"-n {last}: give a number from 0 to {MOST_LAST}; for all: --from 0")
+    if count is not None and count < 1:
+        problems.append(f"--count {count}: give a number above 0")
+    if problems:
+        raise CommandFailed(WRONG, problems)
+    work = _print_stream(
+        begin(config, reading=True),
+        last=10 if last is None else last,
+        after=from_,
+        count=count,
+        follow=not no_follow,
+        releases=releases,
+        as_json=json,
+    )
+    finish(work)
+
+
+async def _print_stream(
     config: Config,
     *,
     last: int,
@@ -97,3 +148,9 @@ class _Printer:
                 self._console.print(self._line(entry))
             self._left = None if self._left is None else self._left - 1
         sys.stdout.flush()
+
+
+def _is_stream_id(text: str) -> bool:
+    """Return whether Redis takes it: one or two numbers of 64 bits."""
+    parts = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text, re.ASCII)
+    return parts is not None and all(int(part or 0) < 1 << 64 for part in parts.groups())

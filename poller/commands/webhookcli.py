@@ -1,11 +1,12 @@
 """The `webhook` commands: what each endpoint has got, and what to do when it has not."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from cyclopts import App
 
-from poller.commands.ending import WRONG, CommandFailed, begin, finish
-from poller.commands.options import ConfigFile
+from poller.commands import webhooks
+from poller.commands.ending import WRONG, CommandFailed, finish
+from poller.commands.options import ConfigFile, aware, begin
 
 webhook = App(
     name="webhook", help="Show the endpoints and their state; test, replay, enable, forget."
@@ -20,8 +21,6 @@ def list_(*, json: bool = False, config: ConfigFile = None) -> None:
         json: one JSON object a line
         config: TOML file
     """
-    from poller.commands import webhooks  # noqa: PLC0415  keeps `--help` quick
-
     finish(webhooks.print_states(begin(config, reading=True), as_json=json))
 
 
@@ -33,8 +32,6 @@ def try_out(name: str, /, *, config: ConfigFile = None) -> None:
         name: the endpoint
         config: TOML file
     """
-    from poller.commands import webhooks  # noqa: PLC0415
-
     finish(webhooks.test(begin(config), name))
 
 
@@ -58,11 +55,9 @@ def replay(
         until: and before then
         config: TOML file
     """
-    from poller.commands import webhooks  # noqa: PLC0415
-
     if bool(id) == (since is not None):
         raise CommandFailed(WRONG, ["say what: either --id EVENT, or --since TIME [--until TIME]"])
-    times = (_aware(since), _aware(until))
+    times = (aware(since), aware(until))
     if times[0] and times[1] and times[0] >= times[1]:
         raise CommandFailed(WRONG, [f"--until {until}: give a time after --since {since}"])
     finish(webhooks.replay(begin(config), name, id, *times))
@@ -80,8 +75,6 @@ def dead(
         json: one JSON object a line
         config: TOML file
     """
-    from poller.commands import webhooks  # noqa: PLC0415
-
     finish(webhooks.dead(begin(config, reading=not requeue), name, requeue=requeue, as_json=json))
 
 
@@ -93,8 +86,6 @@ def enable(name: str, /, *, config: ConfigFile = None) -> None:
         name: the endpoint
         config: TOML file
     """
-    from poller.commands import webhooks  # noqa: PLC0415
-
     finish(webhooks.enable(begin(config), name))
 
 
@@ -106,11 +97,4 @@ def forget(name: str, /, *, config: ConfigFile = None) -> None:
         name: the endpoint
         config: TOML file
     """
-    from poller.commands import webhooks  # noqa: PLC0415
-
     finish(webhooks.forget(begin(config, reading=True), name))
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    """Read a time without a zone as UTC."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

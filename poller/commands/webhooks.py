@@ -10,7 +10,7 @@ from poller import show
 from poller.clock import wall_clock
 from poller.codec import read_json
 from poller.commands.ending import complain
-from poller.commands.everyday import Failure, store_of
+from poller.commands.stores import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.gaps import start_texts

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from poller.errors import ConfigError, Disconnected, GatewayError, Silent, Unavailable
+from poller.frozen import frozen_import
 from poller.gateway import vendor
 from poller.gateway.rsakey import problem_of_key
-from poller.imports import for_good
 from poller.model import Code, Page
 
 if TYPE_CHECKING:
@@ -77,11 +77,15 @@ class Gateway(Protocol):
         """Return the codes of one of the user's watch groups; raises GatewayError."""
 
 
-async def any_ready(gateways: Sequence[Gateway]) -> None:
-    """Return once one of the gateways is ready."""
-    waits = [asyncio.ensure_future(gateway.wait_ready()) for gateway in gateways]
+_G = TypeVar("_G", bound=Gateway)
+
+
+async def any_ready(gateways: Sequence[_G]) -> _G:
+    """Return the first of the gateways that is ready, once there is one."""
+    waits = {asyncio.ensure_future(gateway.wait_ready()): gateway for gateway in gateways}
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return next(gateway for wait, gateway in waits.items() if wait in done)
     finally:
         for wait in waits:
             wait.cancel()
@@ -175,7 +179,7 @@ class Sdk:
         before = os.environ.get("HOME")
         os.environ["HOME"] = str(self._home)
         try:
-            with for_good():
+            with frozen_import():
                 import futu  # noqa: PLC0415  slow, and wants to be in this thread
                 from futu.common.ft_logger import logger  # noqa: PLC0415
         finally:

@@ -1,16 +1,37 @@
 """When an exchange trades, by what is known in advance. Pure: the date is an argument."""
 
+import sys
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import Any, Final
 
-from poller.imports import part
-
-# asked in its usual way, `holidays` loads the calendars of 250 countries
 _PACKAGES: Final = ("holidays", "holidays.countries", "holidays.financial")
 _DAY: Final = timedelta(days=1)
 FRIDAY: Final = 4
+
+
+def _import_alone(name: str, *packages: str) -> ModuleType:
+    """Import a module without running the `__init__` of these packages, its parents.
+
+    That of `holidays.countries` imports the calendars of 250 countries: 9 MiB, and a sixth of the
+    time in which a service starts. `packages`: outermost first; whoever imports one of them later
+    gets it whole.
+    """
+    hollow: dict[str, ModuleType] = {}
+    try:
+        for package in packages:
+            spec = None if package in sys.modules else find_spec(package)
+            if spec is not None:
+                hollow[package] = sys.modules[package] = module_from_spec(spec)
+        return import_module(name)
+    finally:
+        for package, stand_in in hollow.items():
+            if sys.modules.get(package) is stand_in:
+                del sys.modules[package]
 
 
 @dataclass(frozen=True)
@@ -26,7 +47,7 @@ class Exchange:
     @classmethod
     def known(cls, module: str, name: str) -> "Exchange":
         """Return the exchange that a module of `holidays.financial` calls `name`."""
-        return cls(getattr(part(f"holidays.financial.{module}", *_PACKAGES), name))
+        return cls(getattr(_import_alone(f"holidays.financial.{module}", *_PACKAGES), name))
 
     def knows(self, year: int) -> bool:
         """Tell whether any holiday of that year is known; else every weekday counts as trading."""

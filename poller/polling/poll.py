@@ -13,7 +13,7 @@ from datetime import date, datetime
 from functools import partial
 from typing import Final
 
-from poller.clock import wall_clock
+from poller.clock import wait_set, wall_clock
 from poller.detect.compare import Comparison, Reading, compare, progress
 from poller.errors import (
     Disconnected,
@@ -212,7 +212,7 @@ class Poller:
             if due_at is not None and due_at <= now:
                 return
             wait = self.turn if due_at is None else (due_at - now).total_seconds()
-            await _set_within(wake, min(wait, self.turn))
+            await wait_set(wake, min(wait, self.turn))
             turned()
             self._schedule.tick(self._now())
 
@@ -226,7 +226,7 @@ class Poller:
                 gateway = min(ready, key=busy.count)
                 if busy.count(gateway) < _IN_FLIGHT:
                     return gateway
-                await _set_within(wake, LONGEST_TURN)  # no turn: a poll that never ends is stuck
+                await wait_set(wake, LONGEST_TURN)  # no turn: a poll that never ends is stuck
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_TURN):
@@ -461,9 +461,3 @@ def _answer(outcome: Reply) -> str:
 
 async def _result(future: "asyncio.Future[None]") -> None:
     await future
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(max(seconds, 0)):
-            await event.wait()

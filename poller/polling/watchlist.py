@@ -6,14 +6,13 @@ the operator is told once.
 """
 
 import asyncio
-import contextlib
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from poller.clock import wall_clock
+from poller.clock import wait_set, wall_clock
 from poller.errors import BadCode, GatewayError, StoreDown, StoreMisfit, TooFrequent
 from poller.facts.observe import Happened, Observe, Recovered, Trouble
 from poller.gateway.opend import Gateway, any_ready
@@ -253,9 +252,7 @@ class Watchlist:
             if self._changed and began:
                 self._changed = False
                 watch(self.current())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
-                    await self._signalled.wait()
+            await wait_set(self._signalled, LOOK)
 
     def _doubt_start(self, earlier: Settling, now: float) -> None:
         removed = {code: False for code, wanted in self._live.marks.items() if not wanted}
@@ -281,9 +278,7 @@ class Watchlist:
                 await self._read_group(name, gateways, budget)
             self._waits_until = float("-inf")  # what could not be read is not waited for
             doubts = [pause for group in self._groups.values() if (pause := group.recheck)]
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min([*doubts, GROUPS_EVERY])):
-                    await self._regrouped.wait()
+            await wait_set(self._regrouped, min([*doubts, GROUPS_EVERY]))
 
     async def _read_group(self, name: str, gateways: Sequence[Gateway], budget: Budget) -> None:
         subject = f"Futu group {name}"

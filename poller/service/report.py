@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from poller import __version__
+from poller.clock import wait_set
 from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.facts.board import Board
 from poller.facts.counts import Tally
@@ -214,8 +215,8 @@ class Reporter:
 
     async def _due(self) -> None:
         """Wait for the next report: at once after a change, soon after anything else."""
-        await _set_within(self._grown, EVERY - SOON)
-        await _set_within(self._changed, SOON)
+        await wait_set(self._grown, (EVERY - SOON).total_seconds())
+        await wait_set(self._changed, SOON.total_seconds())
 
     async def _report(self, board: Board) -> None:
         if self._lease is not None and self._codes != self._told:
@@ -262,12 +263,6 @@ class Reporter:
                 later = self._polled.get(code, ())
                 self._polled[code] = deque((*fresh, *later), maxlen=POLLS_KEPT)
             raise
-
-
-async def _set_within(event: asyncio.Event, limit: timedelta) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(limit.total_seconds()):
-            await event.wait()
 
 
 def release_state(queue: MarketQueue) -> ReleaseState:

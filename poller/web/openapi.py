@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from poller.events import data_schemas
 from poller.markets import all_markets
+from poller.plan.notice import TYPES
 from poller.storage.position import AFTER
 
 Schema = Mapping[str, Any]
 
+_SCHEMAS: Final = "#/components/schemas/"
 _TEXT: Final[Schema] = {"type": "string"}
 _WHOLE: Final[Schema] = {"type": "integer"}
 _REAL: Final[Schema] = {"type": "number"}
@@ -58,12 +61,15 @@ def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[st
             ),
             "/api/events": _get(
                 "Entries of the stream, oldest first: the newest, or what follows an id",
-                _object(events=_list({"type": "object"})),
+                _object(events=_list(_entry())),
                 _query("after", _STREAM_ID, "a stream id"),
                 _query("count", {"type": "integer", "minimum": 1, "maximum": most_events}, "most"),
             ),
         },
-        "components": {"schemas": {"Day": _day(), "Error": _object(error=_TEXT)}},
+        "components": {
+            "schemas": data_schemas(f"{_SCHEMAS}{{model}}")
+            | {"Day": _day(), "Error": _object(error=_TEXT)}
+        },
     }
 
 
@@ -176,14 +182,21 @@ def _symbol() -> Schema:
 
 
 def _day() -> Schema:
-    """Return the schema of a day: the SDK's columns of every market."""
-    known: dict[str, Any] = {}
-    for market in all_markets():
-        for name in market.columns:
-            known[name] = _or_null(_REAL)
-    known |= {"timestamp_str": _DAY, "revision": _WHOLE, "observed_at": _TIME}
-    required = ["timestamp_str", "revision", "observed_at"]
-    return {"type": "object", "properties": known, "required": required}
+    """Return the schema of a day: the columns of its market, and when they were read."""
+    read = _object(revision=_WHOLE, observed_at=_TIME)
+    kinds = (market.record.__name__ for market in all_markets())
+    return {"anyOf": [{"allOf": [_reference(kind), read]} for kind in kinds]}
+
+
+def _entry() -> Schema:
+    """Return the schema of an entry: an event of a market, a notice, or another's texts."""
+    read = [
+        _object(stream_id=_TEXT, revision=_WHOLE, data=_reference(f"{market}Data"))
+        for market in all_markets()
+    ]
+    notice = _object(stream_id=_TEXT, type={"enum": list(TYPES)}, data={"type": "object"})
+    texts = {"type": "object", "additionalProperties": _TEXT, "required": ["stream_id"]}
+    return {"anyOf": [*read, notice, texts]}
 
 
 def _object(**properties: Schema) -> Schema:
@@ -199,4 +212,4 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _reference(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"$ref": f"{_SCHEMAS}{name}"}

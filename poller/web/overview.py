@@ -5,11 +5,11 @@ are read once, a few at a time, and again only for symbols of which something wa
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from poller.clock import wait_set
 from poller.errors import BadCode, StoreDown, StoreMisfit
 from poller.facts.board import Board
 from poller.facts.observe import Observe, Recovered, Trouble
@@ -68,9 +68,7 @@ class Overview:
             self._after = entries[-1].id
             self._ring()
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK):
-                await news.wait()
+        await wait_set(news, _LOOK)
         await asyncio.sleep(_SETTLE)  # what publishes and delivers goes first
 
     async def _adopt(self) -> None:

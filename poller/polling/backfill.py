@@ -1,0 +1,54 @@
+"""Reads older history of a symbol, beside the poller and within the budget it shares with it."""
+
+import asyncio
+import contextlib
+from datetime import date
+from typing import Final
+
+from poller.clock import wall_clock
+from poller.detect.compare import Reading, compare, progress
+from poller.errors import Superseded, TooFrequent, Unavailable
+from poller.gateway.opend import Gateway
+from poller.model import Code, Page
+from poller.polling.budget import Budget
+from poller.polling.poll import fetch
+from poller.storage.store import ONE_OFF, Store
+
+_RECONNECT_LIMIT: Final = 8.0
+"""Seconds that the next symbol waits for an OpenD which left this one without an answer."""
+
+_TRIES: Final = 5
+
+
+async def backfill_symbol(
+    store: Store, gateway: Gateway, budget: Budget, code: Code, since: date
+) -> int:
+    """Read and publish history down to `since`; returns how many days were added.
+
+    Asks again when the poller wrote in between, a few times. Raises PollerError.
+    """
+    for _ in range(_TRIES):
+        snapshot = await store.snapshot(code)
+        pages: list[Page] = []
+        while not pages or progress(code, pages, snapshot.known, history=1, since=since) is (
+            Reading.MORE
+        ):
+            key = pages[-1].next_key if pages else None
+            try:
+                pages.append(await fetch(gateway, budget, await budget.acquire(), code, key))
+            except TooFrequent:
+                await budget.exhaust()
+            except Unavailable:
+                with contextlib.suppress(TimeoutError):  # the answer missing is told, either way
+                    async with asyncio.timeout(_RECONNECT_LIMIT):
+                        await gateway.wait_ready()
+                raise
+        rows = [record for page in pages for record in page.records]
+        now = wall_clock()
+        found = compare(code, rows, snapshot.known, observed_at=now, history=0, since=since)
+        try:
+            await store.commit(code, found, snapshot, ONE_OFF)
+        except Superseded:
+            continue
+        return len(found.events)
+    raise Superseded(f"{code} changes at every try; try again")
