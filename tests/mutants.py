@@ -51,7 +51,7 @@ AREAS: Final = (
     ),
     Area(
         "plan",
-        ("poller/plan/*.py",),
+        ("poller/plan/*.py", "poller/markets/*.py"),
         ("market", "expectation", "calendar", "schedule", "quarantine", "simulation"),
     ),
     Area(
@@ -78,7 +78,7 @@ AREAS: Final = (
 _ANY_START: Final = "only that it grows counts"
 UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     (
-        "poller/plan/calendar.py",
+        "poller/markets/hk.py",
         "if day > friday - timedelta(days=5) and day >= start:",
         "(day >= start)",
     ): "no week from 1990 to 2060 is without a trading day in Hong Kong",

@@ -13,7 +13,7 @@ import trustme
 from redis.asyncio import Redis
 
 from poller.detect.compare import compare
-from poller.errors import StoreError, StoreMisfit
+from poller.errors import LockedOut, StoreError, StoreMisfit
 from poller.model import Code
 from poller.simulator import TENCENT_ROWS, World
 from poller.storage.embedded import Embedded
@@ -226,6 +226,6 @@ async def test_every_documented_right_is_needed(server: Embedded, admin: Client,
     rules = [one for one in documented_rules() if one != rule]
     await admin.execute_command("ACL", "SETUSER", "less", "on", ">pw", *rules)
     store = RedisStore(f"unix://less:pw@{server.socket}", "short-interest")
-    with pytest.raises(StoreMisfit, match=r"permission|NOPERM|refuses"):
+    with pytest.raises((StoreMisfit, LockedOut), match=r"permission|NOPERM|refuses"):
         await try_everything(store)
     await store.close()

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from poller.codec import FIRST_YEAR, LAST_YEAR
@@ -166,6 +166,14 @@ wild = st.one_of(
 ).map(lambda days: sorted(days, key=lambda vintage: vintage.day))
 
 
+HUGE = [
+    Vintage(HkRecord(None, day, 1, 1.7e308, 1.0, 1.0), 0, datetime(2026, 2, 1, tzinfo=UTC))
+    for day in ("2026-01-02", "2026-01-09")
+]
+"""Two figures whose sum is infinite."""
+
+
+@example(HUGE, FRAMES[0])
 @given(wild, st.sampled_from(FRAMES))
 def test_no_value_makes_a_chart_infinite(days: list[Vintage], frame: Frame) -> None:
     """Whatever numbers a record holds, a chart is short, and every coordinate lies inside it."""

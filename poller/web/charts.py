@@ -29,6 +29,7 @@ _MOST_DOTS: Final = 60
 _ROUNDING: Final = 0.005  # of a ratio with two decimals
 _TELLING: Final = 0.05  # of a ratio: what it must differ by from the shares to have its own line
 _LEAST_PERCENT: Final = 1e-15  # a share of a company with ten trillion of them
+_MOST_PERCENT: Final = 1e6  # no share is more than its company; a median of more may be infinite
 
 Point = tuple[float, float]
 
@@ -181,7 +182,7 @@ def _percent_of_one(vintages: Sequence[Vintage]) -> float | None:
     pairs = [(_drawn(vintage.record.ratio), figure(vintage.record)) for vintage in vintages]
     parts = [ratio / shares for ratio, shares in pairs if ratio and shares]
     found = median(parts) if parts else 0.0
-    return found if found > _LEAST_PERCENT else None
+    return found if _LEAST_PERCENT < found < _MOST_PERCENT else None
 
 
 def _ratios(vintages: Sequence[Vintage], percent: float) -> list[tuple[date, float | None]]:
