@@ -196,6 +196,54 @@ def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
     virtually(work)
 
 
+class Distant(MemoryStore):
+    """A store that takes its time over a grant, and much more of it over a commit."""
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """Grant it after a while."""
+        await asyncio.sleep(0.01)
+        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+
+    async def commit(
+        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
+    ) -> None:
+        """Commit after a while."""
+        await asyncio.sleep(10)
+        await super().commit(code, comparison, snapshot, lease)
+
+
+class Prompt(Answering):
+    """A gateway that answers at once."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Return a page."""
+        self.asked.append((code, key))
+        await asyncio.sleep(0)
+        return self.pages[key]
+
+
+def test_nobody_else_is_asked_while_an_answer_is_committed() -> None:
+    """So a burst is published one after the other, and not all of it at its end."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        scene = Scene(Distant(loop.time), Prompt({None: NEWEST}))
+        poller = scene.poller()
+        poller.watch([Code(f"HK.0000{n}") for n in range(1, 7)])
+        polling = asyncio.create_task(poller.run(ONE_OFF))
+        await asyncio.sleep(9)
+        # the second one's request was being granted when the first commit began
+        assert len(scene.gateway.asked) <= 2
+        await asyncio.sleep(60)
+        assert len(scene.store.entries) == 6
+        polling.cancel()
+        await asyncio.wait([polling])
+
+    virtually(work)
+
+
 class Slow(MemoryStore):
     """A store with which a gateway is lost while a grant is waited for, until it is found again."""
 

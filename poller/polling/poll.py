@@ -70,6 +70,13 @@ GRACE: Final = 4.0
 """Seconds for what is in flight when the service is asked to stop."""
 
 _IN_FLIGHT: Final = 32  # per gateway; as many as the SDK has threads
+_COMMITS: Final = 1
+"""Commits under way from which on no further symbol is asked for.
+
+So a burst of answers is published one after the other, half of it by half-time. All of them side
+by side would be told at the end; both take as long.
+"""
+
 _CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
 _MISFIT_PAUSE: Final = 10.0  # what only an operator can mend
@@ -121,6 +128,7 @@ class Poller:
         self._now = now
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
+        self._committing = 0
         self._cut: dict[Code, int] = {}
         self._gate = Gate(lambda market: schedule.markets[market].wanted)
         self._failed: asyncio.Future[None] | None = None
@@ -224,7 +232,7 @@ class Poller:
             busy = list(self._in_flight.values())
             if ready:
                 gateway = min(ready, key=busy.count)
-                if busy.count(gateway) < _IN_FLIGHT:
+                if busy.count(gateway) < _IN_FLIGHT and self._committing < _COMMITS:
                     return gateway
                 await wait_set(wake, LONGEST_TURN)  # no turn: a poll that never ends is stuck
                 continue
@@ -343,10 +351,14 @@ class Poller:
         if comparison.extreme is not None:
             await self._let_others_answer(code, comparison.extreme)
             comparison = self._compared(code, records, snapshot, observed_at)
+        self._committing += 1
         try:
             await self._store.commit(code, comparison, snapshot, turn.lease)
         except StoreMisfit as problem:
             raise Unwritable(str(problem)) from problem
+        finally:
+            self._committing -= 1
+            self._notify()
         self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
