@@ -177,10 +177,12 @@ def _real(value: object) -> float | None:
     Raises ValueError for any other text or object: taken for absent, a figure would be published as
     null.
     """
-    if value is None or type(value).__name__ in _ABSENT_TYPES or str(value) in _ABSENT_TEXTS:
-        return None
     if not isinstance(value, numbers.Real):
-        raise ValueError(f"{printable(value, 40)!r} is not a number")  # noqa: TRY004  as all else of a row
+        if value is None or type(value).__name__ in _ABSENT_TYPES:
+            return None
+        if isinstance(value, str) and value in _ABSENT_TEXTS:
+            return None
+        raise ValueError(f"{printable(value, 40)!r} is not a number")
     try:
         number = float(value)
     except OverflowError:
