@@ -87,8 +87,9 @@ for name, value in found.items():
 (tree / "etc/pip.conf").write_text("\n".join(lines) + "\n")
 PYTHON
 if cache=$(python3 -m pip cache dir 2>/dev/null) && [ -d "$cache" ]; then
-    mkdir -p "$tree/root/.cache/pip"
-    mount --bind "$cache" "$tree/root/.cache/pip"
+    there=$tree$(chroot "$tree" getent passwd root | cut -d: -f6)/.cache/pip # where its pip looks
+    mkdir -p "$there"
+    mount --bind "$cache" "$there"
 fi
 
 # runs a line of shell in the tree as $1, with no variable of this machine but those of its network
