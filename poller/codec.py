@@ -34,9 +34,9 @@ T = TypeVar("T")
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("lacks its time zone")
-    if not (_is_counted(moment.year) and _is_counted(moment.astimezone(UTC).year)):
-        raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
-    return moment.astimezone(UTC)
+    if _is_counted(moment.year) and _is_counted((there := moment.astimezone(UTC)).year):
+        return there
+    raise ValueError(f"is not between {FIRST_YEAR} and {LAST_YEAR}")
 
 
 def _is_counted(year: int) -> bool:

@@ -25,6 +25,7 @@ _TYPE: Final = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){1,2}", re.ASCII)
 _ID: Final = re.compile(r"[!-~]{1,128}", re.ASCII)  # printable ASCII without a space
 _REVISION: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _FLAT: Final = ("id", "type", "code", "market", "trading_day", "revision", "observed_at")
+_NAMES: Final = frozenset(_FLAT)
 _MOST_FLAGS: Final = 50
 
 
@@ -178,7 +179,9 @@ def decode(position: str, fields: Mapping[str, str]) -> StreamEvent | StreamNoti
         if not isinstance(data, dict):
             raise Unreadable("data is not a JSON object")
         minified = to_json(data)  # 1e400 is read as an infinity: a ValueError here
-        flat = {name: str(data[name]) for name in _FLAT if name in data} | dict(fields)
+        flat = fields  # an entry of another writer may say in `data` alone what it is
+        if not fields.keys() >= _NAMES:
+            flat = {name: str(data[name]) for name in _FLAT if name in data} | dict(fields)
         if flat.get("type") in TYPES:
             return _notice(position, flat, minified)
         return _event(position, flat, minified)

@@ -14,6 +14,7 @@ from poller.delivery.outbox import OutboxKeys, kinds_of
 from poller.delivery.queued import (
     RAW_KEPT,
     DeadLetter,
+    Delivery,
     from_sort_key,
     read_attempts,
     read_dead,
@@ -339,6 +340,21 @@ async def test_a_filter_that_fails_loses_nothing(place: Place) -> None:
 texts = st.text() | st.sampled_from(
     [DEEP, "", "[]", "null", '{"fields":{}}', '[{"at":1}]', "1e999"]
 )
+
+
+def test_decoded_deliveries_are_kept_within_a_bound() -> None:
+    """As many long deliveries as make 8 million characters: the last ones are kept, few in all."""
+    record = {"timestamp": 1777478400, "timestamp_str": "2026-04-30", "aggregated_short": 1}
+    data = {"record": record, "later": "x" * 8000}
+    fields = {"type": "short_interest.reported", "code": A, "data": json.dumps(data)}
+    text = json.dumps(fields | {"observed_at": "2026-05-08T09:15:02Z"})
+    keys = [f"{number:015}-{0:08}" for number in range(1, 1001)]
+    read = [read_delivery(key, text) for key in keys]
+    newest_first = reversed([*zip(keys, read, strict=True)])
+    kept = [read_delivery(key, text) is one for key, one in newest_first]
+    assert all(isinstance(one, Delivery) for one in read)
+    assert kept[0]
+    assert sum(kept) * len(text) < 3_000_000
 
 
 @given(texts, texts)

@@ -32,11 +32,14 @@ MOST_LETTER: Final = 1024 * 1024
 """Characters of a dead letter: a delivery of at most 256 Ki in JSON, and its attempts."""
 
 _MOST_ATTEMPTS: Final = 100
-_CACHED: Final = 1000
-"""Deliveries kept decoded: what one batch brings to every endpoint, several times over."""
+_CACHED: Final = 2 * 1024 * 1024
+"""Characters of the deliveries kept decoded: what one batch brings to every endpoint.
+
+An event has 700 to 1,500, so a release of the whole of Hong Kong finds room: each is decoded once.
+"""
 
 _CACHED_LENGTH: Final = 16 * 1024
-"""Characters of a delivery that is kept; an event has some 1,500. So the cache is bounded."""
+"""Characters of a delivery that is kept: what is longer is rare, or none of ours."""
 
 _KEY: Final = re.compile(r"([0-9]{15,20})-([0-9]{8,20})(:.{1,64})?", re.ASCII | re.DOTALL)
 
@@ -134,26 +137,35 @@ def read_delivery(key: str, text: str) -> Delivery | Parked:
         return kept
     found = _read(key, text)
     if isinstance(found, Delivery):
-        _keep(found)
+        _KEPT.keep(found)
     return found
 
 
 def delivery_of(key: str, entry: Entry, message: Message) -> Delivery:
     """Return an entry as it will stand in queues, so that nobody has to decode it again."""
     delivery = Delivery(key, text_of(entry), message)
-    _keep(delivery)
+    _KEPT.keep(delivery)
     return delivery
 
 
-_KEPT: Final = dict[str, Delivery]()
+class _Kept(dict[str, Delivery]):
+    """The deliveries decoded last, by sort key. `length`: characters of all of them."""
+
+    length = 0
+
+    def keep(self, delivery: Delivery) -> None:
+        """Keep one; those kept longest ago make room for it."""
+        if len(delivery.text) > _CACHED_LENGTH:
+            return
+        self.length += len(delivery.text)
+        if (before := self.pop(delivery.key, None)) is not None:
+            self.length -= len(before.text)
+        self[delivery.key] = delivery
+        while self.length > _CACHED:
+            self.length -= len(self.pop(next(iter(self))).text)
 
 
-def _keep(delivery: Delivery) -> None:
-    if len(delivery.text) <= _CACHED_LENGTH:
-        _KEPT.pop(delivery.key, None)
-        _KEPT[delivery.key] = delivery
-        while len(_KEPT) > _CACHED:
-            del _KEPT[next(iter(_KEPT))]  # the one kept longest ago
+_KEPT: Final = _Kept()
 
 
 def _read(key: str, text: str) -> Delivery | Parked:

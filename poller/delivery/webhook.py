@@ -117,16 +117,27 @@ def body_of(message: Message) -> str:
 
 
 def _body_of(message: Message) -> str:
+    said = isoformat(message.observed_at)  # neither it nor a type holds what JSON escapes
+    return f'{{"type":"{message.type}","timestamp":"{said}","data":{_complete(message)}}}'
+
+
+def _complete(message: Message) -> str:
+    """Return `data` with what tells which event it is; older versions wrote that only beside it."""
+    if isinstance(message, StreamEvent):
+        begins = (
+            f'{{"id":"{message.id}","type":"{message.type}","code":"{message.code}",'
+            f'"market":"{message.market.name}","trading_day":"{message.trading_day}",'
+            f'"revision":{message.revision},'
+        )
+        if message.data_json.startswith(begins):  # as `encode` writes it: not read once more
+            return message.data_json
     told: dict[str, object] = {"id": message.id}
     if isinstance(message, StreamEvent):
         told["code"] = message.code
     told |= {"market": message.market.name, "trading_day": str(message.trading_day)}
     if isinstance(message, StreamEvent):
         told["revision"] = message.revision
-    data = told | message.data  # what an older version wrote has figures alone
-    return to_json(
-        {"type": message.type, "timestamp": isoformat(message.observed_at), "data": data}
-    )
+    return to_json(told | message.data)
 
 
 _remembered: Final = lru_cache(_CACHED)(_body_of)
