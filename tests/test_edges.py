@@ -53,6 +53,14 @@ def test_absent_fields_become_none() -> None:
     assert second.shares is None
 
 
+def test_two_columns_of_one_name_are_not_believed() -> None:
+    """Which of them counts nobody can tell."""
+    table = frame(HONG_KONG, {"timestamp_str": "2026-10-30", "aggregated_short": 7})
+    table.insert(0, "aggregated_short", 8, allow_duplicates=True)
+    with pytest.raises(Malformed, match="two columns"):
+        page_of(HK, frame(UNITED_STATES), table)
+
+
 @pytest.mark.parametrize("absent", [None, math.nan, pd.NA, pd.NaT, "", "N/A"])
 def test_what_stands_for_absent_is_none(absent: object) -> None:
     """Whichever way the SDK or pandas says that there is no figure."""

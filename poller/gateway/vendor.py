@@ -99,13 +99,17 @@ def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:
     frame = cast("pd.DataFrame", own)
     if frame.empty and not all(getattr(other, "empty", True) for other in frames.values()):
         raise Malformed("OpenD answered with rows of the other market")
-    if missing := {name for _, name, _ in _cells(market)} - set(frame.columns):
+    names = [name for _, name, _ in _cells(market)]
+    if missing := set(names) - set(frame.columns):
         raise Malformed(f"the SDK's table lacks {', '.join(sorted(missing))}")
+    if not frame.columns.is_unique:
+        raise Malformed("the SDK's table has two columns of one name")
     records: list[Record] = []
     oddities: list[str] = []
-    for row in frame.to_dict("records"):
+    # column by column: pandas' own rows take eight times as long
+    for cells in zip(*(frame[name].tolist() for name in names), strict=True):
         try:
-            records.append(_record(market, row))
+            records.append(_record(market, dict(zip(names, cells, strict=True))))
         except ValueError as problem:
             oddities.append(f"a row was dropped: {problem}")
     return Page(tuple(records), _next_key(frame.attrs), tuple(dict.fromkeys(oddities)))
@@ -117,7 +121,7 @@ def _next_key(attributes: Mapping[Hashable, Any]) -> str | None:
     return None if key is None or str(key) in {"", "-1"} else str(key)
 
 
-def _record(market: Market, row: Mapping[Hashable, Any]) -> Record:
+def _record(market: Market, row: Mapping[str, Any]) -> Record:
     timestamp = _whole(row["timestamp"])
     values: dict[str, Any] = {"timestamp": timestamp, "timestamp_str": _day(market, row, timestamp)}
     for column, name, read in _cells(market):
@@ -139,11 +143,12 @@ def _cells(market: Market) -> tuple[tuple[str, str, Callable[[object], float | N
     )
 
 
+_BITS: Final = 64  # of the largest figure OpenD sends
 _ABSENT_TEXTS: Final = ("", "N/A")
 _ABSENT_TYPES: Final = ("NAType", "NaTType")  # of pandas; neither can be compared
 
 
-def _day(market: Market, row: Mapping[Hashable, Any], timestamp: int | None) -> str:
+def _day(market: Market, row: Mapping[str, Any], timestamp: int | None) -> str:
     """Return the trading day as text; from the timestamp only where the text is absent."""
     text = row["timestamp_str"]
     if isinstance(text, str) and text:
@@ -160,6 +165,8 @@ def _day(market: Market, row: Mapping[Hashable, Any], timestamp: int | None) -> 
 
 
 def _whole(value: object) -> int | None:
+    if type(value) is int and value.bit_length() <= _BITS:  # most cells are
+        return value
     number = _real(value)
     if number is None:
         return None
@@ -177,6 +184,8 @@ def _real(value: object) -> float | None:
     Raises ValueError for any other text or object: taken for absent, a figure would be published as
     null.
     """
+    if type(value) is float:  # most cells are
+        return None if math.isnan(value) else value
     if not isinstance(value, numbers.Real):
         if value is None or type(value).__name__ in _ABSENT_TYPES:
             return None
