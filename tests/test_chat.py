@@ -18,12 +18,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from poller.commands import webhooks
-from poller.delivery.chat import Apprise, Channel, Chat, Feishu, code_of
+from poller.delivery.destinations import destination_of
+from poller.delivery.destinations.apprise import Apprise
+from poller.delivery.destinations.chat import Channel, Chat
+from poller.delivery.destinations.feishu import Feishu, code_of
 from poller.delivery.digest import Message
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
-from poller.delivery.senders import sender_of
 from poller.errors import StoreMisfit
 from poller.events import encode
 from poller.markets import Market
@@ -83,7 +85,7 @@ async def bot() -> AsyncIterator[tuple[Bot, TestServer]]:
 
 def bot_at(url: str, secret: str | None) -> Endpoint:
     """Return the endpoint of a bot behind this URL."""
-    return Endpoint("chat", url, (secret,) if secret else (), Selection(), kind=Kind.FEISHU)
+    return Endpoint("chat", url, (secret,) if secret else (), Selection(), destination="feishu")
 
 
 def feishu(server: TestServer, secret: str | None = SECRET, late: float = 0) -> Feishu:
@@ -140,8 +142,8 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
     event = Event(EventType.REPORTED, Code("HK.00700"), vintage, None, None)
     url = str(bot[1].make_url("/hook"))
-    desk = Endpoint("desk", url, (SECRET,), Selection(), kind=Kind.FEISHU)
-    sender = sender_of(desk, Unreadable(time.time))
+    desk = Endpoint("desk", url, (SECRET,), Selection(), destination="feishu")
+    sender = destination_of(desk).sender(desk, Unreadable(time.time))
     assert await sender.send([event_of(encode(event))]) == Delivered(200)
     await sender.close()
 
@@ -407,7 +409,7 @@ def test_without_the_extra_the_message_names_it() -> None:
     """Where apprise is not installed everything else works, and a chat URL says what to install."""
     ended = run(
         "import sys; sys.modules['apprise'] = None\n"
-        "from poller.delivery.chat import Apprise\n"
+        "from poller.delivery.destinations.apprise import Apprise\n"
         "try: Apprise('slack://x')\n"
         "except ValueError as problem: print(problem)"
     )
@@ -417,7 +419,7 @@ def test_without_the_extra_the_message_names_it() -> None:
 def test_apprise_is_imported_only_when_used() -> None:
     """Who has no chat does not pay for the library."""
     ended = run(
-        "import sys, json, poller.delivery.chat; print(json.dumps('apprise' in sys.modules))"
+        "import sys, json, poller.delivery.destinations;print(json.dumps('apprise' in sys.modules))"
     )
     assert json.loads(ended.stdout) is False
 
@@ -429,7 +431,7 @@ async def test_a_stuck_service_does_not_keep_the_process_alive(
     bot[0].respond = silent
     program = (
         "import asyncio, sys, time\n"
-        "from poller.delivery.chat import Apprise\n"
+        "from poller.delivery.destinations.apprise import Apprise\n"
         "from poller.delivery.digest import Message\n"
         "channel = Apprise(sys.argv[1], timeout=0.2)\n"
         "print(asyncio.run(channel.post(Message('', 'x'))).reason, time.monotonic())"
