@@ -307,7 +307,7 @@ def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe)
         ports.outbox,
         observe,
         news=notifier.news,
-        sender=lambda endpoint: destination_of(endpoint).sender(endpoint, ports.store),
+        sender=lambda endpoint: destination_of(endpoint).sender(endpoint, ports.store.watermarks),
         jitter=lambda: chance.uniform(-1, 1),
     )
     relay.configure(endpoints)

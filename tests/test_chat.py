@@ -28,7 +28,6 @@ from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
 from poller.errors import StoreMisfit
 from poller.events import encode
-from poller.markets import Market
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.plan.notice import Completed, Detected, Notice
@@ -111,9 +110,11 @@ async def test_a_signed_message_is_taken(bot: tuple[Bot, TestServer]) -> None:
 
 async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer]) -> None:
     """What a relay sends arrives as one digest, which says how many symbols are missing."""
+    late = {Code(f"HK.0{n:04}"): date(2026, 11, 6) for n in range(1000, 1012)}
+    others = {Code("HK.00700"): date(2026, 11, 13), Code("US.AAPL"): date(2026, 10, 30)}
 
-    async def missing(market: Market, day: date) -> int:
-        return 12 if (market, day) == (HONG_KONG, date(2026, 11, 13)) else 0
+    async def watermarks() -> dict[Code, date]:
+        return late | others
 
     record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
@@ -121,7 +122,7 @@ async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer])
         event_of(encode(Event(EventType.REPORTED, Code(code), vintage, None, None)))
         for code in ("HK.00700", "HK.00005")
     ]
-    chat = Chat(feishu(bot[1]), missing=missing)
+    chat = Chat(feishu(bot[1]), bot_at(TOKEN, None), watermarks)
     assert await chat.send(entries) == Delivered(200)
     await chat.close()
     (text,) = bot[0].texts
@@ -143,7 +144,7 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     event = Event(EventType.REPORTED, Code("HK.00700"), vintage, None, None)
     url = str(bot[1].make_url("/hook"))
     desk = Endpoint("desk", url, (SECRET,), Selection(), destination="feishu")
-    sender = destination_of(desk).sender(desk, Unreadable(time.time))
+    sender = destination_of(desk).sender(desk, Unreadable(time.time).watermarks)
     assert await sender.send([event_of(encode(event))]) == Delivered(200)
     await sender.close()
 
@@ -151,8 +152,8 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
 async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, TestServer]) -> None:
     """A sentence each, where several waited; nobody is counted for it."""
 
-    async def missing(market: Market, day: date) -> int:
-        raise AssertionError((market, day))
+    async def watermarks() -> dict[Code, date]:
+        raise AssertionError
 
     at, day = datetime(2026, 11, 20, tzinfo=UTC), date(2026, 11, 13)
     told: list[Notice] = [
@@ -160,7 +161,7 @@ async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, Te
         Completed(HONG_KONG, day, at, 299, (Code("HK.00700"),)),
     ]
     entries = [notice_of(notice) for notice in told]
-    chat = Chat(feishu(bot[1]), missing=missing)
+    chat = Chat(feishu(bot[1]), bot_at(TOKEN, None), watermarks)
     assert await chat.send(entries) == Delivered(200)
     await chat.close()
     (text,) = bot[0].texts

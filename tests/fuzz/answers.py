@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, cast
 
@@ -19,6 +19,7 @@ from poller.delivery.queued import Attempt, attempts_json, read_attempts
 from poller.delivery.retry import LONGEST_HOLD, Delivered, Failed, Outcome, decide, retry_after
 from poller.delivery.selection import Selection
 from poller.events import Message, decode
+from poller.model import Code
 from tests.fuzz.engine import NOW, Noise, OverBounds, Read, Target, bounded, plain
 from tests.golden import VERSIONS, written
 from tests.receiver import SECRET, status
@@ -99,7 +100,7 @@ class _Delivery:
         feishu = Feishu(chat, now=lambda: NOW, timeout=_PATIENCE)
         self.senders = [
             SignedPost(post, now=lambda: NOW, timeout=_PATIENCE),
-            Chat(feishu, missing=_nobody),
+            Chat(feishu, chat, _nobody),
         ]
         return server
 
@@ -117,8 +118,9 @@ class _Delivery:
         await server.wait_closed()
 
 
-async def _nobody(*_: object) -> None:
-    """Count nobody's symbols."""
+async def _nobody() -> dict[Code, date]:
+    """Return nobody's watermarks."""
+    return {}
 
 
 def _event() -> Message:

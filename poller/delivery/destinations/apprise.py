@@ -8,8 +8,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from poller.delivery.destinations.chat import Channel, ChatDestination
-from poller.delivery.destinations.destination import ANY, Service, command_of_test
+from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, say_hello
+from poller.delivery.destinations.destination import ANY, Destination, Service
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
@@ -84,37 +84,30 @@ _SERVICES: Final = (
 )
 
 
-class AppriseDestination(ChatDestination):
-    """A service that `apprise` knows. All that it wants stands in its URL."""
-
-    name = "apprise"
-    schemes = frozenset({ANY})
-    takes_secrets = False
-    services = _SERVICES
-
-    def check_url(self, url: str, *, allow_http: bool, allow_private: bool) -> None:  # noqa: ARG002
-        """See `Destination.check_url`; the library opens the connections."""
-        check_chat_url(url)
-
-    def check_secrets(self, secrets: Sequence[str]) -> None:
-        """See `Destination.check_secrets`."""
-        if secrets:
-            raise ValueError("leave it out: all that such a service wants stands in its URL")
-
-    def check_usable(self, endpoint: Endpoint) -> None:
-        """See `Destination.check_usable`; only the library knows whether it understands a URL."""
-        _service(endpoint.url)
-
-    def channel(self, endpoint: Endpoint) -> Channel:
-        """See `ChatDestination.channel`."""
-        return Apprise(endpoint.url)
-
-    async def reach(self, endpoint: Endpoint) -> tuple[str, str]:
-        """See `Destination.reach`; without sending there is nothing that could be tried."""
-        return "not tried", f"to send a message: {command_of_test(endpoint)}"
+def _check_secrets(secrets: Sequence[str]) -> None:
+    if secrets:
+        raise ValueError("leave it out: all that such a service wants stands in its URL")
 
 
-APPRISE: Final = AppriseDestination()
+async def _reach(endpoint: Endpoint) -> tuple[str, str]:
+    """Say what can be done: there is nothing to try without sending."""
+    return "not tried", f"to send a message: poller webhook test {endpoint.name}"
+
+
+APPRISE: Final = Destination(
+    name="apprise",
+    schemes=(ANY,),
+    services=_SERVICES,
+    takes_secrets=False,
+    check_url=check_chat_url,
+    check_secrets=_check_secrets,
+    check_usable=lambda endpoint: _service(endpoint.url),  # which alone knows what it understands
+    depth=MOST_TOGETHER,
+    lane=market_and_day,
+    sender=lambda endpoint, watermarks: Chat(Apprise(endpoint.url), endpoint, watermarks),
+    test=lambda endpoint: say_hello(Apprise(endpoint.url)),
+    reach=_reach,
+)
 
 
 class Apprise:

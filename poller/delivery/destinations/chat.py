@@ -4,20 +4,20 @@ A channel posts a message a person reads; its outcome is that of a webhook (`ret
 delivery is retried and given up by the same rules.
 """
 
-from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Final, Protocol
 
 from poller import events
-from poller.delivery.destinations.destination import Destination, Sender, Watermarks
+from poller.delivery.destinations.destination import Watermarks
 from poller.delivery.digest import Message, announcement, digest, missing
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Outcome
 from poller.errors import StoreError
 from poller.markets import Market
 
-_TEST: Final = Message("Short interest", "A test: reports will appear here.")
+MOST_TOGETHER: Final = 2000
+"""Events in one message; what is more goes into the next."""
 
 
 class Channel(Protocol):
@@ -33,30 +33,17 @@ class Channel(Protocol):
         """Close every connection."""
 
 
-class ChatDestination(Destination):
-    """A chat: one message a market and day, with all events that came while it gathered."""
+def market_and_day(event: events.StreamEvent) -> str:
+    """Return the lane of an event in a chat: what is known of a market and day goes together."""
+    return f"{event.market}:{event.trading_day}"
 
-    depth = 2000
 
-    def lane(self, event: events.StreamEvent) -> str:
-        """Return the event's market and day, whose digest is one message."""
-        return f"{event.market}:{event.trading_day}"
-
-    @abstractmethod
-    def channel(self, endpoint: Endpoint) -> Channel:
-        """Return where its messages go; raises ValueError as `check_usable` does."""
-
-    def sender(self, endpoint: Endpoint, store: Watermarks) -> Sender:
-        """See `Destination.sender`."""
-        return Chat(self.channel(endpoint), missing=_missing(endpoint, store))
-
-    async def test(self, endpoint: Endpoint) -> Outcome:
-        """Post a message."""
-        channel = self.channel(endpoint)
-        try:
-            return await channel.post(_TEST)
-        finally:
-            await channel.close()
+async def say_hello(channel: Channel) -> Outcome:
+    """Post a message that shows that they arrive, and close the channel."""
+    try:
+        return await channel.post(Message("Short interest", "A test: reports will appear here."))
+    finally:
+        await channel.close()
 
 
 class Chat:
@@ -65,12 +52,11 @@ class Chat:
     They are all events of one market and day, or all notices of one market.
     """
 
-    def __init__(
-        self, channel: Channel, *, missing: Callable[[Market, date], Awaitable[int | None]]
-    ) -> None:
-        """`missing`: how many symbols are still without that day; None: not known."""
+    def __init__(self, channel: Channel, endpoint: Endpoint, watermarks: Watermarks) -> None:
+        """`watermarks`: to count who is missing."""
         self._channel = channel
-        self._missing = missing
+        self._covers = endpoint.selection.covers
+        self._watermarks = watermarks
 
     async def send(self, messages: Sequence[events.Message]) -> Outcome:
         """Post the digest of at least one event, or what the notices say."""
@@ -91,16 +77,10 @@ class Chat:
         """See `Channel.close`."""
         await self._channel.close()
 
-
-def _missing(
-    endpoint: Endpoint, store: Watermarks
-) -> Callable[[Market, date], Awaitable[int | None]]:
-    """Return how to count the endpoint's symbols that are still without a day."""
-
-    async def count(market: Market, day: date) -> int | None:
+    async def _missing(self, market: Market, day: date) -> int | None:
+        """Count the endpoint's symbols that are still without a day; None: not known."""
         try:
-            return missing(await store.watermarks(), market, day, covers=endpoint.selection.covers)
+            watermarks = await self._watermarks()
         except StoreError:  # only the message is the poorer; polling finds out what is wrong
             return None
-
-    return count
+        return missing(watermarks, market, day, covers=self._covers)

@@ -1,23 +1,26 @@
-"""What a destination is: everything in which one kind of endpoint differs from another.
+"""What a destination is: everything in which one kind of endpoint differs, as one frozen value.
 
 Every command imports the destinations, as the configuration is checked by them, and few send. So
 what opens connections is imported where it is first used.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import ClassVar, Final, Protocol
+from operator import attrgetter
+from typing import Final, Protocol
 
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Outcome
-from poller.delivery.target import check_url
+from poller.delivery.target import host_of
 from poller.events import Message, StreamEvent
 from poller.model import Code
 
 ANY: Final = "*"
 """Stands for every scheme that no destination names."""
+
+Watermarks = Callable[[], Awaitable[Mapping[Code, date]]]
+"""Asks the store for the last published day of each symbol; raises StoreError."""
 
 
 class Sender(Protocol):
@@ -30,22 +33,15 @@ class Sender(Protocol):
         """Close every connection."""
 
 
-class Watermarks(Protocol):
-    """What a destination may ask of the store."""
-
-    async def watermarks(self) -> Mapping[Code, date]:
-        """Return the last published trading day of each symbol; raises StoreError."""
-
-
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service whose own URLs are mistaken for those of another destination.
+    """A service whose URLs are mistaken for those of another destination.
 
     Attributes:
         name: What people call it.
-        hosts: Those of the URLs it gives out. One that begins with a dot stands for all below it.
+        hosts: Those of its URLs. One that begins with a dot stands for all below it.
         instead: What to write in the configuration.
-        takes_json: Below this path it takes any JSON, so that nothing is mistaken there.
+        takes_json: Below this path it takes any JSON, and nothing is mistaken.
     """
 
     name: str
@@ -53,7 +49,7 @@ class Service:
     instead: str
     takes_json: str | None = None
 
-    def wants(self, host: str, path: str) -> bool:
+    def is_at(self, host: str, path: str) -> bool:
         """Return whether it wants messages of its own form there; `host`: as `host_of` has it."""
         if self.takes_json is not None and path.startswith(self.takes_json):
             return False
@@ -61,60 +57,46 @@ class Service:
         return any(bare.endswith(h) if h[0] == "." else bare == h for h in self.hosts)
 
 
-class Destination(ABC):
-    """One kind of endpoint. It keeps no state and serves all endpoints of its kind.
+async def _connect(endpoint: Endpoint) -> tuple[str, str]:
+    from poller.delivery.client import reach  # noqa: PLC0415
+
+    await reach(endpoint)
+    command = f"poller webhook test {endpoint.name}"
+    return "ok", f"it accepts connections; to send an event: {command}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Destination:
+    """One kind of endpoint. The checks raise ValueError with the fix, and without any secret.
 
     Attributes:
         name: How `Endpoint.destination` calls it.
         flag: The key of `[[webhooks]]` that chooses it when true; None: the URL chooses it.
         schemes: Schemes of the URLs that choose it.
+        services: Whose URLs are refused for any other destination.
         takes_secrets: Whether `secret` may be given.
+        check_url: Checks a URL further; one of https or http is checked for all alike.
+        check_secrets: Checks what is to be signed with.
+        check_usable: Checks whether all that it needs is installed.
         depth: Most events of a lane in one message. Where it is more than one, a lane gathers
             events for as long as `Endpoint.wait` says.
-        services: Whose URLs belong to this destination and are refused for any other.
+        lane: Returns the lane of an event: those of one lane arrive in order, or together.
+        sender: Makes what sends to an endpoint; raises as `check_usable` does.
+        test: Sends a message that is no event; raises as `sender` does.
+        reach: Tries what can be tried without sending; returns a state and what to say of it, or
+            raises OSError with the reason.
     """
 
-    name: ClassVar[str]
-    flag: ClassVar[str | None] = None
-    schemes: ClassVar[frozenset[str]] = frozenset()
-    takes_secrets: ClassVar[bool] = True
-    depth: ClassVar[int] = 1
-    services: ClassVar[tuple[Service, ...]] = ()
-
-    def check_url(self, url: str, *, allow_http: bool, allow_private: bool) -> None:
-        """Raise ValueError with the fix, and without the URL, unless it can be sent to."""
-        check_url(url, allow_http=allow_http, allow_private=allow_private)
-
-    @abstractmethod
-    def check_secrets(self, secrets: Sequence[str]) -> None:
-        """Raise ValueError with the fix, and without a value, unless it can use these."""
-
-    def check_usable(self, endpoint: Endpoint) -> None:  # noqa: B027  most need nothing
-        """Raise ValueError with the fix, and without the URL, when something is not installed."""
-
-    def lane(self, event: StreamEvent) -> str:
-        """Return the lane of an event: events of one lane arrive in order, or together."""
-        return event.code
-
-    @abstractmethod
-    def sender(self, endpoint: Endpoint, store: Watermarks) -> Sender:
-        """Return what sends to an endpoint; raises ValueError as `check_usable` does."""
-
-    @abstractmethod
-    async def test(self, endpoint: Endpoint) -> Outcome:
-        """Send a message that is no event; raises as `sender` does, and as `Sender.send`."""
-
-    async def reach(self, endpoint: Endpoint) -> tuple[str, str]:
-        """Try what can be tried without sending; returns a state and what to say about it.
-
-        Raises OSError with the reason.
-        """
-        from poller.delivery.client import reach  # noqa: PLC0415
-
-        await reach(endpoint)
-        return "ok", f"it accepts connections; to send an event: {command_of_test(endpoint)}"
-
-
-def command_of_test(endpoint: Endpoint) -> str:
-    """Return the command that sends a test message to an endpoint."""
-    return f"poller webhook test {endpoint.name}"
+    name: str
+    flag: str | None = None
+    schemes: Collection[str] = ()
+    services: Sequence[Service] = ()
+    takes_secrets: bool = True
+    check_url: Callable[[str], object] = host_of
+    check_secrets: Callable[[Sequence[str]], None]
+    check_usable: Callable[[Endpoint], object] = bool
+    depth: int = 1
+    lane: Callable[[StreamEvent], str] = attrgetter("code")
+    sender: Callable[[Endpoint, Watermarks], Sender]
+    test: Callable[[Endpoint], Awaitable[Outcome]]
+    reach: Callable[[Endpoint], Awaitable[tuple[str, str]]] = _connect

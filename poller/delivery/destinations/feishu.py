@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from poller.clock import wall_clock
-from poller.delivery.destinations.chat import Channel, ChatDestination
-from poller.delivery.destinations.destination import Service
+from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, say_hello
+from poller.delivery.destinations.destination import Destination, Service
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
@@ -25,30 +25,30 @@ _KEPT: Final = 200
 _OK: Final = 200
 
 
-class FeishuDestination(ChatDestination):
-    """A bot. Its URL may have any host, as some put a proxy of their own in front of it."""
+def _check_secrets(secrets: Sequence[str]) -> None:
+    if len(secrets) > 1:
+        raise ValueError("a bot has one secret")
 
-    name = flag = "feishu"
-    services = (
+
+FEISHU: Final = Destination(
+    name="feishu",
+    flag="feishu",  # the URL may have any host: some put a proxy of their own in front of a bot
+    services=(
         Service(
             "Feishu or Lark",
             ("open.feishu.cn", "open.larksuite.com"),
             "add feishu = true",
             takes_json="/anycross/",  # workflows
         ),
-    )
-
-    def check_secrets(self, secrets: Sequence[str]) -> None:
-        """See `Destination.check_secrets`."""
-        if len(secrets) > 1:
-            raise ValueError("a bot has one secret")
-
-    def channel(self, endpoint: Endpoint) -> Channel:
-        """See `ChatDestination.channel`."""
-        return Feishu(endpoint, now=wall_clock)
-
-
-FEISHU: Final = FeishuDestination()
+    ),
+    check_secrets=_check_secrets,
+    depth=MOST_TOGETHER,
+    lane=market_and_day,
+    sender=lambda endpoint, watermarks: Chat(
+        Feishu(endpoint, now=wall_clock), endpoint, watermarks
+    ),
+    test=lambda endpoint: say_hello(Feishu(endpoint, now=wall_clock)),
+)
 
 
 class Feishu:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from standardwebhooks import Webhook
 
 from poller.clock import wall_clock
-from poller.delivery.destinations.destination import Destination, Sender, Watermarks
+from poller.delivery.destinations.destination import Destination
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.masking import PREFIX
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
@@ -36,7 +36,6 @@ _HINTS: Final = {
 }
 """What an operator can look at, by status."""
 
-
 SHORTEST, LONGEST = 24, 64
 """Bytes of a signing secret, as Standard Webhooks wants them."""
 
@@ -46,34 +45,11 @@ _MAKE_ONE: Final = (
 )
 
 
-class WebhookDestination(Destination):
-    """One signed POST an event, in order for each symbol."""
-
-    name = "webhook"
-    schemes = frozenset({"http", "https"})
-
-    def check_secrets(self, secrets: Sequence[str]) -> None:
-        """See `Destination.check_secrets`."""
-        if not secrets:
-            raise ValueError(f"nothing to sign with; {_MAKE_ONE}")
-        for secret in secrets:
-            _check_secret(secret)
-
-    def sender(self, endpoint: Endpoint, store: Watermarks) -> Sender:  # noqa: ARG002
-        """See `Destination.sender`."""
-        return SignedPost(endpoint, now=wall_clock)
-
-    async def test(self, endpoint: Endpoint) -> Outcome:
-        """Post a signed `short_interest.test`."""
-        now, sender = wall_clock(), SignedPost(endpoint, now=wall_clock)
-        body = {"type": "short_interest.test", "timestamp": isoformat(now), "data": _example()}
-        try:
-            return await sender.post(f"test_{int(now.timestamp() * 1000)}", to_json(body))
-        finally:
-            await sender.close()
-
-
-WEBHOOK: Final = WebhookDestination()
+def _check_secrets(secrets: Sequence[str]) -> None:
+    if not secrets:
+        raise ValueError(f"nothing to sign with; {_MAKE_ONE}")
+    for secret in secrets:
+        _check_secret(secret)
 
 
 def _check_secret(text: str) -> None:
@@ -107,6 +83,25 @@ def _example() -> dict[str, Any]:
         "previous": None,
         "change": None,
     }
+
+
+async def _test(endpoint: Endpoint) -> Outcome:
+    """Post a signed `short_interest.test`."""
+    now, sender = wall_clock(), SignedPost(endpoint, now=wall_clock)
+    body = {"type": "short_interest.test", "timestamp": isoformat(now), "data": _example()}
+    try:
+        return await sender.post(f"test_{int(now.timestamp() * 1000)}", to_json(body))
+    finally:
+        await sender.close()
+
+
+WEBHOOK: Final = Destination(
+    name="webhook",
+    schemes=("https", "http"),
+    check_secrets=_check_secrets,
+    sender=lambda endpoint, _: SignedPost(endpoint, now=wall_clock),
+    test=_test,
+)
 
 
 class SignedPost:
