@@ -147,8 +147,8 @@ def test_a_further_one_passes_the_same_suite() -> None:
     """Registered from outside, it does what every destination does."""
     played = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.batch_destination"),
-            *("-p", "no:cacheprovider", "-v", "-k", "batch or chosen or partner"),
+            *(sys.executable, "-m", "pytest", "-v", "-p", "tests.batch_destination"),
+            *("-p", "no:cacheprovider", "-k", "batch or chosen or partner"),
             "tests/test_destinations.py",
         ],
         capture_output=True,
@@ -157,7 +157,7 @@ def test_a_further_one_passes_the_same_suite() -> None:
         timeout=scaled(100),
     )
     assert played.returncode == 0, played.stdout + played.stderr
-    assert "test_depth_and_order[batch] PASSED" in played.stdout
+    assert "test_depth_and_order[batch] PASSED" in played.stdout, played.stdout
 
 
 async def run(service: Service, *arguments: str) -> tuple[int, str]:
