@@ -1,6 +1,5 @@
-"""One endpoint as delivery knows it, and what a token must be. Pure."""
+"""One endpoint as delivery knows it. Pure."""
 
-import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -43,12 +42,3 @@ class Endpoint:
         """Return what keeps its URL and its secrets out of a text; to be made once."""
         keys = (text for secret in self.secrets for text in secrets_in_key(secret))
         return Mask([*secrets_in_url(self.url), *keys])
-
-
-def check_token(text: str) -> None:
-    """Raise ValueError with the cure, without the value, unless nobody guesses the token."""
-    if not re.fullmatch(r"[!-~]{16,}", text):
-        raise ValueError(
-            "give at least 16 printable characters without spaces; make one: "
-            "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
-        )

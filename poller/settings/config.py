@@ -29,7 +29,7 @@ from pydantic_core import PydanticKnownError
 
 from poller.delivery.addresses import names_loopback
 from poller.delivery.destinations import Destination, check_url, choose, flags
-from poller.delivery.endpoint import Endpoint, check_token
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.masking import secrets_in_key, secrets_in_lines
 from poller.delivery.selection import Selection, check_pattern
 from poller.errors import ConfigError
@@ -98,7 +98,11 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 
 def _token(token: SecretStr) -> SecretStr:
-    check_token(token.get_secret_value())
+    if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
+        raise ValueError(
+            "give at least 16 printable characters without spaces; make one: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
     return token
 
 

@@ -118,7 +118,7 @@ class Apprise:
     """
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
-        """Raise ValueError with the cure when the extra is missing or the URL is not understood."""
+        """Raise ValueError with the fix when the extra is missing or the URL is not understood."""
         self._service = _service(url)
         self._name = str(self._service.service_name)
         self._timeout = timeout

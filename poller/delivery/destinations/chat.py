@@ -61,14 +61,14 @@ class Chat:
     async def send(self, messages: Sequence[events.Message]) -> Outcome:
         """Post the digest of at least one event, or what the notices say."""
         limit = self._channel.limit
-        told = [each for each in messages if isinstance(each, events.StreamEvent)]
-        if not told:
+        found = [each for each in messages if isinstance(each, events.StreamEvent)]
+        if not found:
             notices = [each for each in messages if isinstance(each, events.StreamNotice)]
             return await self._channel.post(announcement(notices, limit=limit))
         message = digest(
-            told,
+            found,
             limit=limit,
-            missing=await self._missing(told[0].market, told[0].trading_day),
+            missing=await self._missing(found[0].market, found[0].trading_day),
             monospaced=self._channel.monospaced,
         )
         return await self._channel.post(message)

@@ -99,17 +99,17 @@ class Feishu:
             )
         if code == 0:
             return Delivered(status)
-        reason = f"Feishu: {code}: {_CURES.get(code, 'it did not take the message')}"
+        reason = f"Feishu: {code}: {_FIXES.get(code, 'it did not take the message')}"
         return Failed(reason, status, said, _PAUSE if code in _TOO_FREQUENT else None)
 
 
 def code_of(answer: bytes) -> int | None:
-    """Return Feishu's code for what came of a message; None for an answer without one."""
+    """Return Feishu's code for the outcome of a message; None for an answer without one."""
     try:
-        told = json.loads(answer)
+        found = json.loads(answer)
     except (ValueError, RecursionError):  # a body nested so deeply is no bot's
         return None
-    code = told.get("code") if isinstance(told, dict) else None
+    code = found.get("code") if isinstance(found, dict) else None
     if isinstance(code, str) and re.fullmatch(r"[0-9]{1,9}", code, re.ASCII):
         code = int(code)
     return code if type(code) is int and abs(code) < _MOST_CODE else None
@@ -118,7 +118,7 @@ def code_of(answer: bytes) -> int | None:
 _MOST_CODE: Final = 10**9
 """Feishu's codes have at most eight digits; a longer number would only fill the log."""
 
-_CURES: Final = {
+_FIXES: Final = {
     9499: "it is asked too often",
     11232: "it is asked too often",
     19001: "it knows no such bot: copy the URL from the group's settings again",

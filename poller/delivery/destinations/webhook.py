@@ -1,4 +1,4 @@
-"""A webhook: one signed POST an event, by Standard Webhooks 1.0, and what came of it."""
+"""A webhook: one POST an event, signed by Standard Webhooks 1.0, and what its status stands for."""
 
 import base64
 import binascii
@@ -134,7 +134,7 @@ class SignedPost:
         return await self.post(webhook_id(message.id), body_of(message))
 
     async def post(self, message_id: str, body: str) -> Outcome:
-        """Sign these bytes, post them, and tell what came of it."""
+        """Sign these bytes, post them, and return the outcome."""
         answer = await self._client.post(body.encode(), self._sign(message_id, body))
         return Failed(answer) if isinstance(answer, str) else self._judge(answer)
 
@@ -174,13 +174,13 @@ def body_of(message: Message) -> str:
 
 
 def _body_of(message: Message) -> str:
-    told: dict[str, object] = {"id": message.id}
+    known: dict[str, object] = {"id": message.id}
     if isinstance(message, StreamEvent):
-        told["code"] = message.code
-    told |= {"market": message.market.name, "trading_day": str(message.trading_day)}
+        known["code"] = message.code
+    known |= {"market": message.market.name, "trading_day": str(message.trading_day)}
     if isinstance(message, StreamEvent):
-        told["revision"] = message.revision
-    data = told | message.data  # what an older version wrote has figures alone
+        known["revision"] = message.revision
+    data = known | message.data  # what an older version wrote has figures alone
     return to_json(
         {"type": message.type, "timestamp": isoformat(message.observed_at), "data": data}
     )
