@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, say_hello
+from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, send_test
 from poller.delivery.destinations.destination import ANY, Destination, Service
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import TIMEOUT, Endpoint
@@ -105,7 +105,7 @@ APPRISE: Final = Destination(
     depth=MOST_TOGETHER,
     lane=market_and_day,
     sender=lambda endpoint, watermarks: Chat(Apprise(endpoint.url), endpoint, watermarks),
-    test=lambda endpoint: say_hello(Apprise(endpoint.url)),
+    test=lambda endpoint: send_test(Apprise(endpoint.url)),
     reach=_reach,
 )
 

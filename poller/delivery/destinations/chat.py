@@ -38,7 +38,7 @@ def market_and_day(event: events.StreamEvent) -> str:
     return f"{event.market}:{event.trading_day}"
 
 
-async def say_hello(channel: Channel) -> Outcome:
+async def send_test(channel: Channel) -> Outcome:
     """Post a message that shows that they arrive, and close the channel."""
     try:
         return await channel.post(Message("Short interest", "A test: reports will appear here."))

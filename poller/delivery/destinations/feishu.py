@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from poller.clock import wall_clock
-from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, say_hello
+from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, send_test
 from poller.delivery.destinations.destination import Destination, Service
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import TIMEOUT, Endpoint
@@ -47,7 +47,7 @@ FEISHU: Final = Destination(
     sender=lambda endpoint, watermarks: Chat(
         Feishu(endpoint, now=wall_clock), endpoint, watermarks
     ),
-    test=lambda endpoint: say_hello(Feishu(endpoint, now=wall_clock)),
+    test=lambda endpoint: send_test(Feishu(endpoint, now=wall_clock)),
 )
 
 

@@ -49,19 +49,15 @@ def _check_secrets(secrets: Sequence[str]) -> None:
     if not secrets:
         raise ValueError(f"nothing to sign with; {_MAKE_ONE}")
     for secret in secrets:
-        _check_secret(secret)
-
-
-def _check_secret(text: str) -> None:
-    try:
-        key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not text.startswith(PREFIX) or not SHORTEST <= len(key) <= LONGEST:
-        raise ValueError(
-            f"a signing secret is {PREFIX} and the base64 of {SHORTEST} to {LONGEST} bytes; "
-            + _MAKE_ONE
-        )
+        try:
+            key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not secret.startswith(PREFIX) or not SHORTEST <= len(key) <= LONGEST:
+            raise ValueError(
+                f"a signing secret is {PREFIX} and the base64 of {SHORTEST} to {LONGEST} bytes; "
+                + _MAKE_ONE
+            )
 
 
 def _example() -> dict[str, Any]:
