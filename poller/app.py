@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from poller.clock import wall_clock
+from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.relay import Relay
-from poller.delivery.senders import check_channels, sender_of
 from poller.errors import StoreError
 from poller.facts.board import Board
 from poller.facts.log import configure
@@ -302,12 +302,12 @@ def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe)
     """Return the relay of the configured endpoints, not yet running."""
     chance = random.SystemRandom()
     endpoints = _endpoints(config)
-    check_channels(endpoints)
+    check_usable(endpoints)
     relay = Relay(
         ports.outbox,
         observe,
         news=notifier.news,
-        sender=lambda endpoint: sender_of(endpoint, ports.store),
+        sender=lambda endpoint: destination_of(endpoint).sender(endpoint, ports.store.watermarks),
         jitter=lambda: chance.uniform(-1, 1),
     )
     relay.configure(endpoints)

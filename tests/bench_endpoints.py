@@ -18,12 +18,12 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from poller.clock import wall_clock
+from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.retry import Outcome
 from poller.delivery.selection import Selection
-from poller.delivery.webhook import SignedPost
 from poller.events import Message
 from poller.facts.observe import Fact, Trouble
 from poller.storage.notifier import Notifier

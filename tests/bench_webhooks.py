@@ -18,6 +18,7 @@ from pathlib import Path
 import aiohttp
 from redis.asyncio import Redis
 
+from poller.delivery.destinations.webhook import SignedPost, body_of
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.outbox import QueueItem
 from poller.delivery.queued import sort_key, text_of
@@ -25,7 +26,6 @@ from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.retry import Outcome
 from poller.delivery.selection import Selection
-from poller.delivery.webhook import SignedPost, body_of
 from poller.detect.compare import Known, compare
 from poller.events import Message, encode
 from poller.facts.observe import Fact

@@ -12,12 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 from poller.clock import wall_clock
+from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
 from poller.delivery.retry import Later, Verdict, decide
 from poller.delivery.selection import EVENTS, Selection
-from poller.delivery.webhook import SignedPost
 from poller.delivery.worker import Timing
 from poller.facts.log import configure
 from poller.facts.observe import Journal

@@ -18,15 +18,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from poller.commands import webhooks
-from poller.delivery.chat import Apprise, Channel, Chat, Feishu, code_of
+from poller.delivery.destinations import destination_of
+from poller.delivery.destinations.apprise import Apprise
+from poller.delivery.destinations.chat import Channel, Chat
+from poller.delivery.destinations.feishu import Feishu, code_of
 from poller.delivery.digest import Message
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
-from poller.delivery.senders import sender_of
 from poller.errors import StoreMisfit
 from poller.events import encode
-from poller.markets import Market
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.plan.notice import Completed, Detected, Notice
@@ -83,7 +84,7 @@ async def bot() -> AsyncIterator[tuple[Bot, TestServer]]:
 
 def bot_at(url: str, secret: str | None) -> Endpoint:
     """Return the endpoint of a bot behind this URL."""
-    return Endpoint("chat", url, (secret,) if secret else (), Selection(), kind=Kind.FEISHU)
+    return Endpoint("chat", url, (secret,) if secret else (), Selection(), destination="feishu")
 
 
 def feishu(server: TestServer, secret: str | None = SECRET, late: float = 0) -> Feishu:
@@ -109,9 +110,11 @@ async def test_a_signed_message_is_taken(bot: tuple[Bot, TestServer]) -> None:
 
 async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer]) -> None:
     """What a relay sends arrives as one digest, which says how many symbols are missing."""
+    late = {Code(f"HK.0{n:04}"): date(2026, 11, 6) for n in range(1000, 1012)}
+    others = {Code("HK.00700"): date(2026, 11, 13), Code("US.AAPL"): date(2026, 10, 30)}
 
-    async def missing(market: Market, day: date) -> int:
-        return 12 if (market, day) == (HONG_KONG, date(2026, 11, 13)) else 0
+    async def watermarks() -> dict[Code, date]:
+        return late | others
 
     record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
@@ -119,7 +122,7 @@ async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer])
         event_of(encode(Event(EventType.REPORTED, Code(code), vintage, None, None)))
         for code in ("HK.00700", "HK.00005")
     ]
-    chat = Chat(feishu(bot[1]), missing=missing)
+    chat = Chat(feishu(bot[1]), bot_at(TOKEN, None), watermarks)
     assert await chat.send(entries) == Delivered(200)
     await chat.close()
     (text,) = bot[0].texts
@@ -140,8 +143,8 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
     event = Event(EventType.REPORTED, Code("HK.00700"), vintage, None, None)
     url = str(bot[1].make_url("/hook"))
-    desk = Endpoint("desk", url, (SECRET,), Selection(), kind=Kind.FEISHU)
-    sender = sender_of(desk, Unreadable(time.time))
+    desk = Endpoint("desk", url, (SECRET,), Selection(), destination="feishu")
+    sender = destination_of(desk).sender(desk, Unreadable(time.time).watermarks)
     assert await sender.send([event_of(encode(event))]) == Delivered(200)
     await sender.close()
 
@@ -149,8 +152,8 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
 async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, TestServer]) -> None:
     """A sentence each, where several waited; nobody is counted for it."""
 
-    async def missing(market: Market, day: date) -> int:
-        raise AssertionError((market, day))
+    async def watermarks() -> dict[Code, date]:
+        raise AssertionError
 
     at, day = datetime(2026, 11, 20, tzinfo=UTC), date(2026, 11, 13)
     told: list[Notice] = [
@@ -158,7 +161,7 @@ async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, Te
         Completed(HONG_KONG, day, at, 299, (Code("HK.00700"),)),
     ]
     entries = [notice_of(notice) for notice in told]
-    chat = Chat(feishu(bot[1]), missing=missing)
+    chat = Chat(feishu(bot[1]), bot_at(TOKEN, None), watermarks)
     assert await chat.send(entries) == Delivered(200)
     await chat.close()
     (text,) = bot[0].texts
@@ -407,7 +410,7 @@ def test_without_the_extra_the_message_names_it() -> None:
     """Where apprise is not installed everything else works, and a chat URL says what to install."""
     ended = run(
         "import sys; sys.modules['apprise'] = None\n"
-        "from poller.delivery.chat import Apprise\n"
+        "from poller.delivery.destinations.apprise import Apprise\n"
         "try: Apprise('slack://x')\n"
         "except ValueError as problem: print(problem)"
     )
@@ -417,7 +420,7 @@ def test_without_the_extra_the_message_names_it() -> None:
 def test_apprise_is_imported_only_when_used() -> None:
     """Who has no chat does not pay for the library."""
     ended = run(
-        "import sys, json, poller.delivery.chat; print(json.dumps('apprise' in sys.modules))"
+        "import sys, json, poller.delivery.destinations;print(json.dumps('apprise' in sys.modules))"
     )
     assert json.loads(ended.stdout) is False
 
@@ -429,7 +432,7 @@ async def test_a_stuck_service_does_not_keep_the_process_alive(
     bot[0].respond = silent
     program = (
         "import asyncio, sys, time\n"
-        "from poller.delivery.chat import Apprise\n"
+        "from poller.delivery.destinations.apprise import Apprise\n"
         "from poller.delivery.digest import Message\n"
         "channel = Apprise(sys.argv[1], timeout=0.2)\n"
         "print(asyncio.run(channel.post(Message('', 'x'))).reason, time.monotonic())"

@@ -14,11 +14,11 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from poller.delivery.client import Answer, Client, reach, words
+from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.names import Names
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.selection import Selection
-from poller.delivery.webhook import SignedPost
 from poller.gateway.opend import Address, OpenD, Sdk
 from tests.machine import at_most, scaled
 from tests.nodes import free_port

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.masking import LEAST, MASK, Mask
 from poller.delivery.retry import Failed
 from poller.delivery.selection import Selection
-from poller.delivery.webhook import SignedPost
 from tests.receiver import RawReceiver, status
 from tests.test_webhook import now
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from poller.delivery.destinations.webhook import body_of
 from poller.delivery.outbox import (
     MOST_WAITS,
     NOTED,
@@ -34,7 +35,6 @@ from poller.delivery.queued import (
     text_of,
 )
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.delivery.webhook import body_of
 from poller.errors import StoreMisfit
 from poller.events import Foreign, decode
 from poller.markets.hk import HONG_KONG

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem
 from poller.delivery.pace import BURST, MOST_AHEAD, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
@@ -645,7 +645,7 @@ def test_foreign_entries_are_passed_over() -> None:
     assert any("1-0 is no event of ours" in str(fact) for fact in scene.said(Happened))
 
 
-CHAT = endpoint("chat", kind=Kind.FEISHU, wait=timedelta(seconds=60))
+CHAT = endpoint("chat", destination="feishu", wait=timedelta(seconds=60))
 
 
 def notices(*markets: Market) -> list[Detected | Completed]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from poller.delivery.webhook import body_of
+from poller.delivery.destinations.webhook import body_of
 from poller.detect.compare import compare
 from poller.events import Foreign, decode
 from poller.markets import Record

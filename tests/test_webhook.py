@@ -14,11 +14,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook
 
 from poller.delivery.addresses import as_address, is_public, refusal
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.destinations.webhook import SignedPost, body_of
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
 from poller.delivery.target import check_url
-from poller.delivery.webhook import SignedPost, body_of, webhook_id
+from poller.delivery.webhookid import webhook_id
 from poller.detect.compare import Known, compare
 from poller.errors import ConfigError
 from poller.events import StreamEvent, decode, encode
@@ -381,6 +382,6 @@ def test_how_an_endpoint_is_told(tmp_path: Path) -> None:
     """By the scheme of its URL, or because it says that it is a bot of Feishu's."""
     head = '[[webhooks]]\nname = "a"\n'
     slack = configured(tmp_path, f'{head}url = "slack://a/b/c"\nwait = 5')()
-    assert (slack.kind, slack.wait) == (Kind.APPRISE, timedelta(seconds=5))
+    assert (slack.destination, slack.wait) == ("apprise", timedelta(seconds=5))
     bot = configured(tmp_path, f'{head}url = "https://a.org/"\nfeishu = true\nsecret = "x"')()
-    assert (bot.kind, bot.secrets) == (Kind.FEISHU, ("x",))
+    assert (bot.destination, bot.secrets) == ("feishu", ("x",))

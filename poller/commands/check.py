@@ -13,9 +13,8 @@ from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, begin
 from poller.commands.stores import Failure, store_of
 from poller.commands.webhooks import store_and_outbox
-from poller.delivery.client import reach, words
-from poller.delivery.endpoint import Kind
-from poller.delivery.senders import check_channels
+from poller.delivery.client import words
+from poller.delivery.destinations import check_usable, destination_of
 from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.settings.codefile import read_codes
@@ -121,16 +120,12 @@ async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
     if (reason := disabled.get(table.name)) is not None:
         return name, "failed", f"disabled: {reason}; mended? poller webhook enable {table.name}"
     try:
-        check_channels([endpoint])
-        if endpoint.kind is Kind.APPRISE:
-            return name, "not tried", f"to send a message: poller webhook test {table.name}"
-        await reach(endpoint)
+        check_usable([endpoint])
+        return name, *await destination_of(endpoint).reach(endpoint)
     except ConfigError as problem:
         return name, "failed", "; ".join(problem.problems)
     except OSError as problem:
         return name, "failed", endpoint.mask()(words(problem))
-    cure = f"it accepts connections; to send an event: poller webhook test {table.name}"
-    return name, "ok", cure
 
 
 async def _gateways(config: Config) -> list[Finding]:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from poller import app
 from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, begin
-from poller.delivery.senders import check_channels
+from poller.delivery.destinations import check_usable
 from poller.errors import ConfigError
 from poller.facts import observe
 from poller.facts.notify import Notify
@@ -67,7 +67,7 @@ def serve(role: Role, file: Path | None) -> NoReturn:
         read = load(file, os.environ)
         if had_keys and chosen is not None and is_blank(chosen):  # about to be written, or lost
             raise ConfigError([f"{chosen}: it is empty now: put back what it held, and reload"])
-        check_channels([webhook.endpoint() for webhook in read.webhooks])
+        check_usable([webhook.endpoint() for webhook in read.webhooks])
         return read
 
     chosen = chosen_file(file, os.environ)

@@ -3,30 +3,26 @@
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import date, datetime, time
-from typing import Any, Final
+from datetime import datetime
 
 from poller import show
 from poller.clock import wall_clock
 from poller.codec import read_json
 from poller.commands.ending import complain
 from poller.commands.stores import Failure, store_of
-from poller.delivery.digest import Message
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.gaps import start_texts
 from poller.delivery.outbox import OutOfOrder, Status, queue
 from poller.delivery.queued import DeadLetter
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.replay import Wanted
 from poller.delivery.replay import replay as queue_again
-from poller.delivery.retry import Delivered, Failed, Outcome
+from poller.delivery.retry import Delivered, Failed
 from poller.delivery.routes import route
-from poller.delivery.senders import channel_of, check_channels
-from poller.delivery.webhook import SignedPost, event_id
+from poller.delivery.webhookid import event_id
 from poller.errors import ConfigError
 from poller.facts.status import living
-from poller.markets import Figures
-from poller.model import Code, isoformat, market_of, to_json
+from poller.model import isoformat, to_json
 from poller.settings.config import Config, Webhook
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
@@ -106,55 +102,15 @@ def _plain(value: object) -> object:
 
 
 async def test(config: Config, name: str) -> None:
-    """Post a signed `short_interest.test`, or a message, and print what came of it."""
+    """Send an endpoint's test message, and print what came of it."""
     endpoint = _named(config, name).endpoint()
-    check_channels([endpoint])
-    outcome = await (_post(endpoint) if endpoint.kind is Kind.POST else _say(endpoint))
-    match outcome:
+    check_usable([endpoint])
+    match await destination_of(endpoint).test(endpoint):
         case Delivered(status):
             show.say(f"{name} took it{'' if status is None else f': {status}'}")
         case Failed(reason, answer=answer):
             said = f"; it said: {answer[:200]}" if answer else ""
             raise Failure(f"{name} did not take it: {reason}{said}")
-
-
-async def _post(endpoint: Endpoint) -> Outcome:
-    now, sender = wall_clock(), SignedPost(endpoint, now=wall_clock)
-    body = {"type": "short_interest.test", "timestamp": isoformat(now), "data": _EXAMPLE}
-    try:
-        return await sender.post(f"test_{int(now.timestamp() * 1000)}", to_json(body))
-    finally:
-        await sender.close()
-
-
-async def _say(endpoint: Endpoint) -> Outcome:
-    channel = channel_of(endpoint)
-    try:
-        return await channel.post(Message("Short interest", "A test: reports will appear here."))
-    finally:
-        await channel.close()
-
-
-def _example() -> dict[str, Any]:
-    """Return what `data` of an event holds, of the day before all others."""
-    code, day = Code("HK.00000"), date(1970, 1, 1)
-    market = market_of(code)
-    midnight = int(datetime.combine(day, time(), market.zone).timestamp())
-    figures = Figures(51480638, 0.56, None, None, 467.8, 479.2)
-    return {
-        "id": f"{code}:{day}:0",
-        "code": code,
-        "market": market.name,
-        "trading_day": str(day),
-        "revision": 0,
-        "record": market.made_up.record(midnight, str(day), figures).columns(),
-        "previous": None,
-        "change": None,
-    }
-
-
-_EXAMPLE: Final = _example()
-"""No event has this id: a receiver that stores by it overwrites nothing."""
 
 
 async def replay(

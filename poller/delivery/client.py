@@ -23,12 +23,9 @@ from aiohttp.connector import Connection
 
 from poller import __version__
 from poller.delivery.addresses import refusal
-from poller.delivery.endpoint import Endpoint
+from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.names import Names
 from poller.delivery.target import as_sent, basic_auth, host_of
-
-TIMEOUT: Final = 20.0
-"""Seconds for one attempt, from the name's look-up to the last byte of the answer."""
 
 ANSWER_LIMIT: Final = 64 * 1024
 """Bytes read of an answer; what follows is not waited for."""

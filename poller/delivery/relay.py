@@ -7,10 +7,10 @@ a pause, and the others do not notice.
 import asyncio
 from collections.abc import Callable, Sequence
 
+from poller.delivery.destinations import Sender
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.enqueuer import STORE, Enqueuer
 from poller.delivery.outbox import Outbox
-from poller.delivery.webhook import Sender
 from poller.delivery.worker import EndpointWorker, Timing
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import LONGEST_TURN, Observe, Trouble, turning

@@ -1,6 +1,9 @@
-"""Where a delivery stands in an endpoint's queue. Pure."""
+"""Where a delivery stands in an endpoint's queue."""
 
-from poller.delivery.endpoint import Endpoint, Kind
+from datetime import timedelta
+
+from poller.delivery.destinations import destination_of
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.outbox import QueueItem
 from poller.delivery.queued import Delivery, release_key, sort_key
 from poller.events import Message, StreamNotice
@@ -15,12 +18,12 @@ def key_of(message: Message) -> str:
 def route(endpoint: Endpoint, delivery: Delivery) -> QueueItem:
     """Return the place of a delivery in the endpoint's queue.
 
-    Its lane is its symbol, or its market and day where they go together. The notices of a market
-    have a lane of their own, and do not wait for one another in a chat.
+    The lane of an event is its destination's to say. The notices of a market have one of their own,
+    and do not wait for one another.
     """
     key, text, message = delivery.key, delivery.text, delivery.message
     if isinstance(message, StreamNotice):
         return QueueItem(key, text, f"release:{message.market}")
-    if endpoint.kind is Kind.POST:
-        return QueueItem(key, text, message.code)
-    return QueueItem(key, text, f"{message.market}:{message.trading_day}", endpoint.wait)
+    destination = destination_of(endpoint)
+    wait = endpoint.wait if destination.depth > 1 else timedelta(0)
+    return QueueItem(key, text, destination.lane(message), wait)

@@ -27,7 +27,8 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Final
 
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.destinations import Sender, destination_of
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.enqueuer import STORE, waited
 from poller.delivery.gaps import disabled_text, dropped_text, queued_again_text, unreadable_text
 from poller.delivery.outbox import (
@@ -53,7 +54,6 @@ from poller.delivery.retry import (
     decide,
 )
 from poller.delivery.routes import route
-from poller.delivery.webhook import Sender
 from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.facts.observe import (
     LONGEST_TURN,
@@ -67,10 +67,6 @@ from poller.facts.observe import (
 
 GATHER: Final = 0.01
 """Seconds more deliveries may end in before they are settled, while there is enough to send."""
-
-MOST_TOGETHER: Final = 2000
-"""Events in one message to a chat; what is more goes into the next."""
-
 
 UNREADABLE: Final = "unreadable"
 """The lane of what cannot be read, on its way to the dead letters."""
@@ -225,7 +221,7 @@ class EndpointWorker:
             carried,
             secrets.token_hex(8),
             limit=limit,
-            depth=1 if self._endpoint.kind is Kind.POST else MOST_TOGETHER,
+            depth=destination_of(self._endpoint).depth,
             ttl=self._timing.claim,
         )
         del self._unsettled[: len(carried)]  # what ended meanwhile stands behind them

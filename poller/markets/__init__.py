@@ -6,7 +6,7 @@ differs is a field of `Market` or a property of its `Record`.
 
 from poller.markets.market import Figures, Market
 from poller.markets.record import CoverBound, Record, Shares, columns_of, difference, exact
-from poller.markets.registry import all_markets, discover, market_named, market_names, register
+from poller.markets.registry import MARKETS, all_markets, market_named, market_names, register
 
 __all__ = [
     "CoverBound",
@@ -23,4 +23,4 @@ __all__ = [
     "register",
 ]
 
-discover(__name__, __path__)
+MARKETS.discover(__name__, __path__)

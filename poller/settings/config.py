@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
@@ -21,17 +21,17 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
 
 from poller.delivery.addresses import names_loopback
-from poller.delivery.chathosts import check_host
-from poller.delivery.endpoint import Endpoint, Kind, check_secrets, check_token, kind_of
+from poller.delivery.destinations import Destination, check_url, choose, flags
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.masking import secrets_in_key, secrets_in_lines
 from poller.delivery.selection import Selection, check_pattern
-from poller.delivery.target import check_chat_url, check_url, host_of
 from poller.errors import ConfigError
 from poller.facts import log
 from poller.model import Code, parse_code
@@ -98,7 +98,11 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 
 def _token(token: SecretStr) -> SecretStr:
-    check_token(token.get_secret_value())
+    if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
+        raise ValueError(
+            "give at least 16 printable characters without spaces; make one: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
     return token
 
 
@@ -218,8 +222,8 @@ class Web(_Section):
     token: Annotated[SecretStr, AfterValidator(_token)] | None = None
 
 
-class Webhook(_Section):
-    """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
+class _Subscription(_Section):
+    """The keys of an endpoint that come before its destination is known."""
 
     name: Annotated[str, AfterValidator(_namespace)]
     events: Names = ("reported", "revised")
@@ -229,7 +233,24 @@ class Webhook(_Section):
     allow_private: bool = False
     connections: Annotated[int, Field(ge=1, le=100)] = 8
     rate: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 20.0
-    feishu: bool = False
+
+
+if TYPE_CHECKING:
+    _Flagged = _Subscription
+else:  # a key for each destination that a URL alone does not choose
+    _Flagged = create_model(
+        "_Flagged", __base__=_Subscription, **dict.fromkeys(flags(), (bool, False))
+    )
+
+
+def _destination(url: SecretStr, table: Mapping[str, Any]) -> Destination:
+    """Return what is chosen by a URL and the other keys of its table."""
+    return choose(url.get_secret_value(), [flag for flag in flags() if table.get(flag)])
+
+
+class Webhook(_Flagged):
+    """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
+
     wait: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
     url: SecretStr
     secret: Annotated[Secrets, Field(validate_default=True)] = ()
@@ -244,16 +265,10 @@ class Webhook(_Section):
     @field_validator("url")
     @classmethod
     def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        text = url.get_secret_value()
         if _is_reading(info):
             return url
-        feishu = info.data.get("feishu", False)
-        if kind_of(text, feishu=feishu) is not Kind.APPRISE:
-            check_host(host_of(text), urlsplit(text).path, feishu=feishu)
-            allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
-            check_url(text, **allowed)
-        else:
-            check_chat_url(text)
+        allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
+        check_url(_destination(url, info.data), url.get_secret_value(), **allowed)
         return url
 
     @field_validator("secret")
@@ -261,9 +276,9 @@ class Webhook(_Section):
     def _fitting(cls, secrets: Secrets, info: ValidationInfo) -> Secrets:
         if _is_reading(info):
             return secrets
-        url = info.data.get("url", SecretStr("")).get_secret_value()  # absent: it was refused
-        kind = kind_of(url, feishu=info.data.get("feishu", False))
-        check_secrets(kind, [secret.get_secret_value() for secret in secrets])
+        url = info.data.get("url", SecretStr(""))  # absent: it was refused
+        texts = [secret.get_secret_value() for secret in secrets]
+        _destination(url, info.data).check_secrets(texts)
         return secrets
 
     def endpoint(self) -> Endpoint:
@@ -277,7 +292,7 @@ class Webhook(_Section):
             allow_private=self.allow_private,
             connections=self.connections,
             rate=self.rate,
-            kind=kind_of(self.url.get_secret_value(), feishu=self.feishu),
+            destination=_destination(self.url, vars(self)).name,
             wait=timedelta(seconds=self.wait),
         )
 

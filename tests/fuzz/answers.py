@@ -5,18 +5,21 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, cast
 
-from poller.delivery.chat import Chat, Feishu, code_of
 from poller.delivery.client import points_to
-from poller.delivery.endpoint import Endpoint, Kind
+from poller.delivery.destinations import Sender
+from poller.delivery.destinations.chat import Chat
+from poller.delivery.destinations.feishu import Feishu, code_of
+from poller.delivery.destinations.webhook import SignedPost
+from poller.delivery.endpoint import Endpoint
 from poller.delivery.queued import Attempt, attempts_json, read_attempts
 from poller.delivery.retry import LONGEST_HOLD, Delivered, Failed, Outcome, decide, retry_after
 from poller.delivery.selection import Selection
-from poller.delivery.webhook import Sender, SignedPost
 from poller.events import Message, decode
+from poller.model import Code
 from tests.fuzz.engine import NOW, Noise, OverBounds, Read, Target, bounded, plain
 from tests.golden import VERSIONS, written
 from tests.receiver import SECRET, status
@@ -93,11 +96,11 @@ class _Delivery:
         server = await loop.create_server(self.receiver, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/{_PATH_TOKEN}"
         post = Endpoint("desk", url, (SECRET,), Selection())
-        chat = Endpoint("chat", url, ("a secret",), Selection(), kind=Kind.FEISHU)
+        chat = Endpoint("chat", url, ("a secret",), Selection(), destination="feishu")
         feishu = Feishu(chat, now=lambda: NOW, timeout=_PATIENCE)
         self.senders = [
             SignedPost(post, now=lambda: NOW, timeout=_PATIENCE),
-            Chat(feishu, missing=_nobody),
+            Chat(feishu, chat, _nobody),
         ]
         return server
 
@@ -115,8 +118,9 @@ class _Delivery:
         await server.wait_closed()
 
 
-async def _nobody(*_: object) -> None:
-    """Count nobody's symbols."""
+async def _nobody() -> dict[Code, date]:
+    """Return nobody's watermarks."""
+    return {}
 
 
 def _event() -> Message:

@@ -4,6 +4,7 @@ import itertools
 from typing import Any, Final
 
 from poller.codec import from_millis, number
+from poller.delivery.destinations.webhook import body_of
 from poller.delivery.digest import announcement, digest, missing
 from poller.delivery.gaps import sort_key_shown, start_texts
 from poller.delivery.layout import moment, read_place
@@ -20,7 +21,7 @@ from poller.delivery.queued import (
     sort_key,
 )
 from poller.delivery.selection import EVENTS, Selection
-from poller.delivery.webhook import body_of, event_id, webhook_id
+from poller.delivery.webhookid import event_id, webhook_id
 from poller.errors import Unreadable
 from poller.events import Foreign, Message, StreamEvent, decode
 from poller.model import Code

@@ -1,18 +1,28 @@
-"""One signed POST, and what came of it."""
+"""A webhook: one POST an event, signed by Standard Webhooks 1.0, and what its status stands for."""
 
+import base64
+import binascii
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp.abc import AbstractResolver
 from standardwebhooks import Webhook
 
-from poller.delivery.client import TIMEOUT, Answer, Client, points_to
-from poller.delivery.endpoint import Endpoint
+from poller.clock import wall_clock
+from poller.delivery.destinations.destination import Destination
+from poller.delivery.endpoint import TIMEOUT, Endpoint
+from poller.delivery.masking import PREFIX
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
+from poller.delivery.webhookid import webhook_id
 from poller.events import Message, StreamEvent
-from poller.model import isoformat, to_json
+from poller.markets import Figures
+from poller.model import Code, isoformat, market_of, to_json
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
+    from poller.delivery.client import Answer
 
 _KEPT: Final = 4096
 """Bytes kept of an answer, before its secrets are masked."""
@@ -26,15 +36,68 @@ _HINTS: Final = {
 }
 """What an operator can look at, by status."""
 
+SHORTEST, LONGEST = 24, 64
+"""Bytes of a signing secret, as Standard Webhooks wants them."""
 
-class Sender(Protocol):
-    """How an endpoint is told of events: one signed POST, or a message in a chat."""
+_MAKE_ONE: Final = (
+    'make one: python3 -c "import base64, secrets; '
+    "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
+)
 
-    async def send(self, messages: Sequence[Message]) -> Outcome:
-        """Send what stands first in one lane; never raises but for a defect, ends within 20 s."""
 
-    async def close(self) -> None:
-        """Close every connection."""
+def _check_secrets(secrets: Sequence[str]) -> None:
+    if not secrets:
+        raise ValueError(f"nothing to sign with; {_MAKE_ONE}")
+    for secret in secrets:
+        try:
+            key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not secret.startswith(PREFIX) or not SHORTEST <= len(key) <= LONGEST:
+            raise ValueError(
+                f"a signing secret is {PREFIX} and the base64 of {SHORTEST} to {LONGEST} bytes; "
+                + _MAKE_ONE
+            )
+
+
+def _example() -> dict[str, Any]:
+    """Return what `data` of an event holds, of the day before all others.
+
+    No event has its id: a receiver that stores by it overwrites nothing.
+    """
+    code, day = Code("HK.00000"), date(1970, 1, 1)
+    market = market_of(code)
+    midnight = int(datetime.combine(day, time(), market.zone).timestamp())
+    figures = Figures(51480638, 0.56, None, None, 467.8, 479.2)
+    return {
+        "id": f"{code}:{day}:0",
+        "code": code,
+        "market": market.name,
+        "trading_day": str(day),
+        "revision": 0,
+        "record": market.made_up.record(midnight, str(day), figures).columns(),
+        "previous": None,
+        "change": None,
+    }
+
+
+async def _test(endpoint: Endpoint) -> Outcome:
+    """Post a signed `short_interest.test`."""
+    now, sender = wall_clock(), SignedPost(endpoint, now=wall_clock)
+    body = {"type": "short_interest.test", "timestamp": isoformat(now), "data": _example()}
+    try:
+        return await sender.post(f"test_{int(now.timestamp() * 1000)}", to_json(body))
+    finally:
+        await sender.close()
+
+
+WEBHOOK: Final = Destination(
+    name="webhook",
+    schemes=("https", "http"),
+    check_secrets=_check_secrets,
+    sender=lambda endpoint, _: SignedPost(endpoint, now=wall_clock),
+    test=_test,
+)
 
 
 class SignedPost:
@@ -45,14 +108,17 @@ class SignedPost:
         endpoint: Endpoint,
         *,
         now: Callable[[], datetime],
-        resolver: AbstractResolver | None = None,
+        resolver: "AbstractResolver | None" = None,
         timeout: float = TIMEOUT,
     ) -> None:
         """`resolver`: how names become addresses; the system's, if absent."""
+        from poller.delivery.client import Client, points_to  # noqa: PLC0415
+
         self._now = now
         self._signers = [Webhook(secret) for secret in endpoint.secrets]
         self._client = Client(endpoint, timeout=timeout, resolver=resolver)
         self._mask = endpoint.mask()
+        self._points_to = points_to
 
     async def close(self) -> None:
         """See `Sender.close`."""
@@ -64,7 +130,7 @@ class SignedPost:
         return await self.post(webhook_id(message.id), body_of(message))
 
     async def post(self, message_id: str, body: str) -> Outcome:
-        """Sign these bytes, post them, and tell what came of it."""
+        """Sign these bytes, post them, and return the outcome."""
         answer = await self._client.post(body.encode(), self._sign(message_id, body))
         return Failed(answer) if isinstance(answer, str) else self._judge(answer)
 
@@ -76,32 +142,19 @@ class SignedPost:
             "webhook-signature": " ".join(s.sign(message_id, now, body) for s in self._signers),
         }
 
-    def _judge(self, answer: Answer) -> Outcome:
+    def _judge(self, answer: "Answer") -> Outcome:
         status = answer.status
         if 200 <= status < 300:  # noqa: PLR2004  success, as HTTP has it
             return Delivered(status)
         hint = _HINTS.get(status)
         if 300 <= status < 400:  # noqa: PLR2004
-            hint = points_to(answer.headers.get("location"), self._mask)
+            hint = self._points_to(answer.headers.get("location"), self._mask)
         return Failed(
             f"{status}, {hint}" if hint else str(status),
             status,
             self._mask(answer.body, _KEPT),
             retry_after(answer.headers.get("retry-after"), self._now()),
         )
-
-
-def webhook_id(event_id: str) -> str:
-    """Return the receiver's idempotency key: the event id with `~` for its dots.
-
-    No code holds a `~`, so distinct events have distinct keys.
-    """
-    return event_id.replace(".", "~")
-
-
-def event_id(webhook_id: str) -> str:
-    """Return the event id of which `webhook_id` made a key; an event id stays what it is."""
-    return webhook_id.replace("~", ".")
 
 
 _CACHED: Final = 256
