@@ -46,7 +46,8 @@ Area = Mapping[str, Tests]
 AREAS: Final[Mapping[str, Area]] = {
     "detect": {
         "poller/detect/rebuild.py": ("rebuild",),
-        "poller/detect/*.py": ("bounds", "promises", "quarantine", "change"),
+        "poller/detect/change.py": ("change", "quarantine", "promises"),
+        "poller/detect/*.py": ("bounds", "promises", "quarantine", "gate", "causes", "reading"),
     },
     "plan": {
         "poller/plan/report.py": ("market_report", "market"),
@@ -68,7 +69,7 @@ AREAS: Final[Mapping[str, Area]] = {
         ),
     },
     "delivery": {
-        "poller/delivery/retry.py": ("retry",),
+        "poller/delivery/retry.py": ("retry", "relay"),
         "poller/delivery/pace.py": ("pace", "relay"),
         "poller/delivery/addresses.py": ("addresses", "client"),
         "poller/delivery/names.py": ("client",),

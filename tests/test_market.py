@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.plan.notice import Completed, Notice
-from poller.plan.release import MarketState, expected, next_probe
+from poller.plan.release import ODD_HOURS, MarketState, Sighting, expected, next_probe
 from poller.plan.schedule import (
     Answered,
     Excluded,
@@ -126,6 +126,18 @@ def test_after_a_sweep_the_next_report_is_watched_for() -> None:
     at, why = next_probe(HONG_KONG, window, NOW, INTERVALS)
     assert plan.next(NOW) == Wait(at)
     assert why in plan.outlook(codes(3)[0])[1]
+
+
+@pytest.mark.parametrize(("beyond", "timely"), [(0, True), (1, False)])
+def test_the_hour_of_a_report_is_learned_when_it_was_watched_for(
+    beyond: int, *, timely: bool
+) -> None:
+    """Found after a longer gap than between two looks, it may have been out for long."""
+    plan = following(codes(2))
+    plan.record(ask(plan, NOW), Answered(OLD), NOW)
+    now = NOW + ODD_HOURS * INTERVALS.idle + timedelta(seconds=beyond)
+    release(plan, now)
+    assert plan.states()[HK].sightings == (Sighting(DAY, now if timely else None),)
 
 
 def misses(plan: Schedule, now: datetime, count: int, day: date) -> list[Code]:

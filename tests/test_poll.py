@@ -8,14 +8,16 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, Superseded
-from poller.facts.observe import Fact, Happened, Polled, Published, Recovered, Trouble
-from poller.markets.hk import HkRecord
+from poller.errors import LeaseLost, StoreDown, Superseded
+from poller.facts.observe import Announced, Fact, Happened, Polled, Published, Recovered, Trouble
+from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Page
-from poller.plan.release import Intervals
+from poller.plan.notice import Detected, Notice
+from poller.plan.release import Intervals, MarketState
 from poller.plan.schedule import Schedule
 from poller.polling.backfill import backfill_symbol
 from poller.polling.budget import Budget
+from poller.polling.logbook import Logbook
 from poller.polling.poll import GRACE, Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.storage.memorystore import MemoryStore
@@ -338,5 +340,70 @@ def test_a_history_is_read_page_by_page() -> None:
         (published,) = [fact for fact in scene.facts if isinstance(fact, Published)]
         (seen,) = {event.vintage.observed_at for event in published.events}
         assert seen == BEGAN + timedelta(seconds=began + 1)
+
+    virtually(work)
+
+
+def test_a_report_of_today_is_polled_on() -> None:
+    """Only a watermark that lies after today, in the market's zone, is one nobody reported."""
+
+    async def work() -> None:
+        gateway = Answering({None: Page((row(f"{BEGAN:%Y-%m-%d}"),), None)})
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time), gateway)
+        await scene.polls(4 * 3600)
+        assert set(scene.outcomes()) == {"answered"}
+        assert len(scene.outcomes()) > 1
+        assert len(scene.store.entries) == 1
+
+    virtually(work)
+
+
+class Mute(MemoryStore):
+    """A store that is away for whoever announces, in its first minute."""
+
+    announced = 0
+
+    async def announce(self, notice: Notice, lease: Lease) -> bool:
+        """Count the tries."""
+        self.announced += 1
+        if asyncio.get_running_loop().time() < 60:
+            raise StoreDown("away")
+        return await super().announce(notice, lease)
+
+
+def test_a_notice_waits_for_the_store() -> None:
+    """While it is away a notice is tried about once a second; it is told once it is back."""
+
+    async def work() -> None:
+        store = Mute(asyncio.get_running_loop().time)
+        scene = Scene(store)
+        schedule = Schedule(INTERVALS)
+        logbook = Logbook(store, schedule, scene.observe)
+        await logbook.restore()
+        logbook.note([Detected(HONG_KONG, date(2026, 11, 6), BEGAN, CODE)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(90):
+                await logbook.keep(ONE_OFF)
+        assert 30 <= store.announced <= 62
+        assert [type(fact) for fact in scene.facts].count(Announced) == 1
+
+    virtually(work)
+
+
+def test_a_plan_that_cannot_be_read_is_replaced() -> None:
+    """At once, and not when something is learned: every start would tell of it until then."""
+
+    async def work() -> None:
+        store = MemoryStore(asyncio.get_running_loop().time)
+        store.plans["HK"] = "{"
+        scene = Scene(store)
+        logbook = Logbook(store, Schedule(INTERVALS), scene.observe)
+        await logbook.restore()
+        assert [fact.subject for fact in scene.facts if isinstance(fact, Trouble)] == ["plan of HK"]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await logbook.keep(ONE_OFF)
+        assert MarketState.from_json(store.plans["HK"]).newest is None
+        assert Recovered("plan of HK") in scene.facts
 
     virtually(work)

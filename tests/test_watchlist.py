@@ -25,7 +25,7 @@ from poller.plan.release import Intervals
 from poller.plan.schedule import Answered, Probe, Schedule
 from poller.polling.budget import Budget
 from poller.polling.settling import CONFIRMED, SETTLED
-from poller.polling.watchlist import GROUPS_EVERY, Watchlist
+from poller.polling.watchlist import GROUPS_EVERY, LIVE_EVERY, Watchlist
 from poller.simulator.virtual import run_virtually
 from poller.storage.live import LiveList
 from poller.storage.memorystore import MemoryStore
@@ -458,6 +458,30 @@ def test_what_is_in_the_first_and_the_last_state_is_watched_throughout(
     both = {ALL[number] for number in first & last}
     assert all(both <= {*codes} for _, codes in own.watched)
     assert {*own.current()} == {ALL[number] for number in last}
+
+
+class Counting(MemoryStore):
+    """A store that counts how often it is asked for the version of the live list."""
+
+    asked = 0
+
+    async def watch_version(self) -> int:
+        """Count."""
+        self.asked += 1
+        return await super().watch_version()
+
+
+def test_the_live_list_is_asked_for_seldom(desk: Desk) -> None:
+    """Whoever changes it says so; while nothing is in doubt it is looked at now and then alone."""
+    desk.store = store = Counting(lambda: asyncio.get_running_loop().time())
+
+    async def work() -> None:
+        await store.watch(ALL[:3], wanted=True)
+        await asyncio.sleep(10 * LIVE_EVERY)
+
+    desk.follow(work(), file=False)
+    assert desk.current() == tuple(ALL[:3])
+    assert 5 <= store.asked <= 12
 
 
 class Foreign(MemoryStore):
