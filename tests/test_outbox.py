@@ -41,6 +41,7 @@ from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.plan.notice import Detected
 from poller.storage.memorystore import MemoryStore
+from poller.storage.position import Start
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Entry, Store, Stream
 from tests.feed import publish
@@ -379,6 +380,19 @@ async def test_what_was_returned_is_due_at_once(place: Place) -> None:
     await place.settle(Settlement(claim, "returned"))
     (again,) = await place.claim()
     assert (ids(again), again.attempts) == (ids(claim), ())
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)  # memory forgets nothing
+async def test_where_an_endpoint_was_is_told_to_a_server_that_forgot(place: Place) -> None:
+    """What its process remembers counts while there is no record of it, and no longer."""
+    first, second, last = await place.publish(A, 1, 2, 3)
+    for remembered, position in ((first.id, first.id), (second.id, first.id)):
+        found = await place.outbox.begin(["late"], remembered={"late": remembered})
+        assert isinstance(found["late"], Start)
+        assert found["late"].position == position
+    found = await place.outbox.begin(["new"], remembered={"late": second.id})
+    assert isinstance(found["new"], Start)
+    assert found["new"].position == last.id
 
 
 async def test_attempts_are_remembered(place: Place) -> None:

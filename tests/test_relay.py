@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem
 from poller.delivery.pace import BURST, MOST_AHEAD, OPEN_FOR, Breaker, Pace
+from poller.delivery.queued import sort_key, text_of
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
     DELAYS,
@@ -377,6 +378,21 @@ def test_a_defect_ends_one_endpoint_for_a_moment() -> None:
     for delay, planned in zip(itertools.pairwise(times), DELAYS[:3], strict=False):
         assert abs((delay[1] - delay[0]) / planned.total_seconds() - 1) < 0.3
     assert [round(at % 3600) for at, _ in up.calls] == [0, 0]
+
+
+def test_what_is_queued_without_a_signal_is_found() -> None:
+    """What a process queued that was killed before it said so goes out with the next look."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(5)
+        (entry,) = await scene.store.read("0", count=10, block=None)
+        await scene.outbox.add("desk", [QueueItem(sort_key(entry.id), text_of(entry), "HK.00700")])
+        await asyncio.sleep(31)
+
+    line = Line(lambda *_: Delivered(200))
+    play(act, look=timedelta(seconds=30), desk=line)
+    assert len(line.calls) == 2
 
 
 def test_one_endpoint_down_does_not_delay_another() -> None:
