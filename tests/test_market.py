@@ -183,6 +183,22 @@ def test_a_release_counts_its_polls_anew() -> None:
     assert ask(plan, later) == often
 
 
+def test_who_joins_in_a_sweep_is_asked_as_often_as_the_others() -> None:
+    """A symbol that was followed before has not been asked in this release either."""
+    watched = codes(4)
+    plan, now = Schedule(INTERVALS), NOW - timedelta(hours=1)
+    plan.restore(dict.fromkeys(watched, OLD), {})
+    plan.watch(watched[:3])
+    for _ in range(3):
+        plan.record(ask(plan, now), Answered(OLD), now)
+        now += INTERVALS.idle
+    release(plan, NOW)
+    plan.watch(watched)
+    asked = misses(plan, NOW, 3, OLD)
+    assert asked == watched[1:]
+    assert ask(plan, NOW + timedelta(minutes=1)) == asked[0]
+
+
 @pytest.mark.parametrize(("current", "asked"), [(1, 4), (2, 2), (3, 2)])
 def test_while_few_show_the_newest_day_all_are_watched(current: int, asked: int) -> None:
     """With less than half of them it may be theirs alone: the others may bring the report."""
