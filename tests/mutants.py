@@ -90,7 +90,7 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/supervisor.py": ("supervisor", "bulkheads"),
     },
     "scripts of the store": {"poller/storage/lua/*.lua": ("store",)},
-    "scripts of the outbox": {"poller/delivery/lua/*.lua": ("outbox",)},
+    "scripts of the outbox": {"poller/delivery/lua/*.lua": ("outbox", "vanish", "poison")},
 }
 
 _ANY_START: Final = "only that it grows counts"

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from poller.delivery.destinations.webhook import body_of
 from poller.delivery.outbox import (
+    FURTHEST,
     MOST_WAITS,
     NOTED,
     Claim,
@@ -52,6 +53,7 @@ from tests.servers import KINDS, running
 NAME = "desk"
 A, B = Code("HK.00700"), Code("HK.00005")
 NOW = datetime(2026, 5, 8, 9, tzinfo=UTC)
+KEYS = OutboxKeys("short-interest", NAME)
 TTL = timedelta(seconds=30)
 AGAIN = timedelta(minutes=5)
 WAIT = 60.0
@@ -449,6 +451,54 @@ async def test_enabling_leaves_alone_what_is_being_sent(place: Place) -> None:
     await place.claim()
     await place.outbox.enable(NAME)
     assert await place.claim() == []
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_enabling_finds_lanes_whose_time_is_gone(place: Place) -> None:
+    """Somebody removed them: everything that waits is due, and not only what has a time."""
+    codes = [A, B, Code("HK.00001"), Code("HK.00002")]
+    for code in codes:
+        entries = await place.publish(code, 2)
+    await place.queue(*entries)
+    await place.raw.zrem(KEYS.due, *codes[1:])
+    await place.outbox.enable(NAME)
+    assert told(await place.claim()) == {code: ["02"] for code in codes}
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_a_queue_out_of_order_is_put_in_order(place: Place) -> None:
+    """A score that another client gave a delivery hides neither its lane nor another one."""
+    await place.publish(A, 1, 2)
+    entries = await place.publish(B, 3)
+    await place.queue(*entries)
+    scores = {A: 5, B: -3}
+    members = {f"{e.fields['code']}|{sort_key(e.id)}": e.fields["code"] for e in entries}
+    await place.raw.zadd(KEYS.queue, {member: scores[code] for member, code in members.items()})
+    await place.raw.zadd(KEYS.queue, {min(members): 0})
+    assert told(await place.claim(depth=10)) == {A: ["01", "02"], B: ["03"]}
+
+
+async def test_who_has_something_due(place: Place) -> None:
+    """An endpoint with a lane whose time has come; none whose lanes wait, and none without any."""
+    entries, after = await place.publish(A, 2), await place.begin()
+    assert await place.outbox.due([NAME]) == frozenset()
+    assert await place.take(after, entries[-1].id, [item(entries[0], A, WAIT)])
+    assert await place.outbox.due([NAME]) == frozenset()
+    await place.later(timedelta(seconds=WAIT + 1))
+    assert await place.outbox.due(["nobody", NAME]) == {NAME}
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_what_has_no_time_of_ours_is_looked_at(place: Place) -> None:
+    """One that was removed, one beyond all bounds, a key of another type: nothing waits for it."""
+    await place.queue(*await place.publish(A, 2))
+    await place.raw.delete(KEYS.due)
+    assert await place.outbox.due([NAME]) == {NAME}
+    beyond = datetime.now(UTC) + FURTHEST + timedelta(hours=1)
+    await place.raw.zadd(KEYS.due, {A: 1000 * beyond.timestamp()})
+    assert await place.outbox.due([NAME]) == {NAME}
+    await place.raw.set(KEYS.due, "x")
+    assert await place.outbox.due([NAME]) == {NAME}
 
 
 async def test_a_held_endpoint_is_left_alone(place: Place) -> None:
