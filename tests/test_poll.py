@@ -4,12 +4,24 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, StoreDown, Superseded
-from poller.facts.observe import Announced, Fact, Happened, Polled, Published, Recovered, Trouble
+from poller.facts.observe import (
+    LONGEST_TURN,
+    Announced,
+    Fact,
+    Happened,
+    Polled,
+    Published,
+    Recovered,
+    Trouble,
+    Turned,
+    dispatcher,
+)
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Page
 from poller.plan.notice import Detected, Notice
@@ -405,5 +417,30 @@ def test_a_plan_that_cannot_be_read_is_replaced() -> None:
                 await logbook.keep(ONE_OFF)
         assert MarketState.from_json(store.plans["HK"]).newest is None
         assert Recovered("plan of HK") in scene.facts
+
+    virtually(work)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_dispatcher_that_waits_comes_round(ready: bool) -> None:  # noqa: FBT001
+    """With nothing due, or no gateway to ask, it shows within its longest turn that it lives."""
+
+    async def work() -> None:
+        turns = list[float]()
+
+        def observe(fact: Fact) -> None:
+            if fact == Turned(dispatcher("main")):
+                turns.append(asyncio.get_running_loop().time())
+
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        scene.gateway.ready = ready
+        poller = scene.poller(observe)
+        if ready:
+            poller.watch([])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10 * LONGEST_TURN):
+                await poller.run(ONE_OFF)
+        times = [*turns, 10 * LONGEST_TURN]
+        assert max(later - earlier for earlier, later in pairwise(times)) <= LONGEST_TURN + 1
 
     virtually(work)
