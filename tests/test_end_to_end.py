@@ -350,7 +350,7 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         ["simulate", "--hk", "-1"],
         ["simulate", "--hk", "0", "--us", "0"],
         ["simulate", "--accounts", "2"],
-        ["simulate", "--plot", "missing/picture.svg"],
+        ["simulate", "--release", "daily"],
     ],
 )
 async def test_wrong_usage_is_told_in_a_line(service: Service, arguments: list[str]) -> None:

@@ -27,6 +27,7 @@ from poller.simulator.bounds import Latencies
 from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
+from poller.simulator.world import END, Refusal, ShortInterest
 from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF
 
@@ -42,7 +43,7 @@ class Setting:
     """What is polled, and how.
 
     `accounts`: the account of each gateway. `requests` in `period` seconds are allowed to each
-    account. `latency`: seconds an answer takes. `faults`: share of requests that get no answer.
+    account. `faults`: share of requests that get no answer.
     `busy`: when (seconds) another program spends the whole budget of an account. `restarts`: when
     one process ends and another takes over.
     """
@@ -52,7 +53,6 @@ class Setting:
     accounts: tuple[str, ...] = ("main",)
     requests: int = 30
     period: float = 30.0
-    latency: float = 0.0
     faults: float = 0.0
     busy: tuple[float, ...] = ()
     restarts: tuple[float, ...] = ()
@@ -151,7 +151,7 @@ class _Run:
         self._progress = progress
         self.measured = Measured(self.season)
         self._accounts = {name: _Account(setting) for name in setting.accounts}
-        self._chance = Random(self.season.seed)
+        self._chance = Random(self.season.world.seed)
         self._trace = hashlib.sha256()
         self._told: set[tuple[Code, int]] = set()
         self._index = {
@@ -162,11 +162,11 @@ class _Run:
     async def play(self, make: Callable[[], Schedule]) -> None:
         """Poll to the end of the season, by one process after the other."""
         store = MemoryStore(asyncio.get_running_loop().time)
-        length = (self.season.ends - self.season.began).total_seconds()
+        length = self.season.length
         for until in (*self.setting.restarts, length):
             poller = self._poller(store, make())
             poller.turn = _DAY  # no watchdog waits here
-            poller.watch(self.season.codes)
+            poller.watch(self.season.world.codes())
             polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
             while self._seconds() < until and not polling.done():
                 await asyncio.wait([polling], timeout=min(_DAY, until - self._seconds()))
@@ -204,13 +204,17 @@ class _Run:
         self.measured.polls[code] += 1
         self._trace.update(f"{at:.3f} {account} {code} {key}\n".encode())
         admitted = self._accounts[account].admits(at, self.setting.period)
-        if self.setting.latency:
-            await asyncio.sleep(self.setting.latency)
+        request = ShortInterest(code, key or "")
+        answer, delay = self.season.world.answer(request, self._now())
+        if delay:
+            await asyncio.sleep(delay.total_seconds())
         if not admitted:
             raise TooFrequent("频率太高")
         if self.setting.faults and self._chance.random() < self.setting.faults:
             raise Unavailable("no answer")
-        return self.season.page(code, key, at)
+        if isinstance(answer, Refusal):
+            raise Unavailable(answer.text)
+        return Page(answer.records, None if answer.next_key == END else answer.next_key)
 
     def _observe(self, fact: Fact, store: MemoryStore) -> None:
         if not isinstance(fact, Published):
@@ -234,10 +238,9 @@ class _Run:
         found = self.measured
         found.trace = self._trace.hexdigest()
         found.most_in_window = max(one.window.most for one in self._accounts.values())
-        length = (self.season.ends - self.season.began).total_seconds()
         for code in self.season.covered:
             for index, begins in enumerate(self.season.releases[market_of(code)]):
-                due = begins >= 0 and self.season.appears(code, index) <= length
+                due = begins >= 0 and self.season.appears(code, index) <= self.season.length
                 found.missed += due and (code, index) not in self._told
         return found
 
