@@ -26,7 +26,7 @@ from poller.plan.notice import Completed, Detected
 from poller.plan.release import Intervals
 from poller.plan.schedule import Answered, Probe, Reply, Schedule, Wait
 from poller.settings.config import Config
-from poller.simulator import Revision, Split, World
+from poller.simulator import Revision, Split, Window, World
 from poller.simulator.bounds import Latencies, Rate, oracle
 from poller.simulator.season import Season
 from tests.seasons import after_holidays, daily, round_robin
@@ -145,7 +145,18 @@ def test_too_frequent_in_mid_sweep() -> None:
     """Another program spends the budget for a period: the sweep goes on after it."""
     season = small()
     begins = [at for each in season.releases.values() for at in each if at > 0]
-    measured = play(season, busy=tuple(at + 25 for at in begins))
+    busy = sorted(at + 25 for at in begins)
+
+    class Busy(Window):
+        refused_until = float("-inf")
+
+        def admit(self, at: float) -> bool:
+            if busy and at >= busy[0]:
+                busy.pop(0)
+                self.refused_until = at + self.period
+            return super().admit(at) and at >= self.refused_until
+
+    measured = play(season, window=Busy)
     assert measured.latencies.p99 <= oracle(season, Rate()).p99 + 2 * DUE + 3 * 30
 
 

@@ -11,10 +11,10 @@ from poller import show
 from poller.commands.backfill import CONNECT_LIMIT
 from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, begin
-from poller.commands.stores import Failure, store_of
-from poller.commands.webhooks import store_and_outbox
+from poller.commands.stores import Failure, beside, store_of
 from poller.delivery.client import reach, words
 from poller.delivery.endpoint import Kind
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.senders import check_channels
 from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
@@ -107,7 +107,7 @@ async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
     """Return why endpoints are disabled, and a row for each that is configured no more."""
     configured = [table.name for table in config.webhooks]
     disabled = {}
-    async with store_and_outbox(config, existing=False) as (_, outbox):
+    async with store_of(config) as store, beside(store, RedisOutbox) as outbox:
         for name in configured:
             if reason := (await outbox.status(name)).disabled:
                 disabled[name] = reason

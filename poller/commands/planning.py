@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter, validators
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from poller import show
 from poller.commands.ending import FAILED, WRONG, CommandFailed
@@ -124,14 +123,7 @@ def setting(config: Config, played: Season, gateways: int, accounts: int, faults
 
 def plan(setting: Setting, *, as_json: bool) -> bool:
     """Play the season, print what came of it; False when a day was missed or doubled."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        disable=not sys.stderr.isatty(),
-        console=show.errors(),
-    )
+    bar = show.progress_bar()
     with bar:
         task = bar.add_task(f"{setting.season.weeks} weeks", total=1.0)
         measured = measure(setting, progress=lambda share: bar.update(task, completed=share))

@@ -43,9 +43,8 @@ class Setting:
     """What is polled, and how.
 
     `accounts`: the account of each gateway. `requests` in `period` seconds are allowed to each
-    account. `faults`: share of requests that get no answer.
-    `busy`: when (seconds) another program spends the whole budget of an account. `restarts`: when
-    one process ends and another takes over.
+    account, and `window` makes the limit that OpenD enforces for it. `faults`: share of requests
+    that get no answer. `restarts`: when (seconds) one process ends and another takes over.
     """
 
     season: Season
@@ -54,7 +53,7 @@ class Setting:
     requests: int = 30
     period: float = 30.0
     faults: float = 0.0
-    busy: tuple[float, ...] = ()
+    window: Callable[[int, float], Window] = Window
     restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
 
@@ -89,22 +88,6 @@ class Measured:
     def latencies(self) -> Latencies:
         """Over all symbols and releases."""
         return Latencies.of([s for each in self.releases.values() for s in each], self.requests)
-
-
-class _Account:
-    """The limit OpenD enforces for one account, and who else spends of it."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.window = Window(setting.requests, setting.period)
-        self.busy = deque(sorted(setting.busy))
-        self.refused_until = float("-inf")
-
-    def admits(self, at: float, period: float) -> bool:
-        """Count a request; tell whether it is answered."""
-        if self.busy and at >= self.busy[0]:
-            self.busy.popleft()
-            self.refused_until = at + period
-        return self.window.admit(at) and at >= self.refused_until
 
 
 class _Gateway:
@@ -150,7 +133,9 @@ class _Run:
         self.setting, self.season = setting, setting.season
         self._progress = progress
         self.measured = Measured(self.season)
-        self._accounts = {name: _Account(setting) for name in setting.accounts}
+        self._windows = {
+            name: setting.window(setting.requests, setting.period) for name in setting.accounts
+        }
         self._chance = Random(self.season.world.seed)
         self._trace = hashlib.sha256()
         self._told: set[tuple[Code, int]] = set()
@@ -179,7 +164,7 @@ class _Run:
         return Poller(
             store,
             [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
-            {name: self._budget(store, name) for name in self._accounts},
+            {name: self._budget(store, name) for name in self._windows},
             schedule,
             history=1,
             observe=lambda fact: self._observe(fact, store),
@@ -203,7 +188,7 @@ class _Run:
         self.measured.sent.append(at)
         self.measured.polls[code] += 1
         self._trace.update(f"{at:.3f} {account} {code} {key}\n".encode())
-        admitted = self._accounts[account].admits(at, self.setting.period)
+        admitted = self._windows[account].admit(at)
         request = ShortInterest(code, key or "")
         answer, delay = self.season.world.answer(request, self._now())
         if delay:
@@ -237,7 +222,7 @@ class _Run:
         """Return what the run brought; as a task's result it would be printed, unseen."""
         found = self.measured
         found.trace = self._trace.hexdigest()
-        found.most_in_window = max(one.window.most for one in self._accounts.values())
+        found.most_in_window = max(one.most for one in self._windows.values())
         for code in self.season.covered:
             for index, begins in enumerate(self.season.releases[market_of(code)]):
                 due = begins >= 0 and self.season.appears(code, index) <= self.season.length
