@@ -23,9 +23,10 @@ from poller.plan.calendar import released_by
 from poller.plan.release import Intervals
 from poller.plan.schedule import Answered, Probe, Schedule
 from poller.settings.config import Config
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.simulator.bounds import Latencies, Rate
 from tests import benchmarks, seasons
+from tests.opend import Simulator
 from tests.service import Service, store_of
 
 USUAL = {"HK": 300, "US": 700}

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from poller.simulator import Proto, Simulator
+from poller.simulator import Proto
 from poller.simulator.wire import (
     HEADER_SIZE,
     Header,
@@ -16,6 +16,7 @@ from poller.simulator.wire import (
     plain_packet,
     request,
 )
+from tests.opend import Simulator
 
 
 @dataclass

@@ -10,10 +10,11 @@ import pytest
 from poller.markets import Record
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.storage.redisboard import RedisBoard
 from tests.feed import publish
 from tests.machine import at_most
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
 
 TENCENT = Code("HK.00700")

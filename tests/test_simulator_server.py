@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.model import Code
-from poller.simulator import Faults, Proto, Seen, Simulator, Verdict, Window, World
+from poller.simulator import Proto, Window, World
 from poller.simulator.wire import (
     HEADER_SIZE,
     LONGEST_BODY,
@@ -21,6 +21,7 @@ from poller.simulator.wire import (
     plain_packet,
     request,
 )
+from tests.opend import Faults, Seen, Simulator, Verdict
 from tests.simulator_client import Client, connected
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)

@@ -88,7 +88,6 @@ async def _simulated(config: Config, taken: Play) -> AsyncIterator[Config]:
         requests=budget.requests,
         period=budget.period,
         now=lambda: wall_clock() - taken.paused,
-        remember=10 * budget.requests,
     )
     async with simulator:
         changes["opend"] = (Opend(port=simulator.port, account="simulated"),)
