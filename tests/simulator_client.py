@@ -13,10 +13,14 @@ from poller.simulator.wire import (
     Message,
     Session,
     parse,
-    plain_packet,
     request,
 )
 from tests.opend import Simulator
+
+
+def plain_packet(proto: Proto, serial: int, message: Message) -> bytes:
+    """Return the packet of an unencrypted message: what a client sends, or a test compares."""
+    return Session(None).seal(proto, serial, message.SerializeToString())
 
 
 @dataclass

@@ -36,7 +36,6 @@ from poller.simulator.wire import (
     Proto,
     Session,
     parse,
-    plain_packet,
     request,
 )
 from poller.simulator.world import Answer
@@ -44,6 +43,7 @@ from poller.storage.snapshots import read_snapshot
 from tests.fuzz.engine import NOW, Read, Target, bounded, plain, text_of
 from tests.fuzz.stored import KEYS
 from tests.golden import VERSIONS, written
+from tests.simulator_client import plain_packet
 
 _CODES: Final = (Code("HK.00700"), Code("US.JXDH"))
 _GROUP: Final = "favourites"
