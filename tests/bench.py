@@ -21,12 +21,13 @@ from poller.detect.compare import Known, compare
 from poller.events import encode
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.simulator.wire import Proto
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
 from tests import benchmarks
+from tests.opend import Simulator
 from tests.service import Service, store_of
 
 SYMBOLS, ROWS, HOPS, REPEATS, POLLS, TURNS, STARTS = 200, 50, 1000, 5, 600, 3, 8

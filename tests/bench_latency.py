@@ -19,9 +19,10 @@ from standardwebhooks import Webhook
 
 from poller.clock import wall_clock
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.storage.embedded import Embedded
 from tests import benchmarks
+from tests.opend import Simulator
 from tests.receiver import OK, SECRET, Receiver, Seen
 from tests.service import PATIENCE, Service, later, now, store_of, with_rows
 

@@ -17,11 +17,12 @@ import aiohttp
 from poller.facts import signals
 from poller.markets import Record
 from poller.model import Code, market_of
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry
 from tests.machine import at_most, patience, scaled
+from tests.opend import Simulator
 
 PATIENCE = scaled(30.0)
 """Seconds to wait for anything outside the test's own process."""

@@ -22,10 +22,11 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry, Stream
 from tests.machine import scaled
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, with_rows
 from tests.wire import Point, Server, Wire
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import inspect
 import os
 import resource
 import shutil
@@ -12,9 +13,13 @@ import struct
 import time
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import exceptions
+from redis.asyncio import Connection, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from poller.detect.compare import compare
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
@@ -335,6 +340,72 @@ def move_slot(members: list[nodes.Node], source: nodes.Node, target: nodes.Node)
     source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
     for node in (target, source, *members):
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
+
+
+async def test_sentinels_that_name_no_primary_say_why(tmp_path: Path) -> None:
+    """They are away, watch another, see it down, or want a password: each has a reason of its own.
+
+    A wrong password ends the wait, as that of the server itself does.
+    """
+    with nodes.watched(tmp_path) as (primary, replica, watchers):
+        url = nodes.sentinel_url(watchers)
+
+        async def refused(url: str) -> str:
+            store = RedisStore(url, "short-interest")
+            with pytest.raises(StoreError) as raised:
+                await store.watch_version()
+            await store.close()
+            return f"{type(raised.value).__name__}: {raised.value}"
+
+        other = url.removesuffix(nodes.WATCHED) + "other"
+        assert await refused(other) == "StoreDown: no Sentinel watches 'other'"
+        for each in (replica, primary):
+            each.kill()
+        nodes.until(lambda: "down" in watchers[0].ask("SENTINEL", "MASTER", nodes.WATCHED)["flags"])
+        assert await refused(url) == "StoreDown: no server takes the writes now"
+        watchers[0].ask("ACL", "SETUSER", "default", "resetpass", ">guard")
+        assert (await refused(url)).startswith("LockedOut: Redis refuses the user or password: ")
+        right = await refused(f"{url}?sentinel_password=guard")
+        assert right == "StoreDown: no server takes the writes now"
+        assert (await refused(f"{url}?sentinel_password=wrong")).startswith("LockedOut: ")
+        watchers[0].kill()
+        expected = f"nobody listens at 127.0.0.1:{watchers[0].port}"
+        assert await refused(url) == f"StoreDown: no Sentinel names the primary: {expected}"
+
+
+async def test_redis_py_opens_and_reads_where_it_did() -> None:
+    """What our connections override has kept its form, and none of its own names is taken by ours.
+
+    Every way to send a command on a closed connection asks where to go; every answer comes through
+    `read_response`. A version of redis-py that does otherwise fails here, not at a failover.
+    """
+    where = inspect.signature(Connection.connect_check_health)
+    assert str(where) == "(self, check_health: bool = True, retry_socket_connect: bool = True)"
+    theirs = {*vars(Connection(host="any")), *dir(SSLConnection)}
+    assert theirs & {"_guide", "_to_replica"} == set()
+    told: list[str] = []
+
+    class Recording(Connection):
+        async def connect_check_health(self, *args: object, **options: object) -> None:
+            del args, options
+            told.append(f"{self.host}:{self.port}")
+            self.port += 1
+            raise exceptions.TimeoutError
+
+        async def read_response(self, *args: object, **options: object) -> None:
+            del args, options
+            told.append("read")
+
+    connection: Any = Recording(host="any", port=1, retry=Retry(NoBackoff(), 0))
+    for call in (connection.connect(), connection.send_command("PING")):
+        with pytest.raises(exceptions.TimeoutError):
+            await call
+    client = Redis()
+    await client.parse_response(connection, "PING")
+    await client.aclose()
+    assert told == ["any:1", "any:2", "read"]
+    moved = exceptions.MovedError("7 127.0.0.1:6380")
+    assert (moved.host, moved.port) == ("127.0.0.1", 6380)
 
 
 async def test_a_failover_loses_nothing_acknowledged(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.log import configure
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.storage.embedded import START_LIMIT, Embedded
 from poller.storage.redisstore import RedisStore
 from poller.storage.statedir import (
@@ -33,6 +33,7 @@ from poller.storage.statedir import (
 )
 from poller.storage.store import Entry
 from tests.machine import at_most
+from tests.opend import Simulator
 from tests.service import (
     Service,
     entries,

@@ -10,10 +10,11 @@ import pytest
 from poller.markets import Record
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.storage.redisboard import RedisBoard
 from tests.feed import publish
 from tests.machine import at_most
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
 
 TENCENT = Code("HK.00700")
@@ -350,7 +351,7 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         ["simulate", "--hk", "-1"],
         ["simulate", "--hk", "0", "--us", "0"],
         ["simulate", "--accounts", "2"],
-        ["simulate", "--plot", "missing/picture.svg"],
+        ["simulate", "--release", "daily"],
     ],
 )
 async def test_wrong_usage_is_told_in_a_line(service: Service, arguments: list[str]) -> None:

@@ -19,10 +19,11 @@ from poller.polling.poll import GRACE
 from poller.polling.watchlist import Watchlist
 from poller.service.ports import opened
 from poller.settings.config import Config
-from poller.simulator import Faults, Proto, Simulator, Verdict, World
+from poller.simulator import Proto, World
 from poller.storage.memorystore import MemoryStore
 from tests.machine import at_most
 from tests.nodes import free_port
+from tests.opend import Faults, Simulator, Verdict
 from tests.service import (
     Service,
     ended,

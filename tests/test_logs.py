@@ -34,7 +34,8 @@ from poller.facts.observe import (
 from poller.markets.hk import HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import Config, load
-from poller.simulator import Proto, Simulator, World
+from poller.simulator import Proto, World
+from tests.opend import Simulator
 from tests.receiver import SECRET
 from tests.service import Service, entries, poller, store_of, until
 

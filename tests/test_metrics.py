@@ -53,7 +53,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
 def told(process: str, counts: dict[Count, float], *, age: float = -1.0) -> dict[str, Report]:
     """Return what the board holds of a process that began `age` seconds before the page."""
     began = NOW - timedelta(seconds=age)
-    return {process: Report(NOW, "poll", "0.1.0", started=began, counts=counts)}
+    return {process: Report(NOW, "poll", "0.1.0", started=began, counts=tuple(counts.items()))}
 
 
 def test_facts_are_counted() -> None:

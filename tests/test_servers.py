@@ -93,8 +93,9 @@ async def test_a_unix_socket(server: Embedded, tmp_path: Path) -> None:
 
 async def test_an_answer_may_take_its_time_after_a_blocking_read(server: Embedded) -> None:
     """`socket_timeout` bounds the answers; a read that blocks longer ends as empty, not as cut."""
-    store = RedisStore(f"{server.url}?socket_timeout=0.1", "short-interest")
-    assert await store.read("$", count=1, block=0.4) == []
+    # a server looks ten times a second who has waited long enough
+    store = RedisStore(f"{server.url}?socket_timeout=0.5", "short-interest")
+    assert await store.read("$", count=1, block=0.8) == []
     await store.close()
 
 

@@ -10,8 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.storage.embedded import Embedded
+from tests.opend import Simulator
 from tests.service import Service, entries, simulator, store_of, until
 
 CODE, OTHER = Code("HK.00700"), Code("HK.00005")

@@ -8,9 +8,10 @@ import pytest
 
 from poller.model import Code
 from poller.polling.lease import TTL
-from poller.simulator import Proto, Simulator, World
+from poller.simulator import Proto, World
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, simulator, with_rows
 
 TENCENT = Code("HK.00700")

@@ -11,10 +11,10 @@ from poller import show
 from poller.commands.backfill import CONNECT_LIMIT
 from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, begin
-from poller.commands.stores import Failure, store_of
-from poller.commands.webhooks import store_and_outbox
+from poller.commands.stores import Failure, beside, store_of
 from poller.delivery.client import words
 from poller.delivery.destinations import check_usable, destination_of
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.settings.codefile import read_codes
@@ -106,7 +106,7 @@ async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
     """Return why endpoints are disabled, and a row for each that is configured no more."""
     configured = [table.name for table in config.webhooks]
     disabled = {}
-    async with store_and_outbox(config, existing=False) as (_, outbox):
+    async with store_of(config) as store, beside(store, RedisOutbox) as outbox:
         for name in configured:
             if reason := (await outbox.status(name)).disabled:
                 disabled[name] = reason

@@ -12,10 +12,11 @@ from rich.text import Text
 from poller import show
 from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, Format, aware, begin, codes_of
-from poller.commands.stores import Failure, archive_of
+from poller.commands.stores import Failure, beside, store_of
 from poller.model import Code, Vintage
 from poller.plan.report import change_of, percent_of
 from poller.settings.config import Config
+from poller.storage.archive import Archive
 from poller.storage.plain import coded_rows, history_names, history_rows
 
 NAMES: Final = ("day", "shares", "change", "change %", "ratio", "days to cover", "close")
@@ -53,7 +54,7 @@ async def _print_histories(
     """
     found: dict[Code, tuple[Vintage, ...]] = {}
     problems: list[str] = []
-    async with archive_of(config) as (_, archive):
+    async with store_of(config, existing=True) as store, beside(store, Archive) as archive:
         async for each in archive.histories(codes, moment):
             problems += each.unreadable
             if each.vintages:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from cyclopts import App
 
@@ -18,13 +18,14 @@ import poller
 from poller.commands.ending import complain
 from poller.commands.options import ConfigFile
 from poller.errors import ConfigError
+from poller.facts.status import Role
 from poller.service.unit import (
     NOTIFY_RELOAD_SINCE,
     TEMPORARY,
     Place,
-    UnitRole,
     is_at_home,
     obstacles,
+    unit_of,
     unit_text,
 )
 from poller.settings.config import chosen_file, load, secret_files
@@ -38,7 +39,7 @@ service = App(name="service", help="Put the poller under systemd.")
 @service.command(name="install")
 def service_install(
     *,
-    role: Literal["run", "poll", "deliver", "web"] = "run",
+    role: Role = "run",
     dry_run: bool = False,
     config: ConfigFile = None,
 ) -> None:
@@ -50,10 +51,10 @@ def service_install(
         config: TOML file
     """
     place = place_of(config, os.environ, installed())
-    install(UnitRole(role), place, os.environ, dry_run=dry_run)
+    install(role, place, os.environ, dry_run=dry_run)
 
 
-def install(role: UnitRole, place: Place, environment: Mapping[str, str], *, dry_run: bool) -> None:
+def install(role: Role, place: Place, environment: Mapping[str, str], *, dry_run: bool) -> None:
     """Write the unit, or print it where nothing may be written."""
     text = unit_text(role, place)
     for variable in sorted(environment):
@@ -65,10 +66,10 @@ def install(role: UnitRole, place: Place, environment: Mapping[str, str], *, dry
         if not dry_run:
             complain("only root writes units; as root: the same command again")
         return
-    target = UNITS / f"{role.unit}.service"
+    target = UNITS / f"{unit_of(role)}.service"
     target.write_text(text, encoding="utf-8")
     complain(f"written: {target}")
-    complain(f"now: systemctl daemon-reload && systemctl enable --now {role.unit}")
+    complain(f"now: systemctl daemon-reload && systemctl enable --now {unit_of(role)}")
 
 
 @dataclass(frozen=True, slots=True)

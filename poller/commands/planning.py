@@ -1,38 +1,44 @@
-"""`poller simulate`: how late, for how many requests, beside the bound and simpler ways of polling.
+"""`poller simulate`: how late, for how many requests, beside the bound.
 
-The policy is the service's own, run by its own dispatcher in virtual time; the ways it is compared
-with are models.
+The policy is the service's own, run by its own dispatcher in virtual time.
 """
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter, validators
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from poller import show
 from poller.commands.ending import FAILED, WRONG, CommandFailed
 from poller.commands.options import ConfigFile, SymbolCounts, begin, whole
 from poller.commands.simulate import Measured, Setting
 from poller.commands.simulate import simulate as measure
-from poller.markets import Market, all_markets
+from poller.markets import Market
 from poller.settings.config import Config
-from poller.simulator.bounds import Latencies, Rate, daily_clocks, oracle, round_robin
-from poller.simulator.season import Model, Season
+from poller.simulator.bounds import Latencies, Rate, oracle
+from poller.simulator.season import Season
+from poller.simulator.world import World
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
-_WIDTH, _HEIGHT, _MARGIN = 900, 300, 40
-
-
 BEGAN: Final = datetime(2027, 1, 4, tzinfo=UTC)
 """When every season begins: a fixed Monday, so that a seed always brings the same run."""
 
+
+_KNOWN: Final = 4
+"""Reports of each symbol that were out before."""
+
+Release = Literal["simultaneous", "staggered", "early", "late"]
+
+_RELEASES: Final[Mapping[Release, dict[str, Any]]] = {
+    "simultaneous": {},
+    "staggered": {"stagger": timedelta(hours=2)},
+    "early": {"shift": timedelta(days=-1)},
+    "late": {"shift": timedelta(days=2)},
+}
 
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
 Few = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1, lte=99))]
@@ -44,15 +50,12 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     made_up: Annotated[SymbolCounts, Parameter(name="*")] = _USUAL,  # type: ignore[valid-type]
     weeks: Few = 12,
     seed: Annotated[int, Parameter(converter=whole)] = 1,
-    release: Literal[
-        "simultaneous", "staggered", "early", "late", "holiday", "daily"
-    ] = "simultaneous",
+    release: Release = "simultaneous",
     without_rows: Share = 0.0,
     gateways: Few = 1,
     accounts: Few = 1,
     faults: Share = 0.0,
     json: bool = False,
-    plot: Path | None = None,
     config: ConfigFile = None,
 ) -> None:
     """Play weeks of polling in seconds, and say how late each report would be told.
@@ -61,14 +64,12 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
         made_up: symbols of each market
         weeks: how long
         seed: another one brings other instants; the same one the same run
-        release: how reports come: all symbols at once, over two hours, a day early, two days late,
-            after a holiday, or every day
+        release: how reports come: all symbols at once, over two hours, a day early or two days late
         without_rows: share of the symbols that never have rows
         gateways: how many OpenD share the work
         accounts: how many accounts they are logged in to; each has a budget of its own
         faults: share of the requests that get no answer
         json: one JSON object
-        plot: write an SVG picture of the latencies to this file
         config: TOML file; its intervals, budget and weights count
     """
     problems = []
@@ -78,23 +79,33 @@ def simulate(  # noqa: PLR0913  each is one thing to vary
     if not any(counts.values()):
         asked = " ".join(f"--{name.lower()} 0" for name in counts)
         problems.append(f"{asked}: there is nothing to poll")
-    if plot is not None and (reason := _unwritable(plot)):
-        problems.append(f"--plot {plot}: {reason}; name a file, like latency.svg")
     if problems:
         raise CommandFailed(WRONG, problems)
     played = season(counts, weeks, seed, release, without_rows)
     polled = setting(begin(config, reading=True), played, gateways, accounts, faults)
-    if not plan(polled, as_json=json, plot=plot):
+    if not plan(polled, as_json=json):
         raise CommandFailed(
             FAILED, ["a report was missed or told twice: a defect, worth reporting"]
         )
 
 
 def season(
-    made_up: Mapping[str, int], weeks: int, seed: int, model: str, without_rows: float = 0.0
+    made_up: Mapping[str, int],
+    weeks: int,
+    seed: int,
+    release: Release = "simultaneous",
+    without_rows: float = 0.0,
 ) -> Season:
     """Return the season of these options. `made_up`: symbols, by the name of their market."""
-    return Season(BEGAN, weeks, made_up, seed, Model(model), without_rows)
+    world = World(
+        seed=seed,
+        made_up=made_up,
+        tencent=False,
+        without_rows=without_rows,
+        since=BEGAN.date(),
+        history=_KNOWN,
+    )
+    return Season(replace(world, **_RELEASES[release]), BEGAN, weeks)
 
 
 def setting(config: Config, played: Season, gateways: int, accounts: int, faults: float) -> Setting:
@@ -110,22 +121,13 @@ def setting(config: Config, played: Season, gateways: int, accounts: int, faults
     )
 
 
-def plan(setting: Setting, *, as_json: bool, plot: Path | None) -> bool:
-    """Play the season, print what came of it, draw it; False when a day was missed or doubled."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        disable=not sys.stderr.isatty(),
-        console=show.errors(),
-    )
+def plan(setting: Setting, *, as_json: bool) -> bool:
+    """Play the season, print what came of it; False when a day was missed or doubled."""
+    bar = show.progress_bar()
     with bar:
         task = bar.add_task(f"{setting.season.weeks} weeks", total=1.0)
         measured = measure(setting, progress=lambda share: bar.update(task, completed=share))
     ways = compared(setting, measured)
-    if plot is not None:
-        plot.write_text(svg(measured), encoding="utf-8")
     if as_json:
         sys.stdout.write(json.dumps(facts(ways, measured)) + "\n")
     else:
@@ -134,15 +136,9 @@ def plan(setting: Setting, *, as_json: bool, plot: Path | None) -> bool:
 
 
 def compared(setting: Setting, measured: Measured) -> dict[str, Latencies]:
-    """Return the latencies of the policy and of others, by name; the oracle's first."""
-    season = setting.season
+    """Return the latencies of the oracle, then those of the policy, by name."""
     rate = Rate(setting.requests * len(set(setting.accounts)), setting.period)
-    return {
-        "bound (an oracle)": oracle(season, rate),
-        "this policy": measured.latencies,
-        "round robin": round_robin(season, rate),
-        "a daily clock per symbol": daily_clocks(season),
-    }
+    return {"bound (an oracle)": oracle(setting.season, rate), "this policy": measured.latencies}
 
 
 def facts(ways: dict[str, Latencies], measured: Measured) -> dict[str, Any]:
@@ -190,17 +186,11 @@ def _with_ratio(value: float, ratio: float | None) -> str:
     return f"{value:,.0f}" + ("" if ratio is None else f" ({ratio:.3g})")
 
 
-def _ordered(
-    releases: Mapping[tuple[Market, int], list[float]],
-) -> list[tuple[tuple[Market, int], list[float]]]:
-    """Return the releases by market, then by day."""
-    return sorted(releases.items(), key=lambda one: (one[0][0].name, one[0][1]))
-
-
 def by_market(measured: Measured) -> dict[Market, list[float]]:
     """Return the mean latency of each release, in order, per market."""
     found: dict[Market, list[float]] = {}
-    for (market, _), seconds in _ordered(measured.releases):
+    for market, index in sorted(measured.releases, key=lambda one: (one[0].name, one[1])):
+        seconds = measured.releases[market, index]
         found.setdefault(market, []).append(sum(seconds) / len(seconds))
     return found
 
@@ -209,42 +199,3 @@ def bars(values: Sequence[float]) -> str:
     """Return one bar a value, from nothing to the largest."""
     top = max(values) or 1.0
     return "".join(_BARS[round(value / top * (len(_BARS) - 1))] for value in values)
-
-
-def svg(measured: Measured) -> str:
-    """Return a picture: one dot a release, mean latency over the season."""
-    played = measured.season
-    length = (played.ends - played.began).total_seconds()
-    means = {key: sum(each) / len(each) for key, each in _ordered(measured.releases)}
-    top = max(means.values(), default=0.0) or 1.0
-    title = f"mean latency per release, 0 to {top:,.0f} s, {played.weeks} weeks"
-    drawn = [_text(_MARGIN, title, "#333")]
-    for place, market in enumerate(all_markets()):
-        drawn.append(_text(_WIDTH - _MARGIN * (2 + place), market.name, market.words.colour))
-    for (market, index), mean in means.items():
-        across = _MARGIN + played.releases[market][index] / length * (_WIDTH - 2 * _MARGIN)
-        down = _HEIGHT - _MARGIN - mean / top * (_HEIGHT - 2 * _MARGIN)
-        hint = f"<title>{market}: {mean:,.0f} s</title>"
-        dot = f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3" fill="{market.words.colour}">'
-        drawn.append(f"{dot}{hint}</circle>")
-    axes = f"M{_MARGIN} {_MARGIN}V{_HEIGHT - _MARGIN}H{_WIDTH - _MARGIN}"
-    drawn.append(f'<path d="{axes}" fill="none" stroke="#888"/>')
-    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="13"'
-    picture = "\n".join(drawn)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{picture}\n</svg>\n'
-
-
-def _text(across: int, text: str, colour: str) -> str:
-    return f'<text x="{across}" y="24" fill="{colour}">{text}</text>'
-
-
-def _unwritable(file: Path) -> str | None:
-    """Say why a file cannot be written; None: it can."""
-    folder = file.absolute().parent
-    if file.is_dir():
-        return "it is a directory"
-    if not folder.is_dir():
-        return f"there is no directory {folder}"
-    if not os.access(file if file.exists() else folder, os.W_OK):
-        return "nothing may be written there"
-    return None

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from poller import app
 from poller.clock import wall_clock
+from poller.commands.stores import beside
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.notify import Notify
 from poller.facts.observe import Happened, Observe, Recovered, Trouble
 from poller.settings.config import Config, Opend
 from poller.simulator import Simulator
 from poller.simulator.story import INTERVALS, PERIOD, story
-from poller.storage.embedded import Embedded
+from poller.storage.embedded import server_of
 from poller.storage.playtime import BEAT, Play, Playtime
 from poller.storage.redisstore import RedisStore
 from poller.supervisor import supervise
@@ -24,14 +25,11 @@ _PAUSE: Final = 1.0
 async def play(config: Config, journal: Observe) -> None:
     """Serve the simulation until cancelled, and keep its place in the story."""
     async with contextlib.AsyncExitStack() as stack:
-        if config.redis.url is None:
-            url = await stack.enter_async_context(Embedded(config.state_dir).running())
-        else:
-            url = config.redis.url.get_secret_value()
+        held = server_of(config.redis.url, config.state_dir)
+        url, _ = await stack.enter_async_context(held)
         store = RedisStore(url, config.redis.namespace)
         stack.push_async_callback(store.close)
-        playtime = Playtime(url, config.redis.namespace)
-        stack.push_async_callback(playtime.close)
+        playtime = await stack.enter_async_context(beside(store, Playtime))
         taken = await _take_up(store, playtime, journal)
         simulated = await stack.enter_async_context(_simulated(config, taken))
         period = simulated.budget.period
@@ -90,7 +88,6 @@ async def _simulated(config: Config, taken: Play) -> AsyncIterator[Config]:
         requests=budget.requests,
         period=budget.period,
         now=lambda: wall_clock() - taken.paused,
-        remember=10 * budget.requests,
     )
     async with simulator:
         changes["opend"] = (Opend(port=simulator.port, account="simulated"),)

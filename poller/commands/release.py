@@ -13,7 +13,7 @@ from rich.text import Text
 from poller import show
 from poller.commands.ending import WRONG, CommandFailed, finish
 from poller.commands.options import ConfigFile, Format, Number, begin
-from poller.commands.stores import Failure, archive_of
+from poller.commands.stores import Failure, beside, store_of
 from poller.commands.watched import sources_of
 from poller.markets import Market, market_named, market_names
 from poller.model import Code, isoformat, market_of, newest_days
@@ -101,7 +101,7 @@ async def _print_release(
 
     What cannot be read is left out, and a failure told at the end.
     """
-    async with archive_of(config) as (store, archive):
+    async with store_of(config, existing=True) as store, beside(store, Archive) as archive:
         watched = [code for code in await _watched(config, store) if market_of(code) is market]
         codes = [code for code in await archive.codes() if market_of(code) is market]
         known, problems = await archive.days(list(dict.fromkeys([*codes, *watched])))
@@ -126,11 +126,8 @@ async def _print_release(
 
 async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:
     """Return what the active poller watches, Futu groups included; else what is configured."""
-    board = RedisBoard(store.url, config.redis.namespace)
-    try:
+    async with beside(store, RedisBoard) as board:
         told = await board.symbols()
-    finally:
-        await board.close()
     return tuple(await sources_of(config, store)) if told is None else told
 
 

@@ -27,6 +27,7 @@ from poller.simulator.bounds import Latencies
 from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
+from poller.simulator.world import END, Refusal, ShortInterest
 from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF
 
@@ -42,9 +43,8 @@ class Setting:
     """What is polled, and how.
 
     `accounts`: the account of each gateway. `requests` in `period` seconds are allowed to each
-    account. `latency`: seconds an answer takes. `faults`: share of requests that get no answer.
-    `busy`: when (seconds) another program spends the whole budget of an account. `restarts`: when
-    one process ends and another takes over.
+    account, and `window` makes the limit that OpenD enforces for it. `faults`: share of requests
+    that get no answer. `restarts`: when (seconds) one process ends and another takes over.
     """
 
     season: Season
@@ -52,9 +52,8 @@ class Setting:
     accounts: tuple[str, ...] = ("main",)
     requests: int = 30
     period: float = 30.0
-    latency: float = 0.0
     faults: float = 0.0
-    busy: tuple[float, ...] = ()
+    window: Callable[[int, float], Window] = Window
     restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
 
@@ -89,22 +88,6 @@ class Measured:
     def latencies(self) -> Latencies:
         """Over all symbols and releases."""
         return Latencies.of([s for each in self.releases.values() for s in each], self.requests)
-
-
-class _Account:
-    """The limit OpenD enforces for one account, and who else spends of it."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.window = Window(setting.requests, setting.period)
-        self.busy = deque(sorted(setting.busy))
-        self.refused_until = float("-inf")
-
-    def admits(self, at: float, period: float) -> bool:
-        """Count a request; tell whether it is answered."""
-        if self.busy and at >= self.busy[0]:
-            self.busy.popleft()
-            self.refused_until = at + period
-        return self.window.admit(at) and at >= self.refused_until
 
 
 class _Gateway:
@@ -150,8 +133,10 @@ class _Run:
         self.setting, self.season = setting, setting.season
         self._progress = progress
         self.measured = Measured(self.season)
-        self._accounts = {name: _Account(setting) for name in setting.accounts}
-        self._chance = Random(self.season.seed)
+        self._windows = {
+            name: setting.window(setting.requests, setting.period) for name in setting.accounts
+        }
+        self._chance = Random(self.season.world.seed)
         self._trace = hashlib.sha256()
         self._told: set[tuple[Code, int]] = set()
         self._index = {
@@ -162,11 +147,11 @@ class _Run:
     async def play(self, make: Callable[[], Schedule]) -> None:
         """Poll to the end of the season, by one process after the other."""
         store = MemoryStore(asyncio.get_running_loop().time)
-        length = (self.season.ends - self.season.began).total_seconds()
+        length = self.season.length
         for until in (*self.setting.restarts, length):
             poller = self._poller(store, make())
             poller.turn = _DAY  # no watchdog waits here
-            poller.watch(self.season.codes)
+            poller.watch(self.season.world.codes())
             polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
             while self._seconds() < until and not polling.done():
                 await asyncio.wait([polling], timeout=min(_DAY, until - self._seconds()))
@@ -179,7 +164,7 @@ class _Run:
         return Poller(
             store,
             [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
-            {name: self._budget(store, name) for name in self._accounts},
+            {name: self._budget(store, name) for name in self._windows},
             schedule,
             history=1,
             observe=lambda fact: self._observe(fact, store),
@@ -203,14 +188,18 @@ class _Run:
         self.measured.sent.append(at)
         self.measured.polls[code] += 1
         self._trace.update(f"{at:.3f} {account} {code} {key}\n".encode())
-        admitted = self._accounts[account].admits(at, self.setting.period)
-        if self.setting.latency:
-            await asyncio.sleep(self.setting.latency)
+        admitted = self._windows[account].admit(at)
+        request = ShortInterest(code, key or "")
+        answer, delay = self.season.world.answer(request, self._now())
+        if delay:
+            await asyncio.sleep(delay.total_seconds())
         if not admitted:
             raise TooFrequent("频率太高")
         if self.setting.faults and self._chance.random() < self.setting.faults:
             raise Unavailable("no answer")
-        return self.season.page(code, key, at)
+        if isinstance(answer, Refusal):
+            raise Unavailable(answer.text)
+        return Page(answer.records, None if answer.next_key == END else answer.next_key)
 
     def _observe(self, fact: Fact, store: MemoryStore) -> None:
         if not isinstance(fact, Published):
@@ -233,11 +222,10 @@ class _Run:
         """Return what the run brought; as a task's result it would be printed, unseen."""
         found = self.measured
         found.trace = self._trace.hexdigest()
-        found.most_in_window = max(one.window.most for one in self._accounts.values())
-        length = (self.season.ends - self.season.began).total_seconds()
+        found.most_in_window = max(one.most for one in self._windows.values())
         for code in self.season.covered:
             for index, begins in enumerate(self.season.releases[market_of(code)]):
-                due = begins >= 0 and self.season.appears(code, index) <= length
+                due = begins >= 0 and self.season.appears(code, index) <= self.season.length
                 found.missed += due and (code, index) not in self._told
         return found
 

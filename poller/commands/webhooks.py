@@ -1,7 +1,6 @@
 """What the `webhook` commands do, over the same outbox the service delivers from."""
 
-import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -9,7 +8,7 @@ from poller import show
 from poller.clock import wall_clock
 from poller.codec import read_json
 from poller.commands.ending import complain
-from poller.commands.stores import Failure, store_of
+from poller.commands.stores import Failure, beside, store_of
 from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.gaps import start_texts
 from poller.delivery.outbox import OutOfOrder, Status, queue
@@ -29,19 +28,6 @@ from poller.storage.redisstore import RedisStore
 from poller.storage.store import Stream, signal_of_webhook
 
 
-@contextlib.asynccontextmanager
-async def store_and_outbox(
-    config: Config, *, existing: bool = True
-) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
-    """Open the store and the outbox on it, as `store_of` does."""
-    async with store_of(config, existing=existing) as store:
-        outbox = RedisOutbox(store.url, config.redis.namespace)
-        try:
-            yield store, outbox
-        finally:
-            await outbox.close()
-
-
 def _named(config: Config, name: str) -> Webhook:
     for table in config.webhooks:
         if table.name == name:
@@ -52,7 +38,7 @@ def _named(config: Config, name: str) -> Webhook:
 
 async def print_states(config: Config, *, as_json: bool) -> None:
     """Print the state of every endpoint, and of those that are no longer configured."""
-    async with store_and_outbox(config) as (_, outbox):
+    async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         configured = [table.name for table in config.webhooks]
         known = await outbox.names(thorough=True)
         left = [name for name in known if name not in configured]
@@ -126,7 +112,7 @@ async def replay(
     """
     endpoint = _named(config, name).endpoint()
     wanted = Wanted([event_id(each) for each in ids], since, until)
-    async with store_and_outbox(config) as (store, outbox):
+    async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         made = await queue_again(store, outbox, endpoint, wanted)
         await store.signal(signal_of_webhook(name))
     _note(made.notes)
@@ -158,7 +144,7 @@ def _events(number: int) -> str:
 async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> None:
     """Print the dead letters, or queue them again."""
     endpoint = _named(config, name).endpoint()
-    async with store_and_outbox(config) as (store, outbox):
+    async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         letters = await outbox.dead(name)
         if requeue:
             readable = [one.delivery for one in letters if one.delivery is not None]
@@ -205,7 +191,7 @@ def _told(letters: Sequence[DeadLetter]) -> Iterator[dict[str, object]]:
 async def enable(config: Config, name: str) -> None:
     """Let an endpoint be sent to again, and say how to get what it gave up before."""
     _named(config, name)
-    async with store_and_outbox(config) as (store, outbox):
+    async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         for stream in Stream:
             start = (await outbox.begin([name], stream))[name]
             if isinstance(start, OutOfOrder):
@@ -227,12 +213,12 @@ async def forget(config: Config, name: str) -> None:
     """Remove the groups and the queue of an endpoint that is not configured."""
     if any(table.name == name for table in config.webhooks):
         raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
-    async with store_and_outbox(config) as (store, outbox):
+    async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         if name not in await outbox.names(thorough=True):
             raise Failure(f"nothing is kept of a webhook {name!r}")
         status = await outbox.status(name)
         await outbox.forget(name)
-        delivering = await _delivering(config, store)
+        delivering = await _delivering(store)
     show.say(f"{name} is forgotten, {status.waiting} waiting events with it")
     if delivering:  # which endpoints they have is not told in Redis
         show.say(
@@ -241,11 +227,8 @@ async def forget(config: Config, name: str) -> None:
         )
 
 
-async def _delivering(config: Config, store: RedisStore) -> list[str]:
+async def _delivering(store: RedisStore) -> list[str]:
     """Return the living processes that deliver."""
-    board = RedisBoard(store.url, config.redis.namespace)
-    try:
+    async with beside(store, RedisBoard) as board:
         reports = living(await board.reports(), wall_clock())
-    finally:
-        await board.close()
     return sorted(name for name, report in reports.items() if report.role in {"run", "deliver"})

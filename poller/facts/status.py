@@ -6,7 +6,9 @@ Texts read back may be of another version or edited by hand: what cannot be read
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BeforeValidator
 
 from poller.codec import Codec, Day, Figure, Moment, Whole
 from poller.errors import Unreadable
@@ -48,67 +50,59 @@ class GatewayState:
     since: Moment
 
 
+def _known(phase: object) -> object:
+    return "watching" if isinstance(phase, str) and phase not in get_args(Phase) else phase
+
+
 @dataclass(frozen=True, slots=True)
 class ReleaseState:
-    """A market's release: `covered` of the `wanted` symbols show `day` already."""
+    """A market's release: `covered` of the `wanted` symbols show `day` already.
 
-    phase: Phase
-    day: date | None
-    wanted: int
-    covered: int
+    A phase that another version knows is read as `watching`.
+    """
+
+    phase: Annotated[Phase, BeforeValidator(_known)] = "watching"
+    day: Day | None = None
+    wanted: Whole = 0
+    covered: Whole = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What one process says of itself. `lease`: its fencing token, None when it does not poll.
 
-    `troubles`: subject → reason, as the log has it. `held`: market → figures that wait for a
-    ruling. `counts`: since the process `started`. `at`, `started`: aware. `budget`: requests of an
-    account, and the seconds of its period; None when it does not poll. `defects`: component that a
-    defect stopped and that has not run steadily since → what it was.
+    `role`: a `Role`, or one that another version knows. `troubles`: subject → reason, as the log
+    has it. `held`: market → figures that wait for a ruling. `counts`: since the process `started`.
+    `at`, `started`: aware. `budget`: requests of an account, and the seconds of its period; None
+    when it does not poll. `defects`: component that a defect stopped and that has not run steadily
+    since → what it was.
     """
 
-    at: datetime
-    role: Role
+    at: Moment
+    role: str
     version: str
-    lease: int | None = None
+    lease: Whole | None = None
     gateways: tuple[GatewayState, ...] = ()
-    symbols: int = 0
+    symbols: Whole = 0
     markets: Mapping[str, ReleaseState] = field(default_factory=dict)
     troubles: Mapping[str, str] = field(default_factory=dict)
-    held: Mapping[str, int] = field(default_factory=dict)
-    started: datetime = _UNKNOWN
-    counts: Mapping[Count, float] = field(default_factory=dict)
-    budget: tuple[int, float] | None = None
+    held: Mapping[str, Whole] = field(default_factory=dict)
+    started: Moment = _UNKNOWN
+    counts: tuple[tuple[Count, Figure], ...] = ()
+    budget: tuple[Whole, Figure] | None = None
     defects: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the JSON kept in the status hash."""
-        plain = asdict(self) | {"counts": list(self.counts.items())}
-        return to_json(_plain(plain))
+        return to_json(_plain(asdict(self)))
 
     @classmethod
-    def from_json(cls, text: str) -> Self | None:
+    def from_json(cls, text: str) -> "Report | None":
         """Read what `to_json` wrote, in any version; None when it cannot be read."""
         try:
-            stored = _REPORTS.read(text)
+            return _REPORTS.read(text)
         except Unreadable:
             return None
-        return cls(
-            at=stored.at,
-            role=cast("Role", stored.role),
-            version=stored.version,
-            lease=stored.lease,
-            gateways=stored.gateways,
-            symbols=stored.symbols,
-            markets={name: _release(each) for name, each in stored.markets.items()},
-            troubles=stored.troubles,
-            held=stored.held,
-            started=stored.started or _UNKNOWN,
-            counts=dict(stored.counts),
-            budget=stored.budget,
-            defects=stored.defects,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,42 +141,8 @@ def living(reports: Mapping[str, Report], now: datetime) -> dict[str, Report]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredRelease:
-    """A market's release as JSON has it; another version may know another phase."""
-
-    phase: str = "watching"
-    day: Day | None = None
-    wanted: Whole = 0
-    covered: Whole = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredReport:
-    """A report as JSON has it."""
-
-    at: Moment
-    role: str
-    version: str
-    lease: Whole | None = None
-    gateways: tuple[GatewayState, ...] = ()
-    symbols: Whole = 0
-    markets: dict[str, _StoredRelease] = field(default_factory=dict)
-    troubles: dict[str, str] = field(default_factory=dict)
-    held: dict[str, Whole] = field(default_factory=dict)
-    started: Moment | None = None
-    counts: tuple[tuple[tuple[str, ...], Figure], ...] = ()
-    budget: tuple[Whole, Figure] | None = None
-    defects: dict[str, str] = field(default_factory=dict)
-
-
-_REPORTS: Final = Codec[_StoredReport](_StoredReport)
+_REPORTS: Final = Codec[Report](Report)
 _POLLS: Final = Codec[Polls](Polls, most=16 * 1024)
-
-
-def _release(stored: _StoredRelease) -> ReleaseState:
-    phase = stored.phase if stored.phase in {"sweeping", "paused"} else "watching"
-    return ReleaseState(cast("Phase", phase), stored.day, stored.wanted, stored.covered)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  JSON has no types

@@ -131,7 +131,7 @@ class Metrics:
         """Replace what Redis told before, and add what the processes have counted since."""
         self._told.readings = tuple(readings)
         for process, report in reports.items():
-            self._counted.totals.add(process, report.started, report.counts)
+            self._counted.totals.add(process, report.started, dict(report.counts))
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

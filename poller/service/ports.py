@@ -25,7 +25,7 @@ from poller.facts.observe import (
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.polling.budget import Budget
 from poller.settings.config import Config, Opend
-from poller.storage.embedded import Embedded
+from poller.storage.embedded import Embedded, server_of
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 
@@ -59,11 +59,8 @@ async def opened(
         starting = list[asyncio.Task[None]]()
         if gateways:
             starting.append(await stack.enter_async_context(_running(sdk.load(), "load the SDK")))
-        embedded = Embedded(config.state_dir) if config.redis.url is None else None
-        if embedded is not None:
-            url = await stack.enter_async_context(embedded.running())
-        else:
-            url = config.redis.url.get_secret_value() if config.redis.url else ""
+        held = server_of(config.redis.url, config.state_dir)
+        url, embedded = await stack.enter_async_context(held)
         store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
         outbox = RedisOutbox(url, config.redis.namespace)

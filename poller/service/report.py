@@ -234,7 +234,7 @@ class Reporter:
             troubles=dict(kept),
             held=self._waiting(),
             started=self._started,
-            counts=dict(self._tally.counts),
+            counts=tuple(self._tally.counts.items()),
             budget=self._budget,
             defects=dict(list(self._defects.items())[-TROUBLES_KEPT:]),
         )

@@ -13,16 +13,18 @@ one, and to its successor when it is told so; transactions and scripts need noth
 import asyncio
 import errno
 import re
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.backoff import ConstantBackoff, NoBackoff
 
 from poller.errors import LockedOut, StoreDown, StoreMisfit
 from poller.storage.location import Location, Node, locate
@@ -32,6 +34,7 @@ NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
 
 _CONNECT_LIMIT: Final = 2.0
 _ANSWER_LIMIT: Final = 5.0
+_NOWHERE: Final = "no server takes the writes now"
 
 
 class Connections:
@@ -48,7 +51,9 @@ class Connections:
         if location.nodes:
             tls = self._settings.pop("connection_class", None) is SSLConnection
             self._settings["connection_class"] = _TlsConnection if tls else _TcpConnection
-            self._settings["guide"] = _guide(location, self._settings)
+            self._settings["guide"] = (
+                _Sentinels(location, self._settings) if location.primary else _Nodes(location.nodes)
+            )
 
     def brief(self, *, exact: bool = False) -> Any:  # noqa: ANN401
         """Return a client for short commands; it waits while all its connections are in use.
@@ -133,24 +138,26 @@ class WrongType(StoreMisfit):
     """A key holds another type than the command is for. Which key, a script does not say."""
 
 
-class _Guide(Protocol):
+class _Guide(ABC):
     """Knows where the writes go."""
 
     @property
     def several(self) -> bool:
         """Whether there is more than one server to try."""
+        return True
 
+    @abstractmethod
     async def where(self) -> Node:
         """Return the server to connect to; raises redis-py's ConnectionError."""
 
-    def failed(self, node: Node) -> None:
+    def failed(self, node: Node) -> None:  # noqa: B027  Sentinels will know
         """Learn that nobody listens there."""
 
-    def told(self, node: Node) -> None:
+    def told(self, node: Node) -> None:  # noqa: B027  Sentinels watch no Cluster
         """Learn from a Cluster that this one owns the slot."""
 
 
-class _Nodes:
+class _Nodes(_Guide):
     """One server, or some nodes of a Cluster: whoever is asked answers, or names the owner."""
 
     def __init__(self, nodes: tuple[Node, ...]) -> None:
@@ -173,63 +180,47 @@ class _Nodes:
         self._nodes.appendleft(node)
 
 
-class _Sentinels:
+class _Sentinels(_Guide):
     """Sentinels, asked anew for every connection: the primary may be another by then."""
 
-    several = True
-
-    def __init__(self, location: Location, settings: dict[str, Any]) -> None:
-        self._nodes = deque(location.nodes)
+    def __init__(self, location: Location, settings: Mapping[str, Any]) -> None:
         self._name = location.primary or ""
-        own = {"username", "password", "db"}
-        shared = {name: value for name, value in settings.items() if name not in own}
-        self._settings = {**shared, **location.sentinel}
-        tls = self._settings.pop("connection_class") is _TlsConnection
-        self._settings["connection_class"] = SSLConnection if tls else Connection
-
-    async def where(self) -> Node:
-        answers = []
-        for _ in range(len(self._nodes)):
-            try:
-                found = await self._ask(self._nodes[0])
-            except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as problem:
-                if isinstance(problem, exceptions.AuthenticationError):
-                    raise
-                answers.append(_absence(problem))
-            else:
-                if found is not None:
-                    return found
-                answers.append(f"{self._nodes[0].host} knows no primary named {self._name!r}")
-            self._nodes.rotate(-1)
-        told = "; ".join(sorted(set(answers)))
-        raise exceptions.ConnectionError(f"no Sentinel names the primary: {told}")
-
-    async def _ask(self, node: Node) -> Node | None:
-        settings = {
-            **self._settings,
-            "host": node.host,
-            "port": node.port,
+        tls = {name: value for name, value in settings.items() if name.startswith("ssl_")}
+        asking: dict[str, Any] = {
+            **tls,
+            "ssl": settings["connection_class"] is _TlsConnection,
             "socket_timeout": _CONNECT_LIMIT,
             "socket_connect_timeout": _CONNECT_LIMIT,
-            "retry": Retry(ConstantBackoff(0), 0),
+            "retry": Retry(NoBackoff(), 0),
             "decode_responses": True,
+            "driver_info": None,
+            **location.sentinel,
         }
-        pool = BlockingConnectionPool(max_connections=1, **settings)
-        asked: Any = Redis.from_pool(pool)
-        async with asked:
-            command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)
-            found = await asked.execute_command(*command)
-        return None if found is None else Node(found[0], int(found[1]))
+        sentinel: Any = Sentinel  # redis-py does not type it
+        self._sentinel = sentinel(location.nodes, sentinel_kwargs=asking)
 
-    def failed(self, node: Node) -> None:
-        """Nothing to do: the Sentinels will know."""
+    async def where(self) -> Node:
+        try:
+            return Node(*await self._sentinel.discover_master(self._name))
+        except MasterNotFoundError as problem:
+            raise exceptions.ConnectionError(await self._why_none()) from problem
+        finally:
+            await _whole(self._hang_up())
 
-    def told(self, node: Node) -> None:
-        """Nothing to do: Sentinels watch no Cluster."""
+    async def _why_none(self) -> str:
+        """Say why there is no primary; raises AuthenticationError, which was kept from us."""
+        try:
+            watched = await self._sentinel.sentinels[0].sentinel_masters()
+        except exceptions.AuthenticationError:
+            raise
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as problem:
+            return f"no Sentinel names the primary: {_absence(problem)}"
+        return _NOWHERE if self._name in watched else f"no Sentinel watches {self._name!r}"
 
-
-def _guide(location: Location, settings: dict[str, Any]) -> _Guide:
-    return _Sentinels(location, settings) if location.primary else _Nodes(location.nodes)
+    async def _hang_up(self) -> None:
+        """Close what is asking nothing now: another connection may be made at the same time."""
+        for each in self._sentinel.sentinels:
+            await each.connection_pool.disconnect(inuse_connections=False)
 
 
 class _Moved(exceptions.ConnectionError):
@@ -237,7 +228,14 @@ class _Moved(exceptions.ConnectionError):
 
 
 class _TcpConnection(Connection):
-    """A connection that goes where its guide says, and again after it was sent away."""
+    """A connection that goes where its guide says, and again after it was sent away.
+
+    redis-py documents none of what this rests on, here alone: every connection is opened by
+    `connect_check_health`, also one that was cut since the pool lent it, to `host` and `port` as
+    they stand then; `read_response` returns or raises every answer. `connect` is not enough, as a
+    command that finds its connection closed opens it without. `test_connections` says when a
+    version of redis-py does otherwise.
+    """
 
     def __init__(self, *, guide: _Guide, **settings: Any) -> None:  # noqa: ANN401
         super().__init__(**settings)
@@ -262,7 +260,7 @@ class _TcpConnection(Connection):
             self._guide.failed(node)
             if self._guide.several and _UNHEARD.search(str(problem)):
                 # every attempt names another node: to an operator it is one trouble
-                raise exceptions.ConnectionError("no server takes the writes now") from problem
+                raise exceptions.ConnectionError(_NOWHERE) from problem
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from pydantic import SecretStr
 from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -337,6 +338,22 @@ class Embedded:
         self._reap()
         if self._pid is not None:
             os.kill(self._pid, signal.SIGTERM)
+
+
+@contextlib.asynccontextmanager
+async def server_of(
+    url: SecretStr | None, state_dir: Path
+) -> AsyncIterator[tuple[str, Embedded | None]]:
+    """Hold the server of a configuration while the block runs: the one at `url`, else an embedded.
+
+    Yields its URL, and what holds it.
+    """
+    if url is not None:
+        yield url.get_secret_value(), None
+        return
+    embedded = Embedded(state_dir)
+    async with embedded.running() as found:
+        yield found, embedded
 
 
 def _word(value: object) -> str:

@@ -19,7 +19,6 @@ _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _COARSE: Final = 2  # from minutes on, one unit says enough
 _FEW: Final = 10
 _LONG: Final = 1e15  # from here on a figure is written with its power of ten
-_LONGEST_TEXT: Final = 64  # what others append may be a megabyte
 
 
 def number(value: Shares | None) -> str:
