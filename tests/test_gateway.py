@@ -307,8 +307,8 @@ async def test_a_group_that_vanishes_keeps_its_symbols() -> None:
     """A group deleted in the app takes nothing off the watchlist; it is told, and then recovers."""
     facts: list[Fact] = []
     store, desk = MemoryStore(time.time), Desk()
-    watchlist = Watchlist((), (), ("mine",), store, facts.append)
-    budget = Budget(store, "main:groups", "me", requests=10, period=30)
+    watchlist = Watchlist((), (), ("mine",), store.watchlist, facts.append)
+    budget = Budget(store.ledger, "main:groups", "me", requests=10, period=30)
 
     async def read() -> None:
         told = len(facts)

@@ -330,8 +330,10 @@ def test_an_unusable_plan_is_learned_again() -> None:
 
     async def work() -> list[Fact]:
         store, facts = MemoryStore(asyncio.get_running_loop().time), list[Fact]()
-        store.watermark_texts[US] = str(DAY)
-        await store.save_schedule({"HK": "rubbish", "US": MarketState(DAY).to_json()}, ONE_OFF)
+        store.records.watermark_texts[US] = str(DAY)
+        await store.plans.save_schedule(
+            {"HK": "rubbish", "US": MarketState(DAY).to_json()}, ONE_OFF
+        )
         plan, tell = Schedule(INTERVALS), facts.append
         poller = Poller(store, [], {}, plan, history=1, observe=tell, now=lambda: NOW)
         polling = asyncio.create_task(poller.run(ONE_OFF))

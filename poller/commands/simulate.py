@@ -27,7 +27,8 @@ from poller.simulator.bounds import Latencies
 from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
-from poller.storage.memorystore import MemoryStore
+from poller.storage.memorystore import MemoryStore, MemoryStreams
+from poller.storage.ports import Ledger
 from poller.storage.store import ONE_OFF
 
 WARM_UP: Final = timedelta(days=1)
@@ -179,17 +180,17 @@ class _Run:
         return Poller(
             store,
             [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
-            {name: self._budget(store, name) for name in self._accounts},
+            {name: self._budget(store.ledger, name) for name in self._accounts},
             schedule,
             history=1,
-            observe=lambda fact: self._observe(fact, store),
+            observe=lambda fact: self._observe(fact, store.streams),
             now=self._now,
         )
 
-    def _budget(self, store: MemoryStore, account: str) -> Budget:
+    def _budget(self, ledger: Ledger, account: str) -> Budget:
         requests, period = self.setting.requests, self.setting.period
         pace = _LoopPace(requests, period)
-        return Budget(store, account, "sim", requests=requests, period=period, pace=pace)
+        return Budget(ledger, account, "sim", requests=requests, period=period, pace=pace)
 
     def _seconds(self) -> float:
         return asyncio.get_running_loop().time() - WARM_UP.total_seconds()
@@ -212,11 +213,11 @@ class _Run:
             raise Unavailable("no answer")
         return self.season.page(code, key, at)
 
-    def _observe(self, fact: Fact, store: MemoryStore) -> None:
+    def _observe(self, fact: Fact, streams: MemoryStreams) -> None:
         if not isinstance(fact, Published):
             self.measured.facts.append(fact)
             return
-        store.entries.clear()  # read by nobody else, and a year of them is long
+        streams.entries.clear()  # read by nobody else, and a year of them is long
         for event in fact.events:
             if event.type in _CHANGES:
                 self.measured.changed[event.type] += 1

@@ -10,10 +10,10 @@ from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.webhook import Sender, SignedPost
 from poller.errors import ConfigError, StoreError
 from poller.markets import Market
-from poller.storage.store import Store
+from poller.storage.ports import Watermarks
 
 
-def sender_of(endpoint: Endpoint, store: Store) -> Sender:
+def sender_of(endpoint: Endpoint, store: Watermarks) -> Sender:
     """Return what sends to an endpoint."""
     if endpoint.kind is Kind.POST:
         return SignedPost(endpoint, now=wall_clock)
@@ -40,7 +40,9 @@ def check_channels(endpoints: Iterable[Endpoint]) -> None:
         raise ConfigError(problems)
 
 
-def _missing(endpoint: Endpoint, store: Store) -> Callable[[Market, date], Awaitable[int | None]]:
+def _missing(
+    endpoint: Endpoint, store: Watermarks
+) -> Callable[[Market, date], Awaitable[int | None]]:
     """Return how to count the endpoint's symbols that are still without a day."""
 
     async def count(market: Market, day: date) -> int | None:

@@ -1,20 +1,17 @@
-"""The store's contract: what holds before and after each call, for Redis and for its memory twin.
+"""What is kept in Redis: the key layout, and the values that the ports read and write.
 
-Key layout, commit order and the guarantees live here; `redisstore` and `memorystore` perform them.
 All keys of a namespace share one hash slot, so a poll commits atomically on a Cluster too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
-from poller.detect.compare import Comparison, Known
+from poller.detect.compare import Known
 from poller.model import Code, Vintage
-from poller.plan.notice import Notice
-from poller.storage.live import LiveList
 
 
 class Stream(StrEnum):
@@ -236,108 +233,3 @@ def order(entry_id: str) -> tuple[int, int]:
     """Return what sorts an entry's id: milliseconds on the server's clock, and a number."""
     milliseconds, _, number = entry_id.partition("-")
     return int(milliseconds), int(number or 0)
-
-
-class Store(Protocol):
-    """The only shared state. Every call may raise StoreDown or StoreMisfit."""
-
-    keys: Keys
-
-    async def snapshot(self, code: Code) -> Snapshot:
-        """Read what is known of a symbol."""
-
-    async def commit(
-        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
-    ) -> None:
-        """Append the entries, write history and held days, move the watermark: all or nothing.
-
-        Raises Superseded when watermark, a written day or a used event id is not what `snapshot`
-        saw (ask the gateway again, compare again) and LeaseLost when `lease` is no longer held.
-        Repeating a commit whose answer was lost is safe: it is refused as superseded.
-        """
-
-    async def announce(self, notice: Notice, lease: Lease) -> bool:
-        """Append a notice to the stream of releases, once.
-
-        False when one with its id was appended before, by whomever; so repeating it is safe.
-        Raises LeaseLost when `lease` is no longer held.
-        """
-
-    async def watermarks(self) -> dict[Code, date]:
-        """Return the last reported trading day of every symbol that has one."""
-
-    async def vintages(self, code: Code) -> list[Vintage]:
-        """Return every vintage on record, oldest day and revision first."""
-
-    async def held_codes(self) -> list[Code]:
-        """Return the symbols of which anything is held, in order."""
-
-    async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
-    ) -> float:
-        """Spend one request of `account`; 0 when granted, else the seconds to wait before asking.
-
-        Never more than `limit` in any `period` seconds on the server's clock, over all processes
-        and namespaces of a server; only a simulation has a budget of its own.
-        Until it is settled, a request counts as sent `margin` seconds after it was granted.
-        Asking again with the same `request` name does not spend twice.
-        """
-
-    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
-        """Move a granted request to `margin` from now; 0 when its answer came."""
-
-    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
-        """Leave nothing to spend for a full period: somebody else has spent it."""
-
-    async def spent(self, account: str, *, period: float) -> int:
-        """Return how many requests the last `period` seconds hold."""
-
-    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
-        """Take the lease for `ttl` seconds, or None while another holds it.
-
-        Whoever holds it keeps it for `ttl` more at the most, however the server's clock stepped.
-        """
-
-    async def renew_lease(self, lease: Lease, ttl: float) -> bool:
-        """Prolong the lease; False when it is no longer ours."""
-
-    async def release_lease(self, lease: Lease) -> None:
-        """Give the lease back; nothing happens when it is no longer ours."""
-
-    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
-        """Put codes on the live watchlist, or take them off whatever the configuration says.
-
-        Given together with a signal of the subject WATCHLIST.
-        """
-
-    async def watched(self) -> LiveList:
-        """Return the live watchlist, whatever somebody else put into it."""
-
-    async def watch_version(self) -> int:
-        """Return a number that changes with every change of the live watchlist."""
-
-    async def schedule(self) -> dict[str, str]:
-        """Return what `save_schedule` was last given: name → text."""
-
-    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
-        """Keep these texts; names not given stay as they are.
-
-        Raises LeaseLost when `lease` is no longer held.
-        """
-
-    async def read(
-        self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
-    ) -> list[Entry]:
-        """Return up to `count` entries after an id; wait up to `block` seconds for the first."""
-
-    async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
-        """Return the newest `count` entries, oldest first."""
-
-    async def signal(self, subject: str) -> None:
-        """Wake whoever waits for news of this subject, in every process."""
-
-    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
-        """Return what has grown since `position`; wait up to `block` seconds for the first.
-
-        None: return at once where the streams stand; anything may have happened before.
-        """
