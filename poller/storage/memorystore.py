@@ -17,6 +17,17 @@ from poller.events import encode
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice
 from poller.storage.live import LiveList
+from poller.storage.ports import (
+    Leases,
+    Ledger,
+    LiveWatchlist,
+    Plans,
+    PollerRecords,
+    Signals,
+    Spent,
+    Streams,
+    Vintages,
+)
 from poller.storage.snapshots import (
     held_writes_of,
     quarantine_entries,
@@ -63,8 +74,8 @@ class MemoryStore:
 
 
 @dataclass
-class MemoryLeases:
-    """`poller.storage.ports.Leases`. `clock`: seconds."""
+class MemoryLeases(Leases):
+    """The lease of the active poller. `clock`: seconds."""
 
     clock: Callable[[], float]
     fence: int = 0
@@ -72,7 +83,6 @@ class MemoryLeases:
     holder_until: float = 0.0
 
     async def acquire(self, owner: str, ttl: float) -> Lease | None:
-        """See `Leases.acquire`."""
         if self._held() is not None:
             self.holder_until = min(self.holder_until, self.clock() + ttl)
             return None
@@ -81,14 +91,12 @@ class MemoryLeases:
         return self.holder
 
     async def renew(self, lease: Lease, ttl: float) -> bool:
-        """See `Leases.renew`."""
         if lease != self._held():
             return False
         self.holder_until = self.clock() + ttl
         return True
 
     async def release(self, lease: Lease) -> None:
-        """See `Leases.release`."""
         if lease == self._held():
             self.holder = None
 
@@ -102,8 +110,8 @@ class MemoryLeases:
 
 
 @dataclass
-class MemoryLedger:
-    """`Ledger` and `Spent` of `poller.storage.ports`. `clock`: seconds."""
+class MemoryLedger(Ledger, Spent):
+    """What each account has spent. `clock`: seconds."""
 
     clock: Callable[[], float]
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -111,7 +119,6 @@ class MemoryLedger:
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
     ) -> float:
-        """See `Ledger.grant`."""
         now = self.clock()
         log = self.budgets.setdefault(account, {})
         for name in [name for name, at in log.items() if at <= now - period]:
@@ -126,24 +133,21 @@ class MemoryLedger:
         return max(1e-6, min(sorted(log.values())[len(log) - limit], now) + period - now)
 
     async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
-        """See `Ledger.settle`."""
         del period
         self.budgets.setdefault(account, {})[request] = self.clock() + margin
 
     async def exhaust(self, account: str, *, limit: int, period: float) -> None:
-        """See `Ledger.exhaust`."""
         for n in range(limit):
             await self.settle(account, f"held-{n}", period=period, margin=0)
 
     async def spent(self, account: str, *, period: float) -> int:
-        """See `Spent.spent`."""
         since = self.clock() - period
         return sum(at > since for at in self.budgets.get(account, {}).values())
 
 
 @dataclass
-class MemoryStreams:
-    """`Streams` and `Signals` of `poller.storage.ports`. `clock`: seconds."""
+class MemoryStreams(Streams, Signals):
+    """The streams and the signals. `clock`: seconds."""
 
     clock: Callable[[], float]
     entries: list[Entry] = field(default_factory=list)
@@ -154,7 +158,6 @@ class MemoryStreams:
     async def read(
         self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
     ) -> list[Entry]:
-        """See `Streams.read`."""
         entries = self._entries_of(stream)
         position = len(entries) if after == "$" else _behind(entries, after)
         if len(entries) <= position and block:
@@ -166,17 +169,14 @@ class MemoryStreams:
         return entries[position : position + count]
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
-        """See `Streams.last_entries`."""
         return self._entries_of(stream)[-count:]
 
     async def signal(self, subject: str) -> None:
-        """See `RedisStreams.signal`."""
         self.append(self.signals, [{"subject": subject}])
         del self.signals[: -2 * SIGNALS_KEPT]
         await self.notify()
 
     async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
-        """See `Signals.news`."""
         if position is None:
             return News(self._position(), None)
         with contextlib.suppress(TimeoutError):
@@ -214,31 +214,28 @@ class MemoryStreams:
 
 
 @dataclass
-class MemoryWatchlist:
-    """`poller.storage.ports.LiveWatchlist`, and what changes it."""
+class MemoryWatchlist(LiveWatchlist):
+    """The live watchlist."""
 
     streams: MemoryStreams
     marks: dict[Code, bool] = field(default_factory=dict)
     changes: int = 0
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
-        """See `RedisWatchlist.watch`."""
         self.marks |= dict.fromkeys(codes, wanted)
         self.changes += 1
         await self.streams.signal(WATCHLIST)
 
     async def watched(self) -> LiveList:
-        """See `LiveWatchlist.watched`."""
         return LiveList(dict(self.marks))
 
     async def version(self) -> int:
-        """See `LiveWatchlist.version`."""
         return self.changes
 
 
 @dataclass
-class MemoryPlans:
-    """`poller.storage.ports.Plans`."""
+class MemoryPlans(Plans):
+    """What the plans remember, and the notices they give."""
 
     streams: MemoryStreams
     leases: MemoryLeases
@@ -246,7 +243,6 @@ class MemoryPlans:
     keys: Keys = _KEYS
 
     async def announce(self, notice: Notice, lease: Lease) -> bool:
-        """See `Plans.announce`."""
         self.leases.refuse(lease)
         fields = encode(notice)
         if any(entry.fields["id"] == fields["id"] for entry in self.streams.notices):
@@ -256,18 +252,16 @@ class MemoryPlans:
         return True
 
     async def schedule(self) -> dict[str, str]:
-        """See `Plans.schedule`."""
         return dict(self.texts)
 
     async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
-        """See `Plans.save_schedule`."""
         self.leases.refuse(lease)
         self.texts |= texts
 
 
 @dataclass
-class MemoryRecords:
-    """`Records`, `Watermarks` and `Vintages` of `poller.storage.ports`."""
+class MemoryRecords(PollerRecords, Vintages):
+    """What is known of each symbol."""
 
     streams: MemoryStreams
     leases: MemoryLeases
@@ -283,7 +277,6 @@ class MemoryRecords:
     )
 
     async def snapshot(self, code: Code) -> Snapshot:
-        """See `Records.snapshot`."""
         if (kept := self._snapshots.get(code)) is not None:
             return kept
         watermark = self.watermark_texts.get(code, "")
@@ -298,7 +291,6 @@ class MemoryRecords:
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
-        """See `Records.commit`."""
         writes = writes_of(comparison, snapshot)
         held_writes = held_writes_of(comparison, snapshot)
         watermark = str(comparison.watermark or "")
@@ -344,19 +336,15 @@ class MemoryRecords:
                 raise Superseded(f"{code}: {each.day} is not what was read")
 
     async def watermarks(self) -> dict[Code, date]:
-        """See `Watermarks.watermarks`."""
         return {Code(c): date.fromisoformat(text) for c, text in self.watermark_texts.items()}
 
     async def vintages(self, code: Code) -> list[Vintage]:
-        """See `Vintages.vintages`."""
         return read_vintages(code, self.vintage_texts.get(code, {}), keys=self.keys)
 
     async def history_codes(self) -> list[Code]:
-        """See `Vintages.history_codes`."""
         return sorted(map(Code, self.vintage_texts))
 
     async def held_codes(self) -> list[Code]:
-        """See `RedisRecords.held_codes`."""
         return sorted(Code(code) for code, texts in self.held_texts.items() if texts)
 
 

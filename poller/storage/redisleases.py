@@ -5,13 +5,14 @@ from typing import Final
 
 from poller.errors import StoreMisfit
 from poller.storage.namespace import Namespace
+from poller.storage.ports import Leases
 from poller.storage.store import Lease
 
 _NO_NUMBER: Final = re.compile("not an integer or out of range|increment or decrement would overfl")
 
 
-class RedisLeases:
-    """`poller.storage.ports.Leases`."""
+class RedisLeases(Leases):
+    """The lease of the active poller on the server."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._keys = namespace.keys
@@ -19,7 +20,6 @@ class RedisLeases:
         self._lease, self._renew = namespace.script("lease"), namespace.script("renew")
 
     async def acquire(self, owner: str, ttl: float) -> Lease | None:
-        """See `Leases.acquire`."""
         lease, fence = self._keys.lease, self._keys.fence
         try:
             async with self._translated():
@@ -31,11 +31,9 @@ class RedisLeases:
         return Lease(value) if value else None
 
     async def renew(self, lease: Lease, ttl: float) -> bool:
-        """See `Leases.renew`."""
         async with self._translated():
             arguments = [lease.value, round(ttl * 1000)]
             return bool(await self._renew(keys=[self._keys.lease], args=arguments))
 
     async def release(self, lease: Lease) -> None:
-        """See `Leases.release`."""
         await self.renew(lease, 0)

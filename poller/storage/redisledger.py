@@ -10,6 +10,7 @@ from typing import Any, Final
 from poller.errors import StoreMisfit
 from poller.storage.connections import WrongType, translated
 from poller.storage.namespace import Namespace, wrong_type
+from poller.storage.ports import Ledger, Spent
 from poller.storage.simulated import SimulationMark
 from poller.storage.store import LEDGER
 
@@ -19,8 +20,8 @@ _CARRIED: Final = 1000
 """Requests of an earlier version that are counted in: many times those of a period."""
 
 
-class RedisLedger:
-    """`Ledger` and `Spent` of `poller.storage.ports`."""
+class RedisLedger(Ledger, Spent):
+    """What each account has spent on the server."""
 
     def __init__(self, namespace: Namespace, mark: SimulationMark) -> None:
         self._namespace = namespace
@@ -31,7 +32,6 @@ class RedisLedger:
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
     ) -> float:
-        """See `Ledger.grant`."""
         times = (round(period * _MICRO), round(margin * _MICRO))
         await self._namespace.catch_up()  # ask OpenD for nothing that could not be published
         async with self._account(account) as (client, key):
@@ -39,11 +39,9 @@ class RedisLedger:
         return int(wait) / _MICRO
 
     async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
-        """See `Ledger.settle`."""
         await self._spend_at(account, [request], period, margin)
 
     async def exhaust(self, account: str, *, limit: int, period: float) -> None:
-        """See `Ledger.exhaust`."""
         await self._spend_at(account, [f"held-{n}" for n in range(limit)], period, 0)
 
     async def _spend_at(
@@ -54,7 +52,6 @@ class RedisLedger:
             await self._spend(keys=[key], args=[*times, *requests], client=client)
 
     async def spent(self, account: str, *, period: float) -> int:
-        """See `Spent.spent`."""
         async with self._account(account) as (client, key):
             seconds, micros = await client.time()
             since = seconds * _MICRO + micros - round(period * _MICRO)

@@ -7,11 +7,12 @@ from poller.events import encode
 from poller.plan.notice import Notice
 from poller.storage.arguments import notice_arguments
 from poller.storage.namespace import Namespace, wrong_type
+from poller.storage.ports import Plans
 from poller.storage.store import Lease
 
 
-class RedisPlans:
-    """`poller.storage.ports.Plans`."""
+class RedisPlans(Plans):
+    """What the plans remember, and the notices they give on the server."""
 
     def __init__(self, namespace: Namespace) -> None:
         self.keys = namespace.keys
@@ -20,7 +21,6 @@ class RedisPlans:
         self._save = namespace.script("plan")
 
     async def announce(self, notice: Notice, lease: Lease) -> bool:
-        """See `Plans.announce`."""
         keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
         arguments = [lease.value, *notice_arguments(encode(notice))]
         verdict, *detail = await self._namespace.replicated(self._announce, keys, arguments)
@@ -33,12 +33,10 @@ class RedisPlans:
                 return bool(verdict == "ok")
 
     async def schedule(self) -> dict[str, str]:
-        """See `Plans.schedule`."""
         async with self._namespace.translated():
             return dict(await self._namespace.redis.hgetall(self.keys.schedule))
 
     async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
-        """See `Plans.save_schedule`."""
         keys = [self.keys.schedule, self.keys.lease]
         pairs = [part for pair in texts.items() for part in pair]
         async with self._namespace.translated():

@@ -12,6 +12,7 @@ from poller.events import encode
 from poller.model import Code, Vintage, parse_code
 from poller.storage.arguments import arguments_of
 from poller.storage.namespace import Namespace, wrong_type
+from poller.storage.ports import PollerRecords, Vintages
 from poller.storage.snapshots import (
     held_writes_of,
     quarantine_entries,
@@ -22,8 +23,8 @@ from poller.storage.snapshots import (
 from poller.storage.store import HeldWrite, Lease, Snapshot, Write
 
 
-class RedisRecords:
-    """`Records`, `Watermarks` and `Vintages` of `poller.storage.ports`."""
+class RedisRecords(PollerRecords, Vintages):
+    """What is known of each symbol on the server."""
 
     def __init__(self, namespace: Namespace) -> None:
         self.keys = namespace.keys
@@ -33,7 +34,6 @@ class RedisRecords:
         self._commit = namespace.script("commit")
 
     async def snapshot(self, code: Code) -> Snapshot:
-        """See `Records.snapshot`."""
         async with self._translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hget(self.keys.watermark, code)
             pipe.hgetall(self.keys.history(code))
@@ -45,7 +45,6 @@ class RedisRecords:
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
-        """See `Records.commit`."""
         writes = writes_of(comparison, snapshot)
         held = held_writes_of(comparison, snapshot)
         watermark = str(comparison.watermark or "")
@@ -97,7 +96,6 @@ class RedisRecords:
                     raise answer
 
     async def watermarks(self) -> dict[Code, date]:
-        """See `Watermarks.watermarks`."""
         async with self._translated():
             texts = await self._redis.hgetall(self.keys.watermark)
         found = {}
@@ -109,13 +107,11 @@ class RedisRecords:
         return found
 
     async def vintages(self, code: Code) -> list[Vintage]:
-        """See `Vintages.vintages`."""
         async with self._translated():
             texts = await self._redis.hgetall(self.keys.vintages(code))
         return read_vintages(code, texts, keys=self.keys)
 
     async def history_codes(self) -> list[Code]:
-        """See `Vintages.history_codes`."""
         return await self._codes_under(self.keys.vintages(Code("")))
 
     async def held_codes(self) -> list[Code]:

@@ -3,8 +3,11 @@
 from typing import Final
 
 from poller.errors import StoreMisfit
+from poller.storage.archive import Archive
 from poller.storage.connections import NEEDED
 from poller.storage.namespace import DECISIVE, Namespace
+from poller.storage.playtime import Playtime
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisleases import RedisLeases
 from poller.storage.redisledger import RedisLedger
 from poller.storage.redisplans import RedisPlans
@@ -27,6 +30,9 @@ class RedisStore:
         ledger: What each account has spent.
         watchlist: The live watchlist.
         streams: The streams and the signals.
+        board: What the processes tell of themselves.
+        archive: Histories of many symbols at once.
+        playtime: How long a simulation was played.
         mark: Whether all this is OpenD's or a simulation's.
     """
 
@@ -42,10 +48,14 @@ class RedisStore:
         self.ledger = RedisLedger(shared, self.mark)
         self.watchlist = RedisWatchlist(shared)
         self.streams = RedisStreams(shared)
+        self.board = RedisBoard(url, namespace)
+        self.archive = Archive(url, namespace)
+        self.playtime = Playtime(url, namespace)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._namespace.close()
+        for each in (self.playtime, self.archive, self.board, self._namespace):
+            await each.close()
 
     @property
     def behind(self) -> bool:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from poller.storage.namespace import Namespace
+from poller.storage.ports import Signals, Streams, Trimming
 from poller.storage.position import LAST
 from poller.storage.retention import Group
 from poller.storage.store import SIGNALS_KEPT, Entry, News, Stream
 
 
-class RedisStreams:
-    """`Streams`, `Signals` and `Trimming` of `poller.storage.ports`, and what gives a signal."""
+class RedisStreams(Streams, Signals, Trimming):
+    """The streams and the signals on the server."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._keys = namespace.keys
@@ -21,7 +22,6 @@ class RedisStreams:
     async def read(
         self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
     ) -> list[Entry]:
-        """See `Streams.read`."""
         position = {self._keys.stream_of(stream): after}
         if block is None:
             async with self._translated():
@@ -32,7 +32,6 @@ class RedisStreams:
         return [_entry(*entry) for entry in _only_stream(found)]
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
-        """See `Streams.last_entries`."""
         async with self._translated():
             found = await self._redis.xrevrange(self._keys.stream_of(stream), count=count)
         return [_entry(*entry) for entry in reversed(found)]
@@ -70,7 +69,6 @@ class RedisStreams:
         return News(newest, frozenset(grown | told))
 
     async def groups(self, stream: Stream) -> list[Group]:
-        """See `Trimming.groups`."""
         key = self._keys.stream_of(stream)
         async with self._translated():
             first = await self._redis.xrange(key, count=1)
@@ -93,7 +91,6 @@ class RedisStreams:
         return entries[0][0] if entries else None
 
     async def trim(self, before: str, stream: Stream) -> int:
-        """See `Trimming.trim`."""
         key = self._keys.stream_of(stream)
         async with self._translated():
             return int(await self._redis.xtrim(key, minid=before, approximate=False))

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from poller.model import Code
 from poller.storage.live import LiveList, scan, version_of
 from poller.storage.namespace import Namespace
+from poller.storage.ports import LiveWatchlist
 from poller.storage.store import SIGNALS_KEPT, WATCHLIST
 
 
-class RedisWatchlist:
-    """`poller.storage.ports.LiveWatchlist`, and what changes it."""
+class RedisWatchlist(LiveWatchlist):
+    """The live watchlist on the server."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._keys = namespace.keys
@@ -34,11 +35,9 @@ class RedisWatchlist:
                 await self._redis.set(self._keys.watch_version, time.time_ns())
 
     async def watched(self) -> LiveList:
-        """See `LiveWatchlist.watched`."""
         async with self._translated():
             return await scan(self._redis, self._keys.watch)
 
     async def version(self) -> int:
-        """See `LiveWatchlist.version`."""
         async with self._translated():
             return version_of(await self._redis.get(self._keys.watch_version))
