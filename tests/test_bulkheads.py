@@ -106,7 +106,8 @@ def play(
     async def run() -> Scene:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        store = MemoryStore(loop.time, leases=leases(loop.time), ledger=ledger(loop.time))
+        store = MemoryStore(loop.time, leases=leases(loop.time))
+        store.ledger = ledger(loop.time)
         scene = Scene(store)
         tenure = Tenure(scene.facts.append)
         poller = poller_of(store, gateway, tenure)

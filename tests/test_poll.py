@@ -114,7 +114,8 @@ def store_of(
 ) -> MemoryStore:
     """Return a store on the loop's clock, of these parts."""
     clock = asyncio.get_running_loop().time
-    store = MemoryStore(clock, ledger=ledger(clock))
+    store = MemoryStore(clock)
+    store.ledger = ledger(clock)
     store.records = records(store.streams, store.leases)
     return store
 
@@ -281,7 +282,8 @@ def test_a_grant_that_is_not_used_counts_from_now_on_and_no_longer() -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
         ledger = Slow(loop.time)
-        scene = Scene(MemoryStore(loop.time, ledger=ledger))
+        scene = Scene(MemoryStore(loop.time))
+        scene.store.ledger = ledger
         ledger.gateway = scene.gateway
         await scene.polls(0.5)
         assert scene.gateway.asked == []

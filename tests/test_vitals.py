@@ -271,10 +271,11 @@ def pets_in_a_day(part: type[MemoryLeases | MemoryLedger], *, ready: bool = True
         vitals = Vitals(Listener(None), lambda: "", clock=loop.time)
         vitals(Ready())
         made = part(loop.time)
+        memory = MemoryStore(loop.time)
         if isinstance(made, MemoryLeases):
-            memory = MemoryStore(loop.time, leases=made)
+            memory.leases = made
         else:
-            memory = MemoryStore(loop.time, ledger=made)
+            memory.ledger = made
         polling = asyncio.create_task(
             keep_polling(memory.leases, "test", poller_of(memory, vitals, ready=ready), vitals)
         )

@@ -36,6 +36,8 @@ RENEWAL: Final = 4.0
 LOOK: Final = 1.0
 """Seconds between two looks of a poller on standby."""
 
+_Beat = Callable[[], None]
+
 
 class Tenure:
     """Passes on what whoever polls tells; standing by ends its troubles: another one tells then.
@@ -96,9 +98,7 @@ async def keep_polling(
                 await _give_back(leases, lease)
 
 
-async def _acquire(
-    leases: Leases, owner: str, observe: Observe, turned: Callable[[], None]
-) -> Lease:
+async def _acquire(leases: Leases, owner: str, observe: Observe, turned: _Beat) -> Lease:
     waiting, pause = False, LOOK
     while True:
         turned()
@@ -120,9 +120,7 @@ async def _acquire(
         await asyncio.sleep(pause)
 
 
-async def _renew(
-    leases: Leases, lease: Lease, observe: Observe, turned: Callable[[], None]
-) -> None:
+async def _renew(leases: Leases, lease: Lease, observe: Observe, turned: _Beat) -> None:
     while True:
         await asyncio.sleep(RENEWAL)
         try:

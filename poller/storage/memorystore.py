@@ -40,7 +40,6 @@ from poller.storage.store import (
     SIGNALS_KEPT,
     WATCHLIST,
     Entry,
-    HeldWrite,
     Keys,
     Lease,
     News,
@@ -56,17 +55,11 @@ _KEYS = Keys("short-interest")
 class MemoryStore:
     """The ports of a namespace in this process, as `RedisStore` has them."""
 
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        *,
-        leases: "MemoryLeases | None" = None,
-        ledger: "MemoryLedger | None" = None,
-    ) -> None:
-        """`clock`: seconds, the server's clock. `leases`, `ledger`: instead of the usual ones."""
+    def __init__(self, clock: Callable[[], float], *, leases: "MemoryLeases | None" = None) -> None:
+        """`clock`: seconds, the server's clock. `leases`: instead of the usual ones."""
         self.keys = _KEYS
         self.leases = leases or MemoryLeases(clock)
-        self.ledger = ledger or MemoryLedger(clock)
+        self.ledger = MemoryLedger(clock)
         self.streams = MemoryStreams(clock)
         self.watchlist = MemoryWatchlist(self.streams)
         self.records = MemoryRecords(self.streams, self.leases)
@@ -317,7 +310,7 @@ class MemoryRecords(PollerRecords, Vintages):
         self,
         code: Code,
         writes: Sequence[Write],
-        held_writes: Sequence[HeldWrite],
+        held_writes: Sequence[Write],
         snapshot: Snapshot,
         lease: Lease,
     ) -> None:
@@ -331,9 +324,8 @@ class MemoryRecords(PollerRecords, Vintages):
             if history.get(write.day, "") != write.expected or used:
                 raise Superseded(f"{code}: {write.day} is not what was read")
         held = self.held_texts.get(code, {})
-        for each in held_writes:
-            if held.get(each.day, "") != each.expected:
-                raise Superseded(f"{code}: {each.day} is not what was read")
+        if changed := [each.day for each in held_writes if held.get(each.day, "") != each.expected]:
+            raise Superseded(f"{code}: {changed[0]} is not what was read")
 
     async def watermarks(self) -> dict[Code, date]:
         return {Code(c): date.fromisoformat(text) for c, text in self.watermark_texts.items()}

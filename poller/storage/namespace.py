@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final
 
-from poller.errors import StoreDown, StoreError, StoreMisfit
+from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
 from poller.storage.connections import Connections, WrongType, translated
 from poller.storage.position import LAST
 from poller.storage.store import LEDGER, Keys
@@ -101,23 +101,31 @@ class Namespace:
                 if found not in {"none", kind}:
                     raise StoreMisfit(wrong_type(key, found, kind))
 
-    async def replicated(
+    async def run(
         self,
         script: Any,  # noqa: ANN401
         keys: Sequence[str],
         arguments: Sequence[str | int],
-    ) -> Any:  # noqa: ANN401
-        """Run a script and wait for the replicas, on one connection as WAIT demands.
+    ) -> list[str]:
+        """Run a script that appends, and wait for the replicas; returns its verdict and details.
 
-        Too few of them: StoreDown, although the primary has it. There it stays, or it goes together
-        with its watermark when another becomes primary: found known or published again, once.
+        Raises LeaseLost when the lease is no longer held. With too few replicas StoreDown, although
+        the primary has it. There it stays, or it goes together with its watermark when another
+        becomes primary: found known or published again, once.
         """
         async with self.translated():
-            if not self._replicas:
-                return await script(keys=keys, args=arguments)
-            async with self.redis.pipeline(transaction=False) as pipe:
-                await script(keys=keys, args=arguments, client=pipe)
-                return await self._followed(pipe)
+            if self._replicas:  # on one connection, as WAIT demands
+                async with self.redis.pipeline(transaction=False) as pipe:
+                    await script(keys=keys, args=arguments, client=pipe)
+                    answer: list[str] = await self._followed(pipe)
+            else:
+                answer = await script(keys=keys, args=arguments)
+        match answer:
+            case ["lease"]:
+                raise LeaseLost(self.keys.lease)
+            case ["type", *detail]:
+                raise StoreMisfit(wrong_type(*detail))
+        return answer
 
     async def catch_up(self) -> None:
         """Raise StoreDown unless the replicas follow again, if they did not."""

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from poller.codec import Codec, read_moment
 from poller.errors import StoreMisfit, Unreadable
-from poller.storage.connections import Connections, translated
-from poller.storage.store import Keys
+from poller.storage.connections import translated
+from poller.storage.namespace import Namespace
 
 BEAT: Final = 1.0
 """Seconds between two `Playtime.beat`."""
@@ -40,13 +40,9 @@ class Play:
 class Playtime:
     """The play of one namespace. Every call may raise StoreDown or StoreMisfit."""
 
-    def __init__(self, url: str, namespace: str) -> None:
-        self._key = Keys(namespace).play
-        self._redis = Connections(url).brief()
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._redis.aclose()
+    def __init__(self, namespace: Namespace) -> None:
+        self._key = namespace.keys.play
+        self._redis = namespace.redis
 
     async def take_up(self, now: datetime) -> Play:
         """Begin a play, or resume the one that is there; of two at once one begins it."""

@@ -67,7 +67,7 @@ class RedisLedger(Ledger, Spent):
         """Yield a client for an account's budget and its key, which is named when it is wrong."""
         keys, redis = self._namespace.keys, self._namespace.redis
         own, shared = keys.own_budget(account), keys.budget(account)
-        if await self._mark.has_own_budget() or own == shared:
+        if await self._mark.holds_simulation() or own == shared:
             client, key = redis, own
         else:
             client, key = self._namespace.budgets, shared

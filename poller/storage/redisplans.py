@@ -1,12 +1,12 @@
 """What the plans remember and the notices they give, on a Redis-compatible server."""
 
 from collections.abc import Mapping
+from itertools import chain
 
-from poller.errors import LeaseLost, StoreMisfit
+from poller.errors import LeaseLost
 from poller.events import encode
 from poller.plan.notice import Notice
-from poller.storage.arguments import notice_arguments
-from poller.storage.namespace import Namespace, wrong_type
+from poller.storage.namespace import Namespace
 from poller.storage.ports import Plans
 from poller.storage.store import Lease
 
@@ -22,15 +22,11 @@ class RedisPlans(Plans):
 
     async def announce(self, notice: Notice, lease: Lease) -> bool:
         keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
-        arguments = [lease.value, *notice_arguments(encode(notice))]
-        verdict, *detail = await self._namespace.replicated(self._announce, keys, arguments)
-        match verdict:
-            case "lease":
-                raise LeaseLost(self.keys.lease)
-            case "type":
-                raise StoreMisfit(wrong_type(*detail))
-            case _:
-                return bool(verdict == "ok")
+        fields = encode(notice)
+        told = (lease.value, fields["id"], fields["observed_at"])
+        arguments = [*told, *chain.from_iterable(fields.items())]
+        verdict, *_ = await self._namespace.run(self._announce, keys, arguments)
+        return verdict == "ok"
 
     async def schedule(self) -> dict[str, str]:
         async with self._namespace.translated():
@@ -38,8 +34,8 @@ class RedisPlans(Plans):
 
     async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
         keys = [self.keys.schedule, self.keys.lease]
-        pairs = [part for pair in texts.items() for part in pair]
+        arguments = [lease.value, *chain.from_iterable(texts.items())]
         async with self._namespace.translated():
-            kept = await self._save(keys=keys, args=[lease.value, *pairs])
+            kept = await self._save(keys=keys, args=arguments)
         if not kept:
             raise LeaseLost(self.keys.lease)

@@ -3,15 +3,15 @@
 import contextlib
 import re
 import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 from poller.codec import read_day
 from poller.detect.compare import Comparison
-from poller.errors import BadCode, LeaseLost, StoreMisfit, Superseded
+from poller.errors import BadCode, Superseded
 from poller.events import encode
 from poller.model import Code, Vintage, parse_code
-from poller.storage.arguments import arguments_of
-from poller.storage.namespace import Namespace, wrong_type
+from poller.storage.namespace import Namespace
 from poller.storage.ports import PollerRecords, Vintages
 from poller.storage.snapshots import (
     held_writes_of,
@@ -20,7 +20,7 @@ from poller.storage.snapshots import (
     read_vintages,
     writes_of,
 )
-from poller.storage.store import HeldWrite, Lease, Snapshot, Write
+from poller.storage.store import Lease, Snapshot, Write
 
 
 class RedisRecords(PollerRecords, Vintages):
@@ -60,18 +60,11 @@ class RedisRecords(PollerRecords, Vintages):
             self.keys.quarantine,
         ]
         entries = [encode(event) for event in comparison.events]
-        written = arguments_of(writes, entries, held, quarantine_entries(code, comparison))
+        written = _arguments(writes, entries, held, quarantine_entries(code, comparison))
         arguments = [code, lease.value, snapshot.watermark, watermark, *written]
-        verdict, *detail = await self._namespace.replicated(self._commit, keys, arguments)
-        match verdict:
-            case "ok":
-                return
-            case "lease":
-                raise LeaseLost(self.keys.lease)
-            case "type":
-                raise StoreMisfit(wrong_type(*detail))
-            case _:
-                raise Superseded(f"{code}: {detail[0]} is not what was read")
+        verdict, *detail = await self._namespace.run(self._commit, keys, arguments)
+        if verdict != "ok":
+            raise Superseded(f"{code}: {detail[0]} is not what was read")
 
     async def rehearse(self) -> None:
         """Run a whole commit on scratch keys.
@@ -83,8 +76,8 @@ class RedisRecords(PollerRecords, Vintages):
         parts = ("stream", "mark", "history", "vintages", "lease", "held", "quarantine")
         keys = [f"{scratch}:{part}" for part in parts]
         entry = {"-": "-"}
-        held = [HeldWrite("-", "", "-"), HeldWrite("--", "", "")]
-        written = arguments_of([Write("-", "", "-", 0)], [entry], held, [entry])
+        held = [Write("-", "", "-"), Write("--", "", "")]
+        written = _arguments([Write("-", "", "-", 0)], [entry], held, [entry])
         async with self._translated():
             # one transaction: whoever is killed here leaves nothing behind
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -127,3 +120,31 @@ class RedisRecords(PollerRecords, Vintages):
             with contextlib.suppress(BadCode):  # somebody else's key, of no symbol
                 found.append(parse_code(key.removeprefix(start)))
         return sorted(found)
+
+
+def _arguments(
+    writes: Sequence[Write],
+    entries: Sequence[Mapping[str, str]],
+    held: Sequence[Write],
+    quarantined: Sequence[Mapping[str, str]],
+) -> Iterator[str | int]:
+    """Lay a commit's days and entries out as commit.lua reads them."""
+    yield len(writes)
+    for write in writes:
+        yield from (write.day, write.expected, write.text)
+        yield "" if write.revision is None else write.revision
+    yield len(held)
+    for each in held:
+        yield from (each.day, each.expected, each.text)
+    yield from _table(entries)
+    yield from _table(quarantined)
+
+
+def _table(entries: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+    """Yield a head with the names, then the values of each entry."""
+    names = tuple(entries[0]) if entries else ()
+    yield len(entries)
+    yield len(names)
+    yield from names
+    for entry in entries:
+        yield from (entry[name] for name in names)

@@ -50,11 +50,11 @@ class RedisStore:
         self.streams = RedisStreams(shared)
         self.board = RedisBoard(url, namespace)
         self.archive = Archive(url, namespace)
-        self.playtime = Playtime(url, namespace)
+        self.playtime = Playtime(shared)
 
     async def close(self) -> None:
         """Close every connection."""
-        for each in (self.playtime, self.archive, self.board, self._namespace):
+        for each in (self.archive, self.board, self._namespace):
             await each.close()
 
     @property

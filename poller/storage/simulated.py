@@ -31,15 +31,10 @@ class SimulationMark:
             raise StoreMisfit(self.apart(simulated=simulated))
 
     async def holds_simulation(self) -> bool:
-        """Return whether the stream is for what a simulator makes up."""
-        async with self._translated():
-            return await self._redis.get(self._keys.simulated) not in {None, OPEND}
-
-    async def has_own_budget(self) -> bool:
-        """Return whether this is a simulation's, as far as is known: it spends nobody's budget."""
+        """Return whether the stream is for what a simulator makes up; not before it is decided."""
         if self._simulation is None:
             async with self._translated():
-                if mark := await self._redis.get(self._keys.simulated):
+                if (mark := await self._redis.get(self._keys.simulated)) is not None:
                     self._simulation = mark != OPEND
         return bool(self._simulation)
 

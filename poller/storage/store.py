@@ -190,24 +190,18 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One day of history to write. `expected`: the raw text it replaces, "" for none.
+    """One day to write into a hash of a symbol.
 
-    `revision` is None when the vintage is already on record and only history is repaired.
+    Attributes:
+        expected: The raw text it replaces, "" for none.
+        text: What is written; "" removes a day that is held.
+        revision: The vintage to write with it; None for a held day, and where it is on record.
     """
 
     day: str
     expected: str
     text: str
-    revision: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldWrite:
-    """One held day to write, or to remove where `text` is "". `expected`: as in `Write`."""
-
-    day: str
-    expected: str
-    text: str
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
