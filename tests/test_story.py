@@ -25,8 +25,8 @@ from poller.simulator.series import TENCENT
 from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
 from poller.simulator.world import Answer, ShortInterest, World
 from poller.storage.embedded import Embedded
-from poller.storage.playtime import Play
 from poller.storage.redisstore import RedisStore
+from poller.storage.simulation import Play
 from tests.service import Service, entries, now, store_of
 
 BEGAN = datetime(2026, 11, 25, 14, tzinfo=UTC)

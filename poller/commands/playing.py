@@ -14,8 +14,8 @@ from poller.service.stores import opened_store
 from poller.settings.config import Config, Opend
 from poller.simulator import Simulator
 from poller.simulator.story import INTERVALS, PERIOD, story
-from poller.storage.playtime import BEAT, Play, Playtime
 from poller.storage.redisstore import RedisStore
+from poller.storage.simulation import BEAT, Play, Playtime
 from poller.supervisor import supervise
 
 _PAUSE: Final = 1.0

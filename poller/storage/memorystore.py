@@ -16,7 +16,6 @@ from poller.errors import LeaseLost, Superseded
 from poller.events import encode
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice
-from poller.storage.live import LiveList
 from poller.storage.ports import (
     Leases,
     Ledger,
@@ -42,6 +41,7 @@ from poller.storage.store import (
     Entry,
     Keys,
     Lease,
+    LiveList,
     News,
     Snapshot,
     Stream,

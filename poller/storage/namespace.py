@@ -10,24 +10,7 @@ from typing import Any, Final
 from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
 from poller.storage.connections import Connections, WrongType, translated
 from poller.storage.position import LAST
-from poller.storage.store import LEDGER, Keys
-
-_TYPES: Final = {
-    "stream": "stream",
-    "quarantine": "stream",
-    "releases": "stream",
-    "releases_told": "hash",
-    "watermark": "hash",
-    "simulated": "string",
-    "lease": "string",
-    "fence": "string",
-    "watch": "hash",
-    "watch_version": "string",
-    "signals": "stream",
-    "schedule": "hash",
-    "play": "hash",
-}
-"""Names of `Keys` → the type each is kept as."""
+from poller.storage.store import LEDGER, TYPES, Keys
 
 DECISIVE: Final = ("stream", "quarantine", "releases", "releases_told", "watermark", "simulated")
 """Names of `Keys`: what stands under these is published, or decides it."""
@@ -92,11 +75,11 @@ class Namespace:
                     )
         return "nothing can be appended to a stream that was full just now"
 
-    async def check_types(self, names: Sequence[str] = tuple(_TYPES)) -> None:
+    async def check_types(self, names: Sequence[str] = tuple(TYPES)) -> None:
         """Raise StoreMisfit for the first of these names of `Keys` that is of another type."""
         with translated():
             for name in names:
-                key, kind = getattr(self.keys, name), _TYPES[name]
+                key, kind = getattr(self.keys, name), TYPES[name]
                 found = await self.redis.type(key)
                 if found not in {"none", kind}:
                     raise StoreMisfit(wrong_type(key, found, kind))

@@ -11,9 +11,8 @@ from typing import Protocol
 from poller.detect.compare import Comparison
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice
-from poller.storage.live import LiveList
 from poller.storage.retention import Group
-from poller.storage.store import Entry, Keys, Lease, News, Snapshot, Stream
+from poller.storage.store import Entry, Keys, Lease, LiveList, News, Snapshot, Stream
 
 
 class Records(Protocol):

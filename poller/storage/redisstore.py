@@ -6,7 +6,6 @@ from poller.errors import StoreMisfit
 from poller.storage.archive import Archive
 from poller.storage.connections import NEEDED
 from poller.storage.namespace import DECISIVE, Namespace
-from poller.storage.playtime import Playtime
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisleases import RedisLeases
 from poller.storage.redisledger import RedisLedger
@@ -14,7 +13,7 @@ from poller.storage.redisplans import RedisPlans
 from poller.storage.redisrecords import RedisRecords
 from poller.storage.redisstreams import RedisStreams
 from poller.storage.rediswatchlist import RedisWatchlist
-from poller.storage.simulated import SimulationMark
+from poller.storage.simulation import Playtime, SimulationMark
 
 OLDEST: Final = (6, 2)
 """The first Redis with XAUTOCLAIM and the stream commands used here."""

@@ -40,79 +40,72 @@ def signal_of_webhook(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """A key of each namespace: the type it is kept as, and its name behind the namespace."""
+
+    kind: str
+    name: str
+
+    def __get__(self, keys: "Keys", owner: type["Keys"]) -> str:
+        """Return it in full."""
+        return f"{{{keys.namespace}}}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
     """The names of everything kept in Redis."""
 
     namespace: str
+
+    quarantine = Key("stream", "quarantine")
+    """Figures that were held, one entry each."""
+
+    releases = Key("stream", "releases")
+    """Which reports are out, and which are complete."""
+
+    releases_told = Key("hash", "releases:told")
+    """Id of each notice ever told → when that was observed."""
+
+    watermark = Key("hash", "watermark")
+    """Code → last reported trading day."""
+
+    simulated = Key("string", "simulated")
+    """`OPEND` or `SIMULATED`, what may be published; absent before the first is."""
+
+    lease = Key("string", "lease")
+    """With a time to live: `fencing token:owner` of the active poller."""
+
+    fence = Key("string", "fence")
+    """Counter: the fencing tokens given out."""
+
+    watch = Key("hash", "watch")
+    """Code → `1` watched or `0` not watched, whatever the configuration says."""
+
+    watch_version = Key("string", "watch:version")
+    """Counter: the changes to the live watchlist."""
+
+    signals = Key("stream", "signals")
+    """What changed in Redis that a process may wait for, by its subject."""
+
+    schedule = Key("hash", "schedule")
+    """Market → JSON of what its plan remembers over a restart."""
+
+    play = Key("hash", "simulated:play")
+    """When a simulation began, was last played, and how many seconds it paused."""
 
     @property
     def stream(self) -> str:
         """Stream: the events."""
         return self.namespace
 
-    @property
-    def releases(self) -> str:
-        """Stream: which reports are out, and which are complete."""
-        return f"{{{self.namespace}}}:releases"
-
-    @property
-    def releases_told(self) -> str:
-        """Hash: id of each notice ever told → when that was observed."""
-        return f"{{{self.namespace}}}:releases:told"
-
     def stream_of(self, stream: Stream) -> str:
         """Return the key of a stream that can be followed."""
         return self.stream if stream is Stream.EVENTS else self.releases
 
     @property
-    def watermark(self) -> str:
-        """Hash: code → last reported trading day."""
-        return f"{{{self.namespace}}}:watermark"
-
-    @property
-    def lease(self) -> str:
-        """String with a time to live: `fencing token:owner` of the active poller."""
-        return f"{{{self.namespace}}}:lease"
-
-    @property
-    def fence(self) -> str:
-        """Counter: the fencing tokens given out."""
-        return f"{{{self.namespace}}}:fence"
-
-    @property
-    def watch(self) -> str:
-        """Hash: code → `1` watched or `0` not watched, whatever the configuration says."""
-        return f"{{{self.namespace}}}:watch"
-
-    @property
-    def watch_version(self) -> str:
-        """Counter: the changes to the live watchlist."""
-        return f"{{{self.namespace}}}:watch:version"
-
-    @property
-    def signals(self) -> str:
-        """Stream: what changed in Redis that a process may wait for, by its subject."""
-        return f"{{{self.namespace}}}:signals"
-
-    @property
-    def schedule(self) -> str:
-        """Hash: market → JSON of what its plan remembers over a restart."""
-        return f"{{{self.namespace}}}:schedule"
-
-    @property
     def replicated(self) -> str:
         """String: written to see whether the replicas follow; only with `redis.replicas`."""
         return f"{{{self.namespace}}}:replicated"
-
-    @property
-    def simulated(self) -> str:
-        """String: `OPEND` or `SIMULATED`, what may be published; absent before the first is."""
-        return f"{{{self.namespace}}}:simulated"
-
-    @property
-    def play(self) -> str:
-        """Hash: when a simulation began, was last played, and how many seconds it paused."""
-        return f"{{{self.namespace}}}:simulated:play"
 
     def reader(self, group: str) -> str:
         """String with a time to live: the active reader of a group of `subscribe`."""
@@ -130,11 +123,6 @@ class Keys:
         """Hash: `trading day:revision` → JSON of that day as it was reported then."""
         return f"{{{self.namespace}}}:vintages:{code}"
 
-    @property
-    def quarantine(self) -> str:
-        """Stream: figures that were held, one entry each."""
-        return f"{{{self.namespace}}}:quarantine"
-
     def held(self, code: Code) -> str:
         """Hash: trading day → JSON of the figure held for that day, and the operator's ruling."""
         return f"{{{self.namespace}}}:held:{code}"
@@ -150,6 +138,11 @@ class Keys:
         """Sorted set: the same, of a simulation; an earlier version kept every one of them here."""
         return f"{{{self.namespace}}}:budget:{account}"
 
+
+TYPES: Final = {"stream": "stream"} | {
+    name: key.kind for name, key in vars(Keys).items() if isinstance(key, Key)
+}
+"""Names of `Keys` that take no argument → the type each is kept as."""
 
 OPEND: Final = "0"
 SIMULATED: Final = "1"
@@ -210,6 +203,17 @@ class Entry:
 
     id: str
     fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveList:
+    """What operators have said: code → watched or not, whatever the configuration says.
+
+    `foreign`: what else stands there, in a sentence with the command that removes it; empty: none.
+    """
+
+    marks: Mapping[Code, bool] = field(default_factory=dict)
+    foreign: str = ""
 
 
 @dataclass(frozen=True, slots=True)
