@@ -10,9 +10,9 @@ from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, market_of
 from poller.plan.notice import Notice
-from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF
+from tests.memorystore import MemoryStore
 
 Store = RedisStore | MemoryStore
 """What passes the same suite."""

@@ -33,9 +33,9 @@ from poller.delivery.queued import (
     read_delivery,
     undecided_json,
 )
-from poller.storage.memorystore import MemoryStore
 from poller.storage.position import START, Place, Start, StreamState, start_of
 from poller.storage.store import Entry, Stream
+from tests.memorystore import MemoryStore
 
 
 @dataclass

@@ -20,7 +20,7 @@ from poller.polling.budget import Budget, Grant
 from poller.polling.poll import fetch
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
-from poller.storage.memorystore import MemoryLedger
+from tests.memorystore import MemoryLedger
 
 REQUESTS, PERIOD = 30, 30.0
 LONGEST_TRANSIT = 14.0

@@ -21,10 +21,10 @@ from poller.polling.budget import Budget
 from poller.polling.lease import Tenure, keep_polling
 from poller.polling.poll import Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from poller.storage.store import Lease
 from poller.supervisor import STEADY
 from poller.web.survey import Survey, unready
+from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.test_vitals import NoPace
 
 BEGAN = datetime(2026, 11, 16, tzinfo=UTC)

@@ -21,7 +21,7 @@ from poller.polling.gate import LONGEST_WAIT
 from poller.polling.lease import keep_polling
 from poller.polling.poll import Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
+from tests.memorystore import MemoryStore
 from tests.test_quarantine import REPORTED, M, after, day, row, rows
 from tests.test_vitals import NoPace
 

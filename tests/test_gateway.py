@@ -20,8 +20,8 @@ from poller.polling.watchlist import Watchlist
 from poller.service.ports import opened
 from poller.settings.config import Config
 from poller.simulator import Faults, Proto, Simulator, Verdict, World
-from poller.storage.memorystore import MemoryStore
 from tests.machine import at_most
+from tests.memorystore import MemoryStore
 from tests.nodes import free_port
 from tests.service import (
     Service,

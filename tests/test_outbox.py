@@ -40,12 +40,12 @@ from poller.events import Foreign, decode
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.plan.notice import Detected
-from poller.storage.memorystore import MemoryStore
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import ONE_OFF, Entry, Stream
 from tests.feed import Store, publish
 from tests.machine import at_most
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 from tests.servers import KINDS, running
 
 NAME = "desk"

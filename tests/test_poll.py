@@ -18,8 +18,8 @@ from poller.polling.backfill import backfill_symbol
 from poller.polling.budget import Budget
 from poller.polling.poll import GRACE, Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryLedger, MemoryRecords, MemoryStore
 from poller.storage.store import ONE_OFF, Lease, Snapshot
+from tests.memorystore import MemoryLedger, MemoryRecords, MemoryStore
 from tests.test_vitals import NoPace
 
 CODE = Code("HK.00700")
@@ -116,7 +116,7 @@ def store_of(
     clock = asyncio.get_running_loop().time
     store = MemoryStore(clock)
     store.ledger = ledger(clock)
-    store.records = records(store.streams, store.leases)
+    store.records = records(store.streams, store.leases.refuse)
     return store
 
 
@@ -182,7 +182,7 @@ def test_a_symbol_that_somebody_else_writes_is_told() -> None:
 
     async def work() -> None:
         store = MemoryStore(asyncio.get_running_loop().time)
-        store.records = records = Contested(store.streams, store.leases)
+        store.records = records = Contested(store.streams, store.leases.refuse)
         scene = Scene(store)
         await scene.polls(10)
         (trouble,) = [fact for fact in scene.facts if isinstance(fact, Trouble)]

@@ -12,9 +12,9 @@ from poller.detect.rebuild import rebuilt
 from poller.events import encode
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 from tests.relaying import endpoint
 
 CODE = Code("HK.00700")

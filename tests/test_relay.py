@@ -40,11 +40,11 @@ from poller.markets.us import UNITED_STATES
 from poller.model import Code
 from poller.plan.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.notifier import Notifier
 from poller.storage.store import ONE_OFF, Entry, Stream, signal_of_webhook
 from tests.feed import publish
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -16,8 +16,8 @@ from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
 from poller.polling.poll import Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF
+from tests.memorystore import MemoryStore
 from tests.test_vitals import NoPace
 
 CODES = [Code(f"HK.{n:05}") for n in range(1, 21)]

@@ -38,8 +38,8 @@ from poller.plan.schedule import (
 from poller.plan.sweep import BLOCK
 from poller.polling.poll import Poller
 from poller.simulator.virtual import run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF
+from tests.memorystore import MemoryStore
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
 INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))

@@ -24,7 +24,6 @@ from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Vintage
 from poller.plan.notice import Completed, Detected, fields_of
 from poller.storage.embedded import Embedded
-from poller.storage.memorystore import MemoryStore
 from poller.storage.position import LAST
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
@@ -41,6 +40,7 @@ from poller.storage.store import (
 from tests import nodes
 from tests.feed import Store
 from tests.machine import at_most, scaled
+from tests.memorystore import MemoryStore
 from tests.servers import KINDS, running
 
 CODE = Code("HK.00700")

@@ -15,8 +15,8 @@ from poller.polling.budget import Budget
 from poller.polling.lease import TTL, Tenure, keep_polling
 from poller.polling.poll import Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import Lease
+from tests.memorystore import MemoryStore
 from tests.test_vitals import NoPace
 
 CODE = Code("HK.00700")

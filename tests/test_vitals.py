@@ -41,8 +41,8 @@ from poller.polling.lease import keep_polling
 from poller.polling.poll import Poller
 from poller.simulator import World
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from poller.storage.store import Lease
+from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.service import Service, simulator, until
 
 CODE = Code("HK.00700")

@@ -27,8 +27,8 @@ from poller.polling.budget import Budget
 from poller.polling.settling import CONFIRMED, SETTLED
 from poller.polling.watchlist import GROUPS_EVERY, Watchlist
 from poller.simulator.virtual import run_virtually
-from poller.storage.memorystore import MemoryStore, MemoryStreams, MemoryWatchlist
 from poller.storage.store import LiveList
+from tests.memorystore import MemoryStore, MemoryStreams, MemoryWatchlist
 from tests.test_vitals import NoPace
 
 BEGAN = datetime(2026, 11, 16, tzinfo=UTC)

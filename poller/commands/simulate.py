@@ -27,7 +27,7 @@ from poller.simulator.bounds import Latencies
 from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
-from poller.storage.memorystore import MemoryStore, MemoryStreams
+from poller.storage.memory import MemoryStreams, PollerMemory
 from poller.storage.ports import Ledger
 from poller.storage.store import ONE_OFF
 
@@ -162,7 +162,7 @@ class _Run:
 
     async def play(self, make: Callable[[], Schedule]) -> None:
         """Poll to the end of the season, by one process after the other."""
-        store = MemoryStore(asyncio.get_running_loop().time)
+        store = PollerMemory(asyncio.get_running_loop().time)
         length = (self.season.ends - self.season.began).total_seconds()
         for until in (*self.setting.restarts, length):
             poller = self._poller(store, make())
@@ -176,7 +176,7 @@ class _Run:
             with contextlib.suppress(asyncio.CancelledError):
                 await polling
 
-    def _poller(self, store: MemoryStore, schedule: Schedule) -> Poller:
+    def _poller(self, store: PollerMemory, schedule: Schedule) -> Poller:
         return Poller(
             store,
             [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],

@@ -1,7 +1,7 @@
 """What each user asks of the store: a port a user, with the methods that it calls.
 
-`redisstore` puts them together for a Redis-compatible server, `memorystore` for pure tests; one
-suite runs against both. Every call may raise StoreDown or StoreMisfit.
+`redisstore` puts them together for a Redis-compatible server; `memory` has those of the poller. One
+suite runs against all of them. Every call may raise StoreDown or StoreMisfit.
 """
 
 from collections.abc import Mapping

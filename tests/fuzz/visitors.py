@@ -26,7 +26,6 @@ from poller.model import Code
 from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
 from poller.simulator.virtual import VirtualLoop
-from poller.storage.memorystore import MemoryStore
 from poller.storage.notifier import never
 from poller.storage.store import Entry
 from poller.web.connections import Connections, Limits
@@ -37,6 +36,7 @@ from tests.fuzz.engine import NOW, Noise, Read, Target, bounded
 from tests.fuzz.wire import Wire
 from tests.golden import VERSIONS, written
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 
 _TOKEN: Final = "correct-horse-battery"  # noqa: S105  of the tests
 _MOST_ANSWER: Final = 512 * 1024

@@ -1,109 +1,38 @@
-"""The store in memory: the same promises without a server, for simulation and pure tests.
+"""What a poller works on, in memory: for `poller simulate`, and for tests without a server.
 
 It counts as a stand-in only because it passes the same suite as the real servers.
 """
 
-import asyncio
-import contextlib
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
+from typing import Final
 
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, Superseded
+from poller.errors import Superseded
 from poller.events import encode
 from poller.model import Code, Vintage
 from poller.plan.notice import Notice
-from poller.storage.ports import (
-    Leases,
-    Ledger,
-    LiveWatchlist,
-    Plans,
-    PollerRecords,
-    Signals,
-    Spent,
-    Streams,
-    Vintages,
-)
+from poller.storage.ports import Ledger, Plans, PollerRecords
 from poller.storage.snapshots import (
     held_writes_of,
     quarantine_entries,
     read_snapshot,
     read_vintage,
-    read_vintages,
     writes_of,
 )
-from poller.storage.store import (
-    SIGNALS_KEPT,
-    WATCHLIST,
-    Entry,
-    Keys,
-    Lease,
-    LiveList,
-    News,
-    Snapshot,
-    Stream,
-    Write,
-    order,
-)
+from poller.storage.store import Entry, Keys, Lease, Snapshot, Write, order
 
-_KEYS = Keys("short-interest")
+KEYS: Final = Keys("short-interest")
 
 
-class MemoryStore:
-    """The ports of a namespace in this process, as `RedisStore` has them."""
-
-    def __init__(self, clock: Callable[[], float], *, leases: "MemoryLeases | None" = None) -> None:
-        """`clock`: seconds, the server's clock. `leases`: instead of the usual ones."""
-        self.keys = _KEYS
-        self.leases = leases or MemoryLeases(clock)
-        self.ledger = MemoryLedger(clock)
-        self.streams = MemoryStreams(clock)
-        self.watchlist = MemoryWatchlist(self.streams)
-        self.records = MemoryRecords(self.streams, self.leases)
-        self.plans = MemoryPlans(self.streams, self.leases)
+def _refuse_nobody(lease: Lease) -> None:
+    """Take every lease for one that is held."""
 
 
 @dataclass
-class MemoryLeases(Leases):
-    """The lease of the active poller. `clock`: seconds."""
-
-    clock: Callable[[], float]
-    fence: int = 0
-    holder: Lease | None = None
-    holder_until: float = 0.0
-
-    async def acquire(self, owner: str, ttl: float) -> Lease | None:
-        if self._held() is not None:
-            self.holder_until = min(self.holder_until, self.clock() + ttl)
-            return None
-        self.fence += 1
-        self.holder, self.holder_until = Lease(f"{self.fence}:{owner}"), self.clock() + ttl
-        return self.holder
-
-    async def renew(self, lease: Lease, ttl: float) -> bool:
-        if lease != self._held():
-            return False
-        self.holder_until = self.clock() + ttl
-        return True
-
-    async def release(self, lease: Lease) -> None:
-        if lease == self._held():
-            self.holder = None
-
-    def refuse(self, lease: Lease) -> None:
-        """Raise LeaseLost when `lease` is no longer held."""
-        if lease.value and lease != self._held():
-            raise LeaseLost(_KEYS.lease)
-
-    def _held(self) -> Lease | None:
-        return self.holder if self.clock() < self.holder_until else None
-
-
-@dataclass
-class MemoryLedger(Ledger, Spent):
+class MemoryLedger(Ledger):
     """What each account has spent. `clock`: seconds."""
 
     clock: Callable[[], float]
@@ -133,65 +62,14 @@ class MemoryLedger(Ledger, Spent):
         for n in range(limit):
             await self.settle(account, f"held-{n}", period=period, margin=0)
 
-    async def spent(self, account: str, *, period: float) -> int:
-        since = self.clock() - period
-        return sum(at > since for at in self.budgets.get(account, {}).values())
-
 
 @dataclass
-class MemoryStreams(Streams, Signals):
-    """The streams and the signals. `clock`: seconds."""
+class MemoryStreams:
+    """The streams. `clock`: seconds."""
 
     clock: Callable[[], float]
     entries: list[Entry] = field(default_factory=list)
     notices: list[Entry] = field(default_factory=list)
-    signals: list[Entry] = field(default_factory=list)
-    _appended: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def read(
-        self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
-    ) -> list[Entry]:
-        entries = self._entries_of(stream)
-        position = len(entries) if after == "$" else _behind(entries, after)
-        if len(entries) <= position and block:
-            try:
-                async with asyncio.timeout(block), self._appended:
-                    await self._appended.wait_for(lambda: len(entries) > position)
-            except TimeoutError:
-                return []
-        return entries[position : position + count]
-
-    async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
-        return self._entries_of(stream)[-count:]
-
-    async def signal(self, subject: str) -> None:
-        self.append(self.signals, [{"subject": subject}])
-        del self.signals[: -2 * SIGNALS_KEPT]
-        await self.notify()
-
-    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
-        if position is None:
-            return News(self._position(), None)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(block), self._appended:
-                await self._appended.wait_for(lambda: self._position() != position)
-        newest = self._position()
-        signals = self.signals[_behind(self.signals, position[_KEYS.signals]) :]
-        if len(signals) >= SIGNALS_KEPT:
-            return News(newest, None)
-        grown = {s for s in Stream if newest[k := _KEYS.stream_of(s)] != position[k]}
-        return News(newest, frozenset(grown | {each.fields["subject"] for each in signals}))
-
-    def _position(self) -> dict[str, str]:
-        streams = {
-            _KEYS.stream: self.entries,
-            _KEYS.releases: self.notices,
-            _KEYS.signals: self.signals,
-        }
-        return {key: entries[-1].id if entries else "0-0" for key, entries in streams.items()}
-
-    def _entries_of(self, stream: Stream) -> list[Entry]:
-        return self.entries if stream is Stream.EVENTS else self.notices
 
     def append(self, stream: list[Entry], entries: Sequence[Mapping[str, str]]) -> None:
         """Append under ids of this moment, or right behind the last one."""
@@ -200,65 +78,39 @@ class MemoryStreams(Streams, Signals):
             id_ = max((milliseconds, number + 1), (int(self.clock() * 1000), 0))
             stream.append(Entry(f"{id_[0]}-{id_[1]}", fields))
 
-    async def notify(self) -> None:
-        """Wake whoever waits for what was appended."""
-        async with self._appended:
-            self._appended.notify_all()
-
-
-@dataclass
-class MemoryWatchlist(LiveWatchlist):
-    """The live watchlist."""
-
-    streams: MemoryStreams
-    marks: dict[Code, bool] = field(default_factory=dict)
-    changes: int = 0
-
-    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
-        self.marks |= dict.fromkeys(codes, wanted)
-        self.changes += 1
-        await self.streams.signal(WATCHLIST)
-
-    async def watched(self) -> LiveList:
-        return LiveList(dict(self.marks))
-
-    async def version(self) -> int:
-        return self.changes
-
 
 @dataclass
 class MemoryPlans(Plans):
     """What the plans remember, and the notices they give."""
 
     streams: MemoryStreams
-    leases: MemoryLeases
+    refuse: Callable[[Lease], None] = _refuse_nobody
     texts: dict[str, str] = field(default_factory=dict)
-    keys: Keys = _KEYS
+    keys: Keys = KEYS
 
     async def announce(self, notice: Notice, lease: Lease) -> bool:
-        self.leases.refuse(lease)
+        self.refuse(lease)
         fields = encode(notice)
         if any(entry.fields["id"] == fields["id"] for entry in self.streams.notices):
             return False
         self.streams.append(self.streams.notices, [fields])
-        await self.streams.notify()
         return True
 
     async def schedule(self) -> dict[str, str]:
         return dict(self.texts)
 
     async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
-        self.leases.refuse(lease)
+        self.refuse(lease)
         self.texts |= texts
 
 
 @dataclass
-class MemoryRecords(PollerRecords, Vintages):
+class MemoryRecords(PollerRecords):
     """What is known of each symbol."""
 
     streams: MemoryStreams
-    leases: MemoryLeases
-    keys: Keys = _KEYS
+    refuse: Callable[[Lease], None] = _refuse_nobody
+    keys: Keys = KEYS
     watermark_texts: dict[str, str] = field(default_factory=dict)
     history_texts: dict[str, dict[str, str]] = field(default_factory=dict)
     vintage_texts: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -304,7 +156,6 @@ class MemoryRecords(PollerRecords, Vintages):
                 vintages[f"{write.day}:{write.revision}"] = write.text
         if watermark:
             self.watermark_texts[code] = watermark
-        await self.streams.notify()
 
     def _refuse(
         self,
@@ -315,7 +166,7 @@ class MemoryRecords(PollerRecords, Vintages):
         lease: Lease,
     ) -> None:
         """Raise unless everything is as it was read; nothing was written until then."""
-        self.leases.refuse(lease)
+        self.refuse(lease)
         if self.watermark_texts.get(code, "") != snapshot.watermark:
             raise Superseded(f"{code}: watermark is not what was read")
         history, vintages = self.history_texts.get(code, {}), self.vintage_texts.get(code, {})
@@ -330,15 +181,13 @@ class MemoryRecords(PollerRecords, Vintages):
     async def watermarks(self) -> dict[Code, date]:
         return {Code(c): date.fromisoformat(text) for c, text in self.watermark_texts.items()}
 
-    async def vintages(self, code: Code) -> list[Vintage]:
-        return read_vintages(code, self.vintage_texts.get(code, {}), keys=self.keys)
 
-    async def history_codes(self) -> list[Code]:
-        return sorted(map(Code, self.vintage_texts))
+class PollerMemory:
+    """What the poller asks of the store, and the ledger of its budgets."""
 
-    async def held_codes(self) -> list[Code]:
-        return sorted(Code(code) for code, texts in self.held_texts.items() if texts)
-
-
-def _behind(entries: Sequence[Entry], after: str) -> int:
-    return bisect_right(entries, order(after), key=lambda entry: order(entry.id))
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock`: seconds, the server's clock."""
+        self.ledger = MemoryLedger(clock)
+        self.streams = MemoryStreams(clock)
+        self.records = MemoryRecords(self.streams)
+        self.plans = MemoryPlans(self.streams)
