@@ -131,7 +131,7 @@ async def serve(
             Component("notifier", notifier.run),
             Component(
                 "reports",
-                lambda: reporter.run(ports.store.board, observe, behind=lambda: ports.store.behind),
+                lambda: reporter.run(ports.board, observe, behind=lambda: ports.store.behind),
             ),
         ]
         if polls:
@@ -172,7 +172,7 @@ async def _polling(
 ) -> tuple[list[Component], Callable[[Config], None]]:
     """Return the components of who polls, and what gives them another configuration."""
     watchlist = Watchlist(*_sources(config), ports.store.watchlist, observe, notifier.news)
-    watchlist.remember(await _last_watched(ports.store.board))
+    watchlist.remember(await _last_watched(ports.board))
     tenure = Tenure(observe)
     poller = Poller(
         ports.store,
@@ -282,13 +282,13 @@ async def page(
     """Serve what Redis tells, until cancelled; `alone`: it is all that this process does."""
     store = ports.store
     overview = Overview(
-        store.streams, store.records, store.board, config.watchlist.codes, notifier.news
+        store.streams, store.records, ports.board, config.watchlist.codes, notifier.news
     )
     sources = Sources(
         config,
         store.streams,
         store.ledger,
-        store.board,
+        ports.board,
         ports.outbox,
         overview,
         metrics,

@@ -25,8 +25,7 @@ from poller.simulator.series import TENCENT
 from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
 from poller.simulator.world import Answer, ShortInterest, World
 from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.simulation import Play
+from poller.storage.playtime import Play, Playtime
 from tests.service import Service, entries, now, store_of
 
 BEGAN = datetime(2026, 11, 25, 14, tzinfo=UTC)
@@ -166,8 +165,7 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
 
 async def test_two_processes_play_one_world(url: str) -> None:
     """Whoever joins while it is played, or at once, plays the same; after a rest it goes on."""
-    stores = [RedisStore(url, "short-interest") for _ in range(4)]
-    ones = [store.playtime for store in stores]
+    ones = [Playtime(url, "short-interest") for _ in range(4)]
     began = await asyncio.gather(*(one.take_up(BEGAN + n * SECOND) for n, one in enumerate(ones)))
     assert len({(play.began, play.paused) for play in began}) == 1
     await ones[0].beat(BEGAN + 60 * SECOND)
@@ -178,20 +176,20 @@ async def test_two_processes_play_one_world(url: str) -> None:
     assert len({(play.began, play.paused) for play in resumed}) == 1
     place = later - resumed[0].paused - resumed[0].began
     assert timedelta(seconds=59) < place < timedelta(seconds=70)
-    for store in stores:
-        await store.close()
+    for one in ones:
+        await one.close()
 
 
 @pytest.mark.parametrize("text", ["soon", "0001-01-01T00:00:00+14:00", "[" * 50_000, ""])
 async def test_a_play_that_cannot_be_read_is_named(url: str, text: str) -> None:
     """Spoiled by another client: the key is named with the command that removes it."""
-    store = RedisStore(url, "short-interest")
-    await store.playtime.take_up(BEGAN)
+    playtime = Playtime(url, "short-interest")
+    await playtime.take_up(BEGAN)
     async with Redis.from_url(url) as raw:
         await raw.hset("{short-interest}:simulated:play", "seen", text)
     with pytest.raises(StoreMisfit, match=r"DEL '\{short-interest\}:simulated:play'"):
-        await store.playtime.take_up(BEGAN)
-    await store.close()
+        await playtime.take_up(BEGAN)
+    await playtime.close()
 
 
 async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
@@ -200,8 +198,10 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
     began = left - timedelta(hours=1)
     async with store_of(service) as store:
         await store.mark.keep_apart(simulated=True)
-        await store.playtime.take_up(began)
-        await store.playtime.beat(left)
+        playtime = Playtime(store.url, "short-interest")
+        await playtime.take_up(began)
+        await playtime.beat(left)
+        await playtime.close()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "poller", "run", "--simulate"),
             env=service.environment(),

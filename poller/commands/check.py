@@ -11,7 +11,8 @@ from poller import show
 from poller.commands.backfill import CONNECT_LIMIT
 from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, begin
-from poller.commands.stores import Failure, store_and_outbox, store_of
+from poller.commands.stores import Failure, store_of
+from poller.commands.webhooks import store_and_outbox
 from poller.delivery.client import reach, words
 from poller.delivery.endpoint import Kind
 from poller.delivery.senders import check_channels

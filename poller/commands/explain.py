@@ -11,8 +11,9 @@ from poller import show
 from poller.clock import wall_clock
 from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, begin, codes_of
-from poller.commands.stores import store_and_outbox
+from poller.commands.stores import store_of
 from poller.commands.webhooks import word
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.impossible import explained
 from poller.facts.status import Polls, Report, living
 from poller.markets import all_markets
@@ -20,6 +21,7 @@ from poller.model import Code, market_of
 from poller.plan.calendar import expected_after
 from poller.settings.config import Config
 from poller.storage.ports import Spent
+from poller.storage.redisboard import RedisBoard
 from poller.storage.store import Snapshot
 
 Lines = Iterator[tuple[str, str]]
@@ -40,28 +42,35 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
 
 async def _print_explanation(config: Config, code: Code) -> None:
     """Print what is known of a symbol, what is done about it, and what stands in the way."""
-    async with store_and_outbox(config) as (store, outbox):
-        board = store.board
-        now = wall_clock()
-        reports, lease = living(await board.reports(), now), await board.lease()
-        watched = code in (await board.symbols() or ())
-        simulated = await board.simulated()
-        polls = (await board.polls([code])).get(code, Polls())
-        rows = [*_history(code, await store.records.snapshot(code), now, simulated=simulated)]
-        unwatched = _unwatched(config, code, simulated=simulated)
-        rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
-        rows += _polls(polls, watched=watched)
-        rows += [row async for row in _budgets(reports.get(lease.partition(":")[2]), store.ledger)]
-        for table in config.webhooks:
-            status = await outbox.status(table.name)
-            covered = table.endpoint().selection.covers(code)
-            told = f"{word(status)}: {status.disabled}" if status.disabled else word(status)
-            told += "" if covered else ", does not want this symbol"
-            told += f"; {status.waiting} waiting, {status.dead} dead letters"
-            if status.next_attempt is not None:
-                told += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
-            error = f"; last error: {status.last_error}" if status.last_error else ""
-            rows.append((f"webhook {table.name}", told + error))
+    async with store_of(config, existing=True) as store:
+        board = RedisBoard(store.url, config.redis.namespace)
+        outbox = RedisOutbox(store.url, config.redis.namespace)
+        try:
+            now = wall_clock()
+            reports, lease = living(await board.reports(), now), await board.lease()
+            watched = code in (await board.symbols() or ())
+            simulated = await board.simulated()
+            polls = (await board.polls([code])).get(code, Polls())
+            rows = [*_history(code, await store.records.snapshot(code), now, simulated=simulated)]
+            unwatched = _unwatched(config, code, simulated=simulated)
+            rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
+            rows += _polls(polls, watched=watched)
+            rows += [
+                row async for row in _budgets(reports.get(lease.partition(":")[2]), store.ledger)
+            ]
+            for table in config.webhooks:
+                status = await outbox.status(table.name)
+                covered = table.endpoint().selection.covers(code)
+                told = f"{word(status)}: {status.disabled}" if status.disabled else word(status)
+                told += "" if covered else ", does not want this symbol"
+                told += f"; {status.waiting} waiting, {status.dead} dead letters"
+                if status.next_attempt is not None:
+                    told += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
+                error = f"; last error: {status.last_error}" if status.last_error else ""
+                rows.append((f"webhook {table.name}", told + error))
+        finally:
+            await board.close()
+            await outbox.close()
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         show.say(f"{name:<{width}}  {text}")

@@ -18,7 +18,7 @@ from poller import show
 from poller.commands.ending import FAILED, WRONG, CommandFailed, complain, finish
 from poller.commands.history import unknown
 from poller.commands.options import ConfigFile, aware, begin, codes_of
-from poller.commands.stores import Failure, store_of
+from poller.commands.stores import Failure, archive_of
 from poller.model import Code, to_json
 from poller.settings.config import Config
 from poller.storage.archive import Archive, Archived
@@ -84,8 +84,7 @@ async def _export(
         )
     if form == "parquet":
         _pyarrow()
-    async with store_of(config, existing=True) as store:
-        archive = store.archive
+    async with archive_of(config) as (_, archive):
         wanted = codes or await archive.codes()
         if not wanted:
             raise Failure("nothing is known of any symbol yet; see: poller watch list")

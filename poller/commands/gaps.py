@@ -31,7 +31,7 @@ async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -
     """Print the reporting days that history lacks: of these codes, or of all that are watched."""
     async with store_of(config, existing=True) as store:
         wanted = codes or tuple(await sources_of(config, store))
-        simulated = await simulated_codes(store.board) is not None
+        simulated = await simulated_codes(config, store) is not None
         newest = newest_days(await store.records.watermarks())
         now = wall_clock()
         found, failures = [], []

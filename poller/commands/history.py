@@ -12,7 +12,7 @@ from rich.text import Text
 from poller import show
 from poller.commands.ending import finish
 from poller.commands.options import ConfigFile, Format, aware, begin, codes_of
-from poller.commands.stores import Failure, store_of
+from poller.commands.stores import Failure, archive_of
 from poller.model import Code, Vintage
 from poller.plan.report import change_of, percent_of
 from poller.settings.config import Config
@@ -53,8 +53,8 @@ async def _print_histories(
     """
     found: dict[Code, tuple[Vintage, ...]] = {}
     problems: list[str] = []
-    async with store_of(config, existing=True) as store:
-        async for each in store.archive.histories(codes, moment):
+    async with archive_of(config) as (_, archive):
+        async for each in archive.histories(codes, moment):
             problems += each.unreadable
             if each.vintages:
                 found[each.code] = each.vintages

@@ -10,12 +10,13 @@ from poller.clock import wall_clock
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.notify import Notify
 from poller.facts.observe import Happened, Observe, Recovered, Trouble
-from poller.service.stores import opened_store
 from poller.settings.config import Config, Opend
 from poller.simulator import Simulator
 from poller.simulator.story import INTERVALS, PERIOD, story
+from poller.storage.embedded import Embedded
+from poller.storage.playtime import BEAT, Play, Playtime
 from poller.storage.redisstore import RedisStore
-from poller.storage.simulation import BEAT, Play, Playtime
+from poller.storage.simulated import SimulationMark
 from poller.supervisor import supervise
 
 _PAUSE: Final = 1.0
@@ -24,13 +25,20 @@ _PAUSE: Final = 1.0
 async def play(config: Config, journal: Observe) -> None:
     """Serve the simulation until cancelled, and keep its place in the story."""
     async with contextlib.AsyncExitStack() as stack:
-        store, _ = await stack.enter_async_context(opened_store(config))
-        taken = await _take_up(store, journal)
+        if config.redis.url is None:
+            url = await stack.enter_async_context(Embedded(config.state_dir).running())
+        else:
+            url = config.redis.url.get_secret_value()
+        store = RedisStore(url, config.redis.namespace)
+        stack.push_async_callback(store.close)
+        playtime = Playtime(url, config.redis.namespace)
+        stack.push_async_callback(playtime.close)
+        taken = await _take_up(store.mark, playtime, journal)
         simulated = await stack.enter_async_context(_simulated(config, taken))
         period = simulated.budget.period
         journal(Happened("simulating OpenD", (("budget_period", period),)))
         async with asyncio.TaskGroup() as work:
-            kept = supervise("playtime", lambda: _keep(store.playtime, journal), journal)
+            kept = supervise("playtime", lambda: _keep(playtime, journal), journal)
             work.create_task(kept, name="playtime")
             work.create_task(
                 app.serve(simulated, journal, notify=Notify(None), reload=None, simulated=True),
@@ -38,12 +46,12 @@ async def play(config: Config, journal: Observe) -> None:
             )
 
 
-async def _take_up(store: RedisStore, observe: Observe) -> Play:
+async def _take_up(mark: SimulationMark, playtime: Playtime, observe: Observe) -> Play:
     """Begin or resume the play, once the server is there and is one for simulations."""
     while True:
         try:
-            await store.mark.keep_apart(simulated=True)
-            return await store.playtime.take_up(wall_clock())
+            await mark.keep_apart(simulated=True)
+            return await playtime.take_up(wall_clock())
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
             await asyncio.sleep(_PAUSE)

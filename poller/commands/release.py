@@ -13,13 +13,14 @@ from rich.text import Text
 from poller import show
 from poller.commands.ending import WRONG, CommandFailed, finish
 from poller.commands.options import ConfigFile, Format, Number, begin
-from poller.commands.stores import Failure, store_of
+from poller.commands.stores import Failure, archive_of
 from poller.commands.watched import sources_of
 from poller.markets import Market, market_named, market_names
 from poller.model import Code, isoformat, market_of, newest_days
 from poller.plan.report import Coverage, Standing, coverage, ranked
 from poller.settings.config import Config
 from poller.storage.archive import Archive
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 
 TOP: Final = 20
@@ -100,8 +101,7 @@ async def _print_release(
 
     What cannot be read is left out, and a failure told at the end.
     """
-    async with store_of(config, existing=True) as store:
-        archive = store.archive
+    async with archive_of(config) as (store, archive):
         watched = [code for code in await _watched(config, store) if market_of(code) is market]
         codes = [code for code in await archive.codes() if market_of(code) is market]
         known, problems = await archive.days(list(dict.fromkeys([*codes, *watched])))
@@ -126,7 +126,11 @@ async def _print_release(
 
 async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:
     """Return what the active poller watches, Futu groups included; else what is configured."""
-    told = await store.board.symbols()
+    board = RedisBoard(store.url, config.redis.namespace)
+    try:
+        told = await board.symbols()
+    finally:
+        await board.close()
     return tuple(await sources_of(config, store)) if told is None else told
 
 

@@ -3,10 +3,9 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import PollerError, StoreDown
-from poller.service.stores import opened_store
 from poller.settings.config import Config
+from poller.storage.archive import Archive
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
 
@@ -22,13 +21,20 @@ async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[R
     `existing`: an embedded server that neither runs nor has left data is a failure, too: an empty
     one would only hide that it was looked for in the wrong place.
     """
-    if existing and config.redis.url is None and not Embedded(config.state_dir).is_there():
-        raise Failure(
-            f"no embedded server runs in {config.state_dir.absolute()}, and it left no data there: "
-            "is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? `poller run` begins a "
-            "new one"
-        )
-    async with opened_store(config) as (store, _):
+    async with contextlib.AsyncExitStack() as stack:
+        if config.redis.url is None:
+            embedded = Embedded(config.state_dir)
+            if existing and not embedded.is_there():
+                raise Failure(
+                    f"no embedded server runs in {config.state_dir.absolute()}, and it left no "
+                    "data there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "
+                    "`poller run` begins a new one"
+                )
+            url = await stack.enter_async_context(embedded.running())
+        else:
+            url = config.redis.url.get_secret_value()
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
+        stack.push_async_callback(store.close)
         try:
             await store.inspect()
         except StoreDown as problem:
@@ -37,13 +43,11 @@ async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[R
 
 
 @contextlib.asynccontextmanager
-async def store_and_outbox(
-    config: Config, *, existing: bool = True
-) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
-    """Open the store and the outbox on it, as `store_of` does."""
-    async with store_of(config, existing=existing) as store:
-        outbox = RedisOutbox(store.url, config.redis.namespace)
+async def archive_of(config: Config) -> AsyncIterator[tuple[RedisStore, Archive]]:
+    """Open the store of an existing server, and the histories in it."""
+    async with store_of(config, existing=True) as store:
+        archive = Archive(store.url, config.redis.namespace)
         try:
-            yield store, outbox
+            yield store, archive
         finally:
-            await outbox.close()
+            await archive.close()

@@ -1,11 +1,11 @@
 """What is watched, for the commands that ask: where it was said, or what a simulation plays."""
 
 from poller.commands.ending import complain
-from poller.facts.board import Board
 from poller.facts.observe import Fact, Trouble, told
 from poller.model import Code
 from poller.polling.watchlist import Watchlist
 from poller.settings.config import Config
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 
 
@@ -17,7 +17,7 @@ def troubles_only(fact: Fact) -> None:
 
 async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]:
     """Return the watched codes, and why each is: the configuration, a file, `watch add`."""
-    played = await simulated_codes(store.board)
+    played = await simulated_codes(config, store)
     if played is not None:  # whatever is configured, the simulation's own symbols are watched
         live = (await store.watchlist.watched()).marks
         found = {code: ["watch add" if live.get(code) else "simulation"] for code in played}
@@ -28,9 +28,13 @@ async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]
     return watchlist.sources()
 
 
-async def simulated_codes(board: Board) -> tuple[Code, ...] | None:
+async def simulated_codes(config: Config, store: RedisStore) -> tuple[Code, ...] | None:
     """Return what a simulation watches; None where OpenD's reports stand, or nobody has told."""
-    return await board.symbols() if await board.simulated() else None
+    board = RedisBoard(store.url, config.redis.namespace)
+    try:
+        return await board.symbols() if await board.simulated() else None
+    finally:
+        await board.close()
 
 
 def name_groups(config: Config) -> None:

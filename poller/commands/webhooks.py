@@ -1,6 +1,7 @@
 """What the `webhook` commands do, over the same outbox the service delivers from."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import date, datetime, time
 from typing import Any, Final
@@ -9,12 +10,13 @@ from poller import show
 from poller.clock import wall_clock
 from poller.codec import read_json
 from poller.commands.ending import complain
-from poller.commands.stores import Failure, store_and_outbox
+from poller.commands.stores import Failure, store_of
 from poller.delivery.digest import Message
 from poller.delivery.endpoint import Endpoint, Kind
 from poller.delivery.gaps import start_texts
 from poller.delivery.outbox import OutOfOrder, Status, queue
 from poller.delivery.queued import DeadLetter
+from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.replay import Wanted
 from poller.delivery.replay import replay as queue_again
 from poller.delivery.retry import Delivered, Failed, Outcome
@@ -22,12 +24,26 @@ from poller.delivery.routes import route
 from poller.delivery.senders import channel_of, check_channels
 from poller.delivery.webhook import SignedPost, event_id
 from poller.errors import ConfigError
-from poller.facts.board import Board
 from poller.facts.status import living
 from poller.markets import Figures
 from poller.model import Code, isoformat, market_of, to_json
 from poller.settings.config import Config, Webhook
+from poller.storage.redisboard import RedisBoard
+from poller.storage.redisstore import RedisStore
 from poller.storage.store import Stream, signal_of_webhook
+
+
+@contextlib.asynccontextmanager
+async def store_and_outbox(
+    config: Config, *, existing: bool = True
+) -> AsyncIterator[tuple[RedisStore, RedisOutbox]]:
+    """Open the store and the outbox on it, as `store_of` does."""
+    async with store_of(config, existing=existing) as store:
+        outbox = RedisOutbox(store.url, config.redis.namespace)
+        try:
+            yield store, outbox
+        finally:
+            await outbox.close()
 
 
 def _named(config: Config, name: str) -> Webhook:
@@ -260,7 +276,7 @@ async def forget(config: Config, name: str) -> None:
             raise Failure(f"nothing is kept of a webhook {name!r}")
         status = await outbox.status(name)
         await outbox.forget(name)
-        delivering = await _delivering(store.board)
+        delivering = await _delivering(config, store)
     show.say(f"{name} is forgotten, {status.waiting} waiting events with it")
     if delivering:  # which endpoints they have is not told in Redis
         show.say(
@@ -269,7 +285,11 @@ async def forget(config: Config, name: str) -> None:
         )
 
 
-async def _delivering(board: Board) -> list[str]:
+async def _delivering(config: Config, store: RedisStore) -> list[str]:
     """Return the living processes that deliver."""
-    reports = living(await board.reports(), wall_clock())
+    board = RedisBoard(store.url, config.redis.namespace)
+    try:
+        reports = living(await board.reports(), wall_clock())
+    finally:
+        await board.close()
     return sorted(name for name, report in reports.items() if report.role in {"run", "deliver"})

@@ -24,10 +24,10 @@ from poller.facts.observe import (
 )
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.polling.budget import Budget
-from poller.service.stores import opened_store
 from poller.settings.config import Config, Opend
 from poller.storage.embedded import Embedded
 from poller.storage.ports import Ledger
+from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 
 _PAUSE: Final = 1.0  # seconds between two looks at a server that is away
@@ -39,6 +39,7 @@ class Ports:
 
     store: RedisStore
     outbox: RedisOutbox
+    board: RedisBoard
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -59,15 +60,24 @@ async def opened(
         starting = list[asyncio.Task[None]]()
         if gateways:
             starting.append(await stack.enter_async_context(_running(sdk.load(), "load the SDK")))
-        store, embedded = await stack.enter_async_context(opened_store(config))
-        outbox = RedisOutbox(store.url, config.redis.namespace)
+        embedded = Embedded(config.state_dir) if config.redis.url is None else None
+        if embedded is not None:
+            url = await stack.enter_async_context(embedded.running())
+        else:
+            url = config.redis.url.get_secret_value() if config.redis.url else ""
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
+        stack.push_async_callback(store.close)
+        outbox = RedisOutbox(url, config.redis.namespace)
         stack.push_async_callback(outbox.close)
+        board = RedisBoard(url, config.redis.namespace)
+        stack.push_async_callback(board.close)
         there = _until_there(store, observe, simulated)
         starting.append(await stack.enter_async_context(_running(there, "wait for Redis")))
         await asyncio.gather(*starting)  # what fails first ends the start at once
         yield Ports(
             store,
             outbox,
+            board,
             [OpenD(address_of(table), sdk, _connection_fact(observe)) for table in asked],
             _budgets(config, asked, store.ledger, observe),
             embedded,

@@ -11,7 +11,7 @@ from poller.errors import StoreMisfit
 from poller.storage.connections import WrongType, translated
 from poller.storage.namespace import Namespace, wrong_type
 from poller.storage.ports import Ledger, Spent
-from poller.storage.simulation import SimulationMark
+from poller.storage.simulated import SimulationMark
 from poller.storage.store import LEDGER
 
 _MICRO: Final = 1_000_000

@@ -3,17 +3,15 @@
 from typing import Final
 
 from poller.errors import StoreMisfit
-from poller.storage.archive import Archive
 from poller.storage.connections import NEEDED
 from poller.storage.namespace import DECISIVE, Namespace
-from poller.storage.redisboard import RedisBoard
 from poller.storage.redisleases import RedisLeases
 from poller.storage.redisledger import RedisLedger
 from poller.storage.redisplans import RedisPlans
 from poller.storage.redisrecords import RedisRecords
 from poller.storage.redisstreams import RedisStreams
 from poller.storage.rediswatchlist import RedisWatchlist
-from poller.storage.simulation import Playtime, SimulationMark
+from poller.storage.simulated import SimulationMark
 
 OLDEST: Final = (6, 2)
 """The first Redis with XAUTOCLAIM and the stream commands used here."""
@@ -29,9 +27,6 @@ class RedisStore:
         ledger: What each account has spent.
         watchlist: The live watchlist.
         streams: The streams and the signals.
-        board: What the processes tell of themselves.
-        archive: Histories of many symbols at once.
-        playtime: How long a simulation was played.
         mark: Whether all this is OpenD's or a simulation's.
     """
 
@@ -47,14 +42,10 @@ class RedisStore:
         self.ledger = RedisLedger(shared, self.mark)
         self.watchlist = RedisWatchlist(shared)
         self.streams = RedisStreams(shared)
-        self.board = RedisBoard(url, namespace)
-        self.archive = Archive(url, namespace)
-        self.playtime = Playtime(shared)
 
     async def close(self) -> None:
         """Close every connection."""
-        for each in (self.archive, self.board, self._namespace):
-            await each.close()
+        await self._namespace.close()
 
     @property
     def behind(self) -> bool:
