@@ -8,9 +8,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 from poller.errors import LeaseLost, StoreDown, StoreError, StoreMisfit
-from poller.storage.connections import Connections, WrongType, translated
+from poller.storage.connections import Connections
 from poller.storage.position import LAST
 from poller.storage.store import LEDGER, TYPES, Keys
+from poller.storage.translation import WrongType, translated
 
 DECISIVE: Final = ("stream", "quarantine", "releases", "releases_told", "watermark", "simulated")
 """Names of `Keys`: what stands under these is published, or decides it."""

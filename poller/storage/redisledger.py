@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from poller.errors import StoreMisfit
-from poller.storage.connections import WrongType, translated
 from poller.storage.namespace import Namespace, wrong_type
 from poller.storage.ports import Ledger, Spent
 from poller.storage.simulated import SimulationMark
 from poller.storage.store import LEDGER
+from poller.storage.translation import WrongType, translated
 
 _MICRO: Final = 1_000_000
 

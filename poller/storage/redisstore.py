@@ -3,7 +3,6 @@
 from typing import Final
 
 from poller.errors import StoreMisfit
-from poller.storage.connections import NEEDED
 from poller.storage.namespace import DECISIVE, Namespace
 from poller.storage.redisleases import RedisLeases
 from poller.storage.redisledger import RedisLedger
@@ -12,6 +11,7 @@ from poller.storage.redisrecords import RedisRecords
 from poller.storage.redisstreams import RedisStreams
 from poller.storage.rediswatchlist import RedisWatchlist
 from poller.storage.simulated import SimulationMark
+from poller.storage.translation import NEEDED
 
 OLDEST: Final = (6, 2)
 """The first Redis with XAUTOCLAIM and the stream commands used here."""
