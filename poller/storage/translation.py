@@ -1,4 +1,4 @@
-"""redis-py's errors turned into ours, by what the caller does next; their text is read here alone."""
+"""redis-py's errors turned into ours, by what the caller does next. Nobody else reads them."""
 
 import asyncio
 import errno
