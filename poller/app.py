@@ -43,7 +43,7 @@ from poller.service.reload import Reload, follow
 from poller.service.report import Process, Reporter, release_state
 from poller.settings.config import Config
 from poller.storage.notifier import Notifier
-from poller.storage.redisstore import RedisStore
+from poller.storage.ports import Trimming, Watermarks
 from poller.supervisor import supervise
 from poller.web.overview import Overview
 from poller.web.server import NoPlace
@@ -126,7 +126,7 @@ async def serve(
         ]
         if ports.embedded is not None:
             links.append(Component("embedded server", partial(keep_alive, ports.embedded, observe)))
-        notifier = Notifier(ports.store, observe)
+        notifier = Notifier(ports.store.streams, observe)
         work = [
             Component("notifier", notifier.run),
             Component(
@@ -138,7 +138,7 @@ async def serve(
             polling, apply = await _polling(config, ports, schedule, reporter, notifier, observe)
             work += polling
             appliers.append(apply)
-            await _tell_newest(ports.store, observe)
+            await _tell_newest(ports.store.records, observe)
         if delivers:
             relay = relay_of(config, ports, notifier, observe)
             work.append(Component("webhooks", relay.run))
@@ -171,7 +171,7 @@ async def _polling(
     observe: Observe,
 ) -> tuple[list[Component], Callable[[Config], None]]:
     """Return the components of who polls, and what gives them another configuration."""
-    watchlist = Watchlist(*_sources(config), ports.store, observe, notifier.news)
+    watchlist = Watchlist(*_sources(config), ports.store.watchlist, observe, notifier.news)
     watchlist.remember(await _last_watched(ports.board))
     tenure = Tenure(observe)
     poller = Poller(
@@ -184,13 +184,13 @@ async def _polling(
     )
     account = config.opend[0].account  # whose groups are meant, should there be several
     group_budget = Budget(
-        ports.store,
+        ports.store.ledger,
         f"{account}:groups",
         secrets.token_hex(8),
         requests=GROUP_REQUESTS,
         period=GROUP_PERIOD,
     )
-    chores = _chores(config, ports.store, tenure)
+    chores = _chores(config, ports.store.streams, tenure)
 
     def watch(codes: Sequence[Code]) -> None:
         poller.watch(codes)
@@ -207,7 +207,8 @@ async def _polling(
             lambda: watchlist.follow_groups(ports.gateways, account, group_budget),
         ),
         Component(
-            "polling", lambda: keep_polling(ports.store, process_name(), poller, tenure, chores)
+            "polling",
+            lambda: keep_polling(ports.store.leases, process_name(), poller, tenure, chores),
         ),
     ], apply
 
@@ -260,9 +261,9 @@ async def _last_watched(board: Board) -> Sequence[Code]:
         return ()
 
 
-async def _tell_newest(store: RedisStore, observe: Observe) -> None:
+async def _tell_newest(records: Watermarks, observe: Observe) -> None:
     try:
-        watermarks = await store.watermarks()
+        watermarks = await records.watermarks()
     except StoreError:  # only a status line is the poorer; polling finds out what is wrong
         return
     for market, day in newest_days(watermarks).items():
@@ -279,10 +280,14 @@ async def page(
     alone: bool = False,
 ) -> None:
     """Serve what Redis tells, until cancelled; `alone`: it is all that this process does."""
-    overview = Overview(ports.store, ports.board, config.watchlist.codes, notifier.news)
+    store = ports.store
+    overview = Overview(
+        store.streams, store.records, ports.board, config.watchlist.codes, notifier.news
+    )
     sources = Sources(
         config,
-        ports.store,
+        store.streams,
+        store.ledger,
         ports.board,
         ports.outbox,
         overview,
@@ -300,14 +305,14 @@ def work_of(role: Role) -> Work:
 
 def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe) -> Relay:
     """Return the relay of the configured endpoints, not yet running."""
-    chance = random.SystemRandom()
+    chance, watermarks = random.SystemRandom(), ports.store.records.watermarks
     endpoints = _endpoints(config)
     check_usable(endpoints)
     relay = Relay(
         ports.outbox,
         observe,
         news=notifier.news,
-        sender=lambda endpoint: destination_of(endpoint).sender(endpoint, ports.store.watermarks),
+        sender=lambda endpoint: destination_of(endpoint).sender(endpoint, watermarks),
         jitter=lambda: chance.uniform(-1, 1),
     )
     relay.configure(endpoints)
@@ -315,10 +320,10 @@ def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe)
 
 
 def _chores(
-    config: Config, store: RedisStore, observe: Observe
+    config: Config, streams: Trimming, observe: Observe
 ) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
     """Return what the active poller does beside polling, by name."""
     if not config.redis.keep_days:
         return []
     keep = timedelta(days=config.redis.keep_days)
-    return [("trimming", lambda: keep_trimmed(store, keep, observe, wall_clock))]
+    return [("trimming", lambda: keep_trimmed(streams, keep, observe, wall_clock))]

@@ -83,7 +83,7 @@ async def measure(redis: str, url: str, number: int, selection: Selection) -> st
         return Noting(endpoint.name, SignedPost(endpoint, now=wall_clock), arrivals)
 
     names = [f"desk{n}" for n in range(number)]
-    notifier = Notifier(store, observe)
+    notifier = Notifier(store.streams, observe)
     relay = Relay(outbox, observe, news=notifier.news, sender=sender, jitter=lambda: 0.0)
     relay.configure([Endpoint(name, url, (SECRET,), selection) for name in names])
     told = ""

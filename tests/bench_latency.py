@@ -89,7 +89,9 @@ async def ours() -> list[float]:
             service = Service(Path(name), opend.port, ",".join(WORLD.codes()), settings)
             await service.start()
             async with store_of(service) as store, asyncio.timeout(PATIENCE):
-                while len(await store.watermarks()) < BURST:  # else the new day is a first sight
+                while (
+                    len(await store.records.watermarks()) < BURST
+                ):  # else the new day is a first sight
                     await asyncio.sleep(0.1)
             for _ in range(ROUNDS):
                 found += await burst(opend, arrivals)

@@ -177,7 +177,7 @@ async def caught(quicker: int) -> str:
             }
             await service.start()
             async with store_of(service) as store:
-                while len(await store.watermarks()) < SYMBOLS:
+                while len(await store.records.watermarks()) < SYMBOLS:
                     await asyncio.sleep(0.2)
                 await asyncio.sleep(60 / quicker)
                 at = datetime.now(UTC) + timedelta(seconds=1)
@@ -185,7 +185,7 @@ async def caught(quicker: int) -> str:
                 waits: list[float] = []
                 while len(waits) < SYMBOLS:
                     await asyncio.sleep(0.5)
-                    entries = await store.read("0", count=10**6, block=None)
+                    entries = await store.streams.read("0", count=10**6, block=None)
                     news = [e.fields for e in entries if e.fields["trading_day"] == str(newest)]
                     times = [datetime.fromisoformat(fields["observed_at"]) for fields in news]
                     waits = sorted((seen - at).total_seconds() for seen in times)

@@ -93,7 +93,7 @@ async def ours(redis: str, url: str, at_once: int) -> float:
     endpoint = Endpoint("desk", url, (SECRET,), EVERYTHING, connections=at_once, rate=1e6)
     post = SignedPost(endpoint, now=lambda: datetime.now(UTC))
     sender = Counting(post, [], asyncio.Event(), POSTS)
-    news = Notifier(store, silent)
+    news = Notifier(store.streams, silent)
     relay = Relay(outbox, silent, news=news.news, sender=lambda _: sender, jitter=lambda: 0.0)
     relay.configure([endpoint])
     running = [asyncio.create_task(work) for work in (news.run(), relay.run())]

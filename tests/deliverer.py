@@ -48,7 +48,7 @@ async def deliver(redis: str, targets: list[str]) -> None:
     """Deliver until killed."""
     chance = random.Random()
     journal = Journal()
-    notifier = Notifier(RedisStore(redis, "short-interest"), journal)
+    notifier = Notifier(RedisStore(redis, "short-interest").streams, journal)
     relay = Relay(
         RedisOutbox(redis, "short-interest"),
         journal,

@@ -61,9 +61,9 @@ class Desk:
         """Publish a row a week up to `newest`, with these shares, oldest first."""
         days = [newest - timedelta(weeks=n) for n in range(len(figures))]
         rows = [record(code, day, n) for day, n in zip(days, reversed(figures), strict=True)]
-        snapshot = await self.store.snapshot(code)
+        snapshot = await self.store.records.snapshot(code)
         found = compare(code, rows, snapshot.known, observed_at=NOW, history=500)
-        await self.store.commit(code, found, snapshot, ONE_OFF)
+        await self.store.records.commit(code, found, snapshot, ONE_OFF)
 
     async def shows(self, code: Code, shares: int) -> None:
         """Wait until the page has read this figure."""
@@ -78,7 +78,7 @@ class Desk:
     ) -> None:
         """Report as a poller that holds the lease."""
         if not await self.board.lease():
-            await self.store.acquire_lease("host-1", 60)
+            await self.store.leases.acquire("host-1", 60)
         reason = "connected" if ready else "nobody listens"
         gateway = GatewayState("127.0.0.1:11111", "main", ready, reason, NOW)
         report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, markets or {}, troubles or {})
@@ -111,11 +111,12 @@ async def desk(
             stack.push_async_callback(each.close)
         stack.push_async_callback(raw.aclose)
         facts: list[Fact] = []
-        notifier = Notifier(store, facts.append)
-        overview = Overview(store, board, (HK,), notifier.news)
+        notifier = Notifier(store.streams, facts.append)
+        overview = Overview(store.streams, store.records, board, (HK,), notifier.news)
         sources = Sources(
             config,
-            store,
+            store.streams,
+            store.ledger,
             board,
             outbox,
             overview,

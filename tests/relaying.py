@@ -81,7 +81,7 @@ class Place:
     ) -> AsyncIterator[None]:
         """Deliver while the block runs; `lines`: what sends to each endpoint."""
         block = min(timing.look.total_seconds() * 2, 15)
-        notifier = Notifier(self.store, self.facts.append, block=block, pause=0.05)
+        notifier = Notifier(self.store.streams, self.facts.append, block=block, pause=0.05)
         relay = Relay(
             self.outbox,
             self.facts.append,

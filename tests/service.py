@@ -157,7 +157,7 @@ async def entries(store: RedisStore, count: int, code: str | None = None) -> lis
     """Wait until the stream holds at least `count` entries (of a code); returns them all."""
     async with at_most(what=f"{count} entries of {code or 'all symbols'}"):
         while True:
-            found = await store.read("0", count=100_000, block=None)
+            found = await store.streams.read("0", count=100_000, block=None)
             mine = [entry for entry in found if code in (None, entry.fields["code"])]
             if len(mine) >= count:
                 return mine

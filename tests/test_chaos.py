@@ -79,7 +79,7 @@ class Trial:
         """Let OpenD report a new day of a symbol, or revise the day that was published last."""
         code = self.chance.choice(self.codes)
         rows = self.opend.world.records(code, now())
-        known = (await self.store.snapshot(code)).known
+        known = (await self.store.records.snapshot(code)).known
         last = known.vintages.get(rows[0].day)
         level = round(
             rows[0].shares or 1_000_000
@@ -201,7 +201,7 @@ async def test_kills_lose_and_double_nothing(trial: Trial) -> None:
             await trial.strike(stack)
         expected = sum(map(len, trial.truth.values()))
         found = await entries(trial.store, expected)
-        watermarks = await trial.store.watermarks()
+        watermarks = await trial.store.records.watermarks()
         notices = await announced(trial.store, found, max(watermarks.values()))
         for service, _ in trial.pollers:
             await service.said("ready")
@@ -222,7 +222,7 @@ async def announced(store: RedisStore, found: Sequence[Entry], newest: date) -> 
     """Return the ids on the stream of releases, with the newest day's unless it is first sight."""
     news = {entry.fields["trading_day"] for entry in found if "reported" in entry.fields["type"]}
     while True:
-        notices = await store.read("0", count=10_000, block=None, stream=Stream.RELEASES)
+        notices = await store.streams.read("0", count=10_000, block=None, stream=Stream.RELEASES)
         ids = [entry.fields["id"] for entry in notices]
         if str(newest) not in news or f"HK:{newest}:detected" in ids:
             return ids

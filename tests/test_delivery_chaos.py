@@ -110,7 +110,7 @@ class Trial:
             day = date(2020, 1, 1) + timedelta(days=n // 2)
             code = Code(CODES[0])
             notice = Completed(HK, day, SEEN, n) if n % 2 else Detected(HK, day, SEEN, code)
-            assert await self.store.announce(notice, ONE_OFF)
+            assert await self.store.plans.announce(notice, ONE_OFF)
             told.append(id_of(notice))
 
     async def strike(self, count: int) -> None:

@@ -34,7 +34,7 @@ from poller.service.metrics import TOLD
 from poller.settings.config import Config, Opend, Webhook, load
 from poller.storage.embedded import Embedded
 from poller.storage.redisstore import RedisStore
-from poller.storage.store import Keys, Stream
+from poller.storage.store import Key, Keys, Stream
 from tests.feed import publish
 from tests.machine import at_most
 from tests.receiver import SECRET
@@ -108,7 +108,7 @@ def test_every_command_that_speaks_json_is_named() -> None:
 def redis_keys(keys: object) -> Iterator[str]:
     """Yield every key that a class of names can give, with placeholders for its parameters."""
     for name, member in vars(type(keys)).items():
-        if isinstance(member, property):
+        if isinstance(member, property | Key):
             yield getattr(keys, name)
         elif callable(member) and not name.startswith("_"):
             parameters = signature(getattr(keys, name)).parameters

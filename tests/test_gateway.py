@@ -20,8 +20,8 @@ from poller.polling.watchlist import Watchlist
 from poller.service.ports import opened
 from poller.settings.config import Config
 from poller.simulator import Proto, World
-from poller.storage.memorystore import MemoryStore
 from tests.machine import at_most
+from tests.memorystore import MemoryStore
 from tests.nodes import free_port
 from tests.opend import Faults, Simulator, Verdict
 from tests.service import (
@@ -308,8 +308,8 @@ async def test_a_group_that_vanishes_keeps_its_symbols() -> None:
     """A group deleted in the app takes nothing off the watchlist; it is told, and then recovers."""
     facts: list[Fact] = []
     store, desk = MemoryStore(time.time), Desk()
-    watchlist = Watchlist((), (), ("mine",), store, facts.append)
-    budget = Budget(store, "main:groups", "me", requests=10, period=30)
+    watchlist = Watchlist((), (), ("mine",), store.watchlist, facts.append)
+    budget = Budget(store.ledger, "main:groups", "me", requests=10, period=30)
 
     async def read() -> None:
         told = len(facts)

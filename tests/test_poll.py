@@ -18,8 +18,8 @@ from poller.polling.backfill import backfill_symbol
 from poller.polling.budget import Budget
 from poller.polling.poll import GRACE, Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF, Lease, Snapshot
+from tests.memorystore import MemoryLedger, MemoryRecords, MemoryStore
 from tests.test_vitals import NoPace
 
 CODE = Code("HK.00700")
@@ -78,7 +78,9 @@ class Scene:
         """Return it."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        budget = Budget(self.store, "main", "test", requests=30, period=PERIOD, pace=NoPace())
+        budget = Budget(
+            self.store.ledger, "main", "test", requests=30, period=PERIOD, pace=NoPace()
+        )
         poller = Poller(
             self.store,
             [self.gateway],
@@ -107,8 +109,19 @@ def virtually(work: Callable[[], Coroutine[None, None, None]]) -> None:
     run_virtually(BEGAN, work())
 
 
-class Deposed(MemoryStore):
-    """A store whose lease is another's by the time of the first commit."""
+def store_of(
+    records: type[MemoryRecords], ledger: type[MemoryLedger] = MemoryLedger
+) -> MemoryStore:
+    """Return a store on the loop's clock, of these parts."""
+    clock = asyncio.get_running_loop().time
+    store = MemoryStore(clock)
+    store.ledger = ledger(clock)
+    store.records = records(store.streams, store.leases.refuse)
+    return store
+
+
+class Deposed(MemoryRecords):
+    """Records whose lease is another's by the time of the first commit."""
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
@@ -122,7 +135,7 @@ def test_a_lease_lost_at_a_commit_ends_polling_at_once() -> None:
     """Whoever runs the poller learns of it with that commit; nothing else is begun."""
 
     async def work() -> None:
-        scene = Scene(Deposed(asyncio.get_running_loop().time))
+        scene = Scene(store_of(Deposed))
         with pytest.raises(ExceptionGroup) as caught:
             async with asyncio.timeout(GRACE + 2):
                 await scene.poller().run(ONE_OFF)
@@ -150,8 +163,8 @@ def test_a_defect_behind_a_poll_ends_polling() -> None:
     virtually(work)
 
 
-class Contested(MemoryStore):
-    """A store where somebody else writes a symbol between each look and its commit."""
+class Contested(MemoryRecords):
+    """Records where somebody else writes a symbol between each look and its commit."""
 
     contested = True
 
@@ -168,16 +181,17 @@ def test_a_symbol_that_somebody_else_writes_is_told() -> None:
     """What is never published is trouble of that symbol, with a reason, until it is."""
 
     async def work() -> None:
-        store = Contested(asyncio.get_running_loop().time)
+        store = MemoryStore(asyncio.get_running_loop().time)
+        store.records = records = Contested(store.streams, store.leases.refuse)
         scene = Scene(store)
         await scene.polls(10)
         (trouble,) = [fact for fact in scene.facts if isinstance(fact, Trouble)]
         assert trouble.subject == CODE
         assert "somebody else writes this symbol" in trouble.reason
-        store.contested = False
+        records.contested = False
         await scene.polls(60)
         assert Recovered(CODE) in scene.facts
-        assert len(store.entries) == 1
+        assert len(store.streams.entries) == 1
 
     virtually(work)
 
@@ -186,18 +200,20 @@ def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
     """It says so after a few tries, each of which costs a request."""
 
     async def work() -> None:
-        scene = Scene(Contested(asyncio.get_running_loop().time))
-        budget = Budget(scene.store, "main", "test", requests=30, period=PERIOD, pace=NoPace())
+        scene = Scene(store_of(Contested))
+        budget = Budget(
+            scene.store.ledger, "main", "test", requests=30, period=PERIOD, pace=NoPace()
+        )
         with pytest.raises(Superseded, match=f"{CODE} changes at every try"):
             async with asyncio.timeout(60):
-                await backfill_symbol(scene.store, scene.gateway, budget, CODE, date.min)
+                await backfill_symbol(scene.store.records, scene.gateway, budget, CODE, date.min)
         assert len(scene.gateway.asked) == 5
 
     virtually(work)
 
 
-class Distant(MemoryStore):
-    """A store that takes its time over a grant, and much more of it over a commit."""
+class Distant(MemoryLedger):
+    """A ledger that takes its time over a grant."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -205,6 +221,10 @@ class Distant(MemoryStore):
         """Grant it after a while."""
         await asyncio.sleep(0.01)
         return await super().grant(account, request, limit=limit, period=period, margin=margin)
+
+
+class Lengthy(MemoryRecords):
+    """Records that take much more of it over a commit."""
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
@@ -228,8 +248,7 @@ def test_nobody_else_is_asked_while_an_answer_is_committed() -> None:
     """So a burst is published one after the other, and not all of it at its end."""
 
     async def work() -> None:
-        loop = asyncio.get_running_loop()
-        scene = Scene(Distant(loop.time), Prompt({None: NEWEST}))
+        scene = Scene(store_of(Lengthy, Distant), Prompt({None: NEWEST}))
         poller = scene.poller()
         poller.watch([Code(f"HK.0000{n}") for n in range(1, 7)])
         polling = asyncio.create_task(poller.run(ONE_OFF))
@@ -237,15 +256,15 @@ def test_nobody_else_is_asked_while_an_answer_is_committed() -> None:
         # the second one's request was being granted when the first commit began
         assert len(scene.gateway.asked) <= 2
         await asyncio.sleep(60)
-        assert len(scene.store.entries) == 6
+        assert len(scene.store.streams.entries) == 6
         polling.cancel()
         await asyncio.wait([polling])
 
     virtually(work)
 
 
-class Slow(MemoryStore):
-    """A store with which a gateway is lost while a grant is waited for, until it is found again."""
+class Slow(MemoryLedger):
+    """A ledger whose grants take so long that the gateway is lost meanwhile."""
 
     gateway: Answering
 
@@ -262,12 +281,13 @@ def test_a_grant_that_is_not_used_counts_from_now_on_and_no_longer() -> None:
 
     async def work() -> None:
         loop = asyncio.get_running_loop()
-        store = Slow(loop.time)
-        scene = Scene(store)
-        store.gateway = scene.gateway
+        ledger = Slow(loop.time)
+        scene = Scene(MemoryStore(loop.time))
+        scene.store.ledger = ledger
+        ledger.gateway = scene.gateway
         await scene.polls(0.5)
         assert scene.gateway.asked == []
-        (counted,) = store.budgets["main"].values()
+        (counted,) = ledger.budgets["main"].values()
         assert counted <= loop.time()
 
     virtually(work)
@@ -329,12 +349,12 @@ def test_a_history_is_read_page_by_page() -> None:
             "a": rows(["2026-10-30"], "b"),
             "b": rows(["2026-10-23"], "c"),
         }
-        began = scene.store.clock()
+        began = asyncio.get_running_loop().time()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(10):
                 await scene.poller(history=3).run(ONE_OFF)
         assert [key for _, key in scene.gateway.asked[:3]] == [None, "a", "b"]
-        assert len(scene.store.budgets["main"]) == len(scene.gateway.asked)
+        assert len(scene.store.ledger.budgets["main"]) == len(scene.gateway.asked)
         (published,) = [fact for fact in scene.facts if isinstance(fact, Published)]
         (seen,) = {event.vintage.observed_at for event in published.events}
         assert seen == BEGAN + timedelta(seconds=began + 1)

@@ -42,9 +42,9 @@ def hk(day: str, shares: int, ratio: float, close: float) -> HkRecord:
 
 async def tell(store: RedisStore, code: Code, rows: Sequence[Any], at: datetime) -> None:
     """Publish these rows of a symbol."""
-    snapshot = await store.snapshot(code)
+    snapshot = await store.records.snapshot(code)
     found = compare(code, rows, snapshot.known, observed_at=at, history=len(rows))
-    await store.commit(code, found, snapshot, ONE_OFF)
+    await store.records.commit(code, found, snapshot, ONE_OFF)
 
 
 @pytest.fixture

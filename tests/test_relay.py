@@ -40,11 +40,11 @@ from poller.markets.us import UNITED_STATES
 from poller.model import Code
 from poller.plan.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.notifier import Notifier
 from poller.storage.store import ONE_OFF, Entry, Stream, signal_of_webhook
 from tests.feed import publish
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -227,7 +227,7 @@ def play(
         clock = lambda: loop.now().timestamp()  # noqa: E731
         store, facts, chance = MemoryStore(clock), list[Fact](), random.Random(1)
         outbox = outbox_type(store, clock)
-        notifier = Notifier(store, facts.append, block=3600)
+        notifier = Notifier(store.streams, facts.append, block=3600)
         relay = Relay(
             outbox,
             facts.append,
@@ -551,7 +551,7 @@ def test_410_disables_and_enabling_sends_what_waited() -> None:
         assert len(scene.lines["desk"].calls) == 1
         assert (await scene.outbox.status("desk")).waiting == 2
         await scene.outbox.enable("desk")
-        await scene.store.signal(signal_of_webhook("desk"))
+        await scene.store.streams.signal(signal_of_webhook("desk"))
         await asyncio.sleep(3600)
 
     line = Line(lambda _, at: Failed("410", 410) if at < 60 else Delivered(200))
@@ -635,7 +635,7 @@ def test_foreign_entries_are_passed_over() -> None:
     """Whatever else somebody appends to the stream is named, and stops nothing."""
 
     async def act(scene: Scene) -> None:
-        scene.store.entries.append(Entry("1-0", {"hello": "world"}))
+        scene.store.streams.entries.append(Entry("1-0", {"hello": "world"}))
         await scene.publish("HK.00700", 1)
         await asyncio.sleep(1)
 
@@ -667,8 +667,8 @@ def test_notices_go_to_whom_selected_them() -> None:
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
         for notice in notices(HONG_KONG, UNITED_STATES):
-            await scene.store.announce(notice, ONE_OFF)
-        scene.store.notices.append(Entry("9999999999999-0", {"type": "release.detected"}))
+            await scene.store.plans.announce(notice, ONE_OFF)
+        scene.store.streams.notices.append(Entry("9999999999999-0", {"type": "release.detected"}))
         await scene.publish("HK.00005", 1)
         await asyncio.sleep(3600)
         for name in lines:
@@ -704,7 +704,7 @@ def test_a_chat_hears_of_a_report_at_once() -> None:
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
         for notice in notices(HONG_KONG):
-            await scene.store.announce(notice, ONE_OFF)
+            await scene.store.plans.announce(notice, ONE_OFF)
             await asyncio.sleep(2)
         await asyncio.sleep(600)
 

@@ -38,8 +38,8 @@ from poller.plan.schedule import (
 from poller.plan.sweep import BLOCK
 from poller.polling.poll import Poller
 from poller.simulator.virtual import run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import ONE_OFF
+from tests.memorystore import MemoryStore
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
 INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))
@@ -330,8 +330,10 @@ def test_an_unusable_plan_is_learned_again() -> None:
 
     async def work() -> list[Fact]:
         store, facts = MemoryStore(asyncio.get_running_loop().time), list[Fact]()
-        store.watermark_texts[US] = str(DAY)
-        await store.save_schedule({"HK": "rubbish", "US": MarketState(DAY).to_json()}, ONE_OFF)
+        store.records.watermark_texts[US] = str(DAY)
+        await store.plans.save_schedule(
+            {"HK": "rubbish", "US": MarketState(DAY).to_json()}, ONE_OFF
+        )
         plan, tell = Schedule(INTERVALS), facts.append
         poller = Poller(store, [], {}, plan, history=1, observe=tell, now=lambda: NOW)
         polling = asyncio.create_task(poller.run(ONE_OFF))

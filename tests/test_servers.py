@@ -95,7 +95,7 @@ async def test_an_answer_may_take_its_time_after_a_blocking_read(server: Embedde
     """`socket_timeout` bounds the answers; a read that blocks longer ends as empty, not as cut."""
     # a server looks ten times a second who has waited long enough
     store = RedisStore(f"{server.url}?socket_timeout=0.5", "short-interest")
-    assert await store.read("$", count=1, block=0.8) == []
+    assert await store.streams.read("$", count=1, block=0.8) == []
     await store.close()
 
 
@@ -195,19 +195,19 @@ def documented_rules() -> list[str]:
 async def try_everything(store: RedisStore) -> None:
     """Let a user do each kind of thing that the service and its commands do."""
     await store.inspect()
-    lease = await store.acquire_lease("me", 10)
+    lease = await store.leases.acquire("me", 10)
     assert lease is not None
-    await store.grant("main", "a", limit=1, period=1, margin=0)
-    snapshot = await store.snapshot(TENCENT)
+    await store.ledger.grant("main", "a", limit=1, period=1, margin=0)
+    snapshot = await store.records.snapshot(TENCENT)
     found = compare(TENCENT, TENCENT_ROWS, snapshot.known, observed_at=now(), history=5)
-    await store.commit(TENCENT, found, snapshot, ONE_OFF)
-    await store.spent("main", period=1)
-    await store.watch([TENCENT], wanted=True)
-    await store.last_entries(1)
-    await store.signal("webhook:desk")
-    start = await store.news(None, block=1)
-    await store.news(start.position, block=0.01)
-    await store.release_lease(lease)
+    await store.records.commit(TENCENT, found, snapshot, ONE_OFF)
+    await store.ledger.spent("main", period=1)
+    await store.watchlist.watch([TENCENT], wanted=True)
+    await store.streams.last_entries(1)
+    await store.streams.signal("webhook:desk")
+    start = await store.streams.news(None, block=1)
+    await store.streams.news(start.position, block=0.01)
+    await store.leases.release(lease)
 
 
 async def test_a_user_with_the_documented_rights_can_run_it(

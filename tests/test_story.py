@@ -197,7 +197,7 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
     service, left = Service(tmp_path, 1, ""), now() - timedelta(hours=1)
     began = left - timedelta(hours=1)
     async with store_of(service) as store:
-        await store.keep_apart(simulated=True)
+        await store.mark.keep_apart(simulated=True)
         playtime = Playtime(store.url, "short-interest")
         await playtime.take_up(began)
         await playtime.beat(left)
@@ -210,6 +210,6 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
         await entries(store, 1000)
         process.terminate()
         assert await process.wait() == 0
-        newest = max((await store.watermarks()).values())
+        newest = max((await store.records.watermarks()).values())
     played = [turn for turn in turns(began) if turn.at < left + timedelta(seconds=60)]
     assert newest in {turn.day for turn in played[-3:]}

@@ -15,8 +15,8 @@ from poller.polling.budget import Budget
 from poller.polling.lease import TTL, Tenure, keep_polling
 from poller.polling.poll import Poller
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import Lease
+from tests.memorystore import MemoryStore
 from tests.test_vitals import NoPace
 
 CODE = Code("HK.00700")
@@ -67,7 +67,7 @@ def poller_of(store: MemoryStore, observe: Observe) -> Poller:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     intervals = Intervals(timedelta(seconds=30), timedelta(minutes=40), timedelta(minutes=5))
-    budget = Budget(store, "main", "test", requests=30, period=30.0, pace=NoPace())
+    budget = Budget(store.ledger, "main", "test", requests=30, period=30.0, pace=NoPace())
     poller = Poller(
         store,
         [Odd()],
@@ -91,7 +91,7 @@ def watched(
         store = MemoryStore(asyncio.get_running_loop().time)
         tenure = Tenure(facts.append)
         poller = poller_of(store, tenure)
-        polling = asyncio.create_task(keep_polling(store, "test", poller, tenure))
+        polling = asyncio.create_task(keep_polling(store.leases, "test", poller, tenure))
         await asyncio.sleep(seconds)
         work(store, poller, facts)
         await asyncio.sleep(after)
@@ -122,7 +122,7 @@ def test_who_stands_by_is_in_no_trouble() -> None:
     def depose(store: MemoryStore, poller: Poller, facts: list[Fact]) -> None:
         del poller
         assert open_troubles(facts) == TROUBLES
-        store.holder, store.holder_until = OTHER, 1e9
+        store.leases.holder, store.leases.holder_until = OTHER, 1e9
 
     facts = watched(depose, 10, after=TTL / 2)
     assert any(isinstance(fact, Standby) for fact in facts)
@@ -130,7 +130,7 @@ def test_who_stands_by_is_in_no_trouble() -> None:
 
     def interrupt(store: MemoryStore, poller: Poller, facts: list[Fact]) -> None:
         del poller, facts
-        store.holder, store.holder_until = OTHER, 20
+        store.leases.holder, store.leases.holder_until = OTHER, 20
 
     facts = watched(interrupt, 10)
     assert any(isinstance(fact, Standby) for fact in facts)

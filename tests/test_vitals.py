@@ -41,8 +41,8 @@ from poller.polling.lease import keep_polling
 from poller.polling.poll import Poller
 from poller.simulator import World
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
 from poller.storage.store import Lease
+from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.service import Service, simulator, until
 
 CODE = Code("HK.00700")
@@ -184,8 +184,8 @@ class NoPace:
         """Return at once."""
 
 
-class Hanging(MemoryStore):
-    """A store that never answers who asks to spend."""
+class Hanging(MemoryLedger):
+    """A ledger that never answers who asks to spend."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -196,17 +196,17 @@ class Hanging(MemoryStore):
         return 0.0
 
 
-class Taken(MemoryStore):
-    """A store whose lease another poller holds."""
+class Taken(MemoryLeases):
+    """A lease that another poller holds."""
 
-    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
+    async def acquire(self, owner: str, ttl: float) -> Lease | None:
         """Give nobody the lease."""
         del owner, ttl
         return None
 
 
-class Full(MemoryStore):
-    """A store whose ledger is always full: other programs spend everything."""
+class Full(MemoryLedger):
+    """A ledger that is always full: other programs spend everything."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -216,8 +216,8 @@ class Full(MemoryStore):
         return 45.0
 
 
-class Away(MemoryStore):
-    """A store that is down from the first spending on."""
+class Away(MemoryLedger):
+    """A ledger that is down from the first spending on."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -233,7 +233,7 @@ def poller_of(store: MemoryStore, observe: Observe, *, ready: bool = True) -> Po
     assert isinstance(loop, VirtualLoop)
     name = "dispatcher of account main"
     budget = Budget(
-        store,
+        store.ledger,
         "main",
         "test",
         requests=30,
@@ -256,7 +256,7 @@ def poller_of(store: MemoryStore, observe: Observe, *, ready: bool = True) -> Po
     return poller
 
 
-def pets_in_a_day(store: type[MemoryStore], *, ready: bool = True) -> list[float]:
+def pets_in_a_day(part: type[MemoryLeases | MemoryLedger], *, ready: bool = True) -> list[float]:
     """Return the seconds of a virtual day at which the watchdog is petted."""
 
     async def day() -> list[float]:
@@ -270,9 +270,14 @@ def pets_in_a_day(store: type[MemoryStore], *, ready: bool = True) -> list[float
 
         vitals = Vitals(Listener(None), lambda: "", clock=loop.time)
         vitals(Ready())
-        memory = store(loop.time)
+        made = part(loop.time)
+        memory = MemoryStore(loop.time)
+        if isinstance(made, MemoryLeases):
+            memory.leases = made
+        else:
+            memory.ledger = made
         polling = asyncio.create_task(
-            keep_polling(memory, "test", poller_of(memory, vitals, ready=ready), vitals)
+            keep_polling(memory.leases, "test", poller_of(memory, vitals, ready=ready), vitals)
         )
         await asyncio.wait([polling], timeout=86_400)
         polling.cancel()
@@ -283,13 +288,15 @@ def pets_in_a_day(store: type[MemoryStore], *, ready: bool = True) -> list[float
 
 
 @pytest.mark.parametrize(
-    ("store", "ready"),
-    [(MemoryStore, True), (MemoryStore, False), (Taken, True), (Full, True), (Away, True)],
+    ("part", "ready"),
+    [(MemoryLedger, True), (MemoryLedger, False), (Taken, True), (Full, True), (Away, True)],
     ids=["nothing due", "no OpenD", "standby", "full ledger", "no Redis"],
 )
-def test_whoever_waits_for_a_good_reason_lives(store: type[MemoryStore], *, ready: bool) -> None:
+def test_whoever_waits_for_a_good_reason_lives(
+    part: type[MemoryLeases | MemoryLedger], *, ready: bool
+) -> None:
     """For a whole day no two pets are further apart than two turns."""
-    pets = [0.0, *pets_in_a_day(store, ready=ready), 86_400.0]
+    pets = [0.0, *pets_in_a_day(part, ready=ready), 86_400.0]
     assert max(b - a for a, b in pairwise(pets)) <= 2 * LONGEST_TURN
 
 

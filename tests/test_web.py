@@ -344,7 +344,7 @@ async def lines_of(answer: aiohttp.ClientResponse, count: int) -> list[str]:
 
 async def test_events_replay_and_go_on(page: Desk, http: aiohttp.ClientSession) -> None:
     """A reader that was away gets what it missed, then what comes, once each and in order."""
-    newest = (await page.store.read("0", count=10, block=None))[-2]
+    newest = (await page.store.streams.read("0", count=10, block=None))[-2]
     headers = {"Last-Event-ID": newest.id}
     async with http.get(f"{page.url}/events", headers=headers) as answer:
         assert await lines_of(answer, 1) == ["US.AAPL:2026-11-13:0"]

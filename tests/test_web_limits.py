@@ -22,7 +22,7 @@ from poller.errors import StoreDown
 from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.service.descriptors import MOST_DESCRIPTORS
 from poller.simulator import World
-from poller.storage.connections import translated
+from poller.storage.translation import translated
 from poller.web.connections import MOST_CONNECTIONS, Connections, Limits, limits_of
 from poller.web.throttle import (
     FORGET_AFTER,

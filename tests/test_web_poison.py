@@ -208,7 +208,7 @@ async def test_watched_codes_of_others(tmp_path: Path, text: str) -> None:
     async with desk(tmp_path, HK) as made:
         await made.raw.set(made.board.keys.symbols, text)
         assert await made.board.symbols() is None
-        await made.store.signal(SYMBOLS)
+        await made.store.streams.signal(SYMBOLS)
         await made.publish(HK, 100, 120, 90)
         await made.shows(HK, 90)
 

@@ -56,7 +56,7 @@ async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
             added = 0
             for code in codes:
                 try:
-                    days = await backfill_symbol(ports.store, gateway, budget, code, since)
+                    days = await backfill_symbol(ports.store.records, gateway, budget, code, since)
                 except PollerError as problem:
                     failures.append(f"{code}: {problem}")
                     days = 0

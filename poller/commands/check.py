@@ -93,8 +93,8 @@ async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
     try:
         async with store_of(config) as store:
             rows = [(name, "ok", f"{await store.inspect()}{place}")]
-            if await store.holds_simulation():
-                rows.append(("stream", "failed", store.apart(simulated=False)))
+            if await store.mark.holds_simulation():
+                rows.append(("stream", "failed", store.mark.apart(simulated=False)))
         disabled, left = await _kept(config)
     except PollerError as problem:
         rows = [(name, "failed", str(problem))]

@@ -27,6 +27,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from poller import show
 from poller.facts.signals import until_signalled
 from poller.storage.embedded import Embedded
+from poller.storage.ports import Streams
 from poller.storage.redisstore import RedisStore
 from poller.storage.store import Entry, Stream
 
@@ -142,6 +143,7 @@ async def _watch(state: Path, page: str, seen: _Seen, say: Callable[[str | Text]
     async with Embedded(state).running() as url, contextlib.AsyncExitStack() as stack:
         store = RedisStore(url, "short-interest")
         stack.push_async_callback(store.close)
+        streams = store.streams
 
         def event(entry: Entry) -> None:
             if entry.fields["type"] == "short_interest.backfilled":
@@ -154,9 +156,9 @@ async def _watch(state: Path, page: str, seen: _Seen, say: Callable[[str | Text]
             say(show.entry_line(entry))
 
         followers = [
-            asyncio.create_task(_follow(store, Stream.EVENTS, seen, event)),
+            asyncio.create_task(_follow(streams, Stream.EVENTS, seen, event)),
             asyncio.create_task(
-                _follow(store, Stream.RELEASES, seen, lambda entry: say(show.release_line(entry)))
+                _follow(streams, Stream.RELEASES, seen, lambda entry: say(show.release_line(entry)))
             ),
         ]
         try:
@@ -177,12 +179,12 @@ async def _is_ready(http: aiohttp.ClientSession, page: str) -> bool:
 
 
 async def _follow(
-    store: RedisStore, stream: Stream, seen: _Seen, tell: Callable[[Entry], None]
+    streams: Streams, stream: Stream, seen: _Seen, tell: Callable[[Entry], None]
 ) -> None:
     """Hand over each entry of a stream, from its beginning."""
     after = "0"
     while True:
-        for entry in await store.read(after, count=200, block=1.0, stream=stream):
+        for entry in await streams.read(after, count=200, block=1.0, stream=stream):
             after = entry.id
             tell(entry)
             seen.kinds.add(entry.fields["type"])

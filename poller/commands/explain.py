@@ -20,8 +20,8 @@ from poller.markets import all_markets
 from poller.model import Code, market_of
 from poller.plan.calendar import expected_after
 from poller.settings.config import Config
+from poller.storage.ports import Spent
 from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
 from poller.storage.store import Snapshot
 
 Lines = Iterator[tuple[str, str]]
@@ -52,11 +52,12 @@ async def _print_explanation(config: Config, code: Code) -> None:
         watched = code in (await board.symbols() or ())
         simulated = await board.simulated()
         polls = (await board.polls([code])).get(code, Polls())
-        rows = [*_history(code, await store.snapshot(code), now, simulated=simulated)]
+        rows = [*_history(code, await store.records.snapshot(code), now, simulated=simulated)]
         unwatched = _unwatched(config, code, simulated=simulated)
         rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
         rows += _polls(polls, watched=watched)
-        rows += [row async for row in _budgets(reports.get(lease.partition(":")[2]), store)]
+        reported = reports.get(lease.partition(":")[2])
+        rows += [row async for row in _budgets(reported, store.ledger)]
         for table in config.webhooks:
             status = await outbox.status(table.name)
             covered = table.endpoint().selection.covers(code)
@@ -143,11 +144,11 @@ def _polls(polls: Polls, *, watched: bool) -> Lines:
         yield "next look", f"{when}: {polls.reason}" if polls.reason else when
 
 
-async def _budgets(active: Report | None, store: RedisStore) -> AsyncIterator[tuple[str, str]]:
+async def _budgets(active: Report | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
     """Tell what the active poller may spend, by its own configuration."""
     if active is None or active.budget is None:
         return
     requests, period = active.budget
     for account in dict.fromkeys(gateway.account for gateway in active.gateways):
-        spent = await store.spent(account, period=period)
+        spent = await ledger.spent(account, period=period)
         yield f"budget of {account}", f"{spent} spent of {requests} of the last {period:g} s"

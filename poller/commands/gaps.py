@@ -32,12 +32,12 @@ async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -
     async with store_of(config, existing=True) as store:
         wanted = codes or tuple(await sources_of(config, store))
         simulated = await simulated_codes(store) is not None
-        newest = newest_days(await store.watermarks())
+        newest = newest_days(await store.records.watermarks())
         now = wall_clock()
         found, failures = [], []
         for code in wanted:
             try:
-                known = (await store.snapshot(code)).known
+                known = (await store.records.snapshot(code)).known
             except StoreMisfit as problem:  # of this symbol: the others are told all the same
                 failures.append(f"{code}: {problem}")
                 continue

@@ -17,6 +17,7 @@ from poller.simulator.story import INTERVALS, PERIOD, story
 from poller.storage.embedded import server_of
 from poller.storage.playtime import BEAT, Play, Playtime
 from poller.storage.redisstore import RedisStore
+from poller.storage.simulated import SimulationMark
 from poller.supervisor import supervise
 
 _PAUSE: Final = 1.0
@@ -30,7 +31,7 @@ async def play(config: Config, journal: Observe) -> None:
         store = RedisStore(url, config.redis.namespace)
         stack.push_async_callback(store.close)
         playtime = await stack.enter_async_context(beside(store, Playtime))
-        taken = await _take_up(store, playtime, journal)
+        taken = await _take_up(store.mark, playtime, journal)
         simulated = await stack.enter_async_context(_simulated(config, taken))
         period = simulated.budget.period
         journal(Happened("simulating OpenD", (("budget_period", period),)))
@@ -43,11 +44,11 @@ async def play(config: Config, journal: Observe) -> None:
             )
 
 
-async def _take_up(store: RedisStore, playtime: Playtime, observe: Observe) -> Play:
+async def _take_up(mark: SimulationMark, playtime: Playtime, observe: Observe) -> Play:
     """Begin or resume the play, once the server is there and is one for simulations."""
     while True:
         try:
-            await store.keep_apart(simulated=True)
+            await mark.keep_apart(simulated=True)
             return await playtime.take_up(wall_clock())
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))

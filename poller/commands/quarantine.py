@@ -93,9 +93,9 @@ async def show_held(config: Config, *, as_json: bool) -> None:
     """
     async with store_of(config, existing=True) as store:
         rows, failures = [], []
-        for code in await store.held_codes():
+        for code in await store.records.held_codes():
             try:
-                held = (await store.snapshot(code)).known.held
+                held = (await store.records.snapshot(code)).known.held
             except StoreMisfit as problem:  # of this symbol: the others are shown all the same
                 failures.append(f"{code}: {problem}")
                 continue
@@ -112,7 +112,7 @@ async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling)
     """
     async with store_of(config, existing=True) as store:
         for _ in range(_TRIES):
-            snapshot = await store.snapshot(code)
+            snapshot = await store.records.snapshot(code)
             chosen = [_held(code, snapshot.known, day) for day in days] or _waiting(
                 code, snapshot.known
             )
@@ -120,7 +120,7 @@ async def rule(config: Config, code: Code, days: Sequence[date], ruling: Ruling)
             _refuse_early(code, ruled, ruling)
             change = Comparison(snapshot.known.watermark, held=ruled)
             try:
-                await store.commit(code, change, snapshot, ONE_OFF)
+                await store.records.commit(code, change, snapshot, ONE_OFF)
             except Superseded:
                 continue  # the service wrote in between
             break

@@ -111,7 +111,7 @@ async def _print_release(
                 "\n".join([*problems, f"nothing is known of {market}; see: poller watch list"])
             )
         # what somebody else put behind the watermarks is no report
-        newest = newest_days(await store.watermarks()).get(market)
+        newest = newest_days(await store.records.watermarks()).get(market)
         day = day or (newest if newest in reported else max(reported))
         if day not in reported:
             raise Failure(_no_such_day(market, day, reported))

@@ -28,7 +28,8 @@ from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
 from poller.simulator.world import END, Refusal, ShortInterest
-from poller.storage.memorystore import MemoryStore
+from poller.storage.memory import MemoryStreams, PollerMemory
+from poller.storage.ports import Ledger
 from poller.storage.store import ONE_OFF
 
 WARM_UP: Final = timedelta(days=1)
@@ -146,7 +147,7 @@ class _Run:
 
     async def play(self, make: Callable[[], Schedule]) -> None:
         """Poll to the end of the season, by one process after the other."""
-        store = MemoryStore(asyncio.get_running_loop().time)
+        store = PollerMemory(asyncio.get_running_loop().time)
         length = self.season.length
         for until in (*self.setting.restarts, length):
             poller = self._poller(store, make())
@@ -160,21 +161,21 @@ class _Run:
             with contextlib.suppress(asyncio.CancelledError):
                 await polling
 
-    def _poller(self, store: MemoryStore, schedule: Schedule) -> Poller:
+    def _poller(self, store: PollerMemory, schedule: Schedule) -> Poller:
         return Poller(
             store,
             [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
-            {name: self._budget(store, name) for name in self._windows},
+            {name: self._budget(store.ledger, name) for name in self._windows},
             schedule,
             history=1,
-            observe=lambda fact: self._observe(fact, store),
+            observe=lambda fact: self._observe(fact, store.streams),
             now=self._now,
         )
 
-    def _budget(self, store: MemoryStore, account: str) -> Budget:
+    def _budget(self, ledger: Ledger, account: str) -> Budget:
         requests, period = self.setting.requests, self.setting.period
         pace = _LoopPace(requests, period)
-        return Budget(store, account, "sim", requests=requests, period=period, pace=pace)
+        return Budget(ledger, account, "sim", requests=requests, period=period, pace=pace)
 
     def _seconds(self) -> float:
         return asyncio.get_running_loop().time() - WARM_UP.total_seconds()
@@ -201,11 +202,11 @@ class _Run:
             raise Unavailable(answer.text)
         return Page(answer.records, None if answer.next_key == END else answer.next_key)
 
-    def _observe(self, fact: Fact, store: MemoryStore) -> None:
+    def _observe(self, fact: Fact, streams: MemoryStreams) -> None:
         if not isinstance(fact, Published):
             self.measured.facts.append(fact)
             return
-        store.entries.clear()  # read by nobody else, and a year of them is long
+        streams.entries.clear()  # read by nobody else, and a year of them is long
         for event in fact.events:
             if event.type in _CHANGES:
                 self.measured.changed[event.type] += 1

@@ -15,7 +15,7 @@ from poller.commands.stores import store_of
 from poller.errors import StoreDown
 from poller.settings.config import Config
 from poller.storage.plain import entry_json
-from poller.storage.redisstore import RedisStore
+from poller.storage.ports import Streams
 from poller.storage.store import Entry, Stream, order
 
 MOST_LAST: Final = 10_000
@@ -87,22 +87,22 @@ async def _print_stream(
     stream = Stream.RELEASES if releases else Stream.EVENTS
     async with store_of(config, existing=True) as store:
         printer = _Printer(count, releases=releases, as_json=as_json)
-        newest = await store.last_entries(1, stream)
+        newest = await store.streams.last_entries(1, stream)
         end = newest[0].id if newest else "0-0"
         if after is None:
             wanted = last if count is None else min(last, count)
-            entries = await store.last_entries(wanted, stream) if wanted else newest
+            entries = await store.streams.last_entries(wanted, stream) if wanted else newest
             if wanted:
                 printer.print(entries)
             after = entries[-1].id if entries else "0-0"
         elif after == "$":
             after = end
         if not follow:
-            await _until(end, after, store, stream, printer)
+            await _until(end, after, store.streams, stream, printer)
             return
         while not printer.is_done:
             try:
-                entries = await store.read(after, count=_BATCH, block=_BLOCK, stream=stream)
+                entries = await store.streams.read(after, count=_BATCH, block=_BLOCK, stream=stream)
             except StoreDown as problem:
                 complain(f"Redis does not answer: {problem}; trying again")
                 await asyncio.sleep(_PAUSE)
@@ -112,11 +112,11 @@ async def _print_stream(
 
 
 async def _until(
-    end: str, after: str, store: RedisStore, stream: Stream, printer: "_Printer"
+    end: str, after: str, streams: Streams, stream: Stream, printer: "_Printer"
 ) -> None:
     """Print what stood there at the start: a busy stream would have no end."""
     while not printer.is_done and order(after) < order(end):
-        entries = await store.read(after, count=_BATCH, block=None, stream=stream)
+        entries = await streams.read(after, count=_BATCH, block=None, stream=stream)
         if not entries:
             return
         printer.print(entry for entry in entries if order(entry.id) <= order(end))

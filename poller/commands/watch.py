@@ -59,7 +59,7 @@ async def mark(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
     """Put codes on the live watchlist or take them off, and say which were not on it."""
     async with store_of(config) as store:
         before = await sources_of(config, store)
-        await store.watch(codes, wanted=wanted)
+        await store.watchlist.watch(codes, wanted=wanted)
     for code in codes:
         told = "watched" if wanted else "no longer watched"
         if not wanted and code not in before:
@@ -71,7 +71,7 @@ async def _print_list(config: Config, codes: Sequence[Code], *, as_json: bool) -
     """Print what is watched, or which of these codes are, why, and up to which day it is known."""
     async with store_of(config, existing=True) as store:
         sources = await sources_of(config, store)
-        watermarks = await store.watermarks()
+        watermarks = await store.records.watermarks()
     found = {code: why for code, why in sources.items() if not codes or code in codes}
     rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in found.items()]
     if as_json:

@@ -20,11 +20,11 @@ async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]
     """Return the watched codes, and why each is: the configuration, a file, `watch add`."""
     played = await simulated_codes(store)
     if played is not None:  # whatever is configured, the simulation's own symbols are watched
-        live = (await store.watched()).marks
+        live = (await store.watchlist.watched()).marks
         found = {code: ["watch add" if live.get(code) else "simulation"] for code in played}
         return {code: why for code, why in found.items() if live.get(code, True)}
     table = config.watchlist
-    watchlist = Watchlist(table.codes, table.files, (), store, troubles_only)
+    watchlist = Watchlist(table.codes, table.files, (), store.watchlist, troubles_only)
     await watchlist.refresh(once=True)
     return watchlist.sources()
 

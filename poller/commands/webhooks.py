@@ -113,8 +113,8 @@ async def replay(
     endpoint = _named(config, name).endpoint()
     wanted = Wanted([event_id(each) for each in ids], since, until)
     async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
-        made = await queue_again(store, outbox, endpoint, wanted)
-        await store.signal(signal_of_webhook(name))
+        made = await queue_again(store.streams, store.records, outbox, endpoint, wanted)
+        await store.streams.signal(signal_of_webhook(name))
     _note(made.notes)
     for code, problem in made.unusable.items():
         complain(f"{code} is left out: {problem}")
@@ -150,7 +150,7 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
             readable = [one.delivery for one in letters if one.delivery is not None]
             items = [route(endpoint, delivery) for delivery in readable]
             await queue(outbox, name, items)
-            await store.signal(signal_of_webhook(name))
+            await store.streams.signal(signal_of_webhook(name))
             status = await outbox.status(name)
             told = f"{_events(len(items))} to deliver again" if items else "no dead letters"
             left = len(letters) - len(items)
@@ -198,7 +198,7 @@ async def enable(config: Config, name: str) -> None:
                 raise start
             _note(start_texts(name, stream, start))
         await outbox.enable(name)
-        await store.signal(signal_of_webhook(name))
+        await store.streams.signal(signal_of_webhook(name))
         status = await outbox.status(name)
     waiting = f"{_events(status.waiting)} waited, sent now" if status.waiting else "nothing waits"
     show.say(f"{name} is enabled; {waiting}")

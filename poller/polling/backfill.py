@@ -12,7 +12,8 @@ from poller.gateway.opend import Gateway
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.poll import fetch
-from poller.storage.store import ONE_OFF, Store
+from poller.storage.ports import Records
+from poller.storage.store import ONE_OFF
 
 _RECONNECT_LIMIT: Final = 8.0
 """Seconds that the next symbol waits for an OpenD which left this one without an answer."""
@@ -21,14 +22,14 @@ _TRIES: Final = 5
 
 
 async def backfill_symbol(
-    store: Store, gateway: Gateway, budget: Budget, code: Code, since: date
+    records: Records, gateway: Gateway, budget: Budget, code: Code, since: date
 ) -> int:
     """Read and publish history down to `since`; returns how many days were added.
 
     Asks again when the poller wrote in between, a few times. Raises PollerError.
     """
     for _ in range(_TRIES):
-        snapshot = await store.snapshot(code)
+        snapshot = await records.snapshot(code)
         pages: list[Page] = []
         while not pages or progress(code, pages, snapshot.known, history=1, since=since) is (
             Reading.MORE
@@ -47,7 +48,7 @@ async def backfill_symbol(
         now = wall_clock()
         found = compare(code, rows, snapshot.known, observed_at=now, history=0, since=since)
         try:
-            await store.commit(code, found, snapshot, ONE_OFF)
+            await records.commit(code, found, snapshot, ONE_OFF)
         except Superseded:
             continue
         return len(found.events)

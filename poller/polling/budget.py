@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from asyncio_throttle.throttler import Throttler
 
 from poller.errors import StoreError
-from poller.storage.store import Store
+from poller.storage.ports import Ledger
 
 GUARD: Final = 1 / 300
 """Of the period, added to it: clocks that run at slightly different rates (0.1 s in 30 s)."""
@@ -72,7 +72,7 @@ class Budget:
 
     def __init__(
         self,
-        store: Store,
+        ledger: Ledger,
         account: str,
         owner: str,
         *,
@@ -86,7 +86,7 @@ class Budget:
         `waiting` is called each time the ledger bids us wait: that is not being stuck.
         """
         self.account = account
-        self._store = store
+        self._ledger = ledger
         self._waiting = waiting
         self._requests = requests
         self._period = period * (1 + GUARD)
@@ -119,7 +119,7 @@ class Budget:
 
     async def _grant(self, name: str, limit: int) -> float:
         await self._count_late()
-        return await self._store.grant(
+        return await self._ledger.grant(
             self.account, name, limit=limit, period=self._period, margin=self._margin
         )
 
@@ -133,7 +133,7 @@ class Budget:
             replaced = late.replaced()
             if replaced or now > late.counted + self._margin / 2:
                 late.counted = now
-                await self._store.settle(
+                await self._ledger.settle(
                     self.account, name, period=self._period, margin=self._margin
                 )
             if replaced or now > late.since + LATEST * self._period:
@@ -158,14 +158,14 @@ class Budget:
         margin = 0.0 if answered else self._margin
         # with the store down, the ledger keeps the later time it was given at the grant
         with contextlib.suppress(StoreError):
-            await self._store.settle(self.account, name, period=self._period, margin=margin)
+            await self._ledger.settle(self.account, name, period=self._period, margin=margin)
 
     async def exhaust(self) -> None:
         """Spend nothing for a full period: the gateway says that somebody else did."""
         self._refused = asyncio.get_running_loop().time()
         # with the store down nothing is granted either; should it be back sooner, we are told again
         with contextlib.suppress(StoreError):
-            await self._store.exhaust(self.account, limit=self._requests, period=self._period)
+            await self._ledger.exhaust(self.account, limit=self._requests, period=self._period)
 
     def may_be_late(self) -> bool:
         """Tell whether requests of ours, given up lately, may be what the gateway counts."""

@@ -20,7 +20,8 @@ from poller.facts.observe import (
     turning,
 )
 from poller.polling.poll import Poller
-from poller.storage.store import Lease, Store
+from poller.storage.ports import Leases
+from poller.storage.store import Lease
 from poller.supervisor import supervise
 
 TTL: Final = 12.0
@@ -34,6 +35,8 @@ LONGEST_PAUSE: Final = 30.0
 RENEWAL: Final = 4.0
 LOOK: Final = 1.0
 """Seconds between two looks of a poller on standby."""
+
+_Beat = Callable[[], None]
 
 
 class Tenure:
@@ -65,7 +68,7 @@ class Tenure:
 
 
 async def keep_polling(
-    store: Store,
+    leases: Leases,
     owner: str,
     poller: Poller,
     observe: Observe,
@@ -78,11 +81,13 @@ async def keep_polling(
     """
     with turning(observe, "lease") as turned:
         while True:
-            lease = await _acquire(store, owner, observe, turned)
+            lease = await _acquire(leases, owner, observe, turned)
             observe(Active(lease.token))
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_renew(store, lease, observe, turned), name="renew the lease")
+                    group.create_task(
+                        _renew(leases, lease, observe, turned), name="renew the lease"
+                    )
                     group.create_task(poller.run(lease), name="poll")
                     for name, chore in chores:
                         work = supervise(name, chore, observe, fatal=(LeaseLost,))
@@ -90,15 +95,15 @@ async def keep_polling(
             except* LeaseLost:
                 observe(Standby("another poller holds the lease, or Redis was away"))
             finally:
-                await _give_back(store, lease)
+                await _give_back(leases, lease)
 
 
-async def _acquire(store: Store, owner: str, observe: Observe, turned: Callable[[], None]) -> Lease:
+async def _acquire(leases: Leases, owner: str, observe: Observe, turned: _Beat) -> Lease:
     waiting, pause = False, LOOK
     while True:
         turned()
         try:
-            lease = await store.acquire_lease(owner, TTL)
+            lease = await leases.acquire(owner, TTL)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
         except StoreMisfit as problem:
@@ -115,11 +120,11 @@ async def _acquire(store: Store, owner: str, observe: Observe, turned: Callable[
         await asyncio.sleep(pause)
 
 
-async def _renew(store: Store, lease: Lease, observe: Observe, turned: Callable[[], None]) -> None:
+async def _renew(leases: Leases, lease: Lease, observe: Observe, turned: _Beat) -> None:
     while True:
         await asyncio.sleep(RENEWAL)
         try:
-            if not await store.renew_lease(lease, TTL):
+            if not await leases.renew(lease, TTL):
                 raise LeaseLost(lease.value)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
@@ -129,6 +134,6 @@ async def _renew(store: Store, lease: Lease, observe: Observe, turned: Callable[
         turned()
 
 
-async def _give_back(store: Store, lease: Lease) -> None:
+async def _give_back(leases: Leases, lease: Lease) -> None:
     with contextlib.suppress(StoreError):  # it runs out by itself
-        await store.release_lease(lease)
+        await leases.release(lease)

@@ -21,7 +21,8 @@ from poller.model import market_of, newest_days
 from poller.plan.notice import Notice
 from poller.plan.release import MarketState
 from poller.plan.schedule import Schedule
-from poller.storage.store import Lease, Store
+from poller.storage.ports import Plans, Watermarks
+from poller.storage.store import Lease
 from poller.supervisor import supervise
 
 _STORE_PAUSE: Final = 1.0
@@ -38,12 +39,14 @@ class Logbook:
 
     def __init__(
         self,
-        store: Store,
+        watermarks: Watermarks,
+        plans: Plans,
         schedule: Schedule,
         observe: Observe,
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
-        self._store = store
+        self._watermarks = watermarks
+        self._plans = plans
         self._schedule = schedule
         self._observe = observe
         self._now = now
@@ -66,8 +69,8 @@ class Logbook:
         pause = _STORE_PAUSE
         while True:
             try:
-                watermarks = await self._store.watermarks()
-                texts = await self._plans()
+                watermarks = await self._watermarks.watermarks()
+                texts = await self._saved_texts()
             except StoreDown as problem:
                 self._observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_STORE_PAUSE)
@@ -89,7 +92,7 @@ class Logbook:
         for market in all_markets():
             states[market], wrong = _believed(texts.get(market.name, "{}"), newest.get(market))
             if wrong:
-                reason = f"the field {market} of {self._store.keys.schedule} {wrong}"
+                reason = f"the field {market} of {self._plans.keys.schedule} {wrong}"
                 self._observe(Trouble(_plan_of(market), f"{reason}; it is replaced soon"))
                 unusable = True
         self._schedule.restore(past, states)
@@ -97,9 +100,9 @@ class Logbook:
         if unusable:
             self._replanned.set()
 
-    async def _plans(self) -> dict[str, str]:
+    async def _saved_texts(self) -> dict[str, str]:
         try:
-            return await self._store.schedule()
+            return await self._plans.schedule()
         except StoreMisfit as problem:
             self._observe(Trouble(_PLAN, f"{problem}; it is learned again"))
             return {}
@@ -136,7 +139,7 @@ class Logbook:
     async def _tell_owed(self, lease: Lease) -> None:
         while self._owed:
             notice = self._owed[0]
-            if await self._store.announce(notice, lease):
+            if await self._plans.announce(notice, lease):
                 self._observe(Announced(notice))
             self._observe(Recovered(_STREAM))
             self._owed.popleft()
@@ -168,7 +171,7 @@ class Logbook:
         if version != self._saved:
             states = self._schedule.states()
             texts = {market.name: state.to_json() for market, state in states.items()}
-            await self._store.save_schedule(texts, lease)
+            await self._plans.save_schedule(texts, lease)
             self._saved = version
             for market in states:
                 self._observe(Recovered(_plan_of(market)))

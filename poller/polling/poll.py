@@ -63,7 +63,8 @@ from poller.polling.budget import Budget, Grant
 from poller.polling.complaints import Complaints
 from poller.polling.gate import Gate
 from poller.polling.logbook import Logbook
-from poller.storage.store import Lease, Snapshot, Store
+from poller.storage.ports import PollerStore
+from poller.storage.store import Lease, Snapshot
 from poller.supervisor import supervise
 
 GRACE: Final = 4.0
@@ -108,7 +109,7 @@ class Poller:
 
     def __init__(
         self,
-        store: Store,
+        store: PollerStore,
         gateways: Sequence[Gateway],
         budgets: Mapping[str, Budget],
         schedule: Schedule,
@@ -118,7 +119,7 @@ class Poller:
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
         """`budgets`: by account. `history`: rows published at first sight of a symbol."""
-        self._store = store
+        self._records = store.records
         self._gateways = gateways
         self._budgets = budgets
         self._schedule = schedule
@@ -132,7 +133,7 @@ class Poller:
         self._cut: dict[Code, int] = {}
         self._gate = Gate(lambda market: schedule.markets[market].wanted)
         self._failed: asyncio.Future[None] | None = None
-        self._logbook = Logbook(store, schedule, observe, now)
+        self._logbook = Logbook(store.records, store.plans, schedule, observe, now)
 
     def configure(self, intervals: Intervals, *, history: int) -> None:
         """Poll at these intervals from now on; what is in flight goes on."""
@@ -340,7 +341,7 @@ class Poller:
         """Read, compare, commit; returns the watermark as it stands then."""
         code = turn.code
         try:
-            snapshot = await self._store.snapshot(code)
+            snapshot = await self._records.snapshot(code)
             self._refuse_future(code, snapshot)
         except StoreError:
             await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
@@ -353,7 +354,7 @@ class Poller:
             comparison = self._compared(code, records, snapshot, observed_at)
         self._committing += 1
         try:
-            await self._store.commit(code, comparison, snapshot, turn.lease)
+            await self._records.commit(code, comparison, snapshot, turn.lease)
         except StoreMisfit as problem:
             raise Unwritable(str(problem)) from problem
         finally:
@@ -369,7 +370,7 @@ class Poller:
         newest = snapshot.known.newest
         today = self._now().astimezone(market_of(code).zone).date()
         if newest is not None and newest > today:
-            key = self._store.keys.watermark
+            key = self._records.keys.watermark
             raise StoreMisfit(
                 f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
                 f"it is found again: HDEL {key} {code}"

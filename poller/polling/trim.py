@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Happened, Observe, Recovered, Trouble
-from poller.storage.retention import Group, Late, trim_of
+from poller.storage.ports import Trimming
+from poller.storage.retention import Late, trim_of
 from poller.storage.store import Stream
 
 EVERY: Final = 3600.0
@@ -16,18 +17,8 @@ EVERY: Final = 3600.0
 _PAUSE: Final = 10.0
 
 
-class Streams(Protocol):
-    """What is needed of the store. Both calls may raise StoreDown or StoreMisfit."""
-
-    async def groups(self, stream: Stream) -> list[Group]:
-        """Return the consumer groups and what each has yet to read."""
-
-    async def trim(self, before: str, stream: Stream) -> int:
-        """Remove the entries with a smaller id; returns how many there were."""
-
-
 async def keep_trimmed(
-    streams: Streams, keep: timedelta, observe: Observe, now: Callable[[], datetime]
+    streams: Trimming, keep: timedelta, observe: Observe, now: Callable[[], datetime]
 ) -> None:
     """Keep entries for `keep`, and longer for a group that is late; for ever."""
     late = frozenset[str]()
@@ -45,7 +36,7 @@ async def keep_trimmed(
 
 
 async def trim(
-    streams: Streams,
+    streams: Trimming,
     keep: timedelta,
     observe: Observe,
     now: datetime,

@@ -22,7 +22,8 @@ from poller.polling.budget import Budget
 from poller.polling.settling import SETTLED, Outcome, Settling
 from poller.settings.codefile import MOST_CODES, read_codes
 from poller.storage.notifier import EventOf, never
-from poller.storage.store import WATCHLIST, Store
+from poller.storage.ports import LiveWatchlist
+from poller.storage.store import WATCHLIST
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files."""
@@ -72,7 +73,7 @@ class Watchlist:
         codes: Sequence[Code],
         files: Sequence[Path],
         groups: Sequence[str],
-        store: Store,
+        live: LiveWatchlist,
         observe: Observe,
         news: EventOf = never,
         *,
@@ -95,7 +96,7 @@ class Watchlist:
         self._live_at = float("-inf")
         self._changed = True
         self._waits_until = float("inf") if groups else float("-inf")
-        self._store = store
+        self._live_list = live
         self._observe = observe
         self._aside = aside
         self.configure(codes, files, groups)
@@ -169,10 +170,10 @@ class Watchlist:
             self._observe(Trouble(_LIVE, text))
 
     async def _look_at_live(self, now: float) -> None:
-        version = await self._store.watch_version()
+        version = await self._live_list.version()
         if version == self._version and self._live.recheck is None:
             return
-        found = await self._store.watched()
+        found = await self._live_list.watched()
         self._version, self._asked_live = version, True
         outcome = self._live.offer(found.marks, now)
         self._tell(_LIVE, self._live, outcome, [found.foreign] if found.foreign else [])

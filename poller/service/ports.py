@@ -26,6 +26,7 @@ from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.polling.budget import Budget
 from poller.settings.config import Config, Opend
 from poller.storage.embedded import Embedded, server_of
+from poller.storage.ports import Ledger
 from poller.storage.redisboard import RedisBoard
 from poller.storage.redisstore import RedisStore
 
@@ -75,19 +76,19 @@ async def opened(
             outbox,
             board,
             [OpenD(address_of(table), sdk, _connection_fact(observe)) for table in asked],
-            _budgets(config, asked, store, observe),
+            _budgets(config, asked, store.ledger, observe),
             embedded,
         )
 
 
 def _budgets(
-    config: Config, asked: Sequence[Opend], store: RedisStore, observe: Observe
+    config: Config, asked: Sequence[Opend], ledger: Ledger, observe: Observe
 ) -> dict[str, Budget]:
     """Return the budget of each account."""
     owner = f"{process_name()}-{secrets.token_hex(4)}"
     return {
         account: Budget(
-            store,
+            ledger,
             account,
             owner,
             requests=config.budget.requests,
@@ -134,7 +135,7 @@ async def _until_there(store: RedisStore, observe: Observe, simulated: bool | No
             try:
                 server = await store.inspect()
                 if simulated is not None:
-                    await store.keep_apart(simulated=simulated)
+                    await store.mark.keep_apart(simulated=simulated)
             except StoreDown as problem:
                 observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_PAUSE)

@@ -13,9 +13,10 @@ from typing import Any, Final
 from poller.codec import read_day
 from poller.errors import BadCode, StoreMisfit, Unreadable
 from poller.model import Code, Vintage, parse_code
-from poller.storage.connections import Connections, translated
+from poller.storage.connections import Connections
 from poller.storage.snapshots import as_known_at, read_vintage
 from poller.storage.store import Keys
+from poller.storage.translation import translated
 
 BATCH: Final = 100
 """Symbols of one look: some megabytes with ten years of each, and few enough for a progress bar."""

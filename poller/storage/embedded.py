@@ -28,7 +28,6 @@ from redis.backoff import NoBackoff
 
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.facts import log
-from poller.storage.connections import translated
 from poller.storage.statedir import (
     SERVER,
     Unsafe,
@@ -39,6 +38,7 @@ from poller.storage.statedir import (
     read_password,
     write_password,
 )
+from poller.storage.translation import translated
 
 START_LIMIT: Final = 30.0
 """Seconds a start may take; loading a large append-only file is most of it."""

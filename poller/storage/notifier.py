@@ -10,7 +10,8 @@ from typing import Final
 
 from poller.errors import StoreDown, StoreMisfit
 from poller.facts.observe import Observe, Recovered, Trouble, turning
-from poller.storage.store import Store, Stream
+from poller.storage.ports import Signals
+from poller.storage.store import Stream
 
 SUBJECT: Final = "redis notifications"
 """What is in trouble when news cannot be waited for; whoever waits still looks now and then."""
@@ -34,10 +35,10 @@ class Notifier:
     """Sets events when there is something to read. `run` it beside those who wait."""
 
     def __init__(
-        self, store: Store, observe: Observe, *, block: float = BLOCK, pause: float = _PAUSE
+        self, signals: Signals, observe: Observe, *, block: float = BLOCK, pause: float = _PAUSE
     ) -> None:
         """`block`, `pause`: seconds for one read, and after one that failed."""
-        self._store = store
+        self._signals = signals
         self._observe = observe
         self._block = block
         self._pause = pause
@@ -65,7 +66,7 @@ class Notifier:
                 turned()
                 block = self._pause if failures else self._block
                 try:
-                    news = await self._store.news(position, block=block)
+                    news = await self._signals.news(position, block=block)
                 except (StoreDown, StoreMisfit) as problem:
                     position = None
                     failures += 1

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from poller.codec import Codec, read_moment
 from poller.errors import StoreMisfit, Unreadable
-from poller.storage.connections import Connections, translated
+from poller.storage.connections import Connections
 from poller.storage.store import Keys
+from poller.storage.translation import translated
 
 BEAT: Final = 1.0
 """Seconds between two `Playtime.beat`."""

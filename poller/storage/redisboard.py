@@ -11,8 +11,9 @@ from poller.errors import BadCode, StoreMisfit, Unreadable
 from poller.facts.board import BoardKeys
 from poller.facts.status import DEAD_AFTER, Polls, Report, living
 from poller.model import Code, parse_code, to_json
-from poller.storage.connections import Connections, WrongType, translated
+from poller.storage.connections import Connections
 from poller.storage.store import OPEND, SIGNALS_KEPT, SYMBOLS, Keys
+from poller.storage.translation import WrongType, translated
 
 _MOST_SYMBOLS: Final = 4 * 1024 * 1024  # characters: a watchlist of 50,000 codes has a fifth
 _SYMBOLS: Final = Codec[tuple[str, ...]](tuple[str, ...], most=_MOST_SYMBOLS)

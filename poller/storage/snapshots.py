@@ -13,7 +13,7 @@ from poller.detect.compare import Comparison, Known
 from poller.detect.held import Held, Ruling
 from poller.errors import StoreMisfit, Unreadable
 from poller.model import Code, Vintage, market_of
-from poller.storage.store import HeldWrite, Keys, Snapshot, Write
+from poller.storage.store import Keys, Snapshot, Write
 
 
 def read_snapshot(
@@ -33,7 +33,7 @@ def read_snapshot(
     one that remembers what it has read.
     """
     read = read or read_vintage
-    truth = newest_vintages(code, vintages, keys=keys, read=read)
+    truth = {each.day: each for each in read_vintages(code, vintages, keys=keys, read=read)}
     raw: dict[date, str] = {}
     alone: dict[date, Vintage] = {}
     for name, text in history.items():
@@ -126,20 +126,6 @@ def _read_held(code: Code, day: date, text: str, key: str) -> Held:
     return held
 
 
-def newest_vintages(
-    code: Code,
-    texts: Mapping[str, str],
-    *,
-    keys: Keys,
-    read: Callable[[Code, str, str, str], Vintage] = read_vintage,
-) -> dict[date, Vintage]:
-    """Parse the vintages hash and return the newest vintage of each day."""
-    newest: dict[date, Vintage] = {}
-    for vintage in read_vintages(code, texts, keys=keys, read=read):
-        newest[vintage.day] = vintage
-    return newest
-
-
 def read_vintages(
     code: Code,
     texts: Mapping[str, str],
@@ -179,11 +165,11 @@ def _write(vintage: Vintage, snapshot: Snapshot, revision: int | None) -> Write:
     return Write(str(vintage.day), expected, vintage.to_json(), revision)
 
 
-def held_writes_of(comparison: Comparison, snapshot: Snapshot) -> list[HeldWrite]:
+def held_writes_of(comparison: Comparison, snapshot: Snapshot) -> list[Write]:
     """Return the held days a commit writes or removes."""
     texts = dict.fromkeys(comparison.settled, "")
     texts |= {each.day: each.to_json() for each in comparison.held}
-    return [HeldWrite(str(day), snapshot.held.get(day, ""), text) for day, text in texts.items()]
+    return [Write(str(day), snapshot.held.get(day, ""), text) for day, text in texts.items()]
 
 
 def quarantine_entries(code: Code, comparison: Comparison) -> list[dict[str, str]]:

@@ -1,20 +1,17 @@
-"""The store's contract: what holds before and after each call, for Redis and for its memory twin.
+"""What is kept in Redis: the key layout, and the values that the ports read and write.
 
-Key layout, commit order and the guarantees live here; `redisstore` and `memorystore` perform them.
 All keys of a namespace share one hash slot, so a poll commits atomically on a Cluster too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
-from poller.detect.compare import Comparison, Known
+from poller.detect.compare import Known
 from poller.model import Code, Vintage
-from poller.plan.notice import Notice
-from poller.storage.live import LiveList
 
 
 class Stream(StrEnum):
@@ -43,79 +40,72 @@ def signal_of_webhook(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """A key of each namespace: the type it is kept as, and its name behind the namespace."""
+
+    kind: str
+    name: str
+
+    def __get__(self, keys: "Keys", owner: type["Keys"]) -> str:
+        """Return it in full."""
+        return f"{{{keys.namespace}}}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
     """The names of everything kept in Redis."""
 
     namespace: str
+
+    quarantine = Key("stream", "quarantine")
+    """Figures that were held, one entry each."""
+
+    releases = Key("stream", "releases")
+    """Which reports are out, and which are complete."""
+
+    releases_told = Key("hash", "releases:told")
+    """Id of each notice ever told → when that was observed."""
+
+    watermark = Key("hash", "watermark")
+    """Code → last reported trading day."""
+
+    simulated = Key("string", "simulated")
+    """`OPEND` or `SIMULATED`, what may be published; absent before the first is."""
+
+    lease = Key("string", "lease")
+    """With a time to live: `fencing token:owner` of the active poller."""
+
+    fence = Key("string", "fence")
+    """Counter: the fencing tokens given out."""
+
+    watch = Key("hash", "watch")
+    """Code → `1` watched or `0` not watched, whatever the configuration says."""
+
+    watch_version = Key("string", "watch:version")
+    """Counter: the changes to the live watchlist."""
+
+    signals = Key("stream", "signals")
+    """What changed in Redis that a process may wait for, by its subject."""
+
+    schedule = Key("hash", "schedule")
+    """Market → JSON of what its plan remembers over a restart."""
+
+    play = Key("hash", "simulated:play")
+    """When a simulation began, was last played, and how many seconds it paused."""
 
     @property
     def stream(self) -> str:
         """Stream: the events."""
         return self.namespace
 
-    @property
-    def releases(self) -> str:
-        """Stream: which reports are out, and which are complete."""
-        return f"{{{self.namespace}}}:releases"
-
-    @property
-    def releases_told(self) -> str:
-        """Hash: id of each notice ever told → when that was observed."""
-        return f"{{{self.namespace}}}:releases:told"
-
     def stream_of(self, stream: Stream) -> str:
         """Return the key of a stream that can be followed."""
         return self.stream if stream is Stream.EVENTS else self.releases
 
     @property
-    def watermark(self) -> str:
-        """Hash: code → last reported trading day."""
-        return f"{{{self.namespace}}}:watermark"
-
-    @property
-    def lease(self) -> str:
-        """String with a time to live: `fencing token:owner` of the active poller."""
-        return f"{{{self.namespace}}}:lease"
-
-    @property
-    def fence(self) -> str:
-        """Counter: the fencing tokens given out."""
-        return f"{{{self.namespace}}}:fence"
-
-    @property
-    def watch(self) -> str:
-        """Hash: code → `1` watched or `0` not watched, whatever the configuration says."""
-        return f"{{{self.namespace}}}:watch"
-
-    @property
-    def watch_version(self) -> str:
-        """Counter: the changes to the live watchlist."""
-        return f"{{{self.namespace}}}:watch:version"
-
-    @property
-    def signals(self) -> str:
-        """Stream: what changed in Redis that a process may wait for, by its subject."""
-        return f"{{{self.namespace}}}:signals"
-
-    @property
-    def schedule(self) -> str:
-        """Hash: market → JSON of what its plan remembers over a restart."""
-        return f"{{{self.namespace}}}:schedule"
-
-    @property
     def replicated(self) -> str:
         """String: written to see whether the replicas follow; only with `redis.replicas`."""
         return f"{{{self.namespace}}}:replicated"
-
-    @property
-    def simulated(self) -> str:
-        """String: `OPEND` or `SIMULATED`, what may be published; absent before the first is."""
-        return f"{{{self.namespace}}}:simulated"
-
-    @property
-    def play(self) -> str:
-        """Hash: when a simulation began, was last played, and how many seconds it paused."""
-        return f"{{{self.namespace}}}:simulated:play"
 
     def reader(self, group: str) -> str:
         """String with a time to live: the active reader of a group of `subscribe`."""
@@ -133,11 +123,6 @@ class Keys:
         """Hash: `trading day:revision` → JSON of that day as it was reported then."""
         return f"{{{self.namespace}}}:vintages:{code}"
 
-    @property
-    def quarantine(self) -> str:
-        """Stream: figures that were held, one entry each."""
-        return f"{{{self.namespace}}}:quarantine"
-
     def held(self, code: Code) -> str:
         """Hash: trading day → JSON of the figure held for that day, and the operator's ruling."""
         return f"{{{self.namespace}}}:held:{code}"
@@ -153,6 +138,11 @@ class Keys:
         """Sorted set: the same, of a simulation; an earlier version kept every one of them here."""
         return f"{{{self.namespace}}}:budget:{account}"
 
+
+TYPES: Final = {"stream": "stream"} | {
+    name: key.kind for name, key in vars(Keys).items() if isinstance(key, Key)
+}
+"""Names of `Keys` that take no argument → the type each is kept as."""
 
 OPEND: Final = "0"
 SIMULATED: Final = "1"
@@ -193,24 +183,18 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One day of history to write. `expected`: the raw text it replaces, "" for none.
+    """One day to write into a hash of a symbol.
 
-    `revision` is None when the vintage is already on record and only history is repaired.
+    Attributes:
+        expected: The raw text it replaces, "" for none.
+        text: What is written; "" removes a day that is held.
+        revision: The vintage to write with it; None for a held day, and where it is on record.
     """
 
     day: str
     expected: str
     text: str
-    revision: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldWrite:
-    """One held day to write, or to remove where `text` is "". `expected`: as in `Write`."""
-
-    day: str
-    expected: str
-    text: str
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +203,17 @@ class Entry:
 
     id: str
     fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveList:
+    """What operators have said: code → watched or not, whatever the configuration says.
+
+    `foreign`: what else stands there, in a sentence with the command that removes it; empty: none.
+    """
+
+    marks: Mapping[Code, bool] = field(default_factory=dict)
+    foreign: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,108 +231,3 @@ def order(entry_id: str) -> tuple[int, int]:
     """Return what sorts an entry's id: milliseconds on the server's clock, and a number."""
     milliseconds, _, number = entry_id.partition("-")
     return int(milliseconds), int(number or 0)
-
-
-class Store(Protocol):
-    """The only shared state. Every call may raise StoreDown or StoreMisfit."""
-
-    keys: Keys
-
-    async def snapshot(self, code: Code) -> Snapshot:
-        """Read what is known of a symbol."""
-
-    async def commit(
-        self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
-    ) -> None:
-        """Append the entries, write history and held days, move the watermark: all or nothing.
-
-        Raises Superseded when watermark, a written day or a used event id is not what `snapshot`
-        saw (ask the gateway again, compare again) and LeaseLost when `lease` is no longer held.
-        Repeating a commit whose answer was lost is safe: it is refused as superseded.
-        """
-
-    async def announce(self, notice: Notice, lease: Lease) -> bool:
-        """Append a notice to the stream of releases, once.
-
-        False when one with its id was appended before, by whomever; so repeating it is safe.
-        Raises LeaseLost when `lease` is no longer held.
-        """
-
-    async def watermarks(self) -> dict[Code, date]:
-        """Return the last reported trading day of every symbol that has one."""
-
-    async def vintages(self, code: Code) -> list[Vintage]:
-        """Return every vintage on record, oldest day and revision first."""
-
-    async def held_codes(self) -> list[Code]:
-        """Return the symbols of which anything is held, in order."""
-
-    async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
-    ) -> float:
-        """Spend one request of `account`; 0 when granted, else the seconds to wait before asking.
-
-        Never more than `limit` in any `period` seconds on the server's clock, over all processes
-        and namespaces of a server; only a simulation has a budget of its own.
-        Until it is settled, a request counts as sent `margin` seconds after it was granted.
-        Asking again with the same `request` name does not spend twice.
-        """
-
-    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
-        """Move a granted request to `margin` from now; 0 when its answer came."""
-
-    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
-        """Leave nothing to spend for a full period: somebody else has spent it."""
-
-    async def spent(self, account: str, *, period: float) -> int:
-        """Return how many requests the last `period` seconds hold."""
-
-    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
-        """Take the lease for `ttl` seconds, or None while another holds it.
-
-        Whoever holds it keeps it for `ttl` more at the most, however the server's clock stepped.
-        """
-
-    async def renew_lease(self, lease: Lease, ttl: float) -> bool:
-        """Prolong the lease; False when it is no longer ours."""
-
-    async def release_lease(self, lease: Lease) -> None:
-        """Give the lease back; nothing happens when it is no longer ours."""
-
-    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
-        """Put codes on the live watchlist, or take them off whatever the configuration says.
-
-        Given together with a signal of the subject WATCHLIST.
-        """
-
-    async def watched(self) -> LiveList:
-        """Return the live watchlist, whatever somebody else put into it."""
-
-    async def watch_version(self) -> int:
-        """Return a number that changes with every change of the live watchlist."""
-
-    async def schedule(self) -> dict[str, str]:
-        """Return what `save_schedule` was last given: name → text."""
-
-    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
-        """Keep these texts; names not given stay as they are.
-
-        Raises LeaseLost when `lease` is no longer held.
-        """
-
-    async def read(
-        self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
-    ) -> list[Entry]:
-        """Return up to `count` entries after an id; wait up to `block` seconds for the first."""
-
-    async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
-        """Return the newest `count` entries, oldest first."""
-
-    async def signal(self, subject: str) -> None:
-        """Wake whoever waits for news of this subject, in every process."""
-
-    async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
-        """Return what has grown since `position`; wait up to `block` seconds for the first.
-
-        None: return at once where the streams stand; anything may have happened before.
-        """

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from poller.codec import number
 from poller.errors import StoreMisfit
-from poller.storage.connections import Connections, WrongType, translated
+from poller.storage.connections import Connections
 from poller.storage.position import START, Place, Start, StreamState, start_of
 from poller.storage.store import Entry, Keys
+from poller.storage.translation import WrongType, translated
 
 TTL: Final = 10.0
 """Seconds until another reader may take over from one that does not renew."""

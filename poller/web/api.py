@@ -156,9 +156,9 @@ async def events(request: web.Request) -> web.Response:
     if after is not None and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
     if after is not None:
-        found = await sources.store.read(after, count=count, block=None)
+        found = await sources.streams.read(after, count=count, block=None)
     else:
-        found = await sources.store.last_entries(count)
+        found = await sources.streams.last_entries(count)
     texts = ",".join(map(entry_text, found))
     return web.Response(text=f'{{"events":[{texts}]}}', content_type="application/json")
 

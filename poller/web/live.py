@@ -60,9 +60,9 @@ async def _send(
         bell = sources.overview.bell
         try:
             if after == "$":
-                newest = await sources.store.last_entries(1)
+                newest = await sources.streams.last_entries(1)
                 after = newest[0].id if newest else "0-0"
-            entries = await sources.store.read(after, count=_BATCH, block=None)
+            entries = await sources.streams.read(after, count=_BATCH, block=None)
         except StoreError:
             await asyncio.sleep(_PAUSE)
             continue

@@ -94,7 +94,7 @@ async def index(request: web.Request) -> web.Response:
     polls, lines = dict[Code, Polls](), list[words.Line]()
     if not survey.redis:
         polls = await sources.polls([row.code for row in listing.rows])
-        lines = words.lines(await sources.store.last_entries(_ENTRIES))[:_LINES]
+        lines = words.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
     return _page(
         request,
         "index.html.jinja",

@@ -17,7 +17,7 @@ from poller.facts.status import Polls, Report, living
 from poller.model import Code
 from poller.service.metrics import Metrics
 from poller.settings.config import Config
-from poller.storage.store import Store
+from poller.storage.ports import Spent, Streams
 from poller.web.histories import LARGEST
 from poller.web.overview import Overview
 from poller.web.rows import markets, story_time
@@ -35,7 +35,8 @@ class Sources:
     """
 
     config: Config
-    store: Store
+    streams: Streams
+    ledger: Spent
     board: Board
     outbox: Outbox
     overview: Overview
@@ -125,7 +126,7 @@ class Sources:
             limit, period = own
         spent = {
             name: await _readable(
-                self.store.spent(name, period=period), None, spoiled, f"budget of account {name}"
+                self.ledger.spent(name, period=period), None, spoiled, f"budget of account {name}"
             )
             for name in accounts
         }

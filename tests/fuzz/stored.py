@@ -19,10 +19,10 @@ from poller.markets.hk import HONG_KONG
 from poller.model import Code, Vintage, market_of, to_json
 from poller.plan.release import Intervals, MarketState
 from poller.plan.schedule import Answered, Probe, Schedule
-from poller.storage.live import read_live, version_of
 from poller.storage.plain import history_rows
 from poller.storage.playtime import read_play
 from poller.storage.redisboard import read_symbols
+from poller.storage.rediswatchlist import read_live, version_of
 from poller.storage.snapshots import held_writes_of, read_snapshot, writes_of
 from poller.storage.store import Keys
 from poller.web import words

@@ -1,14 +1,17 @@
-"""The live watchlist as Redis holds it: marks of ours, and what somebody else put beside them."""
+"""The live watchlist on a Redis-compatible server: our marks, and what somebody else put there."""
 
 import re
 import shlex
+import time
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from poller.errors import BadCode
 from poller.model import Code, parse_code
+from poller.storage.namespace import Namespace
+from poller.storage.ports import LiveWatchlist
+from poller.storage.store import SIGNALS_KEPT, WATCHLIST, LiveList
 
 MOST_FIELDS: Final = 250_000
 """Fields that are read: every code of both markets, added and removed, is a tenth of it."""
@@ -19,18 +22,40 @@ _LONGEST: Final = 40  # characters that are shown of a foreign field
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class LiveList:
-    """What operators have said: code → watched or not, whatever the configuration says.
+class RedisWatchlist(LiveWatchlist):
+    """The live watchlist on the server."""
 
-    `foreign`: what else stands there, in a sentence with the command that removes it; empty: none.
-    """
+    def __init__(self, namespace: Namespace) -> None:
+        self._keys = namespace.keys
+        self._redis = namespace.redis
+        self._translated = namespace.translated
 
-    marks: Mapping[Code, bool] = field(default_factory=dict)
-    foreign: str = ""
+    async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
+        """Put codes on the live watchlist, or take them off whatever the configuration says.
+
+        Given together with a signal of the subject WATCHLIST.
+        """
+        async with self._translated():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(self._keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
+                pipe.incr(self._keys.watch_version)
+                pipe.xadd(self._keys.signals, {"subject": WATCHLIST}, maxlen=SIGNALS_KEPT)
+                marked, counted, _ = await pipe.execute(raise_on_error=False)
+            if isinstance(marked, Exception):
+                raise marked
+            if isinstance(counted, Exception):  # somebody put something else there
+                await self._redis.set(self._keys.watch_version, time.time_ns())
+
+    async def watched(self) -> LiveList:
+        async with self._translated():
+            return await _scan(self._redis, self._keys.watch)
+
+    async def version(self) -> int:
+        async with self._translated():
+            return version_of(await self._redis.get(self._keys.watch_version))
 
 
-async def scan(redis: Any, key: str) -> LiveList:  # noqa: ANN401  redis-py types nothing
+async def _scan(redis: Any, key: str) -> LiveList:  # noqa: ANN401  redis-py types nothing
     """Read the hash field by field, `MOST_FIELDS` at the most; raises what `redis` raises."""
     texts: dict[str, str] = {}
     cursor = 0
