@@ -22,13 +22,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from poller.detect.held import Held
+from poller.detect.held import QuarantinedFigure
 from poller.detect.impossible import explained
 from poller.events import Foreign, StreamEvent, StreamNotice, decode
 from poller.markets import Record, Shares
 from poller.model import Cause, Change, Code, isoformat, market_of, to_json
 from poller.printable import printable, printable_json
-from poller.storage.store import Entry
+from poller.store.store import Entry
 
 _COLOURS: Final = {
     "reported": "green",
@@ -275,7 +275,7 @@ def _gaps_line(gaps: Gaps) -> str:
     return f"{len(gaps.days)} missing since {gaps.since}: {', '.join(named)}"
 
 
-def print_held(rows: Sequence[tuple[Code, Held]], *, as_json: bool) -> None:
+def print_held(rows: Sequence[tuple[Code, QuarantinedFigure]], *, as_json: bool) -> None:
     """Print held figures to stdout, as a table or a JSON list."""
     if as_json:
         told = [{"code": code} | json.loads(held.to_json()) for code, held in rows]

@@ -23,9 +23,9 @@ from poller.markets.hk import HkRecord
 from poller.model import Code
 from poller.simulator import World
 from poller.simulator.wire import Proto
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests import benchmarks
 from tests.opend import Simulator
 from tests.service import Service, store_of
@@ -210,7 +210,7 @@ LOAD = """
 import asyncio
 from pathlib import Path
 from poller import app, cli
-from poller.commands import serving
+from poller.cli import serving
 sdk = app.Sdk(Path.home(), None)
 asyncio.run(sdk.load())
 """

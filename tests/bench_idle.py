@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.embedded import Embedded
+from poller.store.embedded import Embedded
 from tests import benchmarks
 from tests.opend import Simulator
 from tests.receiver import SECRET, Receiver

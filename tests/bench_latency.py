@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 from poller.clock import wall_clock
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.embedded import Embedded
+from poller.store.embedded import Embedded
 from tests import benchmarks
 from tests.opend import Simulator
 from tests.receiver import OK, SECRET, Receiver, Seen

@@ -14,14 +14,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from poller.commands.planning import compared, season, setting
-from poller.commands.simulate import simulate
+from poller.cli.planning import compared, season, setting
+from poller.cli.simulate import simulate
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.plan.calendar import released_by
-from poller.plan.release import Intervals
-from poller.plan.schedule import Answered, Probe, Schedule
+from poller.schedule.calendar import released_by
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.settings.config import Config
 from poller.simulator import World
 from poller.simulator.bounds import Latencies, Rate

@@ -28,11 +28,11 @@ from poller.delivery.retry import Outcome
 from poller.delivery.selection import Selection
 from poller.detect.compare import Known, compare
 from poller.events import Message, encode
-from poller.facts.observe import Fact
 from poller.model import Code
-from poller.storage.notifier import Notifier
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.store.notifier import Notifier
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
+from poller.telemetry.observe import Fact
 from tests import benchmarks
 from tests.feed import SEEN, message_of, row
 from tests.receiver import SECRET

@@ -13,19 +13,19 @@ from redis.asyncio import Redis
 
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.compare import compare
-from poller.facts.observe import Fact, Happened, Trouble
-from poller.facts.status import GatewayState, ReleaseState, Report
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, market_of
-from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
-from poller.storage.embedded import Embedded
-from poller.storage.notifier import Notifier
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.notifier import Notifier
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
+from poller.telemetry.observe import Fact, Happened, Trouble
+from poller.telemetry.status import GatewayState, ReleaseState, Report
 from poller.web.connections import Limits
+from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import serve
 from poller.web.sources import Sources
@@ -42,7 +42,7 @@ class Desk:
 
     sources: Sources
     store: RedisStore
-    board: RedisBoard
+    board: RedisStatusStore
     raw: Any
     facts: list[Fact]
 
@@ -105,7 +105,7 @@ async def desk(
     config = Config(state_dir=tmp_path, web=Web(port=port, token=secret))
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(Embedded(tmp_path).running())
-        store, board = RedisStore(url, "short-interest"), RedisBoard(url, "short-interest")
+        store, board = RedisStore(url, "short-interest"), RedisStatusStore(url, "short-interest")
         outbox, raw = RedisOutbox(url, "short-interest"), Redis.from_url(url)
         for each in (store, board, outbox):
             stack.push_async_callback(each.close)

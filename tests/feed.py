@@ -9,9 +9,9 @@ from poller.markets import Record
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, market_of
-from poller.plan.notice import Notice
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.schedule.notice import Notice
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests.memorystore import MemoryStore
 
 Store = RedisStore | MemoryStore

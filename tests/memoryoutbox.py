@@ -33,8 +33,8 @@ from poller.delivery.queued import (
     read_delivery,
     undecided_json,
 )
-from poller.storage.position import START, Place, Start, StreamState, start_of
-from poller.storage.store import Entry, Stream
+from poller.store.position import START, Place, Start, StreamState, start_of
+from poller.store.store import Entry, Stream
 from tests.memorystore import MemoryStore
 
 

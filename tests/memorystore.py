@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from poller.errors import LeaseLost
 from poller.model import Code, Vintage
-from poller.storage import memory
-from poller.storage.memory import KEYS, MemoryPlans
-from poller.storage.ports import Leases, LiveWatchlist, Signals, Spent, Streams, Vintages
-from poller.storage.snapshots import read_vintages
-from poller.storage.store import (
+from poller.store import memory
+from poller.store.memory import KEYS, MemoryPlans
+from poller.store.ports import Leases, LiveWatchlist, Signals, Spent, Streams, Vintages
+from poller.store.snapshots import read_vintages
+from poller.store.store import (
     SIGNALS_KEPT,
     WATCHLIST,
     Entry,

@@ -51,14 +51,14 @@ AREAS: Final = (
     ),
     Area(
         "plan",
-        ("poller/plan/*.py", "poller/markets/*.py"),
+        ("poller/schedule/*.py", "poller/markets/*.py"),
         ("market", "expectation", "calendar", "schedule", "quarantine", "simulation"),
     ),
     Area(
         "polling",
         ("poller/polling/*.py",),
         (
-            *("poll", "bulkheads", "tenure", "complaints", "settling", "budget", "watchlist"),
+            *("poll", "bulkheads", "leader", "complaints", "settling", "budget", "watchlist"),
             *("retention", "vitals", "schedule"),
         ),
     ),
@@ -69,7 +69,7 @@ AREAS: Final = (
     ),
     Area(
         "scripts",
-        ("poller/storage/lua/*.lua",),
+        ("poller/store/lua/*.lua",),
         ("store",),
         ("-k", "not cluster and not sentinel and not redis8"),
     ),
@@ -82,10 +82,12 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
         "if day > friday - timedelta(days=5) and day >= start:",
         "(day >= start)",
     ): "no week from 1990 to 2060 is without a trading day in Hong Kong",
-    ("poller/plan/market.py", "self.version = 0  # grows with whatever `state` tells", "(-1)"): (
-        _ANY_START
-    ),
-    ("poller/plan/market.py", "self.version = 0  # grows with whatever `state` tells", "(1)"): (
+    (
+        "poller/schedule/market.py",
+        "self.version = 0  # grows with whatever `state` tells",
+        "(-1)",
+    ): (_ANY_START),
+    ("poller/schedule/market.py", "self.version = 0  # grows with whatever `state` tells", "(1)"): (
         _ANY_START
     ),
 }

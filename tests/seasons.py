@@ -7,7 +7,7 @@ from itertools import takewhile
 from math import ceil
 
 from poller.markets import Market, all_markets
-from poller.plan.calendar import is_trading_day, release_of
+from poller.schedule.calendar import is_trading_day, release_of
 from poller.simulator.bounds import Latencies, Rate, releases
 from poller.simulator.season import Season
 from poller.simulator.series import draw

@@ -14,13 +14,13 @@ from typing import Any
 
 import aiohttp
 
-from poller.facts import signals
 from poller.markets import Record
 from poller.model import Code, market_of
 from poller.simulator import World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
+from poller.telemetry import signals
 from tests.machine import at_most, patience, scaled
 from tests.opend import Simulator
 

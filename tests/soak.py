@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.embedded import Embedded
+from poller.store.embedded import Embedded
 from tests.opend import Simulator
 from tests.receiver import OK, SECRET, Receiver, Seen, status
 from tests.service import Service, later, now, with_rows

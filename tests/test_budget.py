@@ -148,7 +148,7 @@ def test_what_the_store_does_not_hear_ends_nothing() -> None:
         grant = await budget.acquire()
         await budget.exhaust()
         await budget.settle(grant, answered=True)
-        return budget.calm()
+        return budget.is_uncontended()
 
     assert not run_virtually(BEGAN, work())
 
@@ -305,8 +305,8 @@ def test_a_share_is_left_to_one_off_commands() -> None:
         )
         grants = []
         for _ in range(27):
-            await poller.settle(await poller.acquire(sparing=True), answered=True)
-        waiting = asyncio.create_task(poller.acquire(sparing=True))
+            await poller.settle(await poller.acquire(leave_reserve=True), answered=True)
+        waiting = asyncio.create_task(poller.acquire(leave_reserve=True))
         await asyncio.sleep(1)
         assert not waiting.done()
         for _ in range(3):

@@ -9,21 +9,30 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from poller.app import Component, run_together
 from poller.errors import StoreMisfit
-from poller.facts.observe import Active, Defect, Fact, Observe, Polled, Recovered, Standby, Trouble
-from poller.facts.status import Report
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
-from poller.plan.release import Intervals
-from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
-from poller.polling.lease import Tenure, keep_polling
+from poller.polling.leadership import LeaderObserver, keep_polling
 from poller.polling.poll import Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
+from poller.service.composition import Component, run_together
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.store import Lease
+from poller.store.store import Lease
 from poller.supervisor import STEADY
-from poller.web.survey import Survey, unready
+from poller.telemetry.observe import (
+    Active,
+    Defect,
+    Fact,
+    Observe,
+    Polled,
+    Recovered,
+    Standby,
+    Trouble,
+)
+from poller.telemetry.status import Report
+from poller.web.service_status import Survey, unready
 from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.test_vitals import NoPace
 
@@ -109,10 +118,10 @@ def play(
         store = MemoryStore(loop.time, leases=leases(loop.time))
         store.ledger = ledger(loop.time)
         scene = Scene(store)
-        tenure = Tenure(scene.facts.append)
-        poller = poller_of(store, gateway, tenure)
+        leader = LeaderObserver(scene.facts.append)
+        poller = poller_of(store, gateway, leader)
         polling = Component(
-            "polling", lambda: keep_polling(store.leases, "test", poller, tenure), label="polling"
+            "polling", lambda: keep_polling(store.leases, "test", poller, leader), label="polling"
         )
         task = asyncio.create_task(run_together([polling], scene.facts.append))
         await asyncio.sleep(seconds)
@@ -148,13 +157,13 @@ def test_a_defect_of_a_chore_does_not_end_polling() -> None:
         facts, store = list[Fact](), MemoryStore(asyncio.get_running_loop().time)
         poller = poller_of(store, Spoiled(until=0), facts.append)
 
-        async def chore() -> None:
+        async def task() -> None:
             await asyncio.sleep(1)
             raise IndexError
 
-        chores = [("trimming", chore)]
+        leader_tasks = [("trimming", task)]
         polling = asyncio.create_task(
-            keep_polling(store.leases, "test", poller, facts.append, chores)
+            keep_polling(store.leases, "test", poller, facts.append, leader_tasks)
         )
         await asyncio.sleep(600)
         assert not polling.done()

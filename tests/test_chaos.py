@@ -23,8 +23,8 @@ from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry, Stream
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry, Stream
 from tests.machine import scaled
 from tests.opend import Simulator
 from tests.service import Service, entries, later, now, with_rows

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from poller.commands import webhooks
+from poller.cli import webhooks
 from poller.delivery.destinations import destination_of
 from poller.delivery.destinations.apprise import Apprise
 from poller.delivery.destinations.chat import Channel, Chat
@@ -30,7 +30,7 @@ from poller.errors import StoreMisfit
 from poller.events import encode
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Event, EventType, Vintage
-from poller.plan.notice import Completed, Detected, Notice
+from poller.schedule.notice import Completed, Detected, Notice
 from poller.settings.config import load
 from tests.feed import event_of, notice_of
 from tests.machine import scaled

@@ -10,16 +10,16 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
-from poller.commands.check import try_everything
-from poller.commands.stores import Failure
+from poller.cli.check import try_everything
+from poller.cli.stores import Failure
 from poller.delivery.client import words
 from poller.delivery.outbox import OutboxKeys
 from poller.errors import ConfigError
 from poller.gateway.opend import Sdk
 from poller.settings.config import load
 from poller.simulator import World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
 from tests.nodes import free_port
 from tests.receiver import SECRET
 from tests.service import simulator

@@ -25,10 +25,10 @@ from poller.detect.compare import compare
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.storage.location import Location, Node, locate
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
-from poller.storage.translation import translated
+from poller.store.location import Location, Node, locate
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
+from poller.store.translation import translated
 from tests import nodes, wire
 from tests.machine import at_most
 from tests.service import now

@@ -23,9 +23,9 @@ import pytest
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.plan.notice import Completed, Detected, id_of
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Stream
+from poller.schedule.notice import Completed, Detected, id_of
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF, Stream
 from tests.feed import SEEN, publish
 from tests.machine import at_most, scaled
 from tests.receiver import OK, Receiver, Seen, status

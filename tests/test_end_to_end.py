@@ -11,7 +11,7 @@ from poller.markets import Record
 from poller.markets.hk import HkRecord
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.redisboard import RedisBoard
+from poller.store.redis_status import RedisStatusStore
 from tests.feed import publish
 from tests.machine import at_most
 from tests.opend import Simulator
@@ -276,7 +276,7 @@ async def test_commands_tell_what_a_simulation_watches(tmp_path: Path) -> None:
     simulation, watched = Service(tmp_path, 1, TENCENT), (Code("HK.00005"), Code("HK.00011"))
     async with store_of(simulation) as store:
         await store.mark.keep_apart(simulated=True)
-        board = RedisBoard(store.url, "short-interest")
+        board = RedisStatusStore(store.url, "short-interest")
         await board.tell_symbols([*watched, Code("US.MSFT")])
         await board.close()
         await store.watchlist.watch([Code("US.MSFT")], wanted=True)

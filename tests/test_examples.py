@@ -17,9 +17,9 @@ from redis import Redis
 from poller.detect.compare import compare
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests import nodes
 from tests.machine import at_most, needs
 from tests.service import now, until

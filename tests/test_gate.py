@@ -10,17 +10,17 @@ import pytest
 from poller.detect.compare import compare
 from poller.detect.held import Reason
 from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
-from poller.facts.observe import Fact, Published
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, EventType, Page
-from poller.plan.release import Intervals
-from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
 from poller.polling.gate import LONGEST_WAIT
-from poller.polling.lease import keep_polling
+from poller.polling.leadership import keep_polling
 from poller.polling.poll import Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.telemetry.observe import Fact, Published
 from tests.memorystore import MemoryStore
 from tests.test_quarantine import REPORTED, M, after, day, row, rows
 from tests.test_vitals import NoPace

@@ -12,7 +12,6 @@ import pytest
 from Crypto.PublicKey import RSA
 
 from poller.errors import ConfigError, Refused
-from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.poll import GRACE
@@ -20,6 +19,7 @@ from poller.polling.watchlist import Watchlist
 from poller.service.ports import opened
 from poller.settings.config import Config
 from poller.simulator import Proto, World
+from poller.telemetry.observe import Fact, Recovered, Trouble
 from tests.machine import at_most
 from tests.memorystore import MemoryStore
 from tests.nodes import free_port
@@ -126,21 +126,21 @@ GATEWAYS = 20
 
 
 @dataclass(frozen=True)
-class Held:
+class QuarantinedFigure:
     """What a process holds of the system."""
 
     threads: int
     descriptors: int
 
 
-def held(service: Service) -> Held:
+def held(service: Service) -> QuarantinedFigure:
     """Count the threads and open files of a running service."""
     assert service.process is not None
     own = Path(f"/proc/{service.process.pid}")
-    return Held(*(len(list((own / name).iterdir())) for name in ("task", "fd")))
+    return QuarantinedFigure(*(len(list((own / name).iterdir())) for name in ("task", "fd")))
 
 
-async def suffer(directory: Path, way: str) -> Held:
+async def suffer(directory: Path, way: str) -> QuarantinedFigure:
     """Let twenty gateways of one service fail once; return what it holds when polling again."""
     faults = Faults(mute_login=way == "mute", refuse_login="未登录" if way == "refused" else None)
     async with contextlib.AsyncExitStack() as stack:

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 
 from poller.errors import StoreMisfit
 from poller.model import Code
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.rediswatchlist import MOST_FIELDS, read_live, version_of
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.rediswatchlist import MOST_FIELDS, read_live, version_of
 
 HK = Code("HK.00700")
 KEY = "{short-interest}:watch"

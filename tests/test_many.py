@@ -16,8 +16,8 @@ from poller.delivery.outbox import Take
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.selection import Selection
 from poller.delivery.worker import Timing
-from poller.facts.observe import Trouble
-from poller.storage.redisstore import RedisStore
+from poller.store.redisstore import RedisStore
+from poller.telemetry.observe import Trouble
 from tests import nodes
 from tests.bench_idle import measured
 from tests.feed import publish

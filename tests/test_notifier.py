@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code
-from poller.storage.notifier import SUBJECT, Notifier
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import WATCHLIST, Stream
+from poller.store.notifier import SUBJECT, Notifier
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.store.store import WATCHLIST, Stream
+from poller.telemetry.observe import Fact, Recovered, Trouble
 from tests import nodes, wire
 from tests.test_connections import eventually, move_slot, publish
 
@@ -207,7 +207,7 @@ async def test_a_key_of_another_type_leaves_who_reads_the_streams_looking(
 async def test_without_signals_the_codes_are_reported_all_the_same(server: wire.Server) -> None:
     """Who reports does not fail over another type in the signals' place."""
     store = store_of(server)
-    board = RedisBoard(store.url, "short-interest")
+    board = RedisStatusStore(store.url, "short-interest")
     async with Redis(unix_socket_path=str(server.path)) as client:
         await client.set(store.keys.signals, "mine")
         await board.tell_symbols([CODE])

@@ -39,9 +39,9 @@ from poller.errors import StoreMisfit
 from poller.events import Foreign, decode
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.plan.notice import Detected
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Entry, Stream
+from poller.schedule.notice import Detected
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF, Entry, Stream
 from tests.feed import Store, publish
 from tests.machine import at_most
 from tests.memoryoutbox import MemoryOutbox

@@ -22,7 +22,7 @@ from poller.delivery.queued import (
 )
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.errors import Unreadable
-from poller.facts.observe import Defect, PassedOver, Recovered
+from poller.telemetry.observe import Defect, PassedOver, Recovered
 from tests.feed import publish
 from tests.relaying import EVERYTHING, Noted, Place, endpoint, place_at, until
 from tests.servers import running

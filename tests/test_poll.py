@@ -9,16 +9,16 @@ import pytest
 
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, Superseded
-from poller.facts.observe import Fact, Happened, Polled, Published, Recovered, Trouble
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
-from poller.plan.release import Intervals
-from poller.plan.schedule import Schedule
 from poller.polling.backfill import backfill_symbol
 from poller.polling.budget import Budget
 from poller.polling.poll import GRACE, Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.store import ONE_OFF, Lease, Snapshot
+from poller.store.store import ONE_OFF, Lease, Snapshot
+from poller.telemetry.observe import Fact, Happened, Polled, Published, Recovered, Trouble
 from tests.memorystore import MemoryLedger, MemoryRecords, MemoryStore
 from tests.test_vitals import NoPace
 

@@ -37,7 +37,7 @@ def look(records: Sequence[Record], known: Known, history: int = 50) -> Comparis
 
 def after(known: Known, comparison: Comparison) -> Known:
     """Return what is known once a comparison is committed."""
-    fresh = [event.vintage for event in comparison.events] + list(comparison.silent)
+    fresh = [event.vintage for event in comparison.events] + list(comparison.unpublished)
     return Known(comparison.watermark, {**known.vintages, **{v.day: v for v in fresh}})
 
 
@@ -93,7 +93,7 @@ def test_first_sight(history: int, events: int) -> None:
     found = look([row(n) for n in range(10)], Known(), history)
     assert [event.type for event in found.events] == [EventType.BACKFILLED] * events
     assert found.watermark == row(9).day
-    assert len(found.silent) == (not history)
+    assert len(found.unpublished) == (not history)
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ import pytest
 from redis.asyncio import Redis
 
 import poller as library
-from poller.commands.export import INSTALL, destination
+from poller.cli.export import INSTALL, destination
 from poller.detect.compare import compare
 from poller.errors import BadCode
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, Vintage, isoformat, market_of
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests.feed import publish
 from tests.machine import at_most
 from tests.service import Service, poller

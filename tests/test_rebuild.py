@@ -12,7 +12,7 @@ from poller.detect.rebuild import rebuilt
 from poller.events import encode
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.storage.store import ONE_OFF
+from poller.store.store import ONE_OFF
 from tests.memoryoutbox import MemoryOutbox
 from tests.memorystore import MemoryStore
 from tests.relaying import endpoint

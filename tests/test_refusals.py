@@ -11,12 +11,12 @@ from cyclopts import CycloptsError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.cli import cli, refusal
-from poller.commands.ending import WRONG, CommandFailed, report
-from poller.commands.history import history
-from poller.commands.release import release
-from poller.commands.tail import MOST_LAST, tail
-from poller.commands.webhookcli import replay
+from poller.cli.history import history
+from poller.cli.main import cli, refusal
+from poller.cli.release import release
+from poller.cli.runner import WRONG, CommandFailed, report
+from poller.cli.tail import MOST_LAST, tail
+from poller.cli.webhookcli import replay
 from poller.errors import ConfigError
 from poller.settings.config import Config, load
 from poller.settings.variables import misspelt, names_in

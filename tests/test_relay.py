@@ -33,15 +33,23 @@ from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.worker import Timing
 from poller.errors import StoreDown
 from poller.events import Message
-from poller.facts.observe import LONGEST_TURN, Defect, Fact, Happened, Recovered, Trouble, Turned
 from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.plan.notice import Completed, Detected
+from poller.schedule.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.notifier import Notifier
-from poller.storage.store import ONE_OFF, Entry, Stream, signal_of_webhook
+from poller.store.notifier import Notifier
+from poller.store.store import ONE_OFF, Entry, Stream, signal_of_webhook
+from poller.telemetry.observe import (
+    LONGEST_TURN,
+    Defect,
+    Fact,
+    Happened,
+    HeartbeatBeat,
+    Recovered,
+    Trouble,
+)
 from tests.feed import publish
 from tests.memoryoutbox import MemoryOutbox
 from tests.memorystore import MemoryStore
@@ -435,7 +443,7 @@ def test_a_low_rate_is_no_stuck_loop() -> None:
     scene = play(act, slow, look=timedelta(seconds=1), desk=line)
     (first, _), (second, _) = line.calls
     assert 3600 - 1e-6 <= second - first < 3600 + LONGEST_TURN
-    turns = scene.facts.count(Turned("webhook desk deliveries"))
+    turns = scene.facts.count(HeartbeatBeat("webhook desk deliveries"))
     assert turns >= 3600 / (LONGEST_TURN / 2)
 
 

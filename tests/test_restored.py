@@ -7,16 +7,16 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from poller.facts.observe import Announced, Fact, Recovered, Trouble
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
-from poller.plan.notice import Completed, Detected
-from poller.plan.release import Intervals, MarketState, Sighting
-from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
 from poller.polling.poll import Poller
+from poller.schedule.notice import Completed, Detected
+from poller.schedule.release import Intervals, MarketState, Sighting
+from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.store import ONE_OFF
+from poller.store.store import ONE_OFF
+from poller.telemetry.observe import Announced, Fact, Recovered, Trouble
 from tests.memorystore import MemoryStore
 from tests.test_vitals import NoPace
 

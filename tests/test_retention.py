@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.polling.trim import keep_trimmed, trim
 from poller.simulator import World
-from poller.storage.connections import Connections
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.retention import GRACE, Group, Late, Trim, trim_of
-from poller.storage.store import order
+from poller.store.connections import Connections
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.retention import GRACE, Group, Late, Trim, trim_of
+from poller.store.store import order
+from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
 from tests import nodes
 from tests.service import Service, simulator, until
 

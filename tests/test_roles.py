@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.embedded import Embedded
+from poller.store.embedded import Embedded
 from tests.machine import at_most
 from tests.nodes import node
 from tests.opend import Simulator

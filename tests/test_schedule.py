@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.facts.observe import Fact, Trouble
 from poller.markets import Market
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.plan.calendar import release_of
-from poller.plan.notice import MOST_NAMED, Completed, Detected, Notice, fields_of
-from poller.plan.release import (
+from poller.polling.poll import Poller
+from poller.schedule.calendar import release_of
+from poller.schedule.notice import MOST_NAMED, Completed, Detected, Notice, fields_of
+from poller.schedule.release import (
     Intervals,
     MarketState,
     Sighting,
     expected,
     next_probe,
 )
-from poller.plan.schedule import (
+from poller.schedule.schedule import (
     Answered,
     Excluded,
     Postponed,
@@ -35,10 +35,10 @@ from poller.plan.schedule import (
     Unanswered,
     Wait,
 )
-from poller.plan.sweep import BLOCK
-from poller.polling.poll import Poller
+from poller.schedule.sweep import BLOCK
 from poller.simulator.virtual import run_virtually
-from poller.storage.store import ONE_OFF
+from poller.store.store import ONE_OFF
+from poller.telemetry.observe import Fact, Trouble
 from tests.memorystore import MemoryStore
 
 HK, US = Code("HK.00700"), Code("US.AAPL")

@@ -17,12 +17,12 @@ from poller.events import Foreign, decode
 from poller.markets import Record
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code
-from poller.plan.notice import Completed, Detected
+from poller.schedule.notice import Completed, Detected
 from poller.simulator import World
-from poller.storage.connections import Connections
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Entry, Stream
+from poller.store.connections import Connections
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF, Entry, Stream
 from tests import schemas
 from tests.service import later, now
 

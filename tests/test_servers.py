@@ -16,9 +16,9 @@ from poller.detect.compare import compare
 from poller.errors import LockedOut, StoreError, StoreMisfit
 from poller.model import Code
 from poller.simulator import TENCENT_ROWS, World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests.machine import at_most
 from tests.service import Service, entries, now, poller, simulator
 from tests.test_faults import is_documented

@@ -14,21 +14,21 @@ from typing import Any
 
 import pytest
 
-from poller.commands.planning import season as season_of
-from poller.commands.planning import setting
-from poller.commands.simulate import Measured, Setting, simulate
-from poller.facts.observe import Announced
+from poller.cli.planning import season as season_of
+from poller.cli.planning import setting
+from poller.cli.simulate import Measured, Setting, simulate
 from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code, EventType
-from poller.plan.notice import Completed, Detected
-from poller.plan.release import Intervals
-from poller.plan.schedule import Answered, Probe, Reply, Schedule, Wait
+from poller.schedule.notice import Completed, Detected
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Answered, Probe, Reply, Schedule, Wait
 from poller.settings.config import Config
 from poller.simulator import Revision, Split, Window, World
 from poller.simulator.bounds import Latencies, Rate, oracle
 from poller.simulator.season import Season
+from poller.telemetry.observe import Announced
 from tests.seasons import after_holidays, daily, round_robin
 
 DUE, IDLE, LATE = 20.0, 2400.0, 300.0

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.embedded import Embedded
+from poller.store.embedded import Embedded
 from tests.opend import Simulator
 from tests.service import Service, entries, simulator, store_of, until
 

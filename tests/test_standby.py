@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from poller.model import Code
-from poller.polling.lease import TTL
+from poller.polling.leadership import TTL
 from poller.simulator import Proto, World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
 from tests.opend import Simulator
 from tests.service import Service, entries, later, now, simulator, with_rows
 

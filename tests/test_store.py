@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from poller.detect.compare import Comparison, Known, compare
-from poller.detect.held import Held, Reason, Ruling
+from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Vintage
-from poller.plan.notice import Completed, Detected, fields_of
-from poller.storage.embedded import Embedded
-from poller.storage.position import LAST
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
-from poller.storage.retention import Group
-from poller.storage.snapshots import as_known_at
-from poller.storage.store import (
+from poller.schedule.notice import Completed, Detected, fields_of
+from poller.store.embedded import Embedded
+from poller.store.position import LAST
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.store.retention import Group
+from poller.store.snapshots import as_known_at
+from poller.store.store import (
     ONE_OFF,
     SIGNALS_KEPT,
     WATCHLIST,
@@ -511,7 +511,7 @@ async def test_a_held_figure_is_kept_beside_history(store: Store) -> None:
     assert (known.watermark, sorted(known.vintages)) == (
         date(2026, 4, 10), [date(2026, 4, 2), date(2026, 4, 10)],
     )  # fmt: skip
-    assert known.held[date(2026, 4, 9)] == Held(
+    assert known.held[date(2026, 4, 9)] == QuarantinedFigure(
         row(9, SLIP), row(2, 10_000), Reason.UNIT_SLIP, SEEN
     )
     assert await store.records.held_codes() == [CODE]
@@ -529,12 +529,12 @@ async def test_a_repeated_hold_is_refused(store: Store) -> None:
     stale = await store.records.snapshot(CODE)
     await publish(store, row(2, 10_000), row(9, 2 * SLIP))
     with pytest.raises(Superseded):
-        await store.records.commit(CODE, ruling(stale, Ruling.RELEASED), stale, ONE_OFF)
+        await store.records.commit(CODE, ruling(stale, Decision.RELEASED), stale, ONE_OFF)
     (held,) = (await store.records.snapshot(CODE)).known.held.values()
-    assert (held.record.shares, held.ruling) == (2 * SLIP, Ruling.HELD)
+    assert (held.record.shares, held.ruling) == (2 * SLIP, Decision.HELD)
 
 
-def ruling(snapshot: Snapshot, what: Ruling) -> Comparison:
+def ruling(snapshot: Snapshot, what: Decision) -> Comparison:
     """Return the operator's ruling on everything held."""
     held = tuple(replace(each, ruling=what) for each in snapshot.known.held.values())
     return Comparison(snapshot.known.watermark, held=held)
@@ -545,7 +545,7 @@ async def test_a_released_figure_is_published_and_held_no_more(store: Store) -> 
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
     snapshot = await store.records.snapshot(CODE)
-    await store.records.commit(CODE, ruling(snapshot, Ruling.RELEASED), snapshot, ONE_OFF)
+    await store.records.commit(CODE, ruling(snapshot, Decision.RELEASED), snapshot, ONE_OFF)
     assert len(await ids(store)) == 1
     await publish(store, row(2, 10_000), row(9, SLIP))
     assert (await ids(store))[1:] == ["HK.00700:2026-04-09:0"]
@@ -561,7 +561,9 @@ async def test_a_long_history_is_restated_at_once(store: Store) -> None:
     doubled = [replace(one, aggregated_short=2 * (one.aggregated_short or 0)) for one in rows]
     empty = await store.records.snapshot(CODE)
     told_before = tuple(Vintage(one, 0, SEEN) for one in rows)
-    await store.records.commit(CODE, Comparison(rows[-1].day, silent=told_before), empty, ONE_OFF)
+    await store.records.commit(
+        CODE, Comparison(rows[-1].day, unpublished=told_before), empty, ONE_OFF
+    )
     await publish(store, *doubled)
     (last,) = await store.streams.last_entries(1)
     assert (last.fields["id"], last.fields["type"]) == (
@@ -643,7 +645,7 @@ async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
     snapshot = await store.records.snapshot(CODE)
-    await store.records.commit(CODE, ruling(snapshot, Ruling.DISCARDED), snapshot, ONE_OFF)
+    await store.records.commit(CODE, ruling(snapshot, Decision.DISCARDED), snapshot, ONE_OFF)
     await publish(store, row(2, 10_000), row(9, SLIP))
     ((_, fields),) = await client.xrange(store.keys.quarantine)
     entry = {name.decode(): text.decode() for name, text in fields.items()}
@@ -722,7 +724,7 @@ async def test_a_stream_that_somebody_has_filled_is_named(raw: tuple[RedisStore,
     await client.delete(store.keys.stream)
     with pytest.raises(StoreMisfit, match=r"RENAME '\{short-interest\}:signals'"):
         await store.streams.signal("anything")
-    board = RedisBoard(store.url, "short-interest")
+    board = RedisStatusStore(store.url, "short-interest")
     await board.tell_symbols([CODE])
     assert await board.symbols() == (CODE,)
     await board.close()

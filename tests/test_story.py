@@ -19,13 +19,13 @@ from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Event, EventType, market_of
-from poller.plan.calendar import release_of, reporting_days
+from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator import TENCENT_ROWS
 from poller.simulator.series import TENCENT
 from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
 from poller.simulator.world import Answer, ShortInterest, World
-from poller.storage.embedded import Embedded
-from poller.storage.playtime import Play, Playtime
+from poller.store.embedded import Embedded
+from poller.store.playtime import Play, Playtime
 from tests.service import Service, entries, now, store_of
 
 BEGAN = datetime(2026, 11, 25, 14, tzinfo=UTC)

@@ -21,8 +21,8 @@ from poller.errors import StoreMisfit
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code
 from poller.simulator.virtual import run_virtually
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from poller.subscriber.redisgroup import TTL, RedisGroup
 from poller.subscriber.subscription import _active
 from tests import nodes

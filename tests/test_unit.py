@@ -12,11 +12,11 @@ from typing import Any, get_args
 
 import pytest
 
-from poller.commands.install import Installed, install, place_of
+from poller.cli.install import Installed, install, place_of
 from poller.errors import ConfigError
-from poller.facts.status import Role
 from poller.service.unit import REFERENCE, TEMPORARY, Place, obstacles, unit_of, unit_text
 from poller.settings.config import load
+from poller.telemetry.status import Role
 from tests.machine import needs
 from tests.service import Service, poller
 

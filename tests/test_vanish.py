@@ -12,9 +12,9 @@ from poller.delivery.selection import Selection
 from poller.errors import StoreMisfit
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.plan.notice import Detected
-from poller.storage.position import LAST
-from poller.storage.store import ONE_OFF
+from poller.schedule.notice import Detected
+from poller.store.position import LAST
+from poller.store.store import ONE_OFF
 from tests.feed import SEEN, publish
 from tests.golden import VERSIONS, written
 from tests.relaying import Noted, Place, endpoint, place_at, until

@@ -13,13 +13,25 @@ from pathlib import Path
 import pytest
 
 from poller.errors import StoreDown
-from poller.facts.notify import Notify
-from poller.facts.observe import (
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
+from poller.model import Code, Page
+from poller.polling.budget import Budget
+from poller.polling.leadership import keep_polling
+from poller.polling.poll import Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
+from poller.simulator import World
+from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.store.store import Lease
+from poller.telemetry.notify import Notify
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Active,
-    Entered,
     Fact,
-    Left,
+    HeartbeatBeat,
+    HeartbeatStarted,
+    HeartbeatStopped,
     Newest,
     Observe,
     Ready,
@@ -28,20 +40,8 @@ from poller.facts.observe import (
     Reloading,
     Standby,
     Trouble,
-    Turned,
 )
-from poller.facts.vitals import Vitals, status_line
-from poller.markets.hk import HONG_KONG
-from poller.markets.us import UNITED_STATES
-from poller.model import Code, Page
-from poller.plan.release import Intervals
-from poller.plan.schedule import Schedule
-from poller.polling.budget import Budget
-from poller.polling.lease import keep_polling
-from poller.polling.poll import Poller
-from poller.simulator import World
-from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.store import Lease
+from poller.telemetry.vitals import Vitals, status_line
 from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.service import Service, simulator, until
 
@@ -86,13 +86,24 @@ def manager(address: str) -> Iterator[Manager]:
 def test_every_loop_must_turn(manager: Manager, address: str) -> None:
     """One loop that does not come round ends the petting, whatever the others do."""
     vitals = Vitals(Notify(address), lambda: "watching 2 symbols, 0 due")
-    begin: list[Fact] = [Entered("a"), Entered("b"), Ready(), Turned("a"), Turned("a")]
+    begin: list[Fact] = [
+        HeartbeatStarted("a"),
+        HeartbeatStarted("b"),
+        Ready(),
+        HeartbeatBeat("a"),
+        HeartbeatBeat("a"),
+    ]
     for fact in begin:
         vitals(fact)
     assert manager.values("WATCHDOG") == []
-    vitals(Turned("b"))
+    vitals(HeartbeatBeat("b"))
     assert manager.values("WATCHDOG") == ["1"]
-    end: list[Fact] = [Turned("a"), Left("b"), Turned("a"), Turned("unheard of")]
+    end: list[Fact] = [
+        HeartbeatBeat("a"),
+        HeartbeatStopped("b"),
+        HeartbeatBeat("a"),
+        HeartbeatBeat("unheard of"),
+    ]
     for fact in end:
         vitals(fact)
     assert manager.values("WATCHDOG") == ["1", "1"]
@@ -101,8 +112,8 @@ def test_every_loop_must_turn(manager: Manager, address: str) -> None:
 def test_a_start_that_waits_is_given_time(manager: Manager, address: str) -> None:
     """Before it is ready, each turn asks for more time to start instead of petting."""
     vitals = Vitals(Notify(address), lambda: "")
-    vitals(Entered("start"))
-    vitals(Turned("start"))
+    vitals(HeartbeatStarted("start"))
+    vitals(HeartbeatBeat("start"))
     vitals(Trouble("redis", "nobody listens"))
     assert manager.values("EXTEND_TIMEOUT_USEC") == ["180000000"]
     assert manager.values("WATCHDOG") == []
@@ -239,7 +250,7 @@ def poller_of(store: MemoryStore, observe: Observe, *, ready: bool = True) -> Po
         requests=30,
         period=30.0,
         pace=NoPace(),
-        waiting=lambda: observe(Turned(name)),
+        waiting=lambda: observe(HeartbeatBeat(name)),
     )
     intervals = Intervals(timedelta(seconds=30), timedelta(hours=6), timedelta(minutes=5))
     gateway = Quiet(ready=ready)

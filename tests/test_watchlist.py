@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.errors import Refused, StoreDown, StoreMisfit
-from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.markets.hk import HONG_KONG
 from poller.model import Code, Page
-from poller.plan.notice import Completed
-from poller.plan.release import Intervals
-from poller.plan.schedule import Answered, Probe, Schedule
 from poller.polling.budget import Budget
 from poller.polling.settling import CONFIRMED, SETTLED
 from poller.polling.watchlist import GROUPS_EVERY, Watchlist
+from poller.schedule.notice import Completed
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.simulator.virtual import run_virtually
-from poller.storage.store import LiveList
+from poller.store.store import LiveList
+from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
 from tests.memorystore import MemoryStore, MemoryStreams, MemoryWatchlist
 from tests.test_vitals import NoPace
 

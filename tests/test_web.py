@@ -21,14 +21,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from poller.delivery.outbox import Status
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError
-from poller.facts.observe import Recovered
-from poller.facts.status import Poll, Polls, ReleaseState
 from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import World
-from poller.storage.embedded import Embedded
-from poller.web.readings import readings
-from poller.web.survey import unready
+from poller.store.embedded import Embedded
+from poller.telemetry.observe import Recovered
+from poller.telemetry.status import Poll, Polls, ReleaseState
+from poller.web.samples import readings
+from poller.web.service_status import unready
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
 from tests.service import Service, simulator, until

@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from poller.facts.observe import Trouble
-from poller.facts.status import Poll, Polls
 from poller.model import to_json
-from poller.storage.store import SYMBOLS
+from poller.store.store import SYMBOLS
+from poller.telemetry.observe import Trouble
+from poller.telemetry.status import Poll, Polls
 from tests.desk import HK, NOW, US, Desk, desk, record
 from tests.service import PATIENCE, until
 

@@ -24,7 +24,7 @@ from poller.detect.compare import Known, compare
 from poller.events import StreamEvent, decode
 from poller.markets import Record, all_markets
 from poller.model import Code, EventType, Vintage, market_of, parse_code
-from poller.plan.calendar import expected_after, missing_days, release_of, released_by
+from poller.schedule.calendar import expected_after, missing_days, release_of, released_by
 from poller.simulator import World
 from tests.machine import at_most
 from tests.receiver import SECRET, Receiver

@@ -17,8 +17,8 @@ from poller.detect.rebuild import rebuilt
 from poller.errors import BadCode, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, decode, encode
 from poller.model import Code, Event, parse_code
-from poller.storage.ports import Streams, Vintages
-from poller.storage.store import Entry, Stream, order
+from poller.store.ports import Streams, Vintages
+from poller.store.store import Entry, Stream, order
 
 _BATCH: Final = 200
 

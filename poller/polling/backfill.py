@@ -12,8 +12,8 @@ from poller.gateway.opend import Gateway
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.poll import fetch
-from poller.storage.ports import Records
-from poller.storage.store import ONE_OFF
+from poller.store.ports import Records
+from poller.store.store import ONE_OFF
 
 _RECONNECT_LIMIT: Final = 8.0
 """Seconds that the next symbol waits for an OpenD which left this one without an answer."""

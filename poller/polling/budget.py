@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from asyncio_throttle.throttler import Throttler
 
 from poller.errors import StoreError
-from poller.storage.ports import Ledger
+from poller.store.ports import Ledger
 
 GUARD: Final = 1 / 300
 """Of the period, added to it: clocks that run at slightly different rates (0.1 s in 30 s)."""
@@ -33,7 +33,7 @@ _LONGEST_SLEEP: Final = 60.0  # then the ledger is asked again, however long it 
 LATEST: Final = 4
 """Periods for which a request without an answer may arrive late, while its link stalls (2 min)."""
 
-CALM: Final = 10
+UNCONTENDED_AFTER: Final = 10
 """Periods without a refusal for the rate, after which nobody else spends any more."""
 
 SPARE: Final = 1 / 10
@@ -100,13 +100,13 @@ class Budget:
         self._turn = asyncio.Lock()
         self._names = (f"{owner}-{n}" for n in itertools.count())
 
-    async def acquire(self, *, sparing: bool = False) -> Grant:
+    async def acquire(self, *, leave_reserve: bool = False) -> Grant:
         """Wait for one request's worth of budget, first come first served.
 
-        Send at once, while it `lasts`, and `settle` whatever comes of it. `sparing`: leave the last
-        tenth to other processes of the account. Raises StoreDown.
+        Send at once, while it `is_valid`, and `settle` whatever comes of it. `leave_reserve`: leave
+        the last tenth to other processes of the account. Raises StoreDown.
         """
-        limit = self._requests - int(self._requests * SPARE) * sparing
+        limit = self._requests - int(self._requests * SPARE) * leave_reserve
         name, loop = next(self._names), asyncio.get_running_loop()
         async with self._turn:
             await self._pace.acquire()
@@ -139,7 +139,7 @@ class Budget:
             if replaced or now > late.since + LATEST * self._period:
                 del self._late[name]
 
-    def lasts(self, grant: Grant) -> bool:
+    def is_valid(self, grant: Grant) -> bool:
         """Tell whether a request sent now still arrives while the ledger counts it."""
         return asyncio.get_running_loop().time() < grant.asked + self._prompt
 
@@ -171,6 +171,6 @@ class Budget:
         """Tell whether requests of ours, given up lately, may be what the gateway counts."""
         return asyncio.get_running_loop().time() < self._late_until
 
-    def calm(self) -> bool:
+    def is_uncontended(self) -> bool:
         """Tell whether nobody else has spent of the account for a while."""
-        return asyncio.get_running_loop().time() - self._refused > CALM * self._period
+        return asyncio.get_running_loop().time() - self._refused > UNCONTENDED_AFTER * self._period

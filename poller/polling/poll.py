@@ -29,8 +29,28 @@ from poller.errors import (
     Unavailable,
     Unwritable,
 )
-from poller.facts.log import fingerprint
-from poller.facts.observe import (
+from poller.gateway.opend import Gateway, any_ready
+from poller.markets import Record
+from poller.model import Code, Page, market_of
+from poller.polling.budget import Budget, Grant
+from poller.polling.failures import FailureTracker
+from poller.polling.gate import Gate
+from poller.polling.plan_store import PlanStore
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import (
+    Answered,
+    Excluded,
+    Postponed,
+    Probe,
+    Reply,
+    Schedule,
+    Unanswered,
+)
+from poller.store.ports import PollerStore
+from poller.store.store import Lease, Snapshot
+from poller.supervisor import supervise
+from poller.telemetry.log import fingerprint
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Defect,
     Happened,
@@ -43,29 +63,9 @@ from poller.facts.observe import (
     Trouble,
     dispatcher,
     forgotten,
+    heartbeat,
     polling_of,
-    turning,
 )
-from poller.gateway.opend import Gateway, any_ready
-from poller.markets import Record
-from poller.model import Code, Page, market_of
-from poller.plan.release import Intervals
-from poller.plan.schedule import (
-    Answered,
-    Excluded,
-    Postponed,
-    Probe,
-    Reply,
-    Schedule,
-    Unanswered,
-)
-from poller.polling.budget import Budget, Grant
-from poller.polling.complaints import Complaints
-from poller.polling.gate import Gate
-from poller.polling.logbook import Logbook
-from poller.storage.ports import PollerStore
-from poller.storage.store import Lease, Snapshot
-from poller.supervisor import supervise
 
 GRACE: Final = 4.0
 """Seconds for what is in flight when the service is asked to stop."""
@@ -91,7 +91,7 @@ _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class PollJob:
     """One symbol's turn: whom to ask, what was spent for it, by what right it is committed."""
 
     code: Code
@@ -125,15 +125,15 @@ class Poller:
         self._schedule = schedule
         self._history = history
         self._observe = observe
-        self._complaints = Complaints(observe)
+        self._failures = FailureTracker(observe)
         self._now = now
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
         self._committing = 0
         self._cut: dict[Code, int] = {}
-        self._gate = Gate(lambda market: schedule.markets[market].wanted)
+        self._gate = Gate(lambda market: schedule.markets[market].outstanding)
         self._failed: asyncio.Future[None] | None = None
-        self._logbook = Logbook(store.records, store.plans, schedule, observe, now)
+        self._plan_store = PlanStore(store.records, store.plans, schedule, observe, now)
 
     def configure(self, intervals: Intervals, *, history: int) -> None:
         """Poll at these intervals from now on; what is in flight goes on."""
@@ -153,12 +153,12 @@ class Poller:
 
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
-        await self._logbook.restore()
-        self._complaints = Complaints(self._observe)  # those of the last tenure have ended
+        await self._plan_store.restore()
+        self._failures = FailureTracker(self._observe)  # those of the last leader have ended
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._logbook.keep(lease), name="keep the logbook")
+                group.create_task(self._plan_store.keep(lease), name="keep the logbook")
                 for account in self._budgets:
                     name = dispatcher(account)
                     drive = partial(self._drive, account, lease)
@@ -169,34 +169,34 @@ class Poller:
                 group.create_task(_result(self._failed), name="failure of a poll")
         finally:
             await self._drain()
-            await self._logbook.close(lease)
+            await self._plan_store.close(lease)
 
     def _forget(self, code: Code) -> None:
         for fact in forgotten(code, "no longer watched"):
             self._observe(fact)
 
     def _record(self, code: Code, outcome: Reply) -> None:
-        self._logbook.note(self._schedule.record(code, outcome, self._now()))
+        self._plan_store.note(self._schedule.record(code, outcome, self._now()))
         self._gate.changed()
 
     async def _drive(self, account: str, lease: Lease) -> None:
-        with turning(self._observe, dispatcher(account)) as turned:
+        with heartbeat(self._observe, dispatcher(account)) as beat:
             while True:
-                turned()
-                await self._dispatch(account, lease, turned)
+                beat()
+                await self._dispatch(account, lease, beat)
 
-    async def _dispatch(self, account: str, lease: Lease, turned: Callable[[], None]) -> None:
+    async def _dispatch(self, account: str, lease: Lease, beat: Callable[[], None]) -> None:
         """Wait until a symbol is due and may be asked for, and start its poll.
 
         Who is asked is decided with the grant in hand, because waiting for it may take seconds.
         """
         budget = self._budgets[account]
         gateways = [gateway for gateway in self._gateways if gateway.account == account]
-        await self._until_due(turned)
-        gateway = await self._free(gateways, turned)
+        await self._until_due(beat)
+        gateway = await self._free(gateways, beat)
         try:
             # one-off commands of this account find a share left, but not during a release
-            grant = await budget.acquire(sparing=not self._schedule.presses(self._now()))
+            grant = await budget.acquire(leave_reserve=not self._schedule.is_urgent(self._now()))
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
             await asyncio.sleep(_STORE_PAUSE)
@@ -209,23 +209,23 @@ class Poller:
         self._observe(Recovered(f"ledger of account {account}"))
         decision = self._schedule.next(self._now())
         if isinstance(decision, Probe) and gateway.ready:
-            self._start(_Turn(decision.code, gateway, budget, grant, lease))
+            self._start(PollJob(decision.code, gateway, budget, grant, lease))
             return
         if isinstance(decision, Probe):
             self._record(decision.code, Postponed())
         await budget.settle(grant, answered=True)
 
-    async def _until_due(self, turned: Callable[[], None]) -> None:
+    async def _until_due(self, beat: Callable[[], None]) -> None:
         while True:
             wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
             if due_at is not None and due_at <= now:
                 return
             wait = self.turn if due_at is None else (due_at - now).total_seconds()
             await wait_set(wake, min(wait, self.turn))
-            turned()
+            beat()
             self._schedule.tick(self._now())
 
-    async def _free(self, gateways: Sequence[Gateway], turned: Callable[[], None]) -> Gateway:
+    async def _free(self, gateways: Sequence[Gateway], beat: Callable[[], None]) -> Gateway:
         """Return the least busy gateway that can take a request, once there is one."""
         while True:
             wake = self._wake
@@ -240,13 +240,13 @@ class Poller:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_TURN):
                     await any_ready(gateways)
-            turned()
+            beat()
 
     def _notify(self) -> None:
         self._wake.set()
         self._wake = asyncio.Event()
 
-    def _start(self, turn: _Turn) -> None:
+    def _start(self, turn: PollJob) -> None:
         task = asyncio.create_task(self._poll(turn), name=f"poll {turn.code}")
         self._in_flight[task] = turn.gateway
         task.add_done_callback(self._ended)
@@ -272,7 +272,7 @@ class Poller:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _poll(self, turn: _Turn) -> None:
+    async def _poll(self, turn: PollJob) -> None:
         outcome: Reply = Postponed()
         try:
             outcome = await self._look(turn)
@@ -288,7 +288,7 @@ class Poller:
             if not self._schedule.watches(turn.code):  # taken off the watchlist meanwhile
                 self._forget(turn.code)
 
-    async def _look(self, turn: _Turn) -> Reply:  # noqa: PLR0911  a return per reaction
+    async def _look(self, turn: PollJob) -> Reply:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
         account = f"budget of account {turn.budget.account}"
         try:
@@ -317,27 +317,27 @@ class Poller:
             self._observe(Trouble(turn.code, reason))
             return Unanswered(reason)
         except (Unavailable, Malformed) as problem:
-            self._complaints.failed(turn.gateway.name, turn.code, problem)
+            self._failures.failed(turn.gateway.name, turn.code, problem)
             return Unanswered(str(problem))
         except StoreMisfit as problem:
             subject = _PUBLISHING if isinstance(problem, Unwritable) else turn.code
             self._observe(Trouble(subject, str(problem)))
             return Unanswered(str(problem))
         else:
-            if turn.budget.calm():  # who spends now and then is one trouble
+            if turn.budget.is_uncontended():  # who spends now and then is one trouble
                 self._observe(Recovered(account))
-            self._complaints.answered(turn.gateway.name, turn.code)
+            self._failures.answered(turn.gateway.name, turn.code)
             self._observe(Recovered(polling_of(turn.code)))
             return Answered(watermark)
 
-    async def _publish(self, turn: _Turn) -> date | None:
+    async def _publish(self, turn: PollJob) -> date | None:
         try:
             return await self._attempt(turn)
         except Superseded:
             # an old answer compared again could take a newer one back: ask again
             return await self._attempt(replace(turn, grant=await turn.budget.acquire()))
 
-    async def _attempt(self, turn: _Turn) -> date | None:
+    async def _attempt(self, turn: PollJob) -> date | None:
         """Read, compare, commit; returns the watermark as it stands then."""
         code = turn.code
         try:
@@ -407,7 +407,7 @@ class Poller:
             self._observe(Recovered(_PUBLISHING))
             self._observe(Published(code, comparison.events))
 
-    async def _read(self, turn: _Turn, snapshot: Snapshot) -> tuple[list[Page], datetime]:
+    async def _read(self, turn: PollJob, snapshot: Snapshot) -> tuple[list[Page], datetime]:
         """Read page after page until there are enough; returns them and when the first came."""
         grant, pages, observed_at = turn.grant, list[Page](), None
         while True:
@@ -442,7 +442,7 @@ async def fetch(
 
     A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.
     """
-    while not budget.lasts(grant):
+    while not budget.is_valid(grant):
         await budget.settle(grant, answered=True)  # nothing was sent
         grant = await budget.acquire()
     answered, replaced = False, None

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.observe import Happened, Observe, Recovered, Trouble
-from poller.storage.ports import Trimming
-from poller.storage.retention import Late, trim_of
-from poller.storage.store import Stream
+from poller.store.ports import Trimming
+from poller.store.retention import Late, trim_of
+from poller.store.store import Stream
+from poller.telemetry.observe import Happened, Observe, Recovered, Trouble
 
 EVERY: Final = 3600.0
 """Seconds between two looks."""

@@ -14,16 +14,16 @@ from typing import Any, Final
 
 from poller.clock import wait_set, wall_clock
 from poller.errors import BadCode, GatewayError, StoreDown, StoreMisfit, TooFrequent
-from poller.facts.observe import Happened, Observe, Recovered, Trouble
 from poller.gateway.opend import Gateway, any_ready
 from poller.markets import market_names
 from poller.model import Code, parse_code, unique
 from poller.polling.budget import Budget
 from poller.polling.settling import SETTLED, Outcome, Settling
 from poller.settings.codefile import MOST_CODES, read_codes
-from poller.storage.notifier import EventOf, never
-from poller.storage.ports import LiveWatchlist
-from poller.storage.store import WATCHLIST
+from poller.store.notifier import EventOf, never
+from poller.store.ports import LiveWatchlist
+from poller.store.store import WATCHLIST
+from poller.telemetry.observe import Happened, Observe, Recovered, Trouble
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files."""

@@ -12,23 +12,23 @@ from typing import Any, Final
 
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.observe import (
-    Connection,
-    Happened,
-    Observe,
-    Recovered,
-    Trouble,
-    Turned,
-    dispatcher,
-    turning,
-)
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.polling.budget import Budget
 from poller.settings.config import Config, Opend
-from poller.storage.embedded import Embedded, server_of
-from poller.storage.ports import Ledger
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded, server_of
+from poller.store.ports import Ledger
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.telemetry.observe import (
+    Connection,
+    Happened,
+    HeartbeatBeat,
+    Observe,
+    Recovered,
+    Trouble,
+    dispatcher,
+    heartbeat,
+)
 
 _PAUSE: Final = 1.0  # seconds between two looks at a server that is away
 
@@ -39,7 +39,7 @@ class Ports:
 
     store: RedisStore
     outbox: RedisOutbox
-    board: RedisBoard
+    board: RedisStatusStore
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -66,7 +66,7 @@ async def opened(
         stack.push_async_callback(store.close)
         outbox = RedisOutbox(url, config.redis.namespace)
         stack.push_async_callback(outbox.close)
-        board = RedisBoard(url, config.redis.namespace)
+        board = RedisStatusStore(url, config.redis.namespace)
         stack.push_async_callback(board.close)
         there = _until_there(store, observe, simulated)
         starting.append(await stack.enter_async_context(_running(there, "wait for Redis")))
@@ -93,7 +93,7 @@ def _budgets(
             owner,
             requests=config.budget.requests,
             period=config.budget.period,
-            waiting=partial(observe, Turned(dispatcher(account))),
+            waiting=partial(observe, HeartbeatBeat(dispatcher(account))),
         )
         for account in dict.fromkeys(table.account for table in asked)
     }
@@ -129,9 +129,9 @@ def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of Co
 
 
 async def _until_there(store: RedisStore, observe: Observe, simulated: bool | None) -> None:  # noqa: FBT001
-    with turning(observe, "start") as turned:
+    with heartbeat(observe, "start") as beat:
         while True:
-            turned()
+            beat()
             try:
                 server = await store.inspect()
                 if simulated is not None:

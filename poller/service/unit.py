@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from poller.facts.status import Role
+from poller.telemetry.status import Role
 
 NOTIFY_RELOAD_SINCE: Final = 253
 """The first systemd that knows Type=notify-reload."""

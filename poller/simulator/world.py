@@ -15,7 +15,7 @@ from typing import Final
 
 from poller.markets import Figures, Market, Record, market_named
 from poller.model import Code, market_of, unique
-from poller.plan.calendar import release_of, reporting_days
+from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator.series import TENCENT, Walk, draw, made_up_codes, walk
 
 END: Final = "-1"

@@ -13,10 +13,10 @@ from typing import Final, Protocol, TypeVar
 
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.events import Foreign, StreamEvent, decode
-from poller.storage.ports import Streams
-from poller.storage.position import Start
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.store.ports import Streams
+from poller.store.position import Start
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
 from poller.subscriber.redisgroup import TTL, RedisGroup
 
 _BATCH: Final = 50

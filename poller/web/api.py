@@ -13,14 +13,14 @@ from poller import __version__
 from poller.errors import BadCode
 from poller.markets import market_named, market_names
 from poller.model import Code, market_of, parse_code
-from poller.storage.plain import history_rows
-from poller.storage.position import AFTER
+from poller.store.plain import history_rows
+from poller.store.position import AFTER
 from poller.web.histories import pieces
 from poller.web.openapi import document
-from poller.web.rows import SORTS, View, listed
-from poller.web.sound import entry_text, json_text
+from poller.web.safe_json import entry_text, json_text
+from poller.web.service_status import as_json, moment_text
 from poller.web.sources import SOURCES, Sources
-from poller.web.survey import as_json, moment_text
+from poller.web.watchlist_view import SORTS, View, listed
 
 MOST_EVENTS: Final = 1000
 _PIECE: Final = 500  # days read and written in one go: some 15 ms

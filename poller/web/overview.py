@@ -11,13 +11,13 @@ from typing import Final
 
 from poller.clock import wait_set
 from poller.errors import BadCode, StoreDown, StoreMisfit
-from poller.facts.board import Board
-from poller.facts.observe import Observe, Recovered, Trouble
 from poller.model import Code, parse_code
-from poller.storage.notifier import EventOf
-from poller.storage.ports import Streams, Watermarks
-from poller.storage.store import SYMBOLS, Entry, Stream
-from poller.web.rows import Row, row_of
+from poller.store.notifier import EventOf
+from poller.store.ports import Streams, Watermarks
+from poller.store.store import SYMBOLS, Entry, Stream
+from poller.telemetry.observe import Observe, Recovered, Trouble
+from poller.telemetry.status_store import StatusStore
+from poller.web.watchlist_view import Row, row_of
 
 _TOGETHER: Final = 20  # histories read in one go: some 10 ms of parsing, then others have a turn
 _BATCH: Final = 500
@@ -33,7 +33,7 @@ class Overview:
         self,
         streams: Streams,
         watermarks: Watermarks,
-        board: Board,
+        board: StatusStore,
         codes: Sequence[Code],
         news: EventOf,
     ) -> None:

@@ -39,7 +39,7 @@ from poller.simulator.wire import (
     request,
 )
 from poller.simulator.world import Answer
-from poller.storage.snapshots import read_snapshot
+from poller.store.snapshots import read_snapshot
 from tests.fuzz.engine import NOW, Read, Target, bounded, plain, text_of
 from tests.fuzz.stored import KEYS
 from tests.golden import VERSIONS, written

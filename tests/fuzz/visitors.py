@@ -20,15 +20,15 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import SecretStr
 
-from poller.facts.observe import Fact, Recovered
-from poller.facts.status import GatewayState, Poll, Polls, Report
 from poller.model import Code
-from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
 from poller.simulator.virtual import VirtualLoop
-from poller.storage.notifier import never
-from poller.storage.store import Entry
+from poller.store.notifier import never
+from poller.store.store import Entry
+from poller.telemetry.observe import Fact, Recovered
+from poller.telemetry.status import GatewayState, Poll, Polls, Report
 from poller.web.connections import Connections, Limits
+from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import running
 from poller.web.sources import Sources
