@@ -158,7 +158,7 @@ class Poller:
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._plan_store.keep(lease), name="keep the logbook")
+                group.create_task(self._plan_store.keep(lease), name="keep the plan")
                 for account in self._budgets:
                     name = dispatcher(account)
                     drive = partial(self._drive, account, lease)
