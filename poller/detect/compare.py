@@ -87,6 +87,14 @@ class Comparison:
         )
 
 
+def brings_nothing(comparison: Comparison, known: Known) -> bool:
+    """Return whether the same answer will bring nothing as long as this is what is known.
+
+    Not while a figure is held: the operator's ruling or a later day may let it through.
+    """
+    return not known.held and replace(comparison, moves=NO_MOVES) == Comparison(known.watermark)
+
+
 class Reading(StrEnum):
     """Whether the pages read so far are enough."""
 

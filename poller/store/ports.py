@@ -12,7 +12,7 @@ from poller.detect.compare import Comparison
 from poller.model import Code, Vintage
 from poller.schedule.notice import Notice
 from poller.store.retention import Group
-from poller.store.store import Entry, Keys, Lease, LiveList, News, Snapshot, Stream
+from poller.store.store import Entry, Keys, Lease, LiveList, News, Snapshot, Stream, Unparsed
 
 
 class Records(Protocol):
@@ -42,7 +42,10 @@ class Watermarks(Protocol):
 
 
 class PollerRecords(Records, Watermarks, Protocol):
-    """Both, for the poller."""
+    """Both, for the poller, which reads the same again and again."""
+
+    async def unparsed(self, code: Code) -> Unparsed:
+        """Read what is known of a symbol, as `snapshot` does, and leave the parsing for later."""
 
 
 class Vintages(Protocol):

@@ -7,6 +7,7 @@ its key and the command that mends it.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from hashlib import blake2b
 
 from poller.codec import read_day
 from poller.detect.compare import Comparison, Known
@@ -14,6 +15,11 @@ from poller.detect.held import Decision, QuarantinedFigure
 from poller.errors import StoreMisfit, Unreadable
 from poller.model import Code, Vintage, market_of
 from poller.store.store import Keys, Snapshot, Write
+
+
+def digest_of(texts: object) -> bytes:
+    """Return what tells these texts from all others: they may be many, a digest is short."""
+    return blake2b(repr(texts).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def read_snapshot(

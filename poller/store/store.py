@@ -3,7 +3,7 @@
 All keys of a namespace share one hash slot, so a poll commits atomically on a Cluster too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
@@ -179,6 +179,19 @@ class Snapshot:
     held: Mapping[date, str] = field(default_factory=dict)
     repairs: tuple[Vintage, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsed:
+    """What was read of a symbol.
+
+    Attributes:
+        digest: Of all raw texts: where it is equal, so are they.
+        parse: Returns the snapshot; raises StoreMisfit.
+    """
+
+    digest: bytes
+    parse: Callable[[], Snapshot]
 
 
 @dataclass(frozen=True, slots=True)
