@@ -289,7 +289,7 @@ def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
         budget = Budget(
             scene.store.ledger, "main", "test", requests=30, period=PERIOD, pace=NoPace()
         )
-        with pytest.raises(Superseded, match=f"{CODE} changes at every try"):
+        with pytest.raises(Superseded, match=f"{CODE} changed during every attempt"):
             async with asyncio.timeout(60):
                 await backfill_symbol(scene.store.records, scene.gateway, budget, CODE, date.min)
         assert len(scene.gateway.asked) == 5
