@@ -56,5 +56,5 @@ class Repeats:
 
 
 def _digest(page: Page) -> bytes:
-    told = (page.records, page.next_key is None, page.oddities)
-    return blake2b(repr(told).encode(errors="surrogatepass"), digest_size=16).digest()
+    said = (page.records, page.next_key is None, page.oddities)
+    return blake2b(repr(said).encode(errors="surrogatepass"), digest_size=16).digest()
