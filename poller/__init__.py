@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from poller.events import StreamEvent
     from poller.events import StreamEvent as Received
-    from poller.storage.frame import history
+    from poller.store.frame import history
     from poller.subscriber.subscription import subscribe
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "history":
-        from poller.storage import frame  # noqa: PLC0415  pandas
+        from poller.store import frame  # noqa: PLC0415  pandas
 
         return frame.history
     from poller import events  # noqa: PLC0415

@@ -15,7 +15,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     with frozen_import():
-        from poller import cli  # noqa: PLC0415  after the signals
+        from poller.cli import main as cli  # noqa: PLC0415  after the signals
 
     cli.main()
 

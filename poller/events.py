@@ -19,7 +19,7 @@ from poller.codec import Codec, Figure, Whole, bounded, read_day, read_json, rea
 from poller.errors import BadCode, Unreadable
 from poller.markets import Market, Record, all_markets, market_named
 from poller.model import Change, Code, Event, isoformat, market_of, parse_code, to_json
-from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected, Notice, fields_of
+from poller.schedule.notice import MOST_NAMED, TYPES, Completed, Detected, Notice, fields_of
 
 _TYPE: Final = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){1,2}", re.ASCII)
 _ID: Final = re.compile(r"[!-~]{1,128}", re.ASCII)  # printable ASCII without a space

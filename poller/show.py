@@ -11,17 +11,24 @@ from typing import Final
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-from poller.detect.held import Held
+from poller.detect.held import QuarantinedFigure
 from poller.detect.impossible import explained
 from poller.events import Foreign, StreamEvent, StreamNotice, decode
 from poller.markets import Record, Shares
 from poller.model import Cause, Change, Code, isoformat, market_of, to_json
 from poller.printable import printable, printable_json
-from poller.storage.store import Entry
+from poller.store.store import Entry
 
 _COLOURS: Final = {
     "reported": "green",
@@ -39,17 +46,6 @@ USUAL_WIDTH: Final = 80
 """Columns that a table of figures fits where nothing says how many there are."""
 
 _NAMED: Final = 10
-_NOT_OURS: Final = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What a look into an entry runs into that another program has written."""
-
-_WORD_LIMIT: Final = 40  # characters of a code, a day, a kind
 _FIGURE: Final = re.compile(r"-|< threshold|[+-]?[0-9.,]+")
 _LEAST_DECIMALS, _MOST_DECIMALS = 2, 4
 _UNBOUNDED: Final = 10_000  # columns of what is no terminal
@@ -192,13 +188,12 @@ def decimal_cells(values: Sequence[float | None]) -> list[Text]:
     return [Text("-" if value is None else f"{value:,.{places}f}") for value in values]
 
 
-def progress_bar(counted: str) -> Progress:
-    """Return a bar on stderr that counts; it shows nothing where that is no terminal."""
+def progress_bar(counted: str = "") -> Progress:
+    """Return a bar on stderr, which counts if told what; nothing is shown where no terminal is."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(counted),
+        *((MofNCompleteColumn(), TextColumn(counted)) if counted else (TaskProgressColumn(),)),
         TimeElapsedColumn(),
         disable=not sys.stderr.isatty(),
         console=errors(),
@@ -280,7 +275,7 @@ def _gaps_line(gaps: Gaps) -> str:
     return f"{len(gaps.days)} missing since {gaps.since}: {', '.join(named)}"
 
 
-def print_held(rows: Sequence[tuple[Code, Held]], *, as_json: bool) -> None:
+def print_held(rows: Sequence[tuple[Code, QuarantinedFigure]], *, as_json: bool) -> None:
     """Print held figures to stdout, as a table or a JSON list."""
     if as_json:
         told = [{"code": code} | json.loads(held.to_json()) for code, held in rows]

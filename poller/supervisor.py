@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from poller.errors import LockedOut, PollerError
-from poller.facts.log import fingerprint
-from poller.facts.observe import (
+from poller.telemetry.log import fingerprint
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Defect,
     Observe,
     Recovered,
     Trouble,
-    turning,
+    heartbeat,
 )
 
 FIRST_PAUSE: Final = 1.0
@@ -117,9 +117,9 @@ class _Run:
     async def rest(self) -> None:
         """Pause; a component that rests is not stuck, which a watchdog must be told."""
         left, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        with turning(self._observe, f"{self._component}, resting") as turned:
+        with heartbeat(self._observe, f"{self._component}, resting") as beat:
             while left > 0:
-                turned()
+                beat()
                 step = min(left, LONGEST_TURN / 2)
                 await asyncio.sleep(step)
                 left -= step

@@ -21,12 +21,13 @@ from poller.detect.compare import Known, compare
 from poller.events import encode
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.simulator.wire import Proto
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests import benchmarks
+from tests.opend import Simulator
 from tests.service import Service, store_of
 
 SYMBOLS, ROWS, HOPS, REPEATS, POLLS, TURNS, STARTS = 200, 50, 1000, 5, 600, 3, 8
@@ -49,9 +50,9 @@ async def commit_ratio(store: RedisStore, client: Any) -> tuple[float, float]:  
 
     async def ours() -> None:
         for each in codes:
-            snapshot = await store.snapshot(each)
+            snapshot = await store.records.snapshot(each)
             events = tuple(replace(event, code=each) for event in plan.events)
-            await store.commit(each, replace(plan, events=events), snapshot, ONE_OFF)
+            await store.records.commit(each, replace(plan, events=events), snapshot, ONE_OFF)
 
     async def bare() -> None:
         for _ in codes:
@@ -76,15 +77,15 @@ async def _rate(work: Callable[[], Awaitable[None]], client: Any) -> float:  # n
 async def hops(store: RedisStore, client: Any) -> tuple[list[float], list[float]]:  # noqa: ANN401
     """Return milliseconds from commit, and from bare XADD, to a blocked reader."""
     await client.flushall()
-    code, snapshot = Code("HK.00001"), await store.snapshot(Code("HK.00001"))
+    code, snapshot = Code("HK.00001"), await store.records.snapshot(Code("HK.00001"))
     ours, bare = [], []
     for n in range(HOPS):
         day = str(date(2013, 1, 1) + timedelta(days=n))
         record = replace(rows()[0], timestamp=None, timestamp_str=day)
         found = compare(code, [record], snapshot.known, observed_at=NOW, history=1)
-        commit = partial(store.commit, code, found, snapshot, ONE_OFF)
+        commit = partial(store.records.commit, code, found, snapshot, ONE_OFF)
         ours.append(await _hop(client, store.keys.stream, commit))
-        snapshot = await store.snapshot(code)
+        snapshot = await store.records.snapshot(code)
         fields = encode(found.events[0])
         bare.append(await _hop(client, "bare", partial(client.xadd, "bare", fields)))
     return ours, bare
@@ -144,7 +145,7 @@ async def polls_per_second(latency: float) -> tuple[float, float]:
                 bare = _arrivals(opend)
                 await service.start()
                 async with store_of(service) as store:
-                    while len(await store.watermarks()) < POLLS:
+                    while len(await store.records.watermarks()) < POLLS:
                         await asyncio.sleep(0.5)
                 await service.stop()
                 return _arrivals(opend), bare
@@ -186,7 +187,7 @@ async def memory(symbols: int) -> float:
             service = unhurried(Path(name), opend.port, listed)
             await service.start()
             async with store_of(service) as store:
-                while len(await store.watermarks()) < symbols:
+                while len(await store.records.watermarks()) < symbols:
                     await asyncio.sleep(0.5)
             assert service.process is not None
             most = most_resident(service.process.pid)
@@ -209,7 +210,7 @@ LOAD = """
 import asyncio
 from pathlib import Path
 from poller import app, cli
-from poller.commands import serving
+from poller.cli import serving
 sdk = app.Sdk(Path.home(), None)
 asyncio.run(sdk.load())
 """

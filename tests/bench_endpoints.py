@@ -25,9 +25,9 @@ from poller.delivery.relay import Relay
 from poller.delivery.retry import Outcome
 from poller.delivery.selection import Selection
 from poller.events import Message
-from poller.facts.observe import Fact, Trouble
-from poller.storage.notifier import Notifier
-from poller.storage.redisstore import RedisStore
+from poller.store.notifier import Notifier
+from poller.store.redisstore import RedisStore
+from poller.telemetry.observe import Fact, Trouble
 from tests import benchmarks
 from tests.bench_webhooks import EVERYTHING
 from tests.feed import publish
@@ -83,7 +83,7 @@ async def measure(redis: str, url: str, number: int, selection: Selection) -> st
         return Noting(endpoint.name, SignedPost(endpoint, now=wall_clock), arrivals)
 
     names = [f"desk{n}" for n in range(number)]
-    notifier = Notifier(store, observe)
+    notifier = Notifier(store.streams, observe)
     relay = Relay(outbox, observe, news=notifier.news, sender=sender, jitter=lambda: 0.0)
     relay.configure([Endpoint(name, url, (SECRET,), selection) for name in names])
     told = ""

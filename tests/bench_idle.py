@@ -17,9 +17,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
+from poller.simulator import World
+from poller.store.embedded import Embedded
 from tests import benchmarks
+from tests.opend import Simulator
 from tests.receiver import SECRET, Receiver
 from tests.service import PATIENCE, Service
 

@@ -19,9 +19,10 @@ from standardwebhooks import Webhook
 
 from poller.clock import wall_clock
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
+from poller.simulator import World
+from poller.store.embedded import Embedded
 from tests import benchmarks
+from tests.opend import Simulator
 from tests.receiver import OK, SECRET, Receiver, Seen
 from tests.service import PATIENCE, Service, later, now, store_of, with_rows
 
@@ -88,7 +89,9 @@ async def ours() -> list[float]:
             service = Service(Path(name), opend.port, ",".join(WORLD.codes()), settings)
             await service.start()
             async with store_of(service) as store, asyncio.timeout(PATIENCE):
-                while len(await store.watermarks()) < BURST:  # else the new day is a first sight
+                while (
+                    len(await store.records.watermarks()) < BURST
+                ):  # else the new day is a first sight
                     await asyncio.sleep(0.1)
             for _ in range(ROUNDS):
                 found += await burst(opend, arrivals)

@@ -14,19 +14,19 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from poller.commands.planning import compared, season, setting
-from poller.commands.simulate import simulate
+from poller.cli.planning import compared, season, setting
+from poller.cli.simulate import simulate
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.plan.calendar import released_by
-from poller.plan.release import Intervals
-from poller.plan.schedule import Answered, Probe, Schedule
+from poller.schedule.calendar import released_by
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.settings.config import Config
-from poller.simulator import Simulator, World
-from poller.simulator.bounds import Latencies
-from poller.simulator.season import Model
-from tests import benchmarks
+from poller.simulator import World
+from poller.simulator.bounds import Latencies, Rate
+from tests import benchmarks, seasons
+from tests.opend import Simulator
 from tests.service import Service, store_of
 
 USUAL = {"HK": 300, "US": 700}
@@ -43,10 +43,13 @@ DECISIONS, REPEATS = 1000, 7
 
 def year(hk: int, us: int) -> str:
     """Return the table of a season with the default configuration."""
-    played = setting(Config(), season({"HK": hk, "US": us}, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
+    weeks = season({"HK": hk, "US": us}, WEEKS, 1)
+    played = setting(Config(), weeks, 1, 1, 0.0)
     began = time.perf_counter()
     ways = compared(played, simulate(played))
     took = time.perf_counter() - began
+    ways["round robin"] = seasons.round_robin(weeks, Rate())
+    ways["a daily clock per symbol"] = seasons.daily_clocks(weeks)
     bound = next(iter(ways.values()))
     lines = [f"| {way} | {_ratios(found, bound)} |\n" for way, found in ways.items()]
     return (
@@ -72,13 +75,20 @@ def _ratios(found: Latencies, bound: Latencies, *, requests: bool = True) -> str
 
 def models() -> str:
     """Return how other kinds of release are caught, in a quarter of the time."""
+    weeks = WEEKS // 4
+    kinds = {
+        "staggered": season(USUAL, weeks, 1, "staggered"),
+        "early": season(USUAL, weeks, 1, "early"),
+        "late": season(USUAL, weeks, 1, "late"),
+        "holiday": seasons.after_holidays(season(USUAL, weeks, 1)),
+        "daily": seasons.daily(season(USUAL, weeks, 1)),
+    }
     lines = []
-    for model in Model:
-        if model is not Model.SIMULTANEOUS:
-            played = setting(Config(), season(USUAL, WEEKS // 4, 1, model), 1, 1, 0.0)
-            ways = compared(played, simulate(played))
-            told = _ratios(ways["this policy"], ways["bound (an oracle)"])
-            lines.append(f"| {model} | {told} |\n")
+    for kind, each in kinds.items():
+        played = setting(Config(), each, 1, 1, 0.0)
+        ways = compared(played, simulate(played))
+        told = _ratios(ways["this policy"], ways["bound (an oracle)"])
+        lines.append(f"| {kind} | {told} |\n")
     head = "| release | mean s | p50 s | p99 s | requests |\n|---|---|---|---|---|\n"
     return f"Other kinds, 300 + 700 symbols, {WEEKS // 4} weeks:\n\n{head}{''.join(lines)}\n"
 
@@ -90,7 +100,7 @@ def reach() -> str:
     when they stand in proportion to the root of what is left of it: 2 T / 9 n late. Probes of
     several markets are worth most in proportion to the root of their symbols.
     """
-    played = season(USUAL, WEEKS, 1, "simultaneous")
+    played = season(USUAL, WEEKS, 1)
     year = [(sum(at >= 0 for at in played.releases[m]), n) for m, n in SYMBOLS_OF]
     least = sum(reports * symbols for reports, symbols in year)
     roots = sum(reports * symbols**0.5 for reports, symbols in year)
@@ -122,7 +132,7 @@ def frontier() -> str:
     for due, idle in FRONTIER:
         schedule = Config().schedule.model_copy(update={"due": due, "idle": idle})
         config = Config().model_copy(update={"schedule": schedule})
-        played = setting(config, season(USUAL, WEEKS, 1, "simultaneous"), 1, 1, 0.0)
+        played = setting(config, season(USUAL, WEEKS, 1), 1, 1, 0.0)
         ways = compared(played, simulate(played))
         bound, ours = ways["bound (an oracle)"], ways["this policy"]
         lines.append(f"| {due} | {idle} | {_ratios(ours, bound)} |\n")
@@ -167,7 +177,7 @@ async def caught(quicker: int) -> str:
             }
             await service.start()
             async with store_of(service) as store:
-                while len(await store.watermarks()) < SYMBOLS:
+                while len(await store.records.watermarks()) < SYMBOLS:
                     await asyncio.sleep(0.2)
                 await asyncio.sleep(60 / quicker)
                 at = datetime.now(UTC) + timedelta(seconds=1)
@@ -175,7 +185,7 @@ async def caught(quicker: int) -> str:
                 waits: list[float] = []
                 while len(waits) < SYMBOLS:
                     await asyncio.sleep(0.5)
-                    entries = await store.read("0", count=10**6, block=None)
+                    entries = await store.streams.read("0", count=10**6, block=None)
                     news = [e.fields for e in entries if e.fields["trading_day"] == str(newest)]
                     times = [datetime.fromisoformat(fields["observed_at"]) for fields in news]
                     waits = sorted((seen - at).total_seconds() for seen in times)

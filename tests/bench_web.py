@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 
 from poller.markets.hk import HkRecord
 from poller.model import Code, Vintage
-from poller.storage.embedded import Embedded
-from poller.storage.redisboard import RedisBoard
-from poller.storage.store import Keys
+from poller.store.embedded import Embedded
+from poller.store.redis_status import RedisStatusStore
+from poller.store.store import Keys
 from tests.service import Service
 
 SYMBOLS: Final = 5_000
@@ -44,7 +44,7 @@ async def fill(url: str) -> None:
             pipe.hset(keys.history(code), mapping=texts)
             pipe.hset(keys.watermark, code, str(newest))
         await pipe.execute()
-    board = RedisBoard(url, "short-interest")
+    board = RedisStatusStore(url, "short-interest")
     await board.tell_symbols(codes)
     await board.close()
     await client.aclose()

@@ -28,11 +28,11 @@ from poller.delivery.retry import Outcome
 from poller.delivery.selection import Selection
 from poller.detect.compare import Known, compare
 from poller.events import Message, encode
-from poller.facts.observe import Fact
 from poller.model import Code
-from poller.storage.notifier import Notifier
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.store.notifier import Notifier
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
+from poller.telemetry.observe import Fact
 from tests import benchmarks
 from tests.feed import SEEN, message_of, row
 from tests.receiver import SECRET
@@ -93,7 +93,7 @@ async def ours(redis: str, url: str, at_once: int) -> float:
     endpoint = Endpoint("desk", url, (SECRET,), EVERYTHING, connections=at_once, rate=1e6)
     post = SignedPost(endpoint, now=lambda: datetime.now(UTC))
     sender = Counting(post, [], asyncio.Event(), POSTS)
-    news = Notifier(store, silent)
+    news = Notifier(store.streams, silent)
     relay = Relay(outbox, silent, news=news.news, sender=lambda _: sender, jitter=lambda: 0.0)
     relay.configure([endpoint])
     running = [asyncio.create_task(work) for work in (news.run(), relay.run())]

@@ -19,10 +19,10 @@ from poller.delivery.relay import Relay
 from poller.delivery.retry import Later, Verdict, decide
 from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.worker import Timing
-from poller.facts.log import configure
-from poller.facts.observe import Journal
-from poller.storage.notifier import Notifier
-from poller.storage.redisstore import RedisStore
+from poller.store.notifier import Notifier
+from poller.store.redisstore import RedisStore
+from poller.telemetry.log import configure
+from poller.telemetry.observe import Journal
 from tests.receiver import SECRET
 
 EVERYTHING = Selection(frozenset(EVENTS))
@@ -48,7 +48,7 @@ async def deliver(redis: str, targets: list[str]) -> None:
     """Deliver until killed."""
     chance = random.Random()
     journal = Journal()
-    notifier = Notifier(RedisStore(redis, "short-interest"), journal)
+    notifier = Notifier(RedisStore(redis, "short-interest").streams, journal)
     relay = Relay(
         RedisOutbox(redis, "short-interest"),
         journal,

@@ -13,19 +13,19 @@ from redis.asyncio import Redis
 
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.compare import compare
-from poller.facts.observe import Fact, Happened, Trouble
-from poller.facts.status import GatewayState, ReleaseState, Report
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, market_of
-from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
-from poller.storage.embedded import Embedded
-from poller.storage.notifier import Notifier
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.notifier import Notifier
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
+from poller.telemetry.observe import Fact, Happened, Trouble
+from poller.telemetry.status import GatewayState, ReleaseState, Report
 from poller.web.connections import Limits
+from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import serve
 from poller.web.sources import Sources
@@ -42,7 +42,7 @@ class Desk:
 
     sources: Sources
     store: RedisStore
-    board: RedisBoard
+    board: RedisStatusStore
     raw: Any
     facts: list[Fact]
 
@@ -61,9 +61,9 @@ class Desk:
         """Publish a row a week up to `newest`, with these shares, oldest first."""
         days = [newest - timedelta(weeks=n) for n in range(len(figures))]
         rows = [record(code, day, n) for day, n in zip(days, reversed(figures), strict=True)]
-        snapshot = await self.store.snapshot(code)
+        snapshot = await self.store.records.snapshot(code)
         found = compare(code, rows, snapshot.known, observed_at=NOW, history=500)
-        await self.store.commit(code, found, snapshot, ONE_OFF)
+        await self.store.records.commit(code, found, snapshot, ONE_OFF)
 
     async def shows(self, code: Code, shares: int) -> None:
         """Wait until the page has read this figure."""
@@ -78,7 +78,7 @@ class Desk:
     ) -> None:
         """Report as a poller that holds the lease."""
         if not await self.board.lease():
-            await self.store.acquire_lease("host-1", 60)
+            await self.store.leases.acquire("host-1", 60)
         reason = "connected" if ready else "nobody listens"
         gateway = GatewayState("127.0.0.1:11111", "main", ready, reason, NOW)
         report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, markets or {}, troubles or {})
@@ -105,17 +105,18 @@ async def desk(
     config = Config(state_dir=tmp_path, web=Web(port=port, token=secret))
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(Embedded(tmp_path).running())
-        store, board = RedisStore(url, "short-interest"), RedisBoard(url, "short-interest")
+        store, board = RedisStore(url, "short-interest"), RedisStatusStore(url, "short-interest")
         outbox, raw = RedisOutbox(url, "short-interest"), Redis.from_url(url)
         for each in (store, board, outbox):
             stack.push_async_callback(each.close)
         stack.push_async_callback(raw.aclose)
         facts: list[Fact] = []
-        notifier = Notifier(store, facts.append)
-        overview = Overview(store, board, (HK,), notifier.news)
+        notifier = Notifier(store.streams, facts.append)
+        overview = Overview(store.streams, store.records, board, (HK,), notifier.news)
         sources = Sources(
             config,
-            store,
+            store.streams,
+            store.ledger,
             board,
             outbox,
             overview,

@@ -9,8 +9,13 @@ from poller.markets import Record
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, market_of
-from poller.plan.notice import Notice
-from poller.storage.store import ONE_OFF, Store
+from poller.schedule.notice import Notice
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
+from tests.memorystore import MemoryStore
+
+Store = RedisStore | MemoryStore
+"""What passes the same suite."""
 
 SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
 
@@ -33,9 +38,9 @@ async def publish(store: Store, code: str, days: Iterable[int]) -> list[str]:
     """Append an event a day of one symbol; returns their ids."""
     symbol = Code(code)
     rows = [row_of(symbol, day) for day in days]
-    snapshot = await store.snapshot(symbol)
+    snapshot = await store.records.snapshot(symbol)
     found = compare(symbol, rows, snapshot.known, observed_at=SEEN, history=len(rows))
-    await store.commit(symbol, found, snapshot, ONE_OFF)
+    await store.records.commit(symbol, found, snapshot, ONE_OFF)
     return [event.id for event in found.events]
 
 

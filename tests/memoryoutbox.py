@@ -33,9 +33,9 @@ from poller.delivery.queued import (
     read_delivery,
     undecided_json,
 )
-from poller.storage.memorystore import MemoryStore
-from poller.storage.position import START, Place, Start, StreamState, start_of
-from poller.storage.store import Entry, Stream
+from poller.store.position import START, Place, Start, StreamState, start_of
+from poller.store.store import Entry, Stream
+from tests.memorystore import MemoryStore
 
 
 @dataclass
@@ -106,7 +106,7 @@ class MemoryOutbox:
         return found
 
     async def _state(self, stream: Stream) -> StreamState:
-        entries = await self.store.read("0", count=10**6, block=None, stream=stream)
+        entries = await self.store.streams.read("0", count=10**6, block=None, stream=stream)
         if not entries:
             return StreamState(self.clock() * 1000, added=0)
         now = self.clock() * 1000
@@ -114,8 +114,10 @@ class MemoryOutbox:
 
     async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
         """See `Outbox.follow`."""
-        entries: list[Entry] = await self.store.read(after, count=count, block=None, stream=stream)
-        newest = await self.store.last_entries(1, stream)
+        entries: list[Entry] = await self.store.streams.read(
+            after, count=count, block=None, stream=stream
+        )
+        newest = await self.store.streams.last_entries(1, stream)
         state = await self._state(stream) if entries else StreamState(0)
         last = newest[0].id if newest else START
         return Batch(entries, last, state.first or (START if newest else None), state.added)
@@ -257,7 +259,9 @@ class MemoryOutbox:
             return Status()
         lag = 0
         for stream, position in queue.positions.items():
-            lag += len(await self.store.read(position, count=10_000, block=None, stream=stream))
+            lag += len(
+                await self.store.streams.read(position, count=10_000, block=None, stream=stream)
+            )
         first = min(queue.due.values(), default=None)
         return Status(
             disabled=queue.disabled,

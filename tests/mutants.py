@@ -51,21 +51,21 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/detect/change.py": ("change", "quarantine", "promises"),
         "poller/detect/*.py": ("bounds", "promises", "quarantine", "gate", "causes"),
     },
-    "plan": {
-        "poller/plan/report.py": ("market_report", "market"),
-        "poller/plan/calendar.py": ("calendar", "expectation"),
-        "poller/plan/*.py": ("market", "expectation", "calendar", "schedule", "market_report"),
+    "schedule": {
+        "poller/schedule/report.py": ("market_report", "market"),
+        "poller/schedule/calendar.py": ("calendar", "expectation"),
+        "poller/schedule/*.py": ("market", "expectation", "calendar", "schedule", "market_report"),
         "poller/markets/*.py": ("calendar", "expectation", "simulator_world"),
     },
     "polling": {
         "poller/polling/budget.py": ("budget",),
         "poller/polling/trim.py": ("retention",),
         "poller/polling/watchlist.py": ("watchlist",),
-        "poller/polling/lease.py": ("tenure", "bulkheads"),
+        "poller/polling/leadership.py": ("leadership", "bulkheads"),
         "poller/polling/gate.py": ("gate",),
-        "poller/polling/complaints.py": ("complaints",),
+        "poller/polling/failures.py": ("failure_tracker",),
         "poller/polling/settling.py": ("settling",),
-        "poller/polling/*.py": ("poll", "bulkheads", "tenure", "restored", "gate", "schedule"),
+        "poller/polling/*.py": ("poll", "bulkheads", "leadership", "restored", "gate", "schedule"),
     },
     "delivery": {
         "poller/delivery/retry.py": ("retry", "relay"),
@@ -89,7 +89,7 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/events.py": ("events", "schemas", "selection"),
         "poller/supervisor.py": ("supervisor", "bulkheads"),
     },
-    "scripts of the store": {"poller/storage/lua/*.lua": ("store",)},
+    "scripts of the store": {"poller/store/lua/*.lua": ("store",)},
     "scripts of the outbox": {"poller/delivery/lua/*.lua": ("outbox", "vanish", "poison")},
 }
 
@@ -97,7 +97,7 @@ _ANY_START: Final = "only that it grows counts"
 _SET: Final = "it is set before anybody reads it"
 _UNREAD: Final = "nobody reads what the script returns"
 _HK: Final = "poller/markets/hk.py"
-_MARKET: Final = "poller/plan/market.py"
+_MARKET: Final = "poller/schedule/market.py"
 _ENABLE: Final = "poller/delivery/lua/enable.lua"
 _FRIDAY: Final = "if day > friday - timedelta(days=5) and day >= start:"
 _VERSION: Final = "self.version = 0  # grows with whatever `state` tells"

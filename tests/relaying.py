@@ -16,9 +16,9 @@ from poller.delivery.retry import Delivered, Outcome
 from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.worker import Timing
 from poller.events import Message
-from poller.facts.observe import Fact, Happened, Trouble
-from poller.storage.notifier import Notifier
-from poller.storage.redisstore import RedisStore
+from poller.store.notifier import Notifier
+from poller.store.redisstore import RedisStore
+from poller.telemetry.observe import Fact, Happened, Trouble
 from tests.service import PATIENCE
 
 EVERYTHING = Selection(frozenset(EVENTS))
@@ -81,7 +81,7 @@ class Place:
     ) -> AsyncIterator[None]:
         """Deliver while the block runs; `lines`: what sends to each endpoint."""
         block = min(timing.look.total_seconds() * 2, 15)
-        notifier = Notifier(self.store, self.facts.append, block=block, pause=0.05)
+        notifier = Notifier(self.store.streams, self.facts.append, block=block, pause=0.05)
         relay = Relay(
             self.outbox,
             self.facts.append,

@@ -15,7 +15,7 @@ from poller import __version__
 from poller.detect.held import Reason
 from poller.markets import all_markets
 from poller.model import Cause, Change, EventType
-from poller.plan.notice import MOST_NAMED, TYPES, Completed, Detected
+from poller.schedule.notice import MOST_NAMED, TYPES, Completed, Detected
 
 FOLDER: Final = Path("config/schemas")
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from poller.errors import StoreDown
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
 from tests.machine import at_most, needs
 
 

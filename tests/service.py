@@ -14,14 +14,15 @@ from typing import Any
 
 import aiohttp
 
-from poller.facts import signals
 from poller.markets import Record
 from poller.model import Code, market_of
-from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.simulator import World
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
+from poller.telemetry import signals
 from tests.machine import at_most, patience, scaled
+from tests.opend import Simulator
 
 PATIENCE = scaled(30.0)
 """Seconds to wait for anything outside the test's own process."""
@@ -156,7 +157,7 @@ async def entries(store: RedisStore, count: int, code: str | None = None) -> lis
     """Wait until the stream holds at least `count` entries (of a code); returns them all."""
     async with at_most(what=f"{count} entries of {code or 'all symbols'}"):
         while True:
-            found = await store.read("0", count=100_000, block=None)
+            found = await store.streams.read("0", count=100_000, block=None)
             mine = [entry for entry in found if code in (None, entry.fields["code"])]
             if len(mine) >= count:
                 return mine

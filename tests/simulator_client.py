@@ -6,16 +6,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from poller.simulator import Proto, Simulator
+from poller.simulator import Proto
 from poller.simulator.wire import (
     HEADER_SIZE,
     Header,
     Message,
     Session,
     parse,
-    plain_packet,
     request,
 )
+from tests.opend import Simulator
+
+
+def plain_packet(proto: Proto, serial: int, message: Message) -> bytes:
+    """Return the packet of an unencrypted message: what a client sends, or a test compares."""
+    return Session(None).seal(proto, serial, message.SerializeToString())
 
 
 @dataclass

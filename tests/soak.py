@@ -29,8 +29,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
+from poller.simulator import World
+from poller.store.embedded import Embedded
+from tests.opend import Simulator
 from tests.receiver import OK, SECRET, Receiver, Seen, status
 from tests.service import Service, later, now, with_rows
 

@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import Final
 
-from poller.cli import main
+from poller.cli.main import main
 
 LIMIT: Final = 0.5
 """Seconds of processor time; an honest step takes 0.1, or 0.3 where five others want the core."""

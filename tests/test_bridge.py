@@ -16,16 +16,16 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.facts.bridge import LINES, PAUSE, Bridge, Repeats
-from poller.facts.log import configure, fingerprint, write
-from poller.facts.redaction import Redaction
+from poller.telemetry.bridge import LINES, PAUSE, Bridge, Repeats
+from poller.telemetry.log import configure, fingerprint, write
+from poller.telemetry.redaction import Redaction
 
 SECRET = "hunter2/ü+word"  # noqa: S105
 
 PROGRAM = """
 import asyncio, gc, logging, sys, threading, warnings
-from poller.commands.ending import conclude, finish
-from poller.facts import log
+from poller.cli.runner import conclude, finish
+from poller.telemetry import log
 
 SECRET = "hunter2/secret"
 
@@ -92,7 +92,7 @@ def test_everything_ends_in_the_log() -> None:
 def test_what_ends_the_main_thread_is_a_line() -> None:
     """Nothing of Python's own traceback reaches the terminal, nor a secret in it."""
     program = (
-        "from poller.facts import bridge, log\n"
+        "from poller.telemetry import bridge, log\n"
         "bridge.install()\n"
         "log.configure(secrets=['hunter2'])\n"
         "raise ValueError('main hunter2')\n"

@@ -20,7 +20,7 @@ from poller.polling.budget import Budget, Grant
 from poller.polling.poll import fetch
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import Window
-from poller.storage.memorystore import MemoryStore
+from tests.memorystore import MemoryLedger
 
 REQUESTS, PERIOD = 30, 30.0
 LONGEST_TRANSIT = 14.0
@@ -86,12 +86,12 @@ def test_no_window_holds_more_than_the_limit(seed: int) -> None:
 
     async def trial() -> Account:
         loop = asyncio.get_running_loop()
-        store, account, names = MemoryStore(loop.time), Account(chance), count()
+        ledger, account, names = MemoryLedger(loop.time), Account(chance), count()
 
         async def lives() -> None:
             while account.arrived < TOTAL:
                 budget = Budget(
-                    store,
+                    ledger,
                     "main",
                     f"p{next(names)}",
                     requests=REQUESTS,
@@ -118,8 +118,8 @@ def test_a_busy_poller_uses_what_it_may() -> None:
 
     async def trial() -> Account:
         loop = asyncio.get_running_loop()
-        store, account = MemoryStore(loop.time), Account(random.Random(0), steady=True)
-        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        ledger, account = MemoryLedger(loop.time), Account(random.Random(0), steady=True)
+        budget = Budget(ledger, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(periods * PERIOD):
                 await process(budget, account)
@@ -130,8 +130,8 @@ def test_a_busy_poller_uses_what_it_may() -> None:
     assert account.arrived >= 0.98 * REQUESTS * periods
 
 
-class Unwritable(MemoryStore):
-    """A store that went away after the grant."""
+class Unwritable(MemoryLedger):
+    """A ledger that went away after the grant."""
 
     async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
         """Fail, and `exhaust` with it."""
@@ -143,12 +143,12 @@ def test_what_the_store_does_not_hear_ends_nothing() -> None:
     """Neither an answer nor a refusal for the rate fails because the store is down."""
 
     async def work() -> bool:
-        store = Unwritable(asyncio.get_running_loop().time)
-        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        ledger = Unwritable(asyncio.get_running_loop().time)
+        budget = Budget(ledger, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
         grant = await budget.acquire()
         await budget.exhaust()
         await budget.settle(grant, answered=True)
-        return budget.calm()
+        return budget.is_uncontended()
 
     assert not run_virtually(BEGAN, work())
 
@@ -183,16 +183,16 @@ def test_an_old_grant_is_not_sent_on(delay: float, spent: int) -> None:
 
     async def work() -> int:
         loop = asyncio.get_running_loop()
-        store, gateway = MemoryStore(loop.time), Counting()
-        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        ledger, gateway = MemoryLedger(loop.time), Counting()
+        budget = Budget(ledger, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
         grant = await budget.acquire()
         await asyncio.sleep(delay)
         asking = asyncio.create_task(fetch(gateway, budget, grant, Code("HK.00700"), None))
         await asyncio.sleep(0.001)
-        (*_, counted) = sorted(store.budgets["main"].values())
+        (*_, counted) = sorted(ledger.budgets["main"].values())
         await asking
         assert gateway.arrived[0] <= counted
-        return len([at for at in store.budgets["main"].values() if at > loop.time() - PERIOD])
+        return len([at for at in ledger.budgets["main"].values() if at > loop.time() - PERIOD])
 
     assert run_virtually(BEGAN, work()) == spent
 
@@ -266,7 +266,7 @@ def test_a_link_that_stalls_delivers_no_more_than_the_limit(stall: float, *, spa
             gateways.append(Stalling(1e9, 2e9))
             gateways[1].window = gateway.window
         budget = Budget(
-            MemoryStore(loop.time), "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace()
+            MemoryLedger(loop.time), "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace()
         )
 
         async def ask(number: int) -> None:
@@ -298,15 +298,15 @@ def test_a_share_is_left_to_one_off_commands() -> None:
 
     async def work() -> list[float]:
         loop = asyncio.get_running_loop()
-        store = MemoryStore(loop.time)
+        ledger = MemoryLedger(loop.time)
         poller, command = (
-            Budget(store, "main", owner, requests=REQUESTS, period=PERIOD, pace=NoPace())
+            Budget(ledger, "main", owner, requests=REQUESTS, period=PERIOD, pace=NoPace())
             for owner in ("poller", "command")
         )
         grants = []
         for _ in range(27):
-            await poller.settle(await poller.acquire(sparing=True), answered=True)
-        waiting = asyncio.create_task(poller.acquire(sparing=True))
+            await poller.settle(await poller.acquire(leave_reserve=True), answered=True)
+        waiting = asyncio.create_task(poller.acquire(leave_reserve=True))
         await asyncio.sleep(1)
         assert not waiting.done()
         for _ in range(3):
@@ -318,8 +318,8 @@ def test_a_share_is_left_to_one_off_commands() -> None:
     assert run_virtually(BEGAN, work()) == [1.0] * 3
 
 
-class Forgetful(MemoryStore):
-    """A store that grants whatever is asked, and keeps nothing."""
+class Forgetful(MemoryLedger):
+    """A ledger that grants whatever is asked, and keeps nothing."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -355,8 +355,8 @@ def test_a_request_takes_no_memory(
     """A year of them is 30 million: what a thousand leave behind does not grow with the next."""
 
     async def work() -> int:
-        store = Forgetful(asyncio.get_running_loop().time)
-        budget = Budget(store, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
+        ledger = Forgetful(asyncio.get_running_loop().time)
+        budget = Budget(ledger, "main", "p", requests=REQUESTS, period=PERIOD, pace=NoPace())
 
         async def spend(count: int) -> int:
             for _ in range(count):

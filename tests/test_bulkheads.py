@@ -4,28 +4,36 @@ The parts take their ports as arguments, so a defect is a port that raises what 
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from poller.app import Component, run_together
 from poller.errors import StoreMisfit
-from poller.facts.observe import Active, Defect, Fact, Observe, Polled, Recovered, Standby, Trouble
-from poller.facts.status import Report
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
-from poller.plan.release import Intervals
-from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
-from poller.polling.lease import Tenure, keep_polling
+from poller.polling.leadership import LeaderObserver, keep_polling
 from poller.polling.poll import Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
+from poller.service.composition import Component, run_together
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
-from poller.storage.store import Lease
+from poller.store.store import Lease
 from poller.supervisor import STEADY
-from poller.web.survey import Survey, unready
+from poller.telemetry.observe import (
+    Active,
+    Defect,
+    Fact,
+    Observe,
+    Polled,
+    Recovered,
+    Standby,
+    Trouble,
+)
+from poller.telemetry.status import Report
+from poller.web.service_status import Survey, unready
+from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.test_vitals import NoPace
 
 BEGAN = datetime(2026, 11, 16, tzinfo=UTC)
@@ -85,7 +93,7 @@ def poller_of(store: MemoryStore, gateway: Spoiled, observe: Observe) -> Poller:
     poller = Poller(
         store,
         [gateway],
-        {"main": Budget(store, "main", "x", requests=30, period=30.0, pace=NoPace())},
+        {"main": Budget(store.ledger, "main", "x", requests=30, period=30.0, pace=NoPace())},
         Schedule(intervals),
         history=0,
         observe=observe,
@@ -98,18 +106,22 @@ def poller_of(store: MemoryStore, gateway: Spoiled, observe: Observe) -> Poller:
 def play(
     gateway: Spoiled,
     seconds: float,
-    store: Callable[[Callable[[], float]], MemoryStore] = MemoryStore,
+    *,
+    leases: type[MemoryLeases] = MemoryLeases,
+    ledger: type[MemoryLedger] = MemoryLedger,
 ) -> Scene:
     """Poll for so long."""
 
     async def run() -> Scene:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        scene = Scene(store(loop.time))
-        tenure = Tenure(scene.facts.append)
-        poller = poller_of(scene.store, gateway, tenure)
+        store = MemoryStore(loop.time, leases=leases(loop.time))
+        store.ledger = ledger(loop.time)
+        scene = Scene(store)
+        leader = LeaderObserver(scene.facts.append)
+        poller = poller_of(store, gateway, leader)
         polling = Component(
-            "polling", lambda: keep_polling(scene.store, "test", poller, tenure), label="polling"
+            "polling", lambda: keep_polling(store.leases, "test", poller, leader), label="polling"
         )
         task = asyncio.create_task(run_together([polling], scene.facts.append))
         await asyncio.sleep(seconds)
@@ -145,12 +157,14 @@ def test_a_defect_of_a_chore_does_not_end_polling() -> None:
         facts, store = list[Fact](), MemoryStore(asyncio.get_running_loop().time)
         poller = poller_of(store, Spoiled(until=0), facts.append)
 
-        async def chore() -> None:
+        async def task() -> None:
             await asyncio.sleep(1)
             raise IndexError
 
-        chores = [("trimming", chore)]
-        polling = asyncio.create_task(keep_polling(store, "test", poller, facts.append, chores))
+        leader_tasks = [("trimming", task)]
+        polling = asyncio.create_task(
+            keep_polling(store.leases, "test", poller, facts.append, leader_tasks)
+        )
         await asyncio.sleep(600)
         assert not polling.done()
         polling.cancel()
@@ -165,8 +179,8 @@ def test_a_defect_of_a_chore_does_not_end_polling() -> None:
     assert len([fact for fact in facts if isinstance(fact, Polled)]) > 3
 
 
-class NoGrants(MemoryStore):
-    """A store that cannot grant a request for a while: the key of the ledger is somebody else's."""
+class NoGrants(MemoryLedger):
+    """A ledger that cannot grant a request for a while: its key is somebody else's."""
 
     async def grant(  # noqa: D102
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -176,8 +190,8 @@ class NoGrants(MemoryStore):
         return await super().grant(account, request, limit=limit, period=period, margin=margin)
 
 
-class BrokenGrants(MemoryStore):
-    """A store whose grants are a defect for a while."""
+class BrokenGrants(MemoryLedger):
+    """A ledger whose grants are a defect for a while."""
 
     async def grant(  # noqa: D102
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -189,7 +203,7 @@ class BrokenGrants(MemoryStore):
 
 def test_a_ledger_that_cannot_be_used_is_trouble() -> None:
     """Named with its key; polling goes on when it is mended, under the same lease."""
-    scene = play(Spoiled(until=0), 1000, NoGrants)
+    scene = play(Spoiled(until=0), 1000, ledger=NoGrants)
     assert Trouble("ledger of account main", "the key holds a list") in scene.facts
     assert Recovered("ledger of account main") in scene.facts
     assert scene.defects() == []
@@ -199,7 +213,7 @@ def test_a_ledger_that_cannot_be_used_is_trouble() -> None:
 
 def test_a_dispatcher_that_fails_starts_again() -> None:
     """With growing pauses, under the same lease; then it recovers by itself."""
-    scene = play(Spoiled(until=0), 1000, BrokenGrants)
+    scene = play(Spoiled(until=0), 1000, ledger=BrokenGrants)
     name = "dispatcher of account main"
     assert 3 <= scene.defects().count(name) <= 12
     assert Recovered(name) in scene.facts
@@ -207,18 +221,18 @@ def test_a_dispatcher_that_fails_starts_again() -> None:
     assert not any(isinstance(fact, Standby) for fact in scene.facts)
 
 
-class NoLease(MemoryStore):
-    """A store whose lease cannot be taken for a while."""
+class NoLease(MemoryLeases):
+    """A lease that cannot be taken for a while."""
 
-    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:  # noqa: D102
+    async def acquire(self, owner: str, ttl: float) -> Lease | None:  # noqa: D102
         if self.clock() < 30:
             raise StoreMisfit("the key {short-interest}:lease holds a list")
-        return await super().acquire_lease(owner, ttl)
+        return await super().acquire(owner, ttl)
 
 
 def test_a_lease_that_cannot_be_taken_is_trouble() -> None:
     """Named with its key; polling begins when it is gone, and recovers when it was steady."""
-    scene = play(Spoiled(until=0), 300, NoLease)
+    scene = play(Spoiled(until=0), 300, leases=NoLease)
     assert Trouble("lease", "the key {short-interest}:lease holds a list") in scene.facts
     assert scene.defects() == []
     assert scene.answered(GOOD) > 0

@@ -8,7 +8,7 @@ import pytest
 from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
-from poller.plan.calendar import (
+from poller.schedule.calendar import (
     expected_after,
     is_trading_day,
     knows,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.detect.compare import Comparison, Known, compare
-from poller.detect.held import Reason, Ruling
+from poller.detect.held import Decision, Reason
 from poller.detect.split import simplest, split_factor
 from poller.events import StreamEvent, decode, encode
 from poller.markets import Record, Shares
@@ -375,7 +375,7 @@ def held_whole(code: Code = HK) -> Symbol:
     """Return a symbol whose code shows another company, which is held."""
     symbol = knowing(company(OLD, 5, us=code == US), code)
     found = symbol.polled(company(NEW, 6, us=code == US), at=SEEN)
-    assert (found.events, found.silent) == ((), ())
+    assert (found.events, found.unpublished) == ((), ())
     assert [(each.day, each.reason) for each in found.held] == [(day(5), Reason.WHOLE_HISTORY)]
     return symbol
 
@@ -405,7 +405,7 @@ def test_another_company_is_held_as_one(code: Code) -> None:
 def test_released_it_is_published_as_one(code: Code) -> None:
     """One event for the days that changed, and one for each new one."""
     symbol = held_whole(code)
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     events = news(symbol, company(NEW, 6, us=code == US))
     assert told(events) == [RESTATED, REPORTED]
     fact, change = events[0].restated, events[0].change
@@ -429,10 +429,10 @@ def test_released_it_is_published_as_one(code: Code) -> None:
 def test_discarded_it_is_passed_over_as_one() -> None:
     """Nothing of it is published, however it goes on, until the known history is shown again."""
     symbol = held_whole()
-    symbol.ruled(Ruling.DISCARDED)
+    symbol.ruled(Decision.DISCARDED)
     for weeks in (6, 7, 8):
         found = symbol.polled(company(NEW, weeks), at=SEEN)
-        assert (found.events, found.silent, found.held) == ((), (), ())
+        assert (found.events, found.unpublished, found.held) == ((), (), ())
         assert found.waiting(symbol.known) == ()
     assert shares(symbol) == of(company(OLD, 5))
     assert told(news(symbol, company(OLD, 7))) == [REPORTED, REPORTED]
@@ -448,8 +448,8 @@ def test_the_next_report_confirms_it() -> None:
     assert symbol.known.held == {}
 
 
-@pytest.mark.parametrize("ruling", [Ruling.HELD, Ruling.RELEASED])
-def test_the_known_history_shown_again_settles_it(ruling: Ruling) -> None:
+@pytest.mark.parametrize("ruling", [Decision.HELD, Decision.RELEASED])
+def test_the_known_history_shown_again_settles_it(ruling: Decision) -> None:
     """A fault that has passed leaves nothing behind, also when it was released meanwhile."""
     symbol = held_whole()
     symbol.ruled(ruling)
@@ -460,10 +460,10 @@ def test_the_known_history_shown_again_settles_it(ruling: Ruling) -> None:
 def test_yet_another_history_is_judged_anew() -> None:
     """What was ruled on one is no ruling on the next; still one figure is held."""
     symbol = held_whole()
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     assert news(symbol, company(7 * NEW, 7)) == []
     assert {when: each.ruling for when, each in symbol.known.held.items()} == {
-        day(6): Ruling.HELD
+        day(6): Decision.HELD
     }  # fmt: skip
 
 
@@ -492,7 +492,7 @@ def test_a_reason_read_from_its_text_counts_as_much() -> None:
     symbol = held_whole()
     symbol.known = replace(
         symbol.known,
-        held={when: replace(each, reason=str(each.reason), ruling=Ruling.RELEASED)
+        held={when: replace(each, reason=str(each.reason), ruling=Decision.RELEASED)
               for when, each in symbol.known.held.items()},
     )  # fmt: skip
     assert told(news(symbol, company(NEW, 6))) == [RESTATED, REPORTED]
@@ -505,12 +505,12 @@ def test_a_column_gone_wrong_is_held_as_one(factor: int) -> None:
     wrong = by_ratio([each * factor for each in [*RATIOS, 0.5]])
     for n in (11, 11, 12):
         found = symbol.polled([*wrong, *by_ratio([0.5 * factor] * 12)[11:n]], at=SEEN)
-        assert (found.events, found.silent) == ((), ())
+        assert (found.events, found.unpublished) == ((), ())
     assert symbol.held() == {day(10): Reason.WHOLE_HISTORY}
     right = news(symbol, by_ratio([*RATIOS, 0.5, 0.5]))
     assert (told(right), symbol.held()) == ([REPORTED, REPORTED], {})
     symbol.polled(by_ratio([each * factor for each in [*RATIOS, 0.5, 0.5]]), at=SEEN)
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     released = news(symbol, by_ratio([each * factor for each in [*RATIOS, 0.5, 0.5]]))
     assert told(released) == [RESTATED]  # the operator has the last word
 
@@ -522,9 +522,9 @@ answers = st.dictionaries(
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(answers, st.sampled_from([None, *Ruling])), min_size=1, max_size=5))
+@given(st.lists(st.tuples(answers, st.sampled_from([None, *Decision])), min_size=1, max_size=5))
 def test_no_answer_makes_more_events_than_causes(
-    lived: list[tuple[Mapping[int, tuple[int, float]], Ruling | None]],
+    lived: list[tuple[Mapping[int, tuple[int, float]], Decision | None]],
 ) -> None:
     """Fewer than half of the known days are revised one by one, and never three at once do so.
 
@@ -547,7 +547,7 @@ def test_no_answer_makes_more_events_than_causes(
         days = [event.vintage.day for event in events]
         assert len(days) == len(set(days))
         again = symbol.polled([row(n, *figures) for n, figures in answer.items()], at=SEEN)
-        assert (again.events, again.silent, again.held, again.settled) == ((), (), (), ())
+        assert (again.events, again.unpublished, again.held, again.settled) == ((), (), (), ())
         if ruling is not None:
             symbol.ruled(ruling)
 
@@ -572,5 +572,5 @@ def test_a_watermark_alone_is_compared_as_before() -> None:
     known = Known(day(1), {}, {})
     found = compare(HK, company(NEW, 4), known, observed_at=SEEN, history=50)
     assert told(found.events) == [REPORTED, REPORTED]
-    assert [vintage.day for vintage in found.silent] == [day(1)]
-    assert isinstance(found.silent[0], Vintage)
+    assert [vintage.day for vintage in found.unpublished] == [day(1)]
+    assert isinstance(found.unpublished[0], Vintage)

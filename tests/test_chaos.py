@@ -22,10 +22,11 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry, Stream
+from poller.simulator import World
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry, Stream
 from tests.machine import scaled
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, with_rows
 from tests.wire import Point, Server, Wire
 
@@ -78,7 +79,7 @@ class Trial:
         """Let OpenD report a new day of a symbol, or revise the day that was published last."""
         code = self.chance.choice(self.codes)
         rows = self.opend.world.records(code, now())
-        known = (await self.store.snapshot(code)).known
+        known = (await self.store.records.snapshot(code)).known
         last = known.vintages.get(rows[0].day)
         level = round(
             rows[0].shares or 1_000_000
@@ -200,7 +201,7 @@ async def test_kills_lose_and_double_nothing(trial: Trial) -> None:
             await trial.strike(stack)
         expected = sum(map(len, trial.truth.values()))
         found = await entries(trial.store, expected)
-        watermarks = await trial.store.watermarks()
+        watermarks = await trial.store.records.watermarks()
         notices = await announced(trial.store, found, max(watermarks.values()))
         for service, _ in trial.pollers:
             await service.said("ready")
@@ -221,7 +222,7 @@ async def announced(store: RedisStore, found: Sequence[Entry], newest: date) -> 
     """Return the ids on the stream of releases, with the newest day's unless it is first sight."""
     news = {entry.fields["trading_day"] for entry in found if "reported" in entry.fields["type"]}
     while True:
-        notices = await store.read("0", count=10_000, block=None, stream=Stream.RELEASES)
+        notices = await store.streams.read("0", count=10_000, block=None, stream=Stream.RELEASES)
         ids = [entry.fields["id"] for entry in notices]
         if str(newest) not in news or f"HK:{newest}:detected" in ids:
             return ids

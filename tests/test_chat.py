@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from poller.commands import webhooks
+from poller.cli import webhooks
 from poller.delivery.destinations import destination_of
 from poller.delivery.destinations.apprise import Apprise
 from poller.delivery.destinations.chat import Channel, Chat
@@ -30,9 +30,8 @@ from poller.errors import StoreMisfit
 from poller.events import encode
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Event, EventType, Vintage
-from poller.plan.notice import Completed, Detected, Notice
+from poller.schedule.notice import Completed, Detected, Notice
 from poller.settings.config import load
-from poller.storage.memorystore import MemoryStore
 from tests.feed import event_of, notice_of
 from tests.machine import scaled
 
@@ -129,8 +128,8 @@ async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer])
     assert text.startswith("Hong Kong short interest, 13 Nov 2026: 2 reported, 12 missing\n")
 
 
-class Unreadable(MemoryStore):
-    """A store that keeps something else where watermarks belong."""
+class Unreadable:
+    """Records that keep something else where watermarks belong."""
 
     async def watermarks(self) -> dict[Code, date]:
         """Refuse, as a server does that holds a string there."""
@@ -144,7 +143,7 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     event = Event(EventType.REPORTED, Code("HK.00700"), vintage, None, None)
     url = str(bot[1].make_url("/hook"))
     desk = Endpoint("desk", url, (SECRET,), Selection(), destination="feishu")
-    sender = destination_of(desk).sender(desk, Unreadable(time.time).watermarks)
+    sender = destination_of(desk).sender(desk, Unreadable().watermarks)
     assert await sender.send([event_of(encode(event))]) == Delivered(200)
     await sender.close()
 

@@ -10,16 +10,16 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
-from poller.commands.check import try_everything
-from poller.commands.stores import Failure
+from poller.cli.check import try_everything
+from poller.cli.stores import Failure
 from poller.delivery.client import words
 from poller.delivery.outbox import OutboxKeys
 from poller.errors import ConfigError
 from poller.gateway.opend import Sdk
 from poller.settings.config import load
 from poller.simulator import World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
 from tests.nodes import free_port
 from tests.receiver import SECRET
 from tests.service import simulator
@@ -105,7 +105,7 @@ async def test_what_would_stop_run_is_a_row(
         assert rows["configuration"].endswith("; it watches only what `poller watch add` has named")
         assert "does [[opend]] name the port of OpenD's API" in rows[f"OpenD 127.0.0.1:{port}"]
         assert "stream" not in rows
-        await store.keep_apart(simulated=True)
+        await store.mark.keep_apart(simulated=True)
         rows = await told(tmp_path, f"[[opend]]\nport = {opend.port}\n", capsys)
         assert rows["stream"].startswith("failed | the stream short-interest is for what a simul")
         await store.close()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from poller.model import Code
-from poller.storage.redisstore import RedisStore
+from poller.store.redisstore import RedisStore
 from tests import nodes
 from tests.feed import publish
 from tests.service import Service, poller

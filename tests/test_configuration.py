@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from poller.commands.configuration import init, print_configuration, template
-from poller.commands.ending import FAILED, CommandFailed
+from poller.cli.configuration import init, print_configuration, template
+from poller.cli.runner import FAILED, CommandFailed
 from poller.settings.config import load, origin_of_keys
 from poller.settings.places import DEFAULT_STATE_DIR
 from tests.receiver import SECRET

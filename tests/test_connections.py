@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import inspect
 import os
 import resource
 import shutil
@@ -12,18 +13,22 @@ import struct
 import time
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import exceptions
+from redis.asyncio import Connection, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from poller.detect.compare import compare
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.storage.connections import translated
-from poller.storage.location import Location, Node, locate
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.location import Location, Node, locate
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
+from poller.store.translation import translated
 from tests import nodes, wire
 from tests.machine import at_most
 from tests.service import now
@@ -33,15 +38,17 @@ CODES = tuple(Code(f"HK.{n:05}") for n in range(1, 10_000))
 
 async def publish(store: RedisStore, code: Code, day: str = "2026-04-02") -> None:
     """Let a symbol report this day, unless it is known already."""
-    snapshot = await store.snapshot(code)
+    snapshot = await store.records.snapshot(code)
     row = HkRecord(None, day, 100, 0.5, 10.0, 9.0)
     found = compare(code, [row], snapshot.known, observed_at=now(), history=50)
-    await store.commit(code, found, snapshot, ONE_OFF)
+    await store.records.commit(code, found, snapshot, ONE_OFF)
 
 
 async def ids(store: RedisStore) -> list[str]:
     """Return the ids of all entries."""
-    return [entry.fields["id"] for entry in await store.read("0", count=100_000, block=None)]
+    return [
+        entry.fields["id"] for entry in await store.streams.read("0", count=100_000, block=None)
+    ]
 
 
 async def eventually(store: RedisStore, code: Code) -> float:
@@ -217,9 +224,9 @@ async def test_a_server_that_cannot_save_is_waited_for(tmp_path: Path) -> None:
         for call in (
             store.inspect(),
             publish(store, CODES[0]),
-            store.acquire_lease("me", 1),
-            store.grant("main", "r", limit=1, period=1, margin=0),
-            store.signal("watchlist"),
+            store.leases.acquire("me", 1),
+            store.ledger.grant("main", "r", limit=1, period=1, margin=0),
+            store.streams.signal("watchlist"),
         ):
             with pytest.raises(StoreDown, match=r"^MISCONF: it takes no writes because it cannot"):
                 await call
@@ -245,11 +252,11 @@ async def test_a_server_with_too_many_clients_says_whose_limit_it_is(tmp_path: P
     """The server's own, with the cure; what is open already goes on."""
     with nodes.node(tmp_path / "a") as server:
         first, second = (RedisStore(server.url, "short-interest") for _ in range(2))
-        await first.watch_version()
+        await first.watchlist.version()
         server.ask("CONFIG", "SET", "maxclients", 1)
         with pytest.raises(StoreDown, match=r"^the server takes no more clients: raise its maxc"):
-            await second.watch_version()
-        assert await first.watch_version() == 0
+            await second.watchlist.version()
+        assert await first.watchlist.version() == 0
         await first.close()
         await second.close()
 
@@ -270,7 +277,11 @@ async def test_what_accepts_and_hangs_up_is_one_trouble(heard: int, *, linger: b
     store = RedisStore(f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", "short-interest")
     told = set()
     for _ in range(10):
-        for call in (store.watch_version(), store.inspect(), store.read("0", count=1, block=1)):
+        for call in (
+            store.watchlist.version(),
+            store.inspect(),
+            store.streams.read("0", count=1, block=1),
+        ):
             with pytest.raises(StoreDown) as raised:
                 await call
             told.add(str(raised.value))
@@ -296,12 +307,12 @@ async def test_too_many_open_files_are_told_as_ours(tmp_path: Path) -> None:
                 while True:
                     taken.append(os.open(os.devnull, os.O_RDONLY))
             with pytest.raises(StoreDown, match="too many files are open here: raise the limit"):
-                await store.watch_version()
+                await store.watchlist.version()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for each in taken:
                 os.close(each)
-        assert await store.watch_version() == 0
+        assert await store.watchlist.version() == 0
         await store.close()
 
 
@@ -335,6 +346,72 @@ def move_slot(members: list[nodes.Node], source: nodes.Node, target: nodes.Node)
     source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
     for node in (target, source, *members):
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
+
+
+async def test_sentinels_that_name_no_primary_say_why(tmp_path: Path) -> None:
+    """They are away, watch another, see it down, or want a password: each has a reason of its own.
+
+    A wrong password ends the wait, as that of the server itself does.
+    """
+    with nodes.watched(tmp_path) as (primary, replica, watchers):
+        url = nodes.sentinel_url(watchers)
+
+        async def refused(url: str) -> str:
+            store = RedisStore(url, "short-interest")
+            with pytest.raises(StoreError) as raised:
+                await store.watchlist.version()
+            await store.close()
+            return f"{type(raised.value).__name__}: {raised.value}"
+
+        other = url.removesuffix(nodes.WATCHED) + "other"
+        assert await refused(other) == "StoreDown: no Sentinel watches 'other'"
+        for each in (replica, primary):
+            each.kill()
+        nodes.until(lambda: "down" in watchers[0].ask("SENTINEL", "MASTER", nodes.WATCHED)["flags"])
+        assert await refused(url) == "StoreDown: no server takes the writes now"
+        watchers[0].ask("ACL", "SETUSER", "default", "resetpass", ">guard")
+        assert (await refused(url)).startswith("LockedOut: Redis refuses the user or password: ")
+        right = await refused(f"{url}?sentinel_password=guard")
+        assert right == "StoreDown: no server takes the writes now"
+        assert (await refused(f"{url}?sentinel_password=wrong")).startswith("LockedOut: ")
+        watchers[0].kill()
+        expected = f"nobody listens at 127.0.0.1:{watchers[0].port}"
+        assert await refused(url) == f"StoreDown: no Sentinel names the primary: {expected}"
+
+
+async def test_redis_py_opens_and_reads_where_it_did() -> None:
+    """What our connections override has kept its form, and none of its own names is taken by ours.
+
+    Every way to send a command on a closed connection asks where to go; every answer comes through
+    `read_response`. A version of redis-py that does otherwise fails here, not at a failover.
+    """
+    where = inspect.signature(Connection.connect_check_health)
+    assert str(where) == "(self, check_health: bool = True, retry_socket_connect: bool = True)"
+    theirs = {*vars(Connection(host="any")), *dir(SSLConnection)}
+    assert theirs & {"_guide", "_to_replica"} == set()
+    told: list[str] = []
+
+    class Recording(Connection):
+        async def connect_check_health(self, *args: object, **options: object) -> None:
+            del args, options
+            told.append(f"{self.host}:{self.port}")
+            self.port += 1
+            raise exceptions.TimeoutError
+
+        async def read_response(self, *args: object, **options: object) -> None:
+            del args, options
+            told.append("read")
+
+    connection: Any = Recording(host="any", port=1, retry=Retry(NoBackoff(), 0))
+    for call in (connection.connect(), connection.send_command("PING")):
+        with pytest.raises(exceptions.TimeoutError):
+            await call
+    client = Redis()
+    await client.parse_response(connection, "PING")
+    await client.aclose()
+    assert told == ["any:1", "any:2", "read"]
+    moved = exceptions.MovedError("7 127.0.0.1:6380")
+    assert (moved.host, moved.port) == ("127.0.0.1", 6380)
 
 
 async def test_a_failover_loses_nothing_acknowledged(tmp_path: Path) -> None:
@@ -378,7 +455,7 @@ async def test_what_a_failover_takes_back_is_published_again(tmp_path: Path) -> 
             await publish(store, code)
         primary.kill()
         assert await eventually(store, CODES[3]) < 10
-        assert [CODES[1] in await store.watermarks(), len(await ids(store))] == [False, 2]
+        assert [CODES[1] in await store.records.watermarks(), len(await ids(store))] == [False, 2]
         for code in CODES[:4]:
             await publish(store, code)
         assert sorted(await ids(store)) == [f"{code}:2026-04-02:0" for code in CODES[:4]]
@@ -408,11 +485,11 @@ async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
             with pytest.raises(StoreDown, match=r"redis\.replicas"):
                 await publish(store, CODES[1])
             with pytest.raises(StoreDown, match=r"redis\.replicas"):
-                await store.grant("a", "r", limit=1, period=60, margin=0)
-            assert await store.spent("a", period=60) == 0
+                await store.ledger.grant("a", "r", limit=1, period=60, margin=0)
+            assert await store.ledger.spent("a", period=60) == 0
             replica.thaw()
             await asyncio.to_thread(nodes.until, lambda: nodes.caught_up(primary))
-            assert await store.grant("a", "r", limit=1, period=60, margin=0) == 0
+            assert await store.ledger.grant("a", "r", limit=1, period=60, margin=0) == 0
             await publish(store, CODES[1])
         assert len(await ids(store)) == 2
         await store.close()
@@ -454,7 +531,7 @@ async def test_a_blocking_read_ends_when_it_is_told_to(
     if entry:
         await publish(store, CODES[0])
     for turns in range(0, 1200, 2) if entry else range(60):
-        reading = asyncio.create_task(store.read("0-0", count=1, block=60))
+        reading = asyncio.create_task(store.streams.read("0-0", count=1, block=60))
         for _ in range(turns):
             await asyncio.sleep(0)
         reading.cancel()

@@ -16,11 +16,11 @@ from poller.clock import wall_clock
 from poller.delivery.outbox import Settlement
 from poller.delivery.queued import Attempt
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.facts.status import DEAD_AFTER, Report
 from poller.model import Code
 from poller.simulator import World
-from poller.storage.embedded import Embedded
-from poller.storage.redisboard import RedisBoard
+from poller.store.embedded import Embedded
+from poller.store.redis_status import RedisStatusStore
+from poller.telemetry.status import DEAD_AFTER, Report
 from tests.feed import publish
 from tests.machine import needs
 from tests.receiver import OK, SECRET, Receiver, status
@@ -296,7 +296,7 @@ async def test_forgetting_names_who_may_take_it_up_again(
     assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
     service.settings = settings(receiver, "other")
     async with Embedded(service.state_dir).running() as url:
-        board = RedisBoard(url, "short-interest")
+        board = RedisStatusStore(url, "short-interest")
         await board.report("lives-1", Report(wall_clock(), "deliver", "0"))
         await board.report("polls-2", Report(wall_clock(), "poll", "0"))
         await board.report("gone-3", Report(wall_clock() - 2 * DEAD_AFTER, "run", "0"))

@@ -23,9 +23,9 @@ import pytest
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.plan.notice import Completed, Detected, id_of
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Stream
+from poller.schedule.notice import Completed, Detected, id_of
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF, Stream
 from tests.feed import SEEN, publish
 from tests.machine import at_most, scaled
 from tests.receiver import OK, Receiver, Seen, status
@@ -110,7 +110,7 @@ class Trial:
             day = date(2020, 1, 1) + timedelta(days=n // 2)
             code = Code(CODES[0])
             notice = Completed(HK, day, SEEN, n) if n % 2 else Detected(HK, day, SEEN, code)
-            assert await self.store.announce(notice, ONE_OFF)
+            assert await self.store.plans.announce(notice, ONE_OFF)
             told.append(id_of(notice))
 
     async def strike(self, count: int) -> None:

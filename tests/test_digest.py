@@ -16,7 +16,7 @@ from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage
-from poller.plan.notice import Completed, Detected, Notice
+from poller.schedule.notice import Completed, Detected, Notice
 from poller.simulator import World
 from tests.feed import event_of, notice_of
 

@@ -23,18 +23,18 @@ from pydantic.fields import FieldInfo
 from redis.asyncio import Redis
 
 from poller import __version__
-from poller.cli import cli
+from poller.cli.main import cli
 from poller.delivery.outbox import OutboxKeys
 from poller.detect.held import Reason
-from poller.facts.board import BoardKeys
-from poller.facts.counts import COUNTED, LAG
 from poller.model import Change, Code, EventType
-from poller.plan.notice import TYPES
-from poller.service.metrics import TOLD
+from poller.schedule.notice import TYPES
 from poller.settings.config import Config, Opend, Webhook, load
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Keys, Stream
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import Key, Keys, Stream
+from poller.telemetry.counts import COUNTED, LAG
+from poller.telemetry.status_store import BoardKeys
+from poller.web.metrics import TOLD
 from tests.feed import publish
 from tests.machine import at_most
 from tests.receiver import SECRET
@@ -108,7 +108,7 @@ def test_every_command_that_speaks_json_is_named() -> None:
 def redis_keys(keys: object) -> Iterator[str]:
     """Yield every key that a class of names can give, with placeholders for its parameters."""
     for name, member in vars(type(keys)).items():
-        if isinstance(member, property):
+        if isinstance(member, property | Key):
             yield getattr(keys, name)
         elif callable(member) and not name.startswith("_"):
             parameters = signature(getattr(keys, name)).parameters

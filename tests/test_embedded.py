@@ -19,20 +19,21 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.log import configure
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.embedded import START_LIMIT, Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.statedir import (
+from poller.simulator import World
+from poller.store.embedded import START_LIMIT, Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.statedir import (
     Unsafe,
     distrust,
     make_private,
     make_socket_directory,
     read_password,
 )
-from poller.storage.store import Entry
+from poller.store.store import Entry
+from poller.telemetry.log import configure
 from tests.machine import at_most
+from tests.opend import Simulator
 from tests.service import (
     Service,
     entries,
@@ -132,7 +133,7 @@ async def test_a_killed_server_comes_back(service: Service, opend: Simulator) ->
 HOLD = """
 import asyncio, sys
 from pathlib import Path
-from poller.storage.embedded import Embedded
+from poller.store.embedded import Embedded
 async def hold():
     async with Embedded(Path(sys.argv[1])).running():
         print("running", flush=True)
@@ -332,7 +333,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from itertools import count
 from pathlib import Path
-from poller.storage.embedded import Embedded
+from poller.store.embedded import Embedded
 left = int(sys.argv[2])
 def strike(frame, event, _):
     global left

@@ -10,10 +10,11 @@ import pytest
 from poller.markets import Record
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.redisboard import RedisBoard
+from poller.simulator import World
+from poller.store.redis_status import RedisStatusStore
 from tests.feed import publish
 from tests.machine import at_most
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
 
 TENCENT = Code("HK.00700")
@@ -40,7 +41,7 @@ async def test_the_vendors_rows_reach_a_subscriber(service: Service) -> None:
     await service.start()
     async with store_of(service) as store:
         found = await entries(store, 10)
-        watermarks = await store.watermarks()
+        watermarks = await store.records.watermarks()
     days = [entry.fields["trading_day"] for entry in found]
     assert days == sorted(days)
     assert (days[0], days[-1], len(days)) == ("2026-02-27", "2026-04-30", 10)
@@ -102,7 +103,7 @@ async def test_a_split_is_one_event(service: Service, opend: Simulator) -> None:
         last = (await entries(store, 11))[-1].fields
         await opend.until_seen(len(opend.seen) + 5)
         assert len(await entries(store, 11)) == 11
-        known = (await store.snapshot(TENCENT)).known.vintages
+        known = (await store.records.snapshot(TENCENT)).known.vintages
     assert (last["id"], last["type"]) == ("HK.00700:2026-04-30:1", "short_interest.restated")
     assert json.loads(last["data"])["restated"] == {
         "factor": 4.0,
@@ -136,7 +137,7 @@ async def test_another_company_waits_for_the_operator(service: Service, opend: S
         done = await poller(service, "quarantine", "release", TENCENT)
         assert (done[0], "all days with it released" in done[1]) == (0, True)
         last = (await entries(store, 11))[-1].fields
-        known = (await store.snapshot(TENCENT)).known.vintages
+        known = (await store.records.snapshot(TENCENT)).known.vintages
         again = await poller(service, "quarantine", "release", TENCENT)
     assert (last["type"], json.loads(last["data"])["restated"]["cause"]) == (
         "short_interest.restated",
@@ -260,7 +261,7 @@ async def test_a_simulation_never_mixes_with_what_opend_reports(
     (tmp_path / "simulation").mkdir()
     simulation = replace(service, state_dir=tmp_path / "simulation")
     async with store_of(simulation) as store:
-        await store.keep_apart(simulated=True)
+        await store.mark.keep_apart(simulated=True)
     code, _, err = await poller(simulation, "run")
     assert code == 1
     assert "what a simulation makes up" in err
@@ -274,12 +275,12 @@ async def test_commands_tell_what_a_simulation_watches(tmp_path: Path) -> None:
     """Not what is configured; days its story has not reached yet are no gaps, others are."""
     simulation, watched = Service(tmp_path, 1, TENCENT), (Code("HK.00005"), Code("HK.00011"))
     async with store_of(simulation) as store:
-        await store.keep_apart(simulated=True)
-        board = RedisBoard(store.url, "short-interest")
+        await store.mark.keep_apart(simulated=True)
+        board = RedisStatusStore(store.url, "short-interest")
         await board.tell_symbols([*watched, Code("US.MSFT")])
         await board.close()
-        await store.watch([Code("US.MSFT")], wanted=True)
-        await store.watch([Code("HK.00011")], wanted=False)
+        await store.watchlist.watch([Code("US.MSFT")], wanted=True)
+        await store.watchlist.watch([Code("HK.00011")], wanted=False)
         await publish(store, watched[0], [703, 717])  # 2021-12-03 and two weeks later
         _, listed, _ = await poller(simulation, "watch", "list", "--json")
         _, gaps, _ = await poller(simulation, "gaps", "--json")
@@ -350,7 +351,7 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         ["simulate", "--hk", "-1"],
         ["simulate", "--hk", "0", "--us", "0"],
         ["simulate", "--accounts", "2"],
-        ["simulate", "--plot", "missing/picture.svg"],
+        ["simulate", "--release", "daily"],
     ],
 )
 async def test_wrong_usage_is_told_in_a_line(service: Service, arguments: list[str]) -> None:

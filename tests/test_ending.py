@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from poller import app
-from poller.commands.ending import FAILED, report
-from poller.facts.log import configure
-from poller.facts.notify import Notify
+from poller.cli.runner import FAILED, report
+from poller.service import composition
 from poller.settings.config import load
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.telemetry.log import configure
+from poller.telemetry.notify import Notify
 from tests import nodes
 from tests.feed import publish
 from tests.machine import at_most
@@ -135,7 +135,7 @@ async def test_a_log_that_takes_nothing(tmp_path: Path, log: str) -> None:
     reading, writing = os.pipe() if log == "a pipe" else (None, os.open(log, os.O_WRONLY))
     service = Service(tmp_path, 1, "HK.00700")
     async with store_of(service) as store:
-        board = RedisBoard(store.url, "short-interest")
+        board = RedisStatusStore(store.url, "short-interest")
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "poller", "run"),
             env=service.environment(),
@@ -179,7 +179,7 @@ async def test_the_page_alone_ends_when_its_port_is_taken(tmp_path: Path) -> Non
         config = load(tmp_path / "poller.toml", {})
         with pytest.raises(ExceptionGroup) as caught:
             async with at_most():
-                await app.serve(
+                await composition.serve(
                     config, lambda _: None, notify=Notify(None), reload=None, role="web"
                 )
     assert report(caught.value) == FAILED

@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from poller.codec import FIRST_YEAR, LAST_YEAR, MOST, from_millis, read_day, read_json, read_moment
-from poller.detect.held import Held
+from poller.detect.held import QuarantinedFigure
 from poller.errors import Unreadable
 from poller.events import Foreign, Restated, StreamEvent, StreamNotice, data_schemas, decode, encode
-from poller.facts.status import Polls, Report
 from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage, market_of
-from poller.plan.notice import Completed, Detected
-from poller.plan.release import MarketState
+from poller.schedule.notice import Completed, Detected
+from poller.schedule.release import MarketState
+from poller.telemetry.status import Polls, Report
 from tests.golden import VERSIONS, written
 
 SEEN = datetime(2026, 5, 8, 9, 15, 2, 123000, tzinfo=UTC)
@@ -122,7 +122,7 @@ def test_what_released_versions_kept_is_read() -> None:
                         vintage = Vintage.from_json(market_of(Code(code)), text)
                         assert json.loads(vintage.to_json()) == json.loads(text)
                     case "held":
-                        held = Held.from_json(market_of(Code(code)), text)
+                        held = QuarantinedFigure.from_json(market_of(Code(code)), text)
                         assert json.loads(held.to_json()) == json.loads(text)
                     case "schedule":
                         state = MarketState.from_json(text)
@@ -304,7 +304,7 @@ def test_no_data_raises(value: Any, name: str) -> None:  # noqa: ANN401
 def test_no_record_raises_anything_else(text: str) -> None:
     """Every record kept in Redis is read, or refused by the one error its docstring names."""
     for market in all_markets():
-        for reader in (Vintage.from_json, Held.from_json):
+        for reader in (Vintage.from_json, QuarantinedFigure.from_json):
             with contextlib.suppress(Unreadable):
                 reader(market, text)
     with contextlib.suppress(Unreadable):

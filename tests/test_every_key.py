@@ -17,8 +17,9 @@ import pytest
 from redis import Redis
 
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from tests.nodes import Node
+from tests.opend import Simulator
 from tests.receiver import SECRET, Receiver
 from tests.service import PATIENCE, Service, later, now, simulator, with_rows
 

@@ -17,9 +17,9 @@ from redis import Redis
 from poller.detect.compare import compare
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests import nodes
 from tests.machine import at_most, needs
 from tests.service import now, until
@@ -179,7 +179,7 @@ def printed(out: Path, text: str) -> bool:
 async def publish(store: RedisStore, figure: int) -> None:
     """Let a symbol report one figure; each a day later than the other."""
     code = Code("HK.00700")
-    snapshot = await store.snapshot(code)
+    snapshot = await store.records.snapshot(code)
     row = HkRecord(None, f"2026-04-0{1 + len(snapshot.history)}", figure, 0.5, 10.0, 9.0)
     found = compare(code, [row], snapshot.known, observed_at=now(), history=50)
-    await store.commit(code, found, snapshot, ONE_OFF)
+    await store.records.commit(code, found, snapshot, ONE_OFF)

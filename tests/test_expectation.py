@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from poller.markets.hk import HONG_KONG
-from poller.plan.calendar import release_of
-from poller.plan.release import MarketState, Window, expected, next_probe
-from poller.plan.sweep import BLOCK, Sweep
+from poller.schedule.calendar import release_of
+from poller.schedule.release import MarketState, Window, expected, next_probe
+from poller.schedule.sweep import BLOCK, Sweep
 from tests.test_schedule import DAY, INTERVALS, NOW, OLD, seen
 
 HK = HONG_KONG
@@ -88,13 +88,13 @@ def test_what_is_later_than_the_newest_watermark_is_not_believed() -> None:
 def misses(sweep: Sweep, count: int, *, wanted: int, kept_up: bool = True) -> None:
     """Let so many answers bring nothing."""
     for _ in range(count):
-        sweep.tally(news=False, kept_up=kept_up, wanted=wanted, now=NOW)
+        sweep.tally(news=False, kept_up=kept_up, outstanding=wanted, now=NOW)
 
 
 def hits(sweep: Sweep, count: int) -> None:
     """Let so many answers bring news."""
     for _ in range(count):
-        sweep.tally(news=True, kept_up=True, wanted=100, now=NOW)
+        sweep.tally(news=True, kept_up=True, outstanding=100, now=NOW)
 
 
 def stage(sweep: Sweep) -> tuple[bool, datetime | None]:
@@ -163,9 +163,9 @@ def test_a_sweep_is_poor_below_half(hit: int, *, poor: bool) -> None:
     sweep = begun()
     hits(sweep, hit)
     misses(sweep, BLOCK - 1 - hit, wanted=1000)
-    assert not sweep.poor
+    assert not sweep.low_yield
     misses(sweep, 1, wanted=1000)
-    assert sweep.poor is poor
+    assert sweep.low_yield is poor
 
 
 def test_pauses_that_complete_a_release() -> None:
@@ -173,10 +173,10 @@ def test_pauses_that_complete_a_release() -> None:
     sweep = begun()
     for block in range(1, 7):
         misses(sweep, BLOCK, wanted=100)
-        assert sweep.faded is (block >= 5)
+        assert sweep.is_exhausted is (block >= 5)
         sweep.resume()
     sweep.begin()
-    assert not sweep.faded
+    assert not sweep.is_exhausted
     assert stage(sweep) == (True, None)
-    assert not sweep.poor
-    assert not sweep.mixed
+    assert not sweep.low_yield
+    assert not sweep.staggered

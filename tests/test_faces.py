@@ -11,19 +11,19 @@ import pytest
 from redis.asyncio import Redis
 
 from poller import show
-from poller.commands.ending import complain
+from poller.cli.runner import complain
 from poller.delivery.outbox import OutboxKeys
 from poller.delivery.queued import sort_key
-from poller.detect.held import Held, Reason
+from poller.detect.held import QuarantinedFigure, Reason
 from poller.events import encode
-from poller.facts.status import GatewayState, Poll, Polls, Report
-from poller.facts.vitals import status_line
 from poller.markets.hk import HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.printable import printable
-from poller.storage.embedded import Embedded
-from poller.storage.redisboard import RedisBoard
-from poller.storage.store import Keys
+from poller.store.embedded import Embedded
+from poller.store.redis_status import RedisStatusStore
+from poller.store.store import Keys
+from poller.telemetry.status import GatewayState, Poll, Polls, Report
+from poller.telemetry.vitals import status_line
 from tests.receiver import SECRET, Receiver, status
 from tests.service import Service, poller
 
@@ -61,7 +61,7 @@ async def poison(url: str) -> None:
     letter = json.dumps({"fields": event, "attempts": [attempt]})
     await redis.hset(outbox.dead, sort_key("1-0"), letter)
     await redis.aclose()
-    board = RedisBoard(url, "short-interest")
+    board = RedisStatusStore(url, "short-interest")
     at = datetime.now(UTC)  # an older report is that of a process that is gone
     gateways = (GatewayState(NASTY, NASTY, ready=False, reason=NASTY, since=at),)
     await board.report(
@@ -160,7 +160,7 @@ def test_a_table_shows_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_held_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """A figure is numbers and a day, whatever form it is shown in."""
-    held = Held(RECORD, None, Reason.UNIT_SLIP, NOW)
+    held = QuarantinedFigure(RECORD, None, Reason.UNIT_SLIP, NOW)
     for as_json in (False, True):
         show.print_held([(Code(f"HK.{NASTY}"), held)], as_json=as_json)
         assert is_clean(capsys.readouterr().out)

@@ -13,11 +13,12 @@ from redis import Redis
 
 from poller.errors import StoreDown
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.simulator import World
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
 from tests import nodes
 from tests.machine import at_most
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, simulator, until, with_rows
 from tests.test_faults import is_documented
 

@@ -20,9 +20,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from poller.model import Code
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from tests.feed import publish
 from tests.machine import at_most
+from tests.opend import Simulator
 from tests.receiver import OK, SECRET, Receiver, status
 from tests.service import (
     Service,

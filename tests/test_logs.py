@@ -20,9 +20,13 @@ from hypothesis import strategies as st
 
 from poller.delivery.target import as_sent
 from poller.errors import ConfigError
-from poller.facts.bridge import Bridge
-from poller.facts.log import configure, tell_defect
-from poller.facts.observe import (
+from poller.markets.hk import HkRecord
+from poller.model import Code, Event, EventType, Vintage
+from poller.settings.config import Config, load
+from poller.simulator import Proto, World
+from poller.telemetry.bridge import Bridge
+from poller.telemetry.log import configure, tell_defect
+from poller.telemetry.observe import (
     Happened,
     Journal,
     Published,
@@ -31,10 +35,7 @@ from poller.facts.observe import (
     Trouble,
     forgotten,
 )
-from poller.markets.hk import HkRecord
-from poller.model import Code, Event, EventType, Vintage
-from poller.settings.config import Config, load
-from poller.simulator import Proto, Simulator, World
+from tests.opend import Simulator
 from tests.receiver import SECRET
 from tests.service import Service, entries, poller, store_of, until
 

@@ -59,7 +59,7 @@ async def test_no_step_of_the_loop_is_long(tmp_path: Path) -> None:
         await service.said("page")
         await ask(service)
         async with store_of(service) as store, at_most():
-            while LONG_KNOWN not in await store.watermarks():
+            while LONG_KNOWN not in await store.records.watermarks():
                 await asyncio.sleep(0.1)
         await receiver.until(20)
         await ask(service)

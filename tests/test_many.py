@@ -16,8 +16,8 @@ from poller.delivery.outbox import Take
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.selection import Selection
 from poller.delivery.worker import Timing
-from poller.facts.observe import Trouble
-from poller.storage.redisstore import RedisStore
+from poller.store.redisstore import RedisStore
+from poller.telemetry.observe import Trouble
 from tests import nodes
 from tests.bench_idle import measured
 from tests.feed import publish
@@ -120,7 +120,7 @@ async def test_who_is_far_behind_holds_nobody_up(place: Place) -> None:
 async def test_places_in_between_meet(place: Place) -> None:
     """Endpoints at many places of a stream end at one, each with what stood behind its place."""
     sent = [e for day in range(1, 41) for e in await publish(place.store, "HK.00700", [day])]
-    entries = await place.store.read("0", count=100, block=None)
+    entries = await place.store.streams.read("0", count=100, block=None)
     names = NAMES[:20]
     await place.outbox.begin(names)
     last = entries[-1].id

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.plan.notice import Completed, Notice
-from poller.plan.release import ODD_HOURS, MarketState, Sighting, expected, next_probe
-from poller.plan.schedule import (
+from poller.schedule.notice import Completed, Notice
+from poller.schedule.release import ODD_HOURS, MarketState, Sighting, expected, next_probe
+from poller.schedule.schedule import (
     Answered,
     Excluded,
     Postponed,
@@ -84,7 +84,7 @@ def test_wanted_are_those_that_lack_the_newest_day(answers: list[Reply]) -> None
         queue = played.plan.markets[HONG_KONG]
         assert queue.active == len(played.active())
         assert queue.newest is not None
-        assert played.plan.wanted == queue.wanted == len(played.lacking(queue.newest))
+        assert played.plan.outstanding == queue.outstanding == len(played.lacking(queue.newest))
         for notice in notices:
             if isinstance(notice, Completed):
                 assert notice.missing == played.lacking(notice.day)
@@ -114,7 +114,7 @@ def test_a_refused_symbol_holds_up_no_release(place: int) -> None:
         code = ask(plan, NOW)
         notices += plan.record(code, Excluded() if n == place else Answered(DAY), NOW)
     assert notices == [Completed(HK, DAY, NOW, 4)]
-    assert plan.wanted == 0
+    assert plan.outstanding == 0
 
 
 def test_after_a_sweep_the_next_report_is_watched_for() -> None:
@@ -257,7 +257,7 @@ def test_who_is_watched_no_longer_is_found_all_the_same() -> None:
     first = release(plan)
     gone, other = watched[2], watched[3]
     plan.watch([code for code in watched if code not in {first, gone}])
-    assert plan.wanted == 2
+    assert plan.outstanding == 2
     notices = sweep(plan, NOW, dict.fromkeys(watched, DAY))
     assert notices == [Completed(HK, DAY, NOW, 3)]
     assert plan.outlook(gone) == (None, "it is not watched")
@@ -270,8 +270,8 @@ def test_with_the_last_that_is_wanted_a_sweep_ends() -> None:
     plan = following(watched)
     first = release(plan)
     plan.watch([first])
-    assert plan.wanted == 0
-    assert not plan.presses(NOW)
+    assert plan.outstanding == 0
+    assert not plan.is_urgent(NOW)
     assert plan.markets[HK].job_at() is None
 
 

@@ -8,7 +8,7 @@ from poller.markets import Record
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, Vintage
-from poller.plan.report import SORTS, Standing, coverage, ranked
+from poller.schedule.report import SORTS, Standing, coverage, ranked
 
 A, B, C, D = (Code(f"HK.0000{n}") for n in range(1, 5))
 DAYS = [date(2026, 4, 3) + timedelta(weeks=week) for week in range(6)]

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from poller.delivery.outbox import Status
-from poller.facts.counts import COUNTED, Count, Tally, Totals
-from poller.facts.observe import (
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Code, Event, EventType, Vintage
+from poller.schedule.notice import Detected
+from poller.telemetry.counts import COUNTED, Count, Tally, Totals
+from poller.telemetry.observe import (
     Announced,
     Attempted,
     Connection,
@@ -25,13 +28,10 @@ from poller.facts.observe import (
     Polled,
     Published,
 )
-from poller.facts.status import Report
-from poller.markets.hk import HONG_KONG, HkRecord
-from poller.model import Code, Event, EventType, Vintage
-from poller.plan.notice import Detected
-from poller.service.metrics import TOLD, Metrics, Sample, midnight
-from poller.web.readings import readings
-from poller.web.survey import Spending, Survey
+from poller.telemetry.status import Report
+from poller.web.metrics import TOLD, Metrics, Sample, midnight
+from poller.web.samples import readings
+from poller.web.service_status import Spending, Survey
 from tests.machine import needs
 
 HK = Code("HK.00700")
@@ -53,7 +53,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
 def told(process: str, counts: dict[Count, float], *, age: float = -1.0) -> dict[str, Report]:
     """Return what the board holds of a process that began `age` seconds before the page."""
     began = NOW - timedelta(seconds=age)
-    return {process: Report(NOW, "poll", "0.1.0", started=began, counts=counts)}
+    return {process: Report(NOW, "poll", "0.1.0", started=began, counts=tuple(counts.items()))}
 
 
 def test_facts_are_counted() -> None:

@@ -60,7 +60,7 @@ except ValueError as problem: print(problem)
 """
 EMBEDDING = """
 from poller.errors import StoreMisfit
-from poller.storage.embedded import _binary
+from poller.store.embedded import _binary
 try: _binary()
 except StoreMisfit as problem: print(problem)
 """

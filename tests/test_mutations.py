@@ -105,5 +105,5 @@ def test_a_seed_draws_the_same_again() -> None:
     assert chosen == drawn(ROOT, 70, 1, "") != drawn(ROOT, 70, 2, "")
     assert [sum(one.area == area for one in chosen) for area in AREAS] == [10] * len(AREAS)
     assert {str(one.path) for one in drawn(ROOT, 9, 1, "grant.lua")} == {
-        "poller/storage/lua/grant.lua"
+        "poller/store/lua/grant.lua"
     }

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from poller.facts.observe import Fact, Recovered, Trouble
 from poller.model import Code
-from poller.storage.notifier import SUBJECT, Notifier
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import WATCHLIST, Stream
+from poller.store.notifier import SUBJECT, Notifier
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.store.store import WATCHLIST, Stream
+from poller.telemetry.observe import Fact, Recovered, Trouble
 from tests import nodes, wire
 from tests.test_connections import eventually, move_slot, publish
 
@@ -25,7 +25,7 @@ PATIENCE = 30.0
 async def notifying(store: RedisStore, *, block: float = 5.0) -> AsyncIterator["Notified"]:
     """Run a notifier while the block runs; its pauses are short."""
     facts: list[Fact] = []
-    notifier = Notifier(store, collected(facts), block=block, pause=0.05)
+    notifier = Notifier(store.streams, collected(facts), block=block, pause=0.05)
     task = asyncio.create_task(notifier.run())
     try:
         made = Notified(notifier, facts)
@@ -99,9 +99,9 @@ async def test_each_topic_has_its_event(server: wire.Server) -> None:
         assert news(Stream.EVENTS) is not events
         assert not releases.is_set()
         either = news(Stream.EVENTS, "webhook:desk")
-        await store.signal("webhook:desk")
+        await store.streams.signal("webhook:desk")
         await wait(either)
-        await store.watch([CODE], wanted=True)
+        await store.watchlist.watch([CODE], wanted=True)
         await wait(watchlist)
         assert not news(Stream.EVENTS).is_set()
         assert told.troubles == []
@@ -119,7 +119,7 @@ async def test_one_connection_for_all_that_waits(server: wire.Server) -> None:
             event = told.notifier.news(Stream.EVENTS)
             await publish(store, Code(f"HK.{n + 1:05}"))
             await wait(event)
-            await store.read("$", count=1, block=0.02)
+            await store.streams.read("$", count=1, block=0.02)
         # the first read has one of its own, and short commands that overlap may need one more
         assert await connections(client) - before <= 3
 
@@ -133,7 +133,7 @@ async def test_a_cut_connection_is_replaced_without_a_word(server: wire.Server) 
             await client.client_kill_filter(_type="normal", skipme=True)
             await wait(releases)
             events = told.notifier.news(Stream.EVENTS)
-            await store.signal("short")  # the commands' own connection was killed, too
+            await store.streams.signal("short")  # the commands' own connection was killed, too
             await publish(store, Code(f"HK.{await client.dbsize() + 1:05}"))
             await wait(events)
         assert told.troubles == []
@@ -166,7 +166,7 @@ async def test_a_key_of_another_type_is_told_and_asked_for_until_mended(
     async with Redis(unix_socket_path=str(server.path)) as client:
         await client.set(store.keys.signals, "mine")
         facts: list[Fact] = []
-        notifier = Notifier(store, collected(facts), pause=0.01)
+        notifier = Notifier(store.streams, collected(facts), pause=0.01)
         task = asyncio.create_task(notifier.run())
         await until(lambda: len(facts) > 4)
         reason = (
@@ -207,7 +207,7 @@ async def test_a_key_of_another_type_leaves_who_reads_the_streams_looking(
 async def test_without_signals_the_codes_are_reported_all_the_same(server: wire.Server) -> None:
     """Who reports does not fail over another type in the signals' place."""
     store = store_of(server)
-    board = RedisBoard(store.url, "short-interest")
+    board = RedisStatusStore(store.url, "short-interest")
     async with Redis(unix_socket_path=str(server.path)) as client:
         await client.set(store.keys.signals, "mine")
         await board.tell_symbols([CODE])

@@ -40,14 +40,14 @@ from poller.errors import StoreMisfit
 from poller.events import Foreign, decode
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.plan.notice import Detected
-from poller.storage.memorystore import MemoryStore
-from poller.storage.position import Start
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Entry, Store, Stream
-from tests.feed import publish
+from poller.schedule.notice import Detected
+from poller.store.position import Start
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF, Entry, Stream
+from tests.feed import Store, publish
 from tests.machine import at_most
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 from tests.servers import KINDS, running
 
 NAME = "desk"
@@ -71,19 +71,19 @@ class Place:
     async def publish(self, code: Code, *days: int) -> list[Entry]:
         """Append an event a day of January 2020; returns all entries."""
         await publish(self.store, code, days)
-        return await self.store.read("0", count=100, block=None)
+        return await self.store.streams.read("0", count=100, block=None)
 
     async def announce(self, *days: int) -> list[Entry]:
         """Tell of reports of days of January 2020; returns all notices."""
         for day in days:
             notice = Detected(HONG_KONG, date(2020, 1, day), NOW, A)
-            await self.store.announce(notice, ONE_OFF)
-        return await self.store.read("0", count=100, block=None, stream=Stream.RELEASES)
+            await self.store.plans.announce(notice, ONE_OFF)
+        return await self.store.streams.read("0", count=100, block=None, stream=Stream.RELEASES)
 
     async def queue(self, *entries: Entry) -> None:
         """Take everything that follows; queue the given entries."""
         after = await self.begin()
-        new = await self.store.read(after, count=100, block=None)
+        new = await self.store.streams.read(after, count=100, block=None)
         upto = new[-1].id if new else after
         assert await self.take(after, upto, [chosen(e) for e in entries])
 
@@ -261,7 +261,7 @@ async def test_what_many_endpoints_get_is_decoded_once(place: Place) -> None:
 async def test_a_new_endpoint_starts_with_what_comes_next(place: Place) -> None:
     """What stood on the stream before is not sent, and counts as no lag."""
     await place.publish(A, 2)
-    assert await place.begin("new") == (await place.store.last_entries(1))[0].id
+    assert await place.begin("new") == (await place.store.streams.last_entries(1))[0].id
     assert (await place.outbox.status("new")).lag == 0
     assert (await place.outbox.status(NAME)).lag == 1
 

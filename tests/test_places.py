@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl
 import pytest
 
 from poller.errors import ConfigError
-from poller.facts.log import configure
 from poller.settings.config import Config, load
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.telemetry.log import configure
 from tests.feed import publish
 from tests.receiver import SECRET
 from tests.service import Service, poller

@@ -22,7 +22,7 @@ from poller.delivery.queued import (
 )
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.errors import Unreadable
-from poller.facts.observe import Defect, PassedOver, Recovered
+from poller.telemetry.observe import Defect, PassedOver, Recovered
 from tests.feed import publish
 from tests.relaying import EVERYTHING, Noted, Place, endpoint, place_at, until
 from tests.servers import running
@@ -227,7 +227,7 @@ async def test_a_key_of_another_type_stops_one_endpoint(place: Place, key: str, 
             await place.raw.delete(key)
             if key == KEYS.state:  # with it went the record; the group is still there
                 assert (await place.outbox.names()) == ["desk", "other"]
-            await place.store.signal("webhook:desk")
+            await place.store.streams.signal("webhook:desk")
             await until(lambda: Recovered("webhook desk") in place.facts)
         await until(lambda: {*desk.ids} == {*sent})
     assert not [fact for fact in place.facts if isinstance(fact, Defect)]
@@ -240,7 +240,7 @@ async def test_a_stream_of_another_type_is_named(place: Place, key: str) -> None
     async with place.delivering(desk=line):
         await place.raw.delete(key)
         await place.raw.set(key, "x")
-        await place.store.signal("anything")
+        await place.store.streams.signal("anything")
         await until(lambda: any(f"(DEL {key})" in each for each in place.said))
         assert await place.outbox.names() == ["desk"]
         await place.raw.delete(key)
@@ -300,7 +300,7 @@ async def test_a_sender_that_fails_stops_one_endpoint(place: Place) -> None:
         assert isinstance(defect.error, ZeroDivisionError)
         broken = False
         await place.outbox.enable("desk")
-        await place.store.signal("webhook:desk")
+        await place.store.streams.signal("webhook:desk")
         await until(lambda: {*desk.ids} == {*sent})
 
 

@@ -10,30 +10,31 @@ import pytest
 
 from poller.detect.compare import Comparison
 from poller.errors import LeaseLost, StoreDown, Superseded
-from poller.facts.observe import (
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Code, Page
+from poller.polling.backfill import backfill_symbol
+from poller.polling.budget import Budget
+from poller.polling.plan_store import PlanStore
+from poller.polling.poll import GRACE, Poller
+from poller.schedule.notice import Detected, Notice
+from poller.schedule.release import Intervals, MarketState
+from poller.schedule.schedule import Schedule
+from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.store.memory import MemoryPlans
+from poller.store.store import ONE_OFF, Lease, Snapshot, Unparsed
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Announced,
     Fact,
     Happened,
+    HeartbeatBeat,
     Polled,
     Published,
     Recovered,
     Trouble,
-    Turned,
     dispatcher,
 )
-from poller.markets.hk import HONG_KONG, HkRecord
-from poller.model import Code, Page
-from poller.plan.notice import Detected, Notice
-from poller.plan.release import Intervals, MarketState
-from poller.plan.schedule import Schedule
-from poller.polling.backfill import backfill_symbol
-from poller.polling.budget import Budget
-from poller.polling.logbook import Logbook
-from poller.polling.poll import GRACE, Poller
-from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
-from poller.storage.store import ONE_OFF, Lease, Snapshot
+from tests.memorystore import MemoryLedger, MemoryRecords, MemoryStore
 from tests.test_vitals import NoPace
 
 CODE = Code("HK.00700")
@@ -92,7 +93,9 @@ class Scene:
         """Return it."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        budget = Budget(self.store, "main", "test", requests=30, period=PERIOD, pace=NoPace())
+        budget = Budget(
+            self.store.ledger, "main", "test", requests=30, period=PERIOD, pace=NoPace()
+        )
         poller = Poller(
             self.store,
             [self.gateway],
@@ -121,8 +124,104 @@ def virtually(work: Callable[[], Coroutine[None, None, None]]) -> None:
     run_virtually(BEGAN, work())
 
 
-class Deposed(MemoryStore):
-    """A store whose lease is another's by the time of the first commit."""
+def store_of(
+    records: type[MemoryRecords], ledger: type[MemoryLedger] = MemoryLedger
+) -> MemoryStore:
+    """Return a store on the loop's clock, of these parts."""
+    clock = asyncio.get_running_loop().time
+    store = MemoryStore(clock)
+    store.ledger = ledger(clock)
+    store.records = records(store.streams, store.leases.refuse)
+    return store
+
+
+class Counting(MemoryRecords):
+    """Records that count how often what is known was parsed, to be compared."""
+
+    parsed = 0
+
+    async def unparsed(self, code: Code) -> Unparsed:
+        """Return what is known, and count."""
+        found = await super().unparsed(code)
+
+        def parse() -> Snapshot:
+            self.parsed += 1
+            return found.parse()
+
+        return Unparsed(found.digest, parse)
+
+
+async def polled_again(scene: Scene, change: Callable[[], None]) -> tuple[int, int]:
+    """Poll until an answer has brought nothing twice, change something, and poll on.
+
+    Returns how often what is known was parsed before the change and after it.
+    """
+    records = scene.store.records
+    assert isinstance(records, Counting)
+    polling = asyncio.create_task(scene.poller().run(ONE_OFF))
+    await asyncio.sleep(5 * 3600)
+    before = records.parsed
+    change()
+    await asyncio.sleep(5 * 3600)
+    polling.cancel()
+    await asyncio.wait([polling])
+    return before, records.parsed - before
+
+
+def test_an_answer_that_brought_nothing_is_not_compared_again() -> None:
+    """Once for what is new and once for nothing; from then on only asked for and recognised."""
+
+    async def again() -> None:
+        scene = Scene(store_of(Counting))
+        before, later = await polled_again(scene, lambda: None)
+        assert (before, later) == (2, 0)
+        assert len(scene.gateway.asked) > 6
+        assert {*scene.outcomes()} == {"answered"}
+
+    virtually(again)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        Page((row("2026-11-06", 1001),), None),
+        Page((row("2026-11-13"), row("2026-11-06")), None),
+        Page((row("2026-11-06"),), None, ("a row was dropped",)),
+    ],
+    ids=["figure", "day", "oddity"],
+)
+def test_another_answer_is_compared(page: Page) -> None:
+    """Whatever differs in it, and what it brings is published."""
+
+    async def changed() -> None:
+        scene = Scene(store_of(Counting))
+        _, later = await polled_again(scene, lambda: scene.gateway.pages.update({None: page}))
+        assert later >= 1
+        published = [fact for fact in scene.facts if isinstance(fact, Published)]
+        assert len(published) == (1 if page.oddities else 2)
+
+    virtually(changed)
+
+
+def test_the_same_answer_is_compared_when_somebody_changed_what_is_known() -> None:
+    """A watermark that was removed by hand is found again."""
+
+    async def removed() -> None:
+        scene = Scene(store_of(Counting))
+        records = scene.store.records
+
+        def remove() -> None:
+            records.watermark_texts.clear()
+            records.touched(CODE)
+
+        await polled_again(scene, remove)
+        assert records.watermark_texts == {CODE: "2026-11-06"}
+
+    virtually(removed)
+
+
+class Deposed(MemoryRecords):
+    """Records whose lease is another's by the time of the first commit."""
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
@@ -136,7 +235,7 @@ def test_a_lease_lost_at_a_commit_ends_polling_at_once() -> None:
     """Whoever runs the poller learns of it with that commit; nothing else is begun."""
 
     async def work() -> None:
-        scene = Scene(Deposed(asyncio.get_running_loop().time))
+        scene = Scene(store_of(Deposed))
         with pytest.raises(ExceptionGroup) as caught:
             async with asyncio.timeout(GRACE + 2):
                 await scene.poller().run(ONE_OFF)
@@ -164,8 +263,8 @@ def test_a_defect_behind_a_poll_ends_polling() -> None:
     virtually(work)
 
 
-class Contested(MemoryStore):
-    """A store where somebody else writes a symbol between each look and its commit."""
+class Contested(MemoryRecords):
+    """Records where somebody else writes a symbol between each look and its commit."""
 
     contested = True
 
@@ -182,16 +281,17 @@ def test_a_symbol_that_somebody_else_writes_is_told() -> None:
     """What is never published is trouble of that symbol, with a reason, until it is."""
 
     async def work() -> None:
-        store = Contested(asyncio.get_running_loop().time)
+        store = MemoryStore(asyncio.get_running_loop().time)
+        store.records = records = Contested(store.streams, store.leases.refuse)
         scene = Scene(store)
         await scene.polls(10)
         (trouble,) = [fact for fact in scene.facts if isinstance(fact, Trouble)]
         assert trouble.subject == CODE
         assert "somebody else writes this symbol" in trouble.reason
-        store.contested = False
+        records.contested = False
         await scene.polls(60)
         assert Recovered(CODE) in scene.facts
-        assert len(store.entries) == 1
+        assert len(store.streams.entries) == 1
 
     virtually(work)
 
@@ -200,18 +300,20 @@ def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
     """It says so after a few tries, each of which costs a request."""
 
     async def work() -> None:
-        scene = Scene(Contested(asyncio.get_running_loop().time))
-        budget = Budget(scene.store, "main", "test", requests=30, period=PERIOD, pace=NoPace())
-        with pytest.raises(Superseded, match=f"{CODE} changes at every try"):
+        scene = Scene(store_of(Contested))
+        budget = Budget(
+            scene.store.ledger, "main", "test", requests=30, period=PERIOD, pace=NoPace()
+        )
+        with pytest.raises(Superseded, match=f"{CODE} changed during every attempt"):
             async with asyncio.timeout(60):
-                await backfill_symbol(scene.store, scene.gateway, budget, CODE, date.min)
+                await backfill_symbol(scene.store.records, scene.gateway, budget, CODE, date.min)
         assert len(scene.gateway.asked) == 5
 
     virtually(work)
 
 
-class Distant(MemoryStore):
-    """A store that takes its time over a grant, and much more of it over a commit."""
+class Distant(MemoryLedger):
+    """A ledger that takes its time over a grant."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -219,6 +321,10 @@ class Distant(MemoryStore):
         """Grant it after a while."""
         await asyncio.sleep(0.01)
         return await super().grant(account, request, limit=limit, period=period, margin=margin)
+
+
+class Lengthy(MemoryRecords):
+    """Records that take much more of it over a commit."""
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
@@ -242,8 +348,7 @@ def test_nobody_else_is_asked_while_an_answer_is_committed() -> None:
     """So a burst is published one after the other, and not all of it at its end."""
 
     async def work() -> None:
-        loop = asyncio.get_running_loop()
-        scene = Scene(Distant(loop.time), Prompt({None: NEWEST}))
+        scene = Scene(store_of(Lengthy, Distant), Prompt({None: NEWEST}))
         poller = scene.poller()
         poller.watch([Code(f"HK.0000{n}") for n in range(1, 7)])
         polling = asyncio.create_task(poller.run(ONE_OFF))
@@ -251,15 +356,15 @@ def test_nobody_else_is_asked_while_an_answer_is_committed() -> None:
         # the second one's request was being granted when the first commit began
         assert len(scene.gateway.asked) <= 2
         await asyncio.sleep(60)
-        assert len(scene.store.entries) == 6
+        assert len(scene.store.streams.entries) == 6
         polling.cancel()
         await asyncio.wait([polling])
 
     virtually(work)
 
 
-class Slow(MemoryStore):
-    """A store with which a gateway is lost while a grant is waited for, until it is found again."""
+class Slow(MemoryLedger):
+    """A ledger whose grants take so long that the gateway is lost meanwhile."""
 
     gateway: Answering
 
@@ -276,12 +381,13 @@ def test_a_grant_that_is_not_used_counts_from_now_on_and_no_longer() -> None:
 
     async def work() -> None:
         loop = asyncio.get_running_loop()
-        store = Slow(loop.time)
-        scene = Scene(store)
-        store.gateway = scene.gateway
+        ledger = Slow(loop.time)
+        scene = Scene(MemoryStore(loop.time))
+        scene.store.ledger = ledger
+        ledger.gateway = scene.gateway
         await scene.polls(0.5)
         assert scene.gateway.asked == []
-        (counted,) = store.budgets["main"].values()
+        (counted,) = ledger.budgets["main"].values()
         assert counted <= loop.time()
 
     virtually(work)
@@ -343,12 +449,12 @@ def test_a_history_is_read_page_by_page() -> None:
             "a": rows(["2026-10-30"], "b"),
             "b": rows(["2026-10-23"], "c"),
         }
-        began = scene.store.clock()
+        began = asyncio.get_running_loop().time()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(10):
                 await scene.poller(history=3).run(ONE_OFF)
         assert [key for _, key in scene.gateway.asked[:3]] == [None, "a", "b"]
-        assert len(scene.store.budgets["main"]) == len(scene.gateway.asked)
+        assert len(scene.store.ledger.budgets["main"]) == len(scene.gateway.asked)
         (published,) = [fact for fact in scene.facts if isinstance(fact, Published)]
         (seen,) = {event.vintage.observed_at for event in published.events}
         assert seen == BEGAN + timedelta(seconds=began + 1)
@@ -365,12 +471,12 @@ def test_a_report_of_today_is_polled_on() -> None:
         await scene.polls(4 * 3600)
         assert set(scene.outcomes()) == {"answered"}
         assert len(scene.outcomes()) > 1
-        assert len(scene.store.entries) == 1
+        assert len(scene.store.streams.entries) == 1
 
     virtually(work)
 
 
-class Mute(MemoryStore):
+class Mute(MemoryPlans):
     """A store that is away for whoever announces, in its first minute."""
 
     announced = 0
@@ -387,16 +493,15 @@ def test_a_notice_waits_for_the_store() -> None:
     """While it is away a notice is tried about once a second; it is told once it is back."""
 
     async def work() -> None:
-        store = Mute(asyncio.get_running_loop().time)
-        scene = Scene(store)
-        schedule = Schedule(INTERVALS)
-        logbook = Logbook(store, schedule, scene.observe)
-        await logbook.restore()
-        logbook.note([Detected(HONG_KONG, date(2026, 11, 6), BEGAN, CODE)])
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        plans = Mute(scene.store.streams)
+        kept = PlanStore(scene.store.records, plans, Schedule(INTERVALS), scene.observe)
+        await kept.restore()
+        kept.note([Detected(HONG_KONG, date(2026, 11, 6), BEGAN, CODE)])
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(90):
-                await logbook.keep(ONE_OFF)
-        assert 30 <= store.announced <= 62
+                await kept.keep(ONE_OFF)
+        assert 30 <= plans.announced <= 62
         assert [type(fact) for fact in scene.facts].count(Announced) == 1
 
     virtually(work)
@@ -406,16 +511,16 @@ def test_a_plan_that_cannot_be_read_is_replaced() -> None:
     """At once, and not when something is learned: every start would tell of it until then."""
 
     async def work() -> None:
-        store = MemoryStore(asyncio.get_running_loop().time)
-        store.plans["HK"] = "{"
-        scene = Scene(store)
-        logbook = Logbook(store, Schedule(INTERVALS), scene.observe)
-        await logbook.restore()
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        plans = scene.store.plans
+        plans.texts["HK"] = "{"
+        kept = PlanStore(scene.store.records, plans, Schedule(INTERVALS), scene.observe)
+        await kept.restore()
         assert [fact.subject for fact in scene.facts if isinstance(fact, Trouble)] == ["plan of HK"]
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
-                await logbook.keep(ONE_OFF)
-        assert MarketState.from_json(store.plans["HK"]).newest is None
+                await kept.keep(ONE_OFF)
+        assert MarketState.from_json(plans.texts["HK"]).newest is None
         assert Recovered("plan of HK") in scene.facts
 
     virtually(work)
@@ -429,7 +534,7 @@ def test_a_dispatcher_that_waits_comes_round(ready: bool) -> None:  # noqa: FBT0
         turns = list[float]()
 
         def observe(fact: Fact) -> None:
-            if fact == Turned(dispatcher("main")):
+            if fact == HeartbeatBeat(dispatcher("main")):
                 turns.append(asyncio.get_running_loop().time())
 
         scene = Scene(MemoryStore(asyncio.get_running_loop().time))

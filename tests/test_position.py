@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.storage.position import (
+from poller.store.position import (
     LAST,
     SKEW,
     START,
@@ -16,7 +16,7 @@ from poller.storage.position import (
     resumed,
     start_of,
 )
-from poller.storage.store import order
+from poller.store.store import order
 
 HOUR = 3_600_000
 NOW = 1_795_000_000_000

@@ -10,18 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from poller.detect.compare import Comparison, Known, Reading, compare, progress
-from poller.detect.held import Held, Reason, Ruling
+from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.detect.impossible import explained, impossible
-from poller.detect.judge import same_figures
 from poller.detect.plausible import NO_MOVES, MarketMoves, doubt
 from poller.detect.restate import restatement
+from poller.detect.screening import same_figures
 from poller.errors import Unreadable
 from poller.events import StreamEvent, decode, encode
 from poller.markets import Market, Record, Shares, all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Code, Event, EventType, Page, Vintage, market_of
-from poller.plan.calendar import expected_after, missing_days, release_of, reporting_days
+from poller.schedule.calendar import expected_after, missing_days, release_of, reporting_days
 
 CODE = Code("US.AAPL")
 FIRST = date(2026, 1, 2)
@@ -62,8 +62,10 @@ class Symbol:
         """Compare an answer and commit what comes of it."""
         known = self.known
         found = compare(self.code, answer, known, observed_at=at, history=50, moves=self.moves)
-        fresh = [event.vintage for event in found.events] + list(found.silent)
-        stored = (Held.from_json(market_of(self.code), each.to_json()) for each in found.held)
+        fresh = [event.vintage for event in found.events] + list(found.unpublished)
+        stored = (
+            QuarantinedFigure.from_json(market_of(self.code), each.to_json()) for each in found.held
+        )
         held = {**known.held, **{each.day: each for each in stored}}
         self.known = Known(
             found.watermark,
@@ -77,7 +79,7 @@ class Symbol:
         """Poll an answer of weeks and shares; returns what is published."""
         return [(event.type, event.vintage.day) for event in self.polled(rows(figures)).events]
 
-    def ruled(self, ruling: Ruling) -> None:
+    def ruled(self, ruling: Decision) -> None:
         """Let the operator rule on everything that is held."""
         held = {day: replace(each, ruling=ruling) for day, each in self.known.held.items()}
         self.known = replace(self.known, held=held)
@@ -96,11 +98,11 @@ def after(figures: Mapping[int, int | None]) -> Symbol:
 
 LEVELS = [None, 0, 3, 1_000, 250_000, 1_000_000, 1_200_000, 2_000_000, 10**9, 3 * 10**9]
 answers = st.dictionaries(st.integers(0, TODAY + 2), st.sampled_from(LEVELS), max_size=9)
-rulings = st.sampled_from([None, Ruling.HELD, Ruling.RELEASED, Ruling.DISCARDED])
+rulings = st.sampled_from([None, Decision.HELD, Decision.RELEASED, Decision.DISCARDED])
 lives = st.lists(st.tuples(answers, rulings), max_size=7)
 
 
-def lived(life: Sequence[tuple[Mapping[int, int | None], Ruling | None]]) -> Symbol:
+def lived(life: Sequence[tuple[Mapping[int, int | None], Decision | None]]) -> Symbol:
     """Return a symbol after these answers, and what the operator ruled after each."""
     symbol = Symbol()
     for answer, ruling in life:
@@ -112,20 +114,20 @@ def lived(life: Sequence[tuple[Mapping[int, int | None], Ruling | None]]) -> Sym
 
 @given(lives, answers)
 def test_an_answer_that_comes_twice_says_nothing_new(
-    life: list[tuple[dict[int, int | None], Ruling | None]], answer: dict[int, int | None]
+    life: list[tuple[dict[int, int | None], Decision | None]], answer: dict[int, int | None]
 ) -> None:
     """Replaying an answer publishes nothing, holds nothing and settles nothing."""
     symbol = lived(life)
     symbol.shows(answer)
     known = symbol.known
     again = symbol.polled(rows(answer))
-    assert (again.events, again.silent, again.held, again.settled) == ((), (), (), ())
+    assert (again.events, again.unpublished, again.held, again.settled) == ((), (), (), ())
     assert symbol.known == known
 
 
 @given(lives)
 def test_nothing_held_is_ever_in_history(
-    life: list[tuple[dict[int, int | None], Ruling | None]],
+    life: list[tuple[dict[int, int | None], Decision | None]],
 ) -> None:
     """A figure is held or known, never both; and the watermark, which never goes back, is known."""
     symbol = Symbol()
@@ -165,7 +167,7 @@ def replayed(symbol: Symbol) -> dict[date, Shares | None]:
 
 @given(lives)
 def test_the_entries_reproduce_history(
-    life: list[tuple[dict[int, int | None], Ruling | None]],
+    life: list[tuple[dict[int, int | None], Decision | None]],
 ) -> None:
     """Who applies every entry, and a restatement's factor, has the history; no id comes twice."""
     symbol = lived(life)
@@ -349,7 +351,7 @@ def test_a_held_day_waits_and_the_next_one_passes_it() -> None:
     assert symbol.known.watermark == day(2)
     assert symbol.shows({2: M, 3: SLIP, 4: M + 5}) == [(REPORTED, day(4))]
     assert symbol.held() == {day(3): Reason.UNIT_SLIP}
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     assert symbol.shows({4: M + 5}) == [(BACKFILLED, day(3))]  # the answer lists it no more
     assert symbol.held() == {}
 
@@ -385,9 +387,9 @@ def test_another_doubtful_figure_is_held_anew() -> None:
     """What is held of a day is what the vendor shows now, also after a ruling on another figure."""
     symbol = after({1: M})
     symbol.shows({1: M, 2: SLIP})
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     found = symbol.polled(rows({1: M, 2: 2 * SLIP}))
-    assert [each.ruling for each in found.held] == [Ruling.HELD]
+    assert [each.ruling for each in found.held] == [Decision.HELD]
     assert (found.events, len(found.waiting(symbol.known))) == ((), 1)
 
 
@@ -395,7 +397,7 @@ def test_discarded_is_forgotten_until_it_changes() -> None:
     """The same figures say nothing any more; others are judged as usual."""
     symbol = after({1: M})
     symbol.shows({1: M, 2: SLIP})
-    symbol.ruled(Ruling.DISCARDED)
+    symbol.ruled(Decision.DISCARDED)
     found = symbol.polled(rows({1: M, 2: SLIP, 3: M}))
     assert ([event.vintage.day for event in found.events], found.held) == ([day(3)], ())
     assert found.waiting(symbol.known) == ()
@@ -406,7 +408,7 @@ def test_a_held_revision_keeps_the_known_figure() -> None:
     """History stays as it was until the revision is released; its number is the next one."""
     symbol = after({1: M, 2: M})
     assert symbol.shows({1: M, 2: SLIP}) == []
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     (event,) = symbol.polled(rows({1: M, 2: SLIP})).events
     assert (event.type, event.vintage.revision) == (REVISED, 1)
 
@@ -417,9 +419,9 @@ def test_a_future_day_is_judged_when_it_has_come() -> None:
     symbol.shows({1: M, TODAY + 1: M, TODAY + 2: SLIP})
     expected = {day(TODAY + 1): Reason.FUTURE_DAY, day(TODAY + 2): Reason.FUTURE_DAY}
     assert (symbol.held(), symbol.known.watermark) == (expected, day(1))
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     assert symbol.shows({1: M, TODAY + 1: M, TODAY + 2: SLIP}) == []
-    symbol.ruled(Ruling.DISCARDED)
+    symbol.ruled(Decision.DISCARDED)
     found = symbol.polled(rows({1: M, TODAY + 1: M, TODAY + 2: SLIP}), at=SEEN + timedelta(days=15))
     assert [event.vintage.day for event in found.events] == [day(TODAY + 1)]
     assert symbol.held() == {day(TODAY + 2): Reason.UNIT_SLIP}
@@ -441,7 +443,7 @@ def test_a_whole_history_in_other_units_is_one_hold() -> None:
     slipped = {n: 1000 * shares for n, shares in figures.items()}
     assert symbol.shows(slipped) == []
     assert symbol.held() == {day(5): Reason.UNIT_SLIP}
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     assert symbol.shows(slipped) == [(RESTATED, day(5))]
     assert symbol.known.vintages[day(1)].record.shares == slipped[1]
 
@@ -458,11 +460,11 @@ def test_a_backfill_leaves_held_days_alone() -> None:
 
 def test_a_held_figure_survives_its_text() -> None:
     """What is written of a held figure is read back the same; anything else is refused."""
-    held = Held(row(2, SLIP), row(1, M), Reason.UNIT_SLIP, SEEN, Ruling.DISCARDED)
-    assert Held.from_json(UNITED_STATES, held.to_json()) == held
+    held = QuarantinedFigure(row(2, SLIP), row(1, M), Reason.UNIT_SLIP, SEEN, Decision.DISCARDED)
+    assert QuarantinedFigure.from_json(UNITED_STATES, held.to_json()) == held
     for text in ("rubbish", "[]", "{}", held.to_json().replace("discarded", "mood")):
         with pytest.raises(ValueError, match=r"."):
-            Held.from_json(UNITED_STATES, text)
+            QuarantinedFigure.from_json(UNITED_STATES, text)
 
 
 HK = Code("HK.00700")
@@ -509,7 +511,7 @@ def test_what_no_report_can_show(record: Record, reason: Reason) -> None:
     found = compare(code, [record, good], Known(), observed_at=SEEN, history=50)
     assert [event.vintage.record for event in found.events] == [good]
     assert [(each.day, each.reason) for each in found.held] == [(record.day, reason)]
-    assert Held.from_json(market_of(code), found.held[0].to_json()) == found.held[0]
+    assert QuarantinedFigure.from_json(market_of(code), found.held[0].to_json()) == found.held[0]
     assert str(reason) in explained(market_of(code), found.held[0])
 
 
@@ -558,7 +560,7 @@ def test_an_impossible_revision_is_taken_back() -> None:
 
 def test_the_operator_has_the_last_word() -> None:
     """A bound may be wrong one day: released, such a figure is published; discarded, never."""
-    for ruling, told in ((Ruling.RELEASED, [REPORTED]), (Ruling.DISCARDED, [])):
+    for ruling, told in ((Decision.RELEASED, [REPORTED]), (Decision.DISCARDED, [])):
         symbol = Symbol(HK)
         symbol.polled([BEFORE])
         odd = replace(FITTING, aggregated_short_ratio=101.0)
@@ -574,7 +576,7 @@ def test_whatever_is_released_can_be_read_again(price: float) -> None:
     symbol.polled([BEFORE])
     odd = replace(FITTING, close_price=price, aggregated_short_ratio=101.0)
     symbol.polled([odd, BEFORE])
-    symbol.ruled(Ruling.RELEASED)
+    symbol.ruled(Decision.RELEASED)
     (event,) = symbol.polled([odd, BEFORE]).events
     assert isinstance(decode("1-0", encode(event)), StreamEvent)
     vintage = Vintage.from_json(HONG_KONG, event.vintage.to_json())
@@ -587,7 +589,7 @@ def test_a_held_figure_that_could_not_be_written_again_is_not_read(ratio: str) -
     record = f'{{"timestamp_str":"2026-01-02","aggregated_short_ratio":{ratio}}}'
     text = f'{{"record":{record},"reason":"x","observed_at":"2026-01-03T00:00:00Z"}}'
     with pytest.raises(Unreadable, match="aggregated_short_ratio"):
-        Held.from_json(HONG_KONG, text)
+        QuarantinedFigure.from_json(HONG_KONG, text)
 
 
 def test_of_two_rows_of_a_day_the_first_counts() -> None:
@@ -667,7 +669,7 @@ def test_nothing_impossible_is_ever_published(lived: tuple[Code, list[list[Recor
             assert impossible(market, event.vintage.record) is None
             assert encode(event)
         for each in found.held:
-            assert Held.from_json(market, each.to_json()) == each
+            assert QuarantinedFigure.from_json(market, each.to_json()) == each
         assert set(alone.events) <= set(found.events)
         assert symbol.polled(answer).held == ()
 

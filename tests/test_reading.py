@@ -16,15 +16,15 @@ import pytest
 from redis.asyncio import Redis
 
 import poller as library
-from poller.commands.export import INSTALL, destination
+from poller.cli.export import INSTALL, destination
 from poller.detect.compare import compare
 from poller.errors import BadCode
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, Vintage, isoformat, market_of
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests.feed import publish
 from tests.machine import at_most
 from tests.service import Service, poller
@@ -42,9 +42,9 @@ def hk(day: str, shares: int, ratio: float, close: float) -> HkRecord:
 
 async def tell(store: RedisStore, code: Code, rows: Sequence[Any], at: datetime) -> None:
     """Publish these rows of a symbol."""
-    snapshot = await store.snapshot(code)
+    snapshot = await store.records.snapshot(code)
     found = compare(code, rows, snapshot.known, observed_at=at, history=len(rows))
-    await store.commit(code, found, snapshot, ONE_OFF)
+    await store.records.commit(code, found, snapshot, ONE_OFF)
 
 
 @pytest.fixture

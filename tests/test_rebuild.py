@@ -12,9 +12,9 @@ from poller.detect.rebuild import rebuilt
 from poller.events import encode
 from poller.markets.hk import HkRecord
 from poller.model import Code
-from poller.storage.memorystore import MemoryStore
-from poller.storage.store import ONE_OFF
+from poller.store.store import ONE_OFF
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 from tests.relaying import endpoint
 
 CODE = Code("HK.00700")
@@ -51,47 +51,39 @@ async def published(store: MemoryStore) -> None:
     """Publish what the answers say, an hour apart, each a second after it was observed."""
     for hours, rows in enumerate(ANSWERS):
         at = SEEN + timedelta(hours=hours)
-        store.clock = (at + timedelta(seconds=1)).timestamp
-        snapshot = await store.snapshot(CODE)
+        store.streams.clock = (at + timedelta(seconds=1)).timestamp
+        snapshot = await store.records.snapshot(CODE)
         found = compare(CODE, rows, snapshot.known, observed_at=at, history=50)
-        await store.commit(CODE, found, snapshot, ONE_OFF)
+        await store.records.commit(CODE, found, snapshot, ONE_OFF)
 
 
 async def test_every_event_is_rebuilt_as_it_was() -> None:
     """Id, kind, figures, previous and change: all but the id on the stream."""
     store = MemoryStore(time.time)
     await published(store)
-    told = [dict(entry.fields) for entry in store.entries]
+    told = [dict(entry.fields) for entry in store.streams.entries]
     kinds = [each["type"].rpartition(".")[2] for each in told]
     assert {"reported", "revised", "backfilled"} <= {*kinds}
-    vintages = await store.vintages(CODE)
+    vintages = await store.records.vintages(CODE)
     assert [encode(event) for event in rebuilt(CODE, vintages)] == told
     since, until = SEEN + timedelta(hours=1), SEEN + timedelta(hours=4)
     part = [encode(event) for event in rebuilt(CODE, vintages, since=since, until=until)]
     assert part == [e for e in told if "10:00" <= e["observed_at"][11:16] < "13:00"]
 
 
-class Past(MemoryStore):
-    """A store that lists the symbols it has a history of."""
-
-    async def history_codes(self) -> list[Code]:
-        """See `replay.Past`."""
-        return [Code(code) for code in self.vintage_texts]
-
-
 async def test_a_replay_finds_in_history_what_the_stream_lost() -> None:
     """Each event once, in its lane's order, whether the stream has it or not; twice is the same."""
-    store = Past(time.time)
+    store = MemoryStore(time.time)
     outbox = MemoryOutbox(store, time.time)
     desk = endpoint("desk")
     await published(store)
-    told = [entry.fields["id"] for entry in store.entries]
+    told = [entry.fields["id"] for entry in store.streams.entries]
     await outbox.begin(["desk"])
-    del store.entries[2:-2]
+    del store.streams.entries[2:-2]
     wanted = Wanted(since=SEEN, until=SEEN + timedelta(days=1))
-    made = await replay(store, outbox, desk, wanted)
+    made = await replay(store.streams, store.records, outbox, desk, wanted)
     assert (made.queued, made.waiting, made.rebuilt) == (len(told), 0, len(told) - 4)
-    made = await replay(store, outbox, desk, wanted)
+    made = await replay(store.streams, store.records, outbox, desk, wanted)
     assert (made.queued, made.waiting) == (0, len(told))
     arrived = []
     for _ in told:
@@ -108,15 +100,17 @@ async def test_a_replay_finds_in_history_what_the_stream_lost() -> None:
 
 async def test_a_replay_by_id_and_of_what_is_to_come() -> None:
     """An id that only history has is found; one that is nowhere is named, and nothing queued."""
-    store = Past(time.time)
+    store = MemoryStore(time.time)
     outbox = MemoryOutbox(store, time.time)
     desk = endpoint("desk", selection=Selection(frozenset(EVENTS)))
     await outbox.begin(["desk"])
     await published(store)
-    made = await replay(store, outbox, desk, Wanted(since=SEEN))
+    made = await replay(store.streams, store.records, outbox, desk, Wanted(since=SEEN))
     assert (made.queued, made.rebuilt) == (0, 0)  # all of it is still to be taken
-    lost = store.entries.pop(0).fields["id"]
-    assert (await replay(store, outbox, desk, Wanted([lost, "HK.1:x:0"]))).missing == {"HK.1:x:0"}
+    lost = store.streams.entries.pop(0).fields["id"]
+    assert (
+        await replay(store.streams, store.records, outbox, desk, Wanted([lost, "HK.1:x:0"]))
+    ).missing == {"HK.1:x:0"}
     assert (await outbox.status("desk")).waiting == 0
-    made = await replay(store, outbox, desk, Wanted([lost]))
+    made = await replay(store.streams, store.records, outbox, desk, Wanted([lost]))
     assert (made.queued, made.rebuilt) == (1, 1)

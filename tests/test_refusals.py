@@ -11,13 +11,12 @@ from cyclopts import CycloptsError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.cli import cli, refusal
-from poller.commands.ending import WRONG, CommandFailed, report
-from poller.commands.history import history
-from poller.commands.planning import simulate
-from poller.commands.release import release
-from poller.commands.tail import MOST_LAST, tail
-from poller.commands.webhookcli import replay
+from poller.cli.history import history
+from poller.cli.main import cli, refusal
+from poller.cli.release import release
+from poller.cli.runner import WRONG, CommandFailed, report
+from poller.cli.tail import MOST_LAST, tail
+from poller.cli.webhookcli import replay
 from poller.errors import ConfigError
 from poller.settings.config import Config, load
 from poller.settings.variables import misspelt, names_in
@@ -319,15 +318,6 @@ def test_contradictions_are_told_beside_other_problems(tmp_path: Path) -> None:
     for part in ("desk is the name of two", "web.host", "127.0.0.1:11111 is listed twice"):
         assert part in text
     assert len(lines) == 7
-
-
-def test_a_plot_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
-    """A directory, and a file in none: wrong usage, and nothing is played."""
-    for plot in (tmp_path, tmp_path / "none" / "plot.svg"):
-        with pytest.raises(CommandFailed) as caught:
-            simulate(weeks=99, plot=plot)
-        assert caught.value.code == WRONG
-        assert str(caught.value).startswith(f"--plot {plot}: ")
 
 
 @pytest.mark.parametrize(

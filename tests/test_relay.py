@@ -34,18 +34,26 @@ from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.worker import Timing
 from poller.errors import StoreDown
 from poller.events import Message
-from poller.facts.observe import LONGEST_TURN, Defect, Fact, Happened, Recovered, Trouble, Turned
 from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.plan.notice import Completed, Detected
+from poller.schedule.notice import Completed, Detected
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
-from poller.storage.notifier import Notifier
-from poller.storage.store import ONE_OFF, Entry, Stream, signal_of_webhook
+from poller.store.notifier import Notifier
+from poller.store.store import ONE_OFF, Entry, Stream, signal_of_webhook
+from poller.telemetry.observe import (
+    LONGEST_TURN,
+    Defect,
+    Fact,
+    Happened,
+    HeartbeatBeat,
+    Recovered,
+    Trouble,
+)
 from tests.feed import publish
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 
 BEGAN = datetime(2026, 5, 8, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -228,7 +236,7 @@ def play(
         clock = lambda: loop.now().timestamp()  # noqa: E731
         store, facts, chance = MemoryStore(clock), list[Fact](), random.Random(1)
         outbox = outbox_type(store, clock)
-        notifier = Notifier(store, facts.append, block=3600)
+        notifier = Notifier(store.streams, facts.append, block=3600)
         relay = Relay(
             outbox,
             facts.append,
@@ -386,7 +394,7 @@ def test_what_is_queued_without_a_signal_is_found() -> None:
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
         await asyncio.sleep(5)
-        (entry,) = await scene.store.read("0", count=10, block=None)
+        (entry,) = await scene.store.streams.read("0", count=10, block=None)
         await scene.outbox.add("desk", [QueueItem(sort_key(entry.id), text_of(entry), "HK.00700")])
         await asyncio.sleep(31)
 
@@ -451,7 +459,7 @@ def test_a_low_rate_is_no_stuck_loop() -> None:
     scene = play(act, slow, look=timedelta(seconds=1), desk=line)
     (first, _), (second, _) = line.calls
     assert 3600 - 1e-6 <= second - first < 3600 + LONGEST_TURN
-    turns = scene.facts.count(Turned("webhook desk deliveries"))
+    turns = scene.facts.count(HeartbeatBeat("webhook desk deliveries"))
     assert turns >= 3600 / (LONGEST_TURN / 2)
 
 
@@ -567,7 +575,7 @@ def test_410_disables_and_enabling_sends_what_waited() -> None:
         assert len(scene.lines["desk"].calls) == 1
         assert (await scene.outbox.status("desk")).waiting == 2
         await scene.outbox.enable("desk")
-        await scene.store.signal(signal_of_webhook("desk"))
+        await scene.store.streams.signal(signal_of_webhook("desk"))
         await asyncio.sleep(3600)
 
     line = Line(lambda _, at: Failed("410", 410) if at < 60 else Delivered(200))
@@ -651,7 +659,7 @@ def test_foreign_entries_are_passed_over() -> None:
     """Whatever else somebody appends to the stream is named, and stops nothing."""
 
     async def act(scene: Scene) -> None:
-        scene.store.entries.append(Entry("1-0", {"hello": "world"}))
+        scene.store.streams.entries.append(Entry("1-0", {"hello": "world"}))
         await scene.publish("HK.00700", 1)
         await asyncio.sleep(1)
 
@@ -683,8 +691,8 @@ def test_notices_go_to_whom_selected_them() -> None:
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
         for notice in notices(HONG_KONG, UNITED_STATES):
-            await scene.store.announce(notice, ONE_OFF)
-        scene.store.notices.append(Entry("9999999999999-0", {"type": "release.detected"}))
+            await scene.store.plans.announce(notice, ONE_OFF)
+        scene.store.streams.notices.append(Entry("9999999999999-0", {"type": "release.detected"}))
         await scene.publish("HK.00005", 1)
         await asyncio.sleep(3600)
         for name in lines:
@@ -720,7 +728,7 @@ def test_a_chat_hears_of_a_report_at_once() -> None:
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
         for notice in notices(HONG_KONG):
-            await scene.store.announce(notice, ONE_OFF)
+            await scene.store.plans.announce(notice, ONE_OFF)
             await asyncio.sleep(2)
         await asyncio.sleep(600)
 

@@ -16,7 +16,8 @@ import pytest
 from poller.model import Code
 from poller.service.reload import Reload, follow, merge
 from poller.settings.config import Config
-from poller.simulator import Proto, Simulator, World
+from poller.simulator import Proto, World
+from tests.opend import Simulator
 from tests.receiver import SECRET, Receiver
 from tests.service import Service, entries, simulator, store_of, until
 

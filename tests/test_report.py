@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from redis.asyncio import Redis
 
-from poller.detect.held import Held, Reason
+from poller.detect.held import QuarantinedFigure, Reason
 from poller.errors import StoreDown
-from poller.facts.observe import (
+from poller.gateway.opend import Address
+from poller.markets.hk import HkRecord
+from poller.model import Code
+from poller.service.report import OTHER_WATCHLIST, Process, Reporter
+from poller.simulator.virtual import run_virtually
+from poller.store.embedded import Embedded
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.telemetry.observe import (
     Active,
     Connection,
     Fact,
@@ -22,19 +30,11 @@ from poller.facts.observe import (
     Standby,
     Trouble,
 )
-from poller.facts.status import POLLS_KEPT, Polls, Report
-from poller.gateway.opend import Address
-from poller.markets.hk import HkRecord
-from poller.model import Code
-from poller.service.report import OTHER_WATCHLIST, Process, Reporter
-from poller.simulator.virtual import run_virtually
-from poller.storage.embedded import Embedded
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
+from poller.telemetry.status import POLLS_KEPT, Polls, Report
 from tests.machine import at_most
 
 if TYPE_CHECKING:
-    from poller.facts.board import Board
+    from poller.telemetry.status_store import StatusStore
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 HK = Code("HK.00700")
@@ -42,17 +42,17 @@ US = Code("US.AAPL")
 
 
 @pytest.fixture
-async def boards(tmp_path: Path) -> AsyncIterator[tuple[RedisBoard, RedisStore]]:
+async def boards(tmp_path: Path) -> AsyncIterator[tuple[RedisStatusStore, RedisStore]]:
     """An empty board, and the store beside it."""
     async with Embedded(tmp_path).running() as url:
-        board, store = RedisBoard(url, "short-interest"), RedisStore(url, "short-interest")
+        board, store = RedisStatusStore(url, "short-interest"), RedisStore(url, "short-interest")
         yield board, store
         await board.close()
         await store.close()
 
 
 @contextlib.asynccontextmanager
-async def reporting(board: RedisBoard) -> AsyncIterator[tuple[Reporter, list[Fact]]]:
+async def reporting(board: RedisStatusStore) -> AsyncIterator[tuple[Reporter, list[Fact]]]:
     """Let a poller with one gateway report while the block runs."""
     facts: list[Fact] = []
     gateways = [Address("opend", 11111, "main")]
@@ -65,7 +65,7 @@ async def reporting(board: RedisBoard) -> AsyncIterator[tuple[Reporter, list[Fac
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def told(board: RedisBoard, condition: Callable[[Report], bool]) -> Report:
+async def told(board: RedisStatusStore, condition: Callable[[Report], bool]) -> Report:
     """Wait for a report of this process that satisfies a condition."""
     async with at_most():
         while True:
@@ -75,7 +75,7 @@ async def told(board: RedisBoard, condition: Callable[[Report], bool]) -> Report
             await asyncio.sleep(0.02)
 
 
-async def test_what_is_true_is_told(boards: tuple[RedisBoard, RedisStore]) -> None:
+async def test_what_is_true_is_told(boards: tuple[RedisStatusStore, RedisStore]) -> None:
     """Connections, troubles and their end are told; at the end of the process nothing stays."""
     board, _ = boards
     async with reporting(board) as (reporter, _):
@@ -88,7 +88,7 @@ async def test_what_is_true_is_told(boards: tuple[RedisBoard, RedisStore]) -> No
         }
         row = HkRecord(None, "2026-11-13", 1, 0.5, None, None)
         reporter(Recovered(HK))
-        reporter(Quarantined(HK, (Held(row, None, Reason.FUTURE_DAY, NOW),)))
+        reporter(Quarantined(HK, (QuarantinedFigure(row, None, Reason.FUTURE_DAY, NOW),)))
         report = await told(board, lambda r: HK not in r.troubles and bool(r.troubles))
         assert "poller quarantine release HK.00700 2026-11-13" in str(report.troubles)
         reporter(Quarantined(HK, ()))
@@ -96,7 +96,7 @@ async def test_what_is_true_is_told(boards: tuple[RedisBoard, RedisStore]) -> No
     assert await board.reports() == {}
 
 
-async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisStore]) -> None:
+async def test_who_polls_tells_what_is_watched(boards: tuple[RedisStatusStore, RedisStore]) -> None:
     """A poller on standby keeps its watchlist to itself until it holds the lease."""
     board, _ = boards
     async with reporting(board) as (reporter, _):
@@ -115,7 +115,7 @@ async def test_who_polls_tells_what_is_watched(boards: tuple[RedisBoard, RedisSt
 
 
 async def test_a_watchlist_that_is_none_counts_as_absent(
-    boards: tuple[RedisBoard, RedisStore], tmp_path: Path
+    boards: tuple[RedisStatusStore, RedisStore], tmp_path: Path
 ) -> None:
     """Whatever JSON another client writes there, nobody who reads it fails."""
     board, _ = boards
@@ -126,7 +126,7 @@ async def test_a_watchlist_that_is_none_counts_as_absent(
 
 
 async def test_a_standby_with_another_watchlist_says_so(
-    boards: tuple[RedisBoard, RedisStore],
+    boards: tuple[RedisStatusStore, RedisStore],
 ) -> None:
     """Once, when it lasts, with both counts and what to do; not while both agree."""
     board, _ = boards
@@ -159,7 +159,9 @@ async def test_a_standby_with_another_watchlist_says_so(
 
 
 @pytest.mark.parametrize("age", [timedelta(seconds=61), timedelta(hours=-1)])
-async def test_the_dead_are_removed(boards: tuple[RedisBoard, RedisStore], age: timedelta) -> None:
+async def test_the_dead_are_removed(
+    boards: tuple[RedisStatusStore, RedisStore], age: timedelta
+) -> None:
     """A killed process's report goes when another one reports: a minute later, or set back."""
     board, _ = boards
     old = NOW - age
@@ -171,7 +173,7 @@ async def test_the_dead_are_removed(boards: tuple[RedisBoard, RedisStore], age: 
                 await asyncio.sleep(0.02)
 
 
-class Shaky(RedisBoard):
+class Shaky(RedisStatusStore):
     """A board that can be away."""
 
     away = True
@@ -208,7 +210,7 @@ async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path)
         await board.close()
 
 
-async def answers(board: RedisBoard, count: int) -> list[str]:
+async def answers(board: RedisStatusStore, count: int) -> list[str]:
     """Wait until so many polls of a symbol are told; returns them, the last one first."""
     async with at_most():
         while True:
@@ -219,7 +221,7 @@ async def answers(board: RedisBoard, count: int) -> list[str]:
 
 
 async def test_polls_are_told_whatever_becomes_of_the_status(
-    boards: tuple[RedisBoard, RedisStore],
+    boards: tuple[RedisStatusStore, RedisStore],
 ) -> None:
     """With the status of another type, each symbol's last polls are still told, and no more."""
     board, store = boards
@@ -233,7 +235,7 @@ async def test_polls_are_told_whatever_becomes_of_the_status(
 
 
 async def test_polls_that_could_not_be_told_are_told_later(
-    boards: tuple[RedisBoard, RedisStore],
+    boards: tuple[RedisStatusStore, RedisStore],
 ) -> None:
     """The status is told meanwhile, and when their key is mended they follow, the last ones."""
     board, store = boards
@@ -279,7 +281,7 @@ def test_reports_come_when_there_is_something_to_say() -> None:
     async def work() -> list[float]:
         board = Counted()
         reporter = Reporter(Process("me-1", "poll"), now=lambda: NOW)
-        task = asyncio.create_task(reporter.run(cast("Board", board), lambda _: None))
+        task = asyncio.create_task(reporter.run(cast("StatusStore", board), lambda _: None))
         await asyncio.sleep(60)
         reporter(Polled(HK, "answered"))
         await asyncio.sleep(10)

@@ -7,17 +7,17 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from poller.facts.observe import Announced, Fact, Recovered, Trouble
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
-from poller.plan.notice import Completed, Detected
-from poller.plan.release import Intervals, MarketState, Sighting
-from poller.plan.schedule import Schedule
 from poller.polling.budget import Budget
 from poller.polling.poll import Poller
+from poller.schedule.notice import Completed, Detected
+from poller.schedule.release import Intervals, MarketState, Sighting
+from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
-from poller.storage.store import ONE_OFF
+from poller.store.store import ONE_OFF
+from poller.telemetry.observe import Announced, Fact, Recovered, Trouble
+from tests.memorystore import MemoryStore
 from tests.test_vitals import NoPace
 
 CODES = [Code(f"HK.{n:05}") for n in range(1, 21)]
@@ -64,20 +64,20 @@ def now() -> datetime:
 
 def one_watermark(store: MemoryStore) -> None:
     """Put the watermark of one symbol into the future."""
-    store.watermark_texts[CODES[0]] = str(FUTURE)
+    store.records.watermark_texts[CODES[0]] = str(FUTURE)
 
 
 def a_lone_watermark(store: MemoryStore) -> None:
     """Let nothing else be known of that symbol."""
     one_watermark(store)
-    del store.vintage_texts[CODES[0]], store.history_texts[CODES[0]]
+    del store.records.vintage_texts[CODES[0]], store.records.history_texts[CODES[0]]
 
 
 def a_plan(store: MemoryStore) -> None:
     """Write a plan whose releases have not come."""
     days = (FUTURE - timedelta(days=n) for n in (2, 1, 0))
     state = MarketState(FUTURE, tuple(Sighting(day, None) for day in days), open=FUTURE)
-    store.plans["HK"] = state.to_json()
+    store.plans.texts["HK"] = state.to_json()
 
 
 async def played(spoil: Callable[[MemoryStore], None]) -> tuple[MemoryStore, Showing, list[Fact]]:
@@ -85,7 +85,7 @@ async def played(spoil: Callable[[MemoryStore], None]) -> tuple[MemoryStore, Sho
     store, gateway, facts = MemoryStore(lambda: now().timestamp()), Showing(), list[Fact]()
 
     async def poll(hours: float) -> None:
-        budget = Budget(store, "main", "test", requests=30, period=30, pace=NoPace())
+        budget = Budget(store.ledger, "main", "test", requests=30, period=30, pace=NoPace())
         poller = Poller(
             store,
             [gateway],
@@ -104,7 +104,7 @@ async def played(spoil: Callable[[MemoryStore], None]) -> tuple[MemoryStore, Sho
     facts.clear()
     gateway.asked.clear()
     spoil(store)
-    store = replace(store, _snapshots={})  # without what it remembers of them
+    store.records = replace(store.records, _snapshots={})  # without what it remembers of them
     await poll(5)
     return store, gateway, facts
 
@@ -120,7 +120,7 @@ def test_a_watermark_in_the_future_stops_its_symbol_alone(
 ) -> None:
     """The others' report is found and told as ever; that symbol is named, key and cure."""
     store, gateway, facts = run_virtually(BEGAN, played(spoil))
-    assert {store.watermark_texts[code] for code in CODES[1:]} == {str(DAY)}
+    assert {store.records.watermark_texts[code] for code in CODES[1:]} == {str(DAY)}
     notices = [type(fact.notice) for fact in facts if isinstance(fact, Announced)]
     assert notices == [Detected, Completed]
     assert set(told(facts, "{short-interest}:watermark")) == {CODES[0]}
@@ -132,10 +132,10 @@ def test_a_watermark_in_the_future_stops_its_symbol_alone(
 def test_a_plan_of_the_future_is_passed_over() -> None:
     """Every symbol takes part in the next report; the plan is named, and replaced at once."""
     store, gateway, facts = run_virtually(BEGAN, played(a_plan))
-    assert set(store.watermark_texts.values()) == {str(DAY)}
+    assert set(store.records.watermark_texts.values()) == {str(DAY)}
     notices = [type(fact.notice) for fact in facts if isinstance(fact, Announced)]
     assert notices == [Detected, Completed]
     assert told(facts, "field HK of {short-interest}:schedule") == ["plan of HK"]
     assert Recovered("plan of HK") in facts
-    assert MarketState.from_json(store.plans["HK"]).sightings[-1].day == DAY
+    assert MarketState.from_json(store.plans.texts["HK"]).sightings[-1].day == DAY
     assert len(gateway.asked) < 200

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.polling.trim import keep_trimmed, trim
 from poller.simulator import World
-from poller.storage.connections import Connections
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.retention import GRACE, Group, Late, Trim, trim_of
-from poller.storage.store import order
+from poller.store.connections import Connections
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.retention import GRACE, Group, Late, Trim, trim_of
+from poller.store.store import order
+from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
 from tests import nodes
 from tests.service import Service, simulator, until
 
@@ -96,15 +96,15 @@ async def test_a_group_is_waited_for_and_named(server: tuple[RedisStore, Any]) -
     facts: list[Fact] = []
     await client.xgroup_create(STREAM, "desk", "0")
     await client.xreadgroup("desk", "me", {STREAM: ">"}, count=3)
-    late = await trim(store, KEEP, facts.append, NOW)
+    late = await trim(store.streams, KEEP, facts.append, NOW)
     assert await ages(client) == [95, 91, 0]
     assert [fact.subject for fact in facts if isinstance(fact, Trouble)] == ["consumer group desk"]
     await client.xack(STREAM, "desk", at(95))
-    late = await trim(store, KEEP, facts.append, NOW, before=late)
+    late = await trim(store.streams, KEEP, facts.append, NOW, before=late)
     assert await ages(client) == [91, 0]
     assert "until 2026-06-07 00:00 UTC" in str(facts[-2])
     await client.xack(STREAM, "desk", at(91), at(100))
-    assert await trim(store, KEEP, facts.append, NOW, before=late) == set()
+    assert await trim(store.streams, KEEP, facts.append, NOW, before=late) == set()
     assert await ages(client) == [0]
     assert Recovered("consumer group desk") in facts
     assert any(isinstance(fact, Happened) for fact in facts)
@@ -120,12 +120,12 @@ async def test_the_releases_are_trimmed_and_waited_for_as_well(
         await client.xadd(releases, {"age": age}, id=at(age))
     for stream, read in ((STREAM, "$"), (releases, "0")):
         await client.xgroup_create(stream, "webhook:desk", read)
-    late = await trim(store, KEEP, facts.append, NOW)
+    late = await trim(store.streams, KEEP, facts.append, NOW)
     assert late == {"consumer group webhook:desk of the releases"}
     assert await ages(client) == [0]
     assert await client.xlen(releases) == 2
     await client.xgroup_setid(releases, "webhook:desk", "$")
-    assert await trim(store, KEEP, facts.append, NOW, before=late) == set()
+    assert await trim(store.streams, KEEP, facts.append, NOW, before=late) == set()
     assert await client.xlen(releases) == 1
     assert Recovered("consumer group webhook:desk of the releases") in facts
 
@@ -133,10 +133,10 @@ async def test_the_releases_are_trimmed_and_waited_for_as_well(
 async def test_without_groups_age_decides(server: tuple[RedisStore, Any]) -> None:
     """Nobody reads in a group: what is older goes; an empty stream is nothing to stumble over."""
     store, client = server
-    await trim(store, KEEP, lambda _: None, NOW)
+    await trim(store.streams, KEEP, lambda _: None, NOW)
     assert await ages(client) == [0]
     await client.delete(STREAM)
-    assert await trim(store, KEEP, lambda _: None, NOW) == set()
+    assert await trim(store.streams, KEEP, lambda _: None, NOW) == set()
 
 
 async def test_a_user_who_may_not_trim_goes_on_polling(server: tuple[RedisStore, Any]) -> None:
@@ -144,7 +144,7 @@ async def test_a_user_who_may_not_trim_goes_on_polling(server: tuple[RedisStore,
     store, client = server
     await client.execute_command("ACL", "SETUSER", "default", "-xtrim")
     facts: list[Fact] = []
-    trimming = asyncio.create_task(keep_trimmed(store, KEEP, facts.append, lambda: NOW))
+    trimming = asyncio.create_task(keep_trimmed(store.streams, KEEP, facts.append, lambda: NOW))
     await until(lambda: any(isinstance(fact, Trouble) for fact in facts))
     assert not trimming.done()
     trimming.cancel()

@@ -15,10 +15,11 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
+from poller.simulator import World
+from poller.store.embedded import Embedded
 from tests.machine import at_most
 from tests.nodes import node
+from tests.opend import Simulator
 from tests.receiver import SECRET, Receiver
 from tests.service import (
     Service,

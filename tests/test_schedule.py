@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.facts.observe import Fact, Trouble
 from poller.markets import Market
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.plan.calendar import release_of
-from poller.plan.notice import MOST_NAMED, Completed, Detected, Notice, fields_of
-from poller.plan.release import (
+from poller.polling.poll import Poller
+from poller.schedule.calendar import release_of
+from poller.schedule.notice import MOST_NAMED, Completed, Detected, Notice, fields_of
+from poller.schedule.release import (
     Intervals,
     MarketState,
     Sighting,
     expected,
     next_probe,
 )
-from poller.plan.schedule import (
+from poller.schedule.schedule import (
     Answered,
     Excluded,
     Postponed,
@@ -35,11 +35,11 @@ from poller.plan.schedule import (
     Unanswered,
     Wait,
 )
-from poller.plan.sweep import BLOCK
-from poller.polling.poll import Poller
+from poller.schedule.sweep import BLOCK
 from poller.simulator.virtual import run_virtually
-from poller.storage.memorystore import MemoryStore
-from poller.storage.store import ONE_OFF
+from poller.store.store import ONE_OFF
+from poller.telemetry.observe import Fact, Trouble
+from tests.memorystore import MemoryStore
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
 INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))
@@ -367,8 +367,10 @@ def test_an_unusable_plan_is_learned_again() -> None:
 
     async def work() -> list[Fact]:
         store, facts = MemoryStore(asyncio.get_running_loop().time), list[Fact]()
-        store.watermark_texts[US] = str(DAY)
-        await store.save_schedule({"HK": "rubbish", "US": MarketState(DAY).to_json()}, ONE_OFF)
+        store.records.watermark_texts[US] = str(DAY)
+        await store.plans.save_schedule(
+            {"HK": "rubbish", "US": MarketState(DAY).to_json()}, ONE_OFF
+        )
         plan, tell = Schedule(INTERVALS), facts.append
         poller = Poller(store, [], {}, plan, history=1, observe=tell, now=lambda: NOW)
         polling = asyncio.create_task(poller.run(ONE_OFF))

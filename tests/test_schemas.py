@@ -17,12 +17,12 @@ from poller.events import Foreign, decode
 from poller.markets import Record
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code
-from poller.plan.notice import Completed, Detected
+from poller.schedule.notice import Completed, Detected
 from poller.simulator import World
-from poller.storage.connections import Connections
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF, Entry, Stream
+from poller.store.connections import Connections
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF, Entry, Stream
 from tests import schemas
 from tests.service import later, now
 
@@ -69,9 +69,9 @@ def references(part: object) -> Iterator[str]:
 
 async def publish(store: RedisStore, code: Code, *rows: Record) -> None:
     """Read, compare and commit."""
-    snapshot = await store.snapshot(code)
+    snapshot = await store.records.snapshot(code)
     found = compare(code, rows, snapshot.known, observed_at=now(), history=50)
-    await store.commit(code, found, snapshot, ONE_OFF)
+    await store.records.commit(code, found, snapshot, ONE_OFF)
 
 
 async def test_what_goes_out_is_valid(tmp_path: Path) -> None:
@@ -90,12 +90,12 @@ async def test_what_goes_out_is_valid(tmp_path: Path) -> None:
         split = [double(row) for row in (new, revised, *rows[1:])]
         await publish(store, code, *split)
         await publish(store, code, later(new, days=1, aggregated_short=10**12), *split)
-        entries = await store.read("0", count=1000, block=None)
+        entries = await store.streams.read("0", count=1000, block=None)
         held = await client.xrange(store.keys.quarantine)
         day = rows[0].day
-        await store.announce(Detected(HONG_KONG, day, now(), code), ONE_OFF)
-        await store.announce(Completed(HONG_KONG, day, now(), 1, (code,)), ONE_OFF)
-        notices = await store.read("0", count=10, block=None, stream=Stream.RELEASES)
+        await store.plans.announce(Detected(HONG_KONG, day, now(), code), ONE_OFF)
+        await store.plans.announce(Completed(HONG_KONG, day, now(), 1, (code,)), ONE_OFF)
+        notices = await store.streams.read("0", count=10, block=None, stream=Stream.RELEASES)
         await store.close()
         await client.aclose()
     assert {entry.fields["type"].partition(".")[2] for entry in entries} == {

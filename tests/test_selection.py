@@ -17,7 +17,7 @@ from poller.markets import all_markets
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Change, Code, Event, EventType, Vintage
-from poller.plan.notice import TYPES, Completed, Detected
+from poller.schedule.notice import TYPES, Completed, Detected
 from poller.simulator import World
 from tests.feed import event_of, notice_of
 

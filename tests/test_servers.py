@@ -16,9 +16,9 @@ from poller.detect.compare import compare
 from poller.errors import LockedOut, StoreError, StoreMisfit
 from poller.model import Code
 from poller.simulator import TENCENT_ROWS, World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from tests.machine import at_most
 from tests.service import Service, entries, now, poller, simulator
 from tests.test_faults import is_documented
@@ -93,8 +93,9 @@ async def test_a_unix_socket(server: Embedded, tmp_path: Path) -> None:
 
 async def test_an_answer_may_take_its_time_after_a_blocking_read(server: Embedded) -> None:
     """`socket_timeout` bounds the answers; a read that blocks longer ends as empty, not as cut."""
-    store = RedisStore(f"{server.url}?socket_timeout=0.1", "short-interest")
-    assert await store.read("$", count=1, block=0.4) == []
+    # a server looks ten times a second who has waited long enough
+    store = RedisStore(f"{server.url}?socket_timeout=0.5", "short-interest")
+    assert await store.streams.read("$", count=1, block=0.8) == []
     await store.close()
 
 
@@ -194,19 +195,19 @@ def documented_rules() -> list[str]:
 async def try_everything(store: RedisStore) -> None:
     """Let a user do each kind of thing that the service and its commands do."""
     await store.inspect()
-    lease = await store.acquire_lease("me", 10)
+    lease = await store.leases.acquire("me", 10)
     assert lease is not None
-    await store.grant("main", "a", limit=1, period=1, margin=0)
-    snapshot = await store.snapshot(TENCENT)
+    await store.ledger.grant("main", "a", limit=1, period=1, margin=0)
+    snapshot = await store.records.snapshot(TENCENT)
     found = compare(TENCENT, TENCENT_ROWS, snapshot.known, observed_at=now(), history=5)
-    await store.commit(TENCENT, found, snapshot, ONE_OFF)
-    await store.spent("main", period=1)
-    await store.watch([TENCENT], wanted=True)
-    await store.last_entries(1)
-    await store.signal("webhook:desk")
-    start = await store.news(None, block=1)
-    await store.news(start.position, block=0.01)
-    await store.release_lease(lease)
+    await store.records.commit(TENCENT, found, snapshot, ONE_OFF)
+    await store.ledger.spent("main", period=1)
+    await store.watchlist.watch([TENCENT], wanted=True)
+    await store.streams.last_entries(1)
+    await store.streams.signal("webhook:desk")
+    start = await store.streams.news(None, block=1)
+    await store.streams.news(start.position, block=0.01)
+    await store.leases.release(lease)
 
 
 async def test_a_user_with_the_documented_rights_can_run_it(

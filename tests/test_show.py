@@ -12,13 +12,13 @@ import pytest
 from rich.text import Text
 
 from poller import show
-from poller.commands import watch
-from poller.commands.explain import hours_or_days
+from poller.cli import watch
+from poller.cli.explain import hours_or_days
 from poller.events import encode
 from poller.markets.hk import HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import load
-from poller.storage.store import Entry
+from poller.store.store import Entry
 
 SEEN = datetime(2026, 5, 8, 9, 15, 2, tzinfo=UTC)
 

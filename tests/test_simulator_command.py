@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from poller.simulator import Simulator, World
+from poller.simulator import World
 from poller.simulator.__main__ import main
+from tests.opend import Simulator
 from tests.simulator_client import Client
 
 

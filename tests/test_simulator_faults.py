@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from poller.simulator import TENCENT, Faults, Proto, Simulator, Verdict, World
+from poller.simulator import TENCENT, Proto, World
 from poller.simulator.wire import Garbled, Message
+from tests.opend import Faults, Simulator, Verdict
 from tests.simulator_client import connected
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.model import Code
-from poller.simulator import Faults, Proto, Seen, Simulator, Verdict, Window, World
+from poller.simulator import Proto, Window, World
 from poller.simulator.wire import (
     HEADER_SIZE,
     LONGEST_BODY,
@@ -18,10 +18,10 @@ from poller.simulator.wire import (
     Header,
     Session,
     parse,
-    plain_packet,
     request,
 )
-from tests.simulator_client import Client, connected
+from tests.opend import Faults, Seen, Simulator, Verdict
+from tests.simulator_client import Client, connected, plain_packet
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 TOO_FREQUENT = "获取空头持仓频率太高，请求失败，每30秒最多30次。"

@@ -17,18 +17,9 @@ from Crypto.PublicKey import RSA
 from poller.markets.hk import HkRecord
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.simulator import (
-    END,
-    TENCENT,
-    TENCENT_ROWS,
-    EndlessKeys,
-    Faults,
-    Proto,
-    Simulator,
-    Verdict,
-    World,
-)
+from poller.simulator import END, TENCENT, TENCENT_ROWS, Proto, World
 from tests.machine import at_most, scaled
+from tests.opend import EndlessKeys, Faults, Simulator, Verdict
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 APPLE = Code("US.AAPL")

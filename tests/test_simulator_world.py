@@ -14,7 +14,7 @@ from poller.markets import Record
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Code, market_of, parse_code
-from poller.plan.calendar import release_of, reporting_days
+from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator import (
     END,
     TENCENT,

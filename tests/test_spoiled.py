@@ -10,8 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from poller.model import Code
-from poller.simulator import Simulator, World
-from poller.storage.embedded import Embedded
+from poller.simulator import World
+from poller.store.embedded import Embedded
+from tests.opend import Simulator
 from tests.service import Service, entries, simulator, store_of, until
 
 CODE, OTHER = Code("HK.00700"), Code("HK.00005")
@@ -97,10 +98,10 @@ async def test_spoiled_keys_end_nothing_while_running(tmp_path: Path, opend: Sim
             await client.delete(command[1])
             await client.execute_command(*command)
             if key != "signals":
-                await store.signal("watchlist")
+                await store.streams.signal("watchlist")
             await asyncio.sleep(0.3)
             await client.delete(command[1])
-        await store.watch([OTHER], wanted=True)
+        await store.watchlist.watch([OTHER], wanted=True)
         await entries(store, 1, OTHER)
         assert await service.stop() == 0
     assert not service.told("defect")

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from poller.model import Code
-from poller.polling.lease import TTL
-from poller.simulator import Proto, Simulator, World
-from poller.storage.embedded import Embedded
-from poller.storage.redisstore import RedisStore
+from poller.polling.leadership import TTL
+from poller.simulator import Proto, World
+from poller.store.embedded import Embedded
+from poller.store.redisstore import RedisStore
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, simulator, with_rows
 
 TENCENT = Code("HK.00700")

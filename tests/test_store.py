@@ -18,29 +18,29 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from poller.detect.compare import Comparison, Known, compare
-from poller.detect.held import Held, Reason, Ruling
+from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Vintage
-from poller.plan.notice import Completed, Detected, fields_of
-from poller.storage.embedded import Embedded
-from poller.storage.memorystore import MemoryStore
-from poller.storage.position import LAST
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
-from poller.storage.retention import Group
-from poller.storage.snapshots import as_known_at
-from poller.storage.store import (
+from poller.schedule.notice import Completed, Detected, fields_of
+from poller.store.embedded import Embedded
+from poller.store.position import LAST
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.store.retention import Group
+from poller.store.snapshots import as_known_at
+from poller.store.store import (
     ONE_OFF,
     SIGNALS_KEPT,
     WATCHLIST,
     Lease,
     Snapshot,
-    Store,
     Stream,
 )
 from tests import nodes
+from tests.feed import Store
 from tests.machine import at_most, scaled
+from tests.memorystore import MemoryStore
 from tests.servers import KINDS, running
 
 CODE = Code("HK.00700")
@@ -90,47 +90,48 @@ def look(snapshot: Snapshot, *records: HkRecord, at: datetime = SEEN) -> Compari
 
 async def publish(store: Store, *records: HkRecord, at: datetime = SEEN) -> Comparison:
     """Read, compare and commit without a lease."""
-    snapshot = await store.snapshot(CODE)
+    snapshot = await store.records.snapshot(CODE)
     comparison = look(snapshot, *records, at=at)
-    await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    await store.records.commit(CODE, comparison, snapshot, ONE_OFF)
     return comparison
 
 
 async def ids(store: Store) -> list[str]:
     """Return the ids of all entries."""
-    return [entry.fields["id"] for entry in await store.read("0", count=100, block=None)]
+    return [entry.fields["id"] for entry in await store.streams.read("0", count=100, block=None)]
 
 
 async def test_a_commit_is_whole(store: Store) -> None:
     """Entries, history, vintages and watermark are there after one commit."""
     await publish(store, row(2), row(10))
-    entries = await store.read("0", count=10, block=None)
+    entries = await store.streams.read("0", count=10, block=None)
     assert set(entries[0].fields) == {
         "id", "type", "code", "market", "trading_day", "revision", "observed_at", "data",
     }  # fmt: skip
     assert await ids(store) == ["HK.00700:2026-04-02:0", "HK.00700:2026-04-10:0"]
-    assert await store.watermarks() == {CODE: date(2026, 4, 10)}
-    known = (await store.snapshot(CODE)).known
+    assert await store.records.watermarks() == {CODE: date(2026, 4, 10)}
+    known = (await store.records.snapshot(CODE)).known
     assert sorted(known.vintages) == [date(2026, 4, 2), date(2026, 4, 10)]
-    assert len(await store.vintages(CODE)) == 2
+    assert len(await store.records.vintages(CODE)) == 2
 
 
 async def test_a_repeated_commit_is_refused(store: Store) -> None:
     """Sending the same commit again, its answer lost, changes nothing."""
-    snapshot = await store.snapshot(CODE)
+    snapshot = await store.records.snapshot(CODE)
     comparison = look(snapshot, row(2))
-    await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    await store.records.commit(CODE, comparison, snapshot, ONE_OFF)
     with pytest.raises(Superseded):
-        await store.commit(CODE, comparison, snapshot, ONE_OFF)
+        await store.records.commit(CODE, comparison, snapshot, ONE_OFF)
     assert len(await ids(store)) == 1
 
 
 async def test_of_two_pollers_one_wins(store: Store) -> None:
     """The same news found twice at once is published once."""
     await publish(store, row(2))
-    snapshot = await store.snapshot(CODE)
+    snapshot = await store.records.snapshot(CODE)
     commits = [
-        store.commit(CODE, look(snapshot, row(2), row(n)), snapshot, ONE_OFF) for n in (9, 10)
+        store.records.commit(CODE, look(snapshot, row(2), row(n)), snapshot, ONE_OFF)
+        for n in (9, 10)
     ]
     outcomes = await asyncio.gather(*commits, return_exceptions=True)
     assert sum(isinstance(outcome, Superseded) for outcome in outcomes) == 1
@@ -140,29 +141,29 @@ async def test_of_two_pollers_one_wins(store: Store) -> None:
 async def test_a_stale_revision_is_refused(store: Store) -> None:
     """A comparison with an older vintage of a day does not replace a newer one."""
     await publish(store, row(2, 100))
-    old = await store.snapshot(CODE)
+    old = await store.records.snapshot(CODE)
     await publish(store, row(2, 120))
     with pytest.raises(Superseded):
-        await store.commit(CODE, look(old, row(2, 110)), old, ONE_OFF)
+        await store.records.commit(CODE, look(old, row(2, 110)), old, ONE_OFF)
     assert (await ids(store))[-1] == "HK.00700:2026-04-02:1"
 
 
 async def test_a_commit_needs_the_lease(store: Store) -> None:
     """Who lost the lease publishes nothing; tokens grow with every holder."""
-    lease = await store.acquire_lease("a", 60)
+    lease = await store.leases.acquire("a", 60)
     assert lease is not None
-    assert await store.acquire_lease("b", 60) is None
-    assert await store.renew_lease(lease, 60)
-    await store.release_lease(lease)
-    other = await store.acquire_lease("b", 60)
+    assert await store.leases.acquire("b", 60) is None
+    assert await store.leases.renew(lease, 60)
+    await store.leases.release(lease)
+    other = await store.leases.acquire("b", 60)
     assert other is not None
     assert other.token > lease.token
-    snapshot = await store.snapshot(CODE)
+    snapshot = await store.records.snapshot(CODE)
     with pytest.raises(LeaseLost):
-        await store.commit(CODE, look(snapshot, row(2)), snapshot, lease)
+        await store.records.commit(CODE, look(snapshot, row(2)), snapshot, lease)
     assert await ids(store) == []
-    await store.commit(CODE, look(snapshot, row(2)), snapshot, other)
-    assert not await store.renew_lease(lease, 60)
+    await store.records.commit(CODE, look(snapshot, row(2)), snapshot, other)
+    assert not await store.leases.renew(lease, 60)
 
 
 async def test_a_lease_of_an_earlier_clock_ends(store: Store) -> None:
@@ -170,15 +171,15 @@ async def test_a_lease_of_an_earlier_clock_ends(store: Store) -> None:
 
     Its time to live is then an hour longer than it was given; who prolongs it keeps it.
     """
-    left = await store.acquire_lease("killed", 3600)
+    left = await store.leases.acquire("killed", 3600)
     assert left is not None
-    assert await store.acquire_lease("other", 60) is None
-    assert await store.renew_lease(left, 3600)
+    assert await store.leases.acquire("other", 60) is None
+    assert await store.leases.renew(left, 3600)
     async with at_most(10):
-        while (taken := await store.acquire_lease("other", 0.05)) is None:
+        while (taken := await store.leases.acquire("other", 0.05)) is None:
             await asyncio.sleep(0.01)
     assert taken.token > left.token
-    assert not await store.renew_lease(left, 60)
+    assert not await store.leases.renew(left, 60)
 
 
 async def test_vintages_tell_what_was_known_then(store: Store) -> None:
@@ -186,7 +187,7 @@ async def test_vintages_tell_what_was_known_then(store: Store) -> None:
     later = SEEN + timedelta(days=1)
     await publish(store, row(2, 100))
     await publish(store, row(2, 120), at=later)
-    vintages = await store.vintages(CODE)
+    vintages = await store.records.vintages(CODE)
     assert [v.record.shares for v in as_known_at(vintages, SEEN)] == [100]
     assert [v.record.shares for v in as_known_at(vintages, later)] == [120]
     assert as_known_at(vintages, SEEN - timedelta(days=1)) == []
@@ -207,27 +208,27 @@ def test_what_was_known_never_turns_back(steps: list[int], first: int, later: in
 async def test_the_budget_is_exact(store: Store) -> None:
     """No more than the limit; asking again under one name spends once; settling moves."""
     for n in range(3):
-        assert await store.grant("a", f"r{n}", limit=3, period=60, margin=30) == 0
-    assert await store.grant("a", "r2", limit=3, period=60, margin=30) == 0
-    assert 50 < await store.grant("a", "r3", limit=3, period=60, margin=30) <= 60
+        assert await store.ledger.grant("a", f"r{n}", limit=3, period=60, margin=30) == 0
+    assert await store.ledger.grant("a", "r2", limit=3, period=60, margin=30) == 0
+    assert 50 < await store.ledger.grant("a", "r3", limit=3, period=60, margin=30) <= 60
     for n in range(3):
-        await store.settle("a", f"r{n}", period=60, margin=0)
-    assert 50 < await store.grant("a", "r3", limit=3, period=60, margin=30) <= 60
-    assert await store.grant("b", "r3", limit=3, period=60, margin=30) == 0
-    await store.exhaust("b", limit=3, period=60)
-    assert await store.grant("b", "r4", limit=3, period=60, margin=30) > 0
-    assert await store.spent("a", period=60) == 3
+        await store.ledger.settle("a", f"r{n}", period=60, margin=0)
+    assert 50 < await store.ledger.grant("a", "r3", limit=3, period=60, margin=30) <= 60
+    assert await store.ledger.grant("b", "r3", limit=3, period=60, margin=30) == 0
+    await store.ledger.exhaust("b", limit=3, period=60)
+    assert await store.ledger.grant("b", "r4", limit=3, period=60, margin=30) > 0
+    assert await store.ledger.spent("a", period=60) == 3
 
 
 async def test_asking_moves_no_request(store: Store) -> None:
     """What was answered counts from its answer on, however often more is asked meanwhile."""
     account = secrets.token_hex(8)  # a Cluster's ledger is shared with other tests
-    assert await store.grant(account, "r0", limit=1, period=60, margin=30) == 0
-    await store.settle(account, "r0", period=60, margin=0)
+    assert await store.ledger.grant(account, "r0", limit=1, period=60, margin=30) == 0
+    await store.ledger.settle(account, "r0", period=60, margin=0)
     settled = time.monotonic()
     for _ in range(3):
         asked = time.monotonic()
-        wait = await store.grant(account, "r1", limit=1, period=60, margin=30)
+        wait = await store.ledger.grant(account, "r1", limit=1, period=60, margin=30)
         assert 0 < wait <= 60 - (asked - settled) + 0.001
 
 
@@ -235,11 +236,11 @@ async def test_an_unanswered_request_counts_a_margin_longer(raw: tuple[RedisStor
     """Until its answer is in, and also when the clock was far ahead as it was granted."""
     store, client = raw
     key = store.keys.budget("main")
-    assert await store.grant("main", "early", limit=3, period=60, margin=30) == 0
+    assert await store.ledger.grant("main", "early", limit=3, period=60, margin=30) == 0
     ahead = await client.zscore(key, "early") + 86_400e6
     await client.zadd(key, {"early": ahead})
     before = await clock(client)
-    assert await store.grant("main", "late", limit=3, period=60, margin=30) == 0
+    assert await store.ledger.grant("main", "late", limit=3, period=60, margin=30) == 0
     after = await clock(client)
     for request in ("early", "late"):
         assert before + 30e6 <= await client.zscore(key, request) <= after + 30e6
@@ -252,10 +253,10 @@ async def test_a_request_is_forgotten_after_its_period(raw: tuple[RedisStore, An
     key = store.keys.budget("main")
     now = await clock(client)
     await client.zadd(key, {"gone": now - 60e6, "old": now - 50e6, "new": now - 20e6})
-    wait = await store.grant("main", "r", limit=2, period=60, margin=30)
+    wait = await store.ledger.grant("main", "r", limit=2, period=60, margin=30)
     passed = (await clock(client) - now) / 1e6
     assert 10 - passed <= wait <= 10
-    assert await store.grant("main", "r", limit=3, period=60, margin=30) == 0
+    assert await store.ledger.grant("main", "r", limit=3, period=60, margin=30) == 0
     assert await client.zrange(key, 0, -1) == [b"old", b"new", b"r"]
 
 
@@ -265,12 +266,12 @@ async def test_what_is_settled_counts_from_now(raw: tuple[RedisStore, Any]) -> N
     key = store.keys.budget("main")
     for margin in (0, 30):
         before = await clock(client)
-        await store.settle("main", "r", period=60, margin=margin)
+        await store.ledger.settle("main", "r", period=60, margin=margin)
         after = await clock(client)
         assert before + margin * 1e6 <= await client.zscore(key, "r") <= after + margin * 1e6
         assert 60 + margin <= await client.ttl(key) <= 2 * (60 + margin)
     before = await clock(client)
-    await store.exhaust("main", limit=5, period=60)
+    await store.ledger.exhaust("main", limit=5, period=60)
     after = await clock(client)
     scores = dict(await client.zrange(key, 0, -1, withscores=True))
     scores.pop(b"r")
@@ -281,22 +282,22 @@ async def test_what_is_settled_counts_from_now(raw: tuple[RedisStore, Any]) -> N
 async def test_a_lease_ends_with_its_owner(raw: tuple[RedisStore, Any]) -> None:
     """It lives as long as was asked for, prolonged by its owner alone; each has a higher token."""
     store, client = raw
-    first = await store.acquire_lease("one", 60)
+    first = await store.leases.acquire("one", 60)
     assert first is not None
     assert 30_000 < await client.pttl(store.keys.lease) <= 60_000
-    assert await store.acquire_lease("two", 600) is None
+    assert await store.leases.acquire("two", 600) is None
     assert await client.pttl(store.keys.lease) <= 60_000
-    assert not await store.renew_lease(Lease("9:another"), 600)
+    assert not await store.leases.renew(Lease("9:another"), 600)
     assert await client.pttl(store.keys.lease) <= 60_000
-    assert await store.renew_lease(first, 600)
+    assert await store.leases.renew(first, 600)
     assert 60_000 < await client.pttl(store.keys.lease) <= 600_000
     await client.persist(store.keys.lease)
-    assert await store.acquire_lease("two", 60) is None
+    assert await store.leases.acquire("two", 60) is None
     assert 30_000 < await client.pttl(store.keys.lease) <= 60_000
-    await store.release_lease(Lease("9:another"))
+    await store.leases.release(Lease("9:another"))
     assert await client.exists(store.keys.lease)
-    await store.release_lease(first)
-    second = await store.acquire_lease("two", 60)
+    await store.leases.release(first)
+    second = await store.leases.acquire("two", 60)
     assert (first, second) == (Lease("1:one"), Lease("2:two"))
 
 
@@ -313,16 +314,20 @@ async def test_namespaces_share_the_budget_of_an_account(store: Store) -> None:
     first, second, played = (
         RedisStore(store.url, f"{store.keys.namespace}-{n}") for n in ("a", "b", "c")
     )
-    await played.keep_apart(simulated=True)
+    await played.mark.keep_apart(simulated=True)
     account = f"of-{store.keys.namespace}"
     await store.inspect()
-    assert await first.grant(account, "r1", limit=2, period=60, margin=0) == 0
-    assert await store.grant(account, "r2", limit=2, period=60, margin=0) == 0
-    assert await second.grant(account, "r3", limit=2, period=60, margin=0) > 0
-    assert await played.grant(account, "r3", limit=2, period=60, margin=0) == 0
-    assert [await each.spent(account, period=60) for each in (store, second, played)] == [2, 2, 1]
+    assert await first.ledger.grant(account, "r1", limit=2, period=60, margin=0) == 0
+    assert await store.ledger.grant(account, "r2", limit=2, period=60, margin=0) == 0
+    assert await second.ledger.grant(account, "r3", limit=2, period=60, margin=0) > 0
+    assert await played.ledger.grant(account, "r3", limit=2, period=60, margin=0) == 0
+    assert [await each.ledger.spent(account, period=60) for each in (store, second, played)] == [
+        2,
+        2,
+        1,
+    ]
     await publish(first, row(2))
-    assert await first.grant(account, "r4", limit=3, period=60, margin=0) == 0
+    assert await first.ledger.grant(account, "r4", limit=3, period=60, margin=0) == 0
     for each in (first, second, played):
         await each.close()
 
@@ -332,8 +337,8 @@ async def test_what_an_earlier_version_spent_is_counted_in(raw: tuple[RedisStore
     store, client = raw
     await client.zadd("{desk}:budget:main", {f"old-{n}": time.time() * 1e6 for n in range(3)})
     other = RedisStore(store.url, "desk")
-    assert await other.grant("main", "r", limit=3, period=60, margin=0) > 0
-    assert await store.spent("main", period=60) == 3
+    assert await other.ledger.grant("main", "r", limit=3, period=60, margin=0) > 0
+    assert await store.ledger.spent("main", period=60) == 3
     await other.close()
 
 
@@ -344,9 +349,9 @@ async def test_a_budget_of_another_type_names_its_key(raw: tuple[RedisStore, Any
     other = RedisStore(store.url, "desk")
     for each in (store, other):
         for call in (
-            each.grant("main", "r", limit=3, period=60, margin=0),
-            each.settle("main", "r", period=60, margin=0),
-            each.spent("main", period=60),
+            each.ledger.grant("main", "r", limit=3, period=60, margin=0),
+            each.ledger.settle("main", "r", period=60, margin=0),
+            each.ledger.spent("main", period=60),
         ):
             with pytest.raises(StoreMisfit, match=r"{short-interest}:budget:main holds a list"):
                 await call
@@ -361,7 +366,7 @@ async def test_what_cannot_be_named_is_still_an_error_of_ours(raw: tuple[RedisSt
     url = store.url.replace("//:", "//").split("@")[1]
     other = RedisStore(f"unix://blind:blind@{url}", store.keys.namespace)
     with pytest.raises(StoreMisfit, match="refuses this user"):
-        await other.grant("main", "r", limit=3, period=60, margin=0)
+        await other.ledger.grant("main", "r", limit=3, period=60, margin=0)
     await other.close()
 
 
@@ -381,19 +386,19 @@ async def test_a_user_without_the_shared_budgets_is_refused(raw: tuple[RedisStor
 
 async def test_the_live_watchlist(store: Store) -> None:
     """Adding and removing is remembered, and every change has a version of its own."""
-    before = await store.watch_version()
-    await store.watch([CODE], wanted=True)
-    await store.watch([Code("US.AAPL")], wanted=False)
-    assert (await store.watched()).marks == {CODE: True, "US.AAPL": False}
-    assert await store.watch_version() == before + 2
+    before = await store.watchlist.version()
+    await store.watchlist.watch([CODE], wanted=True)
+    await store.watchlist.watch([Code("US.AAPL")], wanted=False)
+    assert (await store.watchlist.watched()).marks == {CODE: True, "US.AAPL": False}
+    assert await store.watchlist.version() == before + 2
 
 
 async def test_the_plan_is_kept(store: Store) -> None:
     """What the schedule remembers is read back; a name not given stays as it was."""
-    assert await store.schedule() == {}
-    await store.save_schedule({"HK": "{}", "US": "{}"}, ONE_OFF)
-    await store.save_schedule({"HK": '{"newest": "2026-04-10"}'}, ONE_OFF)
-    assert await store.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
+    assert await store.plans.schedule() == {}
+    await store.plans.save_schedule({"HK": "{}", "US": "{}"}, ONE_OFF)
+    await store.plans.save_schedule({"HK": '{"newest": "2026-04-10"}'}, ONE_OFF)
+    assert await store.plans.schedule() == {"HK": '{"newest": "2026-04-10"}', "US": "{}"}
 
 
 OUT = Detected(HONG_KONG, date(2026, 4, 2), SEEN, CODE)
@@ -402,65 +407,65 @@ COMPLETE = Completed(HONG_KONG, date(2026, 4, 2), SEEN, 2, (Code("HK.00005"),))
 
 async def notices(store: Store) -> list[str]:
     """Return the ids of all entries of the stream of releases."""
-    entries = await store.read("0", count=100, block=None, stream=Stream.RELEASES)
+    entries = await store.streams.read("0", count=100, block=None, stream=Stream.RELEASES)
     return [entry.fields["id"] for entry in entries]
 
 
 async def test_a_notice_is_told_once(store: Store) -> None:
     """On a stream of its own, in order; the same id again, whoever brings it, changes nothing."""
-    assert await store.announce(OUT, ONE_OFF)
+    assert await store.plans.announce(OUT, ONE_OFF)
     later = replace(OUT, at=SEEN + timedelta(hours=1), code=Code("HK.00005"))
-    told = await asyncio.gather(*[store.announce(each, ONE_OFF) for each in (OUT, later)])
+    told = await asyncio.gather(*[store.plans.announce(each, ONE_OFF) for each in (OUT, later)])
     assert told == [False, False]
-    assert await store.announce(COMPLETE, ONE_OFF)
+    assert await store.plans.announce(COMPLETE, ONE_OFF)
     assert await notices(store) == ["HK:2026-04-02:detected", "HK:2026-04-02:completed"]
     assert await ids(store) == []
-    (last,) = await store.last_entries(1, Stream.RELEASES)
+    (last,) = await store.streams.last_entries(1, Stream.RELEASES)
     assert dict(last.fields) == fields_of(COMPLETE)
-    assert await store.read(last.id, count=5, block=0.01, stream=Stream.RELEASES) == []
+    assert await store.streams.read(last.id, count=5, block=0.01, stream=Stream.RELEASES) == []
 
 
 async def test_the_plan_needs_the_lease(store: Store) -> None:
     """A former leader's plan does not replace that of whoever polls now."""
-    first = await store.acquire_lease("one", 60)
+    first = await store.leases.acquire("one", 60)
     assert first is not None
-    await store.save_schedule({"HK": "old"}, first)
-    await store.release_lease(first)
-    second = await store.acquire_lease("two", 60)
+    await store.plans.save_schedule({"HK": "old"}, first)
+    await store.leases.release(first)
+    second = await store.leases.acquire("two", 60)
     assert second is not None
-    await store.save_schedule({"HK": "new"}, second)
+    await store.plans.save_schedule({"HK": "new"}, second)
     with pytest.raises(LeaseLost):
-        await store.save_schedule({"HK": "older"}, first)
-    assert await store.schedule() == {"HK": "new"}
+        await store.plans.save_schedule({"HK": "older"}, first)
+    assert await store.plans.schedule() == {"HK": "new"}
 
 
 async def test_a_notice_needs_the_lease(store: Store) -> None:
     """Who lost the lease tells nothing."""
-    lease = await store.acquire_lease("a", 60)
+    lease = await store.leases.acquire("a", 60)
     assert lease is not None
-    await store.release_lease(lease)
+    await store.leases.release(lease)
     with pytest.raises(LeaseLost):
-        await store.announce(OUT, lease)
+        await store.plans.announce(OUT, lease)
     assert await notices(store) == []
-    other = await store.acquire_lease("b", 60)
+    other = await store.leases.acquire("b", 60)
     assert other is not None
-    assert await store.announce(OUT, other)
+    assert await store.plans.announce(OUT, other)
 
 
 async def test_a_blocked_reader_is_woken(store: Store) -> None:
     """A reader that waits gets the entry when it is appended."""
     await publish(store, row(2))
-    (last,) = await store.last_entries(1)
-    reader = asyncio.create_task(store.read(last.id, count=5, block=10))
+    (last,) = await store.streams.last_entries(1)
+    reader = asyncio.create_task(store.streams.read(last.id, count=5, block=10))
     await publish(store, row(2), row(9))
     assert [entry.fields["id"] for entry in await reader] == ["HK.00700:2026-04-09:0"]
 
 
 async def woken_by(store: Store, change: Coroutine[Any, Any, object]) -> AbstractSet[str] | None:
     """Return the topics of the news that a change brings to one who waits for it."""
-    start = await store.news(None, block=0)
+    start = await store.streams.news(None, block=0)
     assert start.topics is None
-    waiting = asyncio.create_task(store.news(start.position, block=10))
+    waiting = asyncio.create_task(store.streams.news(start.position, block=10))
     await asyncio.sleep(0)
     await change
     news = await waiting
@@ -470,29 +475,29 @@ async def woken_by(store: Store, change: Coroutine[Any, Any, object]) -> Abstrac
 async def test_news_names_what_has_grown(store: Store) -> None:
     """Each stream and each signal wakes who waits, by its own name."""
     assert await woken_by(store, publish(store, row(2))) == {Stream.EVENTS}
-    assert await woken_by(store, store.announce(OUT, ONE_OFF)) == {Stream.RELEASES}
-    assert await woken_by(store, store.watch([CODE], wanted=True)) == {WATCHLIST}
-    assert await woken_by(store, store.signal("webhook:desk")) == {"webhook:desk"}
+    assert await woken_by(store, store.plans.announce(OUT, ONE_OFF)) == {Stream.RELEASES}
+    assert await woken_by(store, store.watchlist.watch([CODE], wanted=True)) == {WATCHLIST}
+    assert await woken_by(store, store.streams.signal("webhook:desk")) == {"webhook:desk"}
 
 
 async def test_news_is_missed_by_nobody(store: Store) -> None:
     """What grew before the wait began is told at once, each once; nothing new: nothing is told."""
-    start = await store.news(None, block=0)
+    start = await store.streams.news(None, block=0)
     await publish(store, row(2))
-    await store.signal("webhook:desk")
-    await store.signal("webhook:chat")
-    news = await store.news(start.position, block=10)
+    await store.streams.signal("webhook:desk")
+    await store.streams.signal("webhook:chat")
+    news = await store.streams.news(start.position, block=10)
     assert news.topics == {Stream.EVENTS, "webhook:desk", "webhook:chat"}
-    quiet = await store.news(news.position, block=0.01)
+    quiet = await store.streams.news(news.position, block=0.01)
     assert quiet == replace(news, topics=frozenset())
 
 
 async def test_more_signals_than_are_kept_may_be_any(store: Store) -> None:
     """Who was away for more signals than Redis keeps takes it that each was given."""
-    start = await store.news(None, block=0)
+    start = await store.streams.news(None, block=0)
     for n in range(5 * SIGNALS_KEPT):
-        await store.signal(f"webhook:{n}")
-    assert (await store.news(start.position, block=0)).topics is None
+        await store.streams.signal(f"webhook:{n}")
+    assert (await store.streams.news(start.position, block=0)).topics is None
 
 
 SLIP = 10**9
@@ -502,34 +507,34 @@ async def test_a_held_figure_is_kept_beside_history(store: Store) -> None:
     """A hold is committed with the entries of its answer; history and watermark know nothing."""
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP), row(10, 10_001))
-    known = (await store.snapshot(CODE)).known
+    known = (await store.records.snapshot(CODE)).known
     assert (known.watermark, sorted(known.vintages)) == (
         date(2026, 4, 10), [date(2026, 4, 2), date(2026, 4, 10)],
     )  # fmt: skip
-    assert known.held[date(2026, 4, 9)] == Held(
+    assert known.held[date(2026, 4, 9)] == QuarantinedFigure(
         row(9, SLIP), row(2, 10_000), Reason.UNIT_SLIP, SEEN
     )
-    assert await store.held_codes() == [CODE]
+    assert await store.records.held_codes() == [CODE]
     assert await ids(store) == ["HK.00700:2026-04-02:0", "HK.00700:2026-04-10:0"]
 
 
 async def test_a_repeated_hold_is_refused(store: Store) -> None:
     """Sending the same hold again, its answer lost, holds nothing twice; so does a stale ruling."""
     await publish(store, row(2, 10_000))
-    snapshot = await store.snapshot(CODE)
+    snapshot = await store.records.snapshot(CODE)
     comparison = look(snapshot, row(2, 10_000), row(9, SLIP))
-    await store.commit(CODE, comparison, snapshot, ONE_OFF)
+    await store.records.commit(CODE, comparison, snapshot, ONE_OFF)
     with pytest.raises(Superseded):
-        await store.commit(CODE, comparison, snapshot, ONE_OFF)
-    stale = await store.snapshot(CODE)
+        await store.records.commit(CODE, comparison, snapshot, ONE_OFF)
+    stale = await store.records.snapshot(CODE)
     await publish(store, row(2, 10_000), row(9, 2 * SLIP))
     with pytest.raises(Superseded):
-        await store.commit(CODE, ruling(stale, Ruling.RELEASED), stale, ONE_OFF)
-    (held,) = (await store.snapshot(CODE)).known.held.values()
-    assert (held.record.shares, held.ruling) == (2 * SLIP, Ruling.HELD)
+        await store.records.commit(CODE, ruling(stale, Decision.RELEASED), stale, ONE_OFF)
+    (held,) = (await store.records.snapshot(CODE)).known.held.values()
+    assert (held.record.shares, held.ruling) == (2 * SLIP, Decision.HELD)
 
 
-def ruling(snapshot: Snapshot, what: Ruling) -> Comparison:
+def ruling(snapshot: Snapshot, what: Decision) -> Comparison:
     """Return the operator's ruling on everything held."""
     held = tuple(replace(each, ruling=what) for each in snapshot.known.held.values())
     return Comparison(snapshot.known.watermark, held=held)
@@ -539,13 +544,13 @@ async def test_a_released_figure_is_published_and_held_no_more(store: Store) -> 
     """The ruling waits in the store for the next poll, which moves the figure into history."""
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
-    snapshot = await store.snapshot(CODE)
-    await store.commit(CODE, ruling(snapshot, Ruling.RELEASED), snapshot, ONE_OFF)
+    snapshot = await store.records.snapshot(CODE)
+    await store.records.commit(CODE, ruling(snapshot, Decision.RELEASED), snapshot, ONE_OFF)
     assert len(await ids(store)) == 1
     await publish(store, row(2, 10_000), row(9, SLIP))
     assert (await ids(store))[1:] == ["HK.00700:2026-04-09:0"]
-    assert await store.held_codes() == []
-    assert (await store.snapshot(CODE)).known.held == {}
+    assert await store.records.held_codes() == []
+    assert (await store.records.snapshot(CODE)).known.held == {}
 
 
 async def test_a_long_history_is_restated_at_once(store: Store) -> None:
@@ -554,16 +559,18 @@ async def test_a_long_history_is_restated_at_once(store: Store) -> None:
     days = [str(first + timedelta(days=n)) for n in range(count)]
     rows = [replace(row(2, 5_000 + n), timestamp_str=text) for n, text in enumerate(days)]
     doubled = [replace(one, aggregated_short=2 * (one.aggregated_short or 0)) for one in rows]
-    empty = await store.snapshot(CODE)
+    empty = await store.records.snapshot(CODE)
     told_before = tuple(Vintage(one, 0, SEEN) for one in rows)
-    await store.commit(CODE, Comparison(rows[-1].day, silent=told_before), empty, ONE_OFF)
+    await store.records.commit(
+        CODE, Comparison(rows[-1].day, unpublished=told_before), empty, ONE_OFF
+    )
     await publish(store, *doubled)
-    (last,) = await store.last_entries(1)
+    (last,) = await store.streams.last_entries(1)
     assert (last.fields["id"], last.fields["type"]) == (
         f"HK.00700:{days[-1]}:1", "short_interest.restated",
     )  # fmt: skip
     assert json.loads(last.fields["data"])["restated"]["days"] == count
-    known = (await store.snapshot(CODE)).known
+    known = (await store.records.snapshot(CODE)).known
     assert {(v.revision, v.record.shares == 2 * (5_000 + n)) for n, v in numbered(known)} == {
         (1, True)
     }
@@ -590,7 +597,7 @@ async def test_who_is_cancelled_in_a_command_stops(raw: tuple[RedisStore, Any]) 
 
     async def work() -> None:
         while True:
-            await store.watch_version()
+            await store.watchlist.version()
 
     for turns in range(200):
         task = asyncio.create_task(work())
@@ -614,7 +621,7 @@ async def test_an_edited_entry_is_put_back(
         await client.hdel(key, "2026-04-02")
     else:
         await client.hset(key, "2026-04-02", edit)
-    assert "2026-04-02" in (await store.snapshot(CODE)).notes[0]
+    assert "2026-04-02" in (await store.records.snapshot(CODE)).notes[0]
     assert (await publish(store, row(2), row(10))).events == ()
     assert await client.hget(key, "2026-04-02") == before
     assert len(await ids(store)) == 2
@@ -626,7 +633,7 @@ async def test_a_lost_history_is_one_note(raw: tuple[RedisStore, Any]) -> None:
     await publish(store, row(2), row(9), row(10))
     key = store.keys.history(CODE)
     await client.delete(key)
-    (note,) = (await store.snapshot(CODE)).notes
+    (note,) = (await store.records.snapshot(CODE)).notes
     assert note.startswith(f"{key}: 3 entries from 2026-04-02 to 2026-04-10 were missing")
     assert (await publish(store, row(2), row(9), row(10))).events == ()
     assert await client.hlen(key) == 3
@@ -637,8 +644,8 @@ async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore
     store, client = raw
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
-    snapshot = await store.snapshot(CODE)
-    await store.commit(CODE, ruling(snapshot, Ruling.DISCARDED), snapshot, ONE_OFF)
+    snapshot = await store.records.snapshot(CODE)
+    await store.records.commit(CODE, ruling(snapshot, Decision.DISCARDED), snapshot, ONE_OFF)
     await publish(store, row(2, 10_000), row(9, SLIP))
     ((_, fields),) = await client.xrange(store.keys.quarantine)
     entry = {name.decode(): text.decode() for name, text in fields.items()}
@@ -664,7 +671,7 @@ async def test_a_held_record_that_is_no_text_names_its_cure(raw: tuple[RedisStor
     text = await client.hget(key, "2026-04-09")
     await client.hset(key, "2026-04-09", text.replace(b"unit_slip", b"unit_slip\xff"))
     with pytest.raises(StoreMisfit, match=f"HDEL {re.escape(key)} 2026-04-09"):
-        await store.snapshot(CODE)
+        await store.records.snapshot(CODE)
 
 
 async def test_an_entry_that_is_no_text_can_be_passed_on(raw: tuple[RedisStore, Any]) -> None:
@@ -672,9 +679,9 @@ async def test_an_entry_that_is_no_text_can_be_passed_on(raw: tuple[RedisStore, 
     store, client = raw
     await client.xadd(store.keys.stream, {b"na\xffme": b"\xd6\xd0", "name": "\u4e2d"})
     readings = [
-        await store.read("0", count=1, block=None),
-        await store.read("0", count=1, block=1),
-        await store.last_entries(1),
+        await store.streams.read("0", count=1, block=None),
+        await store.streams.read("0", count=1, block=1),
+        await store.streams.last_entries(1),
     ]
     for (entry,) in readings:
         assert entry.fields == {"na\ufffdme": "\ufffd\ufffd", "name": "\u4e2d"}
@@ -690,7 +697,7 @@ async def test_an_unusable_held_entry_names_its_cure(
     store, client = raw
     await client.hset(store.keys.held(CODE), name, "{}")
     with pytest.raises(StoreMisfit, match=re.escape(f"HDEL {store.keys.held(CODE)} {typed}")):
-        await store.snapshot(CODE)
+        await store.records.snapshot(CODE)
 
 
 @pytest.mark.parametrize("watermark", ["soon", "2026-04-29", b"2026-04-10\xff"])
@@ -702,7 +709,7 @@ async def test_an_unusable_watermark_names_its_cure(
     await publish(store, row(2), row(10))
     await client.hset(store.keys.watermark, CODE, watermark)
     with pytest.raises(StoreMisfit, match=r"HDEL|HSET"):
-        await store.snapshot(CODE)
+        await store.records.snapshot(CODE)
 
 
 async def test_a_stream_that_somebody_has_filled_is_named(raw: tuple[RedisStore, Any]) -> None:
@@ -711,13 +718,13 @@ async def test_a_stream_that_somebody_has_filled_is_named(raw: tuple[RedisStore,
     for key in (store.keys.signals, store.keys.stream):
         await client.xadd(key, {"subject": "anything"}, id=LAST)
     await client.xgroup_create(store.keys.stream, "desk", LAST)
-    assert await store.groups(Stream.EVENTS) == [Group("desk", None)]
-    news = await store.news(None, block=0.01)
-    await store.news(news.position, block=0.01)
+    assert await store.streams.groups(Stream.EVENTS) == [Group("desk", None)]
+    news = await store.streams.news(None, block=0.01)
+    await store.streams.news(news.position, block=0.01)
     await client.delete(store.keys.stream)
     with pytest.raises(StoreMisfit, match=r"RENAME '\{short-interest\}:signals'"):
-        await store.signal("anything")
-    board = RedisBoard(store.url, "short-interest")
+        await store.streams.signal("anything")
+    board = RedisStatusStore(store.url, "short-interest")
     await board.tell_symbols([CODE])
     assert await board.symbols() == (CODE,)
     await board.close()
@@ -734,10 +741,10 @@ async def test_an_unfit_server_is_refused(raw: tuple[RedisStore, Any]) -> None:
     await client.set(store.keys.stream, "mine")
     with pytest.raises(StoreMisfit, match=r"redis\.namespace"):
         await store.inspect()
-    snapshot = await store.snapshot(CODE)
+    snapshot = await store.records.snapshot(CODE)
     with pytest.raises(StoreMisfit):
-        await store.commit(CODE, look(snapshot, row(2)), snapshot, ONE_OFF)
-    assert await store.watermarks() == {}
+        await store.records.commit(CODE, look(snapshot, row(2)), snapshot, ONE_OFF)
+    assert await store.records.watermarks() == {}
 
 
 async def test_a_user_who_may_write_only_half_is_refused(
@@ -764,8 +771,8 @@ async def test_a_key_of_no_symbol_is_passed_over(raw: tuple[RedisStore, Any]) ->
     for code in ("FOO", "HK.", "", "HK.700"):
         await client.hset(store.keys.held(Code(code)), "2026-04-09", "x")
         await client.hset(store.keys.vintages(Code(code)), "2026-04-09:0", "x")
-    assert await store.held_codes() == [CODE]
-    assert await store.history_codes() == [CODE]
+    assert await store.records.held_codes() == [CODE]
+    assert await store.records.history_codes() == [CODE]
 
 
 @pytest.mark.parametrize("field", ["foo", "", "HK", "HK.", "JP.7203", "hk.00700", "HK.700", "é"])
@@ -774,7 +781,7 @@ async def test_what_is_no_symbol_has_no_watermark(raw: tuple[RedisStore, Any], f
     store, client = raw
     await publish(store, row(2))
     await client.hset(store.keys.watermark, field, "2026-04-09")
-    assert await store.watermarks() == {CODE: date(2026, 4, 2)}
+    assert await store.records.watermarks() == {CODE: date(2026, 4, 2)}
 
 
 async def test_the_first_that_may_publish_decides_whose_stream_it_is(
@@ -784,9 +791,9 @@ async def test_the_first_that_may_publish_decides_whose_stream_it_is(
     store, client = raw
     for first in (False, True):
         for _ in range(2):
-            await store.keep_apart(simulated=first)
+            await store.mark.keep_apart(simulated=first)
             with pytest.raises(StoreMisfit, match=r"redis\.namespace"):
-                await store.keep_apart(simulated=not first)
+                await store.mark.keep_apart(simulated=not first)
         await client.flushall()
 
 
@@ -802,18 +809,18 @@ async def test_what_stands_there_without_a_mark_is_opends(
     if left == "watermarks":
         await client.xtrim(store.keys.stream, maxlen=0)
     with pytest.raises(StoreMisfit, match="for what OpenD reports"):
-        await store.keep_apart(simulated=True)
-    await store.keep_apart(simulated=False)
+        await store.mark.keep_apart(simulated=True)
+    await store.mark.keep_apart(simulated=False)
 
 
 async def test_an_earlier_simulation_stays_one(raw: tuple[RedisStore, Any]) -> None:
     """Its mark is understood; an endpoint's group on an empty stream is nobody's event."""
     store, client = raw
     await client.xgroup_create(store.keys.stream, "webhook:desk", mkstream=True)
-    await store.keep_apart(simulated=True)
+    await store.mark.keep_apart(simulated=True)
     assert await client.get(store.keys.simulated) == b"1"
     await publish(store, row(2))
-    await store.keep_apart(simulated=True)
+    await store.mark.keep_apart(simulated=True)
 
 
 async def test_of_two_that_start_together_one_is_refused(raw: tuple[RedisStore, Any]) -> None:
@@ -821,8 +828,8 @@ async def test_of_two_that_start_together_one_is_refused(raw: tuple[RedisStore, 
     store, client = raw
     for _ in range(20):
         told = await asyncio.gather(
-            store.keep_apart(simulated=True),
-            store.keep_apart(simulated=False),
+            store.mark.keep_apart(simulated=True),
+            store.mark.keep_apart(simulated=False),
             return_exceptions=True,
         )
         assert [type(each) for each in told if each] == [StoreMisfit]
@@ -846,6 +853,6 @@ async def test_a_rehearsal_is_whole(raw: tuple[RedisStore, Any]) -> None:
 
 async def test_a_seeded_watermark_counts(store: Store) -> None:
     """With a watermark and no history, only newer days are reported."""
-    empty = replace(await store.snapshot(CODE), known=Known(date(2026, 4, 2)))
+    empty = replace(await store.records.snapshot(CODE), known=Known(date(2026, 4, 2)))
     found = look(empty, row(2), row(9))
     assert [event.id for event in found.events] == ["HK.00700:2026-04-09:0"]

@@ -19,13 +19,13 @@ from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Event, EventType, market_of
-from poller.plan.calendar import release_of, reporting_days
+from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator import TENCENT_ROWS
 from poller.simulator.series import TENCENT
 from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
 from poller.simulator.world import Answer, ShortInterest, World
-from poller.storage.embedded import Embedded
-from poller.storage.playtime import Play, Playtime
+from poller.store.embedded import Embedded
+from poller.store.playtime import Play, Playtime
 from tests.service import Service, entries, now, store_of
 
 BEGAN = datetime(2026, 11, 25, 14, tzinfo=UTC)
@@ -197,7 +197,7 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
     service, left = Service(tmp_path, 1, ""), now() - timedelta(hours=1)
     began = left - timedelta(hours=1)
     async with store_of(service) as store:
-        await store.keep_apart(simulated=True)
+        await store.mark.keep_apart(simulated=True)
         playtime = Playtime(store.url, "short-interest")
         await playtime.take_up(began)
         await playtime.beat(left)
@@ -210,6 +210,6 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
         await entries(store, 1000)
         process.terminate()
         assert await process.wait() == 0
-        newest = max((await store.watermarks()).values())
+        newest = max((await store.records.watermarks()).values())
     played = [turn for turn in turns(began) if turn.at < left + timedelta(seconds=60)]
     assert newest in {turn.day for turn in played[-3:]}

@@ -21,8 +21,8 @@ from poller.errors import StoreMisfit
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code
 from poller.simulator.virtual import run_virtually
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import ONE_OFF
+from poller.store.redisstore import RedisStore
+from poller.store.store import ONE_OFF
 from poller.subscriber.redisgroup import TTL, RedisGroup
 from poller.subscriber.subscription import _active
 from tests import nodes
@@ -65,10 +65,10 @@ async def publish(store: RedisStore, days: Sequence[int]) -> list[str]:
     for n in days:
         day = str(date(2020, 1, 1) + timedelta(days=n))
         for code in CODES:
-            snapshot = await store.snapshot(code)
+            snapshot = await store.records.snapshot(code)
             row = HkRecord(None, day, 100 + n, 0.5, 10.0, 9.0)
             found = compare(code, [row], snapshot.known, observed_at=now(), history=50)
-            await store.commit(code, found, snapshot, ONE_OFF)
+            await store.records.commit(code, found, snapshot, ONE_OFF)
             told += [event.id for event in found.events]
     return told
 
@@ -383,7 +383,7 @@ def test_leaving_swallows_no_cancellation() -> None:
 
     async def story() -> None:
         async with asyncio.timeout(TTL / 3 + 1.5):
-            async with _active(cast("RedisGroup", Lingering()), cast("RedisStore", None), "0"):
+            async with _active(cast("RedisGroup", Lingering()), cast("Any", None), "0"):
                 await asyncio.sleep(TTL / 3 + 1)
 
     with pytest.raises(TimeoutError):

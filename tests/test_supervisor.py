@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from poller.errors import LeaseLost, StoreMisfit, Unavailable
-from poller.facts.log import fingerprint
-from poller.facts.observe import Defect, Fact, Happened, Recovered, Trouble, to_all
 from poller.simulator.virtual import run_virtually
 from poller.supervisor import LONGEST_PAUSE, STEADY, supervise
+from poller.telemetry.log import fingerprint
+from poller.telemetry.observe import Defect, Fact, Happened, Recovered, Trouble, to_all
 
 
 def virtually(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

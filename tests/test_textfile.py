@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from poller.errors import ConfigError
 from poller.gateway.rsakey import problem_of_key
 from poller.model import Code
-from poller.settings import codefile, credentials, written
+from poller.settings import codefile, credentials, sources
 from poller.settings.codefile import MOST_CODES, MOST_PROBLEMS, read_codes
 from poller.settings.config import load
 from poller.textfile import UnusableFile, decoded, read_bytes, read_text
@@ -260,7 +260,7 @@ def test_each_kind_of_file_has_its_bound(tmp_path: Path) -> None:
     sizes = {
         "list": codefile.LARGEST,
         "token": credentials.LARGEST,
-        "poller.toml": written.LARGEST,
+        "poller.toml": sources.LARGEST,
     }
     for name, most in sizes.items():
         (tmp_path / name).write_bytes(b"#" * (most + 1))

@@ -8,14 +8,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from poller.commands.install import Installed, install, place_of
+from poller.cli.install import Installed, install, place_of
 from poller.errors import ConfigError
-from poller.service.unit import REFERENCE, TEMPORARY, Place, UnitRole, obstacles, unit_text
+from poller.service.unit import REFERENCE, TEMPORARY, Place, obstacles, unit_of, unit_text
 from poller.settings.config import load
+from poller.telemetry.status import Role
 from tests.machine import needs
 from tests.service import Service, poller
 
@@ -65,10 +66,10 @@ JUDGES = [
 ]
 
 
-@pytest.mark.parametrize("role", UnitRole)
-def test_the_shipped_units_are_what_install_writes(role: UnitRole) -> None:
+@pytest.mark.parametrize("role", get_args(Role))
+def test_the_shipped_units_are_what_install_writes(role: Role) -> None:
     """Mended in one place only: the text in `poller.service.unit`."""
-    shipped = (SHIPPED / f"{role.unit}.service").read_text(encoding="utf-8")
+    shipped = (SHIPPED / f"{unit_of(role)}.service").read_text(encoding="utf-8")
     assert shipped == unit_text(role, REFERENCE)
 
 
@@ -114,7 +115,7 @@ def test_the_unit_of_this_environment(
 ) -> None:
     """What is printed here is understood, hardened, and hands the secret over unread."""
     variables = {"POLLER_STATE_DIR": "/srv", "POLLER_CONFIG": "x", "POLLER_SERVICE_HOST": "::1"}
-    install(UnitRole.RUN, place(reachable), variables, dry_run=True)
+    install("run", place(reachable), variables, dry_run=True)
     text, err = capsys.readouterr()
     assert f"LoadCredential=desk:{reachable}/desk" in text
     assert f"-m poller run --config {reachable}/poller.toml" in text
@@ -240,9 +241,9 @@ def test_systemd_reads_odd_paths_as_they_are(reachable: Path, name: str) -> None
     )
     assert obstacles(where, ()) == []
     unit = reachable / "poller.service"
-    unit.write_text(unit_text(UnitRole.RUN, where), encoding="utf-8")
+    unit.write_text(unit_text("run", where), encoding="utf-8")
     systemd_understands(unit)
-    unit.write_text(unit_text(UnitRole.RUN, replace(where, directory=odd / "none")))
+    unit.write_text(unit_text("run", replace(where, directory=odd / "none")))
     systemd_understands(unit)  # it looks at the program alone
     (odd / "bin/python").unlink()
     with pytest.raises(AssertionError):  # that it is not there
@@ -262,24 +263,24 @@ def test_a_credential_is_read_in_its_files_place(home: Path) -> None:
 
 def test_a_role_of_its_own(reachable: Path) -> None:
     """Each role has its unit."""
-    assert "-m poller deliver --config" in unit_text(UnitRole.DELIVER, place(reachable))
+    assert "-m poller deliver --config" in unit_text("deliver", place(reachable))
 
 
 def test_homes_are_hidden_but_for_what_is_needed() -> None:
     """A program installed below a home is seen, nothing else of the home is."""
     place = Place(Path("/home/a/x/bin/python"), Path("/srv"), None, (Path("/home/a/x"),))
-    text = unit_text(UnitRole.RUN, place)
+    text = unit_text("run", place)
     assert "ProtectHome=tmpfs\nBindReadOnlyPaths=/home/a/x/bin\nBindReadOnlyPaths=/home/a/x\n" in (
         text
     )
-    assert "ProtectHome=yes" in unit_text(UnitRole.RUN, REFERENCE)
+    assert "ProtectHome=yes" in unit_text("run", REFERENCE)
 
 
 def test_odd_paths_arrive_whole() -> None:
     """Blanks, percent and dollar signs mean nothing to systemd; a program knows no variables."""
     odd = Path("/opt/a b/100%/$x")
     where = replace(REFERENCE, python=odd / "python", config=odd / "toml", directory=odd)
-    text = unit_text(UnitRole.RUN, replace(where, secrets=(odd / "desk",)))
+    text = unit_text("run", replace(where, secrets=(odd / "desk",)))
     assert (
         'ExecStart="/opt/a b/100%%/$x/python" -m poller run --config "/opt/a b/100%%/$$x/toml"\n'
         in text
@@ -290,6 +291,6 @@ def test_odd_paths_arrive_whole() -> None:
 
 def test_an_older_systemd_is_spoken_to_in_its_words() -> None:
     """Before 253 there is no notify-reload: the reload is a signal of our own."""
-    text = unit_text(UnitRole.RUN, replace(REFERENCE, systemd=252))
+    text = unit_text("run", replace(REFERENCE, systemd=252))
     assert "Type=notify\nExecReload=kill -HUP $MAINPID\n" in text
-    assert "Type=notify-reload\n" in unit_text(UnitRole.RUN, REFERENCE)
+    assert "Type=notify-reload\n" in unit_text("run", REFERENCE)

@@ -12,9 +12,9 @@ from poller.delivery.selection import Selection
 from poller.errors import StoreMisfit
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.plan.notice import Detected
-from poller.storage.position import LAST
-from poller.storage.store import ONE_OFF
+from poller.schedule.notice import Detected
+from poller.store.position import LAST
+from poller.store.store import ONE_OFF
 from tests.feed import SEEN, publish
 from tests.golden import VERSIONS, written
 from tests.relaying import Noted, Place, endpoint, place_at, until
@@ -127,11 +127,11 @@ async def test_the_releases_vanish_alike(place: Place) -> None:
     line = Noted()
     notices = [Detected(HONG_KONG, date(2020, 1, n), SEEN, Code(CODE)) for n in range(1, 9)]
     async with place.delivering(desk=line):
-        await place.store.announce(notices[0], ONE_OFF)
+        await place.store.plans.announce(notices[0], ONE_OFF)
         await got(line, ["HK:2020-01-01:detected"])
     await place.raw.delete(RELEASES)
     for notice in notices[1:]:
-        await place.store.announce(notice, ONE_OFF)
+        await place.store.plans.announce(notice, ONE_OFF)
     async with place.delivering(desk=line):
         await got(line, [f"HK:2020-01-{n:02}:detected" for n in range(1, 9)])
     assert any("group on the stream of releases was gone" in each for each in place.said)
@@ -221,7 +221,7 @@ async def test_what_selects_nothing_moves_as_well(place: Place) -> None:
     other = endpoint("desk", selection=Selection(frozenset({"revised"})))
     async with place.delivering(other, desk=Noted()):
         await publish(place.store, CODE, range(1, 30))
-        last = (await place.store.last_entries(1))[0].id
+        last = (await place.store.streams.last_entries(1))[0].id
 
         await until(lambda: has_moved(place, last))
     (group,) = await place.raw.xinfo_groups(STREAM)
@@ -266,7 +266,8 @@ async def test_what_a_released_version_wrote_is_gone_on_with(place: Place, versi
         mine = [each for each in line.ids if each.startswith(f"{code}:")]
         assert mine == sorted(mine, key=[e["id"] for e in waiting].index)
     assert (
-        await place.raw.hget(STATE, "position:events") == (await place.store.last_entries(1))[0].id
+        await place.raw.hget(STATE, "position:events")
+        == (await place.store.streams.last_entries(1))[0].id
     )
 
 

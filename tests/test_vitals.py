@@ -13,13 +13,25 @@ from pathlib import Path
 import pytest
 
 from poller.errors import StoreDown
-from poller.facts.notify import Notify
-from poller.facts.observe import (
+from poller.markets.hk import HONG_KONG
+from poller.markets.us import UNITED_STATES
+from poller.model import Code, Page
+from poller.polling.budget import Budget
+from poller.polling.leadership import keep_polling
+from poller.polling.poll import Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
+from poller.simulator import World
+from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.store.store import Lease
+from poller.telemetry.notify import Notify
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Active,
-    Entered,
     Fact,
-    Left,
+    HeartbeatBeat,
+    HeartbeatStarted,
+    HeartbeatStopped,
     Newest,
     Observe,
     Ready,
@@ -28,21 +40,9 @@ from poller.facts.observe import (
     Reloading,
     Standby,
     Trouble,
-    Turned,
 )
-from poller.facts.vitals import Vitals, status_line
-from poller.markets.hk import HONG_KONG
-from poller.markets.us import UNITED_STATES
-from poller.model import Code, Page
-from poller.plan.release import Intervals
-from poller.plan.schedule import Schedule
-from poller.polling.budget import Budget
-from poller.polling.lease import keep_polling
-from poller.polling.poll import Poller
-from poller.simulator import World
-from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.storage.memorystore import MemoryStore
-from poller.storage.store import Lease
+from poller.telemetry.vitals import Vitals, status_line
+from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.service import Service, simulator, until
 
 CODE = Code("HK.00700")
@@ -86,13 +86,24 @@ def manager(address: str) -> Iterator[Manager]:
 def test_every_loop_must_turn(manager: Manager, address: str) -> None:
     """One loop that does not come round ends the petting, whatever the others do."""
     vitals = Vitals(Notify(address), lambda: "watching 2 symbols, 0 due")
-    begin: list[Fact] = [Entered("a"), Entered("b"), Ready(), Turned("a"), Turned("a")]
+    begin: list[Fact] = [
+        HeartbeatStarted("a"),
+        HeartbeatStarted("b"),
+        Ready(),
+        HeartbeatBeat("a"),
+        HeartbeatBeat("a"),
+    ]
     for fact in begin:
         vitals(fact)
     assert manager.values("WATCHDOG") == []
-    vitals(Turned("b"))
+    vitals(HeartbeatBeat("b"))
     assert manager.values("WATCHDOG") == ["1"]
-    end: list[Fact] = [Turned("a"), Left("b"), Turned("a"), Turned("unheard of")]
+    end: list[Fact] = [
+        HeartbeatBeat("a"),
+        HeartbeatStopped("b"),
+        HeartbeatBeat("a"),
+        HeartbeatBeat("unheard of"),
+    ]
     for fact in end:
         vitals(fact)
     assert manager.values("WATCHDOG") == ["1", "1"]
@@ -101,8 +112,8 @@ def test_every_loop_must_turn(manager: Manager, address: str) -> None:
 def test_a_start_that_waits_is_given_time(manager: Manager, address: str) -> None:
     """Before it is ready, each turn asks for more time to start instead of petting."""
     vitals = Vitals(Notify(address), lambda: "")
-    vitals(Entered("start"))
-    vitals(Turned("start"))
+    vitals(HeartbeatStarted("start"))
+    vitals(HeartbeatBeat("start"))
     vitals(Trouble("redis", "nobody listens"))
     assert manager.values("EXTEND_TIMEOUT_USEC") == ["180000000"]
     assert manager.values("WATCHDOG") == []
@@ -184,8 +195,8 @@ class NoPace:
         """Return at once."""
 
 
-class Hanging(MemoryStore):
-    """A store that never answers who asks to spend."""
+class Hanging(MemoryLedger):
+    """A ledger that never answers who asks to spend."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -196,17 +207,17 @@ class Hanging(MemoryStore):
         return 0.0
 
 
-class Taken(MemoryStore):
-    """A store whose lease another poller holds."""
+class Taken(MemoryLeases):
+    """A lease that another poller holds."""
 
-    async def acquire_lease(self, owner: str, ttl: float) -> Lease | None:
+    async def acquire(self, owner: str, ttl: float) -> Lease | None:
         """Give nobody the lease."""
         del owner, ttl
         return None
 
 
-class Full(MemoryStore):
-    """A store whose ledger is always full: other programs spend everything."""
+class Full(MemoryLedger):
+    """A ledger that is always full: other programs spend everything."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -216,8 +227,8 @@ class Full(MemoryStore):
         return 45.0
 
 
-class Away(MemoryStore):
-    """A store that is down from the first spending on."""
+class Away(MemoryLedger):
+    """A ledger that is down from the first spending on."""
 
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
@@ -233,13 +244,13 @@ def poller_of(store: MemoryStore, observe: Observe, *, ready: bool = True) -> Po
     assert isinstance(loop, VirtualLoop)
     name = "dispatcher of account main"
     budget = Budget(
-        store,
+        store.ledger,
         "main",
         "test",
         requests=30,
         period=30.0,
         pace=NoPace(),
-        waiting=lambda: observe(Turned(name)),
+        waiting=lambda: observe(HeartbeatBeat(name)),
     )
     intervals = Intervals(timedelta(seconds=30), timedelta(hours=6), timedelta(minutes=5))
     gateway = Quiet(ready=ready)
@@ -256,7 +267,7 @@ def poller_of(store: MemoryStore, observe: Observe, *, ready: bool = True) -> Po
     return poller
 
 
-def pets_in_a_day(store: type[MemoryStore], *, ready: bool = True) -> list[float]:
+def pets_in_a_day(part: type[MemoryLeases | MemoryLedger], *, ready: bool = True) -> list[float]:
     """Return the seconds of a virtual day at which the watchdog is petted."""
 
     async def day() -> list[float]:
@@ -270,9 +281,14 @@ def pets_in_a_day(store: type[MemoryStore], *, ready: bool = True) -> list[float
 
         vitals = Vitals(Listener(None), lambda: "", clock=loop.time)
         vitals(Ready())
-        memory = store(loop.time)
+        made = part(loop.time)
+        memory = MemoryStore(loop.time)
+        if isinstance(made, MemoryLeases):
+            memory.leases = made
+        else:
+            memory.ledger = made
         polling = asyncio.create_task(
-            keep_polling(memory, "test", poller_of(memory, vitals, ready=ready), vitals)
+            keep_polling(memory.leases, "test", poller_of(memory, vitals, ready=ready), vitals)
         )
         await asyncio.wait([polling], timeout=86_400)
         polling.cancel()
@@ -283,13 +299,15 @@ def pets_in_a_day(store: type[MemoryStore], *, ready: bool = True) -> list[float
 
 
 @pytest.mark.parametrize(
-    ("store", "ready"),
-    [(MemoryStore, True), (MemoryStore, False), (Taken, True), (Full, True), (Away, True)],
+    ("part", "ready"),
+    [(MemoryLedger, True), (MemoryLedger, False), (Taken, True), (Full, True), (Away, True)],
     ids=["nothing due", "no OpenD", "standby", "full ledger", "no Redis"],
 )
-def test_whoever_waits_for_a_good_reason_lives(store: type[MemoryStore], *, ready: bool) -> None:
+def test_whoever_waits_for_a_good_reason_lives(
+    part: type[MemoryLeases | MemoryLedger], *, ready: bool
+) -> None:
     """For a whole day no two pets are further apart than two turns."""
-    pets = [0.0, *pets_in_a_day(store, ready=ready), 86_400.0]
+    pets = [0.0, *pets_in_a_day(part, ready=ready), 86_400.0]
     assert max(b - a for a, b in pairwise(pets)) <= 2 * LONGEST_TURN
 
 

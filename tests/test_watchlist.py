@@ -17,18 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.errors import Refused, StoreDown, StoreMisfit
-from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.markets.hk import HONG_KONG
 from poller.model import Code, Page
-from poller.plan.notice import Completed
-from poller.plan.release import Intervals
-from poller.plan.schedule import Answered, Probe, Schedule
 from poller.polling.budget import Budget
 from poller.polling.settling import CONFIRMED, SETTLED
 from poller.polling.watchlist import GROUPS_EVERY, LIVE_EVERY, Watchlist
+from poller.schedule.notice import Completed
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.simulator.virtual import run_virtually
-from poller.storage.live import LiveList
-from poller.storage.memorystore import MemoryStore
+from poller.store.store import LiveList
+from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
+from tests.memorystore import MemoryStore, MemoryStreams, MemoryWatchlist
 from tests.test_vitals import NoPace
 
 BEGAN = datetime(2026, 11, 16, tzinfo=UTC)
@@ -85,8 +85,8 @@ def test_the_first_codes_are_those_of_all_sources(
         loop = asyncio.get_running_loop()
         found: list[tuple[float, tuple[Code, ...]]] = []
         store = MemoryStore(loop.time)
-        watchlist = Watchlist([MINE], (), groups, store, lambda _: None)
-        budget = Budget(store, "main:groups", "me", requests=10, period=30, pace=NoPace())
+        watchlist = Watchlist([MINE], (), groups, store.watchlist, lambda _: None)
+        budget = Budget(store.ledger, "main:groups", "me", requests=10, period=30, pace=NoPace())
         gateways = [Slow(there, takes, knows=knows)]
         tasks = [
             asyncio.create_task(watchlist.follow_groups(gateways, "main", budget)),
@@ -103,14 +103,14 @@ def test_the_first_codes_are_those_of_all_sources(
     assert run_virtually(BEGAN, work())[: len(told)] == told
 
 
-class Away(MemoryStore):
-    """A store that answers from its tenth second on."""
+class Away(MemoryWatchlist):
+    """A live list that answers from its tenth second on."""
 
-    async def watch_version(self) -> int:
+    async def version(self) -> int:
         """Count the changes of the live list."""
         if asyncio.get_running_loop().time() < 10:
             raise StoreDown("away")
-        return await super().watch_version()
+        return await super().version()
 
 
 def test_the_first_codes_wait_for_the_live_list() -> None:
@@ -119,9 +119,9 @@ def test_the_first_codes_wait_for_the_live_list() -> None:
     async def work() -> list[tuple[float, tuple[Code, ...]]]:
         loop = asyncio.get_running_loop()
         found: list[tuple[float, tuple[Code, ...]]] = []
-        store = Away(loop.time)
-        await store.watch([THEIRS], wanted=True)
-        watchlist = Watchlist([MINE], (), (), store, lambda _: None)
+        live = Away(MemoryStreams(loop.time))
+        await live.watch([THEIRS], wanted=True)
+        watchlist = Watchlist([MINE], (), (), live, lambda _: None)
         task = asyncio.create_task(
             watchlist.follow(lambda codes: found.append((round(loop.time(), 3), tuple(codes))))
         )
@@ -206,7 +206,7 @@ class Desk:
                 self.codes,
                 files,
                 self.groups,
-                self.store,
+                self.store.watchlist,
                 self.facts.append,
                 self.news,
                 aside=at_once,
@@ -219,7 +219,9 @@ class Desk:
             ]
             if self.groups:
                 gateways = [*self.others, self.gateway]
-                budget = Budget(self.store, "main:g", "me", requests=10, period=30, pace=NoPace())
+                budget = Budget(
+                    self.store.ledger, "main:g", "me", requests=10, period=30, pace=NoPace()
+                )
                 groups = watchlist.follow_groups(gateways, "main", budget)
                 tasks.append(asyncio.create_task(groups))
             await work
@@ -379,7 +381,7 @@ def test_a_file_cut_short_while_nobody_ran_is_doubted(desk: Desk) -> None:
     desk.earlier = ALL
 
     async def work() -> None:
-        await desk.store.watch([ALL[99]], wanted=False)
+        await desk.store.watchlist.watch([ALL[99]], wanted=False)
         desk.lines(0, age=3600)
         await asyncio.sleep(CONFIRMED - LOOKS)
         assert {*desk.current()} == {*ALL[:99]}
@@ -460,39 +462,39 @@ def test_what_is_in_the_first_and_the_last_state_is_watched_throughout(
     assert {*own.current()} == {ALL[number] for number in last}
 
 
-class Counting(MemoryStore):
-    """A store that counts how often it is asked for the version of the live list."""
+class Counting(MemoryWatchlist):
+    """A live list that counts how often it is asked for its version."""
 
     asked = 0
 
-    async def watch_version(self) -> int:
+    async def version(self) -> int:
         """Count."""
         self.asked += 1
-        return await super().watch_version()
+        return await super().version()
 
 
 def test_the_live_list_is_asked_for_seldom(desk: Desk) -> None:
     """Whoever changes it says so; while nothing is in doubt it is looked at now and then alone."""
-    desk.store = store = Counting(lambda: asyncio.get_running_loop().time())
+    desk.store.watchlist = live = Counting(desk.store.streams)
 
     async def work() -> None:
-        await store.watch(ALL[:3], wanted=True)
+        await live.watch(ALL[:3], wanted=True)
         await asyncio.sleep(10 * LIVE_EVERY)
 
     desk.follow(work(), file=False)
     assert desk.current() == tuple(ALL[:3])
-    assert 5 <= store.asked <= 12
+    assert 5 <= live.asked <= 12
 
 
-class Foreign(MemoryStore):
-    """A store whose live list is as the test says, whatever it was told."""
+class Foreign(MemoryWatchlist):
+    """A live list that is as the test says, whatever it was told."""
 
     found: LiveList | StoreMisfit = LiveList()
 
     def put(self, found: LiveList | StoreMisfit) -> None:
         """Let the live list read like this from now on."""
         self.found = found
-        self.live_version += 1
+        self.changes += 1
 
     async def watched(self) -> LiveList:
         """Return what was put there, or raise it."""
@@ -503,19 +505,19 @@ class Foreign(MemoryStore):
 
 def test_the_live_list_is_doubted_when_it_vanished(desk: Desk) -> None:
     """Deleted by another client it keeps its codes for a while; `watch remove` counts at once."""
-    desk.store = store = Foreign(lambda: asyncio.get_running_loop().time())
+    desk.store.watchlist = live = Foreign(desk.store.streams)
     added: Mapping[Code, bool] = dict.fromkeys(ALL[:10], True)
 
     async def work() -> None:
         desk.signal()
-        store.put(LiveList(added))
+        live.put(LiveList(added))
         await asyncio.sleep(LOOKS)
         desk.signal()
-        store.put(LiveList({**added, ALL[0]: False}))
+        live.put(LiveList({**added, ALL[0]: False}))
         await asyncio.sleep(LOOKS)
         assert desk.current() == tuple(ALL[1:10])
         desk.signal()
-        store.put(LiveList())
+        live.put(LiveList())
         await asyncio.sleep(CONFIRMED - LOOKS)
         assert desk.current() == tuple(ALL[1:10])
         await asyncio.sleep(2 * LOOKS)
@@ -529,21 +531,21 @@ def test_the_live_list_is_doubted_when_it_vanished(desk: Desk) -> None:
 def test_rubbish_in_the_live_list_is_told_and_nothing_more(desk: Desk) -> None:
     """Marks beside it count; a key of another type keeps what was known, also at the start."""
     desk.codes = [MINE]
-    desk.store = store = Foreign(lambda: asyncio.get_running_loop().time())
+    desk.store.watchlist = live = Foreign(desk.store.streams)
 
     async def work() -> None:
         desk.signal()
-        store.put(StoreMisfit("the key {n}:watch holds a list"))
+        live.put(StoreMisfit("the key {n}:watch holds a list"))
         await asyncio.sleep(LOOKS)
         assert desk.current() == (MINE,)
         desk.signal()
-        store.put(
+        live.put(
             LiveList({ALL[0]: True}, "fields of {n}:watch are not part of the list: 'garbage'")
         )
         await asyncio.sleep(LOOKS)
         assert desk.current() == (MINE, ALL[0])
         desk.signal()
-        store.put(StoreMisfit("the key {n}:watch holds a list"))
+        live.put(StoreMisfit("the key {n}:watch holds a list"))
         await asyncio.sleep(500)
         assert desk.current() == (MINE, ALL[0])
 
@@ -629,7 +631,9 @@ async def test_files_are_looked_at_in_a_thread(tmp_path: Path) -> None:
     threads = Noting()
     asyncio.get_running_loop().set_default_executor(threads)
     (tmp_path / "l.txt").write_text(f"{MINE}\n")
-    watchlist = Watchlist((), [tmp_path / "l.txt"], (), MemoryStore(time.time), lambda _: None)
+    watchlist = Watchlist(
+        (), [tmp_path / "l.txt"], (), MemoryWatchlist(MemoryStreams(time.time)), lambda _: None
+    )
     await watchlist.refresh(once=True)
     assert watchlist.current() == (MINE,)
     assert len(threads.asked) == 1

@@ -21,14 +21,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from poller.delivery.outbox import Status
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError
-from poller.facts.observe import Recovered
-from poller.facts.status import Poll, Polls, ReleaseState
 from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import World
-from poller.storage.embedded import Embedded
-from poller.web.readings import readings
-from poller.web.survey import unready
+from poller.store.embedded import Embedded
+from poller.telemetry.observe import Recovered
+from poller.telemetry.status import Poll, Polls, ReleaseState
+from poller.web.samples import readings
+from poller.web.service_status import unready
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
 from tests.service import Service, simulator, until
@@ -344,7 +344,7 @@ async def lines_of(answer: aiohttp.ClientResponse, count: int) -> list[str]:
 
 async def test_events_replay_and_go_on(page: Desk, http: aiohttp.ClientSession) -> None:
     """A reader that was away gets what it missed, then what comes, once each and in order."""
-    newest = (await page.store.read("0", count=10, block=None))[-2]
+    newest = (await page.store.streams.read("0", count=10, block=None))[-2]
     headers = {"Last-Event-ID": newest.id}
     async with http.get(f"{page.url}/events", headers=headers) as answer:
         assert await lines_of(answer, 1) == ["US.AAPL:2026-11-13:0"]

@@ -19,10 +19,10 @@ from aiohttp import web
 from redis import exceptions
 
 from poller.errors import StoreDown
-from poller.facts.observe import Fact, Happened, Recovered, Trouble
 from poller.service.descriptors import MOST_DESCRIPTORS
 from poller.simulator import World
-from poller.storage.connections import translated
+from poller.store.translation import translated
+from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
 from poller.web.connections import MOST_CONNECTIONS, Connections, Limits, limits_of
 from poller.web.throttle import (
     FORGET_AFTER,

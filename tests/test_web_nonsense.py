@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from poller.facts.observe import Fact, Recovered
+from poller.telemetry.observe import Fact, Recovered
 from poller.web.connections import Limits
 from tests.desk import HK, Desk, desk
 

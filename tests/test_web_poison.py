@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from poller.facts.observe import Trouble
-from poller.facts.status import Poll, Polls
 from poller.model import to_json
-from poller.storage.store import SYMBOLS
+from poller.store.store import SYMBOLS
+from poller.telemetry.observe import Trouble
+from poller.telemetry.status import Poll, Polls
 from tests.desk import HK, NOW, US, Desk, desk, record
 from tests.service import PATIENCE, until
 
@@ -208,7 +208,7 @@ async def test_watched_codes_of_others(tmp_path: Path, text: str) -> None:
     async with desk(tmp_path, HK) as made:
         await made.raw.set(made.board.keys.symbols, text)
         assert await made.board.symbols() is None
-        await made.store.signal(SYMBOLS)
+        await made.store.streams.signal(SYMBOLS)
         await made.publish(HK, 100, 120, 90)
         await made.shows(HK, 90)
 

@@ -10,7 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from poller.codec import FIRST_YEAR, LAST_YEAR
-from poller.facts.status import (
+from poller.markets import Market, all_markets
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
+from poller.model import Code, Vintage
+from poller.store.store import Entry
+from poller.telemetry.status import (
     GatewayState,
     Poll,
     Polls,
@@ -18,16 +23,8 @@ from poller.facts.status import (
     Report,
     living,
 )
-from poller.markets import Market, all_markets
-from poller.markets.hk import HONG_KONG, HkRecord
-from poller.markets.us import UNITED_STATES, UsRecord
-from poller.model import Code, Vintage
-from poller.storage.store import Entry
 from poller.web.charts import FRAMES, Frame, chart, sparkline
-from poller.web.rows import PER_PAGE, SORTS, Row, View, listed, markets, row_of, story_time
-from poller.web.sound import entry_text, json_text
-from poller.web.survey import Survey, unready
-from poller.web.words import (
+from poller.web.formatting import (
     ago,
     cover,
     cover_note,
@@ -42,6 +39,18 @@ from poller.web.words import (
     places_of,
     ratio,
     signed,
+)
+from poller.web.safe_json import entry_text, json_text
+from poller.web.service_status import Survey, unready
+from poller.web.watchlist_view import (
+    PER_PAGE,
+    SORTS,
+    Row,
+    View,
+    listed,
+    markets,
+    row_of,
+    story_time,
 )
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)

@@ -26,7 +26,7 @@ from poller.events import StreamEvent, decode, encode
 from poller.markets.hk import HkRecord
 from poller.model import Code
 from poller.settings.config import load
-from poller.storage.store import Entry
+from poller.store.store import Entry
 from tests.feed import event_of
 from tests.receiver import OK, SECRET, SILENCE, Receiver, status
 

@@ -24,7 +24,7 @@ from poller.detect.compare import Known, compare
 from poller.events import StreamEvent, decode
 from poller.markets import Record, all_markets
 from poller.model import Code, EventType, Vintage, market_of, parse_code
-from poller.plan.calendar import expected_after, missing_days, release_of, released_by
+from poller.schedule.calendar import expected_after, missing_days, release_of, released_by
 from poller.simulator import World
 from tests.machine import at_most
 from tests.receiver import SECRET, Receiver
@@ -127,7 +127,7 @@ async def test_from_the_gateway_to_every_reader(tmp_path: Path) -> None:
             await desk.until(2)
             await until(lambda: bool(posts))
             published = [decode(each.id, each.fields) for each in await entries(store, 1)]
-            vintages = (await store.snapshot(FIRST)).known.vintages
+            vintages = (await store.records.snapshot(FIRST)).known.vintages
         event = next(each for each in published if str(report.day) in getattr(each, "id", ""))
         assert isinstance(event, StreamEvent)
         assert (event.kind, event.market, event.record) == ("reported", TOKYO, report)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis import exceptions
 
-from poller.storage.connections import translated
+from poller.store.translation import translated
 
 _MOST: Final = 100
 """Calls in one pipeline: other clients of the server have their turn between two."""

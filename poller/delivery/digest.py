@@ -18,8 +18,8 @@ from poller.errors import Unreadable
 from poller.events import Restated, StreamEvent, StreamNotice
 from poller.markets import Market, Shares
 from poller.model import Cause, Code, market_of
-from poller.plan.calendar import reporting_days
-from poller.plan.notice import Detected
+from poller.schedule.calendar import reporting_days
+from poller.schedule.notice import Detected
 
 MOST_ROWS: Final = 20
 """Rows of a table; what else there is can be asked for with `poller tail`."""

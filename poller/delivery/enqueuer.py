@@ -23,19 +23,19 @@ from poller.delivery.routes import key_of, route
 from poller.delivery.selection import Selection
 from poller.errors import StoreDown, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, StreamNotice, decode
-from poller.facts.log import fingerprint
-from poller.facts.observe import (
+from poller.store.notifier import EventOf
+from poller.store.position import START, Start, lost
+from poller.store.store import Entry, Stream, order
+from poller.telemetry.log import fingerprint
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Happened,
     Observe,
     PassedOver,
     Recovered,
     Trouble,
-    turning,
+    heartbeat,
 )
-from poller.storage.notifier import EventOf
-from poller.storage.position import START, Start, lost
-from poller.storage.store import Entry, Stream, order
 
 BATCH: Final = 200
 """Stream entries looked at in one go."""
@@ -112,9 +112,9 @@ class Enqueuer:
     async def run(self) -> None:
         """Take, for ever."""
         self._start_over()
-        with turning(self._observe, f"webhook intake of the {self._stream}") as turned:
+        with heartbeat(self._observe, f"webhook intake of the {self._stream}") as beat:
             while True:
-                turned()
+                beat()
                 news = self._news(self._stream)
                 self._changed.clear()
                 try:

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from poller.delivery.queued import Parked
-from poller.storage.position import Start, appended
-from poller.storage.store import Stream
+from poller.store.position import Start, appended
+from poller.store.store import Stream
 
 SLACK: Final = timedelta(minutes=1)
 """How long before its entry was appended an event may have been observed."""

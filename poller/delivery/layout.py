@@ -19,8 +19,8 @@ from poller.delivery.queued import (
     read_delivery,
     undecided_json,
 )
-from poller.storage.position import START, Place, StreamState
-from poller.storage.store import Stream
+from poller.store.position import START, Place, StreamState
+from poller.store.store import Stream
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from typing import Final, Literal, Protocol
 
 from poller.delivery.queued import Attempt, DeadLetter, Delivery, Parked
 from poller.errors import StoreMisfit
-from poller.storage.position import Start
-from poller.storage.store import Entry, Stream
+from poller.store.position import Start
+from poller.store.store import Entry, Stream
 
 GROUP_PREFIX: Final = "webhook:"
 

@@ -17,7 +17,7 @@ from poller.delivery.retry import Failed
 from poller.errors import Unreadable
 from poller.events import Foreign, Message, decode
 from poller.model import isoformat, to_json
-from poller.storage.store import Entry, Stream, order
+from poller.store.store import Entry, Stream, order
 
 ANSWER_KEPT: Final = 1024
 """Characters kept of what an endpoint answered to a failed attempt."""

@@ -50,9 +50,10 @@ from poller.delivery.queued import (
 from poller.delivery.standing import ASKED, TEXT_SHOWN, ask, lag_of, status_of
 from poller.errors import StoreMisfit
 from poller.model import to_json
-from poller.storage.connections import Connections, WrongType, translated
-from poller.storage.position import Place, Start, StreamState, start_of
-from poller.storage.store import Entry, Keys, Stream
+from poller.store.connections import Connections
+from poller.store.position import Place, Start, StreamState, start_of
+from poller.store.store import Entry, Keys, Stream
+from poller.store.translation import WrongType, translated
 
 _LAG_LIMIT: Final = 10_000
 _TOGETHER: Final = 100

@@ -13,10 +13,10 @@ from poller.delivery.enqueuer import STORE, Enqueuer
 from poller.delivery.outbox import Outbox
 from poller.delivery.worker import EndpointWorker, Timing
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.observe import LONGEST_TURN, Observe, Trouble, turning
-from poller.storage.notifier import EventOf
-from poller.storage.store import Stream, signal_of_webhook
+from poller.store.notifier import EventOf
+from poller.store.store import Stream, signal_of_webhook
 from poller.supervisor import supervise
+from poller.telemetry.observe import LONGEST_TURN, Observe, Trouble, heartbeat
 
 LABEL = "webhook"
 """What the components of delivery are called in the metric."""
@@ -136,9 +136,9 @@ class Relay:
     async def _look(self) -> None:
         """Wake the workers of endpoints with something due, whoever queued it or was killed."""
         period = min(self._timing.look.total_seconds(), LONGEST_TURN / 2)
-        with turning(self._observe, "webhook look") as turned:
+        with heartbeat(self._observe, "webhook look") as beat:
             while True:
-                turned()
+                beat()
                 await asyncio.sleep(period)
                 try:
                     due = await self._outbox.due(sorted(self._running)) if self._running else ()

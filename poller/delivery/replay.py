@@ -6,7 +6,7 @@ What follows the endpoint's position comes to it anyway and is left out.
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.gaps import start_texts
@@ -16,25 +16,11 @@ from poller.delivery.routes import key_of, route
 from poller.detect.rebuild import rebuilt
 from poller.errors import BadCode, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, decode, encode
-from poller.model import Code, Event, Vintage, parse_code
-from poller.storage.store import Entry, Stream, order
+from poller.model import Code, Event, parse_code
+from poller.store.ports import Streams, Vintages
+from poller.store.store import Entry, Stream, order
 
 _BATCH: Final = 200
-
-
-class Past(Protocol):
-    """What is needed of the store. Every call may raise StoreDown or StoreMisfit."""
-
-    async def read(
-        self, after: str, *, count: int, block: float | None, stream: Stream
-    ) -> list[Entry]:
-        """Return up to `count` entries after an id."""
-
-    async def history_codes(self) -> list[Code]:
-        """Return the symbols of which any vintage is on record."""
-
-    async def vintages(self, code: Code) -> list[Vintage]:
-        """Return every vintage on record of a symbol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +65,19 @@ class Replayed:
     notes: list[str] = field(default_factory=list)
 
 
-async def replay(past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted) -> Replayed:
+async def replay(
+    streams: Streams, vintages: Vintages, outbox: Outbox, endpoint: Endpoint, wanted: Wanted
+) -> Replayed:
     """Queue what is wanted; nothing at all when an id is nowhere."""
     made = Replayed()
-    found, ahead = await _on_streams(past, outbox, endpoint, wanted, made)
+    found, ahead = await _on_streams(streams, outbox, endpoint, wanted, made)
     for letter in await outbox.dead(endpoint.name):
         delivery = letter.delivery
         if delivery is not None and wanted.includes(endpoint, delivery.message):
             found[delivery.message.id] = delivery
     history = [
         each
-        async for each in _history(past, wanted, made)
+        async for each in _history(vintages, wanted, made)
         if each.message.id not in ahead and wanted.includes(endpoint, each.message)
     ]
     lost = [each for each in history if each.message.id not in found]
@@ -106,7 +94,7 @@ async def replay(past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted)
 
 
 async def _on_streams(
-    past: Past, outbox: Outbox, endpoint: Endpoint, wanted: Wanted, made: Replayed
+    streams: Streams, outbox: Outbox, endpoint: Endpoint, wanted: Wanted, made: Replayed
 ) -> tuple[dict[str, Delivery], set[str]]:
     """Return what is wanted of both streams, and the ids of what is still to be taken."""
     found, ahead = dict[str, Delivery](), set[str]()
@@ -115,7 +103,7 @@ async def _on_streams(
         if isinstance(start, OutOfOrder):
             raise start
         made.notes += start_texts(endpoint.name, stream, start)
-        async for entry, message in _read(past, stream):
+        async for entry, message in _read(streams, stream):
             if order(entry.id) > order(start.position):
                 ahead.add(message.id)
             elif wanted.includes(endpoint, message):
@@ -128,10 +116,10 @@ def _answer(message: Message) -> tuple[Code, datetime]:
     return Code(message.code or ""), message.observed_at
 
 
-async def _read(past: Past, stream: Stream) -> AsyncIterator[tuple[Entry, Message]]:
+async def _read(streams: Streams, stream: Stream) -> AsyncIterator[tuple[Entry, Message]]:
     """Yield this service's entries of a stream."""
     after = "0-0"
-    while batch := await past.read(after, count=_BATCH, block=None, stream=stream):
+    while batch := await streams.read(after, count=_BATCH, block=None, stream=stream):
         for entry in batch:
             message = decode(entry.id, entry.fields)
             if not isinstance(message, Foreign):
@@ -139,7 +127,7 @@ async def _read(past: Past, stream: Stream) -> AsyncIterator[tuple[Entry, Messag
         after = batch[-1].id
 
 
-async def _history(past: Past, wanted: Wanted, made: Replayed) -> AsyncIterator[Delivery]:
+async def _history(past: Vintages, wanted: Wanted, made: Replayed) -> AsyncIterator[Delivery]:
     """Yield the events that the vintages on record make."""
     named = {each.partition(":")[0] for each in wanted.ids}
     for code in _codes(named or await past.history_codes()):

@@ -41,7 +41,7 @@ from typing import Any, Final
 from poller.events import Message, StreamEvent, StreamNotice
 from poller.markets import Record, all_markets
 from poller.model import Change, EventType, isoformat, parse_code
-from poller.plan.notice import TYPES
+from poller.schedule.notice import TYPES
 
 EVENTS: Final = (*(kind.removeprefix("short_interest.") for kind in EventType), *TYPES)
 """What `events` may hold."""

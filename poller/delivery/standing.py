@@ -6,8 +6,8 @@ from typing import Any, Final
 from poller.codec import from_millis, number
 from poller.delivery.layout import moment, position_field
 from poller.delivery.outbox import OutboxKeys, Status
-from poller.storage.position import LAST, is_id
-from poller.storage.store import Stream
+from poller.store.position import LAST, is_id
+from poller.store.store import Stream
 
 TEXT_SHOWN: Final = 1024
 """Characters of a reason that are passed on: anybody may have written it, at any length."""

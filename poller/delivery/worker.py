@@ -55,14 +55,14 @@ from poller.delivery.retry import (
 )
 from poller.delivery.routes import route
 from poller.errors import StoreDown, StoreError, StoreMisfit
-from poller.facts.observe import (
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Attempted,
     Happened,
     Observe,
     Recovered,
     Trouble,
-    turning,
+    heartbeat,
 )
 
 GATHER: Final = 0.01
@@ -151,9 +151,9 @@ class EndpointWorker:
     async def run(self) -> None:
         """Deliver, for ever."""
         try:
-            with turning(self._observe, f"{self._subject} deliveries") as turned:
+            with heartbeat(self._observe, f"{self._subject} deliveries") as beat:
                 while True:
-                    turned()
+                    beat()
                     if self._wake.is_set():
                         self._wake.clear()
                         self._due = -inf

@@ -3,8 +3,8 @@
 Detection is by trading day, then by the short figures (shares and ratio). Prices, volumes and days
 to cover never make a revision: 40 % of the Hong Kong figures repeat from week to week, and the
 other columns move without anybody having reported anything. Many days that one cause changed are
-one restatement (see `restate`); a figure that cannot be true is held (see `judge`), and so is an
-answer that shows another history (see `replaced`), as a whole.
+one restatement (see `restate`); a figure that cannot be true is held (see `screening`), and so is
+an answer that shows another history (see `replaced`), as a whole.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +14,13 @@ from enum import StrEnum
 from typing import Final
 
 from poller.detect.change import events_of
-from poller.detect.held import Held, Reason, Ruling
+from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.detect.impossible import impossible, storable
-from poller.detect.judge import (
-    Court,
+from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
+from poller.detect.replaced import Judgement, is_broken, judgement, newest_other, standing
+from poller.detect.restate import Rescaled, is_revision, restatement
+from poller.detect.screening import (
+    Screening,
     ahead,
     is_discarded,
     is_news,
@@ -25,9 +28,6 @@ from poller.detect.judge import (
     is_released,
     is_taken_back,
 )
-from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
-from poller.detect.replaced import Judgement, is_broken, judgement, newest_other, standing
-from poller.detect.restate import Rescaled, is_revision, restatement
 from poller.detect.tidy import tidied
 from poller.errors import Malformed, StoreMisfit
 from poller.markets import Record
@@ -46,7 +46,7 @@ class Known:
 
     watermark: date | None = None
     vintages: Mapping[date, Vintage] = field(default_factory=dict)
-    held: Mapping[date, Held] = field(default_factory=dict)
+    held: Mapping[date, QuarantinedFigure] = field(default_factory=dict)
 
     @property
     def newest(self) -> date | None:
@@ -61,7 +61,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What to commit. `events` in stream order; `silent` is kept in history without an entry.
+    """What to commit. `events` in stream order; `unpublished` is kept in history without an entry.
 
     `held`: to be held from now on, or what the operator ruled of them; `settled`: held no longer.
     `moves`: how the market's symbols move, with this answer. `extreme`: the new day on which this
@@ -70,21 +70,29 @@ class Comparison:
 
     watermark: date | None
     events: tuple[Event, ...] = ()
-    silent: tuple[Vintage, ...] = ()
+    unpublished: tuple[Vintage, ...] = ()
     oddities: tuple[str, ...] = ()
-    held: tuple[Held, ...] = ()
+    held: tuple[QuarantinedFigure, ...] = ()
     settled: tuple[date, ...] = ()
     moves: MarketMoves = NO_MOVES
     extreme: date | None = None
 
-    def waiting(self, known: Known) -> tuple[Held, ...]:
+    def waiting(self, known: Known) -> tuple[QuarantinedFigure, ...]:
         """Return what waits for the operator's ruling after this commit, oldest day first."""
         after = {**known.held, **{each.day: each for each in self.held}}
         return tuple(
             after[day]
             for day in sorted(after.keys() - set(self.settled))
-            if after[day].ruling is Ruling.HELD
+            if after[day].ruling is Decision.HELD
         )
+
+
+def brings_nothing(comparison: Comparison, known: Known) -> bool:
+    """Return whether the same answer will bring nothing as long as this is what is known.
+
+    Not while a figure is held: the operator's ruling or a later day may let it through.
+    """
+    return not known.held and replace(comparison, moves=NO_MOVES) == Comparison(known.watermark)
 
 
 class Reading(StrEnum):
@@ -199,7 +207,9 @@ def compare(
         released = [
             each.record
             for each in known.held.values()
-            if each.ruling is Ruling.RELEASED and not broken and each.reason != Reason.WHOLE_HISTORY
+            if each.ruling is Decision.RELEASED
+            and not broken
+            and each.reason != Reason.WHOLE_HISTORY
         ]
         shown = {record.day: record for record in released if record.day <= today} | listed
         found = _news(code, shown, known, observed_at, known.newest, moves)
@@ -213,7 +223,7 @@ def compare(
 
 def _unfit(
     code: Code, listed: Mapping[date, Record], known: Known, observed_at: datetime
-) -> dict[date, Held]:
+) -> dict[date, QuarantinedFigure]:
     """Return what no report can show, as it is to be held, unless it is known or was released."""
     unfit = {}
     for day, shown in listed.items():
@@ -223,7 +233,7 @@ def _unfit(
         found, record = impossible(market_of(code), shown), storable(shown)
         if found is not None and not is_released(known.held, record):
             last = before.record if before is not None else None
-            unfit[day] = Held(record, last, found[0], observed_at)
+            unfit[day] = QuarantinedFigure(record, last, found[0], observed_at)
     return unfit
 
 
@@ -269,13 +279,13 @@ def _news(
     accepted = whole is Judgement.ACCEPTED
     rescaled = _rescaled(listed, known, observed_at)
     found = _found(listed, known, observed_at, newest, rescaled, accepted=accepted)
-    held = Court(code, known.vintages, known.held, moves, rescaled).judge(found)
+    held = Screening(code, known.vintages, known.held, moves, rescaled).judge(found)
     found = {day: each for day, each in found.items() if day not in held}
     if rescaled is not None and rescaled.newest not in found:
         rescaled = None
-    silent = list(rescaled.others) if rescaled is not None else []
+    unpublished = list(rescaled.others) if rescaled is not None else []
     if newest in listed and newest not in known.vintages:  # reported, but gone from history
-        silent.append(Vintage(listed[newest], 0, observed_at))
+        unpublished.append(Vintage(listed[newest], 0, observed_at))
     settled = {
         day
         for day, each in known.held.items()
@@ -286,7 +296,7 @@ def _news(
     return Comparison(
         max((newest, *found)),
         events_of(code, known.vintages, found, rescaled),
-        tuple(silent),
+        tuple(unpublished),
         held=tuple(held.values()),
         settled=tuple(day for day in known.held if day in settled and day not in held),
     )
@@ -302,7 +312,7 @@ def _withheld(
     before = standing(known.held)
     last = known.vintages.get(newest)
     other = listed[newest_other(known.vintages, listed)]
-    now = Held(other, last.record if last else None, Reason.WHOLE_HISTORY, observed_at)
+    now = QuarantinedFigure(other, last.record if last else None, Reason.WHOLE_HISTORY, observed_at)
     replaced = () if before is None or before.day == now.day else (before.day,)
     return Comparison(newest, held=(now,), settled=replaced)
 
@@ -394,6 +404,6 @@ def _first_sight(
     vintages = {day: Vintage(listed[day], 0, observed_at) for day in chosen}
     events = events_of(code, {}, {day: (EventType.BACKFILLED, v) for day, v in vintages.items()})
     # nothing to publish: the newest row is still kept, so that the next one has a change to tell
-    silent = () if chosen else (Vintage(listed[newest[0]], 0, observed_at),)
+    unpublished = () if chosen else (Vintage(listed[newest[0]], 0, observed_at),)
     come = tuple(day for day in known.held if day in listed)
-    return Comparison(newest[0], events, silent, settled=come)
+    return Comparison(newest[0], events, unpublished, settled=come)

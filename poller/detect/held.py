@@ -27,7 +27,7 @@ class Reason(StrEnum):
     OTHER_TIMESTAMP = "timestamp_of_another_day"
 
 
-class Ruling(StrEnum):
+class Decision(StrEnum):
     """What the operator said about a held figure; HELD: nothing yet."""
 
     HELD = "held"
@@ -36,7 +36,7 @@ class Ruling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class QuarantinedFigure:
     """A figure kept out of history. `previous`: the one that speaks against it, if any.
 
     `reason`: a `Reason`, or the text of one that a later version knows.
@@ -46,7 +46,7 @@ class Held:
     previous: Record | None
     reason: str
     observed_at: datetime
-    ruling: Ruling = Ruling.HELD
+    ruling: Decision = Decision.HELD
 
     @property
     def day(self) -> date:
@@ -66,7 +66,7 @@ class Held:
         )
 
     @classmethod
-    def from_json(cls, market: Market, text: str) -> "Held":
+    def from_json(cls, market: Market, text: str) -> "QuarantinedFigure":
         """Read what `to_json` wrote, in any version; raises Unreadable."""
         read = _codec(market).read(text)
         return cls(
@@ -114,7 +114,7 @@ class _Stored(Generic[_R]):
     reason: str
     observed_at: Moment
     previous: _R | None = None
-    state: Ruling = Ruling.HELD
+    state: Decision = Decision.HELD
 
 
 def _unbounded(kind: type[Record]) -> Any:  # noqa: ANN401  a dataclass made here
@@ -126,7 +126,7 @@ def _unbounded(kind: type[Record]) -> Any:  # noqa: ANN401  a dataclass made her
     columns = [
         (name, Annotated[hints[name], _FINITE], field(default=None)) for name in columns_of(kind)
     ]
-    return make_dataclass(f"Held{kind.__name__}", columns, frozen=True, slots=True)
+    return make_dataclass(f"QuarantinedFigure{kind.__name__}", columns, frozen=True, slots=True)
 
 
 @cache

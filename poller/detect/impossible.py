@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any, Final
 
 from poller.codec import LARGEST_FIGURE, LARGEST_WHOLE
-from poller.detect.held import Held, Reason
+from poller.detect.held import QuarantinedFigure, Reason
 from poller.markets import Market, Record
 
 _WHOLE: Final = "most known days changed, as those of another company; all of them wait with it"
@@ -34,7 +34,7 @@ def impossible(market: Market, record: Record) -> tuple[Reason, str] | None:
     return None
 
 
-def explained(market: Market, held: Held) -> str:
+def explained(market: Market, held: QuarantinedFigure) -> str:
     """Return the reason of a held figure, and what shows it where that is not plain."""
     if held.reason == Reason.WHOLE_HISTORY:
         return f"{held.reason} ({_WHOLE})"

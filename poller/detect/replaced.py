@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 
-from poller.detect.held import Held, Reason, Ruling
+from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.detect.impossible import impossible
-from poller.detect.judge import same_figures
 from poller.detect.restate import RESTATED_LEAST, is_mostly_changed, is_revision, restatement
+from poller.detect.screening import same_figures
 from poller.markets import Market, Record
 from poller.model import Cause, Vintage
 
@@ -28,7 +28,7 @@ class Judgement(StrEnum):
     ACCEPTED = "accepted"
 
 
-def standing(held: Mapping[date, Held]) -> Held | None:
+def standing(held: Mapping[date, QuarantinedFigure]) -> QuarantinedFigure | None:
     """Return the figure that is held for a whole answer, the latest one."""
     found = [each for each in held.values() if each.reason == Reason.WHOLE_HISTORY]
     return max(found, key=lambda each: each.day, default=None)
@@ -56,7 +56,7 @@ def is_broken(market: Market, known: Mapping[date, Vintage], listed: Mapping[dat
 def judgement(
     market: Market,
     known: Mapping[date, Vintage],
-    held: Mapping[date, Held],
+    held: Mapping[date, QuarantinedFigure],
     listed: Mapping[date, Record],
 ) -> Judgement:
     """Return what becomes of an answer as a whole; an answer without news is none.
@@ -76,9 +76,9 @@ def judgement(
     shown = listed.get(before.day)
     if shown is None or not same_figures(before.record, shown):
         return Judgement.DOUBTED
-    if before.ruling is Ruling.DISCARDED:
+    if before.ruling is Decision.DISCARDED:
         return Judgement.WAITING
     # when the next report goes on with this history, the vendor means it
     is_confirmed = not broken and newest_other(known, listed) > before.day
-    is_accepted = is_confirmed or before.ruling is Ruling.RELEASED
+    is_accepted = is_confirmed or before.ruling is Decision.RELEASED
     return Judgement.ACCEPTED if is_accepted else Judgement.WAITING

@@ -5,7 +5,7 @@ reconnecting can die for good, a reply cut in the middle poisons the next connec
 outlive the program, and importing it takes over Ctrl-C. So: it is imported and called in threads
 of its own, under our own time limits; a connection that leaves READY is thrown away and a new one
 is built, after a plain TCP connect has shown that somebody listens; and the program leaves through
-`os._exit` once everything is flushed (see `app`).
+`os._exit` once everything is flushed (see `cli.runner`).
 """
 
 import asyncio
@@ -149,7 +149,7 @@ class Sdk:
             raise Silent(f"the SDK did not return within {limit:.0f} s") from None
 
     def close(self) -> None:
-        """Take no more calls; threads inside the SDK are left behind, see `app`."""
+        """Take no more calls; threads inside the SDK are left behind, see `cli.runner`."""
         self._queries.shutdown(wait=False, cancel_futures=True)
         self._control.shutdown(wait=False, cancel_futures=True)
 

@@ -29,8 +29,29 @@ from poller.errors import (
     Unavailable,
     Unwritable,
 )
-from poller.facts.log import fingerprint
-from poller.facts.observe import (
+from poller.gateway.opend import Gateway, any_ready
+from poller.markets import Record
+from poller.model import Code, Page, market_of
+from poller.polling.budget import Budget, Grant
+from poller.polling.failures import FailureTracker
+from poller.polling.gate import Gate
+from poller.polling.plan_store import PlanStore
+from poller.polling.repeats import Repeats
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import (
+    Answered,
+    Excluded,
+    Postponed,
+    Probe,
+    Reply,
+    Schedule,
+    Unanswered,
+)
+from poller.store.ports import PollerStore
+from poller.store.store import Lease, Snapshot, Unparsed
+from poller.supervisor import supervise
+from poller.telemetry.log import fingerprint
+from poller.telemetry.observe import (
     LONGEST_TURN,
     Defect,
     Happened,
@@ -43,28 +64,9 @@ from poller.facts.observe import (
     Trouble,
     dispatcher,
     forgotten,
+    heartbeat,
     polling_of,
-    turning,
 )
-from poller.gateway.opend import Gateway, any_ready
-from poller.markets import Record
-from poller.model import Code, Page, market_of
-from poller.plan.release import Intervals
-from poller.plan.schedule import (
-    Answered,
-    Excluded,
-    Postponed,
-    Probe,
-    Reply,
-    Schedule,
-    Unanswered,
-)
-from poller.polling.budget import Budget, Grant
-from poller.polling.complaints import Complaints
-from poller.polling.gate import Gate
-from poller.polling.logbook import Logbook
-from poller.storage.store import Lease, Snapshot, Store
-from poller.supervisor import supervise
 
 GRACE: Final = 4.0
 """Seconds for what is in flight when the service is asked to stop."""
@@ -90,7 +92,7 @@ _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class PollJob:
     """One symbol's turn: whom to ask, what was spent for it, by what right it is committed."""
 
     code: Code
@@ -108,7 +110,7 @@ class Poller:
 
     def __init__(
         self,
-        store: Store,
+        store: PollerStore,
         gateways: Sequence[Gateway],
         budgets: Mapping[str, Budget],
         schedule: Schedule,
@@ -118,26 +120,28 @@ class Poller:
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
         """`budgets`: by account. `history`: rows published at first sight of a symbol."""
-        self._store = store
+        self._records = store.records
         self._gateways = gateways
         self._budgets = budgets
         self._schedule = schedule
         self._history = history
         self._observe = observe
-        self._complaints = Complaints(observe)
+        self._failures = FailureTracker(observe)
         self._now = now
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
         self._committing = 0
         self._cut: dict[Code, int] = {}
-        self._gate = Gate(lambda market: schedule.markets[market].wanted)
+        self._repeats = Repeats()
+        self._gate = Gate(lambda market: schedule.markets[market].outstanding)
         self._failed: asyncio.Future[None] | None = None
-        self._logbook = Logbook(store, schedule, observe, now)
+        self._plan_store = PlanStore(store.records, store.plans, schedule, observe, now)
 
     def configure(self, intervals: Intervals, *, history: int) -> None:
         """Poll at these intervals from now on; what is in flight goes on."""
         self._schedule.configure(intervals, self._now())
         self._history = history
+        self._repeats.clear()  # a page that was enough may be too short now
         self._notify()
 
     def watch(self, codes: Sequence[Code]) -> None:
@@ -152,12 +156,13 @@ class Poller:
 
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
-        await self._logbook.restore()
-        self._complaints = Complaints(self._observe)  # those of the last tenure have ended
+        await self._plan_store.restore()
+        self._repeats.clear()
+        self._failures = FailureTracker(self._observe)  # those of the last leader have ended
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._logbook.keep(lease), name="keep the logbook")
+                group.create_task(self._plan_store.keep(lease), name="keep the plan")
                 for account in self._budgets:
                     name = dispatcher(account)
                     drive = partial(self._drive, account, lease)
@@ -168,34 +173,35 @@ class Poller:
                 group.create_task(_result(self._failed), name="failure of a poll")
         finally:
             await self._drain()
-            await self._logbook.close(lease)
+            await self._plan_store.close(lease)
 
     def _forget(self, code: Code) -> None:
+        self._repeats.forget(code)
         for fact in forgotten(code, "no longer watched"):
             self._observe(fact)
 
     def _record(self, code: Code, outcome: Reply) -> None:
-        self._logbook.note(self._schedule.record(code, outcome, self._now()))
+        self._plan_store.note(self._schedule.record(code, outcome, self._now()))
         self._gate.changed()
 
     async def _drive(self, account: str, lease: Lease) -> None:
-        with turning(self._observe, dispatcher(account)) as turned:
+        with heartbeat(self._observe, dispatcher(account)) as beat:
             while True:
-                turned()
-                await self._dispatch(account, lease, turned)
+                beat()
+                await self._dispatch(account, lease, beat)
 
-    async def _dispatch(self, account: str, lease: Lease, turned: Callable[[], None]) -> None:
+    async def _dispatch(self, account: str, lease: Lease, beat: Callable[[], None]) -> None:
         """Wait until a symbol is due and may be asked for, and start its poll.
 
         Who is asked is decided with the grant in hand, because waiting for it may take seconds.
         """
         budget = self._budgets[account]
         gateways = [gateway for gateway in self._gateways if gateway.account == account]
-        await self._until_due(turned)
-        gateway = await self._free(gateways, turned)
+        await self._until_due(beat)
+        gateway = await self._free(gateways, beat)
         try:
             # one-off commands of this account find a share left, but not during a release
-            grant = await budget.acquire(sparing=not self._schedule.presses(self._now()))
+            grant = await budget.acquire(leave_reserve=not self._schedule.is_urgent(self._now()))
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
             await asyncio.sleep(_STORE_PAUSE)
@@ -208,23 +214,23 @@ class Poller:
         self._observe(Recovered(f"ledger of account {account}"))
         decision = self._schedule.next(self._now())
         if isinstance(decision, Probe) and gateway.ready:
-            self._start(_Turn(decision.code, gateway, budget, grant, lease))
+            self._start(PollJob(decision.code, gateway, budget, grant, lease))
             return
         if isinstance(decision, Probe):
             self._record(decision.code, Postponed())
         await budget.settle(grant, answered=True)
 
-    async def _until_due(self, turned: Callable[[], None]) -> None:
+    async def _until_due(self, beat: Callable[[], None]) -> None:
         while True:
             wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
             if due_at is not None and due_at <= now:
                 return
             wait = self.turn if due_at is None else (due_at - now).total_seconds()
             await wait_set(wake, min(wait, self.turn))
-            turned()
+            beat()
             self._schedule.tick(self._now())
 
-    async def _free(self, gateways: Sequence[Gateway], turned: Callable[[], None]) -> Gateway:
+    async def _free(self, gateways: Sequence[Gateway], beat: Callable[[], None]) -> Gateway:
         """Return the least busy gateway that can take a request, once there is one."""
         while True:
             wake = self._wake
@@ -239,13 +245,13 @@ class Poller:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_TURN):
                     await any_ready(gateways)
-            turned()
+            beat()
 
     def _notify(self) -> None:
         self._wake.set()
         self._wake = asyncio.Event()
 
-    def _start(self, turn: _Turn) -> None:
+    def _start(self, turn: PollJob) -> None:
         task = asyncio.create_task(self._poll(turn), name=f"poll {turn.code}")
         self._in_flight[task] = turn.gateway
         task.add_done_callback(self._ended)
@@ -271,7 +277,7 @@ class Poller:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _poll(self, turn: _Turn) -> None:
+    async def _poll(self, turn: PollJob) -> None:
         outcome: Reply = Postponed()
         try:
             outcome = await self._look(turn)
@@ -287,7 +293,7 @@ class Poller:
             if not self._schedule.watches(turn.code):  # taken off the watchlist meanwhile
                 self._forget(turn.code)
 
-    async def _look(self, turn: _Turn) -> Reply:  # noqa: PLR0911  a return per reaction
+    async def _look(self, turn: PollJob) -> Reply:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
         account = f"budget of account {turn.budget.account}"
         try:
@@ -316,36 +322,44 @@ class Poller:
             self._observe(Trouble(turn.code, reason))
             return Unanswered(reason)
         except (Unavailable, Malformed) as problem:
-            self._complaints.failed(turn.gateway.name, turn.code, problem)
+            self._failures.failed(turn.gateway.name, turn.code, problem)
             return Unanswered(str(problem))
         except StoreMisfit as problem:
             subject = _PUBLISHING if isinstance(problem, Unwritable) else turn.code
             self._observe(Trouble(subject, str(problem)))
             return Unanswered(str(problem))
         else:
-            if turn.budget.calm():  # who spends now and then is one trouble
+            if turn.budget.is_uncontended():  # who spends now and then is one trouble
                 self._observe(Recovered(account))
-            self._complaints.answered(turn.gateway.name, turn.code)
+            self._failures.answered(turn.gateway.name, turn.code)
             self._observe(Recovered(polling_of(turn.code)))
             return Answered(watermark)
 
-    async def _publish(self, turn: _Turn) -> date | None:
+    async def _publish(self, turn: PollJob) -> date | None:
         try:
             return await self._attempt(turn)
         except Superseded:
             # an old answer compared again could take a newer one back: ask again
             return await self._attempt(replace(turn, grant=await turn.budget.acquire()))
 
-    async def _attempt(self, turn: _Turn) -> date | None:
+    async def _attempt(self, turn: PollJob) -> date | None:
         """Read, compare, commit; returns the watermark as it stands then."""
         code = turn.code
         try:
-            snapshot = await self._store.snapshot(code)
-            self._refuse_future(code, snapshot)
+            unparsed = await self._records.unparsed(code)
+            snapshot = None
+            if not self._repeats.is_known(code, unparsed.digest):
+                snapshot = self._parsed(code, unparsed)
         except StoreError:
             await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
             raise
-        pages, observed_at = await self._read(turn, snapshot)
+        first = await fetch(turn.gateway, turn.budget, turn.grant, code, None)
+        observed_at = self._now()
+        if snapshot is None:
+            if self._repeats.is_repeat(code, first):
+                return self._repeats.watermark(code)
+            snapshot = self._parsed(code, unparsed)
+        pages = await self._read_on(turn, snapshot, first)
         records = [record for page in pages for record in page.records]
         comparison = self._compared(code, records, snapshot, observed_at)
         if comparison.extreme is not None:
@@ -353,27 +367,30 @@ class Poller:
             comparison = self._compared(code, records, snapshot, observed_at)
         self._committing += 1
         try:
-            await self._store.commit(code, comparison, snapshot, turn.lease)
+            await self._records.commit(code, comparison, snapshot, turn.lease)
         except StoreMisfit as problem:
             raise Unwritable(str(problem)) from problem
         finally:
             self._committing -= 1
             self._notify()
         self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
+        self._repeats.note(code, pages, comparison, snapshot.known, unparsed.digest)
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
         return comparison.watermark
 
-    def _refuse_future(self, code: Code, snapshot: Snapshot) -> None:
-        """Raise StoreMisfit when nothing newer could be found, before a request is spent."""
+    def _parsed(self, code: Code, unparsed: Unparsed) -> Snapshot:
+        """Return what is known; raises StoreMisfit also when nothing newer could be found."""
+        snapshot = unparsed.parse()
         newest = snapshot.known.newest
         today = self._now().astimezone(market_of(code).zone).date()
         if newest is not None and newest > today:
-            key = self._store.keys.watermark
+            key = self._records.keys.watermark
             raise StoreMisfit(
                 f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
                 f"it is found again: HDEL {key} {code}"
             )
+        return snapshot
 
     def _compared(
         self, code: Code, records: Sequence[Record], snapshot: Snapshot, observed_at: datetime
@@ -406,22 +423,20 @@ class Poller:
             self._observe(Recovered(_PUBLISHING))
             self._observe(Published(code, comparison.events))
 
-    async def _read(self, turn: _Turn, snapshot: Snapshot) -> tuple[list[Page], datetime]:
-        """Read page after page until there are enough; returns them and when the first came."""
-        grant, pages, observed_at = turn.grant, list[Page](), None
+    async def _read_on(self, turn: PollJob, snapshot: Snapshot, first: Page) -> list[Page]:
+        """Read page after page until there are enough, and return them."""
+        pages = [first]
         while True:
-            key = pages[-1].next_key if pages else None
-            pages.append(await fetch(turn.gateway, turn.budget, grant, turn.code, key))
-            observed_at = observed_at or self._now()
             match progress(turn.code, pages, snapshot.known, history=self._history):
                 case Reading.MORE:
-                    grant = await turn.budget.acquire()
+                    grant, key = await turn.budget.acquire(), pages[-1].next_key
+                    pages.append(await fetch(turn.gateway, turn.budget, grant, turn.code, key))
                 case Reading.CUT:
                     self._confirm_cut(turn.code, snapshot, pages)
-                    return pages, observed_at
+                    return pages
                 case Reading.ENOUGH:
                     self._cut.pop(turn.code, None)
-                    return pages, observed_at
+                    return pages
 
     def _confirm_cut(self, code: Code, snapshot: Snapshot, pages: Sequence[Page]) -> None:
         """Accept an answer that ends above the watermark only when it was given several times."""
@@ -441,7 +456,7 @@ async def fetch(
 
     A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.
     """
-    while not budget.lasts(grant):
+    while not budget.is_valid(grant):
         await budget.settle(grant, answered=True)  # nothing was sent
         grant = await budget.acquire()
     answered, replaced = False, None

@@ -1,41 +1,32 @@
-"""Trims the streams now and then: done by the active poller, decided by `retention`."""
+"""Trims the streams every hour, in the leader; `retention` decides what may go."""
 
 import asyncio
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.observe import Happened, Observe, Recovered, Trouble
-from poller.storage.retention import Group, Late, trim_of
-from poller.storage.store import Stream
+from poller.store.ports import Trimming
+from poller.store.retention import Late, trim_of
+from poller.store.store import Stream
+from poller.telemetry.observe import Happened, Observe, Recovered, Trouble
 
 EVERY: Final = 3600.0
-"""Seconds between two looks."""
+"""Seconds between two trimmings."""
 
 _PAUSE: Final = 10.0
 
 
-class Streams(Protocol):
-    """What is needed of the store. Both calls may raise StoreDown or StoreMisfit."""
-
-    async def groups(self, stream: Stream) -> list[Group]:
-        """Return the consumer groups and what each has yet to read."""
-
-    async def trim(self, before: str, stream: Stream) -> int:
-        """Remove the entries with a smaller id; returns how many there were."""
-
-
 async def keep_trimmed(
-    streams: Streams, keep: timedelta, observe: Observe, now: Callable[[], datetime]
+    streams: Trimming, keep: timedelta, observe: Observe, now: Callable[[], datetime]
 ) -> None:
-    """Keep entries for `keep`, and longer for a group that is late; for ever."""
+    """Keep entries for `keep`, longer for a group that is late; run for ever."""
     late = frozenset[str]()
     while True:
         try:
             late = await trim(streams, keep, observe, now(), before=late)
         except StoreDown:
-            await asyncio.sleep(_PAUSE)  # the poller says so
+            await asyncio.sleep(_PAUSE)  # the poller reports it
             continue
         except StoreMisfit as problem:
             observe(Trouble("trimming", str(problem)))  # polling does not depend on it
@@ -45,21 +36,21 @@ async def keep_trimmed(
 
 
 async def trim(
-    streams: Streams,
+    streams: Trimming,
     keep: timedelta,
     observe: Observe,
     now: datetime,
     *,
     before: Collection[str] = (),
 ) -> frozenset[str]:
-    """Forget what may be forgotten; returns which groups are late, as `before` they had been."""
+    """Remove old entries and return the groups that are late; `before`: those late last time."""
     late = set[str]()
     for stream in Stream:
         found = trim_of(await streams.groups(stream), now, keep)
         removed = await streams.trim(found.before, stream)
         for group in found.late:
             subject = f"consumer group {group.name}"
-            if stream is Stream.RELEASES:  # the groups of an endpoint have one name on both
+            if stream is Stream.RELEASES:  # an endpoint's groups have the same name on both streams
                 subject += " of the releases"
             late.add(subject)
             observe(Trouble(subject, _reason(group, now, keep)))

@@ -12,22 +12,23 @@ from typing import Any, Final
 
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import StoreDown, StoreMisfit
-from poller.facts.observe import (
-    Connection,
-    Happened,
-    Observe,
-    Recovered,
-    Trouble,
-    Turned,
-    dispatcher,
-    turning,
-)
 from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.polling.budget import Budget
 from poller.settings.config import Config, Opend
-from poller.storage.embedded import Embedded
-from poller.storage.redisboard import RedisBoard
-from poller.storage.redisstore import RedisStore
+from poller.store.embedded import Embedded, server_of
+from poller.store.ports import Ledger
+from poller.store.redis_status import RedisStatusStore
+from poller.store.redisstore import RedisStore
+from poller.telemetry.observe import (
+    Connection,
+    Happened,
+    HeartbeatBeat,
+    Observe,
+    Recovered,
+    Trouble,
+    dispatcher,
+    heartbeat,
+)
 
 _PAUSE: Final = 1.0  # seconds between two looks at a server that is away
 
@@ -38,7 +39,7 @@ class Ports:
 
     store: RedisStore
     outbox: RedisOutbox
-    board: RedisBoard
+    board: RedisStatusStore
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -59,16 +60,13 @@ async def opened(
         starting = list[asyncio.Task[None]]()
         if gateways:
             starting.append(await stack.enter_async_context(_running(sdk.load(), "load the SDK")))
-        embedded = Embedded(config.state_dir) if config.redis.url is None else None
-        if embedded is not None:
-            url = await stack.enter_async_context(embedded.running())
-        else:
-            url = config.redis.url.get_secret_value() if config.redis.url else ""
+        held = server_of(config.redis.url, config.state_dir)
+        url, embedded = await stack.enter_async_context(held)
         store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         stack.push_async_callback(store.close)
         outbox = RedisOutbox(url, config.redis.namespace)
         stack.push_async_callback(outbox.close)
-        board = RedisBoard(url, config.redis.namespace)
+        board = RedisStatusStore(url, config.redis.namespace)
         stack.push_async_callback(board.close)
         there = _until_there(store, observe, simulated)
         starting.append(await stack.enter_async_context(_running(there, "wait for Redis")))
@@ -78,24 +76,24 @@ async def opened(
             outbox,
             board,
             [OpenD(address_of(table), sdk, _connection_fact(observe)) for table in asked],
-            _budgets(config, asked, store, observe),
+            _budgets(config, asked, store.ledger, observe),
             embedded,
         )
 
 
 def _budgets(
-    config: Config, asked: Sequence[Opend], store: RedisStore, observe: Observe
+    config: Config, asked: Sequence[Opend], ledger: Ledger, observe: Observe
 ) -> dict[str, Budget]:
     """Return the budget of each account."""
     owner = f"{process_name()}-{secrets.token_hex(4)}"
     return {
         account: Budget(
-            store,
+            ledger,
             account,
             owner,
             requests=config.budget.requests,
             period=config.budget.period,
-            waiting=partial(observe, Turned(dispatcher(account))),
+            waiting=partial(observe, HeartbeatBeat(dispatcher(account))),
         )
         for account in dict.fromkeys(table.account for table in asked)
     }
@@ -131,13 +129,13 @@ def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of Co
 
 
 async def _until_there(store: RedisStore, observe: Observe, simulated: bool | None) -> None:  # noqa: FBT001
-    with turning(observe, "start") as turned:
+    with heartbeat(observe, "start") as beat:
         while True:
-            turned()
+            beat()
             try:
                 server = await store.inspect()
                 if simulated is not None:
-                    await store.keep_apart(simulated=simulated)
+                    await store.mark.keep_apart(simulated=simulated)
             except StoreDown as problem:
                 observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_PAUSE)

@@ -11,8 +11,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from poller.errors import ConfigError
-from poller.facts.observe import Observe, Rejected, Reloaded, Reloading
 from poller.settings.config import Config
+from poller.telemetry.observe import Observe, Rejected, Reloaded, Reloading
 
 _RELOADABLE: Final = ("log_level", "watchlist", "schedule", "webhooks")
 _WEIGHTS: Final = "watchlist.weights"  # the plan files each symbol under its weight

@@ -11,9 +11,12 @@ from typing import Final
 from poller import __version__
 from poller.clock import wait_set
 from poller.errors import StoreDown, StoreError, StoreMisfit
-from poller.facts.board import Board
-from poller.facts.counts import Tally
-from poller.facts.observe import (
+from poller.gateway.opend import Address
+from poller.markets import all_markets
+from poller.model import Code, market_of
+from poller.schedule.market import MarketQueue
+from poller.telemetry.counts import Tally
+from poller.telemetry.observe import (
     Active,
     Announced,
     Attempted,
@@ -29,7 +32,7 @@ from poller.facts.observe import (
     Trouble,
     ruling_wanted,
 )
-from poller.facts.status import (
+from poller.telemetry.status import (
     EVERY,
     POLLS_KEPT,
     SOON,
@@ -42,10 +45,7 @@ from poller.facts.status import (
     Report,
     Role,
 )
-from poller.gateway.opend import Address
-from poller.markets import all_markets
-from poller.model import Code, market_of
-from poller.plan.market import MarketQueue
+from poller.telemetry.status_store import StatusStore
 
 _NEW: Final = "connecting"
 _STATUS: Final = "status report"
@@ -157,7 +157,7 @@ class Reporter:
         self._grown.set()
 
     async def run(
-        self, board: Board, observe: Observe, *, behind: Callable[[], bool] = lambda: False
+        self, board: StatusStore, observe: Observe, *, behind: Callable[[], bool] = lambda: False
     ) -> None:
         """Report again and again; the report is removed at the end.
 
@@ -182,7 +182,7 @@ class Reporter:
             with contextlib.suppress(StoreError):  # it counts as dead within a minute
                 await board.retire(self._process.name)
 
-    async def _tell(self, board: Board, observe: Observe) -> bool:
+    async def _tell(self, board: StatusStore, observe: Observe) -> bool:
         """Report what is true now and the last polls, each on its own; False: one was refused."""
         written = True
         for subject, report in ((_STATUS, self._report), (_POLLS, self._report_polls)):
@@ -196,7 +196,7 @@ class Reporter:
         await self._compare(board, observe)
         return written
 
-    async def _compare(self, board: Board, observe: Observe) -> None:
+    async def _compare(self, board: StatusStore, observe: Observe) -> None:
         """On standby, tell when the active poller watches other symbols: ours nobody polls."""
         theirs = await board.symbols() if self._standing_by and self._codes else None
         if theirs is None or set(theirs) == set(self._codes):
@@ -218,7 +218,7 @@ class Reporter:
         await wait_set(self._grown, (EVERY - SOON).total_seconds())
         await wait_set(self._changed, SOON.total_seconds())
 
-    async def _report(self, board: Board) -> None:
+    async def _report(self, board: StatusStore) -> None:
         if self._lease is not None and self._codes != self._told:
             await board.tell_symbols(self._codes)
             self._told = self._codes
@@ -234,7 +234,7 @@ class Reporter:
             troubles=dict(kept),
             held=self._waiting(),
             started=self._started,
-            counts=dict(self._tally.counts),
+            counts=tuple(self._tally.counts.items()),
             budget=self._budget,
             defects=dict(list(self._defects.items())[-TROUBLES_KEPT:]),
         )
@@ -246,7 +246,7 @@ class Reporter:
             found[market_of(code).name] += count
         return found
 
-    async def _report_polls(self, board: Board) -> None:
+    async def _report_polls(self, board: StatusStore) -> None:
         """Put the polls since the last report before those told earlier."""
         polled, self._polled = self._polled, {}
         if not polled:
@@ -269,4 +269,4 @@ def release_state(queue: MarketQueue) -> ReleaseState:
     """Return where a market's release stands by the schedule."""
     sweep = queue.sweep
     phase: Phase = "sweeping" if sweep.running else "paused" if sweep.resumes else "watching"
-    return ReleaseState(phase, queue.newest, queue.active, queue.active - queue.wanted)
+    return ReleaseState(phase, queue.newest, queue.active, queue.active - queue.outstanding)

@@ -5,11 +5,12 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+from poller.telemetry.status import Role
 
 NOTIFY_RELOAD_SINCE: Final = 253
 """The first systemd that knows Type=notify-reload."""
@@ -24,26 +25,17 @@ _UNWRITABLE: Final = {"Cc", "Cs", "Zl", "Zp"}
 """Control characters, parts of what is not UTF-8, ends of lines and paragraphs."""
 
 
-class UnitRole(StrEnum):
-    """What a unit runs; the value is the verb."""
-
-    RUN = "run"
-    POLL = "poll"
-    DELIVER = "deliver"
-    WEB = "web"
-
-    @property
-    def unit(self) -> str:
-        """The name of the unit."""
-        return "poller" if self is UnitRole.RUN else f"poller-{self}"
-
-
-_WORK: Final = {
-    UnitRole.RUN: "Short-interest poller",
-    UnitRole.POLL: "Short-interest poller: polling",
-    UnitRole.DELIVER: "Short-interest poller: webhooks",
-    UnitRole.WEB: "Short-interest poller: status page",
+_WORK: Final[Mapping[Role, str]] = {
+    "run": "Short-interest poller",
+    "poll": "Short-interest poller: polling",
+    "deliver": "Short-interest poller: webhooks",
+    "web": "Short-interest poller: status page",
 }
+
+
+def unit_of(role: Role) -> str:
+    """Return the name of a role's unit."""
+    return "poller" if role == "run" else f"poller-{role}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +188,7 @@ def _shown(path: Path) -> str:
     )
 
 
-def unit_text(role: UnitRole, place: Place) -> str:
+def unit_text(role: Role, place: Place) -> str:
     """Return the unit of a role at a place, which has no obstacles."""
     command: list[object] = ["-m", "poller", role]
     if place.config is not None:

@@ -33,11 +33,11 @@ from poller.delivery.endpoint import Endpoint
 from poller.delivery.masking import secrets_in_key, secrets_in_lines
 from poller.delivery.selection import Selection, check_pattern
 from poller.errors import ConfigError
-from poller.facts import log
 from poller.model import Code, parse_code
-from poller.plan.release import Intervals
+from poller.schedule.release import Intervals
 from poller.settings import credentials
 from poller.settings.codefile import check_codes
+from poller.settings.error_messages import Origin, follows, refusal
 from poller.settings.places import (
     DEFAULT_STATE_DIR,
     STATE_DIR,
@@ -45,10 +45,10 @@ from poller.settings.places import (
     state_dir_of,
     without_secrets,
 )
+from poller.settings.sources import LISTS, dotted, overlay, read, split
 from poller.settings.variables import names_in
-from poller.settings.wording import Origin, follows, refusal
-from poller.settings.written import LISTS, dotted, overlay, read, split
-from poller.storage.location import locate
+from poller.store.location import locate
+from poller.telemetry import log
 
 DEFAULT_FILE: Final = Path("config/poller.toml")
 _READING: Final = "reading"  # key of pydantic's context

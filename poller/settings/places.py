@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote_plus
 
-from poller.storage.statedir import holds_data
+from poller.store.statedir import holds_data
 
 STATE_DIR: Final = "state_dir"
 DEFAULT_STATE_DIR: Final = "state"

@@ -1,13 +1,11 @@
-"""An OpenD that speaks the real wire protocol over a made-up world, with faults on demand.
+"""An OpenD that speaks the real wire protocol over a made-up world.
 
 The world (`World`, `Window`) is pure and serves virtual time as well; `Simulator` puts it on a
 loopback port, where the official SDK connects to it as to OpenD.
 """
 
-from poller.simulator.connection import Verdict
-from poller.simulator.faults import EndlessKeys, Faults
 from poller.simulator.series import TENCENT
-from poller.simulator.server import Seen, Simulator
+from poller.simulator.server import Simulator
 from poller.simulator.window import Window
 from poller.simulator.wire import Proto
 from poller.simulator.world import (
@@ -27,17 +25,13 @@ __all__ = [
     "TENCENT",
     "TENCENT_ROWS",
     "Answer",
-    "EndlessKeys",
-    "Faults",
     "Proto",
     "Refusal",
     "Revision",
     "Rows",
-    "Seen",
     "ShortInterest",
     "Simulator",
     "Split",
-    "Verdict",
     "Window",
     "World",
 ]

@@ -5,13 +5,12 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from poller.markets import all_markets
 from poller.model import parse_code
-from poller.simulator import Faults, Simulator, World
-
-_REMEMBERED = 10_000
+from poller.simulator import Simulator, World
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="another seed, another world")
     parser.add_argument("--requests", type=int, default=30, help="the limit, per period")
     parser.add_argument("--period", type=float, default=30.0, help="seconds")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each reply")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds a page takes")
     parser.add_argument("--key", type=Path, help="RSA private key (PEM, 1024 bits): encrypt")
     return parser
 
@@ -52,15 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         named = tuple(map(parse_code, chosen.code))
         counts = {each.name: getattr(chosen, each.name.lower()) for each in all_markets()}
-        world = World(seed=chosen.seed, made_up=counts, named=named)
+        latency = timedelta(seconds=chosen.delay)
+        world = World(seed=chosen.seed, made_up=counts, named=named, latency=latency)
         world.codes()
         simulator = Simulator(
             world,
-            faults=Faults(delay=chosen.delay),
             requests=chosen.requests,
             period=chosen.period,
             rsa_private_key=chosen.key.read_bytes() if chosen.key else None,
-            remember=_REMEMBERED,
         )
         asyncio.run(_serve(simulator, chosen.port))
     except (OSError, ValueError) as problem:

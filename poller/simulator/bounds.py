@@ -1,21 +1,17 @@
-"""What a season costs others: who knows the instant, who goes round, who looks once a day. Pure.
+"""The least latency a season allows, by who knows the instants. Pure.
 
-Cheap models beside the real dispatcher, to compare it with. The oracle begins at a release's first
-instant and polls at the full rate, in bursts as the sliding window allows, whoever was not polled
-for longest, until all are found; markets do not hinder each other. So its latencies are a bound.
+This oracle begins at a release's first instant and polls at the full rate, in bursts as the sliding
+window allows, whoever was not polled for longest, until all are found; markets do not hinder each
+other.
 """
 
 import statistics
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from poller.model import Code, market_of
 from poller.simulator.season import Season
-from poller.simulator.series import draw
-
-_DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +44,20 @@ class Rate:
         return self.period * (number // self.requests)
 
 
-def releases(season: Season) -> Iterator[tuple[float, dict[Code, float]]]:
-    """Yield each release in the season: its begin, and when each symbol shows it, in seconds."""
-    end = (season.ends - season.began).total_seconds()
+def releases(season: Season) -> Iterator[dict[Code, float]]:
+    """Yield each release in the season: when each symbol shows it, in seconds."""
     for market, instants in season.releases.items():
-        codes = [code for code in season.codes if code in season.covered]
-        mine = [code for code in codes if market_of(code) is market]
+        mine = [code for code in season.covered if market_of(code) is market]
         for index, begins in enumerate(instants):
-            if mine and 0 <= begins < end:
-                yield begins, {code: season.appears(code, index) for code in mine}
+            if mine and 0 <= begins < season.length:
+                yield {code: season.appears(code, index) for code in mine}
 
 
 def oracle(season: Season, rate: Rate) -> Latencies:
     """Poll from each release's first instant on until everybody is found."""
     found: list[float] = []
     requests = 0
-    for _, appearing in releases(season):
+    for appearing in releases(season):
         begins, waiting, number = min(appearing.values()), deque(appearing.values()), 0
         while waiting:
             now, appears = begins + rate.slot(number), waiting.popleft()
@@ -74,26 +68,3 @@ def oracle(season: Season, rate: Rate) -> Latencies:
                 waiting.append(appears)
         requests += number
     return Latencies.of(found, requests)
-
-
-def round_robin(season: Season, rate: Rate) -> Latencies:
-    """Poll the whole list again and again at the full rate."""
-    places = {code: place for place, code in enumerate(season.codes)}
-    found = []
-    for _, appearing in releases(season):
-        for code, appears in appearing.items():
-            first = rate.requests * ceil(appears / rate.period)
-            turn = first + (places[code] - first) % len(places)
-            found.append(rate.slot(turn) - appears)
-    seconds = (season.ends - season.began).total_seconds()
-    return Latencies.of(found, int(seconds / rate.period) * rate.requests)
-
-
-def daily_clocks(season: Season) -> Latencies:
-    """Poll each symbol once a day at an hour of its own."""
-    found = [
-        (_DAY * draw(season.seed, "clock", code) - appears) % _DAY
-        for _, appearing in releases(season)
-        for code, appears in appearing.items()
-    ]
-    return Latencies.of(found, len(season.codes) * 7 * season.weeks)

@@ -3,31 +3,20 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from enum import StrEnum
 
 from poller.simulator.wire import HEADER_SIZE, Header, Message, Session
 
 
-class Verdict(StrEnum):
-    """What became of a request."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    TOO_FREQUENT = "too frequent"
-    SILENT = "silent"
-    CUT = "cut"
-    GARBLED = "garbled"
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The decision on one request. `reply` None: none; `hold`: seconds; `cut`: bytes to send."""
+    """The decision on one request. `reply` None: none; `hold`: seconds."""
 
-    verdict: Verdict
-    reply: Message | None = None
+    reply: Message | None
     hold: float = 0.0
-    cut: int | None = None
-    scrambled: bool = False
+
+    def write(self, packet: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write the packet that holds the reply."""
+        writer.write(packet)
 
 
 @dataclass(slots=True)
@@ -52,12 +41,8 @@ class Connection:
         await asyncio.sleep(plan.hold)
         body = plan.reply.SerializeToString()
         packet = self.session.seal(header.proto, header.serial, body)
-        if plan.scrambled:
-            packet = packet[:HEADER_SIZE] + bytes(byte ^ 0xA5 for byte in packet[HEADER_SIZE:])
-        self.writer.write(packet[: plan.cut])
-        if plan.cut is not None:
-            self.writer.close()
-        else:
+        plan.write(packet, self.writer)
+        if not self.writer.is_closing():
             await self.writer.drain()
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from poller.markets import Market, Record, all_markets
+from poller.markets import Market, Record
 from poller.simulator.wire import Message, Proto, market_numbers, response
 from poller.simulator.world import Answer
 
@@ -92,15 +92,13 @@ def code_of(security: Message) -> str:
     return f"{names.get(security.market, security.market)}.{security.code}"
 
 
-def short_interest(answer: Answer, next_key: str, *, wrong_market: bool = False) -> Message:
+def short_interest(answer: Answer) -> Message:
     """Return one page. A None in a record leaves its field out, as OpenD may do."""
     reply = _success(Proto.SHORT_INTEREST)
-    market = answer.market
-    shown = _elsewhere(market) if wrong_market else market
-    items = getattr(reply.s2c, f"{shown.table}ItemList")
+    items = getattr(reply.s2c, f"{answer.market.table}ItemList")
     for record in answer.records:
-        items.add(**_present(shown, record if shown is market else _as_of(shown, market, record)))
-    reply.s2c.nextKey = next_key
+        items.add(**_present(answer.market, record))
+    reply.s2c.nextKey = answer.next_key
     return reply
 
 
@@ -117,14 +115,3 @@ def _present(market: Market, record: Record) -> dict[str, object]:
 def _camel(name: str) -> str:
     first, *others = name.split("_")
     return first + "".join(part.capitalize() for part in others)
-
-
-def _elsewhere(market: Market) -> Market:
-    """Return a market whose rows stand in another table."""
-    return next(other for other in all_markets() if other.table != market.table)
-
-
-def _as_of(other: Market, market: Market, record: Record) -> Record:
-    """Return the same figures as a record of another market."""
-    made = market.made_up.figures(record)._replace(volume=None, cover=None)
-    return other.made_up.record(record.timestamp, record.timestamp_str, made)

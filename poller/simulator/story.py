@@ -13,7 +13,7 @@ from typing import Final
 from poller.errors import ConfigError
 from poller.markets import Market, Record, all_markets
 from poller.model import Code, market_of
-from poller.plan.calendar import release_of, reporting_days
+from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator.series import TENCENT, draw
 from poller.simulator.world import TENCENT_ROWS, Answer, Revision, Rows, ShortInterest, World
 

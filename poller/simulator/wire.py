@@ -177,12 +177,6 @@ class Session:
         return AES.new(self.key.encode(), AES.MODE_CBC, iv=self.iv.encode())
 
 
-def plain_packet(proto: Proto, serial: int, message: Message) -> bytes:
-    """Return the packet of an unencrypted message: what a client sends, or a test compares."""
-    body: bytes = message.SerializeToString()
-    return Header(proto, serial, len(body), _digest(body)).pack() + body
-
-
 def _blocks(text: bytes, size: int) -> list[bytes]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 

@@ -8,14 +8,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import islice, takewhile
 from math import prod
 from typing import Final
 
 from poller.markets import Figures, Market, Record, market_named
 from poller.model import Code, market_of, unique
-from poller.plan.calendar import release_of, reporting_days
+from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator.series import TENCENT, Walk, draw, made_up_codes, walk
 
 END: Final = "-1"
@@ -79,9 +79,10 @@ class World:
     that never get a row.
     `since`, `history`, `depth`: a symbol has this many reporting days before `since` (`depth` per
     code; the newest may be released a little after it) and grows from there. They are part of its
-    identity, as its walk begins with its first day. `shift` moves every release by rule,
-    `releases` sets a market's day to an instant instead,
-    `stagger` spreads a release over the symbols. A day is never shown before it begins.
+    identity, as its walk begins with its first day. `reports` yields the days a market reports,
+    from one on, without end. `shift` moves every release by rule, `releases` sets a market's day to
+    an instant instead, `stagger` spreads a release over the symbols. A day is never shown before it
+    begins.
     `refused`: the error text per code. `groups`: the user's watch groups, codes of any market.
     `extra`: hand-given rows per code, or a function that gives them. `latency`: the median delay
     of an answer, which varies between half and one and a half of it.
@@ -95,6 +96,7 @@ class World:
     since: date = date(2026, 1, 1)
     history: int = 60
     depth: Mapping[Code, int] = field(default_factory=dict)
+    reports: Callable[[Market, date], Iterator[date]] = reporting_days
     stagger: timedelta = timedelta()
     shift: timedelta = timedelta()
     releases: Mapping[tuple[Market, date], datetime] = field(default_factory=dict)
@@ -109,15 +111,27 @@ class World:
         """Return every code that is answered, Tencent's first."""
         return self._codes
 
+    def days(self, market: Market, until: date) -> tuple[date, ...]:
+        """Return a market's reporting days, oldest first, to the end of the year of `until`."""
+        return _timeline(self.reports, market, self.since, self.history, until.year)
+
+    def begins(self, market: Market, day: date) -> datetime:
+        """Return the instant (aware) at which the first symbols may show `day`."""
+        instant = self.releases.get((market, day))
+        return _rule(self.seed, market, day) + self.shift if instant is None else instant
+
     def release(self, code: Code, day: date) -> datetime:
         """Return the instant (aware, UTC) at which `day` of `code` appears."""
-        market = market_of(code)
-        instant = self.releases.get((market, day))
-        if instant is None:
-            instant = _rule(self.seed, market, day) + self.shift
+        instant = self.begins(market_of(code), day)
         if self.stagger:
             instant += self.stagger * draw(self.seed, "stagger", code, day)
         return instant.astimezone(UTC)
+
+    def has_rows(self, code: Code) -> bool:
+        """Tell whether a made-up symbol ever gets a row."""
+        if code in self.named:
+            return True
+        return code in self._known and draw(self.seed, "covered", code) >= self.without_rows
 
     def records(self, code: Code, now: datetime) -> tuple[Record, ...]:
         """Return all rows of a code at `now`, newest first: the truth to compare with."""
@@ -172,20 +186,16 @@ class World:
         if given is None and self.tencent and code == TENCENT:
             given = TENCENT_ROWS
         if given is None:
-            return self._walked(code, now, before) if self._has_rows(code) else ()
+            return self._walked(code, now, before) if self.has_rows(code) else ()
         rows = given(code, now) if callable(given) else given
         return [row for row in rows if before is None or row.day < before]
-
-    def _has_rows(self, code: Code) -> bool:
-        if code in self.named:
-            return True
-        return code in self._known and draw(self.seed, "covered", code) >= self.without_rows
 
     def _walked(self, code: Code, now: datetime, before: date | None) -> Iterator[Record]:
         market = market_of(code)
         today = now.astimezone(market.zone).date()
         depth = self.depth.get(code, self.history)
-        days = _timeline(market, self.since, depth, max(today.year, self.since.year))
+        year = max(today.year, self.since.year)
+        days = _timeline(self.reports, market, self.since, depth, year)
         symbol = walk(self.seed, code)
         until = bisect_right(days, today) if before is None else bisect_left(days, before)
         for index in range(until - 1, -1, -1):
@@ -202,11 +212,17 @@ def _rule(seed: int, market: Market, day: date) -> datetime:
 
 
 @cache
-def _timeline(market: Market, since: date, depth: int, year: int) -> tuple[date, ...]:
+def _timeline(
+    reports: Callable[[Market, date], Iterator[date]],
+    market: Market,
+    since: date,
+    depth: int,
+    year: int,
+) -> tuple[date, ...]:
     """Return `depth` reporting days before `since`, and all from there to the end of `year`."""
-    early = reporting_days(market, since - market.longest_gap * (depth + 2))
+    early = reports(market, since - market.longest_gap * (depth + 2))
     past = tuple(takewhile(lambda day: day < since, early))
-    later = takewhile(lambda day: day.year <= year, reporting_days(market, since))
+    later = takewhile(lambda day: day.year <= year, reports(market, since))
     return past[len(past) - depth :] + tuple(later)
 
 
@@ -215,6 +231,7 @@ def _midnight(market: Market, day: date) -> int:
     return int(datetime.combine(day, time(), market.zone).timestamp())
 
 
+@lru_cache(maxsize=1 << 16)
 def _record(market: Market, symbol: Walk, day: date, index: int) -> Record:
     shares, volume, close, last = symbol.at(index)
     percent = round(100 * shares / symbol.issued, 2)

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from poller.codec import number
 from poller.errors import StoreMisfit
-from poller.storage.connections import Connections, WrongType, translated
-from poller.storage.position import START, Place, Start, StreamState, start_of
-from poller.storage.store import Entry, Keys
+from poller.store.connections import Connections
+from poller.store.position import START, Place, Start, StreamState, start_of
+from poller.store.store import Entry, Keys
+from poller.store.translation import WrongType, translated
 
 TTL: Final = 10.0
 """Seconds until another reader may take over from one that does not renew."""
@@ -46,12 +47,12 @@ class RedisGroup:
         # A reader's turn is a lease like the poller's, and is given back by the same script.
         self._receive, self._acknowledge, self._renew = (
             self._redis.register_script(
-                (files(house) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+                (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
             )
-            for house, name in (
+            for package, name in (
                 ("poller.subscriber", "receive"),
                 ("poller.subscriber", "acknowledge"),
-                ("poller.storage", "renew"),
+                ("poller.store", "renew"),
             )
         )
 

@@ -13,9 +13,10 @@ from typing import Final, Protocol, TypeVar
 
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.events import Foreign, StreamEvent, decode
-from poller.storage.position import Start
-from poller.storage.redisstore import RedisStore
-from poller.storage.store import Entry
+from poller.store.ports import Streams
+from poller.store.position import Start
+from poller.store.redisstore import RedisStore
+from poller.store.store import Entry
 from poller.subscriber.redisgroup import TTL, RedisGroup
 
 _BATCH: Final = 50
@@ -52,14 +53,15 @@ async def subscribe(
     async with AsyncExitStack() as stack:
         store = RedisStore(url, namespace)
         stack.push_async_callback(store.close)
+        streams = store.streams
         source: _Source
         if group is None:
-            source = _Alone(store, await _patiently(lambda: _position(store, after)))
+            source = _Alone(streams, await _patiently(lambda: _position(streams, after)))
         else:
             reader = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
             member = RedisGroup(url, namespace, group, reader)
             stack.push_async_callback(member.close)
-            source = await stack.enter_async_context(_active(member, store, after))
+            source = await stack.enter_async_context(_active(member, streams, after))
         events = _Events(source)
         yield events
         with suppress(TimeoutError):  # with the server away it comes again
@@ -111,15 +113,15 @@ class _Events(AsyncIterator[StreamEvent]):
 class _Alone:
     """Reads for itself."""
 
-    def __init__(self, store: RedisStore, after: str) -> None:
-        self._store = store
+    def __init__(self, streams: Streams, after: str) -> None:
+        self._streams = streams
         self._after = after
         self._waiting: deque[Entry] = deque()
 
     async def next(self) -> Entry:
         while not self._waiting:
             self._waiting += await _patiently(
-                lambda: self._store.read(self._after, count=_BATCH, block=_BLOCK)
+                lambda: self._streams.read(self._after, count=_BATCH, block=_BLOCK)
             )
         self._after = self._waiting[0].id
         return self._waiting.popleft()
@@ -131,9 +133,9 @@ class _Alone:
 class _Member:
     """Reads for a group."""
 
-    def __init__(self, group: RedisGroup, store: RedisStore, after: str) -> None:
+    def __init__(self, group: RedisGroup, streams: Streams, after: str) -> None:
         self._group = group
-        self._store = store
+        self._streams = streams
         self._after = after
         self._waiting: deque[Entry] = deque()
 
@@ -160,7 +162,7 @@ class _Member:
 
     async def _something_after(self, last: str) -> None:
         # read, not received: only who may work on an entry is given it
-        await _patiently(lambda: self._store.read(last, count=1, block=_BLOCK))
+        await _patiently(lambda: self._streams.read(last, count=1, block=_BLOCK))
 
     async def done(self, entry: Entry) -> None:
         self._after = entry.id
@@ -169,11 +171,11 @@ class _Member:
 
 
 @asynccontextmanager
-async def _active(group: RedisGroup, store: RedisStore, after: str) -> AsyncIterator[_Member]:
+async def _active(group: RedisGroup, streams: Streams, after: str) -> AsyncIterator[_Member]:
     """Remain the active reader while an event is worked on, however long that takes."""
     renewing = asyncio.create_task(_keep_renewing(group), name="remain the active reader")
     try:
-        yield _Member(group, store, after)
+        yield _Member(group, streams, after)
     finally:
         renewing.cancel()
         await asyncio.wait([renewing])  # its cancellation is not this one's
@@ -188,10 +190,10 @@ async def _keep_renewing(group: RedisGroup) -> None:
             await group.renew()
 
 
-async def _position(store: RedisStore, after: str) -> str:
+async def _position(streams: Streams, after: str) -> str:
     if after != "$":
         return after
-    last = await store.last_entries(1)
+    last = await streams.last_entries(1)
     return last[0].id if last else "0-0"
 
 

@@ -13,14 +13,14 @@ from poller import __version__
 from poller.errors import BadCode
 from poller.markets import market_named, market_names
 from poller.model import Code, market_of, parse_code
-from poller.storage.plain import history_rows
-from poller.storage.position import AFTER
+from poller.store.plain import history_rows
+from poller.store.position import AFTER
 from poller.web.histories import pieces
 from poller.web.openapi import document
-from poller.web.rows import SORTS, View, listed
-from poller.web.sound import entry_text, json_text
+from poller.web.safe_json import entry_text, json_text
+from poller.web.service_status import as_json, moment_text
 from poller.web.sources import SOURCES, Sources
-from poller.web.survey import as_json, moment_text
+from poller.web.watchlist_view import SORTS, View, listed
 
 MOST_EVENTS: Final = 1000
 _PIECE: Final = 500  # days read and written in one go: some 15 ms
@@ -156,9 +156,9 @@ async def events(request: web.Request) -> web.Response:
     if after is not None and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
     if after is not None:
-        found = await sources.store.read(after, count=count, block=None)
+        found = await sources.streams.read(after, count=count, block=None)
     else:
-        found = await sources.store.last_entries(count)
+        found = await sources.streams.last_entries(count)
     texts = ",".join(map(entry_text, found))
     return web.Response(text=f'{{"events":[{texts}]}}', content_type="application/json")
 

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 from poller.markets import Shares
 from poller.model import Vintage
-from poller.web.rows import figure, is_below
+from poller.web.watchlist_view import figure, is_below
 
 _SPARK_WIDTH: Final = 104
 _SPARK_HEIGHT: Final = 24

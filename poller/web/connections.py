@@ -18,8 +18,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestPayloadError
 from yarl import URL
 
-from poller.facts.observe import Observe, Recovered, Trouble
-from poller.web.guard import Handle
+from poller.telemetry.observe import Observe, Recovered, Trouble
+from poller.web.auth import Handle
 
 MOST_CONNECTIONS: Final = 256
 """More than 64 readers of events and a few browsers need, which open six each."""

@@ -2,10 +2,10 @@
 
 from aiohttp import web
 
-from poller.service.metrics import CONTENT_TYPE
-from poller.web.readings import readings
+from poller.web.metrics import CONTENT_TYPE
+from poller.web.samples import readings
+from poller.web.service_status import unready
 from poller.web.sources import SOURCES
-from poller.web.survey import unready
 
 
 async def healthz(_: web.Request) -> web.Response:

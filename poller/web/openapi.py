@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from poller.events import data_schemas
 from poller.markets import all_markets
-from poller.plan.notice import TYPES
-from poller.storage.position import AFTER
+from poller.schedule.notice import TYPES
+from poller.store.position import AFTER
 
 Schema = Mapping[str, Any]
 

@@ -11,12 +11,13 @@ from typing import Final
 
 from poller.clock import wait_set
 from poller.errors import BadCode, StoreDown, StoreMisfit
-from poller.facts.board import Board
-from poller.facts.observe import Observe, Recovered, Trouble
 from poller.model import Code, parse_code
-from poller.storage.notifier import EventOf
-from poller.storage.store import SYMBOLS, Entry, Store, Stream
-from poller.web.rows import Row, row_of
+from poller.store.notifier import EventOf
+from poller.store.ports import Streams, Watermarks
+from poller.store.store import SYMBOLS, Entry, Stream
+from poller.telemetry.observe import Observe, Recovered, Trouble
+from poller.telemetry.status_store import StatusStore
+from poller.web.watchlist_view import Row, row_of
 
 _TOGETHER: Final = 20  # histories read in one go: some 10 ms of parsing, then others have a turn
 _BATCH: Final = 500
@@ -28,12 +29,20 @@ _LOOK: Final = 30.0  # seconds between two looks at what is watched, when nothin
 class Overview:
     """Keep it up with `run`. `bell` is replaced and set whenever the stream has grown."""
 
-    def __init__(self, store: Store, board: Board, codes: Sequence[Code], news: EventOf) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        watermarks: Watermarks,
+        board: StatusStore,
+        codes: Sequence[Code],
+        news: EventOf,
+    ) -> None:
         """`codes`: what is taken to be watched until a poller has told. `news`: a notifier's."""
         self.rows: dict[Code, Row] = {}
         self.loaded = False
         self.bell = asyncio.Event()
-        self._store = store
+        self._streams = streams
+        self._watermarks = watermarks
         self._board = board
         self._codes = codes
         self._news = news
@@ -55,14 +64,14 @@ class Overview:
     async def _step(self) -> None:
         news = self._news(Stream.EVENTS, SYMBOLS)
         if not self._after:
-            newest = await self._store.last_entries(1)
+            newest = await self._streams.last_entries(1)
             self._after = newest[0].id if newest else "0-0"
         if self._symbols.is_set() or time.monotonic() - self._looked >= _LOOK:
             self._symbols = self._news(SYMBOLS)
             self._looked = float("-inf")  # should it fail, it is done again
             await self._adopt()
             self._looked = time.monotonic()
-        entries = await self._store.read(self._after, count=_BATCH, block=None)
+        entries = await self._streams.read(self._after, count=_BATCH, block=None)
         if entries:
             await self._read(_codes_of(entries) & self.rows.keys())
             self._after = entries[-1].id
@@ -78,7 +87,7 @@ class Overview:
         except RecursionError:  # another client's text, as deep as that
             told = None
         if told is None:
-            told = tuple(dict.fromkeys([*self._codes, *await self._store.watermarks()]))
+            told = tuple(dict.fromkeys([*self._codes, *await self._watermarks.watermarks()]))
         if tuple(self.rows) == told and self.loaded:
             await self._read_blank()
             return
@@ -90,7 +99,7 @@ class Overview:
     async def _read_blank(self) -> None:
         """Read again what shows nothing although something was published: it may be restored."""
         if blank := {code for code, row in self.rows.items() if row.day is None}:
-            await self._read(blank & (await self._store.watermarks()).keys())
+            await self._read(blank & (await self._watermarks.watermarks()).keys())
 
     async def _read(self, codes: Collection[Code]) -> None:
         wanted = list(codes)

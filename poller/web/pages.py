@@ -10,19 +10,19 @@ from aiohttp import web
 from markupsafe import Markup
 
 from poller import __version__
-from poller.facts.status import Polls
 from poller.markets import all_markets
 from poller.model import Code, Vintage, market_of
 from poller.printable import printable
-from poller.web import words
+from poller.telemetry.status import Polls
+from poller.web import formatting
 from poller.web.api import code_of, history_of, view_of
+from poller.web.auth import grant, is_token
 from poller.web.charts import FRAMES, chart, sparkline
-from poller.web.guard import grant, is_token
 from poller.web.histories import names_of, read, readable
-from poller.web.rows import Row, View, is_below, listed
+from poller.web.service_status import Survey, further, unready
 from poller.web.sources import SOURCES, Sources
-from poller.web.survey import Survey, further, unready
 from poller.web.throttle import WrongTokens
+from poller.web.watchlist_view import Row, View, is_below, listed
 
 _LINES: Final = 12
 _FIELDS: Final = 8  # of the form, which has one
@@ -64,7 +64,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     for name in FILTERS:
-        made.filters[name] = getattr(words, name)
+        made.filters[name] = getattr(formatting, name)
     made.tests["below_threshold"] = is_below
     made.globals |= {"version": __version__}
     return made
@@ -91,10 +91,10 @@ async def index(request: web.Request) -> web.Response:
     view = view_of(request.query)
     survey = await sources.survey()
     listing = listed(list(sources.overview.rows.values()), view)
-    polls, lines = dict[Code, Polls](), list[words.Line]()
+    polls, lines = dict[Code, Polls](), list[formatting.Line]()
     if not survey.redis:
         polls = await sources.polls([row.code for row in listing.rows])
-        lines = words.lines(await sources.store.last_entries(_ENTRIES))[:_LINES]
+        lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
     return _page(
         request,
         "index.html.jinja",
@@ -132,7 +132,7 @@ async def symbol(request: web.Request) -> web.Response:
         market=market_of(code),
         row=row,
         charts=_charts(f"Short interest of {code}", vintages),
-        places=words.places_of(vintage.record.close_price for vintage in vintages),
+        places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(survey, [row] if row is not None else []),
         vintages=vintages,
         unreadable=history.complaint,
@@ -178,8 +178,8 @@ def headline(survey: Survey) -> str:
     if reasons := unready(survey):
         return f"Not working: {reasons[0]}"
     if troubles := survey.troubles:
-        return f"Working, with {words.plural(len(troubles), ('trouble', 'troubles'))}"
-    return f"All is well: {words.plural(survey.symbols, ('symbol', 'symbols'))} watched"
+        return f"Working, with {formatting.plural(len(troubles), ('trouble', 'troubles'))}"
+    return f"All is well: {formatting.plural(survey.symbols, ('symbol', 'symbols'))} watched"
 
 
 def refusal(request: web.Request, error: web.HTTPException) -> web.Response:

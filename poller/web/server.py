@@ -12,11 +12,11 @@ from typing import Final, cast
 from aiohttp import web
 
 from poller.errors import PollerError, StoreError
-from poller.facts.observe import Happened, Ready, Recovered, Trouble
 from poller.model import to_json
-from poller.web import api, assets, health, live, pages
+from poller.telemetry.observe import Happened, Ready, Recovered, Trouble
+from poller.web import api, assets, health, pages, sse
+from poller.web.auth import Handle, guard, harden
 from poller.web.connections import Connections, Limits, harden_server, limits_of, widen_queue
-from poller.web.guard import Handle, guard, harden
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
 
@@ -42,14 +42,14 @@ def application(sources: Sources, connections: Connections) -> web.Application:
     )
     app[SOURCES] = sources
     app[_DEFECTS] = set()
-    app[live.READERS] = set()
-    app[live.MOST] = min(live.MOST_READERS, connections.limits.readers)
+    app[sse.READERS] = set()
+    app[sse.MOST] = min(sse.MOST_READERS, connections.limits.readers)
     app[pages.TEMPLATES] = pages.templates()
     app[pages.WRONG_TOKENS] = wrong
     if secret is not None:
         app[pages.TOKEN] = secret
     app.on_response_prepare.append(harden)
-    app.on_shutdown.append(live.end)
+    app.on_shutdown.append(sse.end)
     app.add_routes(
         [
             web.get("/", pages.index),
@@ -59,7 +59,7 @@ def application(sources: Sources, connections: Connections) -> web.Application:
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
             web.get("/metrics", health.metrics),
-            web.get("/events", live.events),
+            web.get("/events", sse.events),
             *api.routes(),
             *assets.routes(),
         ]

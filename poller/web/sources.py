@@ -11,17 +11,17 @@ from aiohttp import web
 
 from poller.delivery.outbox import Outbox, Status
 from poller.errors import StoreError, StoreMisfit
-from poller.facts.board import Board
-from poller.facts.observe import Observe
-from poller.facts.status import Polls, Report, living
 from poller.model import Code
-from poller.service.metrics import Metrics
 from poller.settings.config import Config
-from poller.storage.store import Store
+from poller.store.ports import Spent, Streams
+from poller.telemetry.observe import Observe
+from poller.telemetry.status import Polls, Report, living
+from poller.telemetry.status_store import StatusStore
 from poller.web.histories import LARGEST
+from poller.web.metrics import Metrics
 from poller.web.overview import Overview
-from poller.web.rows import markets, story_time
-from poller.web.survey import Spending, Survey
+from poller.web.service_status import Spending, Survey
+from poller.web.watchlist_view import markets, story_time
 
 _ANSWER_LIMIT: Final = 3.0
 """Seconds for one look."""
@@ -35,8 +35,9 @@ class Sources:
     """
 
     config: Config
-    store: Store
-    board: Board
+    streams: Streams
+    ledger: Spent
+    board: StatusStore
     outbox: Outbox
     overview: Overview
     metrics: Metrics
@@ -125,7 +126,7 @@ class Sources:
             limit, period = own
         spent = {
             name: await _readable(
-                self.store.spent(name, period=period), None, spoiled, f"budget of account {name}"
+                self.ledger.spent(name, period=period), None, spoiled, f"budget of account {name}"
             )
             for name in accounts
         }

@@ -36,14 +36,14 @@ from poller.simulator.wire import (
     Proto,
     Session,
     parse,
-    plain_packet,
     request,
 )
 from poller.simulator.world import Answer
-from poller.storage.snapshots import read_snapshot
+from poller.store.snapshots import read_snapshot
 from tests.fuzz.engine import NOW, Read, Target, bounded, plain, text_of
 from tests.fuzz.stored import KEYS
 from tests.golden import VERSIONS, written
+from tests.simulator_client import plain_packet
 
 _CODES: Final = (Code("HK.00700"), Code("US.JXDH"))
 _GROUP: Final = "favourites"
@@ -141,7 +141,7 @@ def _packets() -> list[bytes]:
         blank = replace(rows[0], timestamp=None)
         for records, key in ((rows, "-1"), (rows[:1], "2"), ((), ""), ((blank, *rows), "x" * 40)):
             answer = Answer(market_of(code), records, key)
-            messages.append((Proto.SHORT_INTEREST, replies.short_interest(answer, key)))
+            messages.append((Proto.SHORT_INTEREST, replies.short_interest(answer)))
     messages.append((Proto.SHORT_INTEREST, replies.refusal(Proto.SHORT_INTEREST, "频率太高")))
     messages.append((Proto.GROUP, replies.group({_GROUP: _CODES}, _GROUP)))
     return [
@@ -189,8 +189,9 @@ def _composed(data: bytes) -> bytes:
     chance = random.Random(data)
     which = chance.randrange(len(_CODES))
     rows = _rows(_CODES[which])
-    answer = Answer(market_of(_CODES[which]), rows[: chance.randrange(len(rows) + 1)], "-1")
-    message = replies.short_interest(answer, chance.choice(("-1", "2", text_of(data[:20]))))
+    shown = rows[: chance.randrange(len(rows) + 1)]
+    key = chance.choice(("-1", "2", text_of(data[:20])))
+    message = replies.short_interest(Answer(market_of(_CODES[which]), shown, key))
     texts = ("", "2026-05-08", "2026-13-01", "0001-01-01", "9999-12-31", text_of(data[:60]))
     for item in (*message.s2c.hkItemList, *message.s2c.usItemList):
         for field in item.DESCRIPTOR.fields:

@@ -26,12 +26,12 @@ from poller.errors import Unreadable
 from poller.events import Foreign, Message, StreamEvent, decode
 from poller.model import Code
 from poller.show import entry_line, release_line
-from poller.storage.position import START, StreamState, lost, start_of
-from poller.storage.store import Entry, Stream
+from poller.store.position import START, StreamState, lost, start_of
+from poller.store.store import Entry, Stream
 from poller.subscriber.redisgroup import read_start
-from poller.web.sound import entry_text
-from poller.web.survey import Survey, as_json
-from poller.web.words import lines
+from poller.web.formatting import lines
+from poller.web.safe_json import entry_text
+from poller.web.service_status import Survey, as_json
 from tests.fuzz.engine import NOW, Target, bounded, plain, text_of
 from tests.fuzz.stored import hash_text, hashes_under, pairs_of, values_under
 from tests.golden import VERSIONS, written

@@ -10,28 +10,28 @@ from typing import Any, Final
 
 from poller.codec import read_day, read_moment
 from poller.detect.compare import compare
-from poller.detect.held import Held
+from poller.detect.held import QuarantinedFigure
 from poller.errors import StoreMisfit, Unreadable
 from poller.events import StreamEvent, decode, encode
-from poller.facts.status import Polls, Report, living
 from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG
 from poller.model import Code, Vintage, market_of, to_json
-from poller.plan.release import Intervals, MarketState
-from poller.plan.schedule import Answered, Probe, Schedule
-from poller.storage.live import read_live, version_of
-from poller.storage.plain import history_rows
-from poller.storage.playtime import read_play
-from poller.storage.redisboard import read_symbols
-from poller.storage.snapshots import held_writes_of, read_snapshot, writes_of
-from poller.storage.store import Keys
-from poller.web import words
+from poller.schedule.release import Intervals, MarketState
+from poller.schedule.schedule import Answered, Probe, Schedule
+from poller.store.plain import history_rows
+from poller.store.playtime import read_play
+from poller.store.redis_status import read_symbols
+from poller.store.rediswatchlist import read_live, version_of
+from poller.store.snapshots import held_writes_of, read_snapshot, writes_of
+from poller.store.store import Keys
+from poller.telemetry.status import Polls, Report, living
+from poller.web import formatting
 from poller.web.histories import pieces
 from poller.web.pages import headline
-from poller.web.readings import readings
-from poller.web.rows import row_of
-from poller.web.sound import json_text
-from poller.web.survey import Survey, as_json, further
+from poller.web.safe_json import json_text
+from poller.web.samples import readings
+from poller.web.service_status import Survey, as_json, further
+from poller.web.watchlist_view import row_of
 from tests.fuzz.engine import NOW, Target, bounded, plain, refused, text_of
 from tests.golden import VERSIONS, written
 
@@ -162,7 +162,7 @@ def _report(data: bytes) -> None:
     json_text(as_json(survey))
     further(survey)
     bounded(headline(survey), 300_000)
-    words.at_work(report)
+    formatting.at_work(report)
     list(readings(survey))
     report.to_json()
 
@@ -171,10 +171,10 @@ def _polls(data: bytes) -> None:
     polls = Polls.from_json(text_of(data))
     if polls is None:
         return
-    words.due(polls.next_at, NOW)
+    formatting.due(polls.next_at, NOW)
     for poll in polls.polls:
-        words.ago(poll.at, NOW)
-        words.local(poll.at, HONG_KONG)
+        formatting.ago(poll.at, NOW)
+        formatting.local(poll.at, HONG_KONG)
     to_json([poll.answer for poll in polls.polls])
     polls.to_json()
 
@@ -218,7 +218,7 @@ TARGETS: Final = (
     Target(
         "held figure",
         lambda: values_under("held"),
-        refused(_both(Held.from_json)),
+        refused(_both(QuarantinedFigure.from_json)),
         ("held:<code>",),
     ),
     Target("plan", lambda: values_under("schedule"), refused(_plan), ("schedule",)),

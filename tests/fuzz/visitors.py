@@ -20,16 +20,15 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import SecretStr
 
-from poller.facts.observe import Fact, Recovered
-from poller.facts.status import GatewayState, Poll, Polls, Report
 from poller.model import Code
-from poller.service.metrics import Metrics
 from poller.settings.config import Config, Web
 from poller.simulator.virtual import VirtualLoop
-from poller.storage.memorystore import MemoryStore
-from poller.storage.notifier import never
-from poller.storage.store import Entry
+from poller.store.notifier import never
+from poller.store.store import Entry
+from poller.telemetry.observe import Fact, Recovered
+from poller.telemetry.status import GatewayState, Poll, Polls, Report
 from poller.web.connections import Connections, Limits
+from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import running
 from poller.web.sources import Sources
@@ -37,6 +36,7 @@ from tests.fuzz.engine import NOW, Noise, Read, Target, bounded
 from tests.fuzz.wire import Wire
 from tests.golden import VERSIONS, written
 from tests.memoryoutbox import MemoryOutbox
+from tests.memorystore import MemoryStore
 
 _TOKEN: Final = "correct-horse-battery"  # noqa: S105  of the tests
 _MOST_ANSWER: Final = 512 * 1024
@@ -70,10 +70,10 @@ class _Board:
         return dict.fromkeys(codes, polls)
 
     async def histories(self, codes: Sequence[Code]) -> list[Mapping[str, str]]:
-        return [self.store.history_texts.get(code, {}) for code in codes]
+        return [self.store.records.history_texts.get(code, {}) for code in codes]
 
     async def vintages(self, code: Code, names: Sequence[str]) -> list[str | None]:
-        known = self.store.vintage_texts.get(code, {})
+        known = self.store.records.vintage_texts.get(code, {})
         return [known.get(name) for name in names]
 
     async def lease(self) -> str:
@@ -83,17 +83,17 @@ class _Board:
         return False
 
     async def stream_length(self) -> int:
-        return len(self.store.entries)
+        return len(self.store.streams.entries)
 
 
 def _store(clock: Callable[[], float]) -> MemoryStore:
     """Return a store that holds what a released version wrote."""
     keys = written(VERSIONS[-1])
     store = MemoryStore(clock)
-    store.entries = [Entry(id_, fields) for id_, fields in keys[store.keys.stream]["value"]]
+    store.streams.entries = [Entry(id_, fields) for id_, fields in keys[store.keys.stream]["value"]]
     for code in (_HK, _US):
-        store.history_texts[code] = keys[store.keys.history(code)]["value"]
-        store.vintage_texts[code] = keys[store.keys.vintages(code)]["value"]
+        store.records.history_texts[code] = keys[store.keys.history(code)]["value"]
+        store.records.vintage_texts[code] = keys[store.keys.vintages(code)]["value"]
     return store
 
 
@@ -113,10 +113,11 @@ class Page:
         for token in (None, SecretStr(_TOKEN)):
             store = _store(clock)
             board = _Board(store)
-            overview = Overview(store, cast("Any", board), (_HK,), never)
+            overview = Overview(store.streams, store.records, cast("Any", board), (_HK,), never)
             sources = Sources(
                 Config(state_dir=folder, web=Web(token=token)),
-                store,
+                store.streams,
+                store.ledger,
                 cast("Any", board),
                 cast("Any", MemoryOutbox(store, clock)),
                 overview,

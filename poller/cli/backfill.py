@@ -1,0 +1,70 @@
+"""`poller backfill`: older history, within the shared budget."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import date
+from typing import Final
+
+from poller import show
+from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.runner import finish
+from poller.cli.stores import Failure
+from poller.cli.watched import troubles_only
+from poller.errors import PollerError
+from poller.gateway.opend import any_ready
+from poller.model import Code
+from poller.polling.backfill import backfill_symbol
+from poller.service.ports import opened
+from poller.settings.config import Config
+
+CONNECT_LIMIT: Final = 8.0
+"""Seconds a command waits for an OpenD to be ready."""
+
+
+def backfill(
+    codes: tuple[str, ...], /, *, since: date | None = None, config: ConfigFile = None
+) -> None:
+    """Page older history in, within the shared budget.
+
+    Args:
+        codes: HK.00700 US.AAPL …
+        since: the oldest day wanted; everything OpenD has, if absent
+        config: TOML file
+    """
+    wanted = codes_of(codes)
+    settings = begin(config)
+    finish(_backfill(settings, wanted, since or date.min))
+
+
+async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
+    """Read history down to `since` for each code, in one commit a symbol."""
+    async with (
+        opened(config, troubles_only, simulated=False) as ports,
+        asyncio.TaskGroup() as group,
+    ):
+        supervisors = [group.create_task(gateway.supervise()) for gateway in ports.gateways]
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                gateway = await any_ready(ports.gateways)
+        except TimeoutError:
+            raise Failure(f"no OpenD within {CONNECT_LIMIT:.0f} s; try: poller check") from None
+        budget = ports.budgets[gateway.account]
+        bar = show.progress_bar("symbols, {task.fields[rows]} days added")
+        failures = []
+        with bar:
+            task = bar.add_task("backfill", total=len(codes), rows=0)
+            added = 0
+            for code in codes:
+                try:
+                    days = await backfill_symbol(ports.store.records, gateway, budget, code, since)
+                except PollerError as problem:
+                    failures.append(f"{code}: {problem}")
+                    days = 0
+                else:
+                    show.say(f"{code} {days} days added")
+                added += days
+                bar.update(task, advance=1, rows=added)
+        for supervisor in supervisors:
+            supervisor.cancel()
+    if failures:
+        raise Failure("\n".join(failures))

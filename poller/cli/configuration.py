@@ -1,0 +1,136 @@
+"""The `config` commands: a file to begin with, and what is in force."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from cyclopts import App
+from pydantic import BaseModel, SecretStr
+
+import poller
+from poller import show
+from poller.cli.options import ConfigFile, begin
+from poller.cli.runner import FAILED, CommandFailed
+from poller.errors import ConfigError
+from poller.printable import printable
+from poller.settings.config import DEFAULT_FILE, Config, chosen_file, origin_of_keys
+from poller.store.location import locate
+
+_PACKAGE: Final = Path(poller.__file__).parent
+# the wheel brings it along; in a checkout it is where operators read it
+_TEMPLATES: Final = (_PACKAGE / "settings/poller.toml", _PACKAGE.parent / "config/poller.toml")
+
+
+config = App(name="config", help="Write a configuration to begin with; show what counts.")
+
+
+@config.command
+def init(path: Path = DEFAULT_FILE, /) -> None:
+    """Write a configuration with every key, its default and what it means.
+
+    Args:
+        path: where to; nothing is overwritten
+    """
+    text = template()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CommandFailed(
+            FAILED, [f"{path.absolute()}: it exists, and stays as it is; name another file"]
+        ) from None
+    sys.stdout.write(f"{printable(path.absolute())}\n")
+    usual = "" if path == DEFAULT_FILE else f" --config {printable(path)}"
+    sys.stderr.write(f"poller: now edit it, then: poller check{usual}\n")
+
+
+@config.command(name="show")
+def show_configuration(*, config: ConfigFile = None) -> None:
+    """Print every key that is in force, its value without secrets, and where it was written.
+
+    Args:
+        config: TOML file
+    """
+    settings = begin(config)
+    print_configuration(settings, config, os.environ, chosen_file(config, os.environ))
+
+
+def template() -> str:
+    """Return the configuration with every key, its default and what it means."""
+    for path in _TEMPLATES:
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise ConfigError([f"{_TEMPLATES[0]} is missing: install the package again"])
+
+
+def print_configuration(
+    settings: Config, file: Path | None, environment: Mapping[str, str], chosen: Path | None
+) -> None:
+    """Print every key, its value without secrets, and where it was written."""
+    origins = origin_of_keys(file, environment)
+    rows = []
+    for key, value in _leaves(settings):
+        names = (key, f"{key}_file")
+        # a table of values has a place for each
+        fits = (name for name in origins if name in names or name.startswith(f"{key}."))
+        written = next(fits, None)
+        origin = "default" if written is None else origins[written]
+        if chosen and origin == f"{chosen}: {written}":
+            origin = (
+                f"{chosen.absolute()}"
+                if written != names[1]
+                else f"{chosen.absolute()} ({written})"
+            )
+        rows.append((key, value, origin))
+    show.print_table(("key", "value", "from"), rows)
+
+
+def _leaves(table: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in table:
+        key = f"{prefix}{name}"
+        match value:
+            case BaseModel():
+                yield from _leaves(value, f"{key}.")
+            case (BaseModel(), *_):
+                for number, inner in enumerate(value):
+                    yield from _leaves(inner, f"{key}.{number}.")
+            case _:
+                yield key, _shown(key, value)
+
+
+def _shown(key: str, value: object) -> str:
+    """Return a value as TOML has it, without what is secret and without control characters."""
+    match value:
+        case None:
+            return "-"
+        case SecretStr():
+            return f"*** ({host})" if (host := _host(key, value.get_secret_value())) else "***"
+        case (SecretStr(), *_):
+            return ", ".join("***" for _ in value)
+        case Path():
+            text = json.dumps(str(value.absolute()), ensure_ascii=False)
+        case (Path(), *_):
+            text = json.dumps(
+                [str(Path(str(each)).absolute()) for each in value], ensure_ascii=False
+            )
+        case Mapping():
+            text = json.dumps(dict(value), ensure_ascii=False)
+        case _:
+            text = json.dumps(value, ensure_ascii=False)
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in text
+    )
+
+
+def _host(key: str, url: str) -> str:
+    """Return where a URL leads, by its hosts alone; of a chat service they are secret, too."""
+    if key == "redis.url":
+        return ", ".join(f"{node.host}:{node.port}" for node in locate(url).nodes)
+    parts = urlsplit(url)
+    return (parts.hostname or "") if parts.scheme in {"http", "https"} else ""

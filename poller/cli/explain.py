@@ -1,0 +1,154 @@
+"""`poller explain CODE`: why have I not heard of this symbol?
+
+It reads what the running service has written, and asks neither OpenD nor the service.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from poller import show
+from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.runner import finish
+from poller.cli.stores import beside, store_of
+from poller.cli.webhooks import word
+from poller.clock import wall_clock
+from poller.delivery.redisoutbox import RedisOutbox
+from poller.detect.impossible import explained
+from poller.markets import all_markets
+from poller.model import Code, market_of
+from poller.schedule.calendar import expected_after
+from poller.settings.config import Config
+from poller.store.ports import Spent
+from poller.store.redis_status import RedisStatusStore
+from poller.store.store import Snapshot
+from poller.telemetry.status import Polls, Report, living
+
+Lines = Iterator[tuple[str, str]]
+
+_HOURS: Final = 48
+
+
+def explain(code: str, *, config: ConfigFile = None) -> None:
+    """Say why nothing was heard of a symbol.
+
+    Args:
+        code: HK.00700, US.AAPL
+        config: TOML file
+    """
+    (symbol,) = codes_of([code])
+    finish(_print_explanation(begin(config, reading=True), symbol))
+
+
+async def _print_explanation(config: Config, code: Code) -> None:
+    """Print what is known of a symbol, what is done about it, and what stands in the way."""
+    async with (
+        store_of(config, existing=True) as store,
+        beside(store, RedisStatusStore) as board,
+        beside(store, RedisOutbox) as outbox,
+    ):
+        now = wall_clock()
+        reports, lease = living(await board.reports(), now), await board.lease()
+        watched = code in (await board.symbols() or ())
+        simulated = await board.simulated()
+        polls = (await board.polls([code])).get(code, Polls())
+        rows = [*_history(code, await store.records.snapshot(code), now, simulated=simulated)]
+        unwatched = _unwatched(config, code, simulated=simulated)
+        rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
+        rows += _polls(polls, watched=watched)
+        reported = reports.get(lease.partition(":")[2])
+        rows += [row async for row in _budgets(reported, store.ledger)]
+        for table in config.webhooks:
+            status = await outbox.status(table.name)
+            covered = table.endpoint().selection.covers(code)
+            told = f"{word(status)}: {status.disabled}" if status.disabled else word(status)
+            told += "" if covered else ", does not want this symbol"
+            told += f"; {status.waiting} waiting, {status.dead} dead letters"
+            if status.next_attempt is not None:
+                told += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
+            error = f"; last error: {status.last_error}" if status.last_error else ""
+            rows.append((f"webhook {table.name}", told + error))
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        show.say(f"{name:<{width}}  {text}")
+
+
+def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) -> Lines:
+    known = snapshot.known
+    if known.newest is None:
+        yield "watermark", "none: no row of it was ever published"
+        return
+    vintage = known.vintages.get(known.newest)
+    seen = f", read {vintage.observed_at:%Y-%m-%d %H:%M} UTC" if vintage is not None else ""
+    yield "watermark", f"{known.newest}{seen}; {len(known.vintages)} days in history"
+    release = expected_after(market_of(code), known.newest)
+    opens = release.opens.astimezone(UTC)
+    late = now - opens
+    ago = f", {hours_or_days(late)} ago" if late > timedelta(0) else ""
+    expected = f"expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
+    yield "next report", f"{release.day}, {'in its turn (a simulation)' if simulated else expected}"
+    for day in sorted(known.held):
+        held = known.held[day]
+        why = explained(market_of(code), held)
+        yield "held", f"{day} as {why}, {held.ruling}; see: poller quarantine list"
+
+
+_OTHERS: Final = tuple(f"{market}." for market in all_markets())
+
+
+def hours_or_days(length: timedelta) -> str:
+    """Return a length in the unit a person counts in: hours of two days, then days."""
+    hours = length // timedelta(hours=1)
+    return f"{hours} h" if hours < _HOURS else f"{length.days} days"
+
+
+def _service(
+    reports: Mapping[str, Report], lease: str, code: Code, *, watched: bool, unwatched: str
+) -> Lines:
+    """Say who polls and how it fares. `unwatched`: why the symbol is not watched, if it is not."""
+    token, _, name = lease.partition(":")  # one that was killed with it still reports to poll
+    report = reports.get(name)
+    if report is None:
+        yield "service", f"{name} took over just now" if lease else "nobody polls: start poller run"
+    else:
+        yield "service", f"{name} polls, lease {token}, {report.symbols} symbols"
+        for gateway in report.gateways:
+            state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
+            yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
+        for subject, reason in report.troubles.items():
+            if code in subject.split() or not subject.startswith((*_OTHERS, "poll of ")):
+                yield "trouble", f"{subject}: {reason}"
+        if not watched:
+            yield "watched", f"no: {unwatched}"
+
+
+def _unwatched(config: Config, code: Code, *, simulated: bool) -> str:
+    """Say why a symbol is not watched, and what to do."""
+    if simulated:
+        return "it is not in the simulation; see: poller watch list"
+    if code in config.watchlist.codes:
+        return (
+            "this configuration names it, the active poller has another watchlist: give both one "
+            "list, or each a redis.namespace of its own"
+        )
+    return f"poller watch add {code}"
+
+
+def _polls(polls: Polls, *, watched: bool) -> Lines:
+    if not polls.polls:
+        yield "last looks", "none on record"
+    for poll in polls.polls:
+        yield "looked at", f"{poll.at:%Y-%m-%d %H:%M:%S} UTC: {poll.answer}"
+    if watched:
+        when = "in its turn" if polls.next_at is None else f"{polls.next_at:%Y-%m-%d %H:%M:%S} UTC"
+        yield "next look", f"{when}: {polls.reason}" if polls.reason else when
+
+
+async def _budgets(active: Report | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
+    """Tell what the active poller may spend, by its own configuration."""
+    if active is None or active.budget is None:
+        return
+    requests, period = active.budget
+    for account in dict.fromkeys(gateway.account for gateway in active.gateways):
+        spent = await ledger.spent(account, period=period)
+        yield f"budget of {account}", f"{spent} spent of {requests} of the last {period:g} s"

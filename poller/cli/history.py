@@ -1,0 +1,141 @@
+"""`poller history`: what is, or was, known of symbols."""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from rich.text import Text
+
+from poller import show
+from poller.cli.options import ConfigFile, Format, aware, begin, codes_of
+from poller.cli.runner import finish
+from poller.cli.stores import Failure, beside, store_of
+from poller.model import Code, Vintage
+from poller.schedule.report import change_of, percent_of
+from poller.settings.config import Config
+from poller.store.archive import Archive
+from poller.store.plain import coded_rows, history_names, history_rows
+
+NAMES: Final = ("day", "shares", "change", "change %", "ratio", "days to cover", "close")
+
+
+def history(
+    codes: tuple[str, ...] = (),
+    /,
+    *,
+    format: Format = "table",  # noqa: A002  the option's name
+    wide: bool = False,
+    as_known_at: datetime | None = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print what is known of symbols, newest first.
+
+    Args:
+        codes: HK.00700 US.AAPL …
+        format: table, csv or json; with several codes, those of CSV and JSON begin with the code
+        wide: a table of all columns, named as in the SDK's DataFrame; CSV and JSON always have all
+        as_known_at: what was known at this time; UTC unless it names its zone
+        config: TOML file
+    """
+    symbols, moment = codes_of(codes), aware(as_known_at)
+    settings = begin(config, reading=True)
+    finish(_print_histories(settings, symbols, format, moment, wide=wide))
+
+
+async def _print_histories(
+    config: Config, codes: Sequence[Code], form: str, moment: datetime | None, *, wide: bool
+) -> None:
+    """Print each symbol's days, newest first, as `table`, `csv` or `json`.
+
+    What cannot be read, and symbols of which nothing is known, are a failure told at the end.
+    """
+    found: dict[Code, tuple[Vintage, ...]] = {}
+    problems: list[str] = []
+    async with store_of(config, existing=True) as store, beside(store, Archive) as archive:
+        async for each in archive.histories(codes, moment):
+            problems += each.unreadable
+            if each.vintages:
+                found[each.code] = each.vintages
+            elif not each.unreadable:
+                problems.append(unknown(each.code, moment))
+    if found:
+        several = len(codes) > 1
+        match form:
+            case "json":
+                rows = _rows(found, several=several)
+                show.say_json(json.dumps(rows, indent=2))
+            case "csv":
+                names = history_names(found)
+                _print_csv(["code", *names] if several else names, _rows(found, several=several))
+            case _ if wide:
+                _print_wide(found, several=several)
+            case _:
+                _print_tables(found, several=several)
+        sys.stdout.flush()
+    if problems:
+        raise Failure("\n".join(problems))
+
+
+def unknown(code: Code, moment: datetime | None) -> str:
+    """Say that nothing is known of a symbol, and where to look."""
+    if moment is None:
+        return f"nothing is known of {code}; is it watched? See: poller watch list"
+    return f"nothing was known of {code} at {moment.isoformat()}; now: poller history {code}"
+
+
+def _rows(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> list[dict[str, Any]]:
+    form = coded_rows if several else lambda _, vintages: history_rows(vintages)
+    return [row for code, vintages in found.items() for row in form(code, vintages)]
+
+
+def _print_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _print_wide(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> None:
+    """Print all columns; the day first, and the timestamp, which nobody reads, last."""
+    names = [name for name in history_names(found) if not name.startswith("timestamp")]
+    names = [*(["code"] if several else []), "timestamp_str", *names, "timestamp"]
+    rows = [
+        [Text(_wide_cell(name, row.get(name))) for name in names]
+        for row in _rows(found, several=several)
+    ]
+    show.print_figures(names, rows)
+
+
+def _wide_cell(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) and name not in {"timestamp", "revision"}:
+        return f"{value:,}"
+    return str(value)
+
+
+def _print_tables(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> None:
+    """Print a table a symbol, below its code where there are several."""
+    for place, (code, vintages) in enumerate(found.items()):
+        if several:
+            show.console().print(*([""] if place else []), Text(code, "bold"), sep="\n")
+        show.print_figures(NAMES, cells_of(vintages))
+
+
+def cells_of(vintages: Sequence[Vintage]) -> list[list[Text]]:
+    """Return the cells of the table, newest first; a change is that since the day known before."""
+    records = [vintage.record for vintage in vintages]
+    ratios = show.decimal_cells([record.ratio for record in records])
+    cover = show.decimal_cells([record.days_to_cover for record in records])
+    closes = show.decimal_cells([record.close_price for record in records])
+    rows = []
+    for place, record in enumerate(records):
+        before = records[place + 1] if place + 1 < len(records) else None
+        moved = show.change_cells(change_of(record, before), percent_of(record, before))
+        day = Text(record.timestamp_str)
+        rows.append(
+            [day, show.shares_cell(record), *moved, ratios[place], cover[place], closes[place]]
+        )
+    return rows

@@ -1,0 +1,95 @@
+"""What several commands are given: their configuration, and options of the command line."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import field, make_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import CoercionError, Parameter, Token, validators
+
+from poller.cli.runner import WRONG, CommandFailed
+from poller.errors import BadCode
+from poller.markets import Market, all_markets
+from poller.model import Code, parse_code, unique
+from poller.settings.config import Config, load
+from poller.telemetry import log
+
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        name="--config",
+        help="TOML file; else POLLER_CONFIG, else config/poller.toml, else the defaults",
+    ),
+]
+
+
+def begin(
+    file: Path | None,
+    warnings: list[str] | None = None,
+    *,
+    reading: bool = False,
+    only: Collection[str] = (),
+) -> Config:
+    """Read the configuration; nothing logged from here on holds its secrets.
+
+    `warnings` gets what should not be so and does not prevent anything. `reading`: for a command
+    that reads Redis alone, as `load` says; so is `only`.
+    """
+    settings = load(file, os.environ, warnings, reading=reading, only=only)
+    log.configure(level=settings.log_level, secrets=settings.secrets())
+    return settings
+
+
+def whole(_type: object, tokens: Sequence[Token]) -> int:
+    """Convert an option that counts; 1.5 is none, though Cyclopts would round it."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise CoercionError(token=tokens[0], target_type=int) from None
+
+
+Number = Annotated[int | None, Parameter(converter=whole)]
+Format = Literal["table", "csv", "json"]
+
+
+def _symbols(market: Market) -> tuple[str, object, object]:
+    """Return the option that says how many symbols of a market are made up."""
+    made_up = market.made_up
+    option = Parameter(
+        converter=whole,
+        validator=validators.Number(gte=0, lte=made_up.most),
+        help=f"{market.words.place} symbols",
+    )
+    kind = Annotated[int, option]
+    return market.name.lower(), kind, field(default=made_up.season)
+
+
+SymbolCounts = make_dataclass(
+    "SymbolCounts",
+    map(_symbols, all_markets()),
+    frozen=True,
+    namespace={"__module__": __name__},  # where Cyclopts looks for the types of its fields
+)
+"""An option a market: how many of its symbols are made up."""
+
+
+def codes_of(texts: Sequence[str]) -> tuple[Code, ...]:
+    """Parse all codes, or refuse them with every problem at once; none at all is refused, too."""
+    codes, problems = [], []
+    for text in texts:
+        try:
+            codes.append(parse_code(text))
+        except BadCode as problem:
+            problems.append(str(problem))
+    if not texts:
+        problems.append("name at least one code, like HK.00700")
+    if problems:
+        raise CommandFailed(WRONG, problems)
+    return unique(codes)
+
+
+def aware(moment: datetime | None) -> datetime | None:
+    """Read a time without a zone as UTC."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

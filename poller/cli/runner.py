@@ -1,0 +1,110 @@
+"""How a command ends: its exit code, and one line that says why."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, NoReturn
+
+from poller.cli import stdio
+from poller.cli.stdio import StdoutError
+from poller.errors import BadCode, ConfigError, PollerError
+from poller.telemetry import bridge, log, observe, signals
+
+FAILED: Final = 1
+WRONG: Final = 2
+
+_COMPLAINT_LIMIT: Final = 500_000
+"""Characters of a refusal, which names every problem of a configuration at once."""
+
+_OVERDUE: Final = (
+    f"not done after {signals.STOP_LIMIT:.0f} s, left all the same; a lease or claims that could "
+    "not be given back run out by themselves"
+)
+
+
+class CommandFailed(Exception):
+    """A command that ends with this text on stderr and this exit code."""
+
+    def __init__(self, code: int, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.code = code
+
+
+def finish(
+    work: Coroutine[Any, Any, None],
+    journal: observe.Observe | None = None,
+    *,
+    stopping: Callable[[], None] = lambda: None,
+    hangup: Callable[[], None] | None = None,
+) -> NoReturn:
+    """Run to the end, or until asked to stop, and leave without waiting for the SDK's threads."""
+
+    def overdue() -> None:
+        if journal is None:
+            complain(_OVERDUE)
+        else:
+            journal(observe.Trouble("stopping", _OVERDUE))
+
+    async def whole() -> None:
+        code = 0
+        asyncio.get_running_loop().set_exception_handler(bridge.install().loop_failed)
+        try:
+            await signals.until_signalled(work, stopping=stopping, overdue=overdue, hangup=hangup)
+            sys.stdout.flush()
+        except BaseException as problem:  # noqa: BLE001  the process ends here, with its reason
+            code = report(problem)
+        if journal is not None and code == 0:
+            journal(observe.Happened("stopped"))
+        signals.leave(code)
+
+    asyncio.run(whole())
+    raise AssertionError("leave() returned")
+
+
+def conclude(command: Callable[[], None]) -> NoReturn:
+    """Run one command and leave, with its exit code or the one of what it raised."""
+    stdio.prepare()
+    bridge.install()
+    code: object = 0
+    try:
+        command()
+    except SystemExit as ended:
+        code = ended.code
+    except Exception as problem:  # noqa: BLE001  the process ends here, with its reason
+        code = report(problem)
+    try:
+        sys.stdout.flush()
+    except OSError as problem:
+        code = code or report(problem)
+    signals.leave(code if isinstance(code, int) else 0)
+
+
+def report(problem: BaseException) -> int:
+    """Say on stderr why the program ends; returns its exit code."""
+    match problem:
+        case BaseExceptionGroup():
+            return report(problem.exceptions[0])
+        case CommandFailed(code=code):
+            text = str(problem)
+        case ConfigError() | BadCode():
+            code, text = WRONG, str(problem)
+        case StdoutError(unread=False):
+            code, text = FAILED, str(problem)
+        case PollerError():
+            code, text = FAILED, str(problem) or type(problem).__name__
+        case KeyboardInterrupt() | asyncio.CancelledError() | BrokenPipeError() | StdoutError():
+            return 0
+        case OSError(errno=int(), strerror=reason):  # a disk, a directory: the operator's to mend
+            code = FAILED
+            text = f"{problem.filename}: {reason}" if problem.filename else f"{reason}"
+        case _:
+            log.tell_defect(problem)
+            return FAILED
+    complain(text)
+    return code
+
+
+def complain(text: str) -> None:
+    """Write lines to stderr, each with the program's name; no secret, nothing a terminal obeys."""
+    lines = text[:_COMPLAINT_LIMIT].rstrip("\n").split("\n")
+    sys.stderr.write("".join(f"poller: {log.shown(line)}\n" for line in lines))

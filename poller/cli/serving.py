@@ -1,0 +1,84 @@
+"""`poller run`, `poll`, `deliver`, `web`: a role of the service, from its start to its end."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from poller.cli.options import ConfigFile, begin
+from poller.cli.runner import finish
+from poller.delivery.destinations import check_usable
+from poller.errors import ConfigError
+from poller.service import composition
+from poller.service.descriptors import raise_descriptor_limit
+from poller.service.reload import Reload
+from poller.settings.config import Config, chosen_file, is_blank, load
+from poller.telemetry import observe
+from poller.telemetry.notify import Notify
+from poller.telemetry.status import Role
+
+
+def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
+    """Run the service: poll the watchlist, publish what is new, deliver it to the webhooks.
+
+    Args:
+        simulate: use the bundled OpenD simulator on a loopback port instead of your OpenD
+        config: TOML file
+    """
+    if simulate:
+        _simulated(begin(config))
+    serve("run", config)
+
+
+def poll(*, config: ConfigFile = None) -> None:
+    """Run the polling role alone, for a process manager."""
+    serve("poll", config)
+
+
+def deliver(*, config: ConfigFile = None) -> None:
+    """Run the delivering role alone; any number of them share the work."""
+    serve("deliver", config)
+
+
+def web(*, config: ConfigFile = None) -> None:
+    """Run the status page alone, on this or another machine; it reads Redis only."""
+    serve("web", config)
+
+
+def _simulated(settings: Config) -> NoReturn:
+    from poller.cli.run_simulated import play  # noqa: PLC0415  only those who simulate pay for it
+
+    journal = observe.Journal()
+    finish(play(settings, journal), journal, stopping=lambda: journal(observe.Happened("stopping")))
+
+
+def serve(role: Role, file: Path | None) -> NoReturn:
+    """Run a role of the service until it is told to end; exits the process."""
+    raise_descriptor_limit()
+    warnings: list[str] = []
+    settings, journal = begin(file, warnings), observe.Journal()
+    for warning in warnings:
+        journal(observe.Trouble("secret file", warning))
+    notify = Notify(os.environ.get("NOTIFY_SOCKET"))
+
+    def fresh() -> Config:
+        """Return the configuration as it is now, refused whole when a part cannot be used."""
+        read = load(file, os.environ)
+        if had_keys and chosen is not None and is_blank(chosen):  # about to be written, or lost
+            raise ConfigError([f"{chosen}: it is empty now: put back what it held, and reload"])
+        check_usable([webhook.endpoint() for webhook in read.webhooks])
+        return read
+
+    chosen = chosen_file(file, os.environ)
+    had_keys = chosen is not None and not is_blank(chosen)
+    reload = Reload(asyncio.Event(), fresh)
+
+    def stopping() -> None:
+        journal(observe.Happened("stopping"))
+        notify(STOPPING=1, STATUS="stopping: what is in flight may end")
+
+    work = composition.work_of(role)(settings, journal, notify=notify, reload=reload)
+    # whoever runs it in a terminal and closes that wants it ended, not reloaded
+    hangup = None if sys.stderr.isatty() else reload.asked.set
+    finish(work, journal, stopping=stopping, hangup=hangup)

@@ -1,0 +1,57 @@
+"""Opens the store for a command that ends by itself, and says why where that cannot be."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, TypeVar
+
+from poller.errors import PollerError, StoreDown
+from poller.settings.config import Config
+from poller.store.embedded import Embedded, server_of
+from poller.store.redisstore import RedisStore
+
+
+class _Closes(Protocol):
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+_Closed = TypeVar("_Closed", bound=_Closes)
+
+
+class Failure(PollerError):
+    """The command did not do what was asked; the text says why."""
+
+
+@contextlib.asynccontextmanager
+async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[RedisStore]:
+    """Open the store alone; a server that does not answer is a failure here, not waited for.
+
+    `existing`: an embedded server that neither runs nor has left data is a failure, too: an empty
+    one would only hide that it was looked for in the wrong place.
+    """
+    if existing and config.redis.url is None and not Embedded(config.state_dir).is_there():
+        raise Failure(
+            f"no embedded server runs in {config.state_dir.absolute()}, and it left no data "
+            "there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "
+            "`poller run` begins a new one"
+        )
+    async with server_of(config.redis.url, config.state_dir) as (url, _):
+        store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
+        try:
+            try:
+                await store.inspect()
+            except StoreDown as problem:
+                raise Failure(f"Redis does not answer: {problem}") from None
+            yield store
+        finally:
+            await store.close()
+
+
+@contextlib.asynccontextmanager
+async def beside(store: RedisStore, kind: Callable[[str, str], _Closed]) -> AsyncIterator[_Closed]:
+    """Open what else stands in a store's namespace: `kind` is of its URL and the namespace."""
+    opened = kind(store.url, store.keys.namespace)
+    try:
+        yield opened
+    finally:
+        await opened.close()

@@ -1,0 +1,82 @@
+"""The `watch` commands: the live watchlist."""
+
+import json
+from collections.abc import Sequence
+
+from cyclopts import App
+
+from poller import show
+from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.runner import finish
+from poller.cli.stores import store_of
+from poller.cli.watched import name_groups, sources_of
+from poller.model import Code
+from poller.settings.config import Config
+
+watch = App(
+    name="watch", help="Show or change the live watchlist; takes effect in a running service."
+)
+
+
+@watch.command(name="add")
+def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
+    """Watch these codes from now on, on top of the configuration.
+
+    Args:
+        codes: HK.00700 US.AAPL …
+        config: TOML file
+    """
+    finish(mark(begin(config, reading=True), codes_of(codes), wanted=True))
+
+
+@watch.command(name="remove")
+def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
+    """Stop watching these codes, whatever the configuration says; their history stays.
+
+    Args:
+        codes: HK.00700 US.AAPL …
+        config: TOML file
+    """
+    finish(mark(begin(config, reading=True), codes_of(codes), wanted=False))
+
+
+@watch.command(name="list")
+def watch_list(
+    codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFile = None
+) -> None:
+    """List the watched codes, where each comes from, and its watermark.
+
+    Args:
+        codes: only these; all that are watched, if none is named
+        json: one JSON list
+        config: TOML file
+    """
+    wanted = codes_of(codes) if codes else ()
+    finish(_print_list(begin(config, reading=True), wanted, as_json=json))
+
+
+async def mark(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
+    """Put codes on the live watchlist or take them off, and say which were not on it."""
+    async with store_of(config) as store:
+        before = await sources_of(config, store)
+        await store.watchlist.watch(codes, wanted=wanted)
+    for code in codes:
+        told = "watched" if wanted else "no longer watched"
+        if not wanted and code not in before:
+            told = f"was not watched, and is kept out from now on; undo: poller watch add {code}"
+        show.say(f"{code} {told}")
+
+
+async def _print_list(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
+    """Print what is watched, or which of these codes are, why, and up to which day it is known."""
+    async with store_of(config, existing=True) as store:
+        sources = await sources_of(config, store)
+        watermarks = await store.records.watermarks()
+    found = {code: why for code, why in sources.items() if not codes or code in codes}
+    rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in found.items()]
+    if as_json:
+        names = ("code", "sources", "watermark")
+        show.say_json(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+    else:
+        show.print_table(("code", "from", "watermark"), rows)
+    name_groups(config)

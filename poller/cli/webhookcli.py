@@ -1,0 +1,100 @@
+"""The `webhook` commands: what each endpoint has got, and what to do when it has not."""
+
+from datetime import datetime
+
+from cyclopts import App
+
+from poller.cli import webhooks
+from poller.cli.options import ConfigFile, aware, begin
+from poller.cli.runner import WRONG, CommandFailed, finish
+
+webhook = App(
+    name="webhook", help="Show the endpoints and their state; test, replay, enable, forget."
+)
+
+
+@webhook.command(name="list")
+def list_(*, json: bool = False, config: ConfigFile = None) -> None:
+    """List the endpoints: state, lag, last success, last error, next attempt.
+
+    Args:
+        json: one JSON object a line
+        config: TOML file
+    """
+    finish(webhooks.print_states(begin(config, reading=True), as_json=json))
+
+
+@webhook.command(name="test")
+def try_out(name: str, /, *, config: ConfigFile = None) -> None:
+    """Send a signed test event to an endpoint, now and once.
+
+    Args:
+        name: the endpoint
+        config: TOML file
+    """
+    finish(webhooks.test(begin(config), name))
+
+
+@webhook.command
+def replay(
+    name: str,
+    /,
+    *,
+    id: tuple[str, ...] = (),  # noqa: A002  the option's name
+    since: datetime | None = None,
+    until: datetime | None = None,
+    config: ConfigFile = None,
+) -> None:
+    """Deliver events again, in order, with the ids they had.
+
+    Args:
+        name: the endpoint
+        id: an event's id, like HK.00700:2026-04-30:0; may be given several times
+        since: everything the endpoint wants that was observed from then on; UTC unless it names its
+            zone
+        until: and before then
+        config: TOML file
+    """
+    if bool(id) == (since is not None):
+        raise CommandFailed(WRONG, ["say what: either --id EVENT, or --since TIME [--until TIME]"])
+    times = (aware(since), aware(until))
+    if times[0] and times[1] and times[0] >= times[1]:
+        raise CommandFailed(WRONG, [f"--until {until}: give a time after --since {since}"])
+    finish(webhooks.replay(begin(config), name, id, *times))
+
+
+@webhook.command
+def dead(
+    name: str, /, *, requeue: bool = False, json: bool = False, config: ConfigFile = None
+) -> None:
+    """List the events an endpoint never took, with every attempt.
+
+    Args:
+        name: the endpoint
+        requeue: try them all again, with all attempts before them
+        json: one JSON object a line
+        config: TOML file
+    """
+    finish(webhooks.dead(begin(config, reading=not requeue), name, requeue=requeue, as_json=json))
+
+
+@webhook.command
+def enable(name: str, /, *, config: ConfigFile = None) -> None:
+    """Send to an endpoint at once: one that is disabled, or whose retries wait.
+
+    Args:
+        name: the endpoint
+        config: TOML file
+    """
+    finish(webhooks.enable(begin(config), name))
+
+
+@webhook.command
+def forget(name: str, /, *, config: ConfigFile = None) -> None:
+    """Remove everything kept of an endpoint that is no longer configured.
+
+    Args:
+        name: the endpoint
+        config: TOML file
+    """
+    finish(webhooks.forget(begin(config, reading=True), name))

@@ -1,0 +1,384 @@
+"""One market's symbols: which are outstanding, which are probed, which never have rows. Pure.
+
+A release is one common event: the first newer day makes every symbol of the market outstanding.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from poller.markets import Market
+from poller.model import Code
+from poller.schedule.notice import Completed, Detected, Notice
+from poller.schedule.release import (
+    ODD_HOURS,
+    REMEMBERED,
+    Intervals,
+    MarketState,
+    Sighting,
+    Window,
+    expected,
+    next_probe,
+)
+from poller.schedule.sweep import Sweep
+from poller.schedule.symbol import Key, Queue, Symbol, SymbolState, best, head, taken
+
+LAPSED_AFTER: Final = 3
+"""Missed releases after which a symbol is looked at once a day."""
+SCATTERED: Final = 4
+"""How much oftener a market is watched whose reports came symbol by symbol: few of many show it."""
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+
+_DAY: Final = timedelta(days=1)
+_QUIET: Final = 36  # idle intervals between two looks at a symbol without rows, a day at most
+
+
+class MarketQueue:
+    """The plan of one market."""
+
+    def __init__(self, market: Market, intervals: Intervals, tickets: Iterator[int]) -> None:
+        """`tickets`: growing numbers, shared by the markets."""
+        self.market = market
+        self.newest: date | None = None
+        self.sweep = Sweep(intervals)
+        self.version = 0  # grows with whatever `state` tells
+        self.configure(intervals)
+        self._tickets = tickets
+        self._watch_at = LONG_AGO
+        self._watch_reason = "nothing of this market was looked at since the start"
+        self._dormant_at = LONG_AGO
+        self._sightings: list[Sighting] = []
+        self._looked_at: datetime | None = None
+        self._fresh: Queue = deque()
+        self._rotation: dict[float, Queue] = {}
+        self._outstanding: dict[Key, Queue] = {}
+        self._quiet: Queue = deque()
+        self._counts = dict.fromkeys(SymbolState, 0)
+        self._current = 0  # active symbols that show the newest day
+        self._members: dict[Code, Symbol] = {}
+        self._open: date | None = None  # announced as detected, not yet as completed
+        self._left: set[Code] = set()  # showed it, and are watched no longer
+        self._overtaken = False  # the store knew of a newer day than the plan did
+        self._stage: tuple[bool, datetime | None] = (False, None)  # of the sweep
+        self._known_quiet: dict[str, int] = {}
+        self._loaded = False
+
+    def configure(self, intervals: Intervals) -> None:
+        """Plan by these intervals from now on."""
+        self._intervals = intervals
+        self._scattered = replace(intervals, due=intervals.due / SCATTERED)
+        self.sweep.configure(intervals)
+
+    def load(self, state: MarketState) -> None:
+        """Restore the stored state, before any symbol is added."""
+        self.newest = state.newest
+        self._sightings = list(state.sightings)
+        self.sweep.restore(timedelta(seconds=state.pause), state.resumes)
+        self._known_quiet = {code: n for n, code in enumerate(state.quiet, 1)}
+        self._open = state.open
+        self._loaded = state.newest is not None
+
+    def state(self) -> MarketState:
+        """Return the state that must survive this process."""
+        return MarketState(
+            newest=self.newest,
+            sightings=tuple(self._sightings),
+            pause=self.sweep.pause.total_seconds(),
+            resumes=self.sweep.resumes,
+            quiet=tuple(symbol.code for ticket, symbol in self._quiet if symbol.ticket == ticket),
+            open=self._open,
+        )
+
+    @property
+    def active(self) -> int:
+        """How many symbols take part in releases."""
+        return self._counts[SymbolState.ACTIVE]
+
+    @property
+    def outstanding(self) -> int:
+        """How many of them do not show the newest day."""
+        return self.active - self._current
+
+    def dormant_rank(self, code: Code) -> int:
+        """Return the position among dormant symbols by last poll, oldest first; 0 for others."""
+        return self._known_quiet.get(code, 0)
+
+    def add(self, symbol: Symbol) -> None:
+        """Follow a symbol; without a watermark it is polled at once."""
+        if symbol.watermark is not None:
+            if self.newest is None or symbol.watermark > self.newest:
+                self._overtaken = self._loaded
+                self.sweep.end()
+                self._raise_to(symbol.watermark)
+            symbol.state = self._state_of(symbol.watermark)
+        elif symbol.code in self._known_quiet:
+            symbol.state = SymbolState.DORMANT
+        self._members[symbol.code] = symbol
+        self._count(symbol, 1)
+        self.place(symbol)
+        if self.outstanding and self.sweep.resumes is None:
+            self.sweep.running = True
+
+    def remove(self, symbol: Symbol) -> None:
+        """Stop following a symbol."""
+        del self._members[symbol.code]
+        self._count(symbol, -1)
+        if self._open is not None and symbol.watermark == self._open:
+            self._left.add(symbol.code)
+        symbol.ticket = 0
+        self.version += 1
+        if not self.outstanding:
+            self.sweep.end()
+
+    def set_state(self, symbol: Symbol, state: SymbolState) -> None:
+        """Move a symbol to another state."""
+        if symbol.state is not state:
+            self._count(symbol, -1)
+            symbol.state = state
+            self._count(symbol, 1)
+            self.version += 1
+
+    def place(self, symbol: Symbol) -> None:
+        """Queue a symbol behind those that wait longer."""
+        symbol.ticket = next(self._tickets)
+        entry = (symbol.ticket, symbol)
+        match symbol.state:
+            case SymbolState.NEW:
+                self._fresh.append(entry)
+            case SymbolState.DORMANT:
+                self._quiet.append(entry)
+            case SymbolState.ACTIVE if self._is_up_to_date(symbol):
+                self._rotation.setdefault(symbol.weight, deque()).append(entry)
+            case SymbolState.ACTIVE:
+                lag = max(self._missed(symbol.watermark) - 1, 0)
+                key = (symbol.rounds, -symbol.weight, lag)
+                self._outstanding.setdefault(key, deque()).append(entry)
+            case SymbolState.REFUSED:
+                pass  # the schedule retries it later
+
+    def sighted(self, day: date) -> None:
+        """Poll all others at the full rate if a day is newer than any seen."""
+        if self.newest is not None and day > self.newest:
+            self._raise_to(day)
+            self.sweep.begin()
+
+    def answered(self, symbol: Symbol, watermark: date | None, now: datetime) -> list[Notice]:
+        """Record the watermark a symbol showed, queue it again, and return the notices due."""
+        before, swept, lag = symbol.watermark, symbol.swept, self._missed(symbol.watermark)
+        seen = symbol.state is not SymbolState.NEW and before is not None
+        newer = watermark is not None and (self.newest is None or watermark > self.newest)
+        if newer and watermark is not None:
+            first = self.newest is None
+            self._raise_to(watermark)
+            if not first:
+                self.sweep.begin()
+        self._count(symbol, -1)
+        symbol.watermark = watermark
+        symbol.state = SymbolState.DORMANT if watermark is None else self._state_of(watermark)
+        self._count(symbol, 1)
+        symbol.rounds = 0 if self._is_up_to_date(symbol) else symbol.rounds
+        notices = self._superseded(now)
+        # a later day at first sight is no release: the others had stopped reporting earlier
+        notices += self._detected(symbol, moved=seen and watermark != before, now=now)
+        self._looked_at = now
+        self.place(symbol)
+        if symbol.state is SymbolState.DORMANT:
+            self.version += 1
+        if swept and not newer:
+            news = before is not None and watermark is not None and watermark > before
+            self.sweep.tally(news=news, kept_up=lag <= 1, outstanding=self.outstanding, now=now)
+        return notices + self.settle(now)
+
+    def _superseded(self, now: datetime) -> list[Notice]:
+        """Complete the open release when a newer one has come."""
+        if self._open is None or self._open == self.newest:
+            return []
+        return [self._complete(self._open, now)]
+
+    def _detected(self, symbol: Symbol, *, moved: bool, now: datetime) -> list[Notice]:
+        """Return `Detected` for the newest day, once.
+
+        It is due when a symbol `moved` to that day, or when the stored watermarks were newer than
+        the stored plan, because the process that saw the day first was killed.
+        """
+        if not (moved and self._is_up_to_date(symbol)) and not self._overtaken:
+            return []
+        day = self.newest
+        if day is None or (self._sightings and self._sightings[-1].day == day):
+            return []
+        showing = (one for one in self._members.values() if self._is_up_to_date(one))
+        first = next((one for one in showing if one is not symbol), symbol)
+        self._learn(day, now)
+        return [Detected(self.market, day, now, first.code)]
+
+    def _learn(self, day: date, now: datetime) -> None:
+        """Remember a release; its hour counts only if the market was probed shortly before."""
+        gap = None if self._looked_at is None else now - self._looked_at
+        timely = gap is not None and gap <= ODD_HOURS * self._intervals.idle
+        self._sightings.append(Sighting(day, now if timely else None))
+        del self._sightings[:-REMEMBERED]
+        self._open, self._overtaken = day, False
+        self.version += 1
+
+    def settle(self, now: datetime) -> list[Notice]:
+        """End or pause a finished sweep, and return the notice of a complete release."""
+        sweep = self.sweep
+        if not self.outstanding:
+            sweep.end()
+        elif not sweep.running and sweep.resumes is None:
+            sweep.rest(now)
+        if (sweep.running, sweep.resumes) != self._stage:
+            self._stage = sweep.running, sweep.resumes
+            self.version += 1
+            if sweep.staggered and self._sightings:
+                self._sightings[-1] = replace(self._sightings[-1], scattered=True)
+            self._plan_watch(now)
+        if self._open is None or (self.outstanding and not sweep.is_exhausted):
+            return []
+        return [self._complete(self._open, now)]
+
+    def _complete(self, day: date, now: datetime) -> Notice:
+        """Close the release of `day` and return its notice, with the symbols that lack it."""
+        self._open = None
+        self.version += 1
+        active = [one for one in self._members.values() if one.state is SymbolState.ACTIVE]
+        missing = [one.code for one in active if one.watermark is None or one.watermark < day]
+        found = {one.code for one in active}.difference(missing) | self._left
+        self._left = set()
+        return Completed(self.market, day, now, len(found), tuple(sorted(missing)))
+
+    def _raise_to(self, day: date) -> None:
+        """Make `day` the newest; every active symbol becomes outstanding."""
+        wanted = {(0, -weight, 0): queue for weight, queue in self._rotation.items()}
+        for (_, weight, lag), queue in sorted(self._outstanding.items(), key=lambda one: one[0]):
+            wanted.setdefault((0, weight, lag + 1), deque()).extend(queue)
+        self._outstanding, self._rotation, self._current = wanted, {}, 0
+        self.newest = day
+        self.version += 1
+
+    def _count(self, symbol: Symbol, by: int) -> None:
+        self._counts[symbol.state] += by
+        if symbol.state is SymbolState.ACTIVE and self._is_up_to_date(symbol):
+            self._current += by
+
+    def _is_up_to_date(self, symbol: Symbol) -> bool:
+        return symbol.watermark is not None and symbol.watermark == self.newest
+
+    def _missed(self, watermark: date | None) -> int:
+        return sum(one.day > (watermark or date.min) for one in self._sightings)
+
+    def _state_of(self, watermark: date) -> SymbolState:
+        return (
+            SymbolState.DORMANT if self._missed(watermark) >= LAPSED_AFTER else SymbolState.ACTIVE
+        )
+
+    def job_at(self) -> datetime | None:
+        """Return from when symbols are polled at the full rate; None if none is outstanding."""
+        if head(self._fresh) is not None:
+            return LONG_AGO
+        if self._lags() is None:
+            return None
+        return LONG_AGO if self.sweep.running else self.sweep.resumes
+
+    def rank(self) -> tuple[bool, int]:
+        """Return the sort key among markets: those that bring news, then the fewest to go."""
+        return self.sweep.low_yield, self.outstanding + self._counts[SymbolState.NEW]
+
+    def take_job(self) -> Symbol:
+        """Return the symbol to poll; call it only when `job_at` is due."""
+        queue = self._lags()
+        if head(self._fresh) is not None or queue is None:
+            return taken(self._fresh, "it was not looked at since the start")
+        if not self.sweep.running:
+            self.sweep.resume()
+        return taken(
+            queue, f"the report of {self.newest} is out: {self.outstanding} to go", swept=True
+        )
+
+    def probe_at(self) -> datetime | None:
+        """Return when one symbol is probed next; None during a sweep or without symbols."""
+        if self.sweep.running or self._watched() is None:
+            return None
+        return self._watch_at
+
+    def take_probe(self, now: datetime) -> Symbol | None:
+        """Return the symbol to probe; call it only when `probe_at` is due."""
+        reason, queue = self._watch_reason, self._watched()
+        self._plan_watch(now)
+        if queue is None:
+            return None
+        return taken(queue, reason, swept=not self._is_up_to_date(queue[0][1]))
+
+    @property
+    def _is_minority(self) -> bool:
+        """Whether fewer than half of the active symbols show the newest day."""
+        return 2 * self._current < self.active
+
+    def _watched(self) -> Queue | None:
+        """Return the queue of up-to-date symbols whose head has not been polled for longest.
+
+        While few symbols show the newest day, the outstanding ones are probed as well.
+        """
+        queues = [queue for queue in self._rotation.values() if head(queue) is not None]
+        if self._is_minority and (lags := self._lags()) is not None:
+            queues.append(lags)
+        return min(queues, key=lambda queue: queue[0][0], default=None)
+
+    def _lags(self) -> Queue | None:
+        return best(self._outstanding)
+
+    def _plan_watch(self, now: datetime) -> None:
+        window = self.window()
+        if window is not None:
+            scattered = bool(self._sightings) and self._sightings[-1].scattered
+            steps = self._scattered if scattered else self._intervals
+            plan = next_probe(self.market, window, now, steps)
+            self._watch_at, self._watch_reason = plan
+
+    def window(self) -> Window | None:
+        """Return when the next report is expected; None before any was seen."""
+        if self.newest is None:
+            return None
+        reference = self.newest
+        if self._is_minority and (lags := self._lags()) is not None:
+            reference = lags[0][1].watermark or reference
+        return expected(self.market, reference, self._sightings)
+
+    def quiet_look_at(self) -> datetime | None:
+        """Return when the next dormant symbol is polled; None if there is none."""
+        return None if head(self._quiet) is None else self._dormant_at
+
+    def take_quiet(self, now: datetime) -> Symbol:
+        """Return the dormant symbol that has not been polled for longest."""
+        self._dormant_at = now + once_a_day(self._intervals) / self._counts[SymbolState.DORMANT]
+        return taken(self._quiet, "it had no rows, or missed three releases: once a day")
+
+    def cap_waits(self, latest: datetime) -> None:
+        """Cap every wait at `latest`; called when the clock was set back."""
+        self._watch_at = min(self._watch_at, latest)
+        self._dormant_at = min(self._dormant_at, latest)
+        if self.sweep.resumes is not None:
+            self.sweep.resumes = min(self.sweep.resumes, latest)
+
+    def outlook(self, symbol: Symbol) -> tuple[datetime | None, str]:
+        """Return when a queued symbol is polled (None: in its turn), and why."""
+        match symbol.state:
+            case SymbolState.NEW:
+                return None, "it was not looked at since the start"
+            case SymbolState.DORMANT:
+                reason = "it has no rows, or missed three releases: looked at once a day"
+                return None, reason
+            case _ if not self._is_up_to_date(symbol):
+                reason = f"the report of {self.newest} is out, and it does not show it"
+                return (None if self.sweep.running else self.sweep.resumes), reason
+            case _:
+                turn = f"one of {self._current} symbols watched in rotation"
+                at = self._watch_at if self._current == 1 else None
+                return at, f"{turn}; {self._watch_reason}"
+
+
+def once_a_day(intervals: Intervals) -> timedelta:
+    """Return the time between two polls of a symbol that is not expected to show anything."""
+    return min(_QUIET * intervals.idle, _DAY)

@@ -1,0 +1,70 @@
+"""A watched symbol, and the queues it waits in. Pure.
+
+Queues hold tickets; one that is no longer its symbol's is passed over, so nothing is ever searched
+for and a decision costs the same with a thousand symbols as with a hundred thousand.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import Enum, auto
+
+from poller.model import Code
+
+
+class SymbolState(Enum):
+    """How a symbol is followed."""
+
+    NEW = auto()  # never looked at
+    ACTIVE = auto()  # it has rows, and takes part in releases
+    DORMANT = auto()  # without rows, or behind by three releases: once a day
+    REFUSED = auto()  # refused by the gateway
+
+
+@dataclass(slots=True, eq=False)
+class Symbol:
+    """One watched code. `ticket`: the queue entry that counts."""
+
+    code: Code
+    weight: float = 1.0
+    watermark: date | None = None
+    state: SymbolState = SymbolState.NEW
+    ticket: int = 0
+    polling: bool = False
+    swept: bool = False  # the poll under way is part of a sweep
+    rounds: int = 0  # polls since the release that brought nothing
+    failures: int = 0  # failures or refusals in a row
+    retry_at: datetime | None = None
+    reason: str = ""
+
+
+Queue = deque[tuple[int, Symbol]]
+Key = tuple[int, float, int]
+
+
+def head(queue: Queue) -> Symbol | None:
+    """Return the first symbol of a queue, without the entries that no longer count."""
+    while queue:
+        ticket, symbol = queue[0]
+        if symbol.ticket == ticket:
+            return symbol
+        queue.popleft()
+    return None
+
+
+def best(tiers: dict[Key, Queue]) -> Queue | None:
+    """Return the first queue that holds a symbol; empty ones are dropped."""
+    while tiers:
+        key = min(tiers)
+        if head(tiers[key]) is not None:
+            return tiers[key]
+        del tiers[key]
+    return None
+
+
+def taken(queue: Queue, reason: str, *, swept: bool = False) -> Symbol:
+    """Take the head, which counts, to be polled."""
+    _, symbol = queue.popleft()
+    symbol.ticket, symbol.polling, symbol.swept, symbol.reason = 0, True, swept, reason
+    symbol.rounds += swept
+    return symbol

@@ -1,0 +1,329 @@
+"""The whole service put together: open in order, work, close in reverse.
+
+Closing order: polls in flight end and the lease is given back while gateways and store still live;
+then the connections go; then the embedded server, if nobody else uses it.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from poller.clock import wall_clock
+from poller.delivery.destinations import check_usable, destination_of
+from poller.delivery.endpoint import Endpoint
+from poller.delivery.relay import Relay
+from poller.errors import StoreError
+from poller.model import Code, newest_days
+from poller.polling.budget import Budget
+from poller.polling.leadership import LeaderObserver, keep_polling
+from poller.polling.poll import Poller
+from poller.polling.trim import keep_trimmed
+from poller.polling.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.schedule.schedule import Schedule
+from poller.service.ports import Ports, address_of, keep_alive, opened, process_name
+from poller.service.reload import Reload, follow
+from poller.service.report import Process, Reporter, release_state
+from poller.settings.config import Config
+from poller.store.notifier import Notifier
+from poller.store.ports import Trimming, Watermarks
+from poller.supervisor import supervise
+from poller.telemetry.log import configure
+from poller.telemetry.notify import Notify
+from poller.telemetry.observe import (
+    Newest,
+    Observe,
+    Ready,
+    to_all,
+)
+from poller.telemetry.status import Role
+from poller.telemetry.status_store import StatusStore
+from poller.telemetry.vitals import Vitals
+from poller.web.metrics import Metrics
+from poller.web.overview import Overview
+from poller.web.server import NoPlace
+from poller.web.server import serve as serve_page
+from poller.web.sources import Sources
+
+_PAUSE: Final = 1.0
+
+
+class Work(Protocol):
+    """What a process does: the whole service, or one role of it."""
+
+    def __call__(
+        self, config: Config, journal: Observe, *, notify: Notify, reload: Reload | None
+    ) -> Coroutine[Any, Any, None]:
+        """Work until cancelled; `reload`: how a new configuration arrives, if it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A part of a process, supervised on its own: its defect is nobody else's.
+
+    Attributes:
+        name: What the log and the page call it.
+        work: Works until cancelled; called again after each failure.
+        label: Its name in the metric, bounded by the configuration; `name` if empty.
+        fatal: Errors for which the process ends, because no restart of a part can mend them.
+    """
+
+    name: str
+    work: Callable[[], Coroutine[Any, Any, None]]
+    label: str = ""
+    fatal: tuple[type[Exception], ...] = ()
+
+
+async def run_together(components: Sequence[Component], observe: Observe) -> None:
+    """Run components side by side until cancelled, each under its supervisor."""
+    async with asyncio.TaskGroup() as group:
+        for each in components:
+            supervised = supervise(
+                each.name, each.work, observe, label=each.label, fatal=each.fatal
+            )
+            group.create_task(supervised, name=each.name)
+
+
+async def serve(
+    config: Config,
+    journal: Observe,
+    *,
+    notify: Notify,
+    reload: Reload | None,
+    role: Role = "run",
+    simulated: bool = False,
+) -> None:
+    """Do the work of a role until cancelled: poll, deliver, show the page, or all of it.
+
+    Components are opened in this order and closed in reverse: what is in flight ends while the
+    gateways are still connected, then these, then the store, then the embedded server.
+    """
+    process = Process(process_name(), role)
+    polls, delivers, shows = (role in {"run", each} for each in ("poll", "deliver", "web"))
+    schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
+    reporter = Reporter(
+        process,
+        [address_of(table) for table in config.opend] if polls else [],
+        now=wall_clock,
+        markets=lambda: {market.name: release_state(q) for market, q in schedule.markets.items()},
+        outlook=schedule.outlook,
+        budget=(config.budget.requests, config.budget.period) if polls else None,
+    )
+    summary = _Summary(config, schedule, role)
+    observe = to_all(journal, Vitals(notify, summary), reporter)
+    async with opened(config, observe, gateways=polls, simulated=simulated if polls else None) as (
+        ports
+    ):
+        appliers: list[Callable[[Config], None]] = [_apply_log, summary.configure]
+        links = [
+            Component(f"OpenD {gateway.name}", gateway.supervise, "gateway")
+            for gateway in ports.gateways
+        ]
+        if ports.embedded is not None:
+            links.append(Component("embedded server", partial(keep_alive, ports.embedded, observe)))
+        notifier = Notifier(ports.store.streams, observe)
+        work = [
+            Component("notifier", notifier.run),
+            Component(
+                "reports",
+                lambda: reporter.run(ports.board, observe, behind=lambda: ports.store.behind),
+            ),
+        ]
+        if polls:
+            polling, apply = await _polling(config, ports, schedule, reporter, notifier, observe)
+            work += polling
+            appliers.append(apply)
+            await _tell_newest(ports.store.records, observe)
+        if delivers:
+            relay = relay_of(config, ports, notifier, observe)
+            work.append(Component("webhooks", relay.run))
+            appliers.append(lambda fresh: relay.configure(_endpoints(fresh)))
+        if shows:
+            alone = role == "web"
+            metrics = Metrics(wall_clock())
+            show = partial(page, config, ports, notifier, metrics, observe, alone=alone)
+            work.append(Component("page", show, fatal=(NoPlace,) if alone else ()))
+        if reload is not None:
+
+            def apply_all(fresh: Config) -> None:
+                for apply in appliers:
+                    apply(fresh)
+
+            work.append(Component("reload", partial(follow, reload, config, apply_all, observe)))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_together(links, observe), name="links")
+            if role != "web":  # a page of its own is ready once it listens
+                observe(Ready(summary.ready()))
+            await run_together(work, observe)
+
+
+async def _polling(
+    config: Config,
+    ports: Ports,
+    schedule: Schedule,
+    reporter: Reporter,
+    notifier: Notifier,
+    observe: Observe,
+) -> tuple[list[Component], Callable[[Config], None]]:
+    """Return the components of who polls, and what gives them another configuration."""
+    watchlist = Watchlist(*_sources(config), ports.store.watchlist, observe, notifier.news)
+    watchlist.remember(await _last_watched(ports.board))
+    leader = LeaderObserver(observe)
+    poller = Poller(
+        ports.store,
+        ports.gateways,
+        ports.budgets,
+        schedule,
+        history=config.watchlist.history,
+        observe=leader,
+    )
+    account = config.opend[0].account  # whose groups are meant, should there be several
+    group_budget = Budget(
+        ports.store.ledger,
+        f"{account}:groups",
+        secrets.token_hex(8),
+        requests=GROUP_REQUESTS,
+        period=GROUP_PERIOD,
+    )
+    leader_tasks = _leader_tasks(config, ports.store.streams, leader)
+
+    def watch(codes: Sequence[Code]) -> None:
+        poller.watch(codes)
+        reporter.watch(codes)
+
+    def apply(fresh: Config) -> None:
+        watchlist.configure(*_sources(fresh))
+        poller.configure(fresh.schedule.intervals, history=fresh.watchlist.history)
+
+    return [
+        Component("watchlist", lambda: watchlist.follow(watch)),
+        Component(
+            "Futu groups",
+            lambda: watchlist.follow_groups(ports.gateways, account, group_budget),
+        ),
+        Component(
+            "polling",
+            lambda: keep_polling(ports.store.leases, process_name(), poller, leader, leader_tasks),
+        ),
+    ], apply
+
+
+class _Summary:
+    """What the status line begins with, and what `ready` says."""
+
+    def __init__(self, config: Config, schedule: Schedule, role: Role) -> None:
+        self._config = config
+        self._schedule = schedule
+        self._role = role
+
+    def configure(self, fresh: Config) -> None:
+        self._config = fresh
+
+    def __call__(self) -> str:
+        config = self._config
+        match self._role:
+            case "deliver":
+                return f"delivering to {len(config.webhooks)} endpoints"
+            case "web":
+                return f"showing the page on http://{config.web.host}:{config.web.port}/"
+            case _:
+                due = self._schedule.outstanding
+                return f"watching {len(self._schedule.codes)} symbols, {due} due"
+
+    def ready(self) -> tuple[tuple[str, object], ...]:
+        if self._role == "deliver":
+            return (("webhooks", len(self._config.webhooks)),)
+        return (("gateways", len(self._config.opend)),)
+
+
+def _apply_log(fresh: Config) -> None:
+    configure(level=fresh.log_level, secrets=fresh.secrets())
+
+
+def _sources(config: Config) -> tuple[Sequence[Code], Sequence[Path], Sequence[str]]:
+    table = config.watchlist
+    return table.codes, table.files, table.futu_groups
+
+
+def _endpoints(config: Config) -> list[Endpoint]:
+    return [webhook.endpoint() for webhook in config.webhooks]
+
+
+async def _last_watched(board: StatusStore) -> Sequence[Code]:
+    try:
+        return await board.symbols() or ()
+    except StoreError:  # what is configured counts alone
+        return ()
+
+
+async def _tell_newest(records: Watermarks, observe: Observe) -> None:
+    try:
+        watermarks = await records.watermarks()
+    except StoreError:  # only a status line is the poorer; polling finds out what is wrong
+        return
+    for market, day in newest_days(watermarks).items():
+        observe(Newest(market, day))
+
+
+async def page(
+    config: Config,
+    ports: Ports,
+    notifier: Notifier,
+    metrics: Metrics,
+    observe: Observe,
+    *,
+    alone: bool = False,
+) -> None:
+    """Serve what Redis tells, until cancelled; `alone`: it is all that this process does."""
+    store = ports.store
+    overview = Overview(
+        store.streams, store.records, ports.board, config.watchlist.codes, notifier.news
+    )
+    sources = Sources(
+        config,
+        store.streams,
+        store.ledger,
+        ports.board,
+        ports.outbox,
+        overview,
+        metrics,
+        observe,
+        wall_clock,
+    )
+    await serve_page(sources, alone=alone)
+
+
+def work_of(role: Role) -> Work:
+    """Return what a process of this role does."""
+    return partial(serve, role=role)
+
+
+def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe) -> Relay:
+    """Return the relay of the configured endpoints, not yet running."""
+    chance, watermarks = random.SystemRandom(), ports.store.records.watermarks
+    endpoints = _endpoints(config)
+    check_usable(endpoints)
+    relay = Relay(
+        ports.outbox,
+        observe,
+        news=notifier.news,
+        sender=lambda endpoint: destination_of(endpoint).sender(endpoint, watermarks),
+        jitter=lambda: chance.uniform(-1, 1),
+    )
+    relay.configure(endpoints)
+    return relay
+
+
+def _leader_tasks(
+    config: Config, streams: Trimming, observe: Observe
+) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+    """Return what the active poller does beside polling, by name."""
+    if not config.redis.keep_days:
+        return []
+    keep = timedelta(days=config.redis.keep_days)
+    return [("trimming", lambda: keep_trimmed(streams, keep, observe, wall_clock))]

@@ -1,0 +1,144 @@
+"""A refused setting in an operator's words: where it stands, what is wrong, what to write. Pure."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from poller.settings.sources import LISTS, split
+from poller.settings.variables import table_in
+
+Place = tuple[int | str, ...]
+"""The keys and numbers that lead to a value, as pydantic gives them."""
+
+_WORDS: Final = {
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "finite_number": "give a number",
+    "float_parsing": "give a number",
+    "float_type": "give a number",
+    "greater_than": "give a number above {gt:g}",
+    "greater_than_equal": "give {ge:g} or more",
+    "int_from_float": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_type": "give a whole number",
+    "less_than_equal": "give {le:g} or less",
+    "literal_error": "write {expected}",
+    "path_type": "give a path in quotes",
+    "string_too_short": "write a text, or leave the key out",
+    "string_type": "give a text in quotes",
+}
+"""pydantic's type of an error → what to write; the braces are its context."""
+
+_EXAMPLES: Final = {
+    "opend.rsa_private_key_file": '"key.pem"',
+    "redis.url": '"redis://127.0.0.1:6379/0"',
+    "state_dir": '"state"',
+    "watchlist.codes": '["HK.00700", "US.AAPL"]',
+    "watchlist.files": '["watchlist.txt"]',
+    "watchlist.futu_groups": '["Favourites"]',
+    "watchlist.weights": '{ "HK.*" = 2.0 }',
+    "webhooks.codes": '["HK.*"]',
+    "webhooks.events": '["reported", "revised"]',
+    "webhooks.name": '"desk"',
+    "webhooks.secret": '"whsec_…"',
+    "webhooks.url": '"https://example.org/hook"',
+}
+_EXACT: Final = 2**63
+_SECRET: Final = {"url", "secret", "token"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where keys were written: in `source`, unless `variables` (by dotted key) names one."""
+
+    source: str
+    variables: Mapping[str, str]
+
+    def of(self, key: str) -> str:
+        """Return the place of a dotted key, or of what was written below it."""
+        for known, variable in self.variables.items():
+            if f"{key}.".startswith(f"{known}."):
+                return variable
+        return f"{self.source}: {key}"
+
+    def below(self, key: str) -> str:
+        """Return the first variable that was written below a key nobody knows, or its place."""
+        for known, variable in self.variables.items():
+            if known.startswith(f"{key}."):
+                return variable
+        return self.of(key)
+
+
+def refusal(
+    error: Any,  # noqa: ANN401  pydantic's ErrorDetails
+    raw: Mapping[str, Any],
+    origin: Origin,
+    model: type[BaseModel],
+) -> str:
+    """Return the line for one of pydantic's errors in `raw`, which does not fit `model`."""
+    location: Place = tuple(part for part in error["loc"] if part != "[key]")
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        return f"{origin.below(key)}: unknown key{_did_you_mean(location, model)}"
+    value = _value_at(raw, location)
+    shown = f" (it is {value!r})" if _is_showable(value) else ""
+    secret = not _SECRET.isdisjoint(location)
+    return f"{origin.of(key)}: {_words(error, location)}{'' if secret else shown}"
+
+
+def _is_showable(value: object) -> bool:
+    # Python refuses to write integers of thousands of digits, which TOML has in hexadecimal
+    return isinstance(value, str | float) or (isinstance(value, int) and abs(value) < _EXACT)
+
+
+def follows(location: Place, unread: Iterable[str]) -> bool:
+    """Return whether an error says only that a file could not be read, which was said.
+
+    Without its URL nobody can tell which secret an endpoint needs.
+    """
+    key = ".".join(str(part) for part in location)
+    table = key.rpartition(".")[0]
+    return any(
+        f"{key}_file" == file or (key == f"{table}.secret" and file == f"{table}.url_file")
+        for file in unread
+    )
+
+
+def _words(error: Any, location: Place) -> str:  # noqa: ANN401
+    kind = error["type"]
+    names = [part for part in location if isinstance(part, str)]
+    example = _EXAMPLES.get(".".join(names))
+    written = f": {names[-1]} = {example}" if example else ""
+    if kind in _WORDS:
+        return _WORDS[kind].format(**error.get("ctx", {})) + written
+    if kind == "missing":
+        return f"it is missing; write{written.removeprefix(':') or ' it'}"
+    if names[-1] in LISTS:
+        return f"write it as a table in a list, with two brackets: [[{names[-1]}]]"
+    if kind == "tuple_type":
+        return f"give a list{written}"
+    if kind in {"model_type", "dict_type"}:
+        return f"write it as a table{written or f': [{names[-1]}]'}"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _did_you_mean(location: Place, model: type[BaseModel]) -> str:
+    for part in location[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            model = table_in(model.model_fields[part].annotation) or model
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(sorted(known))}"
+
+
+def _value_at(raw: Any, location: Place) -> Any:  # noqa: ANN401  TOML has no types
+    for part in location:
+        try:
+            here: Any = split(raw) if isinstance(part, int) else raw
+            raw = here[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw

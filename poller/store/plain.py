@@ -1,0 +1,59 @@
+"""Entries and history as plain rows, for whoever reads JSON or CSV."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from poller.codec import Whole, read_json
+from poller.events import Foreign, StreamEvent, decode
+from poller.markets import all_markets
+from poller.model import Code, Vintage, isoformat, market_of, to_json
+from poller.store.store import Entry
+
+
+def entry_json(entry: Entry) -> str:
+    """Return one line of `tail --json`: what `entry_fields` says."""
+    return to_json(entry_fields(entry))
+
+
+def entry_fields(entry: Entry) -> dict[str, Any]:
+    """Return the flat fields of an entry, `data` parsed, and its `stream_id`.
+
+    An entry that is not ours stays as it is, and `foreign` says why it counts as none.
+    """
+    told: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
+    message = decode(entry.id, entry.fields)
+    if isinstance(message, Foreign):
+        return told | {"foreign": message.reason}
+    told["data"] = read_json(message.data_json)
+    if isinstance(message, StreamEvent):
+        told["revision"] = message.revision
+    return told
+
+
+def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
+    """Return rows with the SDK's column names, then `revision` and `observed_at`."""
+    return [
+        vintage.record.columns()
+        | {"revision": vintage.revision, "observed_at": isoformat(vintage.observed_at)}
+        for vintage in vintages
+    ]
+
+
+def history_names(codes: Iterable[Code]) -> list[str]:
+    """Return the columns of `history_rows` of these symbols; those of each market once."""
+    markets = sorted({*map(market_of, codes)}, key=str)
+    names = dict.fromkeys(name for market in markets for name in market.columns)
+    return [*names, "revision", "observed_at"]
+
+
+def coded_rows(code: Code, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
+    """Return `history_rows` with the code before them."""
+    return [{"code": code, **row} for row in history_rows(vintages)]
+
+
+def whole_names() -> frozenset[str]:
+    """Return the columns that hold whole numbers, in every market."""
+    columns = [field for market in all_markets() for field in fields(market.record)]
+    whole = {column.name for column in columns if column.type == Whole | None}
+    return frozenset({*whole, "revision"})

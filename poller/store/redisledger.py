@@ -1,0 +1,99 @@
+"""The ledger of what each account has spent, on a Redis-compatible server.
+
+All namespaces of a server share it, as OpenD counts by account; a simulation has one of its own.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from poller.errors import StoreMisfit
+from poller.store.namespace import Namespace, wrong_type
+from poller.store.ports import Ledger, Spent
+from poller.store.simulated import SimulationMark
+from poller.store.store import LEDGER
+from poller.store.translation import WrongType, translated
+
+_MICRO: Final = 1_000_000
+
+_CARRIED: Final = 1000
+"""Requests of an earlier version that are counted in: many times those of a period."""
+
+
+class RedisLedger(Ledger, Spent):
+    """What each account has spent on the server."""
+
+    def __init__(self, namespace: Namespace, mark: SimulationMark) -> None:
+        self._namespace = namespace
+        self._mark = mark
+        self._carried = set[str]()
+        self._grant, self._spend = namespace.script("grant"), namespace.script("spend")
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        times = (round(period * _MICRO), round(margin * _MICRO))
+        await self._namespace.catch_up()  # ask OpenD for nothing that could not be published
+        async with self._account(account) as (client, key):
+            wait = await self._grant(keys=[key], args=[request, limit, *times], client=client)
+        return int(wait) / _MICRO
+
+    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+        await self._spend_at(account, [request], period, margin)
+
+    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
+        await self._spend_at(account, [f"held-{n}" for n in range(limit)], period, 0)
+
+    async def _spend_at(
+        self, account: str, requests: list[str], period: float, margin: float
+    ) -> None:
+        times = (round(period * _MICRO), round(margin * _MICRO))
+        async with self._account(account) as (client, key):
+            await self._spend(keys=[key], args=[*times, *requests], client=client)
+
+    async def spent(self, account: str, *, period: float) -> int:
+        async with self._account(account) as (client, key):
+            seconds, micros = await client.time()
+            since = seconds * _MICRO + micros - round(period * _MICRO)
+            return int(await client.zcount(key, f"({since}", "+inf"))
+
+    async def check(self) -> None:
+        """Raise StoreMisfit when the ledger cannot be read."""
+        async with self._account("") as (client, key):
+            await client.zcard(key)
+
+    @contextlib.asynccontextmanager
+    async def _account(self, account: str) -> AsyncIterator[tuple[Any, str]]:
+        """Yield a client for an account's budget and its key, which is named when it is wrong."""
+        keys, redis = self._namespace.keys, self._namespace.redis
+        own, shared = keys.own_budget(account), keys.budget(account)
+        if await self._mark.holds_simulation() or own == shared:
+            client, key = redis, own
+        else:
+            client, key = self._namespace.budgets, shared
+        try:
+            with translated():
+                if key != own and account not in self._carried:
+                    await self._carry_over(own, shared)
+                    self._carried.add(account)
+                yield client, key
+        except WrongType:
+            with translated():
+                found = await client.type(key)
+            raise StoreMisfit(wrong_type(key, found, "sorted set")) from None
+        except StoreMisfit as problem:
+            if client is redis:
+                raise
+            raise StoreMisfit(
+                f"{problem}; all namespaces share the budgets {{{LEDGER}}}:budget:*, which the "
+                "user must be let have, too"
+            ) from None
+
+    async def _carry_over(self, own: str, shared: str) -> None:
+        """Count in what a version that kept a budget in each namespace has spent, once."""
+        redis = self._namespace.redis
+        if await redis.type(own) != "zset":
+            return
+        spent = await redis.zrevrange(own, 0, _CARRIED - 1, withscores=True)
+        if spent:
+            await self._namespace.budgets.zadd(shared, dict(spent), nx=True)

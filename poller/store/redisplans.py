@@ -1,0 +1,41 @@
+"""What the plans remember and the notices they give, on a Redis-compatible server."""
+
+from collections.abc import Mapping
+from itertools import chain
+
+from poller.errors import LeaseLost
+from poller.events import encode
+from poller.schedule.notice import Notice
+from poller.store.namespace import Namespace
+from poller.store.ports import Plans
+from poller.store.store import Lease
+
+
+class RedisPlans(Plans):
+    """What the plans remember, and the notices they give on the server."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.keys = namespace.keys
+        self._namespace = namespace
+        self._announce = namespace.script("announce")
+        self._save = namespace.script("plan")
+
+    async def announce(self, notice: Notice, lease: Lease) -> bool:
+        keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
+        fields = encode(notice)
+        told = (lease.value, fields["id"], fields["observed_at"])
+        arguments = [*told, *chain.from_iterable(fields.items())]
+        verdict, *_ = await self._namespace.run(self._announce, keys, arguments)
+        return verdict == "ok"
+
+    async def schedule(self) -> dict[str, str]:
+        async with self._namespace.translated():
+            return dict(await self._namespace.redis.hgetall(self.keys.schedule))
+
+    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
+        keys = [self.keys.schedule, self.keys.lease]
+        arguments = [lease.value, *chain.from_iterable(texts.items())]
+        async with self._namespace.translated():
+            kept = await self._save(keys=keys, args=arguments)
+        if not kept:
+            raise LeaseLost(self.keys.lease)

@@ -1,0 +1,145 @@
+"""The log's lines on stderr: coloured on a terminal, one JSON object a line elsewhere.
+
+Whoever wrote a text of it: no secret, nothing that a terminal obeys, and never more than a bound.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, TextIO
+
+from poller.printable import printable, printable_lines, text_of
+from poller.telemetry.redaction import Redaction
+
+Level = Literal["info", "warning", "error"]
+
+RANK: Final[dict[Level, int]] = {"info": 0, "warning": 1, "error": 2}
+
+TEXT_LIMIT: Final = 4_000
+"""Characters of an event, or of one of its details: room for fifty held days in one line."""
+
+TRACE_LIMIT: Final = 20_000
+"""Characters of a traceback: some hundred frames."""
+
+_COLOUR: Final[dict[Level, str]] = {"info": "32", "warning": "33", "error": "31"}
+_EXACT: Final = 2**63  # integers a reader of JSON takes as they are
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    stream: TextIO
+    level: Level = "info"
+    redaction: Redaction = Redaction()  # noqa: RUF009  it is frozen, and without any secret
+
+    def clean(self, value: object) -> object:
+        """Return what may be written of a value; a text, unless it is a number or nothing."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int) and abs(value) < _EXACT:
+            return int(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return float(value)
+        return printable(self.masked(value, TEXT_LIMIT), TEXT_LIMIT)
+
+    def masked(self, value: object, limit: int) -> str:
+        return self.redaction(text_of(value), limit + 1)  # one more shows that it goes on
+
+    def trace(self, value: object) -> str:
+        return printable_lines(self.masked(value, TRACE_LIMIT), TRACE_LIMIT)
+
+
+_log = _Log(sys.stderr)
+
+
+def configure(*, level: Level = "info", secrets: Sequence[str] = ()) -> None:
+    """Log to stderr from now on, as it is now.
+
+    `level`: the least that is written. No line holds one of the `secrets`, whoever wrote it.
+    """
+    global _log  # noqa: PLW0603  a process has one stderr
+    _log = _Log(sys.stderr, level, Redaction(secrets))
+
+
+def shown(text: object) -> str:
+    """Return a text on one line as the log would show it, for what is told outside of it."""
+    return str(_log.clean(text_of(text)))
+
+
+def is_written(level: Level) -> bool:
+    """Tell whether lines of this level are written at all."""
+    return RANK[level] >= RANK[_log.level]
+
+
+def write(level: Level, event: str, **details: object) -> None:
+    """Write a line, unless its level is too low; it never raises, whatever the details are.
+
+    The detail `exception` is a traceback, and keeps its lines.
+    """
+    if not is_written(level):
+        return
+    at = datetime.now(UTC)
+    trace = details.pop("exception", None)
+    cleaned = {name: _log.clean(value) for name, value in details.items()}
+    text = str(_log.clean(event))
+    below = None if trace is None else _log.trace(trace)
+    # a full disk, a pipe nobody reads, a stream closed at the end: the work goes on unseen
+    with contextlib.suppress(OSError, ValueError):
+        line = _coloured if _log.stream.isatty() else _json
+        # in one piece, so that lines of several threads stay whole
+        _log.stream.write(line(level, text, cleaned, below, at) + "\n")
+        _log.stream.flush()
+
+
+def _json(
+    level: Level, event: str, details: dict[str, object], trace: str | None, at: datetime
+) -> str:
+    moment = at.isoformat().replace("+00:00", "Z")
+    told = {**details, "event": event, "level": level, "timestamp": moment}
+    if trace is not None:
+        told = {"exception": trace, **told}
+    return json.dumps(told, ensure_ascii=False)
+
+
+def _coloured(
+    level: Level, event: str, details: dict[str, object], trace: str | None, at: datetime
+) -> str:
+    pairs = "".join(f" \x1b[36m{name}\x1b[0m={value}" for name, value in details.items())
+    below = "" if trace is None else f"\n{trace}"
+    mark = f"\x1b[{_COLOUR[level]}m{level:<7}\x1b[0m"
+    return f"\x1b[2m{at:%Y-%m-%d %H:%M:%S}\x1b[0m {mark} {event}{pairs}{below}"
+
+
+def tell_defect(problem: BaseException, text: str = "") -> None:
+    """Log an error nobody expected, with its trace."""
+    name = type(problem).__name__
+    write(
+        "error",
+        text or f"a defect of the poller, please report it: {name}",
+        fingerprint=fingerprint(problem),
+        exception=trace_of(problem),
+    )
+
+
+def trace_of(problem: BaseException) -> str:
+    """Return the traceback as text."""
+    return "".join(traceback.format_exception(problem)).rstrip()
+
+
+def fingerprint(problem: BaseException) -> str:
+    """Return eight digits that are the same for the same error at the same place.
+
+    The place is the functions on the way, without their lines: those move with every edit.
+    """
+    frames = traceback.walk_tb(problem.__traceback__)
+    places = [f"{Path(f.f_code.co_filename).name}:{f.f_code.co_name}" for f, _ in frames]
+    if isinstance(problem, BaseExceptionGroup):
+        places += [fingerprint(each) for each in problem.exceptions]
+    told = "\n".join([type(problem).__qualname__, *dict.fromkeys(places)])
+    return hashlib.sha256(told.encode(errors="replace")).hexdigest()[:8]

@@ -1,0 +1,208 @@
+"""Figures and times as the page writes them. Pure; an absent figure is an en dash."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from itertools import groupby
+from typing import Final
+
+from poller.events import StreamEvent, decode
+from poller.markets import Market, Record, Shares
+from poller.model import isoformat
+from poller.store.store import Entry
+from poller.telemetry.status import Report
+from poller.web.histories import LARGEST
+
+ABSENT: Final = "–"
+_STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_COARSE: Final = 2  # from minutes on, one unit says enough
+_FEW: Final = 10
+_LONG: Final = 1e15  # from here on a figure is written with its power of ten
+
+
+def number(value: Shares | None) -> str:
+    """Return 1,234,567."""
+    return ABSENT if value is None or abs(value) >= LARGEST else f"{value:,}"
+
+
+def decimal(value: float | None, places: int = 2) -> str:
+    """Return 1,234.50, with as many places as its column has."""
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    return f"{known:,.{places}f}" if abs(known) < _LONG else f"{known:.3g}"
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that can be shown, None for all others."""
+    try:
+        return value if value is not None and math.isfinite(value) else None
+    except OverflowError:  # an integer no float can hold
+        return None
+
+
+def places_of(prices: Iterable[float | None]) -> int:
+    """Return how many decimals a column of prices has: 2, or up to 4 where one needs more."""
+    known = [price for price in prices if price is not None]
+    return next((n for n in (2, 3) if all(round(price, n) == price for price in known)), 4)
+
+
+def cover(record: Record) -> str:
+    """Return the days to cover, two decimals; at a bound, that they lie beyond it."""
+    bound = record.cover_bound
+    return f"{'' if bound is None else bound.sign}{decimal(record.days_to_cover)}"
+
+
+def cover_note(record: Record) -> str:
+    """Return what days to cover at a bound mean, or nothing."""
+    return "" if record.cover_bound is None else record.cover_bound.note
+
+
+def signed(value: Shares | None) -> str:
+    """Return +1,234, −1,234 or ±0."""
+    if value is None or abs(value) >= LARGEST:
+        return ABSENT
+    return "±0" if not value else f"{value:+,}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """Return +1.23 % or −1.23 %."""
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    text = f"{known:+.2f} %" if abs(known) < _LONG else f"{known:+.3g} %"
+    text = text.replace("-", "−")
+    return f"±{text[1:]}" if text[1:] == "0.00 %" else text
+
+
+def ratio(value: float | None) -> str:
+    """Return 0.56 %."""
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    return f"{known:.2f} %" if abs(known) < _LONG else f"{known:.3g} %"
+
+
+def ratio_source(market: Market) -> str:
+    """Return which of OpenD's columns the ratio is, and whose figure."""
+    return market.words.ratio_source
+
+
+def direction(value: float | None) -> str:
+    """Return the class that gives a change its arrow."""
+    known = finite(value)
+    return "" if not known else "up" if known > 0 else "down"
+
+
+def span(length: timedelta) -> str:
+    """Return a length in its largest unit, few days or hours in two: 3 min, 1 d 22 h, 14 d."""
+    seconds = round(abs(length.total_seconds()))
+    place = next((n for n, (size, _) in enumerate(_STEPS) if seconds >= size), len(_STEPS) - 1)
+    size, unit = _STEPS[place]
+    if place >= _COARSE or seconds >= _FEW * size:
+        return f"{round(seconds / size)} {unit}"
+    smaller, rest_unit = _STEPS[place + 1]
+    rest = seconds % size // smaller
+    return f"{seconds // size} {unit}" + (f" {rest} {rest_unit}" if rest else "")
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """Return `3 min ago`, `in 3 min`, or never."""
+    if moment is None:
+        return ABSENT
+    length = now - moment
+    if abs(length) < timedelta(seconds=1):
+        return "now"
+    return f"{span(length)} ago" if length > timedelta() else f"in {span(length)}"
+
+
+def due(moment: datetime | None, now: datetime) -> str:
+    """Return when something planned happens: `in 3 min`, `now` once it is due."""
+    return ABSENT if moment is None else ago(max(moment, now), now)
+
+
+def local(moment: datetime, market: Market) -> str:
+    """Return a moment as the market's own clock shows it: 2026-11-27 09:00 in Hong Kong."""
+    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {market.words.city}"
+
+
+def at_work(report: Report) -> str:
+    """Return what a process does."""
+    match report.role:
+        case "deliver":
+            return "delivering"
+        case "web":
+            return "showing this page"
+        case _:
+            return "standing by" if report.lease is None else "polling"
+
+
+def days_old(day: date | None, market: Market, now: datetime) -> str:
+    """Return how many days ago a trading day was, in its market."""
+    if day is None:
+        return ABSENT
+    return f"{(now.astimezone(market.zone).date() - day).days} d"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Entries of the stream as one line of the page: one, or a run of `count` backfilled days."""
+
+    id: str
+    at: str
+    code: str
+    kind: str
+    day: str
+    shares: Shares | None
+    percent: float | None
+    is_below: bool = False
+    count: int = 1
+
+    @property
+    def against(self) -> str:
+        """What the change is a change of."""
+        return _AGAINST.get(self.kind, "the report before")
+
+
+_AGAINST: Final = {
+    "revised": "the figure it replaces",
+    "restated": "the figure it replaces",
+}
+
+
+def lines(entries: Iterable[Entry]) -> list[Line]:
+    """Return a line an event, newest first; backfilled days of a symbol are taken together."""
+    told = [line for entry in entries if (line := _line(entry)) is not None]
+    found = []
+    for _, run in groupby(reversed(told), key=_together):
+        newest, *others = run
+        found.append(replace(newest, count=1 + len(others)))
+    return found
+
+
+def _together(line: Line) -> tuple[str, str]:
+    return (line.code, "") if line.kind == "backfilled" else (line.code, line.id)
+
+
+def _line(entry: Entry) -> Line | None:
+    """Read one entry; None when it is none of this service's."""
+    event = decode(entry.id, entry.fields)
+    if not isinstance(event, StreamEvent):
+        return None
+    is_below = "below_threshold" in event.record.flags
+    return Line(
+        entry.id,
+        isoformat(event.observed_at),
+        event.code,
+        event.kind,
+        str(event.trading_day),
+        event.record.shares,
+        None if is_below or event.change is None else event.change.percent,
+        is_below,
+    )
+
+
+def plural(count: int, words: Sequence[str]) -> str:
+    """Return `1 symbol`, `2 symbols`."""
+    return f"{count:,} {words[0] if count == 1 else words[1]}"

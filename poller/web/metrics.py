@@ -1,0 +1,143 @@
+"""The metrics: what Redis tells, and what the reports of all processes say they have counted.
+
+Base units, and labels bounded by the configuration: never one per symbol.
+"""
+
+import math
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from poller import __version__
+from poller.markets import Market
+from poller.telemetry.counts import COUNTED, LAG, LAG_HELP, LAG_STEPS, SUM, Totals
+from poller.telemetry.status import Report
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number Redis tells. `labels`: by the names the metric was made with."""
+
+    metric: str
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+TOLD: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "poller_redis_up": ("1 while Redis answers the page", ()),
+    "poller_ready": ("1 while the service does its work, as /readyz says", ()),
+    "poller_lease_held": ("1 while some poller holds the lease", ()),
+    "poller_lease_token": ("Fencing token of the active poller; grows with every takeover", ()),
+    "poller_processes": ("Living processes of the service", ("role",)),
+    "poller_gateway_ready": ("1 while OpenD is logged in and answers", ("gateway", "account")),
+    "poller_budget_used_requests": ("Requests spent within the period", ("account",)),
+    "poller_budget_headroom_requests": ("Requests that may still be sent", ("account",)),
+    "poller_budget_period_seconds": ("The period the budget is counted in", ("account",)),
+    "poller_symbols": ("Symbols watched", ("market",)),
+    "poller_watermark_timestamp_seconds": ("Newest reported day, 00:00 there", ("market",)),
+    "poller_watermark_expected_timestamp_seconds": (
+        "Newest day whose figures the calendar takes to be out, 00:00 there",
+        ("market",),
+    ),
+    "poller_watermark_overdue_seconds": (
+        "Time since the oldest missing report was expected; 0 when none is missing",
+        ("market",),
+    ),
+    "poller_sweep_wanted_symbols": ("Symbols whose newest report is looked for", ("market",)),
+    "poller_sweep_covered_symbols": ("Symbols of those that have it", ("market",)),
+    "poller_held_figures": ("Figures that wait for a ruling", ("market",)),
+    "poller_troubles": ("Subjects the log says are in trouble", ()),
+    "poller_stream_entries": ("Entries in the stream", ()),
+    "poller_webhook_disabled": ("1 while nothing is sent to the endpoint", ("endpoint",)),
+    "poller_webhook_failing_seconds": ("Time without a success; 0 when well", ("endpoint",)),
+    "poller_webhook_unread_entries": ("Entries not yet looked at", ("endpoint",)),
+    "poller_webhook_waiting_deliveries": ("Deliveries in the queue", ("endpoint",)),
+    "poller_webhook_dead_letters": ("Events the endpoint never took", ("endpoint",)),
+}
+"""What Redis tells: metric → help, labels. Replaced whole at every scrape."""
+
+
+class _Told(Collector):
+    """The last readings; a metric without one keeps its name and loses its value."""
+
+    def __init__(self) -> None:
+        self.readings: tuple[Sample, ...] = ()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield one family a metric."""
+        for name, (text, labels) in TOLD.items():
+            family = GaugeMetricFamily(name, text, labels=labels)
+            for reading in self.readings:
+                if reading.metric == name:
+                    family.add_metric(reading.labels, reading.value)
+            yield family
+
+
+class _Counted(Collector):
+    """What all processes have counted since this one looks."""
+
+    def __init__(self, since: datetime) -> None:
+        self.totals = Totals(since)
+
+    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+        """Yield one family a metric, those of which nothing was counted, too."""
+        counts = self.totals.counts
+        for name, (text, labels) in COUNTED.items():
+            family = CounterMetricFamily(name, text, labels=labels)
+            for (metric, *values), value in counts.items():
+                if metric == name:
+                    family.add_metric(values, value)
+            yield family
+        lag = HistogramMetricFamily(LAG, LAG_HELP, labels=("endpoint",))
+        for endpoint in dict.fromkeys(each for metric, each, *_ in counts if metric == LAG):
+            below = accumulate(counts.get((LAG, endpoint, str(step)), 0.0) for step in LAG_STEPS)
+            buckets = [(_le(step), value) for step, value in zip(LAG_STEPS, below, strict=True)]
+            lag.add_metric((endpoint,), buckets, counts.get((LAG, endpoint, SUM), 0.0))
+        yield lag
+
+
+def _le(step: float) -> str:
+    return "+Inf" if step == math.inf else str(step)
+
+
+class Metrics:
+    """`tell` takes what Redis says; `text` is what Prometheus reads."""
+
+    def __init__(self, since: datetime) -> None:
+        """`since`: when this process began, aware."""
+        self.registry = CollectorRegistry()
+        self._told, self._counted = _Told(), _Counted(since)
+        self.registry.register(self._told)
+        self.registry.register(self._counted)
+        build = Gauge("poller_build_info", "Version", ("version", "python"), registry=self.registry)
+        build.labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+
+    def tell(self, readings: Iterable[Sample], reports: Mapping[str, Report]) -> None:
+        """Replace what Redis told before, and add what the processes have counted since."""
+        self._told.readings = tuple(readings)
+        for process, report in reports.items():
+            self._counted.totals.add(process, report.started, dict(report.counts))
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def midnight(market: Market, day: date) -> float:
+    """Return 00:00 of a trading day in its market, in seconds since 1970."""
+    return datetime.combine(day, datetime.min.time(), market.zone).astimezone(UTC).timestamp()

@@ -1,0 +1,94 @@
+"""`/events`: the stream as server-sent events.
+
+A reader has a place in the stream and is given what follows, batch by batch, when the bell rings;
+so a replay and the live end are one, and a slow reader costs one batch and is late alone.
+"""
+
+import asyncio
+import contextlib
+import re
+from typing import Final
+
+from aiohttp import web
+
+from poller.errors import StoreError
+from poller.store.position import AFTER
+from poller.store.store import Entry
+from poller.web.safe_json import entry_text
+from poller.web.sources import SOURCES, Sources
+
+MOST_READERS: Final = 64
+_BATCH: Final = 100
+_KEEP_ALIVE: Final = 15.0  # seconds; proxies cut what is silent for longer
+_SLOWEST: Final = 30.0  # seconds one batch may take on its way
+_PAUSE: Final = 1.0
+
+READERS: Final = web.AppKey("readers", set[asyncio.Task[None]])
+MOST: Final = web.AppKey("most_readers", int)
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Follow the stream from `Last-Event-ID`, or `?after=`, else from now on."""
+    sources, readers = request.app[SOURCES], request.app[READERS]
+    after = request.headers.get("Last-Event-ID") or request.query.get("after", "$")
+    if after != "$" and not re.fullmatch(AFTER, after, re.ASCII):
+        raise web.HTTPBadRequest(text="Last-Event-ID is no stream id, like 1715152502123-0\n")
+    if len(readers) >= (most := request.app[MOST]):
+        raise web.HTTPServiceUnavailable(
+            text=f"{most} readers are connected already\n", headers={"Retry-After": "30"}
+        )
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    task = asyncio.create_task(_send(request, response, sources, after), name="event reader")
+    readers.add(task)
+    task.add_done_callback(readers.discard)
+    try:
+        await asyncio.wait([task])
+    finally:
+        task.cancel()
+    if not task.cancelled():
+        with contextlib.suppress(ConnectionError, TimeoutError):  # the reader went, or stands still
+            task.result()
+    return response
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, sources: Sources, after: str
+) -> None:
+    await response.prepare(request)
+    await response.write(b"retry: 2000\n\n")
+    while True:
+        bell = sources.overview.bell
+        try:
+            if after == "$":
+                newest = await sources.streams.last_entries(1)
+                after = newest[0].id if newest else "0-0"
+            entries = await sources.streams.read(after, count=_BATCH, block=None)
+        except StoreError:
+            await asyncio.sleep(_PAUSE)
+            continue
+        if entries:
+            async with asyncio.timeout(_SLOWEST):
+                await response.write("".join(map(_event, entries)).encode())
+            after = entries[-1].id
+            continue
+        try:
+            async with asyncio.timeout(_KEEP_ALIVE):
+                await bell.wait()
+        except TimeoutError:
+            await response.write(b": still here\n\n")
+
+
+def _event(entry: Entry) -> str:
+    """Return one event; its text is JSON on one line, so nothing in it can end the event."""
+    return f"id: {entry.id}\ndata: {entry_text(entry)}\n\n"
+
+
+async def end(app: web.Application) -> None:
+    """End all readers, so that the server can close at once, and nobody asks a store that closes.
+
+    A reader that hung up has no handler any more that would wait for its task.
+    """
+    readers = app[READERS].copy()
+    for task in readers:
+        task.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)

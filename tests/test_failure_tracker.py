@@ -1,0 +1,59 @@
+"""Whose trouble a look without a usable answer is."""
+
+import pytest
+
+from poller.errors import GatewayError, Malformed, Silent, Unavailable
+from poller.model import Code
+from poller.polling.failures import FailureTracker
+from poller.telemetry.observe import Fact, Recovered, Trouble
+
+A, B, C, D = (Code(f"HK.0000{n}") for n in range(1, 5))
+GATEWAY = "answers of OpenD one"
+
+BAD, MUTE = Unavailable("not logged in"), Silent("PacketErr.Timeout")
+
+
+@pytest.mark.parametrize(
+    ("looks", "told"),
+    [
+        ([(A, BAD)], []),  # once and not again
+        ([(A, BAD), (B, None), (A, BAD)], [(A, "not logged in")]),
+        ([(A, BAD), (B, None), (A, BAD), (B, None), (A, BAD)], [(A, "not logged in")] * 2),
+        ([(A, BAD), (B, BAD), (A, BAD)], [(GATEWAY, "not logged in")]),
+        ([(code, Malformed(f"{code}: odd")) for code in (A, B, C, D, A)], [(GATEWAY, f"{C}: odd")]),
+        ([(A, BAD), (B, BAD), (C, None), (C, BAD), (D, BAD)], []),
+        ([(A, MUTE)] * 5, []),  # who watches the connection tells of it
+        ([(A, MUTE), (B, None), (A, MUTE)], [(A, "PacketErr.Timeout")]),
+        ([(A, MUTE)] * 3 + [(A, BAD)], [(GATEWAY, "not logged in")]),
+    ],
+)
+def test_whose_trouble_it_is(
+    looks: list[tuple[Code, GatewayError | None]], told: list[tuple[str, str]]
+) -> None:
+    """A symbol's when it fails again while others do not, the gateway's when nobody is answered."""
+    facts: list[Fact] = []
+    tracker = FailureTracker(facts.append)
+    for code, problem in looks:
+        if problem is None:
+            tracker.answered("one", code)
+        else:
+            tracker.failed("one", code, problem)
+    troubles = [fact for fact in facts if isinstance(fact, Trouble)]
+    assert [trouble.subject for trouble in troubles] == [subject for subject, _ in told]
+    for trouble, (_, reason) in zip(troubles, told, strict=True):
+        assert reason in trouble.reason
+
+
+def test_both_recover() -> None:
+    """A usable answer ends the trouble of its symbol and of the gateway that gave it alone."""
+    facts: list[Fact] = []
+    tracker = FailureTracker(facts.append)
+    for _ in range(4):
+        tracker.failed("one", A, BAD)
+        tracker.failed("two", B, BAD)
+    facts.clear()
+    tracker.answered("one", A)
+    assert facts == [Recovered(GATEWAY), Recovered(A)]
+    for _ in range(3):
+        tracker.failed("one", A, BAD)
+    assert [fact.subject for fact in facts[2:] if isinstance(fact, Trouble)] == [GATEWAY]

@@ -1,0 +1,146 @@
+"""What is said to be in trouble ends with whoever looked after it, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from poller.markets.hk import HkRecord
+from poller.model import Code, Page
+from poller.polling.budget import Budget
+from poller.polling.leadership import TTL, LeaderObserver, keep_polling
+from poller.polling.poll import Poller
+from poller.schedule.release import Intervals
+from poller.schedule.schedule import Schedule
+from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.store.store import Lease
+from poller.telemetry.observe import Fact, Observe, Quarantined, Recovered, Standby, Trouble
+from tests.memorystore import MemoryStore
+from tests.test_vitals import NoPace
+
+CODE = Code("HK.00700")
+BEGAN = datetime(2026, 11, 16, tzinfo=UTC)
+OTHER = Lease("9:another")
+
+
+class Odd:
+    """A gateway whose every answer is odd, and holds a day that has not ended."""
+
+    name, account, ready = "odd", "main", True
+
+    async def wait_ready(self) -> None:
+        """Return at once."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Return what cannot be published and what was dropped, after a second."""
+        del code, key
+        await asyncio.sleep(1)
+        future = HkRecord(None, "2026-12-31", 1, 0.5, None, None)
+        return Page((future,), None, ("a row without a day was dropped",))
+
+    async def group(self, name: str) -> list[str]:
+        """Return no code."""
+        del name
+        return []
+
+
+def open_troubles(facts: Sequence[Fact]) -> set[str]:
+    """Return the subjects in trouble, and the symbols of which figures are held."""
+    found: set[str] = set()
+    for fact in facts:
+        match fact:
+            case Trouble(subject):
+                found.add(subject)
+            case Recovered(subject):
+                found.discard(subject)
+            case Quarantined(code, held):
+                (found.add if held else found.discard)(f"held of {code}")
+    return found
+
+
+TROUBLES = {f"{CODE} answer", f"held of {CODE}"}
+
+
+def poller_of(store: MemoryStore, observe: Observe) -> Poller:
+    """Return a poller of one symbol, through the odd gateway."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    intervals = Intervals(timedelta(seconds=30), timedelta(minutes=40), timedelta(minutes=5))
+    budget = Budget(store.ledger, "main", "test", requests=30, period=30.0, pace=NoPace())
+    poller = Poller(
+        store,
+        [Odd()],
+        {"main": budget},
+        Schedule(intervals),
+        history=0,
+        observe=observe,
+        now=loop.now,
+    )
+    poller.watch([CODE])
+    return poller
+
+
+def watched(
+    work: Callable[[MemoryStore, Poller, list[Fact]], object], seconds: float, after: float = 60
+) -> list[Fact]:
+    """Poll for so long, let `work` happen, poll for `after` more; returns all facts."""
+
+    async def run() -> list[Fact]:
+        facts: list[Fact] = []
+        store = MemoryStore(asyncio.get_running_loop().time)
+        leader = LeaderObserver(facts.append)
+        poller = poller_of(store, leader)
+        polling = asyncio.create_task(keep_polling(store.leases, "test", poller, leader))
+        await asyncio.sleep(seconds)
+        work(store, poller, facts)
+        await asyncio.sleep(after)
+        polling.cancel()
+        await asyncio.wait([polling])
+        return facts
+
+    return run_virtually(BEGAN, run())
+
+
+def take_off(store: MemoryStore, poller: Poller, facts: list[Fact]) -> None:
+    """Watch nothing any more."""
+    del store, facts
+    poller.watch([])
+
+
+@pytest.mark.parametrize("seconds", [0.5, 10.0])
+def test_a_symbol_taken_off_is_in_no_trouble(seconds: float) -> None:
+    """Nor does it have anything held; also when its answer was still on its way."""
+    facts = watched(take_off, seconds)
+    assert any(isinstance(fact, Quarantined) and fact.held for fact in facts)
+    assert open_troubles(facts) == set()
+
+
+def test_who_stands_by_is_in_no_trouble() -> None:
+    """Another poller tells of the symbols then; back in office, it tells again."""
+
+    def depose(store: MemoryStore, poller: Poller, facts: list[Fact]) -> None:
+        del poller
+        assert open_troubles(facts) == TROUBLES
+        store.leases.holder, store.leases.holder_until = OTHER, 1e9
+
+    facts = watched(depose, 10, after=TTL / 2)
+    assert any(isinstance(fact, Standby) for fact in facts)
+    assert open_troubles(facts) == set()
+
+    def interrupt(store: MemoryStore, poller: Poller, facts: list[Fact]) -> None:
+        del poller, facts
+        store.leases.holder, store.leases.holder_until = OTHER, 20
+
+    facts = watched(interrupt, 10)
+    assert any(isinstance(fact, Standby) for fact in facts)
+    assert open_troubles(facts) == TROUBLES
+
+
+def test_trouble_with_redis_outlives_the_lease() -> None:
+    """It may be why the lease was lost."""
+    facts: list[Fact] = []
+    leader = LeaderObserver(facts.append)
+    for fact in (Trouble("redis", "away"), Trouble(CODE, "refused"), Standby("Redis was away")):
+        leader(fact)
+    assert open_troubles(facts) == {"redis"}
