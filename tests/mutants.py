@@ -7,6 +7,7 @@ path contains it. Fails when less than 92 % are noticed.
 """
 
 import contextlib
+import itertools
 import os
 import queue
 import random
@@ -55,7 +56,7 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/schedule/report.py": ("market_report", "market"),
         "poller/schedule/calendar.py": ("calendar", "expectation"),
         "poller/schedule/*.py": ("market", "expectation", "calendar", "schedule", "market_report"),
-        "poller/markets/*.py": ("calendar", "expectation", "simulator_world"),
+        "poller/markets/*.py": ("calendar", "expectation", "quarantine", "simulator_world"),
     },
     "polling": {
         "poller/polling/budget.py": ("budget",),
@@ -101,6 +102,12 @@ _MARKET: Final = "poller/schedule/market.py"
 _ENABLE: Final = "poller/delivery/lua/enable.lua"
 _FRIDAY: Final = "if day > friday - timedelta(days=5) and day >= start:"
 _VERSION: Final = "self.version = 0  # grows with whatever `state` tells"
+_SCHEDULE: Final = "poller/schedule/schedule.py"
+_FAILED: Final = "pause = min(self._intervals.due * 2 ** min(symbol.failures - 1, 16), idle)"
+_REFUSED: Final = (
+    "pause = min(idle * 2 ** min(symbol.failures - 1, 16), once_a_day(self._intervals))"
+)
+_LARGE: Final = "it only keeps the number from growing without end: the other bound is far below"
 UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     (_HK, _FRIDAY, "(day >= start)"): (
         "no week from 1990 to 2060 is without a trading day in Hong Kong"
@@ -122,6 +129,7 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     ("poller/polling/watchlist.py", "changed_at: float = 0.0", "(-1.0)"): _SET,
     ("poller/events.py", "missing: int = 0", "(1)"): _SET,
     ("poller/events.py", "missing: int = 0", "(-1)"): _SET,
+    **dict.fromkeys(itertools.product([_SCHEDULE], [_FAILED, _REFUSED], ["(15)", "(17)"]), _LARGE),
     (_ENABLE, "return 1", "2"): _UNREAD,
     (_ENABLE, "return 1", "0"): _UNREAD,
 }
