@@ -18,7 +18,7 @@ from poller.polling.plan_store import PlanStore
 from poller.polling.poll import GRACE, Poller
 from poller.schedule.notice import Detected, Notice
 from poller.schedule.release import Intervals, MarketState
-from poller.schedule.schedule import Schedule
+from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.store.memory import MemoryPlans
 from poller.store.store import ONE_OFF, Lease, Snapshot, Unparsed
@@ -522,6 +522,25 @@ def test_a_plan_that_cannot_be_read_is_replaced() -> None:
                 await kept.keep(ONE_OFF)
         assert MarketState.from_json(plans.texts["HK"]).newest is None
         assert Recovered("plan of HK") in scene.facts
+
+    virtually(work)
+
+
+def test_what_is_left_is_announced_and_saved_at_the_end() -> None:
+    """The next poller goes on from there, however soon after the news this one stopped."""
+
+    async def work() -> None:
+        scene, day = Scene(MemoryStore(asyncio.get_running_loop().time)), date(2026, 11, 6)
+        plans, schedule = scene.store.plans, Schedule(INTERVALS)
+        kept = PlanStore(scene.store.records, plans, schedule, scene.observe)
+        await kept.restore()
+        schedule.watch([CODE])
+        assert isinstance(schedule.next(BEGAN), Probe)
+        schedule.record(CODE, Answered(day), BEGAN)
+        kept.note([Detected(HONG_KONG, day, BEGAN, CODE)])
+        await kept.close(ONE_OFF)
+        assert len(scene.store.streams.notices) == 1
+        assert MarketState.from_json(plans.texts["HK"]).newest == day
 
     virtually(work)
 
