@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, StoreDown, Superseded
+from poller.errors import LeaseLost, Refused, StoreDown, Superseded
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Page
 from poller.polling.backfill import backfill_symbol
@@ -522,6 +522,30 @@ def test_a_plan_that_cannot_be_read_is_replaced() -> None:
                 await kept.keep(ONE_OFF)
         assert MarketState.from_json(plans.texts["HK"]).newest is None
         assert Recovered("plan of HK") in scene.facts
+
+    virtually(work)
+
+
+class Refusing(Answering):
+    """A gateway that will not serve any symbol."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Refuse."""
+        self.asked.append((code, key))
+        raise Refused("unknown stock")
+
+
+def test_a_refused_symbol_is_kept_out() -> None:
+    """It is told with its cure, and asked again after an idle interval, then twice as long."""
+
+    async def work() -> None:
+        gateway = Refusing({})
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time), gateway)
+        await scene.polls(3.5 * INTERVALS.idle.total_seconds())
+        assert scene.outcomes() == ["refused"] * 3
+        reasons = {f.reason for f in scene.facts if isinstance(f, Trouble) and f.subject == CODE}
+        assert len(reasons) == 1
+        assert f"poller watch remove {CODE}" in reasons.pop()
 
     virtually(work)
 

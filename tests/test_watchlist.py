@@ -404,6 +404,21 @@ def test_codes_of_the_configuration_alone_are_not_doubted(desk: Desk) -> None:
     assert desk.current() == (MINE,)
 
 
+def test_a_file_that_is_not_there_holds_up_nothing(desk: Desk) -> None:
+    """The other sources are watched at once; it is told, and taken when it comes."""
+    desk.codes = [MINE]
+
+    async def work() -> None:
+        await asyncio.sleep(LOOKS)
+        assert desk.current() == (MINE,)
+        assert any("No such file" in reason for reason in desk.troubles)
+        desk.lines(2)
+        await asyncio.sleep(LOOKS + SETTLED)
+        assert desk.current() == (MINE, *ALL[:2])
+
+    desk.follow(work())
+
+
 def test_a_file_without_a_code_is_told(desk: Desk) -> None:
     """An empty file is a mistake more often than a wish, and keeps nothing else from working."""
     desk.codes = [MINE]
