@@ -471,10 +471,8 @@ async def test_a_queue_out_of_order_is_put_in_order(place: Place) -> None:
     await place.publish(A, 1, 2)
     entries = await place.publish(B, 3)
     await place.queue(*entries)
-    scores: dict[str, int] = {A: 5, B: -3}
-    members = {f"{e.fields['code']}|{sort_key(e.id)}": e.fields["code"] for e in entries}
-    await place.raw.zadd(KEYS.queue, {member: scores[code] for member, code in members.items()})
-    await place.raw.zadd(KEYS.queue, {min(members): 0})
+    _, later, other = (f"{entry.fields['code']}|{sort_key(entry.id)}" for entry in entries)
+    await place.raw.zadd(KEYS.queue, {later: -3, other: 5})
     assert told(await place.claim(depth=10)) == {A: ["01", "02"], B: ["03"]}
 
 
