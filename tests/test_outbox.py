@@ -41,9 +41,9 @@ from poller.events import Foreign, decode
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.schedule.notice import Detected
-from poller.store.position import Start
+from poller.store.position import SKEW, Start
 from poller.store.redisstore import RedisStore
-from poller.store.store import ONE_OFF, Entry, Stream
+from poller.store.store import ONE_OFF, Entry, Stream, order
 from tests.feed import Store, publish
 from tests.machine import at_most
 from tests.memoryoutbox import MemoryOutbox
@@ -395,6 +395,22 @@ async def test_where_an_endpoint_was_is_told_to_a_server_that_forgot(place: Plac
     found = await place.outbox.begin(["new"], remembered={"late": second.id})
     assert isinstance(found["new"], Start)
     assert found["new"].position == last.id
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+@pytest.mark.parametrize("sign", ["last_success", "last_error_at"])
+async def test_an_endpoint_without_a_record_goes_on_from_its_last_sign_of_life(
+    place: Place, sign: str
+) -> None:
+    """An older version left no position, and its group is lost: what came since is not."""
+    state, now = OutboxKeys("short-interest", "old").state, int(1000 * time.time())
+    await place.publish(A, 1)
+    await place.raw.hset(state, "last_success", now - 3_600_000)
+    await place.raw.hset(state, sign, now - 300_000)
+    found = (await place.outbox.begin(["old"]))["old"]
+    assert isinstance(found, Start)
+    assert found.gone
+    assert order(found.position)[0] == now - 300_000 - SKEW
 
 
 async def test_attempts_are_remembered(place: Place) -> None:
