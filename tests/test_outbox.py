@@ -492,6 +492,15 @@ async def test_a_queue_out_of_order_is_put_in_order(place: Place) -> None:
     assert told(await place.claim(depth=10)) == {A: ["01", "02"], B: ["03"]}
 
 
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_a_lane_that_holds_nothing_is_let_go(place: Place) -> None:
+    """Somebody gave it a time: it is no claim, keeps no other lane, and is due no longer."""
+    await place.queue(*await place.publish(A, 2))
+    await place.raw.zadd(KEYS.due, {"ghost": 0})
+    assert told(await place.claim()) == {A: ["02"]}
+    assert await place.raw.zscore(KEYS.due, "ghost") is None
+
+
 async def test_who_has_something_due(place: Place) -> None:
     """An endpoint with a lane whose time has come; none whose lanes wait, and none without any."""
     entries, after = await place.publish(A, 2), await place.begin()
