@@ -298,6 +298,17 @@ def test_a_clock_that_steps_back_brings_retries_nearer() -> None:
     assert ask(plan, earlier + INTERVALS.idle) == HK
 
 
+def test_other_intervals_count_from_the_next_look_on() -> None:
+    """The market's own plan goes by them as well."""
+    plan = following(codes(2))
+    plan.record(ask(plan, NOW), Answered(OLD), NOW)
+    plan.configure(Intervals(7 * SECOND, INTERVALS.idle, INTERVALS.late), NOW)
+    now = plan.due_at()
+    assert now is not None
+    plan.record(ask(plan, now), Answered(OLD), now)
+    assert plan.due_at() == now + 7 * SECOND
+
+
 def test_what_was_postponed_comes_first() -> None:
     """Nothing was asked through no fault of the symbol's: it is next."""
     plan = following(codes(3))
