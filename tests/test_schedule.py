@@ -514,7 +514,10 @@ def test_a_market_that_brings_news_goes_before_one_that_does_not() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_nobody_is_forgotten(seed: int) -> None:
-    """Whatever answers come, every symbol is looked at again within a day and a bit."""
+    """Whatever answers come, every symbol is polled again within two days.
+
+    Within one, but for releases that chase each other: those that show the newest wait meanwhile.
+    """
     chance = random.Random(seed)
     quick = Intervals(*[timedelta(seconds=0.2)] * 3)
     watched = [*codes(4), *codes(2, "US")]
@@ -539,4 +542,4 @@ def test_nobody_is_forgotten(seed: int) -> None:
             if isinstance(outcome, Answered):
                 known[code] = days[code]
             states = plan.states()
-        assert now - min(looked.values()) < timedelta(seconds=16)
+        assert now - min(looked.values()) < timedelta(seconds=28.8)
