@@ -77,7 +77,7 @@ def test_a_sweep_counts_each_symbol_once() -> None:
     for _ in range(40):
         moves = moves.after(Code("US.A"), day(2), extreme=True)
     assert (moves.is_impossible(day(2)), len(moves.verdicts)) == (False, 1)
-    assert moves.after(Code("US.A"), day(2), extreme=False).is_over
+    assert moves.after(Code("US.A"), day(2), extreme=False).has_calmed_down
 
 
 def test_what_is_extreme() -> None:

@@ -519,7 +519,7 @@ async def test_a_held_figure_is_kept_beside_history(store: Store) -> None:
 
 
 async def test_a_repeated_hold_is_refused(store: Store) -> None:
-    """Sending the same hold again, its answer lost, holds nothing twice; so does a stale ruling."""
+    """Sending the same hold again, its answer lost, holds nothing twice; nor a stale decision."""
     await publish(store, row(2, 10_000))
     snapshot = await store.records.snapshot(CODE)
     comparison = look(snapshot, row(2, 10_000), row(9, SLIP))
@@ -529,23 +529,23 @@ async def test_a_repeated_hold_is_refused(store: Store) -> None:
     stale = await store.records.snapshot(CODE)
     await publish(store, row(2, 10_000), row(9, 2 * SLIP))
     with pytest.raises(Superseded):
-        await store.records.commit(CODE, ruling(stale, Decision.RELEASED), stale, ONE_OFF)
+        await store.records.commit(CODE, decision(stale, Decision.RELEASED), stale, ONE_OFF)
     (held,) = (await store.records.snapshot(CODE)).known.held.values()
-    assert (held.record.shares, held.ruling) == (2 * SLIP, Decision.HELD)
+    assert (held.record.shares, held.decision) == (2 * SLIP, Decision.HELD)
 
 
-def ruling(snapshot: Snapshot, what: Decision) -> Comparison:
-    """Return the operator's ruling on everything held."""
-    held = tuple(replace(each, ruling=what) for each in snapshot.known.held.values())
+def decision(snapshot: Snapshot, what: Decision) -> Comparison:
+    """Return the operator's decision on everything held."""
+    held = tuple(replace(each, decision=what) for each in snapshot.known.held.values())
     return Comparison(snapshot.known.watermark, held=held)
 
 
 async def test_a_released_figure_is_published_and_held_no_more(store: Store) -> None:
-    """The ruling waits in the store for the next poll, which moves the figure into history."""
+    """The decision waits in the store for the next poll, which moves the figure into history."""
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
     snapshot = await store.records.snapshot(CODE)
-    await store.records.commit(CODE, ruling(snapshot, Decision.RELEASED), snapshot, ONE_OFF)
+    await store.records.commit(CODE, decision(snapshot, Decision.RELEASED), snapshot, ONE_OFF)
     assert len(await ids(store)) == 1
     await publish(store, row(2, 10_000), row(9, SLIP))
     assert (await ids(store))[1:] == ["HK.00700:2026-04-09:0"]
@@ -640,12 +640,12 @@ async def test_a_lost_history_is_one_note(raw: tuple[RedisStore, Any]) -> None:
 
 
 async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore, Any]) -> None:
-    """One entry a hold, with what speaks against it; a ruling is no entry."""
+    """One entry a hold, with what speaks against it; a decision is no entry."""
     store, client = raw
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
     snapshot = await store.records.snapshot(CODE)
-    await store.records.commit(CODE, ruling(snapshot, Decision.DISCARDED), snapshot, ONE_OFF)
+    await store.records.commit(CODE, decision(snapshot, Decision.DISCARDED), snapshot, ONE_OFF)
     await publish(store, row(2, 10_000), row(9, SLIP))
     ((_, fields),) = await client.xrange(store.keys.quarantine)
     entry = {name.decode(): text.decode() for name, text in fields.items()}

@@ -90,7 +90,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
     for day in sorted(known.held):
         held = known.held[day]
         why = explained(market_of(code), held)
-        yield "held", f"{day} as {why}, {held.ruling}; see: poller quarantine list"
+        yield "held", f"{day} as {why}, {held.decision}; see: poller quarantine list"
 
 
 _OTHERS: Final = tuple(f"{market}." for market in all_markets())

@@ -50,11 +50,11 @@ class Exchange:
         return cls(getattr(_import_alone(f"holidays.financial.{module}", *_PACKAGES), name))
 
     def knows(self, year: int) -> bool:
-        """Tell whether any holiday of that year is known; else every weekday counts as trading."""
+        """Return whether any holiday of that year is known; if not, every weekday trades."""
         return bool(_scheduled_holidays(self, year))
 
     def is_trading_day(self, day: date) -> bool:
-        """Tell whether it was scheduled to trade; half days count."""
+        """Return whether it was scheduled to trade; half days count."""
         return day.weekday() <= FRIDAY and day not in _scheduled_holidays(self, day.year)
 
     def at_or_before(self, day: date) -> date:

@@ -75,7 +75,7 @@ class MadeUp:
         usual: The power of ten of a small position, in percent of the issued shares.
         record: Makes a record of a timestamp, a day and figures.
         figures: Returns the figures of such a record.
-        is_index: Tells whether a symbol is an index, which has no short interest.
+        is_index: Returns whether a symbol is an index, which has no short interest.
     """
 
     symbols: Callable[[Callable[[], float]], Iterator[str]]

@@ -30,7 +30,7 @@ from poller.telemetry.observe import (
     Recovered,
     Standby,
     Trouble,
-    ruling_wanted,
+    decision_needed,
 )
 from poller.telemetry.status import (
     EVERY,
@@ -131,7 +131,7 @@ class Reporter:
             case Quarantined(code, held):
                 self._held[code] = len(held)
                 subject = f"{code} quarantine"
-                wanted = Trouble(subject, ruling_wanted(code, held)) if held else None
+                wanted = Trouble(subject, decision_needed(code, held)) if held else None
                 return self._changes(wanted or Recovered(subject))
             case Active(token):
                 self._lease, self._told = token, None  # another one has told its own meanwhile

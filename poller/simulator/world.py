@@ -128,7 +128,7 @@ class World:
         return instant.astimezone(UTC)
 
     def has_rows(self, code: Code) -> bool:
-        """Tell whether a made-up symbol ever gets a row."""
+        """Return whether a made-up symbol ever gets a row."""
         if code in self.named:
             return True
         return code in self._known and draw(self.seed, "covered", code) >= self.without_rows

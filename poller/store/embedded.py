@@ -286,7 +286,7 @@ class Embedded:
         )
 
     async def _answers(self) -> bool:
-        """Tell whether the server answers, if only to say that its disk is full."""
+        """Return whether the server answers, if only to say that its disk is full."""
         self._locked_out = None
         try:
             presence = self._connected()

@@ -173,8 +173,8 @@ def held_writes_of(comparison: Comparison, snapshot: Snapshot) -> list[Write]:
 
 
 def quarantine_entries(code: Code, comparison: Comparison) -> list[dict[str, str]]:
-    """Return the quarantine stream's entries of a commit: what is newly held, not the rulings."""
-    return [each.fields(code) for each in comparison.held if each.ruling is Decision.HELD]
+    """Return the quarantine stream's entries of a commit: what is newly held, not the decisions."""
+    return [each.fields(code) for each in comparison.held if each.decision is Decision.HELD]
 
 
 def as_known_at(vintages: Sequence[Vintage], moment: datetime | None) -> list[Vintage]:

@@ -124,7 +124,7 @@ class Keys:
         return f"{{{self.namespace}}}:vintages:{code}"
 
     def held(self, code: Code) -> str:
-        """Hash: trading day → JSON of the figure held for that day, and the operator's ruling."""
+        """Hash: trading day → JSON of the figure held for that day, and the operator's decision."""
         return f"{{{self.namespace}}}:held:{code}"
 
     def budget(self, account: str) -> str:

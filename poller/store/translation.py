@@ -137,7 +137,7 @@ def absence(problem: Exception) -> str:
 
 
 def _too_many_files(problem: BaseException | None) -> bool:
-    """Tell whether a connection could not be opened for want of descriptors, ours."""
+    """Return whether a connection could not be opened for want of descriptors, ours."""
     seen = 0
     while problem is not None and seen < _LONGEST_CHAIN:
         if isinstance(problem, OSError) and problem.errno in {errno.EMFILE, errno.ENFILE}:

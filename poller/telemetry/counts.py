@@ -52,7 +52,7 @@ name any number, of which further ones are passed over.
 
 
 def _is_known(count: Count) -> bool:
-    """Tell whether this version has such a metric; another one may have told it."""
+    """Return whether this version has such a metric; another one may have told it."""
     match count:
         case (metric, *labels) if metric in COUNTED:
             return len(labels) == len(COUNTED[metric][1])

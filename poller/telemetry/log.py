@@ -73,7 +73,7 @@ def shown(text: object) -> str:
 
 
 def is_written(level: Level) -> bool:
-    """Tell whether lines of this level are written at all."""
+    """Return whether lines of this level are written at all."""
     return RANK[level] >= RANK[_log.level]
 
 

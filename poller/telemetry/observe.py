@@ -124,7 +124,7 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """These figures of a symbol wait for the operator's ruling, oldest day first; perhaps none."""
+    """The figures of a symbol that await the operator's decision, oldest day first; may be none."""
 
     code: Code
     held: tuple[QuarantinedFigure, ...]
@@ -337,7 +337,7 @@ class Journal:
                 if self._troubled.pop(f"{code} quarantine", None) is not None:
                     write("info", f"{code}: nothing is held any more")
             case Quarantined(code, held):
-                self(Trouble(f"{code} quarantine", ruling_wanted(code, held)))
+                self(Trouble(f"{code} quarantine", decision_needed(code, held)))
             case Published(code, events):
                 write("info", "published", code=code, **_summary(events))
             case Announced(notice):
@@ -356,7 +356,7 @@ def told(subject: str, reason: str) -> str:
     return reason if reason.startswith(f"{subject}:") else f"{subject}: {reason}"
 
 
-def ruling_wanted(code: Code, held: tuple[QuarantinedFigure, ...]) -> str:
+def decision_needed(code: Code, held: tuple[QuarantinedFigure, ...]) -> str:
     """Return what the operator is told of held figures: which, why, and what to type."""
     days = " ".join(str(each.day) for each in held)
     told = "; ".join(

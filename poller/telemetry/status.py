@@ -72,7 +72,7 @@ class Report:
     """What one process says of itself. `lease`: its fencing token, None when it does not poll.
 
     `role`: a `Role`, or one that another version knows. `troubles`: subject → reason, as the log
-    has it. `held`: market → figures that wait for a ruling. `counts`: since the process `started`.
+    has it. `held`: market → figures that await a decision. `counts`: since the process `started`.
     `at`, `started`: aware. `budget`: requests of an account, and the seconds of its period; None
     when it does not poll. `defects`: component that a defect stopped and that has not run steadily
     since → what it was.

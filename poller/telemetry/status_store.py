@@ -68,7 +68,7 @@ class StatusStore(Protocol):
         """Return `token:owner` of the active poller, or "" when the key holds nothing like it."""
 
     async def simulated(self) -> bool:
-        """Tell whether a simulator made up what the stream holds."""
+        """Return whether a simulator made up what the stream holds."""
 
     async def stream_length(self) -> int:
         """Return how many entries the stream holds."""

@@ -76,7 +76,7 @@ def guard(token: str | None, wrong: WrongTokens) -> Middleware:
 
 
 def is_token(given: str, token: str, address: str | None, wrong: WrongTokens) -> bool:
-    """Tell whether this is the token, and count it if not; raises HTTPTooManyRequests."""
+    """Return whether this is the token, and count it if not; raises HTTPTooManyRequests."""
     if seconds := wrong.wait(address):
         raise web.HTTPTooManyRequests(
             text=f"too many wrong tokens from this address; the next is looked at in {seconds} s\n",

@@ -59,7 +59,7 @@ TOLD: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "poller_sweep_wanted_symbols": ("Symbols whose newest report is looked for", ("market",)),
     "poller_sweep_covered_symbols": ("Symbols of those that have it", ("market",)),
-    "poller_held_figures": ("Figures that wait for a ruling", ("market",)),
+    "poller_held_figures": ("Figures that wait for a decision", ("market",)),
     "poller_troubles": ("Subjects the log says are in trouble", ()),
     "poller_stream_entries": ("Entries in the stream", ()),
     "poller_webhook_disabled": ("1 while nothing is sent to the endpoint", ("endpoint",)),

@@ -78,7 +78,7 @@ class Survey:
 
     @property
     def held(self) -> Mapping[str, int]:
-        """Market → figures that wait for a ruling, by the active poller where there is one."""
+        """Market → figures that wait for a decision, by the active poller where there is one."""
         return {} if self.active is None else self.active.held
 
     @property
@@ -112,7 +112,7 @@ _SINGLE: Final = ("webhook ", "poll of ")
 
 
 def _is_single(component: str) -> bool:
-    """Tell whether a component is one endpoint or one symbol: the service works without it."""
+    """Return whether a component is one endpoint or one symbol: the service works without it."""
     return component.startswith(_SINGLE)
 
 

@@ -69,7 +69,7 @@ class Row:
 
 
 def is_below(record: Record) -> bool:
-    """Tell whether so little was short that it need not be reported: a 0 that is not none."""
+    """Return whether so little was short that it need not be reported: a 0 that is not none."""
     return "below_threshold" in record.flags
 
 
@@ -204,7 +204,7 @@ class MarketView:
     behind: tuple[Row, ...] = ()
 
     def is_late(self, row: Row) -> bool:
-        """Tell whether a row stopped at an older day; while a release comes in, nobody has."""
+        """Return whether a row stopped at an older day; while a release comes in, nobody has."""
         in_progress = self.phase == "sweeping"
         return not in_progress and None not in (row.day, self.day) and row.day != self.day
 
