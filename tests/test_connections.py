@@ -196,7 +196,7 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
         (
             exceptions.AuthenticationError("invalid username-password pair or user is disabled."),
             LockedOut,
-            "no such user and password: mend them in redis.url",
+            "no such user and password: correct them in redis.url",
         ),
         (exceptions.ResponseError("BUSYGROUP …"), StoreMisfit, "refuses a command"),
         (exceptions.ConnectionError("Connection closed by server."), StoreDown, "was cut"),

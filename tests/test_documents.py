@@ -33,8 +33,8 @@ from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
 from poller.store.store import Key, Keys, Stream
 from poller.telemetry.counts import COUNTED, LAG
-from poller.telemetry.status_store import BoardKeys
-from poller.web.metrics import TOLD
+from poller.telemetry.status_store import StatusKeys
+from poller.web.metrics import GAUGES
 from tests.feed import publish
 from tests.machine import at_most
 from tests.receiver import SECRET
@@ -119,7 +119,7 @@ def test_every_redis_key_is_documented() -> None:
     """The table has every key that the store and the status report use."""
     told = {key for row in table("events", "key | type | content") for key in spans(row[0])}
     assert told >= set(redis_keys(Keys("short-interest")))
-    assert told >= set(redis_keys(BoardKeys("short-interest")))
+    assert told >= set(redis_keys(StatusKeys("short-interest")))
 
 
 def test_every_key_of_an_endpoint_is_documented() -> None:
@@ -234,7 +234,7 @@ def test_every_metric_is_documented() -> None:
         spans(name)[0]: tuple(spans(of))
         for name, of, _ in table("operating", "metric | labels | meaning")
     }
-    known = {name: labels for name, (_, labels) in TOLD.items()}
+    known = {name: labels for name, (_, labels) in GAUGES.items()}
     known |= {f"{name}_total": labels for name, (_, labels) in COUNTED.items()}
     assert told == {**known, LAG: ("endpoint",), "poller_build_info": ("version", "python")}
 

@@ -25,7 +25,7 @@ from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import Config, load
 from poller.simulator import Proto, World
 from poller.telemetry.bridge import Bridge
-from poller.telemetry.log import configure, tell_defect
+from poller.telemetry.log import configure, log_defect
 from poller.telemetry.observe import (
     Happened,
     Journal,
@@ -114,7 +114,7 @@ def written(config: Config, defect: str, *facts: Happened | Trouble | Rejected) 
         try:
             raise ValueError(defect)
         except ValueError as problem:
-            tell_defect(problem)
+            log_defect(problem)
     return log.getvalue()
 
 
@@ -165,7 +165,7 @@ def test_a_person_reads_words() -> None:
         journal = Journal()
         journal(Happened("never shown"))
         journal(Trouble("redis", "hunter2 is wrong"))
-        tell_defect(ValueError("odd"))
+        log_defect(ValueError("odd"))
     trouble, defect, *trace = re.sub("\x1b\\[[0-9]+m", "", screen.getvalue()).splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8} warning redis: \[secret\] is wrong", trouble)
     assert "error   a defect of the poller, please report it: ValueError fingerprint=" in defect
@@ -291,7 +291,7 @@ def test_parts_of_a_webhooks_url_are_in_no_line(url: str, secrets: tuple[str, ..
         configure(secrets=config.secrets())
         bridge = Bridge()
         told = f"Unclosed response of webhook desk: {' '.join(secrets)} {form}"
-        bridge.tell("error", "library", told, told, ValueError(told))
+        bridge.report("error", "library", told, told, ValueError(told))
     line = log.getvalue()
     assert "of webhook desk: " in line
     for secret in secrets:

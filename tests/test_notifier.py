@@ -207,12 +207,12 @@ async def test_a_key_of_another_type_leaves_who_reads_the_streams_looking(
 async def test_without_signals_the_codes_are_reported_all_the_same(server: wire.Server) -> None:
     """Who reports does not fail over another type in the signals' place."""
     store = store_of(server)
-    board = RedisStatusStore(store.url, "short-interest")
+    status_store = RedisStatusStore(store.url, "short-interest")
     async with Redis(unix_socket_path=str(server.path)) as client:
         await client.set(store.keys.signals, "mine")
-        await board.tell_symbols([CODE])
-    assert await board.symbols() == (CODE,)
-    await board.close()
+        await status_store.save_symbols([CODE])
+    assert await status_store.symbols() == (CODE,)
+    await status_store.close()
     await store.close()
 
 

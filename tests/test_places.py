@@ -298,8 +298,8 @@ async def test_a_server_that_has_just_begun_is_joined(folders: Folders) -> None:
     state = folders.working / "state"
     async with Embedded(state).running():
         shutil.rmtree(state / "redis/appendonlydir")
-        assert Embedded(state).is_there()
-    assert not Embedded(folders.working / "other").is_there()
+        assert Embedded(state).exists()
+    assert not Embedded(folders.working / "other").exists()
 
 
 @pytest.mark.parametrize("key", ["state_dir", "opend.rsa_private_key_file", "watchlist.files"])

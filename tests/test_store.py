@@ -314,7 +314,7 @@ async def test_namespaces_share_the_budget_of_an_account(store: Store) -> None:
     first, second, played = (
         RedisStore(store.url, f"{store.keys.namespace}-{n}") for n in ("a", "b", "c")
     )
-    await played.mark.keep_apart(simulated=True)
+    await played.mark.forbid_mixing(simulated=True)
     account = f"of-{store.keys.namespace}"
     await store.inspect()
     assert await first.ledger.grant(account, "r1", limit=2, period=60, margin=0) == 0
@@ -724,10 +724,10 @@ async def test_a_stream_that_somebody_has_filled_is_named(raw: tuple[RedisStore,
     await client.delete(store.keys.stream)
     with pytest.raises(StoreMisfit, match=r"RENAME '\{short-interest\}:signals'"):
         await store.streams.signal("anything")
-    board = RedisStatusStore(store.url, "short-interest")
-    await board.tell_symbols([CODE])
-    assert await board.symbols() == (CODE,)
-    await board.close()
+    status_store = RedisStatusStore(store.url, "short-interest")
+    await status_store.save_symbols([CODE])
+    assert await status_store.symbols() == (CODE,)
+    await status_store.close()
 
 
 async def test_an_unfit_server_is_refused(raw: tuple[RedisStore, Any]) -> None:
@@ -791,9 +791,9 @@ async def test_the_first_that_may_publish_decides_whose_stream_it_is(
     store, client = raw
     for first in (False, True):
         for _ in range(2):
-            await store.mark.keep_apart(simulated=first)
+            await store.mark.forbid_mixing(simulated=first)
             with pytest.raises(StoreMisfit, match=r"redis\.namespace"):
-                await store.mark.keep_apart(simulated=not first)
+                await store.mark.forbid_mixing(simulated=not first)
         await client.flushall()
 
 
@@ -809,18 +809,18 @@ async def test_what_stands_there_without_a_mark_is_opends(
     if left == "watermarks":
         await client.xtrim(store.keys.stream, maxlen=0)
     with pytest.raises(StoreMisfit, match="for what OpenD reports"):
-        await store.mark.keep_apart(simulated=True)
-    await store.mark.keep_apart(simulated=False)
+        await store.mark.forbid_mixing(simulated=True)
+    await store.mark.forbid_mixing(simulated=False)
 
 
 async def test_an_earlier_simulation_stays_one(raw: tuple[RedisStore, Any]) -> None:
     """Its mark is understood; an endpoint's group on an empty stream is nobody's event."""
     store, client = raw
     await client.xgroup_create(store.keys.stream, "webhook:desk", mkstream=True)
-    await store.mark.keep_apart(simulated=True)
+    await store.mark.forbid_mixing(simulated=True)
     assert await client.get(store.keys.simulated) == b"1"
     await publish(store, row(2))
-    await store.mark.keep_apart(simulated=True)
+    await store.mark.forbid_mixing(simulated=True)
 
 
 async def test_of_two_that_start_together_one_is_refused(raw: tuple[RedisStore, Any]) -> None:
@@ -828,8 +828,8 @@ async def test_of_two_that_start_together_one_is_refused(raw: tuple[RedisStore, 
     store, client = raw
     for _ in range(20):
         told = await asyncio.gather(
-            store.mark.keep_apart(simulated=True),
-            store.mark.keep_apart(simulated=False),
+            store.mark.forbid_mixing(simulated=True),
+            store.mark.forbid_mixing(simulated=False),
             return_exceptions=True,
         )
         assert [type(each) for each in told if each] == [StoreMisfit]

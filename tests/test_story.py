@@ -166,13 +166,13 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
 async def test_two_processes_play_one_world(url: str) -> None:
     """Whoever joins while it is played, or at once, plays the same; after a rest it goes on."""
     ones = [Playtime(url, "short-interest") for _ in range(4)]
-    began = await asyncio.gather(*(one.take_up(BEGAN + n * SECOND) for n, one in enumerate(ones)))
+    began = await asyncio.gather(*(one.resume(BEGAN + n * SECOND) for n, one in enumerate(ones)))
     assert len({(play.began, play.paused) for play in began}) == 1
     await ones[0].beat(BEGAN + 60 * SECOND)
-    joined = await ones[1].take_up(BEGAN + 62 * SECOND)
+    joined = await ones[1].resume(BEGAN + 62 * SECOND)
     assert (joined.began, joined.paused) == (began[0].began, timedelta())
     later = BEGAN + timedelta(days=1)
-    resumed = await asyncio.gather(*(one.take_up(later + n * SECOND) for n, one in enumerate(ones)))
+    resumed = await asyncio.gather(*(one.resume(later + n * SECOND) for n, one in enumerate(ones)))
     assert len({(play.began, play.paused) for play in resumed}) == 1
     place = later - resumed[0].paused - resumed[0].began
     assert timedelta(seconds=59) < place < timedelta(seconds=70)
@@ -184,11 +184,11 @@ async def test_two_processes_play_one_world(url: str) -> None:
 async def test_a_play_that_cannot_be_read_is_named(url: str, text: str) -> None:
     """Spoiled by another client: the key is named with the command that removes it."""
     playtime = Playtime(url, "short-interest")
-    await playtime.take_up(BEGAN)
+    await playtime.resume(BEGAN)
     async with Redis.from_url(url) as raw:
         await raw.hset("{short-interest}:simulated:play", "seen", text)
     with pytest.raises(StoreMisfit, match=r"DEL '\{short-interest\}:simulated:play'"):
-        await playtime.take_up(BEGAN)
+        await playtime.resume(BEGAN)
     await playtime.close()
 
 
@@ -197,9 +197,9 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
     service, left = Service(tmp_path, 1, ""), now() - timedelta(hours=1)
     began = left - timedelta(hours=1)
     async with store_of(service) as store:
-        await store.mark.keep_apart(simulated=True)
+        await store.mark.forbid_mixing(simulated=True)
         playtime = Playtime(store.url, "short-interest")
-        await playtime.take_up(began)
+        await playtime.resume(began)
         await playtime.beat(left)
         await playtime.close()
         process = await asyncio.create_subprocess_exec(

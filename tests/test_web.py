@@ -27,7 +27,7 @@ from poller.simulator import World
 from poller.store.embedded import Embedded
 from poller.telemetry.observe import Recovered
 from poller.telemetry.status import Poll, Polls, ReleaseState
-from poller.web.samples import readings
+from poller.web.samples import samples_of
 from poller.web.service_status import unready
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
@@ -76,7 +76,7 @@ async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientS
     """Figure, change, age, next look, budget, OpenD and events stand in the page as served."""
     soon = NOW + timedelta(minutes=7)
     polls = Polls((Poll(NOW, "no newer day"),), soon, "the report is due")
-    await page.raw.hset(page.board.keys.polls, HK, polls.to_json())
+    await page.raw.hset(page.status_store.keys.polls, HK, polls.to_json())
     text, _ = await get(http, page.url)
     words = spoken(text)
     for part in (
@@ -208,12 +208,12 @@ async def test_a_look_that_takes_too_long_does_not_blame_redis(page: Desk) -> No
     """Where Redis answers a single question, the page looks for the reason elsewhere."""
     (url,) = {Embedded(page.sources.config.state_dir).url}
     stuck = replace(page.sources, outbox=Stuck(url, "short-interest"))
-    survey = await stuck.survey()
-    (reason,) = unready(survey)
+    service = await stuck.service_status()
+    (reason,) = unready(service)
     assert reason.startswith("Redis answers, but")
-    assert next(iter(readings(survey))).value == 1
+    assert next(iter(samples_of(service))).value == 1
     await page.raw.shutdown(nosave=True)
-    (reason,) = unready(await stuck.survey())
+    (reason,) = unready(await stuck.service_status())
     assert reason.startswith("Redis does not answer")
     await stuck.outbox.close()  # type: ignore[attr-defined]
 
@@ -236,7 +236,7 @@ async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession
     await page.raw.xadd("short-interest", entry | {"observed_at": HOSTILE, "data": data})
     await page.raw.xadd("short-interest", {"anything": HOSTILE})
     polls = Polls((Poll(NOW, HOSTILE),), NOW, HOSTILE)
-    await page.raw.hset(page.board.keys.polls, HK, polls.to_json())
+    await page.raw.hset(page.status_store.keys.polls, HK, polls.to_json())
     await page.raw.xgroup_create("short-interest", "webhook:desk", "$")
     state = {"disabled": "", "failing_since": "1000", "last_error": HOSTILE}
     await page.raw.hset("{short-interest}:webhook:desk:state", mapping=state)

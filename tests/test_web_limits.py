@@ -23,7 +23,7 @@ from poller.service.descriptors import MOST_DESCRIPTORS
 from poller.simulator import World
 from poller.store.translation import translated
 from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
-from poller.web.connections import MOST_CONNECTIONS, Connections, Limits, limits_of
+from poller.web.connections import MOST_CONNECTIONS, Limits, PageConnections, limits_of
 from poller.web.throttle import (
     FORGET_AFTER,
     FREE_TRIES,
@@ -207,7 +207,7 @@ async def test_an_answer_nobody_takes_ends() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(body=bytes(30_000_000))
 
-    connections = Connections(Limits(stall=0.5, header=1.0, quiet=0.1), lambda _: None)
+    connections = PageConnections(Limits(stall=0.5, header=1.0, quiet=0.1), lambda _: None)
     app = web.Application(middlewares=[connections.answered])
     app.add_routes([web.get("/", answer)])
     runner = web.AppRunner(app, access_log=None)

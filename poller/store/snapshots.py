@@ -1,7 +1,7 @@
 """What is read of a symbol, and what a commit writes of it: texts ↔ values. Pure.
 
-Every text may have been edited by another client: what cannot be read is a StoreMisfit that names
-its key and the command that mends it.
+Every text may have been edited by another client: an unreadable one is a StoreMisfit that names its
+key and the command that fixes it.
 """
 
 import re
@@ -100,7 +100,7 @@ def _read_day(name: str, key: str, *, any_year: bool = False) -> date:
 
 
 def read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
-    """Parse the entry `name` of a hash; raises StoreMisfit with the cure."""
+    """Parse the entry `name` of a hash; raises StoreMisfit with the fix."""
     try:
         vintage = Vintage.from_json(market_of(code), text)
         if str(vintage.day) != name.partition(":")[0]:
@@ -152,7 +152,7 @@ def _read_watermark(code: Code, text: str, *, keys: Keys) -> date | None:
 
 
 def writes_of(comparison: Comparison, snapshot: Snapshot) -> list[Write]:
-    """Return the days a commit writes: the events' vintages, the silent ones, the repairs."""
+    """Return the days a commit writes: the events' vintages, the unpublished ones, the repairs."""
     fresh = [event.vintage for event in comparison.events] + list(comparison.unpublished)
     writes = [_write(vintage, snapshot, vintage.revision) for vintage in fresh]
     replaced = {vintage.day for vintage in fresh}
