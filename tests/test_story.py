@@ -22,8 +22,8 @@ from poller.model import Event, EventType, market_of
 from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator import TENCENT_ROWS
 from poller.simulator.series import TENCENT
-from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
-from poller.simulator.world import Answer, ShortInterest, World
+from poller.simulator.story import FIRST, RELEASE_EVERY, REVISED_AFTER, story, story_releases
+from poller.simulator.world import ShortInterest, World, WorldAnswer
 from poller.store.embedded import Embedded
 from poller.store.playtime import Play, Playtime
 from tests.service import Service, entries, now, store_of
@@ -38,12 +38,12 @@ SECOND = timedelta(seconds=1)
 )
 def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
     """Whenever it begins: every day once, in the calendar's order, none before it can be out."""
-    played = turns(began)
+    played = story_releases(began)
     assert played[0].market is HONG_KONG
     assert UNITED_STATES in {turn.market for turn in played[:3]}
-    assert [turn.at for turn in played[:3]] == [began + FIRST + n * TURN for n in range(3)]
-    hurried = takewhile(lambda pair: pair[1].at - pair[0].at == TURN, pairwise(played))
-    assert sum(1 for _ in hurried) * TURN > timedelta(minutes=20)
+    assert [turn.at for turn in played[:3]] == [began + FIRST + n * RELEASE_EVERY for n in range(3)]
+    hurried = takewhile(lambda pair: pair[1].at - pair[0].at == RELEASE_EVERY, pairwise(played))
+    assert sum(1 for _ in hurried) * RELEASE_EVERY > timedelta(minutes=20)
     for market in all_markets():
         mine = [turn for turn in played if turn.market is market]
         days = reporting_days(market, mine[0].day)
@@ -60,7 +60,7 @@ def test_a_clock_before_the_first_report_is_refused() -> None:
 
 def test_the_first_minute() -> None:
     """The rows of Futu's page, after 12 s a next day, after 22 s a revision: what a demo shows."""
-    world, first = story(BEGAN), turns(BEGAN)[0]
+    world, first = story(BEGAN), story_releases(BEGAN)[0]
     assert world.records(TENCENT, BEGAN) == TENCENT_ROWS
     assert (first.market, first.at - BEGAN) == (HONG_KONG, timedelta(seconds=12))
     revision = world.revisions[0]
@@ -79,7 +79,7 @@ def follow(world: World, moments: list[tuple[datetime, datetime]], symbols: int)
     for real, moment in moments:
         for code in codes:
             answer, _ = world.answer(ShortInterest(code, num=50), moment)
-            assert isinstance(answer, Answer)
+            assert isinstance(answer, WorldAnswer)
             rows = answer.records
             found = compare(code, rows, known[code], observed_at=real, history=50)
             assert found.held == ()
@@ -137,7 +137,7 @@ def test_the_stream_is_true_however_often_it_is_resumed(
 
 def test_the_whole_play() -> None:
     """Looked at twice in every turn until it has caught up: each day once, each revision once."""
-    world, played = story(BEGAN), turns(BEGAN)
+    world, played = story(BEGAN), story_releases(BEGAN)
     end = max(turn.at for turn in played if turn.at - BEGAN < timedelta(hours=6))
     seen = [turn.at for turn in played if turn.at <= end]
     moments = sorted([BEGAN, *seen, *(at + REVISED_AFTER for at in seen)])
@@ -211,5 +211,5 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
         process.terminate()
         assert await process.wait() == 0
         newest = max((await store.records.watermarks()).values())
-    played = [turn for turn in turns(began) if turn.at < left + timedelta(seconds=60)]
+    played = [turn for turn in story_releases(began) if turn.at < left + timedelta(seconds=60)]
     assert newest in {turn.day for turn in played[-3:]}

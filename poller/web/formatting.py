@@ -86,7 +86,7 @@ def ratio(value: float | None) -> str:
 
 def ratio_source(market: Market) -> str:
     """Return which of OpenD's columns the ratio is, and where it comes from."""
-    return market.words.ratio_source
+    return market.labels.ratio_source
 
 
 def direction(value: float | None) -> str:
@@ -124,7 +124,7 @@ def due(moment: datetime | None, now: datetime) -> str:
 
 def local(moment: datetime, market: Market) -> str:
     """Return a moment in the market's local time: 2026-11-27 09:00 in Hong Kong."""
-    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {market.words.city}"
+    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {market.labels.city}"
 
 
 def at_work(report: ProcessReport) -> str:
