@@ -40,16 +40,18 @@ def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
     """Whenever it begins: every day once, in the calendar's order, none before it can be out."""
     played = story_releases(began)
     assert played[0].market is HONG_KONG
-    assert UNITED_STATES in {turn.market for turn in played[:3]}
-    assert [turn.at for turn in played[:3]] == [began + FIRST + n * RELEASE_EVERY for n in range(3)]
+    assert UNITED_STATES in {release.market for release in played[:3]}
+    assert [release.at for release in played[:3]] == [
+        began + FIRST + n * RELEASE_EVERY for n in range(3)
+    ]
     hurried = takewhile(lambda pair: pair[1].at - pair[0].at == RELEASE_EVERY, pairwise(played))
     assert sum(1 for _ in hurried) * RELEASE_EVERY > timedelta(minutes=20)
     for market in all_markets():
-        mine = [turn for turn in played if turn.market is market]
+        mine = [release for release in played if release.market is market]
         days = reporting_days(market, mine[0].day)
-        assert [turn.day for turn in mine] == [next(days) for _ in mine]
-        assert all(release_of(market, turn.day).opens < turn.at for turn in mine)
-        assert sorted(mine, key=lambda turn: turn.at) == mine
+        assert [release.day for release in mine] == [next(days) for _ in mine]
+        assert all(release_of(market, release.day).opens < release.at for release in mine)
+        assert sorted(mine, key=lambda release: release.at) == mine
 
 
 def test_a_clock_before_the_first_report_is_refused() -> None:
@@ -138,8 +140,8 @@ def test_the_stream_is_true_however_often_it_is_resumed(
 def test_the_whole_play() -> None:
     """Looked at twice in every turn until it has caught up: each day once, each revision once."""
     world, played = story(BEGAN), story_releases(BEGAN)
-    end = max(turn.at for turn in played if turn.at - BEGAN < timedelta(hours=6))
-    seen = [turn.at for turn in played if turn.at <= end]
+    end = max(release.at for release in played if release.at - BEGAN < timedelta(hours=6))
+    seen = [release.at for release in played if release.at <= end]
     moments = sorted([BEGAN, *seen, *(at + REVISED_AFTER for at in seen)])
     events = follow(world, [(moment, moment) for moment in moments], symbols=1)
     ids = [(event.code, event.vintage.day, event.vintage.revision) for event in events]
@@ -211,5 +213,7 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
         process.terminate()
         assert await process.wait() == 0
         newest = max((await store.records.watermarks()).values())
-    played = [turn for turn in story_releases(began) if turn.at < left + timedelta(seconds=60)]
-    assert newest in {turn.day for turn in played[-3:]}
+    played = [
+        release for release in story_releases(began) if release.at < left + timedelta(seconds=60)
+    ]
+    assert newest in {release.day for release in played[-3:]}

@@ -79,19 +79,19 @@ def story(began: datetime) -> World:
     world = World(
         made_up={market.name: market.simulation.count for market in all_markets()},
         since=played[0].day,
-        releases={(turn.market, turn.day): turn.at for turn in played},
+        releases={(release.market, release.day): release.at for release in played},
         extra={TENCENT: _continued(played)},
     )
     revised = (
-        _revised(world, turn, number) for number, turn in enumerate(played[::_REVISED_EVERY])
+        _revised(world, release, number) for number, release in enumerate(played[::_REVISED_EVERY])
     )
     return replace(world, revisions=tuple(revised))
 
 
 def _continued(played: tuple[StoryRelease, ...]) -> Rows:
     """Return the rows of Futu's page and the made-up later ones, newest first."""
-    mine = [turn for turn in reversed(played) if turn.market is market_of(TENCENT)]
-    made_up = [(turn.at, _row_like(TENCENT_ROWS[0], turn.day)) for turn in mine]
+    mine = [release for release in reversed(played) if release.market is market_of(TENCENT)]
+    made_up = [(release.at, _row_like(TENCENT_ROWS[0], release.day)) for release in mine]
 
     def rows(_: Code, now: datetime) -> tuple[Record, ...]:
         return (*(row for at, row in made_up if at <= now), *TENCENT_ROWS)
@@ -109,15 +109,15 @@ def _row_like(row: Record, day: date) -> Record:
     return market.simulation.record(int(midnight.timestamp()), day.isoformat(), made)
 
 
-def _revised(world: World, turn: StoryRelease, number: int) -> Revision:
+def _revised(world: World, release: StoryRelease, number: int) -> Revision:
     """Return the revision after a release: of the next symbol with more than 0 shares that day."""
-    codes = [code for code in world.codes() if market_of(code) is turn.market]
-    at = turn.at + REVISED_AFTER
+    codes = [code for code in world.codes() if market_of(code) is release.market]
+    at = release.at + REVISED_AFTER
     for place in range(len(codes)):
         code = codes[(number + place) % len(codes)]
         answer, _ = world.answer(ShortInterest(code, num=1), at)
         if isinstance(answer, WorldAnswer) and answer.records:
             newest = answer.records[0]
-            if newest.day == turn.day and newest.shares:
-                return Revision(code, turn.day, at, 1.04)
-    raise ValueError(f"nobody reports {turn.day} in {turn.market}")
+            if newest.day == release.day and newest.shares:
+                return Revision(code, release.day, at, 1.04)
+    raise ValueError(f"nobody reports {release.day} in {release.market}")

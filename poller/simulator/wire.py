@@ -75,7 +75,7 @@ def messages(name: str) -> Message:
 
 @cache
 def market_numbers() -> dict[str, int]:
-    """Return the SDK's number of each market, by the prefix of its codes: {"HK": 1, "SH": 21, …}."""
+    """Return the SDK's number of each market, by the prefix of its codes: {"HK": 1, …}."""
     numbers = {}
     for name, number in messages("Qot_Common_pb2").QotMarket.items():
         _, _, rest = name.partition("_")

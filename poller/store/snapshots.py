@@ -26,11 +26,10 @@ def read_snapshot(
     keys: Keys,
     read: Callable[[Code, str, str, str], Vintage] | None = None,
 ) -> Snapshot:
-    """Parse the raw texts of a symbol. The vintages count; history is their newest, for readers.
+    """Parse a symbol's raw texts. Vintages are the source of truth; history mirrors the newest.
 
-    So an entry of history that somebody edited or removed is put back, and no event id is ever
-    used twice. A day that stands in history alone counts as it stands. `read`: `read_vintage`, or
-    one that remembers what it has read.
+    So a history entry that was edited or removed is restored, and no event id is ever used twice. A
+    day without vintages counts by its history entry. `read`: `read_vintage`, or a cached one.
     """
     read = read or read_vintage
     truth = {each.day: each for each in read_vintages(code, vintages, keys=keys, read=read)}
@@ -44,7 +43,7 @@ def read_snapshot(
     wrong = [
         vintage
         for day, vintage in truth.items()
-        # encoding all of them at every poll would cost more than all else
+        # compare the texts first: encoding every vintage at each poll would be expensive
         if raw.get(day) != vintages.get(f"{day}:{vintage.revision}")
         and raw.get(day) != vintage.to_json()
     ]
@@ -80,7 +79,7 @@ def _restored(key: str, days: Sequence[date], how: str) -> str:
 
 
 def _typed(name: str) -> str:
-    """Return a field's name as it is typed in redis-cli, whoever wrote it."""
+    """Return a field's name as it must be typed in redis-cli."""
     if re.fullmatch(r"[\w.:-]+", name, re.ASCII):
         return name
     shown = (

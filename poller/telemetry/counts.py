@@ -26,7 +26,7 @@ Count = tuple[str, ...]
 """A metric, then its label values in order; for LAG the endpoint, and the bucket or SUM."""
 
 COUNTED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "poller_polls": ("Looks at a symbol that ended", ("market", "outcome")),
+    "poller_polls": ("Polls of a symbol that ended", ("market", "outcome")),
     "poller_events": ("Events published", ("market", "type")),
     "poller_releases": ("Reports of a market detected, and completed", ("market", "type")),
     "poller_webhook_attempts": ("Attempts to deliver", ("endpoint", "outcome")),

@@ -162,7 +162,7 @@ async def _readable(
     except StoreMisfit as problem:
         reason = str(problem)
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as problem:
-        reason = f"what stands in Redis cannot be read ({type(problem).__name__})"
+        reason = f"its content in Redis cannot be read ({type(problem).__name__})"
     if spoiled is not None:
         spoiled[subject] = reason
     return otherwise

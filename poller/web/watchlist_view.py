@@ -230,14 +230,14 @@ class MarketView:
 
 
 def markets(
-    rows: Sequence[WatchlistRow], told: Mapping[str, ReleaseState], now: datetime
+    rows: Sequence[WatchlistRow], states: Mapping[str, ReleaseState], now: datetime
 ) -> tuple[MarketView, ...]:
-    """Return the watched markets. `told`: what the active poller reports of them."""
+    """Return the watched markets. `states`: what the active poller reports of them."""
     views = []
     for market in all_markets():
         mine = [row for row in rows if row.market is market]
         if mine:
-            views.append(_market(market, mine, told.get(market.name), now))
+            views.append(_market(market, mine, states.get(market.name), now))
     return tuple(views)
 
 
@@ -248,7 +248,7 @@ def story_time(rows: Sequence[WatchlistRow], now: datetime) -> datetime:
 
 
 def _market(
-    market: Market, rows: Sequence[WatchlistRow], told: ReleaseState | None, now: datetime
+    market: Market, rows: Sequence[WatchlistRow], state: ReleaseState | None, now: datetime
 ) -> MarketView:
     out = released_by(market, now, _STALE_REPORTS)
     days = [row.day for row in rows if row.day is not None]
@@ -256,10 +256,10 @@ def _market(
     oldest = min(out[-1], day) if day is not None else out[-1]
     wanted, covered = sum(each >= oldest for each in days), days.count(day) if day else 0
     phase: Phase = "watching"
-    if told is not None:
-        phase = told.phase
-        if told.phase != "watching" and told.wanted:
-            wanted, covered = told.wanted, told.covered
+    if state is not None:
+        phase = state.phase
+        if state.phase != "watching" and state.wanted:
+            wanted, covered = state.wanted, state.covered
     following = expected_after(market, day) if day is not None else release_of(market, out[0])
     return MarketView(
         market=market,
