@@ -39,12 +39,9 @@ PAGE_LIMIT: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the store has of a symbol.
+    """What the store has of a symbol: its last reported day, and each day's newest vintage.
 
-    Attributes:
-        watermark: Its last reported trading day.
-        vintages: The newest vintage of each day in history.
-        held: Figures that are in neither history nor stream, by day.
+    `held`: by day, the quarantined figures, which are in neither history nor stream.
     """
 
     watermark: date | None = None
@@ -67,15 +64,14 @@ class Comparison:
     """What to commit.
 
     Attributes:
-        watermark: The next watermark; None if nothing was ever reported.
+        watermark: None if nothing was ever reported.
         events: In stream order.
         unpublished: Vintages kept in history without an entry.
         oddities: Contradictions in the answer, for the log.
         held: Figures to hold, or the operator's decision on held ones.
         settled: Days no longer held.
         moves: The moves of the market's symbols, including this answer.
-        extreme: The new day if its move is extreme; its commit waits until the market's other
-            moves look normal.
+        extreme: The new day if its move is extreme; its commit waits for the market's other moves.
     """
 
     watermark: date | None
@@ -305,10 +301,7 @@ def _compare_newer(
 
 
 def _hold_whole(
-    listed: Mapping[date, Record],
-    known: Known,
-    observed_at: datetime,
-    newest: date,
+    listed: Mapping[date, Record], known: Known, observed_at: datetime, newest: date
 ) -> Comparison:
     """Publish nothing of an answer that shows another history: hold one figure for all of it."""
     before = history_held(known.held)
@@ -371,11 +364,7 @@ def _found(
 
 
 def _backfill(
-    code: Code,
-    listed: Mapping[date, Record],
-    known: Known,
-    observed_at: datetime,
-    since: date,
+    code: Code, listed: Mapping[date, Record], known: Known, observed_at: datetime, since: date
 ) -> Comparison:
     """Add days missing below the watermark; new, revised and held ones are left to the poller."""
     newest = known.newest

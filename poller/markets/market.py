@@ -19,7 +19,7 @@ class Bounds(NamedTuple):
 
 
 SHARES: Final = Bounds(0, 10**13)
-"""Up to ten times the largest number of shares issued by any company on these markets."""
+"""Ten times the largest number of shares issued by any company on these markets."""
 
 PRICE: Final = Bounds(1e-6, 1e12)
 """From a hundredth of the smallest price step to a thousand times the highest price that a dozen

@@ -205,7 +205,7 @@ class Embedded:
 
     def _start_if_free(self) -> bool:
         self._reap()
-        with self._opened(self._lock) as lock:  # the child inherits the descriptor, so the lock
+        with self._opened(self._lock) as lock:  # the child inherits it, and so holds the lock
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -327,7 +327,7 @@ class Embedded:
             with translated():
                 own = str(await self._presence.client_id())
                 if any(client["id"] != own for client in await self._presence.client_list()):
-                    # inside the lock: of two that leave at once, the second must not see the first
+                    # inside the lock, so that of two that leave at once the second is the last
                     await self._presence.aclose()
                     return
                 await self._presence.shutdown(nosave=True)

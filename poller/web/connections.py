@@ -34,7 +34,7 @@ A new descriptor gets the lowest free number: one in the last quarter shows that
 _BACKLOG: Final = 128
 """Connections that the system queues; one that finds no room retries after a second."""
 
-_TURNS: Final = 4
+_ACCEPTS: Final = 4
 """How often the loop accepts between taking a connection and closing the one it replaces."""
 
 _NOWHERE: Final = URL("/.nowhere")
@@ -68,7 +68,7 @@ class Limits:
     @property
     def at_once(self) -> int:
         """How many the loop accepts at once: those not yet closed have descriptors, too."""
-        return max(1, self.connections // _TURNS)
+        return max(1, self.connections // _ACCEPTS)
 
     @property
     def readers(self) -> int:
