@@ -83,7 +83,7 @@ def test_every_command_is_documented(words: str) -> None:
 
 @pytest.mark.parametrize("verb", [name for name in cli if not name.startswith("-")])
 def test_the_list_of_commands_says_what_each_says_itself(verb: str) -> None:
-    """What is told of a command before it is imported is what its function says of itself."""
+    """The help of a command before it is imported is its function's docstring."""
     app = cli[verb]
     if app.default_command is not None:
         told = getdoc(app.default_command)
@@ -169,7 +169,7 @@ def settings() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def defaults() -> dict[str, str]:
-    """Return the default of every key as the docs tell it, without its backticks."""
+    """Return the default of every key as documented, without its backticks."""
     found: dict[str, str] = {}
     for keys, told in re.findall(r"(?m)^\| (`[a-z_.`, ]+`) \| ([^|]+) \|", PAGES["configuration"]):
         texts = spans(told) or [told] * len(spans(keys))

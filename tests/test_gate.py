@@ -239,7 +239,7 @@ def test_true_extremes_are_hardly_late() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_symbols_wait_for_nobody(count: int) -> None:
-    """When all that could tell wait as well, each is published at once: few prove nothing."""
+    """When all others wait as well, each is published at once: few prove nothing."""
     market = Market(dict.fromkeys(codes(count), 2.5))
     found = played(market)
     assert found.published.keys() == set(codes(count))

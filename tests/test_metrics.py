@@ -115,7 +115,7 @@ def test_totals_only_grow(
 ) -> None:
     """Three processes count; reports are lost, old ones come back, processes start again.
 
-    The total is what was counted and told since the first look, and never falls: else `rate()`
+    The total is what was counted and reported since the first look, and never falls: else `rate()`
     would take all of it for news.
     """
     totals, counted = Totals(NOW), [0.0, 0.0, 0.0]
@@ -171,7 +171,7 @@ def test_counts_that_are_none_make_no_report(count: str) -> None:
 
 
 def test_what_is_no_longer_told_is_gone() -> None:
-    """While Redis is away nothing old is shown, and every metric that is told has its help."""
+    """While Redis is away, nothing old is shown, and every metric has its help."""
     metrics = Metrics(NOW)
     status = Status(lag=3, waiting=4, dead=5, failing_since=NOW - timedelta(hours=1))
     spending = (Spending("main", 12, 30, 30.0),)

@@ -246,7 +246,7 @@ def reader(folders: Folders) -> Service:
 
 
 def test_who_only_reads_judges_no_secret(folders: Folders) -> None:
-    """A token too short, a URL and a secret that are none: told to those who use them."""
+    """A token too short, an invalid URL and an invalid secret are reported to their users only."""
     folders.file.write_text(
         '[web]\ntoken = "short"\n[[webhooks]]\nname = "desk"\nurl = "x"\nsecret = "y"\n'
     )

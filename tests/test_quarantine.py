@@ -256,7 +256,7 @@ def test_a_ratio_that_moves_is_no_split() -> None:
 
 
 def test_a_restatement_says_what_moved() -> None:
-    """Its id is the newest restated day's next revision; it tells factor, days, and the change."""
+    """Its id is the newest restated day's next revision; it has factor, days and change."""
     symbol = after({1: 100, 2: 200, 3: 300, 4: 0})
     (event, new) = symbol.polled(rows({1: 400, 2: 800, 3: 1200, 4: 0, 5: 1600})).events
     assert (event.id, new.id) == (f"US.AAPL:{day(3)}:1", f"US.AAPL:{day(5)}:0")
@@ -681,7 +681,7 @@ def test_an_absurd_day_makes_no_gaps() -> None:
 @example(date.min, UNITED_STATES)
 @example(date.max, UNITED_STATES)
 def test_the_calendar_answers_for_any_day(when: date, market: Market) -> None:
-    """The first and the last day there is, too, and its instants can be told in any zone."""
+    """Even for the first and the last day there is; its instants exist in every zone."""
     for release in (release_of(market, when), expected_after(market, when)):
         assert release.opens.astimezone(UTC)
     assert next(reporting_days(market, when))

@@ -1,4 +1,4 @@
-"""What a process tells of itself: facts in, reports in Redis, seen by a second client."""
+"""What a process reports of itself: facts in, reports in Redis, seen by a second client."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ async def told(
 
 
 async def test_what_is_true_is_told(status_stores: tuple[RedisStatusStore, RedisStore]) -> None:
-    """Connections, troubles and their end are told; at the end of the process nothing stays."""
+    """Connections, troubles and their end are reported; the process leaves nothing behind."""
     status_store, _ = status_stores
     async with reporting(status_store) as (reporter, _):
         first = await told(status_store, lambda _: True)
@@ -218,7 +218,7 @@ async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path)
 
 
 async def answers(status_store: RedisStatusStore, count: int) -> list[str]:
-    """Wait until so many polls of a symbol are told; returns them, the last one first."""
+    """Wait until so many polls of a symbol are reported; returns them, the last one first."""
     async with at_most():
         while True:
             polls = (await status_store.polls([HK])).get(HK, Polls()).polls
@@ -230,7 +230,7 @@ async def answers(status_store: RedisStatusStore, count: int) -> list[str]:
 async def test_polls_are_told_whatever_becomes_of_the_status(
     status_stores: tuple[RedisStatusStore, RedisStore],
 ) -> None:
-    """With the status of another type, each symbol's last polls are still told, and no more."""
+    """With a status key of another type, each symbol's last polls are still reported."""
     status_store, store = status_stores
     async with Redis.from_url(store.url) as client, reporting(status_store) as (reporter, facts):
         await client.set(status_store.keys.status, "x")
@@ -244,7 +244,7 @@ async def test_polls_are_told_whatever_becomes_of_the_status(
 async def test_polls_that_could_not_be_told_are_told_later(
     status_stores: tuple[RedisStatusStore, RedisStore],
 ) -> None:
-    """The status is told meanwhile, and when their key is mended they follow, the last ones."""
+    """The status is reported meanwhile; once their key is fixed, the last polls follow."""
     status_store, store = status_stores
     async with Redis.from_url(store.url) as client, reporting(status_store) as (reporter, facts):
         await client.set(status_store.keys.polls, "x")
@@ -260,7 +260,7 @@ async def test_polls_that_could_not_be_told_are_told_later(
 
 
 class Counted:
-    """A status store that remembers when it was told."""
+    """A status store that remembers when it was written."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -283,7 +283,7 @@ class Counted:
 
 
 def test_reports_come_when_there_is_something_to_say() -> None:
-    """Four a minute at rest; a poll is told within three seconds, a trouble at once."""
+    """Four a minute at rest; a poll is reported within three seconds, a trouble at once."""
 
     async def work() -> list[float]:
         status_store = Counted()

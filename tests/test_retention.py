@@ -140,7 +140,7 @@ async def test_without_groups_age_decides(server: tuple[RedisStore, Any]) -> Non
 
 
 async def test_a_user_who_may_not_trim_goes_on_polling(server: tuple[RedisStore, Any]) -> None:
-    """Rights that are missing are told, and end nothing else."""
+    """Missing rights are reported, and end nothing else."""
     store, client = server
     await client.execute_command("ACL", "SETUSER", "default", "-xtrim")
     facts: list[Fact] = []

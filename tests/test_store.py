@@ -343,7 +343,7 @@ async def test_what_an_earlier_version_spent_is_counted_in(raw: tuple[RedisStore
 
 
 async def test_a_budget_of_another_type_names_its_key(raw: tuple[RedisStore, Any]) -> None:
-    """Whoever needs it is told which key it is, in whatever namespace."""
+    """The error names the key, in any namespace."""
     store, client = raw
     await client.rpush("{short-interest}:budget:main", "mine")
     other = RedisStore(store.url, "desk")
@@ -412,7 +412,7 @@ async def notices(store: Store) -> list[str]:
 
 
 async def test_a_notice_is_told_once(store: Store) -> None:
-    """On a stream of its own, in order; the same id again, whoever brings it, changes nothing."""
+    """On a stream of its own, in order; announcing the same id again changes nothing."""
     assert await store.plans.announce(OUT, ONE_OFF)
     later = replace(OUT, at=SEEN + timedelta(hours=1), code=Code("HK.00005"))
     told = await asyncio.gather(*[store.plans.announce(each, ONE_OFF) for each in (OUT, later)])
@@ -426,7 +426,7 @@ async def test_a_notice_is_told_once(store: Store) -> None:
 
 
 async def test_the_plan_needs_the_lease(store: Store) -> None:
-    """A former leader's plan does not replace that of whoever polls now."""
+    """A former leader's plan does not replace the new leader's."""
     first = await store.leases.acquire("one", 60)
     assert first is not None
     await store.plans.save_schedule({"HK": "old"}, first)
@@ -440,7 +440,7 @@ async def test_the_plan_needs_the_lease(store: Store) -> None:
 
 
 async def test_a_notice_needs_the_lease(store: Store) -> None:
-    """Who lost the lease tells nothing."""
+    """A process that lost the lease announces nothing."""
     lease = await store.leases.acquire("a", 60)
     assert lease is not None
     await store.leases.release(lease)
@@ -481,7 +481,7 @@ async def test_news_names_what_has_grown(store: Store) -> None:
 
 
 async def test_news_is_missed_by_nobody(store: Store) -> None:
-    """What grew before the wait began is told at once, each once; nothing new: nothing is told."""
+    """Growth before the wait began is returned at once, and only once."""
     start = await store.streams.news(None, block=0)
     await publish(store, row(2))
     await store.streams.signal("webhook:desk")
@@ -663,7 +663,7 @@ async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore
 
 
 async def test_a_held_record_that_is_no_text_names_its_cure(raw: tuple[RedisStore, Any]) -> None:
-    """One byte that is not UTF-8 in a reason: no commit is tried with it, the command is told."""
+    """A byte that is not UTF-8 in a reason: no commit is tried; the error names the command."""
     store, client = raw
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
@@ -693,7 +693,7 @@ async def test_an_entry_that_is_no_text_can_be_passed_on(raw: tuple[RedisStore, 
 async def test_an_unusable_held_entry_names_its_cure(
     raw: tuple[RedisStore, Any], name: str | bytes, typed: str
 ) -> None:
-    """What somebody wrote among the held days is refused with the command that mends it."""
+    """A foreign entry among the held days is refused with the command that removes it."""
     store, client = raw
     await client.hset(store.keys.held(CODE), name, "{}")
     with pytest.raises(StoreMisfit, match=re.escape(f"HDEL {store.keys.held(CODE)} {typed}")):
@@ -704,7 +704,7 @@ async def test_an_unusable_held_entry_names_its_cure(
 async def test_an_unusable_watermark_names_its_cure(
     raw: tuple[RedisStore, Any], watermark: str | bytes
 ) -> None:
-    """A watermark that cannot be true is refused with the command that mends it."""
+    """A watermark that cannot be true is refused with the command that corrects it."""
     store, client = raw
     await publish(store, row(2), row(10))
     await client.hset(store.keys.watermark, CODE, watermark)
@@ -731,7 +731,7 @@ async def test_a_stream_that_somebody_has_filled_is_named(raw: tuple[RedisStore,
 
 
 async def test_an_unfit_server_is_refused(raw: tuple[RedisStore, Any]) -> None:
-    """An eviction policy or a key of another type is refused with the cure, before any poll."""
+    """An eviction policy or a key of another type is refused with the fix, before any poll."""
     store, client = raw
     assert "Valkey" in await store.inspect()
     await client.config_set("maxmemory-policy", "allkeys-lru")
@@ -764,7 +764,7 @@ async def test_a_user_who_may_write_only_half_is_refused(
 
 
 async def test_a_key_of_no_symbol_is_passed_over(raw: tuple[RedisStore, Any]) -> None:
-    """Neither what is held nor what has a history names what is no code, whoever wrote it."""
+    """Foreign keys that contain no code are neither held nor history codes."""
     store, client = raw
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
@@ -777,7 +777,7 @@ async def test_a_key_of_no_symbol_is_passed_over(raw: tuple[RedisStore, Any]) ->
 
 @pytest.mark.parametrize("field", ["foo", "", "HK", "HK.", "JP.7203", "hk.00700", "HK.700", "é"])
 async def test_what_is_no_symbol_has_no_watermark(raw: tuple[RedisStore, Any], field: str) -> None:
-    """A field somebody else wrote among the watermarks is passed over; the others are told."""
+    """A foreign field among the watermarks is skipped; the others are returned."""
     store, client = raw
     await publish(store, row(2))
     await client.hset(store.keys.watermark, field, "2026-04-09")

@@ -1,4 +1,4 @@
-"""The story of `run --simulate`: all of it, rests and second processes included, tells no lie."""
+"""The story of `run --simulate` is consistent, pauses and second processes included."""
 
 import asyncio
 import sys
@@ -55,7 +55,7 @@ def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
 
 
 def test_a_clock_before_the_first_report_is_refused() -> None:
-    """With the cure, instead of a story without any report."""
+    """It is refused with the fix, instead of a story without any report."""
     with pytest.raises(ConfigError, match="set the clock"):
         story(datetime(2024, 1, 1, tzinfo=UTC))
 
@@ -104,7 +104,7 @@ sessions = st.lists(
 def test_the_stream_is_true_however_often_it_is_resumed(
     played: list[tuple[list[float], float, float]],
 ) -> None:
-    """Each day and each revision is told once, in order; a rest takes nothing back, skips nothing.
+    """Each day and each revision is published once, in order; a pause repeats and skips nothing.
 
     A session is the seconds between its looks, how long before its end it last said that it plays,
     and how long nobody plays after it.

@@ -151,7 +151,7 @@ def test_what_could_not_run_is_refused(reachable: Path) -> None:
 
 
 def test_a_place_that_the_unit_does_not_see(reachable: Path, tmp_path: Path) -> None:
-    """Below /tmp, or led to there by a link: each path is named, with the cure."""
+    """Below /tmp, or a link to there: each path is named, with the fix."""
     assert {line.partition(":")[0] for line in problems(reachable, temporary=TEMPORARY)} == {
         f"{reachable}{name}" for name in ("", "/bin", "/poller.toml")
     }

@@ -1,4 +1,4 @@
-"""The page over HTTP, on a real server: what it tells, to whom, and what it survives."""
+"""The page over HTTP, on a real server: what it shows, to whom, and what it survives."""
 
 import asyncio
 import csv
@@ -150,7 +150,7 @@ async def test_a_simulation_says_so(page: Desk, http: aiohttp.ClientSession) -> 
 
 
 async def test_a_browser_finds_its_way_back(page: Desk, http: aiohttp.ClientSession) -> None:
-    """What is not there is a page with a link home and the cure; a program gets a line."""
+    """A missing page is a page with a link home and the fix; a program gets a line."""
     browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     text, headers = await get(http, f"{page.url}/symbols/HK.99999", 404, **browser)
     assert "poller watch add HK.99999" in text
@@ -281,7 +281,7 @@ class Defective:
 async def test_a_defect_of_the_page_tells_nothing_of_a_visitor(
     page: Desk, http: aiohttp.ClientSession
 ) -> None:
-    """Its kind and place are told, without its text; with the next good answer it is over."""
+    """Its type and place are reported, without its text; the next good answer ends it."""
     rows: Any = page.sources.overview.rows
     row, rows[HK] = rows[HK], Defective()
     text, _ = await get(http, page.url, 500)
@@ -475,7 +475,7 @@ async def test_a_port_in_use_is_told_and_tried_again(tmp_path: Path) -> None:
     ],
 )
 def test_an_open_page_is_refused(settings: dict[str, str], part: str) -> None:
-    """Another address without a token, or a weak one, is refused with the cure, and not shown."""
+    """Another address without a token, or with a weak one, is refused with the fix."""
     with pytest.raises(ConfigError) as caught:
         load(None, {"POLLER_CONFIG": "/dev/null", **settings})
     assert part in str(caught.value)

@@ -228,7 +228,7 @@ def spelled(vintage: Vintage) -> str:
     )
 )
 def test_every_history_is_a_row(history: dict[str, str]) -> None:
-    """Whatever stands in a history, its row is shown, sorted, and told as JSON that is valid."""
+    """Whatever a history contains, its row is shown, sorted, and valid as JSON."""
     for code in (HK, Code("US.AAPL")):
         row = row_of(code, history)
         json.dumps(row.columns(), allow_nan=False)
@@ -248,7 +248,7 @@ json_values = st.recursive(
 
 @given(json_values, st.text(), st.text())
 def test_every_entry_is_json(value: object, code: str, day: str) -> None:
-    """A foreign entry is told as JSON that UTF-8 can hold; on the page it is a line or none."""
+    """A foreign entry is JSON that UTF-8 can encode; on the page it is a line or none."""
     clean = [text.encode(errors="replace").decode() for text in (code, day)]
     for data in (json.dumps(value), json.dumps({"record": value, "change": value})):
         fields = {"code": clean[0], "type": "x", "trading_day": clean[1], "observed_at": "x"}
@@ -463,7 +463,7 @@ def row(day: str) -> dict[str, object]:
 
 
 def test_a_change_says_against_what() -> None:
-    """A revision is told against the figure it replaces, a new day against the report before."""
+    """A revision is compared with the figure it replaces, a new day with the report before."""
     data = json.dumps({"record": row("2026-01-01"), "change": {"percent": 4.0}})
     fields = {"code": "US.A", "observed_at": "2026-01-09T00:00:00Z", "data": data}
     kinds = ("reported", "revised")
@@ -472,7 +472,7 @@ def test_a_change_says_against_what() -> None:
 
 
 def test_a_first_sight_is_one_line() -> None:
-    """Backfilled days of a symbol are told together; what is reported has a line of its own."""
+    """Backfilled days of a symbol share a line; each reported day has its own."""
 
     def entry(n: int, kind: str, code: str) -> Entry:
         data = json.dumps({"record": row(f"2026-01-0{n}"), "change": None})
