@@ -38,7 +38,7 @@ _ACCEPTS: Final = 4
 """How often the loop accepts between taking a connection and closing the one it replaces."""
 
 _NOWHERE: Final = URL("/.nowhere")
-_LOOK: Final = 0.5
+_CHECK_EVERY: Final = 0.5
 _SUBJECT: Final = "page connections"
 
 
@@ -107,7 +107,7 @@ class PageConnections:
     async def watch(self) -> None:
         """Close connections that take too long, for ever."""
         while True:
-            await asyncio.sleep(min(_LOOK, self.limits.header / 4))
+            await asyncio.sleep(min(_CHECK_EVERY, self.limits.header / 4))
             now = self._now()
             for connection in [each for each in self._open.values() if each.is_overdue(now)]:
                 connection.abort()
@@ -122,7 +122,9 @@ class PageConnections:
         if connection is None:
             raise ConnectionResetError
         if request.can_read_body:
-            self._wait(connection, self.limits.body + 2 * _LOOK)  # the answer 408 comes first
+            self._wait(
+                connection, self.limits.body + 2 * _CHECK_EVERY
+            )  # the answer 408 comes first
             await self._read(request)
         self._waiting.pop(connection, None)
         connection.deadline, connection.unread = None, False

@@ -23,7 +23,7 @@ _TOGETHER: Final = 20  # histories read at a time: some 10 ms of parsing, then o
 _BATCH: Final = 500
 _PAUSE: Final = 1.0
 _SETTLE: Final = 0.1  # seconds from the first event of a burst to reading all of it
-_LOOK: Final = 30.0  # seconds between two reads of the watched symbols without a signal
+_RECHECK: Final = 30.0  # seconds between two reads of the watched symbols without a signal
 
 
 class Overview:
@@ -54,7 +54,7 @@ class Overview:
         self._news = news
         self._symbols = news(SYMBOLS)
         self._after = ""
-        self._looked = float("-inf")
+        self._checked = float("-inf")
 
     async def run(self, observe: Observe) -> None:
         """Follow watchlist and stream for ever; while Redis is away, the rows stay as they are."""
@@ -72,18 +72,18 @@ class Overview:
         if not self._after:
             newest = await self._streams.last_entries(1)
             self._after = newest[0].id if newest else "0-0"
-        if self._symbols.is_set() or time.monotonic() - self._looked >= _LOOK:
+        if self._symbols.is_set() or time.monotonic() - self._checked >= _RECHECK:
             self._symbols = self._news(SYMBOLS)
-            self._looked = float("-inf")  # if the next line fails, repeat it
+            self._checked = float("-inf")  # if the next line fails, repeat it
             await self._adopt()
-            self._looked = time.monotonic()
+            self._checked = time.monotonic()
         entries = await self._streams.read(self._after, count=_BATCH, block=None)
         if entries:
             await self._read(_codes_of(entries) & self.rows.keys())
             self._after = entries[-1].id
             self._notify()
             return
-        await wait_set(news, _LOOK)
+        await wait_set(news, _RECHECK)
         await asyncio.sleep(_SETTLE)  # let publishing and delivery go first
 
     async def _adopt(self) -> None:

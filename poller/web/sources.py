@@ -54,7 +54,7 @@ class Sources:
                 return self._last[-1]
             try:
                 async with asyncio.timeout(_ANSWER_LIMIT):
-                    service = await self._look()
+                    service = await self._read()
             except StoreError as problem:
                 service = self._stale(str(problem))
             except TimeoutError:
@@ -86,7 +86,7 @@ class Sources:
         each = [await _readable(self.status_store.polls([code]), {}) for code in codes]
         return {code: polls for some in each for code, polls in some.items()}
 
-    async def _look(self) -> ServiceStatus:
+    async def _read(self) -> ServiceStatus:
         spoiled: dict[str, str] = {}
         nobody: dict[str, ProcessReport] = {}
         reported = await _readable(
