@@ -58,7 +58,15 @@ AREAS: Final = (
         "polling",
         ("poller/polling/*.py",),
         (
-            *("poll", "bulkheads", "leader", "complaints", "settling", "budget", "watchlist"),
+            *(
+                "poll",
+                "bulkheads",
+                "leadership",
+                "failure_tracker",
+                "settling",
+                "budget",
+                "watchlist",
+            ),
             *("retention", "vitals", "schedule"),
         ),
     ),

@@ -32,12 +32,12 @@ def test_whose_trouble_it_is(
 ) -> None:
     """A symbol's when it fails again while others do not, the gateway's when nobody is answered."""
     facts: list[Fact] = []
-    complaints = FailureTracker(facts.append)
+    tracker = FailureTracker(facts.append)
     for code, problem in looks:
         if problem is None:
-            complaints.answered("one", code)
+            tracker.answered("one", code)
         else:
-            complaints.failed("one", code, problem)
+            tracker.failed("one", code, problem)
     troubles = [fact for fact in facts if isinstance(fact, Trouble)]
     assert [trouble.subject for trouble in troubles] == [subject for subject, _ in told]
     for trouble, (_, reason) in zip(troubles, told, strict=True):
@@ -47,13 +47,13 @@ def test_whose_trouble_it_is(
 def test_both_recover() -> None:
     """A usable answer ends the trouble of its symbol and of the gateway that gave it alone."""
     facts: list[Fact] = []
-    complaints = FailureTracker(facts.append)
+    tracker = FailureTracker(facts.append)
     for _ in range(4):
-        complaints.failed("one", A, BAD)
-        complaints.failed("two", B, BAD)
+        tracker.failed("one", A, BAD)
+        tracker.failed("two", B, BAD)
     facts.clear()
-    complaints.answered("one", A)
+    tracker.answered("one", A)
     assert facts == [Recovered(GATEWAY), Recovered(A)]
     for _ in range(3):
-        complaints.failed("one", A, BAD)
+        tracker.failed("one", A, BAD)
     assert [fact.subject for fact in facts[2:] if isinstance(fact, Trouble)] == [GATEWAY]

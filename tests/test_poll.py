@@ -17,7 +17,7 @@ from poller.polling.poll import GRACE, Poller
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
-from poller.store.store import ONE_OFF, Lease, Snapshot
+from poller.store.store import ONE_OFF, Lease, Snapshot, Unparsed
 from poller.telemetry.observe import Fact, Happened, Polled, Published, Recovered, Trouble
 from tests.memorystore import MemoryLedger, MemoryRecords, MemoryStore
 from tests.test_vitals import NoPace
@@ -120,6 +120,91 @@ def store_of(
     return store
 
 
+class Counting(MemoryRecords):
+    """Records that count how often what is known was parsed, to be compared."""
+
+    parsed = 0
+
+    async def unparsed(self, code: Code) -> Unparsed:
+        """Return what is known, and count."""
+        found = await super().unparsed(code)
+
+        def parse() -> Snapshot:
+            self.parsed += 1
+            return found.parse()
+
+        return Unparsed(found.digest, parse)
+
+
+async def polled_again(scene: Scene, change: Callable[[], None]) -> tuple[int, int]:
+    """Poll until an answer has brought nothing twice, change something, and poll on.
+
+    Returns how often what is known was parsed before the change and after it.
+    """
+    records = scene.store.records
+    assert isinstance(records, Counting)
+    polling = asyncio.create_task(scene.poller().run(ONE_OFF))
+    await asyncio.sleep(5 * 3600)
+    before = records.parsed
+    change()
+    await asyncio.sleep(5 * 3600)
+    polling.cancel()
+    await asyncio.wait([polling])
+    return before, records.parsed - before
+
+
+def test_an_answer_that_brought_nothing_is_not_compared_again() -> None:
+    """Once for what is new and once for nothing; from then on only asked for and recognised."""
+
+    async def again() -> None:
+        scene = Scene(store_of(Counting))
+        before, later = await polled_again(scene, lambda: None)
+        assert (before, later) == (2, 0)
+        assert len(scene.gateway.asked) > 6
+        assert {*scene.outcomes()} == {"answered"}
+
+    virtually(again)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        Page((row("2026-11-06", 1001),), None),
+        Page((row("2026-11-13"), row("2026-11-06")), None),
+        Page((row("2026-11-06"),), None, ("a row was dropped",)),
+    ],
+    ids=["figure", "day", "oddity"],
+)
+def test_another_answer_is_compared(page: Page) -> None:
+    """Whatever differs in it, and what it brings is published."""
+
+    async def changed() -> None:
+        scene = Scene(store_of(Counting))
+        _, later = await polled_again(scene, lambda: scene.gateway.pages.update({None: page}))
+        assert later >= 1
+        published = [fact for fact in scene.facts if isinstance(fact, Published)]
+        assert len(published) == (1 if page.oddities else 2)
+
+    virtually(changed)
+
+
+def test_the_same_answer_is_compared_when_somebody_changed_what_is_known() -> None:
+    """A watermark that was removed by hand is found again."""
+
+    async def removed() -> None:
+        scene = Scene(store_of(Counting))
+        records = scene.store.records
+
+        def remove() -> None:
+            records.watermark_texts.clear()
+            records.touched(CODE)
+
+        await polled_again(scene, remove)
+        assert records.watermark_texts == {CODE: "2026-11-06"}
+
+    virtually(removed)
+
+
 class Deposed(MemoryRecords):
     """Records whose lease is another's by the time of the first commit."""
 
@@ -204,7 +289,7 @@ def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
         budget = Budget(
             scene.store.ledger, "main", "test", requests=30, period=PERIOD, pace=NoPace()
         )
-        with pytest.raises(Superseded, match=f"{CODE} changes at every try"):
+        with pytest.raises(Superseded, match=f"{CODE} changed during every attempt"):
             async with asyncio.timeout(60):
                 await backfill_symbol(scene.store.records, scene.gateway, budget, CODE, date.min)
         assert len(scene.gateway.asked) == 5

@@ -4,10 +4,18 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.detect.compare import Comparison, Known, Reading, compare, progress
+from poller.detect.compare import (
+    Comparison,
+    Known,
+    Reading,
+    brings_nothing,
+    compare,
+    progress,
+)
+from poller.detect.plausible import MarketMoves
 from poller.errors import Malformed, StoreMisfit
 from poller.markets import Record
 from poller.markets.hk import HkRecord
@@ -38,7 +46,10 @@ def look(records: Sequence[Record], known: Known, history: int = 50) -> Comparis
 def after(known: Known, comparison: Comparison) -> Known:
     """Return what is known once a comparison is committed."""
     fresh = [event.vintage for event in comparison.events] + list(comparison.unpublished)
-    return Known(comparison.watermark, {**known.vintages, **{v.day: v for v in fresh}})
+    held = {**known.held, **{each.day: each for each in comparison.held}}
+    for day in comparison.settled:
+        held.pop(day, None)
+    return Known(comparison.watermark, {**known.vintages, **{v.day: v for v in fresh}}, held)
 
 
 @given(rows, rows, st.integers(0, 5))
@@ -51,6 +62,49 @@ def test_replaying_an_answer_publishes_nothing(
     again = look(answer, known, history)
     assert again.events == ()
     assert again.watermark == known.watermark
+
+
+odd_rows = st.lists(
+    st.builds(
+        row,
+        st.integers(43, 49),  # also days to come: the answers come in week 46
+        st.one_of(st.none(), st.integers(-1, 3), st.just(10**9)),
+        st.sampled_from([None, 0.5, 0.0, 120.0, float("inf")]),
+    ),
+    max_size=4,
+)
+moves = st.lists(
+    st.tuples(
+        st.sampled_from(["HK.00001", "HK.00005", CODE]),
+        st.sampled_from([FIRST + timedelta(days=7 * week) for week in range(43, 50)]),
+        st.booleans(),
+    )
+)
+
+
+@settings(max_examples=400)
+@given(odd_rows, odd_rows, st.integers(0, 5), moves, st.integers(0, 10**7))
+def test_what_brings_nothing_brings_nothing_later(
+    earlier: list[HkRecord],
+    answer: list[HkRecord],
+    history: int,
+    later_moves: list[tuple[Code, date, bool]],
+    seconds: int,
+) -> None:
+    """Whenever it is compared again with the same, and however the market moved meanwhile."""
+    known = after(Known(), look(earlier, Known(), history))
+    known = after(known, look(answer, known, history))
+    if not brings_nothing(look(answer, known, history), known):
+        return
+    again = compare(
+        CODE,
+        answer,
+        known,
+        observed_at=SEEN + timedelta(seconds=seconds),
+        history=history,
+        moves=MarketMoves(tuple(later_moves)),
+    )
+    assert brings_nothing(again, known)
 
 
 @given(rows, rows)

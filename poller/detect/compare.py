@@ -64,12 +64,10 @@ class Comparison:
     """What to commit.
 
     Attributes:
-        watermark: None if nothing was ever reported.
         events: In stream order.
         unpublished: Vintages kept in history without an entry.
         oddities: Contradictions in the answer, for the log.
         held: Figures to hold, or the operator's decision on held ones.
-        settled: Days no longer held.
         moves: The moves of the market's symbols, including this answer.
         extreme: The new day if its move is extreme; its commit waits for the market's other moves.
     """
@@ -91,6 +89,14 @@ class Comparison:
             for day in sorted(after.keys() - set(self.settled))
             if after[day].decision is Decision.HELD
         )
+
+
+def brings_nothing(comparison: Comparison, known: Known) -> bool:
+    """Return whether the same answer will bring nothing while the known state stays the same.
+
+    Not while a figure is held: the operator's decision or a later day may release it.
+    """
+    return not known.held and replace(comparison, moves=NO_MOVES) == Comparison(known.watermark)
 
 
 class Reading(StrEnum):

@@ -1,4 +1,4 @@
-"""Reads older history of a symbol, beside the poller and within the budget it shares with it."""
+"""Reads older history of a symbol within the budget it shares with the poller."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from poller.store.ports import Records
 from poller.store.store import ONE_OFF
 
 _RECONNECT_LIMIT: Final = 8.0
-"""Seconds that the next symbol waits for an OpenD which left this one without an answer."""
+"""Seconds the next symbol waits for an OpenD that did not answer for this one."""
 
 _TRIES: Final = 5
 
@@ -24,9 +24,9 @@ _TRIES: Final = 5
 async def backfill_symbol(
     records: Records, gateway: Gateway, budget: Budget, code: Code, since: date
 ) -> int:
-    """Read and publish history down to `since`; returns how many days were added.
+    """Read and publish history down to `since`, and return how many days were added.
 
-    Asks again when the poller wrote in between, a few times. Raises PollerError.
+    Starts again, a few times, when the poller commits in between. Raises PollerError.
     """
     for _ in range(_TRIES):
         snapshot = await records.snapshot(code)
@@ -40,7 +40,7 @@ async def backfill_symbol(
             except TooFrequent:
                 await budget.exhaust()
             except Unavailable:
-                with contextlib.suppress(TimeoutError):  # the answer missing is told, either way
+                with contextlib.suppress(TimeoutError):  # the missing answer is reported either way
                     async with asyncio.timeout(_RECONNECT_LIMIT):
                         await gateway.wait_ready()
                 raise
@@ -52,4 +52,4 @@ async def backfill_symbol(
         except Superseded:
             continue
         return len(found.events)
-    raise Superseded(f"{code} changes at every try; try again")
+    raise Superseded(f"{code} changed during every attempt; try again")

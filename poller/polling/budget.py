@@ -1,9 +1,9 @@
 """The request budget of an account: at most `requests` in any `period`, as the gateway counts them.
 
-`asyncio-throttle` paces inside the process. Its memory ends with the process, so the ledger in the
-store decides: exact, on one clock, over restarts and every process of the account. A request is
-spent before it is sent; until its answer is in it counts as sent a margin later than granted, and
-then as sent when the answer came, because the gateway counts it somewhere in between.
+`asyncio-throttle` paces requests inside the process, but forgets them with it. The ledger in the
+store decides: it is exact, uses one clock, and spans restarts and all processes of the account. A
+request is spent before it is sent. Until its answer arrives it counts as sent `MARGIN` after the
+grant, then as sent when the answer came: the gateway counts it somewhere in between.
 """
 
 import asyncio
@@ -19,29 +19,31 @@ from poller.errors import StoreError
 from poller.store.ports import Ledger
 
 GUARD: Final = 1 / 300
-"""Of the period, added to it: clocks that run at slightly different rates (0.1 s in 30 s)."""
+"""Fraction of the period added to it, for clocks of slightly different rates (0.1 s in 30 s)."""
 
 MARGIN: Final = 1 / 2
-"""Of the period: how long an unanswered request may still be on its way to the gateway (15 s)."""
+"""Fraction of the period an unanswered request may still need to reach the gateway (15 s)."""
 
 _PROMPT: Final = 1 / 4
-"""Of the period: how long after its grant a request may be sent; the rest of MARGIN is its way."""
+"""Fraction of the period within which a granted request must be sent (7.5 s).
 
-_LONGEST_SLEEP: Final = 60.0  # then the ledger is asked again, however long it bade us wait
+The rest of MARGIN is allowed for its transit.
+"""
 
+_LONGEST_SLEEP: Final = 60.0  # seconds; then the ledger is asked again
 
 LATEST: Final = 4
-"""Periods for which a request without an answer may arrive late, while its link stalls (2 min)."""
+"""Periods during which an unanswered request may still arrive over a stalled link (2 min)."""
 
 UNCONTENDED_AFTER: Final = 10
-"""Periods without a refusal for the rate, after which nobody else spends any more."""
+"""Periods without a rate refusal after which no other program is assumed to spend."""
 
 SPARE: Final = 1 / 10
-"""Of the requests, left to others who ask while nothing presses."""
+"""Fraction of the budget left to other processes while no release is under way."""
 
 
 class Throttle(Protocol):
-    """What is needed of asyncio-throttle's Throttler."""
+    """The part of asyncio-throttle's Throttler that is used."""
 
     async def acquire(self) -> None:
         """Return when one more request may start."""
@@ -49,9 +51,13 @@ class Throttle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One request's worth of budget. `asked`: when the ledger was asked for it, in loop seconds.
+    """The right to send one request.
 
-    It carries what the budget must know of it, so one that is never settled takes no memory.
+    It carries all that the budget needs, so a grant that is never settled leaks no memory.
+
+    Attributes:
+        name: The request's name in the ledger.
+        asked: When the ledger was asked for it, in seconds of the loop's clock.
     """
 
     name: str
@@ -60,7 +66,7 @@ class Grant:
 
 @dataclass(slots=True)
 class _Late:
-    """A request without an answer. `since`, `counted`: when it was given up, and last counted."""
+    """A request without an answer: when it was given up and last counted, in loop seconds."""
 
     replaced: Callable[[], bool]
     since: float
@@ -83,7 +89,7 @@ class Budget:
     ) -> None:
         """`owner`: a name no other process uses. `period`: seconds.
 
-        `waiting` is called each time the ledger bids us wait: that is not being stuck.
+        `waiting` is called whenever the ledger makes a caller wait, to show it is not stuck.
         """
         self.account = account
         self._ledger = ledger
@@ -96,7 +102,7 @@ class Budget:
         self._late_until = float("-inf")
         self._refused = float("-inf")
         self._pace = pace or Throttler(requests, self._period, min(0.02, period / 1000))
-        # asyncio-throttle serves its waiters in no order, each of them polling: let in one
+        # asyncio-throttle serves waiters in no order, and each of them polls: admit one at a time
         self._turn = asyncio.Lock()
         self._names = (f"{owner}-{n}" for n in itertools.count())
 
@@ -124,9 +130,10 @@ class Budget:
         )
 
     async def _count_late(self) -> None:
-        """Count what a link that stalls may still deliver, for the last time when it works again.
+        """Keep counting unanswered requests while their link may still deliver them.
 
-        What is on a stalled link arrives together when it goes on, minutes after it was sent.
+        A stalled link delivers everything at once when it recovers, minutes after it was sent. So
+        they are counted once more when the link was replaced, and then forgotten.
         """
         now = asyncio.get_running_loop().time()
         for name, late in list(self._late.items()):
@@ -140,15 +147,16 @@ class Budget:
                 del self._late[name]
 
     def is_valid(self, grant: Grant) -> bool:
-        """Tell whether a request sent now still arrives while the ledger counts it."""
+        """Return whether a request sent now arrives while the ledger still counts it."""
         return asyncio.get_running_loop().time() < grant.asked + self._prompt
 
     async def settle(
         self, grant: Grant, *, answered: bool, replaced: Callable[[], bool] | None = None
     ) -> None:
-        """Count a request as sent now, or, unanswered, as possibly still on its way.
+        """Count a request as sent now or, if unanswered, as possibly still in transit.
 
-        `replaced`: see `Unavailable`; until then the request counts as on its way, within reason.
+        `replaced`: see `Unavailable`; until it returns True the request counts as in transit, for
+        at most `LATEST` periods.
         """
         name = grant.name
         if replaced is not None and not answered:
@@ -156,21 +164,21 @@ class Budget:
             self._late[name] = _Late(replaced, now, now)
             self._late_until = now + (LATEST + 2) * self._period
         margin = 0.0 if answered else self._margin
-        # with the store down, the ledger keeps the later time it was given at the grant
+        # if the store is down, the ledger keeps the later time recorded at the grant
         with contextlib.suppress(StoreError):
             await self._ledger.settle(self.account, name, period=self._period, margin=margin)
 
     async def exhaust(self) -> None:
-        """Spend nothing for a full period: the gateway says that somebody else did."""
+        """Block the budget for a full period: the gateway reports that it is used up."""
         self._refused = asyncio.get_running_loop().time()
-        # with the store down nothing is granted either; should it be back sooner, we are told again
+        # if the store is down nothing is granted anyway; the gateway will refuse again if need be
         with contextlib.suppress(StoreError):
             await self._ledger.exhaust(self.account, limit=self._requests, period=self._period)
 
     def may_be_late(self) -> bool:
-        """Tell whether requests of ours, given up lately, may be what the gateway counts."""
+        """Return whether the gateway may be counting late requests of this process."""
         return asyncio.get_running_loop().time() < self._late_until
 
     def is_uncontended(self) -> bool:
-        """Tell whether nobody else has spent of the account for a while."""
+        """Return whether no other program has spent from the account for a while."""
         return asyncio.get_running_loop().time() - self._refused > UNCONTENDED_AFTER * self._period

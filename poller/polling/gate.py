@@ -1,7 +1,7 @@
-"""An extreme move waits until the market's other symbols tell whether it is one of many.
+"""Delays the commit of an extreme move until other symbols show whether the whole market is off.
 
-A fault of the source shows in all symbols, and the first ones of a sweep cannot know it. So their
-polls wait before they publish: nothing is committed meanwhile, and whoever is killed asks again.
+A fault of the source shows in all symbols, which the first answers of a sweep cannot reveal. So
+their polls wait before they commit; a process that is killed meanwhile asks again.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from poller.detect.plausible import NO_MOVES, MarketMoves
 from poller.markets import Market
 
 LONGEST_WAIT: Final = 10.0
-"""Seconds by which a true move is late at the most; in a sweep a few answers decide sooner."""
+"""Longest delay of a genuine move in seconds; during a sweep a few answers decide sooner."""
 
 
 class Gate:
-    """How the symbols of each market move, and who waits to know it."""
+    """Tracks how the symbols of each market move, and the polls that wait for that."""
 
     def __init__(
         self, outstanding: Callable[[Market], int], *, longest: float = LONGEST_WAIT
@@ -36,17 +36,17 @@ class Gate:
         return self._moves.get(market, NO_MOVES)
 
     def keep(self, market: Market, moves: MarketMoves) -> None:
-        """Take note of how they move now."""
+        """Replace the moves of a market."""
         self._moves[market] = moves
         self.changed()
 
     def changed(self) -> None:
-        """Let who waits look again: a symbol moved, or shows the newest day."""
+        """Let waiting polls look again: a symbol moved, or shows the newest day."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def settled(self, market: Market, day: date) -> None:
-        """Return when the market is known to move ordinarily on this day, or nobody can tell."""
+        """Return once the market moves normally on this day, or once no answer can show it."""
         self._waiting[market] += 1
         self.changed()
         try:
@@ -58,5 +58,5 @@ class Gate:
             self._waiting[market] -= 1
 
     def _is_clear(self, market: Market, day: date) -> bool:
-        everybody_waits = self._outstanding(market) <= self._waiting[market]
-        return everybody_waits or self.moves(market).is_normal(day)
+        all_wait = self._outstanding(market) <= self._waiting[market]
+        return all_wait or self.moves(market).is_normal(day)

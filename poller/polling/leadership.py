@@ -25,10 +25,10 @@ from poller.telemetry.observe import (
 )
 
 TTL: Final = 12.0
-"""Seconds a lease lives without being renewed: the longest gap after a kill -9, plus one look."""
+"""Seconds a lease lives without renewal: the longest gap after a kill -9, plus one `LOOK`."""
 
 LEASE: Final = "lease"
-"""What is in trouble when its keys cannot be used: nobody polls then."""
+"""Subject of the trouble when the lease's keys cannot be used and no process polls."""
 
 LONGEST_PAUSE: Final = 30.0
 
@@ -40,9 +40,10 @@ _Beat = Callable[[], None]
 
 
 class LeaderObserver:
-    """Passes on what whoever polls tells; standing by ends its troubles: another one tells then.
+    """Passes facts of the polling process on; when it becomes a standby, its troubles end.
 
-    Trouble with Redis or the lease stays: it may be why the lease was lost.
+    The new leader reports its own. Trouble with Redis or the lease stays, because it may be the
+    reason why the lease was lost.
     """
 
     def __init__(self, observe: Observe) -> None:
@@ -50,7 +51,7 @@ class LeaderObserver:
         self._ends: dict[str, tuple[Fact, ...]] = {}
 
     def __call__(self, fact: Fact) -> None:
-        """Pass a fact on, and remember what must end."""
+        """Pass a fact on, and remember which troubles are open."""
         self._observe(fact)
         match fact:
             case Trouble(subject) if subject not in {"redis", LEASE}:
@@ -74,10 +75,10 @@ async def keep_polling(
     observe: Observe,
     leader_tasks: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = (),
 ) -> None:
-    """Poll while holding the lease, stand by while another does; for ever.
+    """Poll while holding the lease and stand by while another process does, for ever.
 
-    `leader_tasks`: what else only the active poller does, by name; they never end by themselves.
-    Each is a component of its own, whose defect ends nothing else.
+    `leader_tasks`: what else only the leader does, by name. They never end by themselves, and each
+    is supervised as a component of its own.
     """
     with heartbeat(observe, "lease") as beat:
         while True:
@@ -93,7 +94,7 @@ async def keep_polling(
             except* LeaseLost:
                 observe(Standby("another poller holds the lease, or Redis was away"))
             finally:
-                await _give_back(leases, lease)
+                await _release(leases, lease)
 
 
 async def _acquire(leases: Leases, owner: str, observe: Observe, beat: _Beat) -> Lease:
@@ -126,12 +127,12 @@ async def _renew(leases: Leases, lease: Lease, observe: Observe, beat: _Beat) ->
                 raise LeaseLost(lease.value)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
-        except StoreMisfit as problem:  # whatever stands there now, it is not our lease
+        except StoreMisfit as problem:  # the key no longer holds our lease
             observe(Trouble(LEASE, str(problem)))
             raise LeaseLost(lease.value) from problem
         beat()
 
 
-async def _give_back(leases: Leases, lease: Lease) -> None:
-    with contextlib.suppress(StoreError):  # it runs out by itself
+async def _release(leases: Leases, lease: Lease) -> None:
+    with contextlib.suppress(StoreError):  # the lease expires by itself
         await leases.release(lease)

@@ -1,8 +1,8 @@
-"""What the plan learned and has to tell outlives the process: notices first, then the plan.
+"""Persists the plan and publishes its notices.
 
-Order of effects: a notice is on its stream before the plan that holds it for told is saved. So a
-kill in between has the next poller make it up from plan and watermarks, under the same id, which
-the store takes only once.
+Order of effects: a notice is appended before the plan that counts it as announced is saved. After a
+kill in between, the next poller derives the notice again from plan and watermarks, under the same
+id, which the store accepts only once.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _STREAM: Final = "stream of releases"
 
 
 class PlanStore:
-    """Restores a schedule, tells its notices and saves what it must remember."""
+    """Restores a schedule, announces its notices and saves its state."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class PlanStore:
         self._saved = schedule.version
 
     def note(self, notices: Iterable[Notice]) -> None:
-        """Take note of what is to be told, and that the plan may have changed."""
+        """Queue notices to announce, and save the plan soon if it has changed."""
         self._pending.extend(notices)
         if self._pending:
             self._news.set()
@@ -64,8 +64,8 @@ class PlanStore:
             self._replanned.set()
 
     async def restore(self) -> None:
-        """Continue where the last poller stopped: what is known, and what was learned."""
-        self._pending.clear()  # the stored plan knows nothing of it, and makes it up
+        """Load watermarks and plan, to continue where the last poller stopped."""
+        self._pending.clear()  # the restored plan produces these notices again
         pause = _STORE_PAUSE
         while True:
             try:
@@ -81,7 +81,7 @@ class PlanStore:
                 break
         self._observe(Recovered(_WATERMARKS))
         now = self._now()
-        # one in the future is told, with its cure, when its symbol is polled
+        # one in the future is reported, with its fix, when its symbol is polled
         past = {
             code: day
             for code, day in watermarks.items()
@@ -108,8 +108,8 @@ class PlanStore:
             return {}
 
     async def keep(self, lease: Lease) -> None:
-        """Tell and save, soon after there is something, for ever; raises LeaseLost (in a group)."""
-        parts = (("release notices", self._tell), ("plan", self._keep_plan))
+        """Announce and save whatever is pending, for ever; raises LeaseLost (in a group)."""
+        parts = (("release notices", self._announce_all), ("plan", self._keep_plan))
         async with asyncio.TaskGroup() as group:
             for name, work in parts:
                 supervised = supervise(
@@ -118,16 +118,16 @@ class PlanStore:
                 group.create_task(supervised, name=name)
 
     async def close(self, lease: Lease) -> None:
-        """Tell and save what is left; without a store it is made up, and learned, again."""
+        """Announce and save what is left; without a store, the next poller derives it again."""
         with contextlib.suppress(StoreError):
-            await self._tell_owed(lease)
+            await self._announce_pending(lease)
             await self._save(lease)
 
-    async def _tell(self, lease: Lease) -> None:
+    async def _announce_all(self, lease: Lease) -> None:
         while True:
             await self._news.wait()
             try:
-                await self._tell_owed(lease)
+                await self._announce_pending(lease)
             except StoreDown as problem:
                 self._observe(Trouble("redis", str(problem)))
             except StoreMisfit as problem:
@@ -136,7 +136,7 @@ class PlanStore:
                 continue
             await asyncio.sleep(_STORE_PAUSE)
 
-    async def _tell_owed(self, lease: Lease) -> None:
+    async def _announce_pending(self, lease: Lease) -> None:
         while self._pending:
             notice = self._pending[0]
             if await self._plans.announce(notice, lease):

@@ -36,6 +36,7 @@ from poller.polling.budget import Budget, Grant
 from poller.polling.failures import FailureTracker
 from poller.polling.gate import Gate
 from poller.polling.plan_store import PlanStore
+from poller.polling.repeats import Repeats
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import (
     Answered,
@@ -47,7 +48,7 @@ from poller.schedule.schedule import (
     Unanswered,
 )
 from poller.store.ports import PollerStore
-from poller.store.store import Lease, Snapshot
+from poller.store.store import Lease, Snapshot, Unparsed
 from poller.supervisor import supervise
 from poller.telemetry.log import fingerprint
 from poller.telemetry.observe import (
@@ -131,6 +132,7 @@ class Poller:
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
         self._committing = 0
         self._cut: dict[Code, int] = {}
+        self._repeats = Repeats()
         self._gate = Gate(lambda market: schedule.markets[market].outstanding)
         self._failed: asyncio.Future[None] | None = None
         self._plan_store = PlanStore(store.records, store.plans, schedule, observe, now)
@@ -139,6 +141,7 @@ class Poller:
         """Poll at these intervals from now on; what is in flight goes on."""
         self._schedule.configure(intervals, self._now())
         self._history = history
+        self._repeats.clear()  # a page that was enough may be too short now
         self._notify()
 
     def watch(self, codes: Sequence[Code]) -> None:
@@ -154,11 +157,12 @@ class Poller:
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
         await self._plan_store.restore()
+        self._repeats.clear()
         self._failures = FailureTracker(self._observe)  # those of the last leader have ended
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._plan_store.keep(lease), name="keep the logbook")
+                group.create_task(self._plan_store.keep(lease), name="keep the plan")
                 for account in self._budgets:
                     name = dispatcher(account)
                     drive = partial(self._drive, account, lease)
@@ -172,6 +176,7 @@ class Poller:
             await self._plan_store.close(lease)
 
     def _forget(self, code: Code) -> None:
+        self._repeats.forget(code)
         for fact in forgotten(code, "no longer watched"):
             self._observe(fact)
 
@@ -341,12 +346,20 @@ class Poller:
         """Read, compare, commit; returns the watermark as it stands then."""
         code = turn.code
         try:
-            snapshot = await self._records.snapshot(code)
-            self._refuse_future(code, snapshot)
+            unparsed = await self._records.unparsed(code)
+            snapshot = None
+            if not self._repeats.is_known(code, unparsed.digest):
+                snapshot = self._parsed(code, unparsed)
         except StoreError:
             await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
             raise
-        pages, observed_at = await self._read(turn, snapshot)
+        first = await fetch(turn.gateway, turn.budget, turn.grant, code, None)
+        observed_at = self._now()
+        if snapshot is None:
+            if self._repeats.is_repeat(code, first):
+                return self._repeats.watermark(code)
+            snapshot = self._parsed(code, unparsed)
+        pages = await self._read_on(turn, snapshot, first)
         records = [record for page in pages for record in page.records]
         comparison = self._compared(code, records, snapshot, observed_at)
         if comparison.extreme is not None:
@@ -361,12 +374,14 @@ class Poller:
             self._committing -= 1
             self._notify()
         self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
+        self._repeats.note(code, pages, comparison, snapshot.known, unparsed.digest)
         dropped = [oddity for page in pages for oddity in page.oddities]
         self._tell(code, comparison, [*snapshot.notes, *dropped])
         return comparison.watermark
 
-    def _refuse_future(self, code: Code, snapshot: Snapshot) -> None:
-        """Raise StoreMisfit when nothing newer could be found, before a request is spent."""
+    def _parsed(self, code: Code, unparsed: Unparsed) -> Snapshot:
+        """Return what is known; raises StoreMisfit also when nothing newer could be found."""
+        snapshot = unparsed.parse()
         newest = snapshot.known.newest
         today = self._now().astimezone(market_of(code).zone).date()
         if newest is not None and newest > today:
@@ -375,6 +390,7 @@ class Poller:
                 f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
                 f"it is found again: HDEL {key} {code}"
             )
+        return snapshot
 
     def _compared(
         self, code: Code, records: Sequence[Record], snapshot: Snapshot, observed_at: datetime
@@ -407,22 +423,20 @@ class Poller:
             self._observe(Recovered(_PUBLISHING))
             self._observe(Published(code, comparison.events))
 
-    async def _read(self, turn: PollJob, snapshot: Snapshot) -> tuple[list[Page], datetime]:
-        """Read page after page until there are enough; returns them and when the first came."""
-        grant, pages, observed_at = turn.grant, list[Page](), None
+    async def _read_on(self, turn: PollJob, snapshot: Snapshot, first: Page) -> list[Page]:
+        """Read page after page until there are enough, and return them."""
+        pages = [first]
         while True:
-            key = pages[-1].next_key if pages else None
-            pages.append(await fetch(turn.gateway, turn.budget, grant, turn.code, key))
-            observed_at = observed_at or self._now()
             match progress(turn.code, pages, snapshot.known, history=self._history):
                 case Reading.MORE:
-                    grant = await turn.budget.acquire()
+                    grant, key = await turn.budget.acquire(), pages[-1].next_key
+                    pages.append(await fetch(turn.gateway, turn.budget, grant, turn.code, key))
                 case Reading.CUT:
                     self._confirm_cut(turn.code, snapshot, pages)
-                    return pages, observed_at
+                    return pages
                 case Reading.ENOUGH:
                     self._cut.pop(turn.code, None)
-                    return pages, observed_at
+                    return pages
 
     def _confirm_cut(self, code: Code, snapshot: Snapshot, pages: Sequence[Page]) -> None:
         """Accept an answer that ends above the watermark only when it was given several times."""

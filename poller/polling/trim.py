@@ -1,4 +1,4 @@
-"""Trims the streams now and then: done by the active poller, decided by `retention`."""
+"""Trims the streams every hour, in the leader; `retention` decides what may go."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -12,7 +12,7 @@ from poller.store.store import Stream
 from poller.telemetry.observe import Happened, Observe, Recovered, Trouble
 
 EVERY: Final = 3600.0
-"""Seconds between two looks."""
+"""Seconds between two trimmings."""
 
 _PAUSE: Final = 10.0
 
@@ -20,13 +20,13 @@ _PAUSE: Final = 10.0
 async def keep_trimmed(
     streams: Trimming, keep: timedelta, observe: Observe, now: Callable[[], datetime]
 ) -> None:
-    """Keep entries for `keep`, and longer for a group that is late; for ever."""
+    """Keep entries for `keep`, longer for a group that is late; run for ever."""
     late = frozenset[str]()
     while True:
         try:
             late = await trim(streams, keep, observe, now(), before=late)
         except StoreDown:
-            await asyncio.sleep(_PAUSE)  # the poller says so
+            await asyncio.sleep(_PAUSE)  # the poller reports it
             continue
         except StoreMisfit as problem:
             observe(Trouble("trimming", str(problem)))  # polling does not depend on it
@@ -43,14 +43,14 @@ async def trim(
     *,
     before: Collection[str] = (),
 ) -> frozenset[str]:
-    """Forget what may be forgotten; returns which groups are late, as `before` they had been."""
+    """Remove old entries and return the groups that are late; `before`: those late last time."""
     late = set[str]()
     for stream in Stream:
         found = trim_of(await streams.groups(stream), now, keep)
         removed = await streams.trim(found.before, stream)
         for group in found.late:
             subject = f"consumer group {group.name}"
-            if stream is Stream.RELEASES:  # the groups of an endpoint have one name on both
+            if stream is Stream.RELEASES:  # an endpoint's groups have the same name on both streams
                 subject += " of the releases"
             late.add(subject)
             observe(Trouble(subject, _reason(group, now, keep)))

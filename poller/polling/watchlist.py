@@ -1,8 +1,8 @@
 """What is watched: the configuration's codes, files and Futu groups, and the live list on top.
 
-Each source is believed when it settles (`settling`): what it adds counts at once, what it lacks
-only after it has been the same for a while. One that cannot be read keeps what it last gave, and
-the operator is told once.
+Each source is debounced (`settling`): additions count at once, removals only after the source has
+stayed the same for a while. A source that cannot be read keeps its last codes, which is reported
+once.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ LOOK: Final = 1.0
 """Seconds between two looks at the files."""
 
 LIVE_EVERY: Final = 30.0
-"""Seconds after which the live list is looked at though nothing was signalled."""
+"""Seconds after which the live list is read even without a signal."""
 
 GROUPS_EVERY: Final = 300.0
-"""Seconds between two readings of the Futu groups; sooner while one of them is in doubt."""
+"""Seconds between two readings of the Futu groups; less while codes of one are missing."""
 
 GROUPS_WAIT: Final = 60.0
-"""Seconds from the first connection on for which all codes wait for the Futu groups."""
+"""Seconds after the first connection that all codes wait for the Futu groups."""
 
 FILES_WAIT: Final = 60.0
-"""Seconds from the start for which all codes wait for a file that is being written."""
+"""Seconds after the start that all codes wait for a file that is being written."""
 
 GROUP_REQUESTS: Final = 10
 GROUP_PERIOD: Final = 30.0
@@ -54,7 +54,7 @@ Stamp = tuple[int, int, int]
 
 @dataclass
 class _File:
-    """What is known of a file. `changed_at`: when it got its stamp, in the loop's seconds."""
+    """The state of a file. `changed_at`: when it got its stamp, in seconds of the loop's clock."""
 
     source: Settling = field(default_factory=Settling)
     stamp: Stamp | None = None
@@ -62,7 +62,7 @@ class _File:
     read_as: tuple[Stamp, bool] | None = None
     codes: tuple[Code, ...] = ()
     problems: tuple[str, ...] = ()
-    whole: bool = False  # nobody has written to it for a while, or it is not there
+    whole: bool = False  # it has not been written for a while, or does not exist
 
 
 class Watchlist:
@@ -79,9 +79,9 @@ class Watchlist:
         *,
         aside: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
-        """`news`: a notifier's, of changes of the live list.
+        """`news`: a notifier's; it signals changes of the live list.
 
-        `aside`: calls what may block, as a file of the network does whose server is away.
+        `aside`: runs what may block, such as reading from a network drive whose server is away.
         """
         self._codes: Sequence[Code] = ()
         self._files: dict[Path, _File] = {}
@@ -104,26 +104,26 @@ class Watchlist:
     def configure(
         self, codes: Sequence[Code], files: Sequence[Path], groups: Sequence[str]
     ) -> None:
-        """Take these sources from now on; what is known of one that stays is kept."""
+        """Use these sources from now on, and keep the state of those that stay."""
         self._codes = codes
         self._files = {path: self._files.get(path, _File()) for path in files}
-        # a reading may be the only one in minutes: a doubt is told at once
+        # the next reading may be minutes away, so missing codes are reported at once
         self._groups = {name: self._groups.get(name, Settling(brief=0)) for name in groups}
         self._regrouped.set()
-        self._earlier = None  # whoever changes the configuration means it
+        self._earlier = None  # a changed configuration is meant
         self._changed = True
 
     def remember(self, codes: Sequence[Code]) -> None:
-        """Doubt, at the start, what the last run watched and no source names now.
+        """Keep, for a while after the start, codes of the last run that no source names now.
 
-        A file may have been cut short while nobody ran. Where there is none, nothing is doubted.
+        A file may have been truncated while no process ran. Without files there is no need to.
         """
         if self._files and codes:
             self._earlier = Settling(brief=0)
             self._earlier.offer(dict.fromkeys(codes, True), asyncio.get_running_loop().time())
 
     def sources(self) -> dict[Code, list[str]]:
-        """Return every watched code with where it comes from."""
+        """Return every watched code with the names of its sources."""
         found: dict[Code, list[str]] = {}
         for code in self._codes:
             found.setdefault(code, []).append("configuration")
@@ -148,7 +148,7 @@ class Watchlist:
     async def refresh(self, *, once: bool = False) -> None:
         """Read files that changed, and the live list when it is signalled, in doubt, or due.
 
-        `once`: as they are, settled or not.
+        `once`: take them as they are, settled or not.
         """
         now = asyncio.get_running_loop().time()
         for path, file in self._files.items():
@@ -165,7 +165,7 @@ class Watchlist:
             self._observe(Trouble("redis", str(problem)))
         except StoreMisfit as problem:
             self._live_at = now
-            self._asked_live = True  # nothing is to be had of it: the other sources count
+            self._asked_live = True  # unreadable; continue with the other sources
             text = f"{problem}; the {len(self._live.marks)} codes it last held count on"
             self._observe(Trouble(_LIVE, text))
 
@@ -176,7 +176,7 @@ class Watchlist:
         found = await self._live_list.watched()
         self._version, self._asked_live = version, True
         outcome = self._live.offer(found.marks, now)
-        self._tell(_LIVE, self._live, outcome, [found.foreign] if found.foreign else [])
+        self._report(_LIVE, self._live, outcome, [found.foreign] if found.foreign else [])
 
     async def _look_at_file(self, path: Path, file: _File, now: float, *, once: bool) -> None:
         subject = _subject(path)
@@ -199,30 +199,30 @@ class Watchlist:
                 told.append("it holds no code")
         elif kept := len(file.source.codes):
             told.append(f"the {kept} codes it last held stay watched")
-        self._tell(subject, file.source, outcome, told)
+        self._report(subject, file.source, outcome, told)
 
     @staticmethod
     def _read_file(path: Path, file: _File, now: float, *, once: bool) -> bool:
-        """Read it when it changed or has settled since; returns whether that was done.
+        """Read a file that has changed, or settled since; return whether it was read.
 
-        A line without its end counts when nobody has written for a while: `US.A` may become
+        A last line without a newline counts only once the file has settled: `US.A` may become
         `US.AAPL`.
         """
         stamp, age = _look(path)
         if stamp != file.stamp:
-            # at first sight it may have been there for long
+            # a file seen for the first time may be old
             file.changed_at = now - (0 if file.stamp else min(max(age, 0), SETTLED))
             file.stamp = stamp
         whole = once or now - file.changed_at >= SETTLED
         if (stamp, whole) != file.read_as:
             codes, problems = read_codes(path, to_end=whole)
-            if not whole or _look(path)[0] == stamp:  # else it is read at the next look
+            if not whole or _look(path)[0] == stamp:  # else it is read again next time
                 file.codes, file.problems = codes, tuple(problems)
                 file.read_as, file.whole = (stamp, whole), whole
                 return True
         return False
 
-    def _tell(
+    def _report(
         self, subject: str, source: Settling, outcome: Outcome, problems: Sequence[str]
     ) -> None:
         self._changed = self._changed or outcome.changed
@@ -233,10 +233,10 @@ class Watchlist:
             self._observe(Happened(text))
 
     async def follow(self, watch: Callable[[Sequence[Code]], None]) -> None:
-        """Tell `watch` the codes whenever they changed, for ever; `follow_groups` must run too.
+        """Pass the codes to `watch` whenever they change, for ever; `follow_groups` must run too.
 
-        The first time waits for the live list, the groups and files that are being written: were
-        their symbols missing, a release under way would be told to be complete too soon.
+        The first call waits for the live list, the groups and files that are being written: if
+        their symbols were missing, a release under way would be announced as complete too soon.
         """
         loop = asyncio.get_running_loop()
         files_until, began = loop.time() + FILES_WAIT, False
@@ -249,25 +249,25 @@ class Watchlist:
                 and (not written or loop.time() >= files_until)
             )
             if began and self._earlier is not None:
-                self._doubt_start(self._earlier, loop.time())
+                self._offer_earlier(self._earlier, loop.time())
             if self._changed and began:
                 self._changed = False
                 watch(self.current())
             await wait_set(self._signalled, LOOK)
 
-    def _doubt_start(self, earlier: Settling, now: float) -> None:
+    def _offer_earlier(self, earlier: Settling, now: float) -> None:
         removed = {code: False for code, wanted in self._live.marks.items() if not wanted}
         outcome = earlier.offer(removed | dict.fromkeys(self.sources(), True), now)
-        self._tell(_EARLIER, earlier, outcome, [])
+        self._report(_EARLIER, earlier, outcome, [])
         if earlier.recheck is None:
             self._earlier = None
 
     async def follow_groups(
         self, gateways: Sequence[Gateway], account: str, budget: Budget
     ) -> None:
-        """Read the Futu groups again and again, through whichever gateway of the account is ready.
+        """Read the Futu groups periodically through any ready gateway of the account, for ever.
 
-        Groups are a user's: those of another account may have the same names and other codes.
+        Groups belong to a user: another account may have groups of the same names.
         """
         gateways = [gateway for gateway in gateways if gateway.account == account]
         loop = asyncio.get_running_loop()
@@ -277,7 +277,7 @@ class Watchlist:
                 await any_ready(gateways)
                 self._waits_until = min(self._waits_until, loop.time() + GROUPS_WAIT)
                 await self._read_group(name, gateways, budget)
-            self._waits_until = float("-inf")  # what could not be read is not waited for
+            self._waits_until = float("-inf")  # do not wait for what could not be read
             doubts = [pause for group in self._groups.values() if (pause := group.recheck)]
             await wait_set(self._regrouped, min([*doubts, GROUPS_EVERY]))
 
@@ -309,7 +309,7 @@ class Watchlist:
             await budget.settle(grant, answered=answered)
 
     def _take_group(self, name: str, subject: str, texts: Sequence[str]) -> None:
-        if (source := self._groups.get(name)) is None:  # a reload has just left it out
+        if (source := self._groups.get(name)) is None:  # a reload has just removed it
             return
         now = asyncio.get_running_loop().time()
         codes: dict[Code, bool] = {}
@@ -323,11 +323,11 @@ class Watchlist:
                 if len(codes) < MOST_CODES:
                     codes[code] = True
         outcome = source.offer(codes, now)
-        self._tell(subject, source, outcome, _left_out(others, len(texts)))
+        self._report(subject, source, outcome, _left_out(others, len(texts)))
 
 
 def _left_out(others: Sequence[str], count: int) -> list[str]:
-    """Say what of a group of so many codes is not taken."""
+    """Return, in words, which of the `count` codes of a group are left out."""
     told = []
     if others:
         shown = ", ".join(text[:_SHOWN_LENGTH] for text in others[:_SHOWN])
@@ -343,9 +343,9 @@ def _subject(path: Path) -> str:
 
 
 def _look(path: Path) -> tuple[Stamp, float]:
-    """Return what changes with every writing, and the seconds since the last; raises OSError."""
+    """Return a stamp that changes with every write, and the age in seconds; raises OSError."""
     status = path.stat()
     stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-    # what is no regular file is refused when it is read; its time may change with every look
+    # other kinds of files are refused when read; their time may change all the time
     age = wall_clock().timestamp() - status.st_mtime if stat.S_ISREG(status.st_mode) else SETTLED
     return stamp, age

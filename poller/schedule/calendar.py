@@ -17,7 +17,7 @@ from poller.markets import Market
 _DAY: Final = timedelta(days=1)
 
 _FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(9999, 1, 1)
-"""Days beyond them, which only a slip names, count as these: `date` itself ends soon after."""
+"""Days outside, which only a typing error names, are clamped: `date` itself ends soon after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Release:
 
 
 def knows(market: Market, year: int) -> bool:
-    """Tell whether any holiday of that year is known; without, every weekday counts as trading."""
+    """Return whether any holiday of that year is known; if not, all weekdays are trading days."""
     return market.exchange.knows(year)
 
 
 @cache
 def is_trading_day(market: Market, day: date) -> bool:
-    """Tell whether the exchange was scheduled to trade; half days count."""
+    """Return whether the exchange was scheduled to trade; half days count."""
     return market.exchange.is_trading_day(day)
 
 

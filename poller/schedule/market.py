@@ -1,6 +1,6 @@
-"""One market's symbols: who is wanted, who is watched, who never has rows. Pure.
+"""One market's symbols: which are outstanding, which are probed, which never have rows. Pure.
 
-A release is one common event: the first newer day makes every symbol of the market wanted.
+A release is one common event: the first newer day makes every symbol of the market outstanding.
 """
 
 from collections import deque
@@ -58,7 +58,7 @@ class MarketQueue:
         self._counts = dict.fromkeys(SymbolState, 0)
         self._current = 0  # active symbols that show the newest day
         self._members: dict[Code, Symbol] = {}
-        self._open: date | None = None  # told to be out, not yet to be complete
+        self._open: date | None = None  # announced as detected, not yet as completed
         self._left: set[Code] = set()  # showed it, and are watched no longer
         self._overtaken = False  # the store knew of a newer day than the plan did
         self._stage: tuple[bool, datetime | None] = (False, None)  # of the sweep
@@ -72,16 +72,16 @@ class MarketQueue:
         self.sweep.configure(intervals)
 
     def load(self, state: MarketState) -> None:
-        """Take up what was remembered, before any symbol is added."""
+        """Restore the stored state, before any symbol is added."""
         self.newest = state.newest
         self._sightings = list(state.sightings)
-        self.sweep.take_up(timedelta(seconds=state.pause), state.resumes)
+        self.sweep.restore(timedelta(seconds=state.pause), state.resumes)
         self._known_quiet = {code: n for n, code in enumerate(state.quiet, 1)}
         self._open = state.open
         self._loaded = state.newest is not None
 
     def state(self) -> MarketState:
-        """Return what must outlive this process."""
+        """Return the state that must survive this process."""
         return MarketState(
             newest=self.newest,
             sightings=tuple(self._sightings),
@@ -101,12 +101,12 @@ class MarketQueue:
         """How many of them do not show the newest day."""
         return self.active - self._current
 
-    def seniority(self, code: Code) -> int:
-        """Return the place among the symbols without rows, by the last look; 0 for others."""
+    def dormant_rank(self, code: Code) -> int:
+        """Return the position among dormant symbols by last poll, oldest first; 0 for others."""
         return self._known_quiet.get(code, 0)
 
     def add(self, symbol: Symbol) -> None:
-        """Follow a symbol; with a watermark it continues, without it is looked at at once."""
+        """Follow a symbol; without a watermark it is polled at once."""
         if symbol.watermark is not None:
             if self.newest is None or symbol.watermark > self.newest:
                 self._overtaken = self._loaded
@@ -122,7 +122,7 @@ class MarketQueue:
             self.sweep.running = True
 
     def remove(self, symbol: Symbol) -> None:
-        """Follow a symbol no longer."""
+        """Stop following a symbol."""
         del self._members[symbol.code]
         self._count(symbol, -1)
         if self._open is not None and symbol.watermark == self._open:
@@ -133,7 +133,7 @@ class MarketQueue:
             self.sweep.end()
 
     def set_state(self, symbol: Symbol, state: SymbolState) -> None:
-        """Follow a symbol in another way."""
+        """Move a symbol to another state."""
         if symbol.state is not state:
             self._count(symbol, -1)
             symbol.state = state
@@ -156,7 +156,7 @@ class MarketQueue:
                 key = (symbol.rounds, -symbol.weight, lag)
                 self._outstanding.setdefault(key, deque()).append(entry)
             case SymbolState.REFUSED:
-                pass  # its next try is a matter of time
+                pass  # the schedule retries it later
 
     def sighted(self, day: date) -> None:
         """Poll all others at the full rate if a day is newer than any seen."""
@@ -165,7 +165,7 @@ class MarketQueue:
             self.sweep.begin()
 
     def answered(self, symbol: Symbol, watermark: date | None, now: datetime) -> list[Notice]:
-        """Take note of what a symbol showed, and queue it again."""
+        """Record the watermark a symbol showed, queue it again, and return the notices due."""
         before, swept, lag = symbol.watermark, symbol.swept, self._missed(symbol.watermark)
         seen = symbol.state is not SymbolState.NEW and before is not None
         newer = watermark is not None and (self.newest is None or watermark > self.newest)
@@ -180,7 +180,7 @@ class MarketQueue:
         self._count(symbol, 1)
         symbol.rounds = 0 if self._is_up_to_date(symbol) else symbol.rounds
         notices = self._superseded(now)
-        # at first sight a later day is no release, but a symbol that stopped earlier
+        # a later day at first sight is no release: the others had stopped reporting earlier
         notices += self._detected(symbol, moved=seen and watermark != before, now=now)
         self._looked_at = now
         self.place(symbol)
@@ -192,15 +192,16 @@ class MarketQueue:
         return notices + self.settle(now)
 
     def _superseded(self, now: datetime) -> list[Notice]:
-        """Close a release that was not complete when the next one came."""
+        """Complete the open release when a newer one has come."""
         if self._open is None or self._open == self.newest:
             return []
         return [self._complete(self._open, now)]
 
     def _detected(self, symbol: Symbol, *, moved: bool, now: datetime) -> list[Notice]:
-        """Tell of the newest day, once: when a symbol `moved` to it, or the store was ahead.
+        """Return `Detected` for the newest day, once.
 
-        The store is ahead when whoever saw it first was killed before it told.
+        It is due when a symbol `moved` to that day, or when the stored watermarks were newer than
+        the stored plan, because the process that saw the day first was killed.
         """
         if not (moved and self._is_up_to_date(symbol)) and not self._overtaken:
             return []
@@ -209,11 +210,11 @@ class MarketQueue:
             return []
         showing = (one for one in self._members.values() if self._is_up_to_date(one))
         first = next((one for one in showing if one is not symbol), symbol)
-        self._saw(day, now)
+        self._learn(day, now)
         return [Detected(self.market, day, now, first.code)]
 
-    def _saw(self, day: date, now: datetime) -> None:
-        """Learn from a release; its hour counts when the market was watched till then."""
+    def _learn(self, day: date, now: datetime) -> None:
+        """Remember a release; its hour counts only if the market was probed shortly before."""
         gap = None if self._looked_at is None else now - self._looked_at
         timely = gap is not None and gap <= ODD_HOURS * self._intervals.idle
         self._sightings.append(Sighting(day, now if timely else None))
@@ -222,7 +223,7 @@ class MarketQueue:
         self.version += 1
 
     def settle(self, now: datetime) -> list[Notice]:
-        """End or pause what is through, and tell when a release is complete."""
+        """End or pause a finished sweep, and return the notice of a complete release."""
         sweep = self.sweep
         if not self.outstanding:
             sweep.end()
@@ -239,7 +240,7 @@ class MarketQueue:
         return [self._complete(self._open, now)]
 
     def _complete(self, day: date, now: datetime) -> Notice:
-        """Close a release: `day` is told to be complete, with all that lack it."""
+        """Close the release of `day` and return its notice, with the symbols that lack it."""
         self._open = None
         self.version += 1
         active = [one for one in self._members.values() if one.state is SymbolState.ACTIVE]
@@ -249,7 +250,7 @@ class MarketQueue:
         return Completed(self.market, day, now, len(found), tuple(sorted(missing)))
 
     def _raise_to(self, day: date) -> None:
-        """Let `day` be the newest: nobody shows it yet, so everybody is wanted."""
+        """Make `day` the newest; every active symbol becomes outstanding."""
         wanted = {(0, -weight, 0): queue for weight, queue in self._rotation.items()}
         for (_, weight, lag), queue in sorted(self._outstanding.items(), key=lambda one: one[0]):
             wanted.setdefault((0, weight, lag + 1), deque()).extend(queue)
@@ -274,7 +275,7 @@ class MarketQueue:
         )
 
     def job_at(self) -> datetime | None:
-        """Return when symbols of this market are polled at the full rate; None: none is wanted."""
+        """Return from when symbols are polled at the full rate; None if none is outstanding."""
         if head(self._fresh) is not None:
             return LONG_AGO
         if self._lags() is None:
@@ -282,11 +283,11 @@ class MarketQueue:
         return LONG_AGO if self.sweep.running else self.sweep.resumes
 
     def rank(self) -> tuple[bool, int]:
-        """Return how urgent that is against the other market: news first, then fewest to go."""
+        """Return the sort key among markets: those that bring news, then the fewest to go."""
         return self.sweep.low_yield, self.outstanding + self._counts[SymbolState.NEW]
 
     def take_job(self) -> Symbol:
-        """Return the symbol to poll; `job_at` has told that there is one."""
+        """Return the symbol to poll; call it only when `job_at` is due."""
         queue = self._lags()
         if head(self._fresh) is not None or queue is None:
             return taken(self._fresh, "it was not looked at since the start")
@@ -297,13 +298,13 @@ class MarketQueue:
         )
 
     def probe_at(self) -> datetime | None:
-        """Return when one symbol is watched next; None while a sweep runs, or nobody is there."""
+        """Return when one symbol is probed next; None during a sweep or without symbols."""
         if self.sweep.running or self._watched() is None:
             return None
         return self._watch_at
 
     def take_probe(self, now: datetime) -> Symbol | None:
-        """Return the symbol to watch; `probe_at` has told that there is one."""
+        """Return the symbol to probe; call it only when `probe_at` is due."""
         reason, queue = self._watch_reason, self._watched()
         self._plan_watch(now)
         if queue is None:
@@ -311,17 +312,17 @@ class MarketQueue:
         return taken(queue, reason, swept=not self._is_up_to_date(queue[0][1]))
 
     @property
-    def _alone(self) -> bool:
-        """Whether so few show the newest day that it may be theirs alone."""
+    def _is_minority(self) -> bool:
+        """Whether fewer than half of the active symbols show the newest day."""
         return 2 * self._current < self.active
 
     def _watched(self) -> Queue | None:
-        """Return the queue whose head was not polled for longest, of those that kept up.
+        """Return the queue of up-to-date symbols whose head has not been polled for longest.
 
-        When few show the newest day, the others are watched on as well.
+        While few symbols show the newest day, the outstanding ones are probed as well.
         """
         queues = [queue for queue in self._rotation.values() if head(queue) is not None]
-        if self._alone and (lags := self._lags()) is not None:
+        if self._is_minority and (lags := self._lags()) is not None:
             queues.append(lags)
         return min(queues, key=lambda queue: queue[0][0], default=None)
 
@@ -341,28 +342,28 @@ class MarketQueue:
         if self.newest is None:
             return None
         reference = self.newest
-        if self._alone and (lags := self._lags()) is not None:
+        if self._is_minority and (lags := self._lags()) is not None:
             reference = lags[0][1].watermark or reference
         return expected(self.market, reference, self._sightings)
 
     def quiet_look_at(self) -> datetime | None:
-        """Return when one symbol without rows is looked at; None: there is none."""
+        """Return when the next dormant symbol is polled; None if there is none."""
         return None if head(self._quiet) is None else self._dormant_at
 
     def take_quiet(self, now: datetime) -> Symbol:
-        """Return the symbol without rows that was not looked at for longest."""
+        """Return the dormant symbol that has not been polled for longest."""
         self._dormant_at = now + once_a_day(self._intervals) / self._counts[SymbolState.DORMANT]
         return taken(self._quiet, "it had no rows, or missed three releases: once a day")
 
-    def hurry(self, latest: datetime) -> None:
-        """Let nothing wait longer than until `latest`: the clock was put back."""
+    def cap_waits(self, latest: datetime) -> None:
+        """Cap every wait at `latest`; called when the clock was set back."""
         self._watch_at = min(self._watch_at, latest)
         self._dormant_at = min(self._dormant_at, latest)
         if self.sweep.resumes is not None:
             self.sweep.resumes = min(self.sweep.resumes, latest)
 
     def outlook(self, symbol: Symbol) -> tuple[datetime | None, str]:
-        """Return when a queued symbol is looked at (None: in its turn), and why."""
+        """Return when a queued symbol is polled (None: in its turn), and why."""
         match symbol.state:
             case SymbolState.NEW:
                 return None, "it was not looked at since the start"
@@ -379,5 +380,5 @@ class MarketQueue:
 
 
 def once_a_day(intervals: Intervals) -> timedelta:
-    """Return the time between two looks at a symbol that is not expected to show anything."""
+    """Return the time between two polls of a symbol that is not expected to show anything."""
     return min(_QUIET * intervals.idle, _DAY)

@@ -1,4 +1,4 @@
-"""What a release as a whole is told by, once per market and day: it is out, it is complete. Pure.
+"""Notices about a whole release, one each per market and day: detected, completed. Pure.
 
 A reporting day is `detected` with the first newer day of a symbol that was followed before, and
 `completed` once: when every symbol that takes part shows it, when the pauses of its sweep have

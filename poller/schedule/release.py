@@ -1,8 +1,8 @@
-"""When the next report of a market is expected: the calendar, moved by what was learned. Pure.
+"""When the next report of a market is expected: the calendar, adjusted by past releases. Pure.
 
-The calendar knows days; the hour is learned from the last releases seen. Whoever publishes does so
-on business days and by day, and never a reporting day that has not ended: between probes at such
-times more is paused. A wrong expectation costs latency, never correctness.
+The calendar gives the day; the hour is learned from the last releases seen. Reports appear on
+business days, in daytime, and after the reporting day has ended; at other times probes are rarer. A
+wrong expectation costs latency, never correctness.
 """
 
 import json
@@ -19,12 +19,12 @@ from poller.markets import Market
 from poller.schedule.calendar import expected_after, is_trading_day, knows, release_of
 
 REMEMBERED: Final = 8
-"""Releases an hour is learned from."""
+"""Number of releases the hour is learned from."""
 LATE_AFTER: Final = timedelta(hours=12)
 ODD_HOURS: Final = 3
-"""Idle intervals between two probes at hours at which no report came yet."""
+"""Idle intervals between two probes at hours when no report has come so far."""
 REST: Final = 12
-"""Idle intervals between two probes while nobody publishes."""
+"""Idle intervals between two probes outside publishing hours."""
 
 _ENOUGH: Final = 4  # releases before their hours count
 _LEAST_MARGIN: Final = timedelta(minutes=15)
@@ -37,7 +37,13 @@ _USUAL: Final = timedelta(hours=6)  # as long as the hour is not learned
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Time between two probes of a market: a report expected, not yet, more than 12 h late."""
+    """Time between two probes of a market.
+
+    Attributes:
+        due: While a report is expected.
+        idle: Before it is expected.
+        late: Once it is more than `LATE_AFTER` late.
+    """
 
     due: timedelta
     idle: timedelta
@@ -46,9 +52,12 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A reporting day and when it was first seen (aware); None: later than it appeared.
+    """A release that was seen.
 
-    `scattered`: it came symbol by symbol.
+    Attributes:
+        day: The reporting day.
+        at: When it was first seen (aware); None if it had appeared earlier.
+        scattered: Whether it came symbol by symbol.
     """
 
     day: date
@@ -60,24 +69,31 @@ class Sighting:
 class Window:
     """When the report of `day` is expected. Instants are aware, UTC.
 
-    `possible`: the calendar's earliest. `opens`: from when it is looked for eagerly. `closes`: when
-    it was always there so far; None until enough was learned.
+    Attributes:
+        possible: The earliest instant by the calendar.
+        opens: From when on it is probed for eagerly.
+        closes: By when it has always been there so far; None until enough was learned.
+        caveat: Why the window may be wrong, or "".
     """
 
     day: date
     possible: datetime
     opens: datetime
     closes: datetime | None = None
-    guessed: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MarketState:
-    """What a market's plan must remember over a restart; watermarks are the store's.
+    """What a market's plan remembers over a restart, beside the watermarks in the store.
 
-    `sightings`: oldest first. `pause`: seconds before the next block of a sweep that found nothing
-    more, which may begin at `resumes`. `quiet`: codes without rows, as last looked at. `open`: the
-    day that was told to be out and not yet to be complete.
+    Attributes:
+        newest: The newest reporting day.
+        sightings: Past releases, oldest first.
+        pause: Seconds before the block after the next of a paused sweep.
+        resumes: When the next block of a paused sweep begins; None while none is paused.
+        quiet: Codes of dormant symbols, the one polled longest ago first.
+        open: The day announced as detected and not yet as completed.
     """
 
     newest: date | None = None
@@ -90,14 +106,14 @@ class MarketState:
     def until(self, day: date | None) -> "MarketState":
         """Return this without what is later than `day`, the newest watermark of the market.
 
-        No plan of ours tells of such releases: believed, every symbol would have missed them.
+        This service stores no such releases; if believed, every symbol would have missed them.
         """
-        told = tuple(one for one in self.sightings if _is_reached(one.day, day))
-        last = told[-1].day if told else None
+        past = tuple(one for one in self.sightings if _is_reached(one.day, day))
+        last = past[-1].day if past else None
         return replace(
             self,
             newest=self.newest if _is_reached(self.newest, day) else last,
-            sightings=told,
+            sightings=past,
             open=self.open if _is_reached(self.open, day) else None,
         )
 
@@ -118,7 +134,7 @@ class MarketState:
 
     @classmethod
     def from_json(cls, text: str) -> "MarketState":
-        """Read what `to_json` wrote, in any version, `{}` as nothing; raises Unreadable."""
+        """Read what any version's `to_json` wrote, or `{}`; raises Unreadable."""
         stored = _STORED.read(text)
         return cls(
             newest=stored.newest,
@@ -132,7 +148,7 @@ class MarketState:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A market's state as JSON has it."""
+    """The JSON form of a market's state."""
 
     newest: Day | None = None
     sightings: tuple[tuple[Day, Moment | None, bool], ...] = ()
@@ -158,19 +174,19 @@ def expected(market: Market, newest: date, sightings: Sequence[Sighting]) -> Win
     known = [one for one in sightings if one.at is not None]
     release = expected_after(market, newest)
     possible = release.opens.astimezone(UTC)
-    guessed = "" if knows(market, possible.year) else "no holidays are known for that year"
+    caveat = "" if knows(market, possible.year) else "no holidays are known for that year"
     early_late = _learned(market, known)
     if early_late is None:
-        return Window(release.day, possible, possible, None, guessed)
+        return Window(release.day, possible, possible, None, caveat)
     early, late = early_late
     opens = possible + early
-    return Window(release.day, min(possible, opens), opens, possible + late, guessed)
+    return Window(release.day, min(possible, opens), opens, possible + late, caveat)
 
 
 def _learned(market: Market, known: Sequence[Sighting]) -> tuple[timedelta, timedelta] | None:
     """Return how long after the calendar's window releases began and ended, with a margin.
 
-    One release far from the others (a day early, two days late) moves nothing.
+    A single outlier (a day early, two days late) does not count.
     """
     offsets = [one.at - release_of(market, one.day).opens for one in known if one.at is not None]
     if len(offsets) < _ENOUGH:
@@ -186,7 +202,7 @@ def next_probe(
 ) -> tuple[datetime, str]:
     """Return when to probe a market again that was probed `now`, and why."""
     at, why = _next_probe(market, window, now, intervals)
-    return at, f"{why} ({window.guessed})" if window.guessed else why
+    return at, f"{why} ({window.caveat})" if window.caveat else why
 
 
 def _next_probe(
@@ -208,7 +224,7 @@ def _next_probe(
 
 
 def _eager(window: Window, now: datetime, intervals: Intervals) -> timedelta:
-    """Return the pause while a report is due: the surer it is to come now, the shorter.
+    """Return the pause while a report is due: the more likely it comes now, the shorter.
 
     For an instant spread evenly over a window, pauses in proportion to the root of the time left
     find it soonest for a given number of probes; scaled, so that on average it is seen half a due
@@ -221,7 +237,7 @@ def _eager(window: Window, now: datetime, intervals: Intervals) -> timedelta:
 
 
 def _hour(market: Market, window: Window, now: datetime) -> tuple[int, str]:
-    """Return how many idle intervals to pause before a window, by how likely an early report is."""
+    """Return how many idle intervals to pause before a window, and why."""
     local = now.astimezone(market.zone)
     at_work = _DAYTIME[0] <= local.time() < _DAYTIME[1] and is_trading_day(market, local.date())
     if local.date() <= window.day or not at_work:

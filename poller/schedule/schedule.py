@@ -135,7 +135,7 @@ class Schedule:
             if symbol in self._again:
                 self._again.remove(symbol)
         fresh = [code for code in wanted if code not in self._symbols]
-        for code in sorted(fresh, key=lambda code: self._queue(code).seniority(code)):
+        for code in sorted(fresh, key=lambda code: self._queue(code).dormant_rank(code)):
             symbol = Symbol(code, self._weight(code), self._known.pop(code, None))
             self._symbols[code] = symbol
             self._queue(code).add(symbol)
@@ -246,7 +246,7 @@ class Schedule:
         """Let nothing wait longer than an idle interval from now."""
         latest = now + self._intervals.idle
         for queue in self._markets.values():
-            queue.hurry(latest)
+            queue.cap_waits(latest)
         waiting = [entry for entry in self._retries if entry[2].retry_at == entry[0]]
         self._retries.clear()
         for at, _, symbol in waiting:

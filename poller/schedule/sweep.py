@@ -1,8 +1,8 @@
 """How long a release is swept: at the full rate while answers bring news, then in blocks. Pure.
 
-A release that all symbols share has no misses but those that stopped reporting, so some misses in a
-row end it. Misses among symbols that kept up, with hits between them, tell of a release that comes
-symbol by symbol: then only a whole pass without news makes it pause.
+When a release appears for all symbols at once, the only misses are symbols that stopped reporting,
+so a run of misses ends the sweep. Misses among symbols that were up to date, mixed with hits, mean
+a staggered release: then the sweep pauses only after a whole pass without news.
 """
 
 from collections import deque
@@ -12,12 +12,12 @@ from typing import Final
 from poller.schedule.release import Intervals
 
 BLOCK: Final = 30
-"""Answers without news after which a sweep pauses, and the most that are asked after a pause."""
+"""Answers without news after which a sweep pauses, and the size of the block after a pause."""
 
 _LONGEST: Final = timedelta(hours=6)
 _FIRST: Final = timedelta(minutes=1)
-_FADED: Final = 32  # first pauses: five blocks in a row brought nothing
-_MIXED: Final = 3  # hits and misses of either kind that tell a staggered release
+_EXHAUSTED: Final = 32  # times the first pause: five blocks in a row brought nothing
+_STAGGERED: Final = 3  # so many hits and misses each make a release staggered
 
 
 class Sweep:
@@ -33,9 +33,9 @@ class Sweep:
         self._again = False  # a block after a pause
 
     def configure(self, intervals: Intervals) -> None:
-        """Pause by these intervals from the next pause on."""
+        """Use these intervals, starting with the next pause."""
         self._first = min(4 * intervals.due, _FIRST)
-        self._longest = max(min(18 * intervals.idle, _LONGEST), _FADED * self._first)
+        self._longest = max(min(18 * intervals.idle, _LONGEST), _EXHAUSTED * self._first)
 
     @property
     def low_yield(self) -> bool:
@@ -44,13 +44,13 @@ class Sweep:
 
     @property
     def staggered(self) -> bool:
-        """Whether this release came symbol by symbol so far."""
-        return min(self._hits, self._kept_up_misses) >= _MIXED
+        """Whether this release has come symbol by symbol so far."""
+        return min(self._hits, self._kept_up_misses) >= _STAGGERED
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the pauses have grown so long that the release may be called complete."""
-        return self.pause >= _FADED * self._first
+        """Whether the pauses have grown so long that the release counts as complete."""
+        return self.pause >= _EXHAUSTED * self._first
 
     def begin(self) -> None:
         """Poll at the full rate: a release was detected, or is under way after a restart."""
@@ -60,30 +60,30 @@ class Sweep:
         self._hits = self._misses = self._kept_up_misses = 0
 
     def end(self) -> None:
-        """Nothing is wanted any more."""
+        """End the sweep: no symbol is outstanding."""
         self.running = self._again = False
         self.resumes, self.pause = None, self._first
 
-    def take_up(self, pause: timedelta, resumes: datetime | None) -> None:
+    def restore(self, pause: timedelta, resumes: datetime | None) -> None:
         """Continue as before a restart."""
         self.pause = min(max(pause, self._first), self._longest)
         self.resumes = resumes
 
     def tick(self, now: datetime) -> None:
-        """Take note of the time: no pause goes on for longer than it was meant to.
+        """Cap the current pause at its planned length.
 
-        A clock that was set back while nobody looked, as at a start, would prolong it by as much.
+        A clock that was set back unnoticed, for example before a start, would prolong it.
         """
         if self.resumes is not None:
             self.resumes = min(self.resumes, now + self.pause)
 
     def resume(self) -> None:
-        """Ask a block after a pause."""
+        """Ask one block after a pause."""
         self.running = self._again = True
         self._misses = 0
 
     def tally(self, *, news: bool, kept_up: bool, outstanding: int, now: datetime) -> None:
-        """Count an answer of a wanted symbol; `kept_up`: it had shown the release before."""
+        """Count an answer of an outstanding symbol; `kept_up`: it had shown the release before."""
         self._answers.append(news)
         if news:
             self.running, self._again, self._misses = True, False, 0

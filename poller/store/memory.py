@@ -3,6 +3,7 @@
 A verified fake: it passes the same suite as the real servers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -22,7 +23,7 @@ from poller.store.snapshots import (
     read_vintage,
     writes_of,
 )
-from poller.store.store import Entry, Keys, Lease, Snapshot, Write, order
+from poller.store.store import Entry, Keys, Lease, Snapshot, Unparsed, Write, order
 
 KEYS: Final = Keys("short-interest")
 
@@ -117,6 +118,7 @@ class MemoryRecords(PollerRecords):
     held_texts: dict[str, dict[str, str]] = field(default_factory=dict)
     quarantined: list[Entry] = field(default_factory=list)
     _snapshots: dict[Code, Snapshot] = field(default_factory=dict)
+    _versions: Counter[Code] = field(default_factory=Counter)
     _read: Callable[[Code, str, str, str], Vintage] = field(
         default_factory=lambda: cache(read_vintage)
     )
@@ -133,6 +135,15 @@ class MemoryRecords(PollerRecords):
         self._snapshots[code] = found
         return found
 
+    def touched(self, code: Code) -> None:
+        """Take note that the texts of a symbol have changed."""
+        self._snapshots.pop(code, None)
+        self._versions[code] += 1
+
+    async def unparsed(self, code: Code) -> Unparsed:
+        found = await self.snapshot(code)
+        return Unparsed(b"%d" % self._versions[code], lambda: found)
+
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
@@ -142,7 +153,7 @@ class MemoryRecords(PollerRecords):
         if not writes and not held_writes and watermark == snapshot.watermark:
             return
         self._refuse(code, writes, held_writes, snapshot, lease)
-        self._snapshots.pop(code, None)
+        self.touched(code)
         self.streams.append(self.streams.entries, [encode(event) for event in comparison.events])
         self.streams.append(self.quarantined, quarantine_entries(code, comparison))
         held = self.held_texts.setdefault(code, {})

@@ -12,7 +12,7 @@ from poller.detect.compare import Comparison
 from poller.model import Code, Vintage
 from poller.schedule.notice import Notice
 from poller.store.retention import Group
-from poller.store.store import Entry, Keys, Lease, LiveList, News, Snapshot, Stream
+from poller.store.store import Entry, Keys, Lease, LiveList, News, Snapshot, Stream, Unparsed
 
 
 class Records(Protocol):
@@ -43,6 +43,9 @@ class Watermarks(Protocol):
 
 class PollerRecords(Records, Watermarks, Protocol):
     """Records and watermarks, for the poller."""
+
+    async def unparsed(self, code: Code) -> Unparsed:
+        """Read what is known of a symbol, as `snapshot` does, but do not parse it yet."""
 
 
 class Vintages(Protocol):

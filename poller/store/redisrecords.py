@@ -14,13 +14,14 @@ from poller.model import Code, Vintage, parse_code
 from poller.store.namespace import Namespace
 from poller.store.ports import PollerRecords, Vintages
 from poller.store.snapshots import (
+    digest_of,
     held_writes_of,
     quarantine_entries,
     read_snapshot,
     read_vintages,
     writes_of,
 )
-from poller.store.store import Lease, Snapshot, Write
+from poller.store.store import Lease, Snapshot, Unparsed, Write
 
 
 class RedisRecords(PollerRecords, Vintages):
@@ -34,13 +35,17 @@ class RedisRecords(PollerRecords, Vintages):
         self._commit = namespace.script("commit")
 
     async def snapshot(self, code: Code) -> Snapshot:
+        return (await self.unparsed(code)).parse()
+
+    async def unparsed(self, code: Code) -> Unparsed:
         async with self._translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hget(self.keys.watermark, code)
             pipe.hgetall(self.keys.history(code))
             pipe.hgetall(self.keys.vintages(code))
             pipe.hgetall(self.keys.held(code))
             watermark, history, vintages, held = await pipe.execute()
-        return read_snapshot(code, watermark or "", history, vintages, held, keys=self.keys)
+        texts = (watermark or "", history, vintages, held)
+        return Unparsed(digest_of(texts), lambda: read_snapshot(code, *texts, keys=self.keys))
 
     async def commit(
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease

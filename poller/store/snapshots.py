@@ -7,6 +7,7 @@ key and the command that fixes it.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from hashlib import blake2b
 
 from poller.codec import read_day
 from poller.detect.compare import Comparison, Known
@@ -14,6 +15,11 @@ from poller.detect.held import Decision, QuarantinedFigure
 from poller.errors import StoreMisfit, Unreadable
 from poller.model import Code, Vintage, market_of
 from poller.store.store import Keys, Snapshot, Write
+
+
+def digest_of(texts: object) -> bytes:
+    """Return a digest of these texts, to compare them without keeping them."""
+    return blake2b(repr(texts).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def read_snapshot(

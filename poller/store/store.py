@@ -3,7 +3,7 @@
 All keys of a namespace share one hash slot, so that a poll commits atomically on a Cluster, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
@@ -184,6 +184,19 @@ class Snapshot:
     held: Mapping[date, str] = field(default_factory=dict)
     repairs: tuple[Vintage, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsed:
+    """What was read of a symbol, not yet parsed.
+
+    Attributes:
+        digest: Of all raw texts: if it is equal, they are.
+        parse: Returns the snapshot; raises StoreMisfit.
+    """
+
+    digest: bytes
+    parse: Callable[[], Snapshot]
 
 
 @dataclass(frozen=True, slots=True)
