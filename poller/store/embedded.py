@@ -46,7 +46,7 @@ START_LIMIT: Final = 30.0
 _SOCKET_PATH_LIMIT: Final = 107
 _PAUSE: Final = 0.01
 _STARTS: Final = 3
-_NO_WAY_IN: Final = 5.0
+_UNUSABLE_AFTER: Final = 5.0
 """Seconds to wait for a server whose password cannot be read: one that is shutting down is gone by
 then.
 """
@@ -137,10 +137,10 @@ class Embedded:
                         if await self._answers():
                             self._answered = clock()
                             return starts > 0
-                        if self._locked_out is not None and clock() > began + _NO_WAY_IN:
+                        if self._locked_out is not None and clock() > began + _UNUSABLE_AFTER:
                             raise StoreMisfit(
-                                f"state_dir: a server runs in {self._dir}, and there is no way "
-                                f"in: {self._locked_out}; end the programs that use it, then the "
+                                f"state_dir: a server runs in {self._dir}, and it cannot be "
+                                f"used: {self._locked_out}; end the programs that use it, then the "
                                 "next one makes another password"
                             )
                         await asyncio.sleep(_PAUSE)
@@ -182,7 +182,7 @@ class Embedded:
             raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
             raise StoreDown(
-                f"the embedded server cannot be looked after in {self._dir}: {problem.strerror}"
+                f"the embedded server cannot be managed in {self._dir}: {problem.strerror}"
             ) from None
 
     @contextlib.contextmanager

@@ -172,7 +172,7 @@ def view_of(query: Mapping[str, str]) -> View:
     market, sort = query.get("market", ""), query.get("sort", "code")
     chosen = market_named(market)
     if market and chosen is None:
-        raise web.HTTPBadRequest(text=f"market: {market!r} is none; use {market_names(', ')}")
+        raise web.HTTPBadRequest(text=f"market: {market!r} is unknown; use {market_names(', ')}")
     if sort.removeprefix("-") not in SORTS:
         known = ", ".join(SORTS)
         raise web.HTTPBadRequest(text=f"sort: {sort!r} is unknown; use {known}, or -{known[:4]}")

@@ -78,7 +78,7 @@ def is_token(given: str, token: str, address: str | None, wrong: WrongTokens) ->
     """Return whether this is the token; counts a wrong one. Raises HTTPTooManyRequests."""
     if seconds := wrong.wait(address):
         raise web.HTTPTooManyRequests(
-            text=f"too many wrong tokens from this address; the next is looked at in {seconds} s\n",
+            text=f"too many wrong tokens from this address; the next is checked in {seconds} s\n",
             headers={"Retry-After": str(seconds)},
         )
     if matches(given, token):
