@@ -58,8 +58,8 @@ class Rank:
     Attributes:
         not_above: How many of the `known` figures are not above it, itself included.
         known: How many figures there are up to its day.
-        year_high: Whether it is above all of the 365 days before; None if they have no figure.
-        year_low: Whether it is below all of them; None if they have no figure.
+        year_high: Whether it is above all of the 365 days before; None without a figure.
+        year_low: Whether it is below all of them; None without a figure.
     """
 
     not_above: int

@@ -156,7 +156,7 @@ class PageConnections:
         """
         number = transport.get_extra_info("socket").fileno()
         if len(self._open) >= self.limits.connections or number >= self.limits.ceiling:
-            self._tell_full()
+            self._report_full()
             longest = next(iter(self._waiting), None)
             if longest is None:
                 return False
@@ -185,7 +185,7 @@ class PageConnections:
         self._waiting.pop(connection, None)
         self._waiting[connection] = None
 
-    def _tell_full(self) -> None:
+    def _report_full(self) -> None:
         if self._full_at is None:
             text = (
                 f"{len(self._open)} connections, the most it takes: the one that waits longest "
