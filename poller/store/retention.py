@@ -18,7 +18,7 @@ GRACE: Final = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group. `unread`: its oldest entry not read or not acknowledged, if there is one."""
+    """A consumer group. `unread`: its oldest entry not read or acknowledged, if there is one."""
 
     name: str
     unread: str | None
