@@ -72,6 +72,13 @@ soak: $(SET_UP)
 fuzz: $(SET_UP)
 	$(BIN)/python -m tests.fuzz
 
+# the suite once more, slower: which lines and branches does no test reach? build/coverage/index.html
+.PHONY: coverage
+coverage: $(SET_UP)
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(BIN)/coverage run -m pytest -q -n 3 --dist worksteal; failed=$$?; $(BIN)/coverage combine -q && \
+		$(BIN)/coverage html -q && $(BIN)/coverage report && exit $$failed
+
 # small mistakes, one at a time: which do the tests not notice? MUTANTS, MUTANTS_SEED, MUTANTS_ONLY
 .PHONY: mutants
 mutants: $(SET_UP)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from poller.detect.compare import Comparison, Known, compare
 from poller.detect.held import Decision, Reason
-from poller.detect.split import split_factor
+from poller.detect.split import simplest, split_factor
 from poller.events import StreamEvent, decode, encode
 from poller.markets import Record, Shares
 from poller.markets.hk import HkRecord
@@ -126,6 +127,8 @@ B = (50_000_000, 0.55, 470.0)
         (B, (180_000_123, 0.50, 110.0), 4),
         (B, (97_000_123, 0.53, 240.0), 2),
         (B, (4_700_123, 0.52, 4500.0), Fraction(1, 10)),
+        (B, (500_000_123, 0.55, 47.0 * 1.49), 10),
+        (B, (500_000_123, 0.55, 47.0 * 1.51), None),
         (B, (395_000_123, 1.09, 118.0), 4),
         ((9_000_000, 0.02, 10.0), (36_500_000, 0.02, 2.6), 4),
         ((3_000_000, 0.03, 0.02), (150_000, 0.03, 0.41), Fraction(1, 20)),
@@ -145,6 +148,7 @@ B = (50_000_000, 0.55, 470.0)
     ],
     ids=[
         "it grew as well", "it shrank as well", "2:1 and a move", "consolidation and a move",
+        "beside a price that rose much", "the price rose too much to tell",
         "it doubled as well", "a small ratio",
         "consolidation", "consolidation, a part of a share", "the price stays", "a crash",
         "it doubled as the price fell", "it doubled", "it fell to a quarter", "new shares sold",
@@ -176,6 +180,15 @@ def test_what_is_a_split(
 def test_without_evidence_there_is_no_split(before: Record, now: Record) -> None:
     """What is absent speaks for nothing, and the US vendor rescales the history itself."""
     assert split_factor(before, now) is None
+
+
+@given(st.fractions(Fraction(1, 50), 50), st.fractions(0, 1, max_denominator=60))
+def test_the_simplest_fraction_between_two(low: Fraction, width: Fraction) -> None:
+    """It lies between them, and no fraction with a smaller denominator does."""
+    found = simplest(low, low + width)
+    assert low <= found <= low + width
+    for denominator in range(1, min(found.denominator, 500)):
+        assert Fraction(ceil(low * denominator), denominator) > low + width
 
 
 def test_real_rows_show_no_split() -> None:

@@ -258,6 +258,8 @@ async def test_every_other_answer_is_a_failure(
         (b'{"code":0,"msg":"success"}', 0),
         (b'{"code":"19021"}', 19021),
         (b'{"code":-1}', -1),
+        (b'{"code":999999999}', 999_999_999),
+        (b'{"code":1000000000}', None),
         *[
             (body, None)
             for body in (

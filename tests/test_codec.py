@@ -5,7 +5,18 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from poller.codec import Codec, Day, Figure, Moment, Whole, from_millis, read_day, read_json
+from poller.codec import (
+    Codec,
+    Day,
+    Figure,
+    Moment,
+    Whole,
+    from_millis,
+    is_within,
+    number,
+    read_day,
+    read_json,
+)
 from poller.codec import read_moment as moment
 from poller.errors import Unreadable
 
@@ -78,3 +89,30 @@ def test_a_redis_clock_beyond_the_years_that_count_is_moved_to_them() -> None:
     assert from_millis(1_500) == began + timedelta(seconds=1.5)
     assert from_millis(1e18) == datetime(2199, 12, 31, tzinfo=UTC)
     assert from_millis(-1e18) == datetime(1900, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("9007199254740991", 2.0**53 - 1),
+        ("-9007199254740991", 1 - 2.0**53),
+        ("9007199254740992", None),
+        ("-9007199254740992", None),
+        ("nan", None),
+        ("inf", None),
+        ("x", None),
+        (None, None),
+    ],
+)
+def test_a_number_of_a_hash_has_bounds(text: str | None, read: float | None) -> None:
+    """What is no number, or none that a float holds to the last digit, counts as absent."""
+    assert number({} if text is None else {"name": text}, "name") == read
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [(2**64 - 1, True), (1 - 2**64, True), (2**64, False), (1e18, True), (-1.1e18, False)],
+)
+def test_what_is_computed_has_the_bounds_of_what_is_read(value: float, *, fits: bool) -> None:
+    """A count those of a count, whose own are wider than a figure's."""
+    assert is_within(value) is fits

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from typing import Any, cast
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from poller.codec import FIRST_YEAR, LAST_YEAR, MOST, from_millis, read_day, read_json, read_moment
 from poller.detect.held import QuarantinedFigure
 from poller.errors import Unreadable
-from poller.events import Foreign, Restated, StreamEvent, StreamNotice, decode, encode
+from poller.events import Foreign, Restated, StreamEvent, StreamNotice, data_schemas, decode, encode
 from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
@@ -220,6 +221,35 @@ def test_an_entry_that_cannot_be_used_is_foreign(spoiled: dict[str, str]) -> Non
     assert isinstance(found, Foreign)
     assert 0 < len(found.reason) <= 200
     assert "\x1b" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"market": "XX"}, "market is not one this version knows"),
+        ({"data": "{}"}, "data does not hold what such a notice says"),
+        ({"data": '{"found": 3}'}, "data does not hold what such a notice says"),
+        ({"data": '{"found": -1, "expected": 3}'}, "found"),
+        ({"data": '{"found": 1, "expected": 1000000001}'}, "expected"),
+        ({"data": '{"found": 0, "expected": 1000000000, "missing": 1000000000}'}, None),
+    ],
+)
+def test_a_notice_that_cannot_be_used_is_foreign(told: dict[str, str], reason: str | None) -> None:
+    """Another market, a figure that is missing, a count beyond 0 to 10⁹; the bounds are read."""
+    found = decode("1-0", encode(NOTICES[1]) | told)
+    if reason is None:
+        assert isinstance(found, StreamNotice)
+    else:
+        assert isinstance(found, Foreign)
+        assert reason in found.reason
+
+
+def test_the_schemas_are_complete() -> None:
+    """Whatever part they refer to is among them."""
+    schemas = data_schemas("#/{model}")
+    named = set(re.findall(r'"\$ref": "#/(\w+)"', json.dumps(schemas)))
+    assert {f"{market}Data" for market in all_markets()} | named == schemas.keys()
+    assert named
 
 
 @pytest.mark.parametrize("name", ["record", "previous", "change"])

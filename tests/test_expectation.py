@@ -6,7 +6,7 @@ import pytest
 
 from poller.markets.hk import HONG_KONG
 from poller.schedule.calendar import release_of
-from poller.schedule.release import Window, expected, next_probe
+from poller.schedule.release import MarketState, Window, expected, next_probe
 from poller.schedule.sweep import BLOCK, Sweep
 from tests.test_schedule import DAY, INTERVALS, NOW, OLD, seen
 
@@ -74,6 +74,15 @@ def test_before_a_window(local: str, minutes: float) -> None:
     now = datetime.fromisoformat(local).replace(tzinfo=HK.zone)
     probe, _ = next_probe(HK, CALENDAR, now, INTERVALS)
     assert (probe - now).total_seconds() == pytest.approx(60 * minutes)
+
+
+def test_what_is_later_than_the_newest_watermark_is_not_believed() -> None:
+    """Of the releases that a plan tells, those up to it stay; the last of them is the newest."""
+    told = tuple(seen([8, 9, 10]))
+    state = MarketState(OLD, told, open=OLD)
+    assert state.until(OLD) == state
+    assert state.until(told[1].day) == MarketState(told[1].day, told[:2])
+    assert state.until(None) == MarketState()
 
 
 def misses(sweep: Sweep, count: int, *, wanted: int, kept_up: bool = True) -> None:

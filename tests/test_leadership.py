@@ -15,8 +15,17 @@ from poller.schedule.release import Intervals
 from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.store.store import Lease
-from poller.telemetry.observe import Fact, Observe, Quarantined, Recovered, Standby, Trouble
-from tests.memorystore import MemoryStore
+from poller.telemetry.observe import (
+    LONGEST_TURN,
+    Fact,
+    HeartbeatBeat,
+    Observe,
+    Quarantined,
+    Recovered,
+    Standby,
+    Trouble,
+)
+from tests.memorystore import MemoryLeases, MemoryStore
 from tests.test_vitals import NoPace
 
 CODE = Code("HK.00700")
@@ -135,6 +144,29 @@ def test_who_stands_by_is_in_no_trouble() -> None:
     facts = watched(interrupt, 10)
     assert any(isinstance(fact, Standby) for fact in facts)
     assert open_troubles(facts) == TROUBLES
+
+
+class Taken(MemoryLeases):
+    """A lease that somebody else holds for good."""
+
+    async def acquire(self, owner: str, ttl: float) -> None:
+        """Refuse."""
+        del owner, ttl
+
+
+def test_who_stands_by_comes_round() -> None:
+    """Waiting for the lease is not being stuck: a watchdog is told within its longest turn."""
+    facts: list[Fact] = []
+
+    async def stand_by() -> None:
+        store = MemoryStore(asyncio.get_running_loop().time)
+        leases, poller = Taken(store.leases.clock), poller_of(store, facts.append)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10 * LONGEST_TURN):
+                await keep_polling(leases, "test", poller, facts.append)
+
+    run_virtually(BEGAN, stand_by())
+    assert facts.count(HeartbeatBeat("lease")) >= 10
 
 
 def test_trouble_with_redis_outlives_the_lease() -> None:

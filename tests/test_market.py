@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.schedule.notice import Completed, Notice
-from poller.schedule.release import MarketState, expected, next_probe
+from poller.schedule.release import ODD_HOURS, MarketState, Sighting, expected, next_probe
 from poller.schedule.schedule import (
     Answered,
     Excluded,
@@ -128,6 +128,18 @@ def test_after_a_sweep_the_next_report_is_watched_for() -> None:
     assert why in plan.outlook(codes(3)[0])[1]
 
 
+@pytest.mark.parametrize(("beyond", "timely"), [(0, True), (1, False)])
+def test_the_hour_of_a_report_is_learned_when_it_was_watched_for(
+    beyond: int, *, timely: bool
+) -> None:
+    """Found after a longer gap than between two looks, it may have been out for long."""
+    plan = following(codes(2))
+    plan.record(ask(plan, NOW), Answered(OLD), NOW)
+    now = NOW + ODD_HOURS * INTERVALS.idle + timedelta(seconds=beyond)
+    release(plan, now)
+    assert plan.states()[HK].sightings == (Sighting(DAY, now if timely else None),)
+
+
 def misses(plan: Schedule, now: datetime, count: int, day: date) -> list[Code]:
     """Let so many polls of a sweep bring nothing; returns who was asked."""
     asked = list[Code]()
@@ -169,6 +181,22 @@ def test_a_release_counts_its_polls_anew() -> None:
     assert ask(plan, later) == third
     assert misses(plan, later, 2, DAY) == [often, seldom]
     assert ask(plan, later) == often
+
+
+def test_who_joins_in_a_sweep_is_asked_as_often_as_the_others() -> None:
+    """A symbol that was followed before has not been asked in this release either."""
+    watched = codes(4)
+    plan, now = Schedule(INTERVALS), NOW - timedelta(hours=1)
+    plan.restore(dict.fromkeys(watched, OLD), {})
+    plan.watch(watched[:3])
+    for _ in range(3):
+        plan.record(ask(plan, now), Answered(OLD), now)
+        now += INTERVALS.idle
+    release(plan, NOW)
+    plan.watch(watched)
+    asked = misses(plan, NOW, 3, OLD)
+    assert asked == watched[1:]
+    assert ask(plan, NOW + timedelta(minutes=1)) == asked[0]
 
 
 @pytest.mark.parametrize(("current", "asked"), [(1, 4), (2, 2), (3, 2)])

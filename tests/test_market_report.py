@@ -64,8 +64,8 @@ def test_the_largest_move_is_first_whichever_way() -> None:
 
 
 def test_a_cap_is_no_figure() -> None:
-    """999.99 days to cover say that none were computed: they do not rank."""
-    found = [standing(A, us(999.99)), standing(B, us(3.0)), standing(C, us(7.5))]
+    """999.99 days to cover say that none were computed: they do not rank. The floor of 1 does."""
+    found = [standing(A, us(999.99)), standing(B, us(1.0)), standing(C, us(7.5))]
     assert [(one.rank, one.code) for one in ranked(found, "days_to_cover")] == [
         (1, C),
         (2, B),

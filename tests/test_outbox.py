@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from poller.delivery.destinations.webhook import body_of
 from poller.delivery.outbox import (
+    FURTHEST,
     MOST_WAITS,
     NOTED,
     Claim,
@@ -40,8 +41,9 @@ from poller.events import Foreign, decode
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.schedule.notice import Detected
+from poller.store.position import SKEW, Start
 from poller.store.redisstore import RedisStore
-from poller.store.store import ONE_OFF, Entry, Stream
+from poller.store.store import ONE_OFF, Entry, Stream, order
 from tests.feed import Store, publish
 from tests.machine import at_most
 from tests.memoryoutbox import MemoryOutbox
@@ -51,6 +53,7 @@ from tests.servers import KINDS, running
 NAME = "desk"
 A, B = Code("HK.00700"), Code("HK.00005")
 NOW = datetime(2026, 5, 8, 9, tzinfo=UTC)
+KEYS = OutboxKeys("short-interest", NAME)
 TTL = timedelta(seconds=30)
 AGAIN = timedelta(minutes=5)
 WAIT = 60.0
@@ -381,6 +384,35 @@ async def test_what_was_returned_is_due_at_once(place: Place) -> None:
     assert (ids(again), again.attempts) == (ids(claim), ())
 
 
+@pytest.mark.parametrize("place", KINDS, indirect=True)  # memory forgets nothing
+async def test_where_an_endpoint_was_is_told_to_a_server_that_forgot(place: Place) -> None:
+    """What its process remembers counts while there is no record of it, and no longer."""
+    first, second, last = await place.publish(A, 1, 2, 3)
+    for remembered, position in ((first.id, first.id), (second.id, first.id)):
+        found = await place.outbox.begin(["late"], remembered={"late": remembered})
+        assert isinstance(found["late"], Start)
+        assert found["late"].position == position
+    found = await place.outbox.begin(["new"], remembered={"late": second.id})
+    assert isinstance(found["new"], Start)
+    assert found["new"].position == last.id
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+@pytest.mark.parametrize("sign", ["last_success", "last_error_at"])
+async def test_an_endpoint_without_a_record_goes_on_from_its_last_sign_of_life(
+    place: Place, sign: str
+) -> None:
+    """An older version left no position, and its group is lost: what came since is not."""
+    state, now = OutboxKeys("short-interest", "old").state, int(1000 * time.time())
+    await place.publish(A, 1)
+    await place.raw.hset(state, "last_success", now - 3_600_000)
+    await place.raw.hset(state, sign, now - 300_000)
+    found = (await place.outbox.begin(["old"]))["old"]
+    assert isinstance(found, Start)
+    assert found.gone
+    assert order(found.position)[0] == now - 300_000 - SKEW
+
+
 async def test_attempts_are_remembered(place: Place) -> None:
     """Every failed attempt of a delivery is there when it is claimed again, and only its own."""
     await place.queue(*await place.publish(A, 2, 10))
@@ -435,6 +467,61 @@ async def test_enabling_leaves_alone_what_is_being_sent(place: Place) -> None:
     await place.claim()
     await place.outbox.enable(NAME)
     assert await place.claim() == []
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_enabling_finds_lanes_whose_time_is_gone(place: Place) -> None:
+    """Somebody removed them: everything that waits is due, and not only what has a time."""
+    codes = [A, B, Code("HK.00001"), Code("HK.00002")]
+    for code in codes:
+        entries = await place.publish(code, 2)
+    await place.queue(*entries)
+    await place.raw.zrem(KEYS.due, *codes[1:])
+    await place.outbox.enable(NAME)
+    assert told(await place.claim()) == {code: ["02"] for code in codes}
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_a_queue_out_of_order_is_put_in_order(place: Place) -> None:
+    """A score that another client gave a delivery hides neither its lane nor another one."""
+    await place.publish(A, 1, 2)
+    entries = await place.publish(B, 3)
+    await place.queue(*entries)
+    _, later, other = (f"{entry.fields['code']}|{sort_key(entry.id)}" for entry in entries)
+    await place.raw.zadd(KEYS.queue, {later: -3, other: 5})
+    assert told(await place.claim(depth=10)) == {A: ["01", "02"], B: ["03"]}
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_a_lane_that_holds_nothing_is_let_go(place: Place) -> None:
+    """Somebody gave it a time: it is no claim, keeps no other lane, and is due no longer."""
+    await place.queue(*await place.publish(A, 2))
+    await place.raw.zadd(KEYS.due, {"ghost": 0})
+    assert told(await place.claim()) == {A: ["02"]}
+    assert await place.raw.zscore(KEYS.due, "ghost") is None
+
+
+async def test_who_has_something_due(place: Place) -> None:
+    """An endpoint with a lane whose time has come; none whose lanes wait, and none without any."""
+    entries, after = await place.publish(A, 2), await place.begin()
+    assert await place.outbox.due([NAME]) == frozenset()
+    assert await place.take(after, entries[-1].id, [item(entries[0], A, WAIT)])
+    assert await place.outbox.due([NAME]) == frozenset()
+    await place.later(timedelta(seconds=WAIT + 1))
+    assert await place.outbox.due(["nobody", NAME]) == {NAME}
+
+
+@pytest.mark.parametrize("place", KINDS, indirect=True)
+async def test_what_has_no_time_of_ours_is_looked_at(place: Place) -> None:
+    """One that was removed, one beyond all bounds, a key of another type: nothing waits for it."""
+    await place.queue(*await place.publish(A, 2))
+    await place.raw.delete(KEYS.due)
+    assert await place.outbox.due([NAME]) == {NAME}
+    beyond = datetime.now(UTC) + FURTHEST + timedelta(hours=1)
+    await place.raw.zadd(KEYS.due, {A: 1000 * beyond.timestamp()})
+    assert await place.outbox.due([NAME]) == {NAME}
+    await place.raw.set(KEYS.due, "x")
+    assert await place.outbox.due([NAME]) == {NAME}
 
 
 async def test_a_held_endpoint_is_left_alone(place: Place) -> None:

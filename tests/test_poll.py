@@ -4,21 +4,36 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, Superseded
-from poller.markets.hk import HkRecord
+from poller.errors import LeaseLost, Refused, StoreDown, Superseded
+from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Page
 from poller.polling.backfill import backfill_symbol
 from poller.polling.budget import Budget
+from poller.polling.plan_store import PlanStore
 from poller.polling.poll import GRACE, Poller
-from poller.schedule.release import Intervals
-from poller.schedule.schedule import Schedule
+from poller.schedule.notice import Detected, Notice
+from poller.schedule.release import Intervals, MarketState
+from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
+from poller.store.memory import MemoryPlans
 from poller.store.store import ONE_OFF, Lease, Snapshot, Unparsed
-from poller.telemetry.observe import Fact, Happened, Polled, Published, Recovered, Trouble
+from poller.telemetry.observe import (
+    LONGEST_TURN,
+    Announced,
+    Fact,
+    Happened,
+    HeartbeatBeat,
+    Polled,
+    Published,
+    Recovered,
+    Trouble,
+    dispatcher,
+)
 from tests.memorystore import MemoryLedger, MemoryRecords, MemoryStore
 from tests.test_vitals import NoPace
 
@@ -443,5 +458,137 @@ def test_a_history_is_read_page_by_page() -> None:
         (published,) = [fact for fact in scene.facts if isinstance(fact, Published)]
         (seen,) = {event.vintage.observed_at for event in published.events}
         assert seen == BEGAN + timedelta(seconds=began + 1)
+
+    virtually(work)
+
+
+def test_a_report_of_today_is_polled_on() -> None:
+    """Only a watermark that lies after today, in the market's zone, is one nobody reported."""
+
+    async def work() -> None:
+        gateway = Answering({None: Page((row(f"{BEGAN:%Y-%m-%d}"),), None)})
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time), gateway)
+        await scene.polls(4 * 3600)
+        assert set(scene.outcomes()) == {"answered"}
+        assert len(scene.outcomes()) > 1
+        assert len(scene.store.streams.entries) == 1
+
+    virtually(work)
+
+
+class Mute(MemoryPlans):
+    """A store that is away for whoever announces, in its first minute."""
+
+    announced = 0
+
+    async def announce(self, notice: Notice, lease: Lease) -> bool:
+        """Count the tries."""
+        self.announced += 1
+        if asyncio.get_running_loop().time() < 60:
+            raise StoreDown("away")
+        return await super().announce(notice, lease)
+
+
+def test_a_notice_waits_for_the_store() -> None:
+    """While it is away a notice is tried about once a second; it is told once it is back."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        plans = Mute(scene.store.streams)
+        kept = PlanStore(scene.store.records, plans, Schedule(INTERVALS), scene.observe)
+        await kept.restore()
+        kept.note([Detected(HONG_KONG, date(2026, 11, 6), BEGAN, CODE)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(90):
+                await kept.keep(ONE_OFF)
+        assert 30 <= plans.announced <= 62
+        assert [type(fact) for fact in scene.facts].count(Announced) == 1
+
+    virtually(work)
+
+
+def test_a_plan_that_cannot_be_read_is_replaced() -> None:
+    """At once, and not when something is learned: every start would tell of it until then."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        plans = scene.store.plans
+        plans.texts["HK"] = "{"
+        kept = PlanStore(scene.store.records, plans, Schedule(INTERVALS), scene.observe)
+        await kept.restore()
+        assert [fact.subject for fact in scene.facts if isinstance(fact, Trouble)] == ["plan of HK"]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await kept.keep(ONE_OFF)
+        assert MarketState.from_json(plans.texts["HK"]).newest is None
+        assert Recovered("plan of HK") in scene.facts
+
+    virtually(work)
+
+
+class Refusing(Answering):
+    """A gateway that will not serve any symbol."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Refuse."""
+        self.asked.append((code, key))
+        raise Refused("unknown stock")
+
+
+def test_a_refused_symbol_is_kept_out() -> None:
+    """It is told with its cure, and asked again after an idle interval, then twice as long."""
+
+    async def work() -> None:
+        gateway = Refusing({})
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time), gateway)
+        await scene.polls(3.5 * INTERVALS.idle.total_seconds())
+        assert scene.outcomes() == ["refused"] * 3
+        reasons = {f.reason for f in scene.facts if isinstance(f, Trouble) and f.subject == CODE}
+        assert len(reasons) == 1
+        assert f"poller watch remove {CODE}" in reasons.pop()
+
+    virtually(work)
+
+
+def test_what_is_left_is_announced_and_saved_at_the_end() -> None:
+    """The next poller goes on from there, however soon after the news this one stopped."""
+
+    async def work() -> None:
+        scene, day = Scene(MemoryStore(asyncio.get_running_loop().time)), date(2026, 11, 6)
+        plans, schedule = scene.store.plans, Schedule(INTERVALS)
+        kept = PlanStore(scene.store.records, plans, schedule, scene.observe)
+        await kept.restore()
+        schedule.watch([CODE])
+        assert isinstance(schedule.next(BEGAN), Probe)
+        schedule.record(CODE, Answered(day), BEGAN)
+        kept.note([Detected(HONG_KONG, day, BEGAN, CODE)])
+        await kept.close(ONE_OFF)
+        assert len(scene.store.streams.notices) == 1
+        assert MarketState.from_json(plans.texts["HK"]).newest == day
+
+    virtually(work)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_dispatcher_that_waits_comes_round(ready: bool) -> None:  # noqa: FBT001
+    """With nothing due, or no gateway to ask, it shows within its longest turn that it lives."""
+
+    async def work() -> None:
+        turns = list[float]()
+
+        def observe(fact: Fact) -> None:
+            if fact == HeartbeatBeat(dispatcher("main")):
+                turns.append(asyncio.get_running_loop().time())
+
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        scene.gateway.ready = ready
+        poller = scene.poller(observe)
+        if ready:
+            poller.watch([])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10 * LONGEST_TURN):
+                await poller.run(ONE_OFF)
+        times = [*turns, 10 * LONGEST_TURN]
+        assert max(later - earlier for earlier, later in pairwise(times)) <= LONGEST_TURN + 1
 
     virtually(work)

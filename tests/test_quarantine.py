@@ -592,6 +592,15 @@ def test_a_held_figure_that_could_not_be_written_again_is_not_read(ratio: str) -
         QuarantinedFigure.from_json(HONG_KONG, text)
 
 
+def test_of_two_rows_of_a_day_the_first_counts() -> None:
+    """Both may be true, or neither can: then the first is told, or held."""
+    for shares in (1_000, -1):
+        first, second = (replace(FITTING, aggregated_short=shares + n * shares) for n in (0, 1))
+        found = compare(HK, [first, second], Known(), observed_at=SEEN, history=50)
+        told = [event.vintage.record for event in found.events]
+        assert [*told, *(held.record for held in found.held)] == [first]
+
+
 def test_of_two_rows_of_a_day_the_possible_one_counts() -> None:
     """A row that no report can show does not hide the true one, whichever comes first."""
     bad = replace(FITTING, aggregated_short=-1)

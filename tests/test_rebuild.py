@@ -36,8 +36,14 @@ ANSWERS = [
     [row(6, 1_460_000), row(7, 1_500_000), row(8, 1_300_000)],  # revised again, and two new weeks
     [
         replace(row(n, 4 * shares), aggregated_short_ratio=row(n, shares).ratio)
-        for n, shares in ((5, 1_005_000), (6, 1_460_000), (7, 1_500_000), (8, 1_300_000))
-    ],  # a split
+        for n, shares in (
+            (5, 1_005_000),
+            (6, 1_460_000),
+            (7, 1_500_000),
+            (8, 1_300_000),
+            (9, 10**6),
+        )
+    ],  # a split, and a new week
 ]
 
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem
+from poller.delivery.outbox import MOST_WAITS, Claimed, OutOfOrder, QueueItem
 from poller.delivery.pace import BURST, MOST_AHEAD, OPEN_FOR, Breaker, Pace
+from poller.delivery.queued import sort_key, text_of
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
     DELAYS,
@@ -385,6 +386,48 @@ def test_a_defect_ends_one_endpoint_for_a_moment() -> None:
     for delay, planned in zip(itertools.pairwise(times), DELAYS[:3], strict=False):
         assert abs((delay[1] - delay[0]) / planned.total_seconds() - 1) < 0.3
     assert [round(at % 3600) for at, _ in up.calls] == [0, 0]
+
+
+@dataclass
+class Disordered(MemoryOutbox):
+    """An outbox whose keys are out of order at the first exchange."""
+
+    asked: int = 0
+
+    async def exchange(self, *told: Any, **how: Any) -> Claimed:  # noqa: ANN401  as they come
+        """See `Outbox.exchange`."""
+        self.asked += 1
+        if self.asked == 1:
+            raise OutOfOrder("its queue is a string")
+        return await super().exchange(*told, **how)
+
+
+def test_keys_in_order_again_are_told_once() -> None:
+    """What follows is the endpoint's: while it fails, nothing says that it has recovered."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(3600)
+
+    scene = play(act, outbox_type=Disordered, desk=Line(lambda *_: DOWN))
+    told = [fact for fact in scene.facts if isinstance(fact, Trouble | Recovered)]
+    mine = [fact for fact in told if fact.subject == "webhook desk"]
+    assert [type(fact) for fact in mine] == [Trouble, Recovered, Trouble]
+
+
+def test_what_is_queued_without_a_signal_is_found() -> None:
+    """What a process queued that was killed before it said so goes out with the next look."""
+
+    async def act(scene: Scene) -> None:
+        await scene.publish("HK.00700", 1)
+        await asyncio.sleep(5)
+        (entry,) = await scene.store.streams.read("0", count=10, block=None)
+        await scene.outbox.add("desk", [QueueItem(sort_key(entry.id), text_of(entry), "HK.00700")])
+        await asyncio.sleep(31)
+
+    line = Line(lambda *_: Delivered(200))
+    play(act, look=timedelta(seconds=30), desk=line)
+    assert len(line.calls) == 2
 
 
 def test_one_endpoint_down_does_not_delay_another() -> None:

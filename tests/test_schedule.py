@@ -261,6 +261,54 @@ def test_failures_and_refusals_pause_longer_and_longer() -> None:
     assert pauses[-1] == timedelta(hours=12)
 
 
+def test_an_answer_ends_a_row_of_failures() -> None:
+    """The next failure is the first again, and so is the first refusal, each with its own pause."""
+    plan, now = following([HK]), NOW
+    due, idle = INTERVALS.due, INTERVALS.idle
+    steps: list[tuple[Reply, timedelta | None]] = [
+        (Unanswered(), due),
+        (Unanswered(), 2 * due),
+        (Answered(OLD), None),
+        (Unanswered(), due),
+        (Answered(OLD), None),
+        (Excluded(), idle),
+        (Excluded(), 2 * idle),
+    ]
+    for outcome, pause in steps:
+        assert ask(plan, now) == HK
+        plan.record(HK, outcome, now)
+        at = plan.due_at()
+        assert at is not None
+        assert pause is None or at - now == pause
+        now = at
+
+
+def test_a_clock_that_steps_back_brings_retries_nearer() -> None:
+    """Who is refused again and again is asked an idle interval after the step at the latest."""
+    plan, now = following([HK]), NOW
+    for _ in range(5):
+        assert ask(plan, now) == HK
+        plan.record(HK, Excluded(), now)
+        at = plan.due_at()
+        assert at is not None
+        now = at
+    earlier = NOW - timedelta(days=1)
+    plan.tick(earlier)
+    assert plan.due_at() == earlier + INTERVALS.idle
+    assert ask(plan, earlier + INTERVALS.idle) == HK
+
+
+def test_other_intervals_count_from_the_next_look_on() -> None:
+    """The market's own plan goes by them as well."""
+    plan = following(codes(2))
+    plan.record(ask(plan, NOW), Answered(OLD), NOW)
+    plan.configure(Intervals(7 * SECOND, INTERVALS.idle, INTERVALS.late), NOW)
+    now = plan.due_at()
+    assert now is not None
+    plan.record(ask(plan, now), Answered(OLD), now)
+    assert plan.due_at() == now + 7 * SECOND
+
+
 def test_what_was_postponed_comes_first() -> None:
     """Nothing was asked through no fault of the symbol's: it is next."""
     plan = following(codes(3))

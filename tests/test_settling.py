@@ -24,6 +24,14 @@ def settled(count: int) -> Settling:
     return source
 
 
+def test_the_first_reading_is_news() -> None:
+    """Also that there is nothing: until then nobody knows. The same again is none."""
+    for count in (0, 3):
+        source = Settling()
+        assert source.offer(reading(count), 0).changed
+        assert not source.offer(reading(count), 1).changed
+
+
 @pytest.mark.parametrize(
     ("before", "after", "pause"),
     [

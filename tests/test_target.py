@@ -146,6 +146,14 @@ def test_what_cannot_be_sent_is_refused(tmp_path: Path, url: str, cure: str) -> 
     assert "x5X" not in told
 
 
+@pytest.mark.parametrize("url", ["ftp://example.org/", "//example.org/", "example.org", "https:/x"])
+def test_what_is_no_url_of_the_web_has_no_host(url: str) -> None:
+    """It is refused as not written in full, without showing it."""
+    with pytest.raises(ValueError, match="in full") as caught:
+        host_of(url)
+    assert "example" not in str(caught.value)
+
+
 def test_a_chat_url_with_a_control_character_is_refused() -> None:
     """An environment variable can hold one, where TOML cannot."""
     with pytest.raises(ConfigError) as caught:

@@ -21,7 +21,7 @@ from poller.markets.hk import HONG_KONG
 from poller.model import Code, Page
 from poller.polling.budget import Budget
 from poller.polling.settling import CONFIRMED, SETTLED
-from poller.polling.watchlist import GROUPS_EVERY, Watchlist
+from poller.polling.watchlist import GROUPS_EVERY, LIVE_EVERY, Watchlist
 from poller.schedule.notice import Completed
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import Answered, Probe, Schedule
@@ -404,6 +404,21 @@ def test_codes_of_the_configuration_alone_are_not_doubted(desk: Desk) -> None:
     assert desk.current() == (MINE,)
 
 
+def test_a_file_that_is_not_there_holds_up_nothing(desk: Desk) -> None:
+    """The other sources are watched at once; it is told, and taken when it comes."""
+    desk.codes = [MINE]
+
+    async def work() -> None:
+        await asyncio.sleep(LOOKS)
+        assert desk.current() == (MINE,)
+        assert any("No such file" in reason for reason in desk.troubles)
+        desk.lines(2)
+        await asyncio.sleep(LOOKS + SETTLED)
+        assert desk.current() == (MINE, *ALL[:2])
+
+    desk.follow(work())
+
+
 def test_a_file_without_a_code_is_told(desk: Desk) -> None:
     """An empty file is a mistake more often than a wish, and keeps nothing else from working."""
     desk.codes = [MINE]
@@ -460,6 +475,30 @@ def test_what_is_in_the_first_and_the_last_state_is_watched_throughout(
     both = {ALL[number] for number in first & last}
     assert all(both <= {*codes} for _, codes in own.watched)
     assert {*own.current()} == {ALL[number] for number in last}
+
+
+class Counting(MemoryWatchlist):
+    """A live list that counts how often it is asked for its version."""
+
+    asked = 0
+
+    async def version(self) -> int:
+        """Count."""
+        self.asked += 1
+        return await super().version()
+
+
+def test_the_live_list_is_asked_for_seldom(desk: Desk) -> None:
+    """Whoever changes it says so; while nothing is in doubt it is looked at now and then alone."""
+    desk.store.watchlist = live = Counting(desk.store.streams)
+
+    async def work() -> None:
+        await live.watch(ALL[:3], wanted=True)
+        await asyncio.sleep(10 * LIVE_EVERY)
+
+    desk.follow(work(), file=False)
+    assert desk.current() == tuple(ALL[:3])
+    assert 5 <= live.asked <= 12
 
 
 class Foreign(MemoryWatchlist):
