@@ -1,4 +1,4 @@
-"""The clock on the wall, read by drivers, who hand the time to what decides; the loop waits."""
+"""The wall clock, and a wait with a limit. Pure modules take the time as an argument instead."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 
 def wall_clock() -> datetime:
-    """Return the current instant, aware."""
+    """Return the current instant, aware, in UTC."""
     return datetime.now(UTC)
 
 
 async def wait_set(event: asyncio.Event, seconds: float) -> None:
-    """Return once the event is set, or after so many seconds."""
+    """Return once the event is set, or after `seconds`; at once if they are negative."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(seconds, 0)):
             await event.wait()

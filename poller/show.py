@@ -285,7 +285,7 @@ def print_held(rows: Sequence[tuple[Code, QuarantinedFigure]], *, as_json: bool)
         (
             code,
             str(held.day),
-            str(held.ruling),
+            str(held.decision),
             explained(market_of(code), held),
             _number(held.record.shares),
             _number(held.previous.shares if held.previous else None),

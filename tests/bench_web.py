@@ -44,9 +44,9 @@ async def fill(url: str) -> None:
             pipe.hset(keys.history(code), mapping=texts)
             pipe.hset(keys.watermark, code, str(newest))
         await pipe.execute()
-    board = RedisStatusStore(url, "short-interest")
-    await board.tell_symbols(codes)
-    await board.close()
+    status_store = RedisStatusStore(url, "short-interest")
+    await status_store.save_symbols(codes)
+    await status_store.close()
     await client.aclose()
 
 

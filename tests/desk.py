@@ -23,7 +23,7 @@ from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
 from poller.store.store import ONE_OFF
 from poller.telemetry.observe import Fact, Happened, Trouble
-from poller.telemetry.status import GatewayState, ReleaseState, Report
+from poller.telemetry.status import GatewayState, ProcessReport, ReleaseState
 from poller.web.connections import Limits
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
@@ -42,7 +42,7 @@ class Desk:
 
     sources: Sources
     store: RedisStore
-    board: RedisStatusStore
+    status_store: RedisStatusStore
     raw: Any
     facts: list[Fact]
 
@@ -77,12 +77,12 @@ class Desk:
         markets: Mapping[str, ReleaseState] | None = None,
     ) -> None:
         """Report as a poller that holds the lease."""
-        if not await self.board.lease():
+        if not await self.status_store.lease():
             await self.store.leases.acquire("host-1", 60)
         reason = "connected" if ready else "nobody listens"
         gateway = GatewayState("127.0.0.1:11111", "main", ready, reason, NOW)
-        report = Report(NOW, "run", "0.1.0", 1, (gateway,), 2, markets or {}, troubles or {})
-        await self.board.report("host-1", report)
+        report = ProcessReport(NOW, "run", "0.1.0", 1, (gateway,), 2, markets or {}, troubles or {})
+        await self.status_store.report("host-1", report)
 
 
 def record(code: Code, day: date, shares: int) -> HkRecord | UsRecord:
@@ -105,19 +105,22 @@ async def desk(
     config = Config(state_dir=tmp_path, web=Web(port=port, token=secret))
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(Embedded(tmp_path).running())
-        store, board = RedisStore(url, "short-interest"), RedisStatusStore(url, "short-interest")
+        store, status_store = (
+            RedisStore(url, "short-interest"),
+            RedisStatusStore(url, "short-interest"),
+        )
         outbox, raw = RedisOutbox(url, "short-interest"), Redis.from_url(url)
-        for each in (store, board, outbox):
+        for each in (store, status_store, outbox):
             stack.push_async_callback(each.close)
         stack.push_async_callback(raw.aclose)
         facts: list[Fact] = []
         notifier = Notifier(store.streams, facts.append)
-        overview = Overview(store.streams, store.records, board, (HK,), notifier.news)
+        overview = Overview(store.streams, store.records, status_store, (HK,), notifier.news)
         sources = Sources(
             config,
             store.streams,
             store.ledger,
-            board,
+            status_store,
             outbox,
             overview,
             Metrics(NOW),
@@ -125,8 +128,8 @@ async def desk(
             lambda: NOW,
             _NEVER,
         )
-        made = Desk(sources, store, board, raw, facts)
-        await board.tell_symbols(codes)
+        made = Desk(sources, store, status_store, raw, facts)
+        await status_store.save_symbols(codes)
         tasks = [
             asyncio.create_task(notifier.run()),
             asyncio.create_task(serve(sources, limits=limits)),

@@ -33,7 +33,7 @@ from poller.delivery.queued import (
     read_delivery,
     undecided_json,
 )
-from poller.store.position import START, Place, Start, StreamState, start_of
+from poller.store.position import START, ReaderState, Start, StreamState, start_of
 from poller.store.store import Entry, Stream
 from tests.memorystore import MemoryStore
 
@@ -100,7 +100,7 @@ class MemoryOutbox:
             positions = self.queues.setdefault(name, _Queue()).positions
             position = positions.get(stream, "")
             group = position or None  # nothing but this process removes it
-            start = start_of(Place(position, group=group), await self._state(stream))
+            start = start_of(ReaderState(position, group=group), await self._state(stream))
             positions[stream] = start.position
             found[name] = start
         return found

@@ -12,8 +12,8 @@ from typing import Any
 
 from poller import simulator
 from poller.markets import all_markets
-from poller.simulator import END, Answer, Proto, Window, World, replies
-from poller.simulator.connection import Connection, Plan
+from poller.simulator import END, Proto, SlidingWindow, World, WorldAnswer, replies
+from poller.simulator.connection import ClientConnection, PlannedReply
 from poller.simulator.wire import HEADER_SIZE, Header, Message, parse
 
 
@@ -151,7 +151,7 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged(Plan):
+class _Judged(PlannedReply):
     """A plan and its verdict. `cut`: bytes to send, then hang up."""
 
     verdict: Verdict = Verdict.ANSWERED
@@ -184,7 +184,7 @@ class Simulator(simulator.Simulator):
         faults: Faults | None = None,
         requests: int = 30,
         period: float = 30.0,
-        window: Window | None = None,
+        window: SlidingWindow | None = None,
         now: Callable[[], datetime] = _utc_now,
         clock: Callable[[], float] = time.monotonic,
         rsa_private_key: str | bytes | None = None,
@@ -235,7 +235,7 @@ class Simulator(simulator.Simulator):
         else:
             super()._accept(reader, writer)
 
-    def _arrive(self, connection: Connection, header: Header, body: bytes) -> Plan:
+    def _arrive(self, connection: ClientConnection, header: Header, body: bytes) -> PlannedReply:
         """Decide on one request and record it."""
         self._at = self._clock()
         plan = super()._arrive(connection, header, body)
@@ -261,7 +261,7 @@ class Simulator(simulator.Simulator):
         window = self.windows.get(proto)
         return window is None or window.admit(self._at)
 
-    def _decide(self, connection: Connection, proto: Proto, asked: Message) -> Plan:
+    def _decide(self, connection: ClientConnection, proto: Proto, asked: Message) -> PlannedReply:
         """Apply limit, faults and world, in this order: a muted request was spent, too."""
         faults, admitted = self.faults, self._admits(proto)
         if faults.mutes(proto):
@@ -279,7 +279,9 @@ class Simulator(simulator.Simulator):
             return replace(plan, verdict=Verdict.CUT, cut=cut)
         return replace(plan, verdict=Verdict.GARBLED) if faults.scrambles() else plan
 
-    def _reply(self, connection: Connection, proto: Proto, asked: Message) -> tuple[Message, float]:
+    def _reply(
+        self, connection: ClientConnection, proto: Proto, asked: Message
+    ) -> tuple[Message, float]:
         faults = self.faults
         if proto is Proto.GLOBAL_STATE and faults.logged_out:
             return replies.global_state(self._now(), logged_in=False), 0.0
@@ -298,21 +300,21 @@ class Simulator(simulator.Simulator):
             mutate(reply)
         return reply, latency
 
-    def _page(self, answer: Answer) -> Message:
+    def _page(self, answer: WorldAnswer) -> Message:
         if self.faults.wrong_market:
             answer = _elsewhere(answer)
         return super()._page(replace(answer, next_key=self.faults.key_for(answer.next_key)))
 
 
-def _elsewhere(answer: Answer) -> Answer:
+def _elsewhere(answer: WorldAnswer) -> WorldAnswer:
     """Return the same figures as the rows of a market that stands in another table."""
     mine = answer.market
     other = next(each for each in all_markets() if each.table != mine.table)
     rows = (
-        other.made_up.record(
+        other.simulation.record(
             row.timestamp,
             row.timestamp_str,
-            mine.made_up.figures(row)._replace(volume=None, cover=None),
+            mine.simulation.figures(row)._replace(volume=None, cover=None),
         )
         for row in answer.records
     )

@@ -8,7 +8,7 @@ import pytest
 
 from poller.detect.compare import Known, Reading, compare, progress
 from poller.detect.impossible import impossible, storable
-from poller.detect.plausible import doubt, is_extreme, same_level
+from poller.detect.plausible import implausible, is_extreme, same_level
 from poller.detect.restate import restatement
 from poller.markets import Market, Record
 from poller.markets.hk import HONG_KONG, HkRecord
@@ -121,7 +121,7 @@ def test_what_is_doubted(
     market: Market, before: int | None, now: int | None, *, doubted: bool
 ) -> None:
     """A factor of 900 from 1,000 shares on; in the US also nothing after a million."""
-    assert (doubt(market, hk(before), hk(now)) is not None) is doubted
+    assert (implausible(market, hk(before), hk(now)) is not None) is doubted
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def written() -> Iterator[list[dict[str, Any]]]:
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that only the test advances."""
 
     now = 0.0
 
@@ -162,7 +162,7 @@ def test_a_repeated_text_is_counted() -> None:
 
 
 def test_a_source_is_bounded_however_different_its_texts() -> None:
-    """What is over the bound is counted, and told; another source is heard all the same."""
+    """Lines over the limit are counted and the count written; another source is not affected."""
     clock = Clock()
     with written() as lines:
         bridge = Bridge(Repeats(clock))
@@ -178,7 +178,7 @@ def test_a_source_is_bounded_however_different_its_texts() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.floats(0, 90))))
 def test_no_line_is_lost_without_a_count(said: list[tuple[str, str, float]]) -> None:
-    """What was written and what was told as not written make up all that was said."""
+    """Written lines and those reported as not written add up to all lines."""
     clock = Clock()
     repeats = Repeats(clock)
     told = 0
@@ -256,7 +256,7 @@ def test_a_secret_is_masked_however_it_is_spelt(secret: str, before: bytes, afte
 
 
 def test_a_secret_written_with_escapes_is_masked_without_them() -> None:
-    """As a password in a URL, which a library tells as it sends it."""
+    """As a password in a URL, which a library logs as it sends it."""
     hide = Redaction(["hunter2%2Fand%20more"])
     assert hide("it refuses hunter2/and more", 100) == "it refuses [secret]"
 

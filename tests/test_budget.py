@@ -19,7 +19,7 @@ from poller.model import Code, Page
 from poller.polling.budget import Budget, Grant
 from poller.polling.poll import fetch
 from poller.simulator.virtual import run_virtually
-from poller.simulator.window import Window
+from poller.simulator.window import SlidingWindow
 from tests.memorystore import MemoryLedger
 
 REQUESTS, PERIOD = 30, 30.0
@@ -41,7 +41,7 @@ class Account:
     """One account at the gateway: counts what arrives, which a sender's death does not undo."""
 
     def __init__(self, chance: random.Random, *, steady: bool = False) -> None:
-        self.window = Window(REQUESTS, PERIOD)
+        self.window = SlidingWindow(REQUESTS, PERIOD)
         self.arrived = 0
         self._chance = chance
         self._steady = steady
@@ -207,7 +207,7 @@ class Stalling:
     name, account = "stalling", "main"
 
     def __init__(self, begin: float, end: float) -> None:
-        self.window = Window(REQUESTS, PERIOD)
+        self.window = SlidingWindow(REQUESTS, PERIOD)
         self.sent = 0
         self._begin, self._end = begin, end
         self._lost = False

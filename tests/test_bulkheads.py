@@ -31,8 +31,8 @@ from poller.telemetry.observe import (
     Standby,
     Trouble,
 )
-from poller.telemetry.status import Report
-from poller.web.service_status import Survey, unready
+from poller.telemetry.status import ProcessReport
+from poller.web.service_status import ServiceStatus, unready
 from tests.memorystore import MemoryLeases, MemoryLedger, MemoryStore
 from tests.test_vitals import NoPace
 
@@ -278,8 +278,10 @@ def test_readiness_tells_shared_components_from_single_ones() -> None:
     """The service works without one endpoint or one symbol, and not without its dispatcher."""
 
     def reasons(component: str) -> list[str]:
-        report = Report(BEGAN, "run", "0", lease=1, defects={component: "stopped by a defect"})
-        return unready(Survey(BEGAN, reports={"me": report}, lease="1:me"))
+        report = ProcessReport(
+            BEGAN, "run", "0", lease=1, defects={component: "stopped by a defect"}
+        )
+        return unready(ServiceStatus(BEGAN, reports={"me": report}, lease="1:me"))
 
     assert reasons("webhook desk") == reasons(f"poll of {BAD}")
     extra = set(reasons("dispatcher of account main")) - set(reasons("webhook desk"))

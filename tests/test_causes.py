@@ -448,21 +448,21 @@ def test_the_next_report_confirms_it() -> None:
     assert symbol.known.held == {}
 
 
-@pytest.mark.parametrize("ruling", [Decision.HELD, Decision.RELEASED])
-def test_the_known_history_shown_again_settles_it(ruling: Decision) -> None:
+@pytest.mark.parametrize("decision", [Decision.HELD, Decision.RELEASED])
+def test_the_known_history_shown_again_settles_it(decision: Decision) -> None:
     """A fault that has passed leaves nothing behind, also when it was released meanwhile."""
     symbol = held_whole()
-    symbol.ruled(ruling)
+    symbol.ruled(decision)
     assert told(news(symbol, company(OLD, 6))) == [REPORTED]
     assert (shares(symbol), symbol.known.held) == (of(company(OLD, 6)), {})
 
 
 def test_yet_another_history_is_judged_anew() -> None:
-    """What was ruled on one is no ruling on the next; still one figure is held."""
+    """What was ruled on one is no decision on the next; still one figure is held."""
     symbol = held_whole()
     symbol.ruled(Decision.RELEASED)
     assert news(symbol, company(7 * NEW, 7)) == []
-    assert {when: each.ruling for when, each in symbol.known.held.items()} == {
+    assert {when: each.decision for when, each in symbol.known.held.items()} == {
         day(6): Decision.HELD
     }  # fmt: skip
 
@@ -492,7 +492,7 @@ def test_a_reason_read_from_its_text_counts_as_much() -> None:
     symbol = held_whole()
     symbol.known = replace(
         symbol.known,
-        held={when: replace(each, reason=str(each.reason), ruling=Decision.RELEASED)
+        held={when: replace(each, reason=str(each.reason), decision=Decision.RELEASED)
               for when, each in symbol.known.held.items()},
     )  # fmt: skip
     assert told(news(symbol, company(NEW, 6))) == [RESTATED, REPORTED]
@@ -532,7 +532,7 @@ def test_no_answer_makes_more_events_than_causes(
     answer says nothing, whatever was ruled before.
     """
     symbol = Symbol(HK)
-    for answer, ruling in lived:
+    for answer, decision in lived:
         known = symbol.known.vintages
         events = news(symbol, [row(n, *figures) for n, figures in answer.items()])
         kinds = told(events)
@@ -548,8 +548,8 @@ def test_no_answer_makes_more_events_than_causes(
         assert len(days) == len(set(days))
         again = symbol.polled([row(n, *figures) for n, figures in answer.items()], at=SEEN)
         assert (again.events, again.unpublished, again.held, again.settled) == ((), (), (), ())
-        if ruling is not None:
-            symbol.ruled(ruling)
+        if decision is not None:
+            symbol.ruled(decision)
 
 
 def test_a_restatement_of_the_first_version_is_read() -> None:

@@ -54,7 +54,7 @@ def plain(timeline: Mapping[date, Record], day: date) -> tuple[object, ...]:
 
 
 def told(change: Change) -> tuple[object, ...]:
-    """Return the same four as an event tells them."""
+    """Return the same four figures of an event."""
     return change.percentile, change.year_high, change.year_low, change.history_days
 
 
@@ -110,7 +110,7 @@ def test_figures_nobody_reports_become_an_event_that_can_be_read(
     later: float | None,
     ratio: float | None,
 ) -> None:
-    """Whatever history holds: a symbol's poll ends, and readers take what it tells."""
+    """Whatever a history contains, a symbol's poll ends, and readers accept its events."""
     known = Vintage(HkRecord(None, "2026-04-30", before, ratio, price, later), 0, SEEN)
     found = Vintage(HkRecord(None, "2026-05-08", now, 0.5, later, price), 0, SEEN)
     kinds = {found.day: (EventType.REPORTED, found)}

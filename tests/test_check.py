@@ -105,7 +105,7 @@ async def test_what_would_stop_run_is_a_row(
         assert rows["configuration"].endswith("; it watches only what `poller watch add` has named")
         assert "does [[opend]] name the port of OpenD's API" in rows[f"OpenD 127.0.0.1:{port}"]
         assert "stream" not in rows
-        await store.mark.keep_apart(simulated=True)
+        await store.mark.forbid_mixing(simulated=True)
         rows = await told(tmp_path, f"[[opend]]\nport = {opend.port}\n", capsys)
         assert rows["stream"].startswith("failed | the stream short-interest is for what a simul")
         await store.close()

@@ -196,7 +196,7 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
         (
             exceptions.AuthenticationError("invalid username-password pair or user is disabled."),
             LockedOut,
-            "no such user and password: mend them in redis.url",
+            "no such user and password: correct them in redis.url",
         ),
         (exceptions.ResponseError("BUSYGROUP …"), StoreMisfit, "refuses a command"),
         (exceptions.ConnectionError("Connection closed by server."), StoreDown, "was cut"),
@@ -213,7 +213,7 @@ async def test_an_error_says_what_to_do(
 
 
 async def test_a_server_that_cannot_save_is_waited_for(tmp_path: Path) -> None:
-    """At the start, as while running; what the rehearsal writes is not told to an operator."""
+    """At the start and while running; the rehearsal's keys are not shown to an operator."""
     with nodes.node(tmp_path / "a", 'save "3600 1"', "appendonly no") as server:
         store = RedisStore(server.url, "short-interest")
         await store.inspect()
@@ -249,7 +249,7 @@ async def test_a_replica_is_called_one_at_the_start_as_well(tmp_path: Path) -> N
 
 
 async def test_a_server_with_too_many_clients_says_whose_limit_it_is(tmp_path: Path) -> None:
-    """The server's own, with the cure; what is open already goes on."""
+    """The server's own limit is reported with the fix; open connections go on."""
     with nodes.node(tmp_path / "a") as server:
         first, second = (RedisStore(server.url, "short-interest") for _ in range(2))
         await first.watchlist.version()

@@ -20,7 +20,7 @@ from poller.model import Code
 from poller.simulator import World
 from poller.store.embedded import Embedded
 from poller.store.redis_status import RedisStatusStore
-from poller.telemetry.status import DEAD_AFTER, Report
+from poller.telemetry.status import DEAD_AFTER, ProcessReport
 from tests.feed import publish
 from tests.machine import needs
 from tests.receiver import OK, SECRET, Receiver, status
@@ -296,11 +296,13 @@ async def test_forgetting_names_who_may_take_it_up_again(
     assert (await poller(service, "webhook", "enable", "desk"))[0] == 0
     service.settings = settings(receiver, "other")
     async with Embedded(service.state_dir).running() as url:
-        board = RedisStatusStore(url, "short-interest")
-        await board.report("lives-1", Report(wall_clock(), "deliver", "0"))
-        await board.report("polls-2", Report(wall_clock(), "poll", "0"))
-        await board.report("gone-3", Report(wall_clock() - 2 * DEAD_AFTER, "run", "0"))
-        await board.close()
+        status_store = RedisStatusStore(url, "short-interest")
+        await status_store.report("lives-1", ProcessReport(wall_clock(), "deliver", "0"))
+        await status_store.report("polls-2", ProcessReport(wall_clock(), "poll", "0"))
+        await status_store.report(
+            "gone-3", ProcessReport(wall_clock() - 2 * DEAD_AFTER, "run", "0")
+        )
+        await status_store.close()
         _, out, _ = await poller(service, "webhook", "forget", "desk")
     assert "lives-1: reload (SIGHUP)" in out
     assert "polls-2" not in out

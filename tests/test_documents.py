@@ -33,8 +33,8 @@ from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
 from poller.store.store import Key, Keys, Stream
 from poller.telemetry.counts import COUNTED, LAG
-from poller.telemetry.status_store import BoardKeys
-from poller.web.metrics import TOLD
+from poller.telemetry.status_store import StatusKeys
+from poller.web.metrics import GAUGES
 from tests.feed import publish
 from tests.machine import at_most
 from tests.receiver import SECRET
@@ -83,7 +83,7 @@ def test_every_command_is_documented(words: str) -> None:
 
 @pytest.mark.parametrize("verb", [name for name in cli if not name.startswith("-")])
 def test_the_list_of_commands_says_what_each_says_itself(verb: str) -> None:
-    """What is told of a command before it is imported is what its function says of itself."""
+    """The help of a command before it is imported is its function's docstring."""
     app = cli[verb]
     if app.default_command is not None:
         told = getdoc(app.default_command)
@@ -119,7 +119,7 @@ def test_every_redis_key_is_documented() -> None:
     """The table has every key that the store and the status report use."""
     told = {key for row in table("events", "key | type | content") for key in spans(row[0])}
     assert told >= set(redis_keys(Keys("short-interest")))
-    assert told >= set(redis_keys(BoardKeys("short-interest")))
+    assert told >= set(redis_keys(StatusKeys("short-interest")))
 
 
 def test_every_key_of_an_endpoint_is_documented() -> None:
@@ -169,7 +169,7 @@ def settings() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def defaults() -> dict[str, str]:
-    """Return the default of every key as the docs tell it, without its backticks."""
+    """Return the default of every key as documented, without its backticks."""
     found: dict[str, str] = {}
     for keys, told in re.findall(r"(?m)^\| (`[a-z_.`, ]+`) \| ([^|]+) \|", PAGES["configuration"]):
         texts = spans(told) or [told] * len(spans(keys))
@@ -234,7 +234,7 @@ def test_every_metric_is_documented() -> None:
         spans(name)[0]: tuple(spans(of))
         for name, of, _ in table("operating", "metric | labels | meaning")
     }
-    known = {name: labels for name, (_, labels) in TOLD.items()}
+    known = {name: labels for name, (_, labels) in GAUGES.items()}
     known |= {f"{name}_total": labels for name, (_, labels) in COUNTED.items()}
     assert told == {**known, LAG: ("endpoint",), "poller_build_info": ("version", "python")}
 

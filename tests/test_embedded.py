@@ -169,7 +169,7 @@ async def test_an_orphan_is_adopted_and_shared(service: Service, opend: Simulato
 
 
 async def test_a_server_that_is_just_ending_is_followed_by_another(tmp_path: Path) -> None:
-    """Its lock outlives its socket for a moment: whoever comes then starts one as soon as it goes.
+    """Its lock outlives its socket for a moment: a program that comes then starts one right after.
 
     The lock is held here as the ending server holds it; the gate shows that the comer has met it.
     """
@@ -287,7 +287,7 @@ async def test_a_server_about_to_end_is_followed_by_another(tmp_path: Path) -> N
 
 
 async def test_a_directory_that_is_taken_away(tmp_path: Path) -> None:
-    """It is told as a server that is away, with path and reason; leaving leaves none behind."""
+    """It is reported as a server that is away, with path and reason; none is left running."""
     embedded = Embedded(tmp_path)
     async with embedded.running():
         process = await server_of(tmp_path)
@@ -355,7 +355,7 @@ asyncio.run(hold())
 
 
 async def test_a_start_killed_at_any_line(tmp_path: Path) -> None:
-    """Kill -9 of whoever starts the server, at each line: the next one has a server all the same.
+    """Kill -9 of a program that starts the server, at each line: the next one gets a server.
 
     None is left that keeps the directory and answers elsewhere, or without the password.
     """
@@ -440,7 +440,7 @@ async def test_an_unusable_password_is_replaced(
 
 
 async def test_a_password_spoiled_while_the_server_runs(tmp_path: Path) -> None:
-    """Who is connected goes on, also over a kill of the server; who comes is told, not kept."""
+    """Connected programs go on, even after the server is killed; new ones get an error at once."""
     embedded, file = Embedded(tmp_path), tmp_path / "redis/password"
     async with embedded.running() as url:
         for text in ("", "another-password-of-thirty-two-characters"):

@@ -144,7 +144,7 @@ async def test_another_company_waits_for_the_operator(service: Service, opend: S
         "replaced",
     )
     assert {vintage.record for vintage in known.values()} == set(other)
-    assert (again[0], "nothing waits for a ruling" in again[2]) == (1, True)
+    assert (again[0], "nothing waits for a decision" in again[2]) == (1, True)
 
 
 async def test_a_slipped_unit_waits_for_the_operator(service: Service, opend: Simulator) -> None:
@@ -261,7 +261,7 @@ async def test_a_simulation_never_mixes_with_what_opend_reports(
     (tmp_path / "simulation").mkdir()
     simulation = replace(service, state_dir=tmp_path / "simulation")
     async with store_of(simulation) as store:
-        await store.mark.keep_apart(simulated=True)
+        await store.mark.forbid_mixing(simulated=True)
     code, _, err = await poller(simulation, "run")
     assert code == 1
     assert "what a simulation makes up" in err
@@ -275,10 +275,10 @@ async def test_commands_tell_what_a_simulation_watches(tmp_path: Path) -> None:
     """Not what is configured; days its story has not reached yet are no gaps, others are."""
     simulation, watched = Service(tmp_path, 1, TENCENT), (Code("HK.00005"), Code("HK.00011"))
     async with store_of(simulation) as store:
-        await store.mark.keep_apart(simulated=True)
-        board = RedisStatusStore(store.url, "short-interest")
-        await board.tell_symbols([*watched, Code("US.MSFT")])
-        await board.close()
+        await store.mark.forbid_mixing(simulated=True)
+        status_store = RedisStatusStore(store.url, "short-interest")
+        await status_store.save_symbols([*watched, Code("US.MSFT")])
+        await status_store.close()
         await store.watchlist.watch([Code("US.MSFT")], wanted=True)
         await store.watchlist.watch([Code("HK.00011")], wanted=False)
         await publish(store, watched[0], [703, 717])  # 2021-12-03 and two weeks later

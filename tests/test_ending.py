@@ -135,7 +135,7 @@ async def test_a_log_that_takes_nothing(tmp_path: Path, log: str) -> None:
     reading, writing = os.pipe() if log == "a pipe" else (None, os.open(log, os.O_WRONLY))
     service = Service(tmp_path, 1, "HK.00700")
     async with store_of(service) as store:
-        board = RedisStatusStore(store.url, "short-interest")
+        status_store = RedisStatusStore(store.url, "short-interest")
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "poller", "run"),
             env=service.environment(),
@@ -147,13 +147,13 @@ async def test_a_log_that_takes_nothing(tmp_path: Path, log: str) -> None:
             os.close(reading)
         try:
             async with at_most():
-                while not await board.lease():
+                while not await status_store.lease():
                     await asyncio.sleep(0.05)
             process.send_signal(signal.SIGINT)
             assert await ended(process) == 0
-            assert not await board.lease()
+            assert not await status_store.lease()
         finally:
-            await board.close()
+            await status_store.close()
             if process.returncode is None:
                 process.kill()
                 await process.wait()

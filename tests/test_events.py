@@ -21,7 +21,7 @@ from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage, market_of
 from poller.schedule.notice import Completed, Detected
 from poller.schedule.release import MarketState
-from poller.telemetry.status import Polls, Report
+from poller.telemetry.status import Polls, ProcessReport
 from tests.golden import VERSIONS, written
 
 SEEN = datetime(2026, 5, 8, 9, 15, 2, 123000, tzinfo=UTC)
@@ -128,7 +128,7 @@ def test_what_released_versions_kept_is_read() -> None:
                         state = MarketState.from_json(text)
                         assert json.loads(state.to_json()) == json.loads(text)
                     case "status":
-                        report = Report.from_json(text)
+                        report = ProcessReport.from_json(text)
                         assert report is not None
                         old = json.loads(text)
                         assert json.loads(report.to_json()) == old | {"defects": {}}
@@ -309,7 +309,7 @@ def test_no_record_raises_anything_else(text: str) -> None:
                 reader(market, text)
     with contextlib.suppress(Unreadable):
         MarketState.from_json(text)
-    Report.from_json(text)
+    ProcessReport.from_json(text)
     Polls.from_json(text)
 
 

@@ -22,7 +22,7 @@ from poller.printable import printable
 from poller.store.embedded import Embedded
 from poller.store.redis_status import RedisStatusStore
 from poller.store.store import Keys
-from poller.telemetry.status import GatewayState, Poll, Polls, Report
+from poller.telemetry.status import GatewayState, Poll, Polls, ProcessReport
 from poller.telemetry.vitals import status_line
 from tests.receiver import SECRET, Receiver, status
 from tests.service import Service, poller
@@ -61,14 +61,15 @@ async def poison(url: str) -> None:
     letter = json.dumps({"fields": event, "attempts": [attempt]})
     await redis.hset(outbox.dead, sort_key("1-0"), letter)
     await redis.aclose()
-    board = RedisStatusStore(url, "short-interest")
+    status_store = RedisStatusStore(url, "short-interest")
     at = datetime.now(UTC)  # an older report is that of a process that is gone
     gateways = (GatewayState(NASTY, NASTY, ready=False, reason=NASTY, since=at),)
-    await board.report(
-        "here-1", Report(at, "run", NASTY, 1, gateways, 1, troubles={NASTY: NASTY, CODE: NASTY})
+    await status_store.report(
+        "here-1",
+        ProcessReport(at, "run", NASTY, 1, gateways, 1, troubles={NASTY: NASTY, CODE: NASTY}),
     )
-    await board.tell_polls({CODE: Polls((Poll(NOW, NASTY),), NOW, NASTY)})
-    await board.close()
+    await status_store.save_polls({CODE: Polls((Poll(NOW, NASTY),), NOW, NASTY)})
+    await status_store.close()
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_a_sweep_counts_each_symbol_once() -> None:
     for _ in range(40):
         moves = moves.after(Code("US.A"), day(2), extreme=True)
     assert (moves.is_impossible(day(2)), len(moves.verdicts)) == (False, 1)
-    assert moves.after(Code("US.A"), day(2), extreme=False).is_over
+    assert moves.after(Code("US.A"), day(2), extreme=False).has_calmed_down
 
 
 def test_what_is_extreme() -> None:
@@ -239,7 +239,7 @@ def test_true_extremes_are_hardly_late() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_symbols_wait_for_nobody(count: int) -> None:
-    """When all that could tell wait as well, each is published at once: few prove nothing."""
+    """When all others wait as well, each is published at once: few prove nothing."""
     market = Market(dict.fromkeys(codes(count), 2.5))
     found = played(market)
     assert found.published.keys() == set(codes(count))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from poller.simulator import Proto, Window, World
+from poller.simulator import Proto, SlidingWindow, World
 from poller.store.redisstore import RedisStore
 from poller.store.store import Entry
 from tests.opend import Simulator, Verdict
@@ -27,7 +27,7 @@ WORLD = World(
 )
 
 
-def opend(window: Window | None = None) -> Simulator:
+def opend(window: SlidingWindow | None = None) -> Simulator:
     """Return a gateway of the account that `window` counts, one of its own if absent."""
     return Simulator(WORLD, requests=REQUESTS, period=PERIOD, window=window)
 
@@ -120,7 +120,7 @@ async def test_two_accounts_sweep_twice_as_fast(tmp_path: Path) -> None:
 
 async def test_gateways_of_one_account_are_one_budget(tmp_path: Path) -> None:
     """Both are asked, and together within the limit of the account."""
-    window = Window(REQUESTS, PERIOD)
+    window = SlidingWindow(REQUESTS, PERIOD)
     async with opend(window) as first, opend(window) as second:
         both = [(first, "main"), (second, "main")]
         async with service(tmp_path / "home", both) as (running, store):

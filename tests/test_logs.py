@@ -25,7 +25,7 @@ from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import Config, load
 from poller.simulator import Proto, World
 from poller.telemetry.bridge import Bridge
-from poller.telemetry.log import configure, tell_defect
+from poller.telemetry.log import configure, log_defect
 from poller.telemetry.observe import (
     Happened,
     Journal,
@@ -89,7 +89,7 @@ async def test_a_crash_says_where(tmp_path: Path) -> None:
 
 
 def test_a_page_without_descriptors_is_no_defect() -> None:
-    """What asyncio says when nothing can be accepted names the cure, and has no trace."""
+    """The line for connections that cannot be accepted names the fix, and has no traceback."""
     with contextlib.redirect_stderr(io.StringIO()) as log:
         configure(secrets=())
         message = "socket.accept() out of system resource"
@@ -114,7 +114,7 @@ def written(config: Config, defect: str, *facts: Happened | Trouble | Rejected) 
         try:
             raise ValueError(defect)
         except ValueError as problem:
-            tell_defect(problem)
+            log_defect(problem)
     return log.getvalue()
 
 
@@ -165,7 +165,7 @@ def test_a_person_reads_words() -> None:
         journal = Journal()
         journal(Happened("never shown"))
         journal(Trouble("redis", "hunter2 is wrong"))
-        tell_defect(ValueError("odd"))
+        log_defect(ValueError("odd"))
     trouble, defect, *trace = re.sub("\x1b\\[[0-9]+m", "", screen.getvalue()).splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8} warning redis: \[secret\] is wrong", trouble)
     assert "error   a defect of the poller, please report it: ValueError fingerprint=" in defect
@@ -188,7 +188,7 @@ def test_a_symbol_below_the_threshold_has_no_figures_in_the_log() -> None:
 
 
 def test_a_symbol_taken_off_the_list_did_not_recover() -> None:
-    """The end of its trouble is told once, as what it is."""
+    """The end of its trouble is logged once, as what it is."""
     with contextlib.redirect_stderr(io.StringIO()) as log:
         configure(level="info", secrets=[])
         journal = Journal()
@@ -200,7 +200,7 @@ def test_a_symbol_taken_off_the_list_did_not_recover() -> None:
 
 
 def test_reasons_in_turn_are_told_once_each() -> None:
-    """A cause that shows two faces is two lines until it ends, and is told anew when it returns."""
+    """A cause with two reasons is two lines until it ends, and is logged again when it returns."""
     with contextlib.redirect_stderr(io.StringIO()) as log:
         configure()
         journal = Journal()
@@ -227,7 +227,7 @@ def test_reasons_in_turn_are_told_once_each() -> None:
     ],
 )
 def test_a_refused_url_is_not_shown(url: str) -> None:
-    """A password with a character that ends it early is told as such, without a piece of it."""
+    """A password with a character that ends it early is reported as such, without a piece of it."""
     with pytest.raises(ConfigError) as caught:
         load(None, {"POLLER_CONFIG": "/dev/null", "POLLER_REDIS__URL": url})
     assert str(caught.value).startswith("POLLER_REDIS__URL: ")
@@ -236,7 +236,7 @@ def test_a_refused_url_is_not_shown(url: str) -> None:
 
 @pytest.mark.parametrize("verb", ["check", "tail"])
 async def test_no_command_shows_a_secret(tmp_path: Path, verb: str) -> None:
-    """A server that does not answer is told without its password."""
+    """A server that does not answer is reported without its password."""
     url = "redis://user:hunter2@127.0.0.1:1/0"
     service = Service(tmp_path, 1, CODE, {"POLLER_REDIS__URL": url})
     code, out, err = await poller(service, verb)
@@ -281,7 +281,7 @@ def test_the_sdks_log_is_bounded(tmp_path: Path) -> None:
     ],
 )
 def test_parts_of_a_webhooks_url_are_in_no_line(url: str, secrets: tuple[str, ...]) -> None:
-    """A library tells a URL without its password, decoded, or in parts; words of a path stay."""
+    """A library's URL is logged without its password, even decoded or in parts."""
     webhook = {"name": "desk", "url": url}
     if url.startswith("https"):
         webhook["secret"] = SECRET
@@ -291,7 +291,7 @@ def test_parts_of_a_webhooks_url_are_in_no_line(url: str, secrets: tuple[str, ..
         configure(secrets=config.secrets())
         bridge = Bridge()
         told = f"Unclosed response of webhook desk: {' '.join(secrets)} {form}"
-        bridge.tell("error", "library", told, told, ValueError(told))
+        bridge.report("error", "library", told, told, ValueError(told))
     line = log.getvalue()
     assert "of webhook desk: " in line
     for secret in secrets:

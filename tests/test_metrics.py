@@ -21,17 +21,17 @@ from poller.telemetry.counts import COUNTED, Count, Tally, Totals
 from poller.telemetry.observe import (
     Announced,
     Attempted,
-    Connection,
     Fact,
+    GatewayConnection,
     Happened,
     PassedOver,
     Polled,
     Published,
 )
-from poller.telemetry.status import Report
-from poller.web.metrics import TOLD, Metrics, Sample, midnight
-from poller.web.samples import readings
-from poller.web.service_status import Spending, Survey
+from poller.telemetry.status import ProcessReport
+from poller.web.metrics import GAUGES, Metrics, Sample, midnight
+from poller.web.samples import samples_of
+from poller.web.service_status import ServiceStatus, Spending
 from tests.machine import needs
 
 HK = Code("HK.00700")
@@ -50,10 +50,14 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
-def told(process: str, counts: dict[Count, float], *, age: float = -1.0) -> dict[str, Report]:
-    """Return what the board holds of a process that began `age` seconds before the page."""
+def told(
+    process: str, counts: dict[Count, float], *, age: float = -1.0
+) -> dict[str, ProcessReport]:
+    """Return what the status store holds of a process that began `age` seconds before the page."""
     began = NOW - timedelta(seconds=age)
-    return {process: Report(NOW, "poll", "0.1.0", started=began, counts=tuple(counts.items()))}
+    return {
+        process: ProcessReport(NOW, "poll", "0.1.0", started=began, counts=tuple(counts.items()))
+    }
 
 
 def test_facts_are_counted() -> None:
@@ -70,10 +74,10 @@ def test_facts_are_counted() -> None:
         Attempted("desk", "failed", timedelta(seconds=1)),
         Attempted("desk", "delivered", timedelta(seconds=40)),
         Attempted("desk", "delivered", timedelta(days=2)),
-        Connection("opend:1", ready=False, reason="nobody listens", rebuilds=0),
-        Connection("opend:1", ready=True, reason="connected", rebuilds=0),
-        Connection("opend:1", ready=False, reason="lost", rebuilds=1),
-        Connection("opend:1", ready=False, reason="nobody listens", rebuilds=1),
+        GatewayConnection("opend:1", ready=False, reason="nobody listens", rebuilds=0),
+        GatewayConnection("opend:1", ready=True, reason="connected", rebuilds=0),
+        GatewayConnection("opend:1", ready=False, reason="lost", rebuilds=1),
+        GatewayConnection("opend:1", ready=False, reason="nobody listens", rebuilds=1),
         PassedOver("events", 2),
         PassedOver("events", 1),
         Happened("stopped"),
@@ -81,9 +85,9 @@ def test_facts_are_counted() -> None:
     for fact in facts:
         tally(fact)
     metrics = Metrics(NOW)
-    read = Report.from_json(told("one", dict(tally.counts))["one"].to_json())
+    read = ProcessReport.from_json(told("one", dict(tally.counts))["one"].to_json())
     assert read is not None
-    metrics.tell([], {"one": read})
+    metrics.update([], {"one": read})
     found = samples(metrics)
     assert found["poller_polls_total", "HK", "answered"] == 2
     assert found["poller_polls_total", "HK", "refused"] == 1
@@ -111,7 +115,7 @@ def test_totals_only_grow(
 ) -> None:
     """Three processes count; reports are lost, old ones come back, processes start again.
 
-    The total is what was counted and told since the first look, and never falls: else `rate()`
+    The total is what was counted and reported since the first look, and never falls: else `rate()`
     would take all of it for news.
     """
     totals, counted = Totals(NOW), [0.0, 0.0, 0.0]
@@ -151,7 +155,7 @@ def test_totals_only_grow(
 def test_counts_of_another_version_do_no_harm(count: list[str]) -> None:
     """What this version does not know is left out; the rest is shown, and a page stays up."""
     metrics = Metrics(NOW)
-    metrics.tell([], told("one", {tuple(count): 3.0, POLLS: 2.0}))
+    metrics.update([], told("one", {tuple(count): 3.0, POLLS: 2.0}))
     assert samples(metrics)["poller_polls_total", "HK", "answered"] == 2
 
 
@@ -159,19 +163,24 @@ def test_counts_of_another_version_do_no_harm(count: list[str]) -> None:
 def test_counts_that_are_none_make_no_report(count: str) -> None:
     """A report somebody edited counts as absent, like all that cannot be read."""
     text = told("one", {POLLS: 2.0})["one"].to_json()
-    assert Report.from_json(text) is not None
-    assert Report.from_json(text.replace('[["poller_polls","HK","answered"],2.0]', count)) is None
+    assert ProcessReport.from_json(text) is not None
+    assert (
+        ProcessReport.from_json(text.replace('[["poller_polls","HK","answered"],2.0]', count))
+        is None
+    )
 
 
 def test_what_is_no_longer_told_is_gone() -> None:
-    """While Redis is away nothing old is shown, and every metric that is told has its help."""
+    """While Redis is away, nothing old is shown, and every metric has its help."""
     metrics = Metrics(NOW)
     status = Status(lag=3, waiting=4, dead=5, failing_since=NOW - timedelta(hours=1))
     spending = (Spending("main", 12, 30, 30.0),)
     held = {"HK": 2, "US": 0}
-    reports = {"host-1": Report(NOW, "poll", "0", lease=7, held=held, troubles={"redis": "away"})}
-    survey = Survey(NOW, "", reports, "7:host-1", spending, {"desk": status})
-    metrics.tell(readings(survey), {})
+    reports = {
+        "host-1": ProcessReport(NOW, "poll", "0", lease=7, held=held, troubles={"redis": "away"})
+    }
+    service = ServiceStatus(NOW, "", reports, "7:host-1", spending, {"desk": status})
+    metrics.update(samples_of(service), {})
     found = samples(metrics)
     assert found["poller_lease_token",] == 7
     assert found["poller_held_figures", "HK"] == 2
@@ -179,8 +188,8 @@ def test_what_is_no_longer_told_is_gone() -> None:
     assert found["poller_budget_headroom_requests", "main"] == 18
     assert found["poller_webhook_failing_seconds", "desk"] == 3600
     assert found["poller_webhook_dead_letters", "desk"] == 5
-    metrics.tell(readings(Survey(NOW, redis="refused")), {})
-    told = {name for name, *_ in samples(metrics) if name in TOLD}
+    metrics.update(samples_of(ServiceStatus(NOW, redis="refused")), {})
+    told = {name for name, *_ in samples(metrics) if name in GAUGES}
     assert told == {"poller_redis_up", "poller_ready"}
 
 
@@ -208,8 +217,8 @@ def known_names() -> set[str]:
     """Return the names a query may use."""
     metrics, tally = Metrics(NOW), Tally()
     tally(Attempted("desk", "delivered", timedelta()))
-    told_too = [Sample(name, 0, ("x",) * len(labels)) for name, (_, labels) in TOLD.items()]
-    metrics.tell(told_too, told("one", dict(tally.counts)))
+    told_too = [Sample(name, 0, ("x",) * len(labels)) for name, (_, labels) in GAUGES.items()]
+    metrics.update(told_too, told("one", dict(tally.counts)))
     text = metrics.text().decode()
     return {name for name, *_ in samples(metrics)} | set(re.findall(r"# HELP (\S+)", text))
 
@@ -253,7 +262,7 @@ def test_every_alert_is_tried() -> None:
     assert {check["alertname"] for check in checks if check["exp_alerts"]} == names
     assert {check["alertname"] for check in checks if not check["exp_alerts"]} == names
     labels = {f"{name}_total": set(names) for name, (_, names) in COUNTED.items()}
-    labels |= {name: set(names) for name, (_, names) in TOLD.items()}
+    labels |= {name: set(names) for name, (_, names) in GAUGES.items()}
     for series in (series["series"] for case in cases for series in case["input_series"]):
         name, _, rest = series.partition("{")
         assert set(re.findall(r"(\w+)=", rest)) == labels[name], series
@@ -272,7 +281,7 @@ def test_prometheus_takes_the_rules_and_the_metrics() -> None:
     """Promtool finds no fault in the rules, nor in names, units and help of the metrics."""
     subprocess.run(["promtool", "check", "rules", str(ALERTS)], check=True, capture_output=True)
     metrics = Metrics(NOW)
-    metrics.tell(readings(Survey(NOW)), {})
+    metrics.update(samples_of(ServiceStatus(NOW)), {})
     text = metrics.text()
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, check=False

@@ -1,4 +1,4 @@
-"""The notifier against real servers: what is waited for is told, whatever becomes of the wire."""
+"""The notifier against real servers: every wait ends, whatever happens to the connection."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ def collected(facts: list[Fact]) -> Callable[[Fact], None]:
 
 
 class Notified:
-    """A running notifier, and what it told."""
+    """A running notifier, and the facts it reported."""
 
     def __init__(self, notifier: Notifier, facts: list[Fact]) -> None:
         self.notifier = notifier
@@ -55,7 +55,7 @@ class Notified:
 
     @property
     def troubles(self) -> list[str]:
-        """Return the reasons told, each as often as it was."""
+        """Return the reasons reported, each as often as it was."""
         return [fact.reason for fact in self.facts if isinstance(fact, Trouble)]
 
 
@@ -187,7 +187,7 @@ async def test_a_key_of_another_type_is_told_and_asked_for_until_mended(
 async def test_a_key_of_another_type_leaves_who_reads_the_streams_looking(
     server: wire.Server, key: str
 ) -> None:
-    """One key spoils the read of all three: whoever reads one of the others has it all the same."""
+    """One key fails the read of all three: readers of the others get their news all the same."""
     store = store_of(server)
     async with (
         notifying(store, block=0.2) as told,
@@ -207,12 +207,12 @@ async def test_a_key_of_another_type_leaves_who_reads_the_streams_looking(
 async def test_without_signals_the_codes_are_reported_all_the_same(server: wire.Server) -> None:
     """Who reports does not fail over another type in the signals' place."""
     store = store_of(server)
-    board = RedisStatusStore(store.url, "short-interest")
+    status_store = RedisStatusStore(store.url, "short-interest")
     async with Redis(unix_socket_path=str(server.path)) as client:
         await client.set(store.keys.signals, "mine")
-        await board.tell_symbols([CODE])
-    assert await board.symbols() == (CODE,)
-    await board.close()
+        await status_store.save_symbols([CODE])
+    assert await status_store.symbols() == (CODE,)
+    await status_store.close()
     await store.close()
 
 

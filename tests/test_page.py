@@ -242,7 +242,7 @@ async def test_no_page_is_wider_than_its_window(page: Desk) -> None:
     What is shown of the last look while Redis is away is legible in either scheme.
     """
     longest = Code("US.ABCDEFGHIJKLMNOPQRST")
-    await page.board.tell_symbols((HK, US, longest))
+    await page.status_store.save_symbols((HK, US, longest))
     await until(lambda: longest in page.sources.overview.rows)
     await page.publish(longest, 10**12, 2 * 10**12)
     await page.shows(longest, 2 * 10**12)

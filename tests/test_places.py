@@ -246,7 +246,7 @@ def reader(folders: Folders) -> Service:
 
 
 def test_who_only_reads_judges_no_secret(folders: Folders) -> None:
-    """A token too short, a URL and a secret that are none: told to those who use them."""
+    """A token too short, an invalid URL and an invalid secret are reported to their users only."""
     folders.file.write_text(
         '[web]\ntoken = "short"\n[[webhooks]]\nname = "desk"\nurl = "x"\nsecret = "y"\n'
     )
@@ -298,8 +298,8 @@ async def test_a_server_that_has_just_begun_is_joined(folders: Folders) -> None:
     state = folders.working / "state"
     async with Embedded(state).running():
         shutil.rmtree(state / "redis/appendonlydir")
-        assert Embedded(state).is_there()
-    assert not Embedded(folders.working / "other").is_there()
+        assert Embedded(state).exists()
+    assert not Embedded(folders.working / "other").exists()
 
 
 @pytest.mark.parametrize("key", ["state_dir", "opend.rsa_private_key_file", "watchlist.files"])

@@ -8,7 +8,7 @@ from poller.store.position import (
     LAST,
     SKEW,
     START,
-    Place,
+    ReaderState,
     Start,
     StreamState,
     is_id,
@@ -32,32 +32,32 @@ ANEW = StreamState(NOW, f"{NOW - 5}-0", f"{NOW - 9}-0", 3)
 @pytest.mark.parametrize(
     ("place", "stream", "start"),
     [
-        (Place(), WHOLE, Start(WHOLE.last, 900, new=True)),
-        (Place(), StreamState(NOW), Start(START, new=True)),
-        (Place(TAKEN, NOW, 800, TAKEN), WHOLE, Start(TAKEN, 800)),
-        (Place(group=TAKEN), WHOLE, Start(TAKEN)),
-        (Place("rubbish", NOW, group=TAKEN), WHOLE, Start(TAKEN)),
-        (Place(TAKEN, NOW, 800), WHOLE, Start(TAKEN, gone=True)),
-        (Place(TAKEN, NOW, 800), ANEW, Start(TAKEN, gone=True, missed=ANEW.first)),
-        (Place(TAKEN, NOW, 800), StreamState(NOW), Start(TAKEN, gone=True)),
+        (ReaderState(), WHOLE, Start(WHOLE.last, 900, new=True)),
+        (ReaderState(), StreamState(NOW), Start(START, new=True)),
+        (ReaderState(TAKEN, NOW, 800, TAKEN), WHOLE, Start(TAKEN, 800)),
+        (ReaderState(group=TAKEN), WHOLE, Start(TAKEN)),
+        (ReaderState("rubbish", NOW, group=TAKEN), WHOLE, Start(TAKEN)),
+        (ReaderState(TAKEN, NOW, 800), WHOLE, Start(TAKEN, gone=True)),
+        (ReaderState(TAKEN, NOW, 800), ANEW, Start(TAKEN, gone=True, missed=ANEW.first)),
+        (ReaderState(TAKEN, NOW, 800), StreamState(NOW), Start(TAKEN, gone=True)),
         (
-            Place(at=NOW - HOUR),
+            ReaderState(at=NOW - HOUR),
             ANEW,
             Start(f"{NOW - HOUR - 60_000}-0", gone=True, missed=ANEW.first),
         ),
-        (Place(TAKEN, NOW, 800, WHOLE.last, group_moved=True), WHOLE, Start(WHOLE.last)),
-        (Place(TAKEN, NOW, 800, WHOLE.last), WHOLE, Start(TAKEN, 800)),
-        (Place(TAKEN, NOW, 800, START, group_moved=True), WHOLE, Start(TAKEN, 800)),
+        (ReaderState(TAKEN, NOW, 800, WHOLE.last, group_moved=True), WHOLE, Start(WHOLE.last)),
+        (ReaderState(TAKEN, NOW, 800, WHOLE.last), WHOLE, Start(TAKEN, 800)),
+        (ReaderState(TAKEN, NOW, 800, START, group_moved=True), WHOLE, Start(TAKEN, 800)),
         (
-            Place(FUTURE, NOW - HOUR),
+            ReaderState(FUTURE, NOW - HOUR),
             ANEW,
             Start(f"{NOW - HOUR - 60_000}-0", gone=True, missed=ANEW.first),
         ),
-        (Place(FUTURE, NOW, group=FUTURE), StreamState(NOW), Start(FUTURE)),
-        (Place(f"{NOW}-0", NOW, group=WHOLE.last), WHOLE, Start(WHOLE.last)),
-        (Place(LAST, NOW, group=LAST), StreamState(NOW, LAST), Start(f"{NOW - 60_000}-0")),
+        (ReaderState(FUTURE, NOW, group=FUTURE), StreamState(NOW), Start(FUTURE)),
+        (ReaderState(f"{NOW}-0", NOW, group=WHOLE.last), WHOLE, Start(WHOLE.last)),
+        (ReaderState(LAST, NOW, group=LAST), StreamState(NOW, LAST), Start(f"{NOW - 60_000}-0")),
         (
-            Place(LAST, NOW, group=f"{2**63}-0"),
+            ReaderState(LAST, NOW, group=f"{2**63}-0"),
             ANEW,
             Start(f"{NOW - 60_000}-0", missed=ANEW.first),
         ),
@@ -69,7 +69,7 @@ ANEW = StreamState(NOW, f"{NOW - 5}-0", f"{NOW - 9}-0", 3)
         "beyond an empty stream", "the tail is lost", "the last id there is", "a group beyond",
     ],
 )  # fmt: skip
-def test_where_a_reader_goes_on(place: Place, stream: StreamState, start: Start) -> None:
+def test_where_a_reader_goes_on(place: ReaderState, stream: StreamState, start: Start) -> None:
     """Nothing that is new is skipped, and no stream is read again as a whole."""
     assert start_of(place, stream) == start
 

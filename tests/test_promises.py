@@ -186,7 +186,7 @@ def test_what_is_news(now: list[HkRecord], types: list[EventType]) -> None:
 
 
 def test_change_facts() -> None:
-    """Change is told against the day before; there is no percentage of 0."""
+    """Change is relative to the day before; there is no percentage of 0."""
     known = after(Known(), look([row(1, 0), row(2, 80)], Known()))
     assert known.vintages[row(2).day].revision == 0
     change = look([row(2, 80), row(3, 100)], known).events[0].change
@@ -198,7 +198,7 @@ def test_change_facts() -> None:
 
 
 def test_a_watermark_in_the_future_is_refused() -> None:
-    """A watermark no day can exceed would silence a symbol for ever: the operator is told."""
+    """A watermark that no day can exceed would silence a symbol for ever: it is reported."""
     with pytest.raises(StoreMisfit, match="in the future"):
         look([row(1)], Known(date(2099, 1, 1)))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from poller.detect.compare import Comparison, Known, Reading, compare, progress
 from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.detect.impossible import explained, impossible
-from poller.detect.plausible import NO_MOVES, MarketMoves, doubt
+from poller.detect.plausible import NO_MOVES, MarketMoves, implausible
 from poller.detect.restate import restatement
 from poller.detect.screening import same_figures
 from poller.errors import Unreadable
@@ -79,9 +79,9 @@ class Symbol:
         """Poll an answer of weeks and shares; returns what is published."""
         return [(event.type, event.vintage.day) for event in self.polled(rows(figures)).events]
 
-    def ruled(self, ruling: Decision) -> None:
+    def ruled(self, decision: Decision) -> None:
         """Let the operator rule on everything that is held."""
-        held = {day: replace(each, ruling=ruling) for day, each in self.known.held.items()}
+        held = {day: replace(each, decision=decision) for day, each in self.known.held.items()}
         self.known = replace(self.known, held=held)
 
     def held(self) -> dict[date, str]:
@@ -98,17 +98,17 @@ def after(figures: Mapping[int, int | None]) -> Symbol:
 
 LEVELS = [None, 0, 3, 1_000, 250_000, 1_000_000, 1_200_000, 2_000_000, 10**9, 3 * 10**9]
 answers = st.dictionaries(st.integers(0, TODAY + 2), st.sampled_from(LEVELS), max_size=9)
-rulings = st.sampled_from([None, Decision.HELD, Decision.RELEASED, Decision.DISCARDED])
-lives = st.lists(st.tuples(answers, rulings), max_size=7)
+decisions = st.sampled_from([None, Decision.HELD, Decision.RELEASED, Decision.DISCARDED])
+lives = st.lists(st.tuples(answers, decisions), max_size=7)
 
 
 def lived(life: Sequence[tuple[Mapping[int, int | None], Decision | None]]) -> Symbol:
     """Return a symbol after these answers, and what the operator ruled after each."""
     symbol = Symbol()
-    for answer, ruling in life:
+    for answer, decision in life:
         symbol.shows(answer)
-        if ruling is not None:
-            symbol.ruled(ruling)
+        if decision is not None:
+            symbol.ruled(decision)
     return symbol
 
 
@@ -131,7 +131,7 @@ def test_nothing_held_is_ever_in_history(
 ) -> None:
     """A figure is held or known, never both; and the watermark, which never goes back, is known."""
     symbol = Symbol()
-    for answer, ruling in life:
+    for answer, decision in life:
         before = symbol.known.newest
         symbol.shows(answer)
         known = symbol.known
@@ -140,8 +140,8 @@ def test_nothing_held_is_ever_in_history(
             assert vintage is None or not same_figures(vintage.record, held.record)
         assert known.newest == max(known.vintages, default=None)
         assert before is None or (known.newest is not None and known.newest >= before)
-        if ruling is not None:
-            symbol.ruled(ruling)
+        if decision is not None:
+            symbol.ruled(decision)
 
 
 def replayed(symbol: Symbol) -> dict[date, Shares | None]:
@@ -256,7 +256,7 @@ def test_a_ratio_that_moves_is_no_split() -> None:
 
 
 def test_a_restatement_says_what_moved() -> None:
-    """Its id is the newest restated day's next revision; it tells factor, days, and the change."""
+    """Its id is the newest restated day's next revision; it has factor, days and change."""
     symbol = after({1: 100, 2: 200, 3: 300, 4: 0})
     (event, new) = symbol.polled(rows({1: 400, 2: 800, 3: 1200, 4: 0, 5: 1600})).events
     assert (event.id, new.id) == (f"US.AAPL:{day(3)}:1", f"US.AAPL:{day(5)}:0")
@@ -329,7 +329,7 @@ def test_what_cannot_be_true(
     market: Market, before: int | None, now: int | None, reason: Reason | None
 ) -> None:
     """Only nothing after millions in the US, and a thousandfold move of what is not tiny."""
-    assert doubt(market, row(1, before), row(2, now)) is reason
+    assert implausible(market, row(1, before), row(2, now)) is reason
 
 
 def test_flags() -> None:
@@ -384,12 +384,12 @@ def test_the_vendor_corrects() -> None:
 
 
 def test_another_doubtful_figure_is_held_anew() -> None:
-    """What is held of a day is what the vendor shows now, also after a ruling on another figure."""
+    """What is held of a day is what the vendor shows now, even after a decision on another."""
     symbol = after({1: M})
     symbol.shows({1: M, 2: SLIP})
     symbol.ruled(Decision.RELEASED)
     found = symbol.polled(rows({1: M, 2: 2 * SLIP}))
-    assert [each.ruling for each in found.held] == [Decision.HELD]
+    assert [each.decision for each in found.held] == [Decision.HELD]
     assert (found.events, len(found.waiting(symbol.known))) == ((), 1)
 
 
@@ -560,12 +560,12 @@ def test_an_impossible_revision_is_taken_back() -> None:
 
 def test_the_operator_has_the_last_word() -> None:
     """A bound may be wrong one day: released, such a figure is published; discarded, never."""
-    for ruling, told in ((Decision.RELEASED, [REPORTED]), (Decision.DISCARDED, [])):
+    for decision, told in ((Decision.RELEASED, [REPORTED]), (Decision.DISCARDED, [])):
         symbol = Symbol(HK)
         symbol.polled([BEFORE])
         odd = replace(FITTING, aggregated_short_ratio=101.0)
         symbol.polled([odd, BEFORE])
-        symbol.ruled(ruling)
+        symbol.ruled(decision)
         assert [event.type for event in symbol.polled([odd, BEFORE]).events] == told
 
 
@@ -690,7 +690,7 @@ def test_an_absurd_day_makes_no_gaps() -> None:
 @example(date.min, UNITED_STATES)
 @example(date.max, UNITED_STATES)
 def test_the_calendar_answers_for_any_day(when: date, market: Market) -> None:
-    """The first and the last day there is, too, and its instants can be told in any zone."""
+    """Even for the first and the last day there is; its instants exist in every zone."""
     for release in (release_of(market, when), expected_after(market, when)):
         assert release.opens.astimezone(UTC)
     assert next(reporting_days(market, when))

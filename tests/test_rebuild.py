@@ -1,4 +1,4 @@
-"""What history holds is enough to tell events again as they were told first."""
+"""The vintages are enough to rebuild events as they were first published."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a process tells of itself: facts in, reports in Redis, seen by a second client."""
+"""What a process reports of itself: facts in, reports in Redis, seen by a second client."""
 
 import asyncio
 import contextlib
@@ -22,15 +22,15 @@ from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
 from poller.telemetry.observe import (
     Active,
-    Connection,
     Fact,
+    GatewayConnection,
     Polled,
     Quarantined,
     Recovered,
     Standby,
     Trouble,
 )
-from poller.telemetry.status import POLLS_KEPT, Polls, Report
+from poller.telemetry.status import POLLS_KEPT, Polls, ProcessReport
 from tests.machine import at_most
 
 if TYPE_CHECKING:
@@ -42,22 +42,25 @@ US = Code("US.AAPL")
 
 
 @pytest.fixture
-async def boards(tmp_path: Path) -> AsyncIterator[tuple[RedisStatusStore, RedisStore]]:
-    """An empty board, and the store beside it."""
+async def status_stores(tmp_path: Path) -> AsyncIterator[tuple[RedisStatusStore, RedisStore]]:
+    """An empty status store, and the store beside it."""
     async with Embedded(tmp_path).running() as url:
-        board, store = RedisStatusStore(url, "short-interest"), RedisStore(url, "short-interest")
-        yield board, store
-        await board.close()
+        status_store, store = (
+            RedisStatusStore(url, "short-interest"),
+            RedisStore(url, "short-interest"),
+        )
+        yield status_store, store
+        await status_store.close()
         await store.close()
 
 
 @contextlib.asynccontextmanager
-async def reporting(board: RedisStatusStore) -> AsyncIterator[tuple[Reporter, list[Fact]]]:
+async def reporting(status_store: RedisStatusStore) -> AsyncIterator[tuple[Reporter, list[Fact]]]:
     """Let a poller with one gateway report while the block runs."""
     facts: list[Fact] = []
     gateways = [Address("opend", 11111, "main")]
     reporter = Reporter(Process("me-1", "poll"), gateways, now=lambda: NOW)
-    task = asyncio.create_task(reporter.run(board, facts.append))
+    task = asyncio.create_task(reporter.run(status_store, facts.append))
     try:
         yield reporter, facts
     finally:
@@ -65,83 +68,87 @@ async def reporting(board: RedisStatusStore) -> AsyncIterator[tuple[Reporter, li
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def told(board: RedisStatusStore, condition: Callable[[Report], bool]) -> Report:
+async def told(
+    status_store: RedisStatusStore, condition: Callable[[ProcessReport], bool]
+) -> ProcessReport:
     """Wait for a report of this process that satisfies a condition."""
     async with at_most():
         while True:
-            report = (await board.reports()).get("me-1")
+            report = (await status_store.reports()).get("me-1")
             if report is not None and condition(report):
                 return report
             await asyncio.sleep(0.02)
 
 
-async def test_what_is_true_is_told(boards: tuple[RedisStatusStore, RedisStore]) -> None:
-    """Connections, troubles and their end are told; at the end of the process nothing stays."""
-    board, _ = boards
-    async with reporting(board) as (reporter, _):
-        first = await told(board, lambda _: True)
+async def test_what_is_true_is_told(status_stores: tuple[RedisStatusStore, RedisStore]) -> None:
+    """Connections, troubles and their end are reported; the process leaves nothing behind."""
+    status_store, _ = status_stores
+    async with reporting(status_store) as (reporter, _):
+        first = await told(status_store, lambda _: True)
         assert [(g.name, g.ready) for g in first.gateways] == [("opend:11111", False)]
-        reporter(Connection("opend:11111", ready=True, reason="connected", rebuilds=0))
+        reporter(GatewayConnection("opend:11111", ready=True, reason="connected", rebuilds=0))
         reporter(Trouble(HK, "OpenD refuses it"))
-        assert (await told(board, lambda r: r.gateways[0].ready)).troubles == {
+        assert (await told(status_store, lambda r: r.gateways[0].ready)).troubles == {
             HK: "OpenD refuses it"
         }
         row = HkRecord(None, "2026-11-13", 1, 0.5, None, None)
         reporter(Recovered(HK))
         reporter(Quarantined(HK, (QuarantinedFigure(row, None, Reason.FUTURE_DAY, NOW),)))
-        report = await told(board, lambda r: HK not in r.troubles and bool(r.troubles))
+        report = await told(status_store, lambda r: HK not in r.troubles and bool(r.troubles))
         assert "poller quarantine release HK.00700 2026-11-13" in str(report.troubles)
         reporter(Quarantined(HK, ()))
-        await told(board, lambda r: not r.troubles)
-    assert await board.reports() == {}
+        await told(status_store, lambda r: not r.troubles)
+    assert await status_store.reports() == {}
 
 
-async def test_who_polls_tells_what_is_watched(boards: tuple[RedisStatusStore, RedisStore]) -> None:
+async def test_who_polls_tells_what_is_watched(
+    status_stores: tuple[RedisStatusStore, RedisStore],
+) -> None:
     """A poller on standby keeps its watchlist to itself until it holds the lease."""
-    board, _ = boards
-    async with reporting(board) as (reporter, _):
+    status_store, _ = status_stores
+    async with reporting(status_store) as (reporter, _):
         reporter.watch([HK])
-        assert (await told(board, lambda r: r.symbols == 1)).lease is None
-        assert await board.symbols() is None
+        assert (await told(status_store, lambda r: r.symbols == 1)).lease is None
+        assert await status_store.symbols() is None
         reporter(Active(7))
-        assert (await told(board, lambda r: r.lease is not None)).lease == 7
-        assert await board.symbols() == (HK,)
+        assert (await told(status_store, lambda r: r.lease is not None)).lease == 7
+        assert await status_store.symbols() == (HK,)
         reporter(Standby("another poller holds the lease"))
-        await told(board, lambda r: r.lease is None)
-        await board.tell_symbols([US])
+        await told(status_store, lambda r: r.lease is None)
+        await status_store.save_symbols([US])
         reporter(Active(9))
-        await told(board, lambda r: r.lease == 9)
-        assert await board.symbols() == (HK,)
+        await told(status_store, lambda r: r.lease == 9)
+        assert await status_store.symbols() == (HK,)
 
 
 async def test_a_watchlist_that_is_none_counts_as_absent(
-    boards: tuple[RedisStatusStore, RedisStore], tmp_path: Path
+    status_stores: tuple[RedisStatusStore, RedisStore], tmp_path: Path
 ) -> None:
     """Whatever JSON another client writes there, nobody who reads it fails."""
-    board, _ = boards
+    status_store, _ = status_stores
     async with Redis.from_url(Embedded(tmp_path).url) as raw:
         for text in ("[1]", "[null]", "[[]]", '["HK.00700", 1]', '{"HK.00700": 1}', "3", '["FOO"]'):
             await raw.set("{short-interest}:symbols", text)
-            assert await board.symbols() is None, text
+            assert await status_store.symbols() is None, text
 
 
 async def test_a_standby_with_another_watchlist_says_so(
-    boards: tuple[RedisStatusStore, RedisStore],
+    status_stores: tuple[RedisStatusStore, RedisStore],
 ) -> None:
     """Once, when it lasts, with both counts and what to do; not while both agree."""
-    board, _ = boards
-    await board.tell_symbols([US])
+    status_store, _ = status_stores
+    await status_store.save_symbols([US])
     facts: list[Fact] = []
     clock = [NOW]
     reporter = Reporter(Process("me-1", "poll"), now=lambda: clock[0])
-    task = asyncio.create_task(reporter.run(board, facts.append))
+    task = asyncio.create_task(reporter.run(status_store, facts.append))
     reporter.watch([HK, US])
     reporter(Standby("another poller is active"))
-    await told(board, lambda r: r.symbols == 2)
+    await told(status_store, lambda r: r.symbols == 2)
     assert not any(isinstance(fact, Trouble) for fact in facts)
     clock[0] += timedelta(seconds=11)
     reporter(Trouble("any", "wakes it"))
-    await told(board, lambda r: r.at == clock[0])
+    await told(status_store, lambda r: r.at == clock[0])
     async with at_most():
         while not any(isinstance(fact, Trouble) for fact in facts):
             await asyncio.sleep(0.02)
@@ -160,25 +167,25 @@ async def test_a_standby_with_another_watchlist_says_so(
 
 @pytest.mark.parametrize("age", [timedelta(seconds=61), timedelta(hours=-1)])
 async def test_the_dead_are_removed(
-    boards: tuple[RedisStatusStore, RedisStore], age: timedelta
+    status_stores: tuple[RedisStatusStore, RedisStore], age: timedelta
 ) -> None:
     """A killed process's report goes when another one reports: a minute later, or set back."""
-    board, _ = boards
+    status_store, _ = status_stores
     old = NOW - age
-    await board.report("killed-1", Report(old, "poll", "0.1.0"))
-    async with reporting(board):
-        await told(board, lambda _: True)
+    await status_store.report("killed-1", ProcessReport(old, "poll", "0.1.0"))
+    async with reporting(status_store):
+        await told(status_store, lambda _: True)
         async with at_most():
-            while "killed-1" in await board.reports():
+            while "killed-1" in await status_store.reports():
                 await asyncio.sleep(0.02)
 
 
 class Shaky(RedisStatusStore):
-    """A board that can be away."""
+    """A status store that can be away."""
 
     away = True
 
-    async def report(self, process: str, report: Report) -> None:
+    async def report(self, process: str, report: ProcessReport) -> None:
         """Replace the report, or fail."""
         if self.away:
             raise StoreDown("nobody listens")
@@ -190,16 +197,16 @@ async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path)
     facts: list[Fact] = []
     behind = True
     async with Embedded(tmp_path).running() as url, at_most():
-        board = Shaky(url, "short-interest")
+        status_store = Shaky(url, "short-interest")
         reporter = Reporter(Process("me-1", "web"), now=lambda: NOW)
-        task = asyncio.create_task(reporter.run(board, facts.append, behind=lambda: behind))
+        task = asyncio.create_task(reporter.run(status_store, facts.append, behind=lambda: behind))
         while Trouble("redis", "nobody listens") not in facts:
             await asyncio.sleep(0.02)
-        board.away = False
+        status_store.away = False
         reporter(Trouble(HK, "OpenD refuses it"))
-        await told(board, lambda report: HK in report.troubles)
+        await told(status_store, lambda report: HK in report.troubles)
         reporter(Recovered(HK))
-        await told(board, lambda report: HK not in report.troubles)
+        await told(status_store, lambda report: HK not in report.troubles)
         assert Recovered("redis") not in facts
         behind = False
         reporter(Trouble(HK, "OpenD refuses it"))
@@ -207,58 +214,58 @@ async def test_a_report_that_arrives_ends_the_trouble_with_redis(tmp_path: Path)
             await asyncio.sleep(0.02)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await board.close()
+        await status_store.close()
 
 
-async def answers(board: RedisStatusStore, count: int) -> list[str]:
-    """Wait until so many polls of a symbol are told; returns them, the last one first."""
+async def answers(status_store: RedisStatusStore, count: int) -> list[str]:
+    """Wait until so many polls of a symbol are reported; returns them, the last one first."""
     async with at_most():
         while True:
-            polls = (await board.polls([HK])).get(HK, Polls()).polls
+            polls = (await status_store.polls([HK])).get(HK, Polls()).polls
             if len(polls) >= count:
                 return [poll.answer for poll in polls]
             await asyncio.sleep(0.02)
 
 
 async def test_polls_are_told_whatever_becomes_of_the_status(
-    boards: tuple[RedisStatusStore, RedisStore],
+    status_stores: tuple[RedisStatusStore, RedisStore],
 ) -> None:
-    """With the status of another type, each symbol's last polls are still told, and no more."""
-    board, store = boards
-    async with Redis.from_url(store.url) as client, reporting(board) as (reporter, facts):
-        await client.set(board.keys.status, "x")
+    """With a status key of another type, each symbol's last polls are still reported."""
+    status_store, store = status_stores
+    async with Redis.from_url(store.url) as client, reporting(status_store) as (reporter, facts):
+        await client.set(status_store.keys.status, "x")
         for n in range(POLLS_KEPT + 2):
             reporter(Polled(HK, "answered", f"answer {n}"))
-        assert await answers(board, POLLS_KEPT) == [f"answer {n}" for n in (6, 5, 4, 3, 2)]
+        assert await answers(status_store, POLLS_KEPT) == [f"answer {n}" for n in (6, 5, 4, 3, 2)]
         troubles = {fact.subject for fact in facts if isinstance(fact, Trouble)}
     assert troubles == {"status report"}
 
 
 async def test_polls_that_could_not_be_told_are_told_later(
-    boards: tuple[RedisStatusStore, RedisStore],
+    status_stores: tuple[RedisStatusStore, RedisStore],
 ) -> None:
-    """The status is told meanwhile, and when their key is mended they follow, the last ones."""
-    board, store = boards
-    async with Redis.from_url(store.url) as client, reporting(board) as (reporter, facts):
-        await client.set(board.keys.polls, "x")
+    """The status is reported meanwhile; once their key is fixed, the last polls follow."""
+    status_store, store = status_stores
+    async with Redis.from_url(store.url) as client, reporting(status_store) as (reporter, facts):
+        await client.set(status_store.keys.polls, "x")
         reporter(Polled(HK, "answered", "first"))
         async with at_most():
             while not any(isinstance(fact, Trouble) for fact in facts):
                 await asyncio.sleep(0.02)
         reporter(Trouble(HK, "OpenD refuses it"))
-        await told(board, lambda report: HK in report.troubles)
-        await client.delete(board.keys.polls)
+        await told(status_store, lambda report: HK in report.troubles)
+        await client.delete(status_store.keys.polls)
         reporter(Polled(HK, "answered", "second"))
-        assert await answers(board, 2) == ["second", "first"]
+        assert await answers(status_store, 2) == ["second", "first"]
 
 
 class Counted:
-    """A board that remembers when it was told."""
+    """A status store that remembers when it was written."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
 
-    async def report(self, process: str, report: Report) -> None:
+    async def report(self, process: str, report: ProcessReport) -> None:
         """Remember the moment."""
         del process, report
         self.at.append(asyncio.get_running_loop().time())
@@ -271,17 +278,17 @@ class Counted:
         del codes
         return {}
 
-    async def tell_polls(self, polls: Mapping[Code, Polls]) -> None:
+    async def save_polls(self, polls: Mapping[Code, Polls]) -> None:
         """Take it."""
 
 
 def test_reports_come_when_there_is_something_to_say() -> None:
-    """Four a minute at rest; a poll is told within three seconds, a trouble at once."""
+    """Four a minute at rest; a poll is reported within three seconds, a trouble at once."""
 
     async def work() -> list[float]:
-        board = Counted()
+        status_store = Counted()
         reporter = Reporter(Process("me-1", "poll"), now=lambda: NOW)
-        task = asyncio.create_task(reporter.run(cast("StatusStore", board), lambda _: None))
+        task = asyncio.create_task(reporter.run(cast("StatusStore", status_store), lambda _: None))
         await asyncio.sleep(60)
         reporter(Polled(HK, "answered"))
         await asyncio.sleep(10)
@@ -289,7 +296,7 @@ def test_reports_come_when_there_is_something_to_say() -> None:
         await asyncio.sleep(1)
         task.cancel()
         await asyncio.wait([task])
-        return board.at
+        return status_store.at
 
     at = run_virtually(NOW, work())
     assert len([each for each in at if each < 60]) <= 5

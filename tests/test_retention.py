@@ -15,7 +15,7 @@ from poller.simulator import World
 from poller.store.connections import Connections
 from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
-from poller.store.retention import GRACE, Group, Late, Trim, trim_of
+from poller.store.retention import GRACE, Group, LateGroup, Trim, trim_of
 from poller.store.store import order
 from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
 from tests import nodes
@@ -48,7 +48,7 @@ def test_what_is_forgotten(unread: list[str | None], before: str, late: tuple[st
     groups = [Group(str(n), entry) for n, entry in enumerate(unread)]
     names = [group.name for group in groups if group.unread in late]
     deadlines = [_time(entry) + KEEP + GRACE for entry in late]
-    expected = tuple(Late(*each) for each in zip(names, deadlines, strict=True))
+    expected = tuple(LateGroup(*each) for each in zip(names, deadlines, strict=True))
     assert trim_of(groups, NOW, KEEP) == Trim(before, expected)
 
 
@@ -140,7 +140,7 @@ async def test_without_groups_age_decides(server: tuple[RedisStore, Any]) -> Non
 
 
 async def test_a_user_who_may_not_trim_goes_on_polling(server: tuple[RedisStore, Any]) -> None:
-    """Rights that are missing are told, and end nothing else."""
+    """Missing rights are reported, and end nothing else."""
     store, client = server
     await client.execute_command("ACL", "SETUSER", "default", "-xtrim")
     facts: list[Fact] = []

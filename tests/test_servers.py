@@ -135,7 +135,7 @@ async def test_a_wrong_password_ends_at_once(server: Embedded, tmp_path: Path) -
 async def test_an_evicting_server_is_refused(
     server: Embedded, admin: Client, tmp_path: Path
 ) -> None:
-    """A server that may delete the watermarks is refused with the command that mends it."""
+    """A server that may delete the watermarks is refused with the command that corrects it."""
     await admin.config_set("maxmemory-policy", "allkeys-lru")
     assert "CONFIG SET maxmemory-policy noeviction" in await refused(tmp_path, server.url)
 

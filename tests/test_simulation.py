@@ -25,7 +25,7 @@ from poller.schedule.notice import Completed, Detected
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import Answered, Probe, Reply, Schedule, Wait
 from poller.settings.config import Config
-from poller.simulator import Revision, Split, Window, World
+from poller.simulator import Revision, SlidingWindow, Split, World
 from poller.simulator.bounds import Latencies, Rate, oracle
 from poller.simulator.season import Season
 from poller.telemetry.observe import Announced
@@ -147,7 +147,7 @@ def test_too_frequent_in_mid_sweep() -> None:
     begins = [at for each in season.releases.values() for at in each if at > 0]
     busy = sorted(at + 25 for at in begins)
 
-    class Busy(Window):
+    class Busy(SlidingWindow):
         refused_until = float("-inf")
 
         def admit(self, at: float) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.model import Code
-from poller.simulator import Proto, Window, World
+from poller.simulator import Proto, SlidingWindow, World
 from poller.simulator.wire import (
     HEADER_SIZE,
     LONGEST_BODY,
@@ -153,7 +153,7 @@ async def test_the_limit_slides_over_all_connections() -> None:
 
 async def test_simulators_can_share_one_account() -> None:
     """A window given to two simulators counts the requests of both."""
-    window = Window(requests=1, period=30.0)
+    window = SlidingWindow(requests=1, period=30.0)
     async with (
         Simulator(World(), window=window) as left,
         Simulator(World(), window=window) as right,

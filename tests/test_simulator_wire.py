@@ -151,7 +151,7 @@ async def test_watch_groups(connect: Connect) -> None:
 
 @pytest.mark.parametrize("logged_out", [False, True])
 async def test_global_state(connect: Connect, *, logged_out: bool) -> None:
-    """The state tells versions, the world's time, and whether the quote server is logged in."""
+    """The state has versions, the world's time, and whether the quote server is logged in."""
     faults = Faults(logged_out=logged_out)
     async with (
         Simulator(WORLD, faults=faults, now=lambda: NOW) as simulator,
@@ -203,7 +203,7 @@ async def test_two_encrypted_gateways_in_one_process(rsa_key: bytes, connect: Co
 
 
 async def test_the_31st_request_is_refused(connect: Connect) -> None:
-    """Thirty at once pass, one more is told why, and the simulator counted them all."""
+    """Thirty at once pass, one more is refused, and the simulator counts them all."""
     async with Simulator(WORLD) as simulator, connect(simulator) as sdk:
         assert (await sdk.state())[0] == 0
         answers = [await sdk.page("HK.00700", num=1) for _ in range(31)]
@@ -255,7 +255,7 @@ async def test_pipelined_calls_do_not_wait_for_each_other(connect: Connect) -> N
 
 
 async def test_silence_then_kick(connect: Connect) -> None:
-    """A muted query hangs, the state is still told, and a kick ends it with 'Disconnect'."""
+    """A muted query hangs, the state is still answered, and a kick ends it with 'Disconnect'."""
     async with Simulator(WORLD) as simulator, connect(simulator) as sdk:
         simulator.faults.silence_next = 1
         held = asyncio.create_task(sdk.page("HK.00700"))

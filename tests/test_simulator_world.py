@@ -19,13 +19,13 @@ from poller.simulator import (
     END,
     TENCENT,
     TENCENT_ROWS,
-    Answer,
     Refusal,
     Revision,
     ShortInterest,
+    SlidingWindow,
     Split,
-    Window,
     World,
+    WorldAnswer,
 )
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
@@ -48,7 +48,7 @@ def pages(world: World, code: Code, now: datetime, num: int) -> Iterator[tuple[R
     key = ""
     while key != END:
         answer, _ = world.answer(ShortInterest(code, key, num), now)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, WorldAnswer)
         yield answer.records
         key = answer.next_key
 
@@ -136,9 +136,9 @@ def test_a_release_between_two_pages_loses_nothing(
 ) -> None:
     """The second page goes on where the first ended, whatever was released meanwhile."""
     first, _ = WORLD.answer(ShortInterest(code, "", 7), now)
-    assert isinstance(first, Answer)
+    assert isinstance(first, WorldAnswer)
     second, _ = WORLD.answer(ShortInterest(code, first.next_key, 50), now + later)
-    assert isinstance(second, Answer)
+    assert isinstance(second, WorldAnswer)
     assert first.records + second.records == WORLD.records(code, now)[:57]
 
 
@@ -228,7 +228,7 @@ def test_some_codes_have_no_rows(share: float) -> None:
     empty = [code for code in world.codes() if not world.records(code, NOW)]
     assert share - 0.05 <= len(empty) / 800 <= share + 0.05
     for code in empty[:1]:
-        assert world.answer(ShortInterest(code), NOW)[0] == Answer(market_of(code), (), END)
+        assert world.answer(ShortInterest(code), NOW)[0] == WorldAnswer(market_of(code), (), END)
 
 
 def test_history_and_depth_count_the_days_before_since() -> None:
@@ -375,7 +375,7 @@ def test_latency_varies_around_its_median() -> None:
 )
 def test_the_window_is_a_sliding_one(steps: list[float], requests: int) -> None:
     """A request passes when fewer than the limit came in the closed period before it."""
-    window, arrivals, at = Window(requests, 10.0), [0.0][:0], 0.0
+    window, arrivals, at = SlidingWindow(requests, 10.0), [0.0][:0], 0.0
     for step in steps:
         at += step
         assert window.admit(at) == (sum(at - old <= 10.0 for old in arrivals) < requests)
@@ -387,7 +387,7 @@ def test_the_window_is_a_sliding_one(steps: list[float], requests: int) -> None:
 
 def test_the_window_wants_more_than_a_period() -> None:
     """A 31st request exactly 30 s after the first is refused, and counts; later it is not."""
-    window = Window()
+    window = SlidingWindow()
     assert all(window.admit(0.0) for _ in range(30))
     assert not window.admit(30.0)
     assert window.admit(30.1)

@@ -314,7 +314,7 @@ async def test_namespaces_share_the_budget_of_an_account(store: Store) -> None:
     first, second, played = (
         RedisStore(store.url, f"{store.keys.namespace}-{n}") for n in ("a", "b", "c")
     )
-    await played.mark.keep_apart(simulated=True)
+    await played.mark.forbid_mixing(simulated=True)
     account = f"of-{store.keys.namespace}"
     await store.inspect()
     assert await first.ledger.grant(account, "r1", limit=2, period=60, margin=0) == 0
@@ -343,7 +343,7 @@ async def test_what_an_earlier_version_spent_is_counted_in(raw: tuple[RedisStore
 
 
 async def test_a_budget_of_another_type_names_its_key(raw: tuple[RedisStore, Any]) -> None:
-    """Whoever needs it is told which key it is, in whatever namespace."""
+    """The error names the key, in any namespace."""
     store, client = raw
     await client.rpush("{short-interest}:budget:main", "mine")
     other = RedisStore(store.url, "desk")
@@ -412,7 +412,7 @@ async def notices(store: Store) -> list[str]:
 
 
 async def test_a_notice_is_told_once(store: Store) -> None:
-    """On a stream of its own, in order; the same id again, whoever brings it, changes nothing."""
+    """On a stream of its own, in order; announcing the same id again changes nothing."""
     assert await store.plans.announce(OUT, ONE_OFF)
     later = replace(OUT, at=SEEN + timedelta(hours=1), code=Code("HK.00005"))
     told = await asyncio.gather(*[store.plans.announce(each, ONE_OFF) for each in (OUT, later)])
@@ -426,7 +426,7 @@ async def test_a_notice_is_told_once(store: Store) -> None:
 
 
 async def test_the_plan_needs_the_lease(store: Store) -> None:
-    """A former leader's plan does not replace that of whoever polls now."""
+    """A former leader's plan does not replace the new leader's."""
     first = await store.leases.acquire("one", 60)
     assert first is not None
     await store.plans.save_schedule({"HK": "old"}, first)
@@ -440,7 +440,7 @@ async def test_the_plan_needs_the_lease(store: Store) -> None:
 
 
 async def test_a_notice_needs_the_lease(store: Store) -> None:
-    """Who lost the lease tells nothing."""
+    """A process that lost the lease announces nothing."""
     lease = await store.leases.acquire("a", 60)
     assert lease is not None
     await store.leases.release(lease)
@@ -481,7 +481,7 @@ async def test_news_names_what_has_grown(store: Store) -> None:
 
 
 async def test_news_is_missed_by_nobody(store: Store) -> None:
-    """What grew before the wait began is told at once, each once; nothing new: nothing is told."""
+    """Growth before the wait began is returned at once, and only once."""
     start = await store.streams.news(None, block=0)
     await publish(store, row(2))
     await store.streams.signal("webhook:desk")
@@ -519,7 +519,7 @@ async def test_a_held_figure_is_kept_beside_history(store: Store) -> None:
 
 
 async def test_a_repeated_hold_is_refused(store: Store) -> None:
-    """Sending the same hold again, its answer lost, holds nothing twice; so does a stale ruling."""
+    """Sending the same hold again, its answer lost, holds nothing twice; nor a stale decision."""
     await publish(store, row(2, 10_000))
     snapshot = await store.records.snapshot(CODE)
     comparison = look(snapshot, row(2, 10_000), row(9, SLIP))
@@ -529,23 +529,23 @@ async def test_a_repeated_hold_is_refused(store: Store) -> None:
     stale = await store.records.snapshot(CODE)
     await publish(store, row(2, 10_000), row(9, 2 * SLIP))
     with pytest.raises(Superseded):
-        await store.records.commit(CODE, ruling(stale, Decision.RELEASED), stale, ONE_OFF)
+        await store.records.commit(CODE, decision(stale, Decision.RELEASED), stale, ONE_OFF)
     (held,) = (await store.records.snapshot(CODE)).known.held.values()
-    assert (held.record.shares, held.ruling) == (2 * SLIP, Decision.HELD)
+    assert (held.record.shares, held.decision) == (2 * SLIP, Decision.HELD)
 
 
-def ruling(snapshot: Snapshot, what: Decision) -> Comparison:
-    """Return the operator's ruling on everything held."""
-    held = tuple(replace(each, ruling=what) for each in snapshot.known.held.values())
+def decision(snapshot: Snapshot, what: Decision) -> Comparison:
+    """Return the operator's decision on everything held."""
+    held = tuple(replace(each, decision=what) for each in snapshot.known.held.values())
     return Comparison(snapshot.known.watermark, held=held)
 
 
 async def test_a_released_figure_is_published_and_held_no_more(store: Store) -> None:
-    """The ruling waits in the store for the next poll, which moves the figure into history."""
+    """The decision waits in the store for the next poll, which moves the figure into history."""
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
     snapshot = await store.records.snapshot(CODE)
-    await store.records.commit(CODE, ruling(snapshot, Decision.RELEASED), snapshot, ONE_OFF)
+    await store.records.commit(CODE, decision(snapshot, Decision.RELEASED), snapshot, ONE_OFF)
     assert len(await ids(store)) == 1
     await publish(store, row(2, 10_000), row(9, SLIP))
     assert (await ids(store))[1:] == ["HK.00700:2026-04-09:0"]
@@ -640,12 +640,12 @@ async def test_a_lost_history_is_one_note(raw: tuple[RedisStore, Any]) -> None:
 
 
 async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore, Any]) -> None:
-    """One entry a hold, with what speaks against it; a ruling is no entry."""
+    """One entry a hold, with what speaks against it; a decision is no entry."""
     store, client = raw
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
     snapshot = await store.records.snapshot(CODE)
-    await store.records.commit(CODE, ruling(snapshot, Decision.DISCARDED), snapshot, ONE_OFF)
+    await store.records.commit(CODE, decision(snapshot, Decision.DISCARDED), snapshot, ONE_OFF)
     await publish(store, row(2, 10_000), row(9, SLIP))
     ((_, fields),) = await client.xrange(store.keys.quarantine)
     entry = {name.decode(): text.decode() for name, text in fields.items()}
@@ -663,7 +663,7 @@ async def test_what_is_held_is_told_on_a_stream_of_its_own(raw: tuple[RedisStore
 
 
 async def test_a_held_record_that_is_no_text_names_its_cure(raw: tuple[RedisStore, Any]) -> None:
-    """One byte that is not UTF-8 in a reason: no commit is tried with it, the command is told."""
+    """A byte that is not UTF-8 in a reason: no commit is tried; the error names the command."""
     store, client = raw
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
@@ -693,7 +693,7 @@ async def test_an_entry_that_is_no_text_can_be_passed_on(raw: tuple[RedisStore, 
 async def test_an_unusable_held_entry_names_its_cure(
     raw: tuple[RedisStore, Any], name: str | bytes, typed: str
 ) -> None:
-    """What somebody wrote among the held days is refused with the command that mends it."""
+    """A foreign entry among the held days is refused with the command that removes it."""
     store, client = raw
     await client.hset(store.keys.held(CODE), name, "{}")
     with pytest.raises(StoreMisfit, match=re.escape(f"HDEL {store.keys.held(CODE)} {typed}")):
@@ -704,7 +704,7 @@ async def test_an_unusable_held_entry_names_its_cure(
 async def test_an_unusable_watermark_names_its_cure(
     raw: tuple[RedisStore, Any], watermark: str | bytes
 ) -> None:
-    """A watermark that cannot be true is refused with the command that mends it."""
+    """A watermark that cannot be true is refused with the command that corrects it."""
     store, client = raw
     await publish(store, row(2), row(10))
     await client.hset(store.keys.watermark, CODE, watermark)
@@ -724,14 +724,14 @@ async def test_a_stream_that_somebody_has_filled_is_named(raw: tuple[RedisStore,
     await client.delete(store.keys.stream)
     with pytest.raises(StoreMisfit, match=r"RENAME '\{short-interest\}:signals'"):
         await store.streams.signal("anything")
-    board = RedisStatusStore(store.url, "short-interest")
-    await board.tell_symbols([CODE])
-    assert await board.symbols() == (CODE,)
-    await board.close()
+    status_store = RedisStatusStore(store.url, "short-interest")
+    await status_store.save_symbols([CODE])
+    assert await status_store.symbols() == (CODE,)
+    await status_store.close()
 
 
 async def test_an_unfit_server_is_refused(raw: tuple[RedisStore, Any]) -> None:
-    """An eviction policy or a key of another type is refused with the cure, before any poll."""
+    """An eviction policy or a key of another type is refused with the fix, before any poll."""
     store, client = raw
     assert "Valkey" in await store.inspect()
     await client.config_set("maxmemory-policy", "allkeys-lru")
@@ -764,7 +764,7 @@ async def test_a_user_who_may_write_only_half_is_refused(
 
 
 async def test_a_key_of_no_symbol_is_passed_over(raw: tuple[RedisStore, Any]) -> None:
-    """Neither what is held nor what has a history names what is no code, whoever wrote it."""
+    """Foreign keys that contain no code are neither held nor history codes."""
     store, client = raw
     await publish(store, row(2, 10_000))
     await publish(store, row(2, 10_000), row(9, SLIP))
@@ -777,7 +777,7 @@ async def test_a_key_of_no_symbol_is_passed_over(raw: tuple[RedisStore, Any]) ->
 
 @pytest.mark.parametrize("field", ["foo", "", "HK", "HK.", "JP.7203", "hk.00700", "HK.700", "é"])
 async def test_what_is_no_symbol_has_no_watermark(raw: tuple[RedisStore, Any], field: str) -> None:
-    """A field somebody else wrote among the watermarks is passed over; the others are told."""
+    """A foreign field among the watermarks is skipped; the others are returned."""
     store, client = raw
     await publish(store, row(2))
     await client.hset(store.keys.watermark, field, "2026-04-09")
@@ -791,9 +791,9 @@ async def test_the_first_that_may_publish_decides_whose_stream_it_is(
     store, client = raw
     for first in (False, True):
         for _ in range(2):
-            await store.mark.keep_apart(simulated=first)
+            await store.mark.forbid_mixing(simulated=first)
             with pytest.raises(StoreMisfit, match=r"redis\.namespace"):
-                await store.mark.keep_apart(simulated=not first)
+                await store.mark.forbid_mixing(simulated=not first)
         await client.flushall()
 
 
@@ -809,18 +809,18 @@ async def test_what_stands_there_without_a_mark_is_opends(
     if left == "watermarks":
         await client.xtrim(store.keys.stream, maxlen=0)
     with pytest.raises(StoreMisfit, match="for what OpenD reports"):
-        await store.mark.keep_apart(simulated=True)
-    await store.mark.keep_apart(simulated=False)
+        await store.mark.forbid_mixing(simulated=True)
+    await store.mark.forbid_mixing(simulated=False)
 
 
 async def test_an_earlier_simulation_stays_one(raw: tuple[RedisStore, Any]) -> None:
     """Its mark is understood; an endpoint's group on an empty stream is nobody's event."""
     store, client = raw
     await client.xgroup_create(store.keys.stream, "webhook:desk", mkstream=True)
-    await store.mark.keep_apart(simulated=True)
+    await store.mark.forbid_mixing(simulated=True)
     assert await client.get(store.keys.simulated) == b"1"
     await publish(store, row(2))
-    await store.mark.keep_apart(simulated=True)
+    await store.mark.forbid_mixing(simulated=True)
 
 
 async def test_of_two_that_start_together_one_is_refused(raw: tuple[RedisStore, Any]) -> None:
@@ -828,8 +828,8 @@ async def test_of_two_that_start_together_one_is_refused(raw: tuple[RedisStore, 
     store, client = raw
     for _ in range(20):
         told = await asyncio.gather(
-            store.mark.keep_apart(simulated=True),
-            store.mark.keep_apart(simulated=False),
+            store.mark.forbid_mixing(simulated=True),
+            store.mark.forbid_mixing(simulated=False),
             return_exceptions=True,
         )
         assert [type(each) for each in told if each] == [StoreMisfit]

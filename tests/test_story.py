@@ -1,4 +1,4 @@
-"""The story of `run --simulate`: all of it, rests and second processes included, tells no lie."""
+"""The story of `run --simulate` is consistent, pauses and second processes included."""
 
 import asyncio
 import sys
@@ -22,8 +22,8 @@ from poller.model import Event, EventType, market_of
 from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator import TENCENT_ROWS
 from poller.simulator.series import TENCENT
-from poller.simulator.story import FIRST, REVISED_AFTER, TURN, story, turns
-from poller.simulator.world import Answer, ShortInterest, World
+from poller.simulator.story import FIRST, RELEASE_EVERY, REVISED_AFTER, story, story_releases
+from poller.simulator.world import ShortInterest, World, WorldAnswer
 from poller.store.embedded import Embedded
 from poller.store.playtime import Play, Playtime
 from tests.service import Service, entries, now, store_of
@@ -38,29 +38,31 @@ SECOND = timedelta(seconds=1)
 )
 def test_each_turn_shows_the_next_day_of_a_market(began: datetime) -> None:
     """Whenever it begins: every day once, in the calendar's order, none before it can be out."""
-    played = turns(began)
+    played = story_releases(began)
     assert played[0].market is HONG_KONG
-    assert UNITED_STATES in {turn.market for turn in played[:3]}
-    assert [turn.at for turn in played[:3]] == [began + FIRST + n * TURN for n in range(3)]
-    hurried = takewhile(lambda pair: pair[1].at - pair[0].at == TURN, pairwise(played))
-    assert sum(1 for _ in hurried) * TURN > timedelta(minutes=20)
+    assert UNITED_STATES in {release.market for release in played[:3]}
+    assert [release.at for release in played[:3]] == [
+        began + FIRST + n * RELEASE_EVERY for n in range(3)
+    ]
+    hurried = takewhile(lambda pair: pair[1].at - pair[0].at == RELEASE_EVERY, pairwise(played))
+    assert sum(1 for _ in hurried) * RELEASE_EVERY > timedelta(minutes=20)
     for market in all_markets():
-        mine = [turn for turn in played if turn.market is market]
+        mine = [release for release in played if release.market is market]
         days = reporting_days(market, mine[0].day)
-        assert [turn.day for turn in mine] == [next(days) for _ in mine]
-        assert all(release_of(market, turn.day).opens < turn.at for turn in mine)
-        assert sorted(mine, key=lambda turn: turn.at) == mine
+        assert [release.day for release in mine] == [next(days) for _ in mine]
+        assert all(release_of(market, release.day).opens < release.at for release in mine)
+        assert sorted(mine, key=lambda release: release.at) == mine
 
 
 def test_a_clock_before_the_first_report_is_refused() -> None:
-    """With the cure, instead of a story without any report."""
+    """It is refused with the fix, instead of a story without any report."""
     with pytest.raises(ConfigError, match="set the clock"):
         story(datetime(2024, 1, 1, tzinfo=UTC))
 
 
 def test_the_first_minute() -> None:
     """The rows of Futu's page, after 12 s a next day, after 22 s a revision: what a demo shows."""
-    world, first = story(BEGAN), turns(BEGAN)[0]
+    world, first = story(BEGAN), story_releases(BEGAN)[0]
     assert world.records(TENCENT, BEGAN) == TENCENT_ROWS
     assert (first.market, first.at - BEGAN) == (HONG_KONG, timedelta(seconds=12))
     revision = world.revisions[0]
@@ -79,7 +81,7 @@ def follow(world: World, moments: list[tuple[datetime, datetime]], symbols: int)
     for real, moment in moments:
         for code in codes:
             answer, _ = world.answer(ShortInterest(code, num=50), moment)
-            assert isinstance(answer, Answer)
+            assert isinstance(answer, WorldAnswer)
             rows = answer.records
             found = compare(code, rows, known[code], observed_at=real, history=50)
             assert found.held == ()
@@ -102,7 +104,7 @@ sessions = st.lists(
 def test_the_stream_is_true_however_often_it_is_resumed(
     played: list[tuple[list[float], float, float]],
 ) -> None:
-    """Each day and each revision is told once, in order; a rest takes nothing back, skips nothing.
+    """Each day and each revision is published once, in order; a pause repeats and skips nothing.
 
     A session is the seconds between its looks, how long before its end it last said that it plays,
     and how long nobody plays after it.
@@ -137,9 +139,9 @@ def test_the_stream_is_true_however_often_it_is_resumed(
 
 def test_the_whole_play() -> None:
     """Looked at twice in every turn until it has caught up: each day once, each revision once."""
-    world, played = story(BEGAN), turns(BEGAN)
-    end = max(turn.at for turn in played if turn.at - BEGAN < timedelta(hours=6))
-    seen = [turn.at for turn in played if turn.at <= end]
+    world, played = story(BEGAN), story_releases(BEGAN)
+    end = max(release.at for release in played if release.at - BEGAN < timedelta(hours=6))
+    seen = [release.at for release in played if release.at <= end]
     moments = sorted([BEGAN, *seen, *(at + REVISED_AFTER for at in seen)])
     events = follow(world, [(moment, moment) for moment in moments], symbols=1)
     ids = [(event.code, event.vintage.day, event.vintage.revision) for event in events]
@@ -166,13 +168,13 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
 async def test_two_processes_play_one_world(url: str) -> None:
     """Whoever joins while it is played, or at once, plays the same; after a rest it goes on."""
     ones = [Playtime(url, "short-interest") for _ in range(4)]
-    began = await asyncio.gather(*(one.take_up(BEGAN + n * SECOND) for n, one in enumerate(ones)))
+    began = await asyncio.gather(*(one.resume(BEGAN + n * SECOND) for n, one in enumerate(ones)))
     assert len({(play.began, play.paused) for play in began}) == 1
     await ones[0].beat(BEGAN + 60 * SECOND)
-    joined = await ones[1].take_up(BEGAN + 62 * SECOND)
+    joined = await ones[1].resume(BEGAN + 62 * SECOND)
     assert (joined.began, joined.paused) == (began[0].began, timedelta())
     later = BEGAN + timedelta(days=1)
-    resumed = await asyncio.gather(*(one.take_up(later + n * SECOND) for n, one in enumerate(ones)))
+    resumed = await asyncio.gather(*(one.resume(later + n * SECOND) for n, one in enumerate(ones)))
     assert len({(play.began, play.paused) for play in resumed}) == 1
     place = later - resumed[0].paused - resumed[0].began
     assert timedelta(seconds=59) < place < timedelta(seconds=70)
@@ -184,11 +186,11 @@ async def test_two_processes_play_one_world(url: str) -> None:
 async def test_a_play_that_cannot_be_read_is_named(url: str, text: str) -> None:
     """Spoiled by another client: the key is named with the command that removes it."""
     playtime = Playtime(url, "short-interest")
-    await playtime.take_up(BEGAN)
+    await playtime.resume(BEGAN)
     async with Redis.from_url(url) as raw:
         await raw.hset("{short-interest}:simulated:play", "seen", text)
     with pytest.raises(StoreMisfit, match=r"DEL '\{short-interest\}:simulated:play'"):
-        await playtime.take_up(BEGAN)
+        await playtime.resume(BEGAN)
     await playtime.close()
 
 
@@ -197,9 +199,9 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
     service, left = Service(tmp_path, 1, ""), now() - timedelta(hours=1)
     began = left - timedelta(hours=1)
     async with store_of(service) as store:
-        await store.mark.keep_apart(simulated=True)
+        await store.mark.forbid_mixing(simulated=True)
         playtime = Playtime(store.url, "short-interest")
-        await playtime.take_up(began)
+        await playtime.resume(began)
         await playtime.beat(left)
         await playtime.close()
         process = await asyncio.create_subprocess_exec(
@@ -211,5 +213,7 @@ async def test_the_command_goes_on_where_it_was_left(tmp_path: Path) -> None:
         process.terminate()
         assert await process.wait() == 0
         newest = max((await store.records.watermarks()).values())
-    played = [turn for turn in turns(began) if turn.at < left + timedelta(seconds=60)]
-    assert newest in {turn.day for turn in played[-3:]}
+    played = [
+        release for release in story_releases(began) if release.at < left + timedelta(seconds=60)
+    ]
+    assert newest in {release.day for release in played[-3:]}

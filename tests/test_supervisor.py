@@ -178,7 +178,7 @@ def test_who_returns_has_ended() -> None:
 
 
 def test_a_reader_of_facts_that_fails_is_alone() -> None:
-    """Whoever tells a fact is not disturbed, the other readers get it, and the defect is told."""
+    """The observer does not raise, the other readers get the fact, and the defect is reported."""
     heard: list[Fact] = []
 
     def broken(fact: Fact) -> None:

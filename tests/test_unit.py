@@ -14,7 +14,7 @@ import pytest
 
 from poller.cli.install import Installed, install, place_of
 from poller.errors import ConfigError
-from poller.service.unit import REFERENCE, TEMPORARY, Place, obstacles, unit_of, unit_text
+from poller.service.unit import REFERENCE, TEMPORARY, Installation, obstacles, unit_of, unit_text
 from poller.settings.config import load
 from poller.telemetry.status import Role
 from tests.machine import needs
@@ -87,7 +87,7 @@ def home() -> Iterator[Path]:
         yield folder
 
 
-def place(home: Path, *, temporary: Sequence[Path] = ()) -> Place:
+def place(home: Path, *, temporary: Sequence[Path] = ()) -> Installation:
     """Return what a unit is made from where all is in `home`; nothing of it counts as temporary."""
     program = Installed(home / "bin/python", home, (home,))
     return place_of(home / "poller.toml", {}, program, temporary)
@@ -151,7 +151,7 @@ def test_what_could_not_run_is_refused(reachable: Path) -> None:
 
 
 def test_a_place_that_the_unit_does_not_see(reachable: Path, tmp_path: Path) -> None:
-    """Below /tmp, or led to there by a link: each path is named, with the cure."""
+    """Below /tmp, or a link to there: each path is named, with the fix."""
     assert {line.partition(":")[0] for line in problems(reachable, temporary=TEMPORARY)} == {
         f"{reachable}{name}" for name in ("", "/bin", "/poller.toml")
     }
@@ -268,7 +268,7 @@ def test_a_role_of_its_own(reachable: Path) -> None:
 
 def test_homes_are_hidden_but_for_what_is_needed() -> None:
     """A program installed below a home is seen, nothing else of the home is."""
-    place = Place(Path("/home/a/x/bin/python"), Path("/srv"), None, (Path("/home/a/x"),))
+    place = Installation(Path("/home/a/x/bin/python"), Path("/srv"), None, (Path("/home/a/x"),))
     text = unit_text("run", place)
     assert "ProtectHome=tmpfs\nBindReadOnlyPaths=/home/a/x/bin\nBindReadOnlyPaths=/home/a/x\n" in (
         text

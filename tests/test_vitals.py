@@ -132,7 +132,7 @@ def test_a_reload_is_told_from_begin_to_end(manager: Manager, address: str) -> N
 
 
 def test_status_follows_the_news(manager: Manager, address: str) -> None:
-    """Trouble, its end and standby are told at once, each as one line."""
+    """Trouble, its end and standby are sent at once, each as one line."""
     vitals = Vitals(Notify(address), lambda: "watching 2 symbols, 0 due")
     vitals(Newest(HONG_KONG, date(2026, 11, 13)))
     for fact in (Ready(), Trouble("redis", "away\n now"), Recovered("redis"), Recovered("redis")):

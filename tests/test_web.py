@@ -1,4 +1,4 @@
-"""The page over HTTP, on a real server: what it tells, to whom, and what it survives."""
+"""The page over HTTP, on a real server: what it shows, to whom, and what it survives."""
 
 import asyncio
 import csv
@@ -27,7 +27,7 @@ from poller.simulator import World
 from poller.store.embedded import Embedded
 from poller.telemetry.observe import Recovered
 from poller.telemetry.status import Poll, Polls, ReleaseState
-from poller.web.samples import readings
+from poller.web.samples import samples_of
 from poller.web.service_status import unready
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
@@ -76,7 +76,7 @@ async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientS
     """Figure, change, age, next look, budget, OpenD and events stand in the page as served."""
     soon = NOW + timedelta(minutes=7)
     polls = Polls((Poll(NOW, "no newer day"),), soon, "the report is due")
-    await page.raw.hset(page.board.keys.polls, HK, polls.to_json())
+    await page.raw.hset(page.status_store.keys.polls, HK, polls.to_json())
     text, _ = await get(http, page.url)
     words = spoken(text)
     for part in (
@@ -150,7 +150,7 @@ async def test_a_simulation_says_so(page: Desk, http: aiohttp.ClientSession) -> 
 
 
 async def test_a_browser_finds_its_way_back(page: Desk, http: aiohttp.ClientSession) -> None:
-    """What is not there is a page with a link home and the cure; a program gets a line."""
+    """A missing page is a page with a link home and the fix; a program gets a line."""
     browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     text, headers = await get(http, f"{page.url}/symbols/HK.99999", 404, **browser)
     assert "poller watch add HK.99999" in text
@@ -208,12 +208,12 @@ async def test_a_look_that_takes_too_long_does_not_blame_redis(page: Desk) -> No
     """Where Redis answers a single question, the page looks for the reason elsewhere."""
     (url,) = {Embedded(page.sources.config.state_dir).url}
     stuck = replace(page.sources, outbox=Stuck(url, "short-interest"))
-    survey = await stuck.survey()
-    (reason,) = unready(survey)
+    service = await stuck.service_status()
+    (reason,) = unready(service)
     assert reason.startswith("Redis answers, but")
-    assert next(iter(readings(survey))).value == 1
+    assert next(iter(samples_of(service))).value == 1
     await page.raw.shutdown(nosave=True)
-    (reason,) = unready(await stuck.survey())
+    (reason,) = unready(await stuck.service_status())
     assert reason.startswith("Redis does not answer")
     await stuck.outbox.close()  # type: ignore[attr-defined]
 
@@ -236,7 +236,7 @@ async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession
     await page.raw.xadd("short-interest", entry | {"observed_at": HOSTILE, "data": data})
     await page.raw.xadd("short-interest", {"anything": HOSTILE})
     polls = Polls((Poll(NOW, HOSTILE),), NOW, HOSTILE)
-    await page.raw.hset(page.board.keys.polls, HK, polls.to_json())
+    await page.raw.hset(page.status_store.keys.polls, HK, polls.to_json())
     await page.raw.xgroup_create("short-interest", "webhook:desk", "$")
     state = {"disabled": "", "failing_since": "1000", "last_error": HOSTILE}
     await page.raw.hset("{short-interest}:webhook:desk:state", mapping=state)
@@ -281,7 +281,7 @@ class Defective:
 async def test_a_defect_of_the_page_tells_nothing_of_a_visitor(
     page: Desk, http: aiohttp.ClientSession
 ) -> None:
-    """Its kind and place are told, without its text; with the next good answer it is over."""
+    """Its type and place are reported, without its text; the next good answer ends it."""
     rows: Any = page.sources.overview.rows
     row, rows[HK] = rows[HK], Defective()
     text, _ = await get(http, page.url, 500)
@@ -475,7 +475,7 @@ async def test_a_port_in_use_is_told_and_tried_again(tmp_path: Path) -> None:
     ],
 )
 def test_an_open_page_is_refused(settings: dict[str, str], part: str) -> None:
-    """Another address without a token, or a weak one, is refused with the cure, and not shown."""
+    """Another address without a token, or with a weak one, is refused with the fix."""
     with pytest.raises(ConfigError) as caught:
         load(None, {"POLLER_CONFIG": "/dev/null", **settings})
     assert part in str(caught.value)

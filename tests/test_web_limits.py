@@ -23,7 +23,7 @@ from poller.service.descriptors import MOST_DESCRIPTORS
 from poller.simulator import World
 from poller.store.translation import translated
 from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
-from poller.web.connections import MOST_CONNECTIONS, Connections, Limits, limits_of
+from poller.web.connections import MOST_CONNECTIONS, Limits, PageConnections, limits_of
 from poller.web.throttle import (
     FORGET_AFTER,
     FREE_TRIES,
@@ -112,7 +112,7 @@ def told(made: Desk) -> list[Fact]:
 
 
 async def test_who_waits_longest_makes_room(tmp_path: Path) -> None:
-    """Unfinished and idle connections go, oldest first; events go on; it is told once, then ended.
+    """Unfinished and idle connections are closed, oldest first; events go on; it is reported once.
 
     A connection over which requests are answered counts from its last answer.
     """
@@ -207,7 +207,7 @@ async def test_an_answer_nobody_takes_ends() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(body=bytes(30_000_000))
 
-    connections = Connections(Limits(stall=0.5, header=1.0, quiet=0.1), lambda _: None)
+    connections = PageConnections(Limits(stall=0.5, header=1.0, quiet=0.1), lambda _: None)
     app = web.Application(middlewares=[connections.answered])
     app.add_routes([web.get("/", answer)])
     runner = web.AppRunner(app, access_log=None)
@@ -274,7 +274,7 @@ async def test_who_comes_in_a_burst_stands_in_line(tmp_path: Path) -> None:
 
 
 async def test_a_flood_without_a_token(tmp_path: Path) -> None:
-    """A process with 128 descriptors under 600 connections works on; one line tells of them.
+    """A process with 128 descriptors works on under 600 connections, and logs one line.
 
     Half requests, silence, half bodies, and whole requests whose connection is kept.
     """
@@ -420,6 +420,6 @@ async def test_guessing_has_to_wait(tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_used_up_is_named(text: str, side: str) -> None:
-    """Whichever side has no descriptor left, the operator reads which, and of the cure."""
+    """The operator reads which side has no descriptor left, and the fix."""
     with pytest.raises(StoreDown, match=rf"{side}.*ulimit -n"), translated():
         raise exceptions.ConnectionError(text)

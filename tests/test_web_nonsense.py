@@ -25,7 +25,7 @@ MARK = "visitor-said-this"
 
 @pytest.fixture
 async def defects() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the loop is told of exceptions nobody took."""
+    """What the event loop's handler receives of exceptions that nobody retrieved."""
     found: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: found.append(context))
@@ -127,7 +127,7 @@ async def test_nonsense_is_refused_quietly(tmp_path: Path, defects: list[dict[st
 
 
 def news(made: Desk) -> list[Fact]:
-    """Return what was told, but for a "recovered" that nobody is told."""
+    """Return the facts, except "recovered", which is not shown."""
     return [fact for fact in made.facts if not isinstance(fact, Recovered)]
 
 

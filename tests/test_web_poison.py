@@ -144,7 +144,7 @@ async def test_a_history_of_others(tmp_path: Path) -> None:
         await made.publish(HK, 100, 120, 90)
         await made.shows(HK, 90)
         await made.report()
-        history = made.board.keys.status.replace("status", f"history:{HK}")
+        history = made.status_store.keys.status.replace("status", f"history:{HK}")
         for name, text in spoiled_days():
             await made.raw.hset(history, name, text)
             await made.sources.overview._read([HK])  # noqa: SLF001  as after an event
@@ -206,8 +206,8 @@ async def test_keys_of_others(tmp_path: Path, key: str, values: str | Mapping[st
 async def test_watched_codes_of_others(tmp_path: Path, text: str) -> None:
     """What is no list of codes counts as absent: the page goes on with those that have figures."""
     async with desk(tmp_path, HK) as made:
-        await made.raw.set(made.board.keys.symbols, text)
-        assert await made.board.symbols() is None
+        await made.raw.set(made.status_store.keys.symbols, text)
+        assert await made.status_store.symbols() is None
         await made.store.streams.signal(SYMBOLS)
         await made.publish(HK, 100, 120, 90)
         await made.shows(HK, 90)
@@ -217,7 +217,7 @@ async def test_reports_of_others(tmp_path: Path) -> None:
     """Values no poller would report: all that is not theirs is shown, and JSON and metrics hold."""
     async with desk(tmp_path, HK) as made:
         await made.report()
-        status = made.board.keys.status
+        status = made.status_store.keys.status
         told = json.loads(await made.raw.hget(status, "host-1"))
         for name, value in {
             "budget": [10**300, 1e308],
@@ -253,7 +253,7 @@ async def test_a_very_long_history(tmp_path: Path) -> None:
     days = [first + timedelta(days=n) for n in range(80_000)]
     async with desk(tmp_path, HK, US) as made, aiohttp.ClientSession() as http:
         await made.report()
-        history = made.board.keys.status.replace("status", f"history:{HK}")
+        history = made.status_store.keys.status.replace("status", f"history:{HK}")
         text = vintage_json(first, 7)
         for start in range(0, len(days), 2000):
             some = map(str, days[start : start + 2000])
@@ -293,7 +293,7 @@ async def test_without_redis_the_last_look_is_shown(tmp_path: Path) -> None:
         await made.report(troubles={"OpenD": "was slow"})
         await made.raw.xgroup_create("short-interest", "webhook:desk", "$")
         polls = Polls((Poll(NOW, "no newer day"),), NOW, "due")
-        await made.raw.hset(made.board.keys.polls, HK, polls.to_json())
+        await made.raw.hset(made.status_store.keys.polls, HK, polls.to_json())
         before = await (await http.get(made.url)).text()
         assert "Last seen" not in before
         await made.raw.shutdown(nosave=True)

@@ -19,8 +19,8 @@ from poller.telemetry.status import (
     GatewayState,
     Poll,
     Polls,
+    ProcessReport,
     ReleaseState,
-    Report,
     living,
 )
 from poller.web.charts import FRAMES, Frame, chart, sparkline
@@ -41,12 +41,12 @@ from poller.web.formatting import (
     signed,
 )
 from poller.web.safe_json import entry_text, json_text
-from poller.web.service_status import Survey, unready
+from poller.web.service_status import ServiceStatus, unready
 from poller.web.watchlist_view import (
     PER_PAGE,
     SORTS,
-    Row,
     View,
+    WatchlistRow,
     listed,
     markets,
     row_of,
@@ -66,7 +66,7 @@ states = st.builds(
     st.integers(0, 9),
 )
 reports = st.builds(
-    Report,
+    ProcessReport,
     moments,
     st.sampled_from(["run", "poll", "deliver", "web"]),
     texts,
@@ -103,26 +103,26 @@ vintages = st.lists(
 
 
 @given(reports, polls)
-def test_what_is_told_is_read_back(report: Report, told: Polls) -> None:
+def test_what_is_told_is_read_back(report: ProcessReport, told: Polls) -> None:
     """Reports and polls survive their JSON."""
-    assert Report.from_json(report.to_json()) == report
+    assert ProcessReport.from_json(report.to_json()) == report
     assert Polls.from_json(told.to_json()) == told
 
 
 @given(st.text() | st.recursive(st.none() | st.integers(), st.lists).map(json.dumps), reports)
-def test_rubbish_counts_as_absent(text: str, report: Report) -> None:
+def test_rubbish_counts_as_absent(text: str, report: ProcessReport) -> None:
     """What somebody else wrote there, or half of ours, is None and raises nothing."""
-    assert Report.from_json(text) is None
+    assert ProcessReport.from_json(text) is None
     assert Polls.from_json(text) is None
     raw = json.loads(report.to_json())
     for name in ("at", "role", "version"):
         less = {key: value for key, value in raw.items() if key != name}
-        assert Report.from_json(json.dumps(less)) is None
+        assert ProcessReport.from_json(json.dumps(less)) is None
 
 
 def test_a_silent_process_is_dead() -> None:
     """After a minute without a report a process no longer counts."""
-    fresh, stale = (Report(NOW - timedelta(seconds=s), "run", "0") for s in (59, 61))
+    fresh, stale = (ProcessReport(NOW - timedelta(seconds=s), "run", "0") for s in (59, 61))
     assert list(living({"a": fresh, "b": stale}, NOW)) == ["a"]
 
 
@@ -228,7 +228,7 @@ def spelled(vintage: Vintage) -> str:
     )
 )
 def test_every_history_is_a_row(history: dict[str, str]) -> None:
-    """Whatever stands in a history, its row is shown, sorted, and told as JSON that is valid."""
+    """Whatever a history contains, its row is shown, sorted, and valid as JSON."""
     for code in (HK, Code("US.AAPL")):
         row = row_of(code, history)
         json.dumps(row.columns(), allow_nan=False)
@@ -236,7 +236,7 @@ def test_every_history_is_a_row(history: dict[str, str]) -> None:
         assert row.day is None or 1970 <= row.day.year < 2200
         markets([row], {}, NOW)
         for sort in SORTS:
-            assert listed([row, Row(HK)], View(sort=sort, descending=True)).found == 2
+            assert listed([row, WatchlistRow(HK)], View(sort=sort, descending=True)).found == 2
 
 
 json_values = st.recursive(
@@ -248,7 +248,7 @@ json_values = st.recursive(
 
 @given(json_values, st.text(), st.text())
 def test_every_entry_is_json(value: object, code: str, day: str) -> None:
-    """A foreign entry is told as JSON that UTF-8 can hold; on the page it is a line or none."""
+    """A foreign entry is JSON that UTF-8 can encode; on the page it is a line or none."""
     clean = [text.encode(errors="replace").decode() for text in (code, day)]
     for data in (json.dumps(value), json.dumps({"record": value, "change": value})):
         fields = {"code": clean[0], "type": "x", "trading_day": clean[1], "observed_at": "x"}
@@ -327,7 +327,7 @@ def test_every_sparkline_is_well_formed(values: list[int | None]) -> None:
 
 rows = st.lists(
     st.builds(
-        Row,
+        WatchlistRow,
         st.sampled_from([Code(f"{m}.{n:05}") for m in ("HK", "US") for n in range(150)]),
         st.none() | st.dates(date(FIRST_YEAR, 1, 1), date(LAST_YEAR, 12, 31)),
         st.none() | st.integers(0, 5),
@@ -342,7 +342,7 @@ rows = st.lists(
 
 @given(rows, st.sampled_from(sorted(SORTS)), st.sampled_from([None, *all_markets()]), st.data())
 def test_pages_hold_every_row_once(
-    found: list[Row], sort: str, market: Market | None, data: st.DataObject
+    found: list[WatchlistRow], sort: str, market: Market | None, data: st.DataObject
 ) -> None:
     """The pages of a view hold what it asks for, sorted, what is not known last."""
     down = data.draw(st.booleans())
@@ -373,13 +373,13 @@ def test_an_edited_history_leaves_a_row() -> None:
     day = Vintage(HkRecord(None, "2026-11-13", 90, 0.5, 1.0, 1.0), 0, NOW).to_json()
     row = row_of(HK, {"2026-11-13": day, "2026-11-20": "rubbish", "x": "{}"})
     assert (row.shares, row.change, str(row.day)) == (90, None, "2026-11-13")
-    assert row_of(HK, {"2026-11-13": "rubbish"}) == Row(HK)
+    assert row_of(HK, {"2026-11-13": "rubbish"}) == WatchlistRow(HK)
 
 
 def test_a_release_in_progress() -> None:
     """Symbols with the newest day are covered; those without reports for months not wanted."""
     days = [date(2026, 11, 20), date(2026, 11, 20), date(2026, 11, 13), date(2026, 1, 2), None]
-    found = [Row(Code(f"HK.{n:05}"), day, 1) for n, day in enumerate(days)]
+    found = [WatchlistRow(Code(f"HK.{n:05}"), day, 1) for n, day in enumerate(days)]
     (view,) = markets(found, {}, NOW)
     assert (view.symbols, view.covered, view.wanted) == (5, 2, 3)
     assert view.due_since is None
@@ -389,32 +389,38 @@ def test_a_release_in_progress() -> None:
 
 def test_a_late_report_is_due_since_its_release() -> None:
     """HK figures of 13 November are expected on the 20th at nine in Hong Kong."""
-    (view,) = markets([Row(HK, date(2026, 11, 6), 1)], {}, NOW)
+    (view,) = markets([WatchlistRow(HK, date(2026, 11, 6), 1)], {}, NOW)
     assert str(view.next_day) == "2026-11-13"
     assert view.due_since == datetime(2026, 11, 20, 1, tzinfo=UTC)
 
 
 def test_no_report_of_a_simulation_is_late() -> None:
     """Its calendar stands where its last release was expected, however long ago that is."""
-    found = [Row(HK, date(2021, 12, 24), 1), Row(Code("US.MSFT"), date(2021, 12, 15), 1)]
+    found = [
+        WatchlistRow(HK, date(2021, 12, 24), 1),
+        WatchlistRow(Code("US.MSFT"), date(2021, 12, 15), 1),
+    ]
     views = markets(found, {}, story_time(found, NOW))
     assert [view.due_since for view in views] == [None, None]
     assert [str(view.expected) for view in views] == ["2021-12-24", "2021-12-15"]
-    assert story_time([Row(HK)], NOW) == NOW
+    assert story_time([WatchlistRow(HK)], NOW) == NOW
 
 
 @pytest.mark.parametrize(
-    ("survey", "reason"),
+    ("service", "reason"),
     [
-        (Survey(NOW, redis="refused"), "Redis does not answer: refused"),
-        (Survey(NOW), "no poller reports"),
-        (Survey(NOW, reports={"a": Report(NOW, "web", "0")}), "no poller reports"),
-        (Survey(NOW, reports={"a": Report(NOW, "poll", "0")}), "no poller holds the lease"),
+        (ServiceStatus(NOW, redis="refused"), "Redis does not answer: refused"),
+        (ServiceStatus(NOW), "no poller reports"),
+        (ServiceStatus(NOW, reports={"a": ProcessReport(NOW, "web", "0")}), "no poller reports"),
+        (
+            ServiceStatus(NOW, reports={"a": ProcessReport(NOW, "poll", "0")}),
+            "no poller holds the lease",
+        ),
     ],
 )
-def test_reasons(survey: Survey, reason: str) -> None:
+def test_reasons(service: ServiceStatus, reason: str) -> None:
     """Each way not to be ready has its own words."""
-    assert unready(survey)[0].startswith(reason)
+    assert unready(service)[0].startswith(reason)
 
 
 def test_words() -> None:
@@ -457,7 +463,7 @@ def row(day: str) -> dict[str, object]:
 
 
 def test_a_change_says_against_what() -> None:
-    """A revision is told against the figure it replaces, a new day against the report before."""
+    """A revision is compared with the figure it replaces, a new day with the report before."""
     data = json.dumps({"record": row("2026-01-01"), "change": {"percent": 4.0}})
     fields = {"code": "US.A", "observed_at": "2026-01-09T00:00:00Z", "data": data}
     kinds = ("reported", "revised")
@@ -466,7 +472,7 @@ def test_a_change_says_against_what() -> None:
 
 
 def test_a_first_sight_is_one_line() -> None:
-    """Backfilled days of a symbol are told together; what is reported has a line of its own."""
+    """Backfilled days of a symbol share a line; each reported day has its own."""
 
     def entry(n: int, kind: str, code: str) -> Entry:
         data = json.dumps({"record": row(f"2026-01-0{n}"), "change": None})

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from poller.codec import Figure
 from poller.markets import Figures, Market, Record, register
 from poller.markets.exchange import Exchange
-from poller.markets.market import PRICE, SHARES, Bounds, MadeUp, Words
+from poller.markets.market import PRICE, SHARES, Bounds, Labels, SimulationProfile
 
 _EXCHANGE: Final = Exchange.known("japan_exchange", "XJPX")
 _DAY: Final = timedelta(days=1)
@@ -98,14 +98,14 @@ TOKYO: Final = Market(
     first_day=date(2013, 1, 1),
     bounds={"margin_balance": SHARES, "margin_share": Bounds(0, 100), "settled_at": PRICE},
     vanishes_from=5_000_000,
-    words=Words(
+    labels=Labels(
         country="Japan",
         place="Tokyo",
         city="Tokyo",
         ratio_source="margin_share, made up for the tests",
         colour="#2e7d32",
     ),
-    made_up=MadeUp(
+    simulation=SimulationProfile(
         symbols=_symbols,
         count=2,
         season=20,

@@ -85,7 +85,7 @@ async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
     """Try the store first, then the webhooks, whose states it keeps."""
     name, place = "redis", ""
     if config.redis.url is None:
-        there = Embedded(config.state_dir).is_there()
+        there = Embedded(config.state_dir).exists()
         name = "redis (embedded)"
         place = f" in {config.state_dir.absolute()}{'' if there else '; new: nothing was there'}"
     disabled: dict[str, str] = {}
@@ -94,7 +94,7 @@ async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
         async with store_of(config) as store:
             rows = [(name, "ok", f"{await store.inspect()}{place}")]
             if await store.mark.holds_simulation():
-                rows.append(("stream", "failed", store.mark.apart(simulated=False)))
+                rows.append(("stream", "failed", store.mark.mixing_refusal(simulated=False)))
         disabled, left = await _kept(config)
     except PollerError as problem:
         rows = [(name, "failed", str(problem))]

@@ -22,7 +22,7 @@ from poller.settings.config import Config
 from poller.store.ports import Spent
 from poller.store.redis_status import RedisStatusStore
 from poller.store.store import Snapshot
-from poller.telemetry.status import Polls, Report, living
+from poller.telemetry.status import Polls, ProcessReport, living
 
 Lines = Iterator[tuple[str, str]]
 
@@ -44,14 +44,14 @@ async def _print_explanation(config: Config, code: Code) -> None:
     """Print what is known of a symbol, what is done about it, and what stands in the way."""
     async with (
         store_of(config, existing=True) as store,
-        beside(store, RedisStatusStore) as board,
+        beside(store, RedisStatusStore) as status_store,
         beside(store, RedisOutbox) as outbox,
     ):
         now = wall_clock()
-        reports, lease = living(await board.reports(), now), await board.lease()
-        watched = code in (await board.symbols() or ())
-        simulated = await board.simulated()
-        polls = (await board.polls([code])).get(code, Polls())
+        reports, lease = living(await status_store.reports(), now), await status_store.lease()
+        watched = code in (await status_store.symbols() or ())
+        simulated = await status_store.simulated()
+        polls = (await status_store.polls([code])).get(code, Polls())
         rows = [*_history(code, await store.records.snapshot(code), now, simulated=simulated)]
         unwatched = _unwatched(config, code, simulated=simulated)
         rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
@@ -90,7 +90,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
     for day in sorted(known.held):
         held = known.held[day]
         why = explained(market_of(code), held)
-        yield "held", f"{day} as {why}, {held.ruling}; see: poller quarantine list"
+        yield "held", f"{day} as {why}, {held.decision}; see: poller quarantine list"
 
 
 _OTHERS: Final = tuple(f"{market}." for market in all_markets())
@@ -103,7 +103,7 @@ def hours_or_days(length: timedelta) -> str:
 
 
 def _service(
-    reports: Mapping[str, Report], lease: str, code: Code, *, watched: bool, unwatched: str
+    reports: Mapping[str, ProcessReport], lease: str, code: Code, *, watched: bool, unwatched: str
 ) -> Lines:
     """Say who polls and how it fares. `unwatched`: why the symbol is not watched, if it is not."""
     token, _, name = lease.partition(":")  # one that was killed with it still reports to poll
@@ -144,7 +144,7 @@ def _polls(polls: Polls, *, watched: bool) -> Lines:
         yield "next look", f"{when}: {polls.reason}" if polls.reason else when
 
 
-async def _budgets(active: Report | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
+async def _budgets(active: ProcessReport | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
     """Tell what the active poller may spend, by its own configuration."""
     if active is None or active.budget is None:
         return

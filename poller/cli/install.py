@@ -21,7 +21,7 @@ from poller.errors import ConfigError
 from poller.service.unit import (
     NOTIFY_RELOAD_SINCE,
     TEMPORARY,
-    Place,
+    Installation,
     is_at_home,
     obstacles,
     unit_of,
@@ -54,7 +54,9 @@ def service_install(
     install(role, place, os.environ, dry_run=dry_run)
 
 
-def install(role: Role, place: Place, environment: Mapping[str, str], *, dry_run: bool) -> None:
+def install(
+    role: Role, place: Installation, environment: Mapping[str, str], *, dry_run: bool
+) -> None:
     """Write the unit, or print it where nothing may be written."""
     text = unit_text(role, place)
     for variable in sorted(environment):
@@ -92,7 +94,7 @@ def place_of(
     environment: Mapping[str, str],
     program: Installed,
     temporary: Sequence[Path] = TEMPORARY,
-) -> Place:
+) -> Installation:
     """Describe this environment; raises ConfigError when a service could not run in it."""
     settings = load(file, environment)
     chosen = chosen_file(file, environment)
@@ -101,7 +103,7 @@ def place_of(
     named = (*program.needs, *(path.absolute() for path in settings.watchlist.files))
     ways = [*named, program.python.parent, program.directory, *([config] if config else [])]
     real = [*(path.resolve() for path in ways), program.python.resolve().parent]
-    place = Place(
+    place = Installation(
         python=program.python,
         directory=program.directory,
         config=config,

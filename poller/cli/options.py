@@ -56,11 +56,11 @@ Format = Literal["table", "csv", "json"]
 
 def _symbols(market: Market) -> tuple[str, object, object]:
     """Return the option that says how many symbols of a market are made up."""
-    made_up = market.made_up
+    made_up = market.simulation
     option = Parameter(
         converter=whole,
         validator=validators.Number(gte=0, lte=made_up.most),
-        help=f"{market.words.place} symbols",
+        help=f"{market.labels.place} symbols",
     )
     kind = Annotated[int, option]
     return market.name.lower(), kind, field(default=made_up.season)

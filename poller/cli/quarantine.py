@@ -1,6 +1,6 @@
 """The `quarantine` commands: show what is held, and let the operator rule on it.
 
-A ruling only changes what is written beside the figure; the next poll of the symbol acts on it.
+A decision only changes what is written beside the figure; the next poll of the symbol acts on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,10 +80,10 @@ def quarantine_discard(
     _rule(code, days, Decision.DISCARDED, config)
 
 
-def _rule(code: str, days: tuple[date, ...], ruling: Decision, config: Path | None) -> None:
+def _rule(code: str, days: tuple[date, ...], decision: Decision, config: Path | None) -> None:
     (symbol,) = codes_of([code])
     wanted = tuple(dict.fromkeys(days))
-    finish(rule(begin(config, reading=True), symbol, wanted, ruling))
+    finish(rule(begin(config, reading=True), symbol, wanted, decision))
 
 
 async def show_held(config: Config, *, as_json: bool) -> None:
@@ -105,8 +105,8 @@ async def show_held(config: Config, *, as_json: bool) -> None:
         raise Failure("\n".join(failures))
 
 
-async def rule(config: Config, code: Code, days: Sequence[date], ruling: Decision) -> None:
-    """Set the ruling on these held days, on all of them or on none.
+async def rule(config: Config, code: Code, days: Sequence[date], decision: Decision) -> None:
+    """Set the decision on these held days, on all of them or on none.
 
     Without any day, it is set on everything of the symbol that waits for one and has come.
     """
@@ -116,8 +116,8 @@ async def rule(config: Config, code: Code, days: Sequence[date], ruling: Decisio
             chosen = [_held(code, snapshot.known, day) for day in days] or _waiting(
                 code, snapshot.known
             )
-            ruled = tuple(replace(held, ruling=ruling) for held in chosen)
-            _refuse_early(code, ruled, ruling)
+            ruled = tuple(replace(held, decision=decision) for held in chosen)
+            _refuse_early(code, ruled, decision)
             change = Comparison(snapshot.known.watermark, held=ruled)
             try:
                 await store.records.commit(code, change, snapshot, ONE_OFF)
@@ -128,18 +128,18 @@ async def rule(config: Config, code: Code, days: Sequence[date], ruling: Decisio
             raise Failure(f"{code} changes at every try; try again")
     for held in ruled:
         words = _WHOLE_DONE if held.reason == Reason.WHOLE_HISTORY else _DONE
-        show.say(f"{code} {held.day} {words[ruling]}")
+        show.say(f"{code} {held.day} {words[decision]}")
 
 
 def _waiting(code: Code, known: Known) -> list[QuarantinedFigure]:
-    """Return what waits for a ruling, oldest first, without days that have not come."""
+    """Return what waits for a decision, oldest first, without days that have not come."""
     waiting = [
         known.held[day]
         for day in sorted(known.held)
-        if known.held[day].ruling is Decision.HELD and not _is_early(code, known.held[day])
+        if known.held[day].decision is Decision.HELD and not _is_early(code, known.held[day])
     ]
     if not waiting:
-        raise Failure(f"{code}: nothing waits for a ruling; see: poller quarantine list")
+        raise Failure(f"{code}: nothing waits for a decision; see: poller quarantine list")
     return waiting
 
 
@@ -149,9 +149,9 @@ def _held(code: Code, known: Known, day: date) -> QuarantinedFigure:
     return known.held[day]
 
 
-def _refuse_early(code: Code, ruled: Sequence[QuarantinedFigure], ruling: Decision) -> None:
+def _refuse_early(code: Code, ruled: Sequence[QuarantinedFigure], decision: Decision) -> None:
     for held in ruled:
-        if ruling is Decision.RELEASED and _is_early(code, held):
+        if decision is Decision.RELEASED and _is_early(code, held):
             raise Failure(
                 f"{code}: {held.day} lies in the future; it is checked again when that day has come"
             )

@@ -126,8 +126,8 @@ async def _print_release(
 
 async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:
     """Return what the active poller watches, Futu groups included; else what is configured."""
-    async with beside(store, RedisStatusStore) as board:
-        told = await board.symbols()
+    async with beside(store, RedisStatusStore) as status_store:
+        told = await status_store.symbols()
     return tuple(await sources_of(config, store)) if told is None else told
 
 

@@ -31,7 +31,7 @@ async def play(config: Config, journal: Observe) -> None:
         store = RedisStore(url, config.redis.namespace)
         stack.push_async_callback(store.close)
         playtime = await stack.enter_async_context(beside(store, Playtime))
-        taken = await _take_up(store.mark, playtime, journal)
+        taken = await _resume(store.mark, playtime, journal)
         simulated = await stack.enter_async_context(_simulated(config, taken))
         period = simulated.budget.period
         journal(Happened("simulating OpenD", (("budget_period", period),)))
@@ -44,12 +44,12 @@ async def play(config: Config, journal: Observe) -> None:
             work.create_task(served, name="service")
 
 
-async def _take_up(mark: SimulationMark, playtime: Playtime, observe: Observe) -> Play:
+async def _resume(mark: SimulationMark, playtime: Playtime, observe: Observe) -> Play:
     """Begin or resume the play, once the server is there and is one for simulations."""
     while True:
         try:
-            await mark.keep_apart(simulated=True)
-            return await playtime.take_up(wall_clock())
+            await mark.forbid_mixing(simulated=True)
+            return await playtime.resume(wall_clock())
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
             await asyncio.sleep(_PAUSE)

@@ -98,7 +98,7 @@ def report(problem: BaseException) -> int:
             code = FAILED
             text = f"{problem.filename}: {reason}" if problem.filename else f"{reason}"
         case _:
-            log.tell_defect(problem)
+            log.log_defect(problem)
             return FAILED
     complain(text)
     return code

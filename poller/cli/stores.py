@@ -29,7 +29,7 @@ async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[R
     `existing`: an embedded server that neither runs nor has left data is a failure, too: an empty
     one would only hide that it was looked for in the wrong place.
     """
-    if existing and config.redis.url is None and not Embedded(config.state_dir).is_there():
+    if existing and config.redis.url is None and not Embedded(config.state_dir).exists():
         raise Failure(
             f"no embedded server runs in {config.state_dir.absolute()}, and it left no data "
             "there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "

@@ -7,13 +7,13 @@ from poller.polling.watchlist import Watchlist
 from poller.settings.config import Config
 from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
-from poller.telemetry.observe import Fact, Trouble, told
+from poller.telemetry.observe import Fact, Trouble, trouble_text
 
 
 def troubles_only(fact: Fact) -> None:
     """Say troubles only; a command's own result is its answer."""
     if isinstance(fact, Trouble):
-        complain(told(fact.subject, fact.reason))
+        complain(trouble_text(fact.subject, fact.reason))
 
 
 async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]:
@@ -31,8 +31,8 @@ async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]
 
 async def simulated_codes(store: RedisStore) -> tuple[Code, ...] | None:
     """Return what a simulation watches; None where OpenD's reports stand, or nobody has told."""
-    async with beside(store, RedisStatusStore) as board:
-        return await board.symbols() if await board.simulated() else None
+    async with beside(store, RedisStatusStore) as status_store:
+        return await status_store.symbols() if await status_store.simulated() else None
 
 
 def name_groups(config: Config) -> None:

@@ -229,6 +229,6 @@ async def forget(config: Config, name: str) -> None:
 
 async def _delivering(store: RedisStore) -> list[str]:
     """Return the living processes that deliver."""
-    async with beside(store, RedisStatusStore) as board:
-        reports = living(await board.reports(), wall_clock())
+    async with beside(store, RedisStatusStore) as status_store:
+        reports = living(await status_store.reports(), wall_clock())
     return sorted(name for name, report in reports.items() if report.role in {"run", "deliver"})

@@ -106,7 +106,7 @@ def digest(
     numbers = {_REPORTED: numbers[_REPORTED], "missing": missing or 0, **numbers}
     counts = [f"{number:,} {what}" for what, number in numbers.items() if number]
     day = _date(rows[0].day)
-    title = f"{market.words.place} short interest, {day}: {', '.join(counts)}"
+    title = f"{market.labels.place} short interest, {day}: {', '.join(counts)}"
     title = _cut(title, limit // 2)
     room = limit - len(title) - 1
     for most in range(MOST_ROWS, -1, -1):

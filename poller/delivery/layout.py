@@ -19,7 +19,7 @@ from poller.delivery.queued import (
     read_delivery,
     undecided_json,
 )
-from poller.store.position import START, Place, StreamState
+from poller.store.position import START, ReaderState, StreamState
 from poller.store.store import Stream
 
 T = TypeVar("T")
@@ -42,14 +42,14 @@ def read_state(told: Mapping[str, Any], now: float) -> StreamState:
     return StreamState(now, told.get("last-generated-id", START), first, added)
 
 
-def read_place(raw: Mapping[str, Any], now: float) -> Place:
+def read_place(raw: Mapping[str, Any], now: float) -> ReaderState:
     """Return where positions.lua found an endpoint."""
     at = number(raw, "at")
     if at is None and "other" not in raw:  # a version that kept no positions
         active = (number(raw, "success"), number(raw, "failure"))
         at = max((each for each in active if each is not None), default=None)
     read, idle = number(raw, "read"), raw.get("idle")
-    return Place(
+    return ReaderState(
         position=str(raw.get("position", "")),
         at=at,
         read=None if read is None else int(read),

@@ -51,7 +51,7 @@ from poller.delivery.standing import ASKED, TEXT_SHOWN, ask, lag_of, status_of
 from poller.errors import StoreMisfit
 from poller.model import to_json
 from poller.store.connections import Connections
-from poller.store.position import Place, Start, StreamState, start_of
+from poller.store.position import ReaderState, Start, StreamState, start_of
 from poller.store.store import Entry, Keys, Stream
 from poller.store.translation import WrongType, translated
 
@@ -114,9 +114,9 @@ class RedisOutbox:
 
     async def _places(
         self, names: Sequence[str], stream: Stream
-    ) -> tuple[dict[str, tuple[str, Place | OutOfOrder]], StreamState]:
+    ) -> tuple[dict[str, tuple[str, ReaderState | OutOfOrder]], StreamState]:
         """Return each endpoint's record as it stands, and what is known of where it is."""
-        found: dict[str, tuple[str, Place | OutOfOrder]] = {}
+        found: dict[str, tuple[str, ReaderState | OutOfOrder]] = {}
         state = StreamState(0)
         (other,) = set(Stream) - {stream}
         for some in parts(names, _TOGETHER):
@@ -131,7 +131,7 @@ class RedisOutbox:
             state = read_state(told["state"], told["now"])
             for name, raw in zip(some, told["places"], strict=True):
                 if "error" in raw:
-                    place: Place | OutOfOrder = await self._out_of_order(name)
+                    place: ReaderState | OutOfOrder = await self._out_of_order(name)
                 else:
                     place = read_place(raw, told["now"])
                 found[name] = str(raw.get("position", "")), place

@@ -1,1 +1,1 @@
-"""What an answer says that was not known, and whether it can be true. Pure."""
+"""What is new in an answer, and whether it can be true. Pure."""

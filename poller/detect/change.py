@@ -1,4 +1,4 @@
-"""What moved between two reports of a symbol, told as events. Pure."""
+"""Builds events with the change between two reports of a symbol. Pure."""
 
 from bisect import bisect_left, insort
 from collections.abc import Collection, Mapping
@@ -23,10 +23,10 @@ def events_of(
     found: Mapping[date, tuple[EventType, Vintage]],
     rescaled: Rescaled | None = None,
 ) -> tuple[Event, ...]:
-    """Build the events: a restatement first, then the others oldest day first.
+    """Return the events: a restatement first, then the others, oldest day first.
 
-    Each is told against the history as it stands after all of them. A history that was replaced
-    has no change to tell: the figures before it are not of the same company.
+    Changes and ranks are computed against the history as it is after all of them. A replaced
+    history has no `change`: its earlier figures belong to another company.
     """
     if not found:
         return ()
@@ -53,9 +53,13 @@ def events_of(
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Where a figure stands among the known ones up to its day, `not_above` of `known`.
+    """The rank of a figure among those up to its day.
 
-    `year_high`, `year_low`: against the 365 days before it; None without any figure there.
+    Attributes:
+        not_above: How many of the `known` figures are not above it, itself included.
+        known: How many figures there are up to its day.
+        year_high: Whether it is above all of the 365 days before; None without a figure.
+        year_low: Whether it is below all of them; None without a figure.
     """
 
     not_above: int
@@ -65,11 +69,10 @@ class Rank:
 
 
 class Timeline:
-    """A symbol's history as it ran; every question costs little, however long it is.
+    """A symbol's history, indexed so that each query is cheap however long it is.
 
-    Figures are compared in the shares of one day: each is divided by the factors of all splits up
-    to its own. A consolidation leaves parts of a share, so less than a market's least step is no
-    difference.
+    Figures are made comparable by dividing each by the factors of all splits up to its day.
+    Consolidations leave fractions, so differences below the market's smallest step are ignored.
     """
 
     def __init__(self, timeline: Mapping[date, Record]) -> None:
@@ -84,12 +87,12 @@ class Timeline:
                 self._scale[day] = scale
 
     def before(self, day: date) -> Record | None:
-        """Return the last record before a day."""
+        """Return the last record before a day, or None."""
         place = bisect_left(self._days, day)
         return self._timeline[self._days[place - 1]] if place else None
 
     def split_before(self, day: date) -> Fraction | None:
-        """Return the factor of a split between this day and the last figure before it."""
+        """Return the factor of a split between this day and the last figure before it, or None."""
         return self._splits.get(day)
 
     def ranks(self, wanted: Collection[date]) -> dict[date, Rank]:
@@ -108,7 +111,7 @@ class Timeline:
         return found
 
     def _rank(self, day: date, levels: list[int | Fraction]) -> Rank:
-        """Return a day's rank; `levels`: those up to it, in order."""
+        """Return a day's rank among `levels`, the sorted figures up to that day."""
         shares = self._timeline[day].shares
         if shares is None:
             return Rank(0, len(levels), None, None)
@@ -125,7 +128,7 @@ class Timeline:
     def _year_before(self, day: date) -> list[int | Fraction]:
         first, end = bisect_left(self._days, day - _YEAR), bisect_left(self._days, day)
         days = self._days[first:end]
-        if not self._splits:  # of any length, and asked for every day
+        if not self._splits:  # the common case, and called for every day: no fractions
             return [exact(n) for day in days if (n := self._timeline[day].shares) is not None]
         levels = map(self._level, days)
         return [level for level in levels if level is not None]
@@ -139,7 +142,7 @@ class Timeline:
 
 
 def _splits(timeline: Mapping[date, Record], days: list[date]) -> dict[date, Fraction]:
-    """Return the day of each report that a split parts from the last figure before it."""
+    """Return the factor of each split, by the day of the first report after it."""
     figures = [timeline[day] for day in days if timeline[day].shares]
     return {
         now.day: factor
@@ -151,16 +154,16 @@ def _splits(timeline: Mapping[date, Record], days: list[date]) -> dict[date, Fra
 def _change(
     market: Market, previous: Record, vintage: Vintage, rank: Rank, factor: Fraction | None
 ) -> Change:
-    """Tell what moved. `factor`: of a split between the two."""
+    """Return the change from `previous`; `factor`: of a split between the two."""
     now = vintage.record
     scale = factor or Fraction(1)
     base = None if previous.shares is None else _rescaled(previous.shares, scale, now.STEP)
     if base is not None and now.shares is not None and _is_a_part(now.shares, previous, scale):
         base = now.shares
-    shares = _told(difference(now.shares, base))
+    shares = _bounded(difference(now.shares, base))
     price = None if previous.close_price is None else previous.close_price / float(scale)
     if factor is not None and not previous.shares:
-        price = None  # whether that day came before the split is not known
+        price = None  # it is not known on which side of the split that price is
     midnight = datetime.combine(now.day, time(), market.zone)
     return Change(
         shares=shares,
@@ -178,7 +181,7 @@ def _change(
 
 
 def _rescaled(shares: Shares, scale: Fraction, step: int | Fraction) -> Shares:
-    """Return what a split makes of a number of shares, as the market would write it."""
+    """Return a number of shares after a split, rounded to the market's smallest step."""
     if scale == 1:
         return shares
     steps = round(exact(shares) * scale / step)
@@ -186,24 +189,24 @@ def _rescaled(shares: Shares, scale: Fraction, step: int | Fraction) -> Shares:
 
 
 def _is_a_part(shares: Shares, previous: Record, scale: Fraction) -> bool:
-    """Tell whether a consolidation's part of a share is all that moved."""
+    """Return whether the only difference is a fraction that a consolidation rounded off."""
     left = exact(shares) - exact(previous.shares or 0) * scale
     return scale != 1 and abs(left) < previous.STEP
 
 
 def _difference(now: float | None, previous: float | None) -> float | None:
-    return None if now is None or previous is None else _told(now - previous)
+    return None if now is None or previous is None else _bounded(now - previous)
 
 
 def _percent(difference: float | None, previous: float | None) -> float | None:
-    """Return the difference in percent of `previous`; nothing is a percentage of 0."""
+    """Return the difference in percent of `previous`; None if that is 0 or absent."""
     if difference is None or not previous:
         return None
-    return _round(_told(100 * difference / previous))
+    return _round(_bounded(100 * difference / previous))
 
 
-def _told(value: Shares | None) -> Shares | None:
-    """Return a number that a reader of the event takes, or None: no figures differ by more."""
+def _bounded(value: Shares | None) -> Shares | None:
+    """Return a number within the codec's bounds, else None: no real figures differ by more."""
     return value if value is not None and is_within(value) else None
 
 

@@ -1,10 +1,10 @@
-"""What a symbol's pages say that was not known: page(s) × known → events, next watermark. Pure.
+"""Compares a symbol's pages with what is known: page(s) × known → events, next watermark. Pure.
 
 Detection is by trading day, then by the short figures (shares and ratio). Prices, volumes and days
 to cover never make a revision: 40 % of the Hong Kong figures repeat from week to week, and the
-other columns move without anybody having reported anything. Many days that one cause changed are
-one restatement (see `restate`); a figure that cannot be true is held (see `screening`), and so is
-an answer that shows another history (see `replaced`), as a whole.
+other columns move without a new report. Many days changed by one cause are one restatement (see
+`restate`). A figure that cannot be true is held (see `screening`); an answer that shows another
+history is held as a whole (see `replaced`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,34 +14,34 @@ from enum import StrEnum
 from typing import Final
 
 from poller.detect.change import events_of
+from poller.detect.deduplicate import deduplicated
 from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.detect.impossible import impossible, storable
 from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
-from poller.detect.replaced import Judgement, is_broken, judgement, newest_other, standing
+from poller.detect.replaced import Judgement, history_held, is_broken, judgement, newest_difference
 from poller.detect.restate import Rescaled, is_revision, restatement
 from poller.detect.screening import (
     Screening,
-    ahead,
+    future_days,
     is_discarded,
-    is_news,
+    is_newly_held,
     is_open,
     is_released,
     is_taken_back,
 )
-from poller.detect.tidy import tidied
 from poller.errors import Malformed, StoreMisfit
 from poller.markets import Record
 from poller.model import Code, Event, EventType, Page, Vintage, market_of
 
 PAGE_LIMIT: Final = 400
-"""Pages of 50 in one go; more than 300 years of Hong Kong weeks, so only a gateway that loops."""
+"""Most pages of 50 rows in one go: over 300 years of weeks, reached only by a looping gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the store holds of a symbol. `watermark`: its last reported trading day.
+    """What the store has of a symbol: its last reported day, and each day's newest vintage.
 
-    `held`: figures that are in neither history nor stream, by day.
+    `held`: by day, the quarantined figures, which are in neither history nor stream.
     """
 
     watermark: date | None = None
@@ -50,22 +50,26 @@ class Known:
 
     @property
     def newest(self) -> date | None:
-        """The watermark; where somebody deleted it, the newest day still in history."""
+        """The watermark; if somebody deleted it, the newest day still in history."""
         return self.watermark or max(self.vintages, default=None)
 
     @property
     def floor(self) -> date | None:
-        """The oldest day this symbol is followed from; older rows were never asked for."""
+        """The oldest day of interest: rows before it were never asked for."""
         return min(self.vintages, default=self.watermark)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What to commit. `events` in stream order; `unpublished` is kept in history without an entry.
+    """What to commit.
 
-    `held`: to be held from now on, or what the operator ruled of them; `settled`: held no longer.
-    `moves`: how the market's symbols move, with this answer. `extreme`: the new day on which this
-    one moves as few do, which had better wait until the market is known to move ordinarily.
+    Attributes:
+        events: In stream order.
+        unpublished: Vintages kept in history without an entry.
+        oddities: Contradictions in the answer, for the log.
+        held: Figures to hold, or the operator's decision on held ones.
+        moves: The moves of the market's symbols, including this answer.
+        extreme: The new day if its move is extreme; its commit waits for the market's other moves.
     """
 
     watermark: date | None
@@ -78,19 +82,19 @@ class Comparison:
     extreme: date | None = None
 
     def waiting(self, known: Known) -> tuple[QuarantinedFigure, ...]:
-        """Return what waits for the operator's ruling after this commit, oldest day first."""
+        """Return the figures that await a decision after this commit, oldest day first."""
         after = {**known.held, **{each.day: each for each in self.held}}
         return tuple(
             after[day]
             for day in sorted(after.keys() - set(self.settled))
-            if after[day].ruling is Decision.HELD
+            if after[day].decision is Decision.HELD
         )
 
 
 def brings_nothing(comparison: Comparison, known: Known) -> bool:
-    """Return whether the same answer will bring nothing as long as this is what is known.
+    """Return whether the same answer will bring nothing while the known state stays the same.
 
-    Not while a figure is held: the operator's ruling or a later day may let it through.
+    Not while a figure is held: the operator's decision or a later day may release it.
     """
     return not known.held and replace(comparison, moves=NO_MOVES) == Comparison(known.watermark)
 
@@ -100,18 +104,18 @@ class Reading(StrEnum):
 
     ENOUGH = "enough"
     MORE = "more"
-    CUT = "cut"  # no further page is to be had, although the watermark was not reached
+    CUT = "cut"  # there are no further pages, although the watermark was not reached
 
 
 def progress(
     code: Code, pages: Sequence[Page], known: Known, *, history: int, since: date | None = None
 ) -> Reading:
-    """Tell whether to read on after `pages`.
+    """Return whether to read on after `pages`.
 
-    Enough is: down to the watermark, or to the oldest known day where the history is restated; at
-    first sight `history` days; with `since`, down to that day.
-    CUT is for the caller to settle: moving the watermark now would leave a gap for ever, while
-    asking again costs a request. Raises Malformed when the paging turns in circles.
+    Enough means: down to the watermark, or to the oldest known day if the history is restated; for
+    a new symbol, `history` days; with `since`, down to that day.
+    CUT is for the caller to resolve: moving the watermark now would leave a gap for ever, while
+    asking again costs a request. Raises Malformed when the paging runs in circles.
     """
     last = pages[-1]
     days = _days(code, pages)
@@ -135,7 +139,7 @@ def progress(
 
 
 def _days(code: Code, pages: Iterable[Page]) -> set[date]:
-    """Return the days on these pages; one no report can have says nothing of where paging is."""
+    """Return the days on these pages, except impossible ones: they do not show how far it got."""
     first = market_of(code).first_day
     return {record.day for page in pages for record in page.records if record.day >= first}
 
@@ -145,13 +149,13 @@ def _reached(days: set[date], known: Known, history: int, since: date | None) ->
         return bool(days) and min(days) <= since
     if known.newest is None:
         return len(days) >= max(history, 1)
-    # one older day alone may be a row out of order: the next page costs less than a gap
+    # a single older day may be out of order; reading one more page is cheaper than a gap
     below = sum(day < known.newest for day in days)
     return known.newest in days or below > 1 or (bool(days) and max(days) < known.newest)
 
 
 def _is_restated_below(code: Code, pages: Sequence[Page], known: Known) -> bool:
-    """Tell whether known days below these pages may be rescaled as those on them are."""
+    """Return whether a restatement on these pages may go on below them."""
     listed = {record.day: record for page in pages for record in page.records}
     if known.floor is None or not listed or min(listed) <= known.floor:
         return False
@@ -174,13 +178,13 @@ def compare(
     since: date | None = None,
     moves: MarketMoves = NO_MOVES,
 ) -> Comparison:
-    """Return what `records` (any order, duplicates allowed) say that `known` does not.
+    """Return what `records` (any order, duplicates allowed) show that `known` does not.
 
-    `observed_at`: aware, when the records were read; also the judge of days in the future.
-    `history`: rows published as backfilled at first sight. `since`: follow the symbol from that
-    day on, however old (a backfill). `moves`: how the symbols of its market moved before. The
-    watermark of the result is never older than the known one, and an empty, shorter or older
-    answer changes nothing.
+    `observed_at`: aware, when the records were read; days after it are held. `history`: rows of a
+    new symbol to publish as backfilled. `since`: publish the symbol from that day on, however old
+    (a backfill). `moves`: the earlier moves of its market's symbols. The watermark of the result
+    is never older than the known one, and an empty, shorter or older answer changes nothing.
+    Raises StoreMisfit when the known watermark is in the future.
     """
     today = observed_at.astimezone(market_of(code).zone).date()
     if known.newest is not None and known.newest > today:
@@ -188,43 +192,43 @@ def compare(
             f"the watermark of {code} is {known.newest}, a day in the future, so nothing newer can "
             f"be found; put it back to the last day that was reported, or remove it"
         )
-    everything, oddities = tidied(code, records, known.vintages)
+    everything, oddities = deduplicated(code, records, known.vintages)
     early = {day: storable(record) for day, record in everything.items() if day > today}
-    come = {day: record for day, record in everything.items() if day <= today}
-    listed = {day: storable(record) for day, record in come.items()}
+    past = {day: record for day, record in everything.items() if day <= today}
+    listed = {day: storable(record) for day, record in past.items()}
     broken = is_broken(market_of(code), known.vintages, listed)  # then they are held as one
-    unfit = {} if broken else _unfit(code, come, known, observed_at)
+    unfit = {} if broken else _impossible_figures(code, past, known, observed_at)
     listed = {day: record for day, record in listed.items() if day not in unfit}
     extreme = None
     if known.newest is None:
         found = _first_sight(code, listed, known, observed_at, history, since)
     elif since is not None:
-        found = _older_days(code, listed, known, observed_at, since)
+        found = _backfill(code, listed, known, observed_at, since)
     elif not listed or max(listed) < known.newest:
-        found = Comparison(known.newest)  # older than what is known
+        found = Comparison(known.newest)
     else:
         moves, extreme = _moved(code, listed, known, known.newest, moves)
         released = [
             each.record
             for each in known.held.values()
-            if each.ruling is Decision.RELEASED
+            if each.decision is Decision.RELEASED
             and not broken
             and each.reason != Reason.WHOLE_HISTORY
         ]
         shown = {record.day: record for record in released if record.day <= today} | listed
-        found = _news(code, shown, known, observed_at, known.newest, moves)
+        found = _compare_newer(code, shown, known, observed_at, known.newest, moves)
     floor = _floor(listed, known, history, since)
     asked = (each for day, each in sorted(unfit.items()) if day >= floor)
     last = known.vintages.get(known.newest or date.min)
-    future = ahead(early, last.record if last else None, observed_at)
-    held = tuple(each for each in (*found.held, *asked, *future) if is_news(known.held, each))
+    future = future_days(early, last.record if last else None, observed_at)
+    held = tuple(each for each in (*found.held, *asked, *future) if is_newly_held(known.held, each))
     return replace(found, oddities=oddities, held=held, moves=moves, extreme=extreme)
 
 
-def _unfit(
+def _impossible_figures(
     code: Code, listed: Mapping[date, Record], known: Known, observed_at: datetime
 ) -> dict[date, QuarantinedFigure]:
-    """Return what no report can show, as it is to be held, unless it is known or was released."""
+    """Return figures no report can show, to be held, except known and released ones."""
     unfit = {}
     for day, shown in listed.items():
         before = known.vintages.get(day)
@@ -238,7 +242,7 @@ def _unfit(
 
 
 def _floor(listed: Mapping[date, Record], known: Known, history: int, since: date | None) -> date:
-    """Return the oldest day that is asked for: an impossible figure below it concerns nobody."""
+    """Return the oldest day of interest: impossible figures before it are ignored."""
     if since is not None:
         return since
     if known.floor is not None:
@@ -250,7 +254,7 @@ def _floor(listed: Mapping[date, Record], known: Known, history: int, since: dat
 def _moved(
     code: Code, listed: Mapping[date, Record], known: Known, watermark: date, moves: MarketMoves
 ) -> tuple[MarketMoves, date | None]:
-    """Return the moves with the newest day of this answer, and the day if it moved extremely."""
+    """Return the moves with this answer's newest day added, and that day if its move is extreme."""
     day = max(listed)
     if day <= watermark:
         return moves, None
@@ -262,7 +266,7 @@ def _moved(
     return moves.after(code, day, extreme=extreme), day if extreme else None
 
 
-def _news(
+def _compare_newer(
     code: Code,
     listed: Mapping[date, Record],
     known: Known,
@@ -270,21 +274,21 @@ def _news(
     newest: date,
     moves: MarketMoves,
 ) -> Comparison:
-    """Tell new days, other figures of known ones, and days missing between them; or hold them."""
+    """Publish or hold new days, revised known ones, and missing ones between them."""
     whole = judgement(market_of(code), known.vintages, known.held, listed)
     if whole is Judgement.WAITING:
         return Comparison(newest)
     if whole is Judgement.DOUBTED:
-        return _withheld(listed, known, observed_at, newest)
+        return _hold_whole(listed, known, observed_at, newest)
     accepted = whole is Judgement.ACCEPTED
     rescaled = _rescaled(listed, known, observed_at)
     found = _found(listed, known, observed_at, newest, rescaled, accepted=accepted)
-    held = Screening(code, known.vintages, known.held, moves, rescaled).judge(found)
+    held = Screening(code, known.vintages, known.held, moves, rescaled).screen(found)
     found = {day: each for day, each in found.items() if day not in held}
     if rescaled is not None and rescaled.newest not in found:
         rescaled = None
     unpublished = list(rescaled.others) if rescaled is not None else []
-    if newest in listed and newest not in known.vintages:  # reported, but gone from history
+    if newest in listed and newest not in known.vintages:  # published, but missing from history
         unpublished.append(Vintage(listed[newest], 0, observed_at))
     settled = {
         day
@@ -302,16 +306,13 @@ def _news(
     )
 
 
-def _withheld(
-    listed: Mapping[date, Record],
-    known: Known,
-    observed_at: datetime,
-    newest: date,
+def _hold_whole(
+    listed: Mapping[date, Record], known: Known, observed_at: datetime, newest: date
 ) -> Comparison:
-    """Publish nothing of an answer that shows another history; one figure is held for it."""
-    before = standing(known.held)
+    """Publish nothing of an answer that shows another history: hold one figure for all of it."""
+    before = history_held(known.held)
     last = known.vintages.get(newest)
-    other = listed[newest_other(known.vintages, listed)]
+    other = listed[newest_difference(known.vintages, listed)]
     now = QuarantinedFigure(other, last.record if last else None, Reason.WHOLE_HISTORY, observed_at)
     replaced = () if before is None or before.day == now.day else (before.day,)
     return Comparison(newest, held=(now,), settled=replaced)
@@ -323,11 +324,11 @@ def _rescaled(
     fact = restatement(known.vintages, listed)
     if fact is None:
         return None
-    vintages = (_next(known, listed[day], observed_at) for day in fact.days)
+    vintages = (_next_vintage(known, listed[day], observed_at) for day in fact.days)
     return Rescaled(fact, {vintage.day: vintage for vintage in vintages})
 
 
-def _next(known: Known, record: Record, observed_at: datetime) -> Vintage:
+def _next_vintage(known: Known, record: Record, observed_at: datetime) -> Vintage:
     before = known.vintages.get(record.day)
     return Vintage(record, 0 if before is None else before.revision + 1, observed_at)
 
@@ -341,9 +342,9 @@ def _found(
     *,
     accepted: bool,
 ) -> dict[date, tuple[EventType, Vintage]]:
-    """Return what is other than known, and how it would be told.
+    """Return the vintages that differ from what is known, with the event type of each.
 
-    `accepted`: as a whole, whatever was discarded of it day by day.
+    `accepted`: the answer was accepted as a whole, so days discarded one by one count again.
     """
     found = {}
     for day, record in listed.items():
@@ -364,27 +365,23 @@ def _found(
             kind = EventType.BACKFILLED
         else:
             continue
-        found[day] = kind, _next(known, record, observed_at)
+        found[day] = kind, _next_vintage(known, record, observed_at)
     return found
 
 
-def _older_days(  # a backfill
-    code: Code,
-    listed: Mapping[date, Record],
-    known: Known,
-    observed_at: datetime,
-    since: date,
+def _backfill(
+    code: Code, listed: Mapping[date, Record], known: Known, observed_at: datetime, since: date
 ) -> Comparison:
-    """Add what is missing below the watermark; what is new, revised or held is the poller's."""
+    """Add days missing below the watermark; new, revised and held ones are left to the poller."""
     newest = known.newest
     whole = judgement(market_of(code), known.vintages, known.held, listed)
     if whole is not Judgement.NONE:
-        return Comparison(newest)  # never half of one history and half of another
-    settled_elsewhere = known.vintages.keys() | known.held.keys()
+        return Comparison(newest)  # do not mix two histories
+    known_or_held = known.vintages.keys() | known.held.keys()
     found = {
         day: (EventType.BACKFILLED, Vintage(record, 0, observed_at))
         for day, record in listed.items()
-        if newest is not None and since <= day < newest and day not in settled_elsewhere
+        if newest is not None and since <= day < newest and day not in known_or_held
     }
     return Comparison(newest, events_of(code, known.vintages, found))
 
@@ -403,7 +400,7 @@ def _first_sight(
     chosen = newest[:history] if since is None else [day for day in newest if day >= since]
     vintages = {day: Vintage(listed[day], 0, observed_at) for day in chosen}
     events = events_of(code, {}, {day: (EventType.BACKFILLED, v) for day, v in vintages.items()})
-    # nothing to publish: the newest row is still kept, so that the next one has a change to tell
+    # with nothing to publish, still keep the newest row: the next one's change is relative to it
     unpublished = () if chosen else (Vintage(listed[newest[0]], 0, observed_at),)
-    come = tuple(day for day in known.held if day in listed)
-    return Comparison(newest[0], events, unpublished, settled=come)
+    settled = tuple(day for day in known.held if day in listed)
+    return Comparison(newest[0], events, unpublished, settled=settled)

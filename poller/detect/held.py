@@ -1,4 +1,4 @@
-"""Figures that cannot be true, kept out of history until somebody settles them. Pure."""
+"""Figures that cannot be true, kept out of history until they are settled. Pure."""
 
 from dataclasses import asdict, dataclass, field, make_dataclass
 from datetime import date, datetime
@@ -28,7 +28,7 @@ class Reason(StrEnum):
 
 
 class Decision(StrEnum):
-    """What the operator said about a held figure; HELD: nothing yet."""
+    """What the operator decided about a held figure; HELD: nothing yet."""
 
     HELD = "held"
     RELEASED = "released"
@@ -37,16 +37,21 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedFigure:
-    """A figure kept out of history. `previous`: the one that speaks against it, if any.
+    """A figure kept out of history.
 
-    `reason`: a `Reason`, or the text of one that a later version knows.
+    Attributes:
+        record: The row as it was read.
+        previous: The figure that makes it implausible, if any.
+        reason: A `Reason`, or the text of one that a later version knows.
+        observed_at: When it was read, aware.
+        decision: What the operator decided.
     """
 
     record: Record
     previous: Record | None
     reason: str
     observed_at: datetime
-    ruling: Decision = Decision.HELD
+    decision: Decision = Decision.HELD
 
     @property
     def day(self) -> date:
@@ -61,7 +66,7 @@ class QuarantinedFigure:
                 "previous": self.previous.columns() if self.previous else None,
                 "reason": self.reason,
                 "observed_at": isoformat(self.observed_at),
-                "state": self.ruling,
+                "state": self.decision,
             }
         )
 
@@ -79,7 +84,7 @@ class QuarantinedFigure:
 
     def fields(self, code: Code) -> dict[str, str]:
         """Return the flat, textual fields of the entry in the quarantine stream."""
-        told = {
+        data = {
             "record": self.record.columns(),
             "previous": self.previous.columns() if self.previous else None,
         }
@@ -90,7 +95,7 @@ class QuarantinedFigure:
             "trading_day": self.record.timestamp_str,
             "reason": str(self.reason),
             "observed_at": isoformat(self.observed_at),
-            "data": to_json(told),
+            "data": to_json(data),
         }
 
 
@@ -108,7 +113,7 @@ _FINITE: Final = AfterValidator(_finite)
 
 @dataclass(frozen=True, slots=True)
 class _Stored(Generic[_R]):
-    """A held figure as JSON has it."""
+    """A held figure as it is stored in JSON."""
 
     record: _R
     reason: str
@@ -118,11 +123,11 @@ class _Stored(Generic[_R]):
 
 
 def _unbounded(kind: type[Record]) -> Any:  # noqa: ANN401  a dataclass made here
-    """Return the columns of a record without their bounds: what is held may be beyond them.
+    """Return a record's columns without their bounds, which a held figure may exceed.
 
-    But not infinite or no number at all: such a record could be read and never written again.
+    They must still be finite numbers: JSON cannot write others back.
     """
-    hints = get_type_hints(kind)  # without the bounds, which stand beside the types
+    hints = get_type_hints(kind)  # drops the bounds, which are annotations of the types
     columns = [
         (name, Annotated[hints[name], _FINITE], field(default=None)) for name in columns_of(kind)
     ]
@@ -135,7 +140,7 @@ def _codec(market: Market) -> Codec[Any]:
 
 
 def _record(market: Market, columns: Any) -> Record:  # noqa: ANN401
-    """Return a held record; raises Unreadable when it has no day."""
+    """Return a held record; raises Unreadable if it has no valid day."""
     record = market.record(**asdict(columns))
     guarded(lambda: record.day)
     return record

@@ -1,6 +1,6 @@
-"""What no report of a market can show, whatever was reported before it. Pure.
+"""Figures that no report of a market can show, whatever was reported before. Pure.
 
-The bounds are far outside what is real: they tell a fault of the source, never an unlikely figure.
+The bounds are far outside what is real: they catch faults of the source, not unlikely figures.
 """
 
 from dataclasses import replace
@@ -14,28 +14,28 @@ from poller.markets import Market, Record
 
 _WHOLE: Final = "most known days changed, as those of another company; all of them wait with it"
 _SLACK: Final = timedelta(hours=2)
-"""A midnight counted without summer time still belongs to its day."""
+"""Allows midnights computed without daylight saving time."""
 
 
 def impossible(market: Market, record: Record) -> tuple[Reason, str] | None:
-    """Return why no report of this market can be like that, and in words what shows it.
+    """Return why no report of this market can contain this record, and the evidence in words.
 
-    None where nothing speaks against it; an absent figure never does.
+    None if it is possible; an absent figure always is.
     """
     if record.day < market.first_day:
         return Reason.IMPOSSIBLE_DAY, f"{market} has no report before {market.first_day}"
     for name, (least, most) in market.bounds.items():
         value = getattr(record, name)
-        # no bounds hold what is infinite, or not a number
+        # infinity and NaN fail this comparison, too
         if value is not None and not least <= value <= most:
-            return Reason.IMPOSSIBLE_FIGURE, f"{name} is {_short(value)}"
-    if record.timestamp is not None and not _is_on(market, record.day, record.timestamp):
-        return Reason.OTHER_TIMESTAMP, f"timestamp is {_short(record.timestamp)}, another day"
+            return Reason.IMPOSSIBLE_FIGURE, f"{name} is {_abbreviated(value)}"
+    if record.timestamp is not None and not _is_on_day(market, record.day, record.timestamp):
+        return Reason.OTHER_TIMESTAMP, f"timestamp is {_abbreviated(record.timestamp)}, another day"
     return None
 
 
 def explained(market: Market, held: QuarantinedFigure) -> str:
-    """Return the reason of a held figure, and what shows it where that is not plain."""
+    """Return the reason of a held figure, with the evidence if the reason alone is not enough."""
     if held.reason == Reason.WHOLE_HISTORY:
         return f"{held.reason} ({_WHOLE})"
     found = impossible(market, held.record)
@@ -47,7 +47,7 @@ def explained(market: Market, held: QuarantinedFigure) -> str:
 
 
 def storable(record: Record) -> Record:
-    """Return the record without numbers that the codec of our entries would refuse to read."""
+    """Return the record without the numbers that the codec refuses to read back."""
     odd = [name for name, value in record.columns().items() if not _is_readable(value)]
     absent: dict[str, Any] = dict.fromkeys(odd)
     return replace(record, **absent) if odd else record
@@ -63,14 +63,14 @@ def _is_readable(value: object) -> bool:
             return True
 
 
-def _short(value: object) -> str:
-    """Return a number as a person can read it, however large."""
+def _abbreviated(value: object) -> str:
+    """Return a number in a readable length, however large it is."""
     if isinstance(value, int):
         return str(value) if _is_readable(value) else "a number of more than 64 bits"
     return f"{value:g}"
 
 
-def _is_on(market: Market, day: date, timestamp: int) -> bool:
+def _is_on_day(market: Market, day: date, timestamp: int) -> bool:
     try:
         moments = [datetime.fromtimestamp(timestamp, UTC) + wait for wait in (timedelta(), _SLACK)]
         return day in {moment.astimezone(market.zone).date() for moment in moments}

@@ -1,7 +1,7 @@
-"""Events told again from the vintages on record, for what the stream no longer holds. Pure.
+"""Rebuilds events from stored vintages, for entries that the stream no longer holds. Pure.
 
-What was known before a vintage was observed decides what its event said, by the rules that made
-it; so a rebuilt event has the id, the figures and the change of the first one.
+Each vintage is compared with what was known before it was observed, by the rules that made the
+original event; so a rebuilt event has the same id, figures and change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ def rebuilt(
 ) -> list[Event]:
     """Return the events of vintages observed from `since` on and before `until`, in stream order.
 
-    A symbol's first answer is told as backfilled, a day after all that was known as reported.
+    A symbol's first answer is backfilled; a day newer than all known ones is reported.
     """
     known: dict[date, Vintage] = {}
     events: list[Event] = []
@@ -30,12 +30,12 @@ def rebuilt(
     for observed_at, group in groupby(ordered, key=lambda each: each.observed_at):
         found = {vintage.day: vintage for vintage in group}
         if (since is None or observed_at >= since) and (until is None or observed_at < until):
-            events += _told(code, known, found)
+            events += _events_at(code, known, found)
         known |= found
     return events
 
 
-def _told(
+def _events_at(
     code: Code, known: Mapping[date, Vintage], found: Mapping[date, Vintage]
 ) -> tuple[Event, ...]:
     revised = {day: each for day, each in found.items() if day in known}
@@ -43,15 +43,15 @@ def _told(
     rescaled = None
     if fact is not None:
         rescaled = Rescaled(fact, {day: found[day] for day in fact.days})
-    told = {}
+    events = {}
     for day, vintage in found.items():
         if rescaled is not None and day in rescaled.vintages:
             if day == rescaled.newest:
-                told[day] = EventType.RESTATED, vintage
+                events[day] = EventType.RESTATED, vintage
         elif day in known:
-            told[day] = EventType.REVISED, vintage
+            events[day] = EventType.REVISED, vintage
         elif known and day > max(known):
-            told[day] = EventType.REPORTED, vintage
+            events[day] = EventType.REPORTED, vintage
         else:
-            told[day] = EventType.BACKFILLED, vintage
-    return events_of(code, known, told, rescaled)
+            events[day] = EventType.BACKFILLED, vintage
+    return events_of(code, known, events, rescaled)

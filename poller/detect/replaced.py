@@ -1,10 +1,10 @@
-"""One judgement for an answer that shows another history, as of another company. Pure.
+"""One judgement on an answer that shows another history, as of another company. Pure.
 
-A code that is given to another company changes most of its known days by no single factor; a ratio
-in another unit may change them to what no report can show. Such an answer is published as a whole
-or not at all: one figure is held for it, its newest. What settles it: the operator's ruling on that
-figure, the next report that goes on with this history, if it can be true, or the known history
-shown again. Until then no part of the answer speaks for itself.
+When a code is given to another company, most of its known days change by no single factor; a ratio
+in another unit may change them to impossible figures. Such an answer is published as a whole or not
+at all: its newest figure is held for all of it. Three things settle it: the operator's decision on
+that figure; a later report that continues this history, if it can be true; or an answer with the
+known history again. Until then no part of the answer is published.
 """
 
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ from poller.model import Cause, Vintage
 
 
 class Judgement(StrEnum):
-    """What becomes of an answer as a whole."""
+    """What to do with an answer as a whole."""
 
-    NONE = "none"  # it shows the known history, or what changed is told apart
-    DOUBTED = "doubted"  # to be held
-    WAITING = "waiting"  # it is held already, or was discarded
-    ACCEPTED = "accepted"
+    NONE = "none"  # it shows the known history: publish each day by itself
+    DOUBTED = "doubted"  # hold it
+    WAITING = "waiting"  # it is already held, or was discarded
+    ACCEPTED = "accepted"  # publish it
 
 
-def standing(held: Mapping[date, QuarantinedFigure]) -> QuarantinedFigure | None:
-    """Return the figure that is held for a whole answer, the latest one."""
+def history_held(held: Mapping[date, QuarantinedFigure]) -> QuarantinedFigure | None:
+    """Return the figure that is held for a whole answer, or None; the latest of several."""
     found = [each for each in held.values() if each.reason == Reason.WHOLE_HISTORY]
     return max(found, key=lambda each: each.day, default=None)
 
 
-def newest_other(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> date:
-    """Return the newest day that is new or shows other figures; there is one."""
+def newest_difference(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> date:
+    """Return the newest day that is new or shows other figures; there must be one."""
     return max(
         day
         for day, now in listed.items()
@@ -44,7 +44,7 @@ def newest_other(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -
 
 
 def is_broken(market: Market, known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> bool:
-    """Tell whether one cause made of known days what no report can show."""
+    """Return whether one cause turned several known days into impossible figures."""
     broken = [
         day
         for day in known.keys() & listed.keys()
@@ -59,11 +59,11 @@ def judgement(
     held: Mapping[date, QuarantinedFigure],
     listed: Mapping[date, Record],
 ) -> Judgement:
-    """Return what becomes of an answer as a whole; an answer without news is none.
+    """Judge an answer as a whole; NONE if it shows nothing new.
 
-    While one is held, a shorter answer is part of it when most of its known days, or all, differ.
+    While one is held, a shorter answer belongs to it if most of its known days differ.
     """
-    before = standing(held)
+    before = history_held(held)
     fact = restatement(known, listed)
     broken = is_broken(market, known, listed)
     is_whole = broken or (fact is not None and fact.cause is Cause.REPLACED)
@@ -76,9 +76,9 @@ def judgement(
     shown = listed.get(before.day)
     if shown is None or not same_figures(before.record, shown):
         return Judgement.DOUBTED
-    if before.ruling is Decision.DISCARDED:
+    if before.decision is Decision.DISCARDED:
         return Judgement.WAITING
-    # when the next report goes on with this history, the vendor means it
-    is_confirmed = not broken and newest_other(known, listed) > before.day
-    is_accepted = is_confirmed or before.ruling is Decision.RELEASED
+    # a further report that continues this history shows that the vendor means it
+    is_confirmed = not broken and newest_difference(known, listed) > before.day
+    is_accepted = is_confirmed or before.decision is Decision.RELEASED
     return Judgement.ACCEPTED if is_accepted else Judgement.WAITING

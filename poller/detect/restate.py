@@ -1,7 +1,7 @@
-"""Many known days that changed at once, told as what changed them: one cause, one event. Pure.
+"""Finds the one cause behind many known days that changed at once: one cause, one event. Pure.
 
-A split that the vendor rescales a history by, a ratio column that was computed anew, and a code
-that another company has been given are each one restatement, however many days they touch.
+A history rescaled by a split, a recomputed ratio column, and a code given to another company are
+one restatement each, however many days they touch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,68 +15,68 @@ from poller.markets import Record, exact
 from poller.model import Cause, Restatement, Vintage
 
 RESTATED_LEAST: Final = 3
-"""Known days one cause must have changed. Two may be two corrections, or share a factor by chance.
-"""
+"""Least number of changed days: two may be corrections, or share a factor by chance."""
 
 JUDGED: Final = 50
-"""Newest known days that tell whether most of a history changed: as many as one page shows."""
+"""Newest known days that decide whether most of a history changed: as many as fit on one page."""
 
 _RATIO_ROUNDING: Final = 0.015  # percentage points: a split leaves the ratio where it was
-_SLACKS: Final = (Fraction(1, 2), Fraction(1))  # of a figure's last step: rounded, cut off
+_SLACKS: Final = (Fraction(1, 2), Fraction(1))  # of a figure's last step: rounded, truncated
 _MOST_DECIMALS: Final = 6
 
 Pairs = Mapping[date, tuple[Record, Record]]
-"""By day, oldest first: what is known, and what is shown now."""
+"""Known and current record by day, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """A restatement, and every day of it as it is to be known."""
+    """A restatement, and the new vintage of each of its days."""
 
     fact: Restatement
     vintages: Mapping[date, Vintage]
 
     @property
     def newest(self) -> date:
-        """The day the one event speaks of."""
+        """The day the one event is about."""
         return self.fact.days[-1]
 
     @property
     def others(self) -> tuple[Vintage, ...]:
-        """The days that are restated without an entry of their own, oldest first."""
+        """The vintages without an entry of their own, oldest first."""
         return tuple(self.vintages[day] for day in self.fact.days[:-1])
 
 
 def is_revision(before: Record, now: Record) -> bool:
-    """Tell whether a known day shows other short figures; one that turned absent is no news."""
-    shares, ratio, told, told_ratio = now.shares, now.ratio, before.shares, before.ratio
-    lost = (shares is None and told is not None) or (ratio is None and told_ratio is not None)
-    return not lost and (shares != told or ratio != told_ratio)
+    """Return whether the short figures differ; one that has become absent is not a revision."""
+    lost_shares = now.shares is None and before.shares is not None
+    lost_ratio = now.ratio is None and before.ratio is not None
+    differs = now.shares != before.shares or now.ratio != before.ratio
+    return differs and not lost_shares and not lost_ratio
 
 
 def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> Restatement | None:
-    """Return what changed the known days listed as one cause, or None where there is no such.
+    """Return the one cause that changed the known days, or None if there is none.
 
-    Rescaled: at least three days moved by one factor, each to a whole number of shares, no day
-    between them is missing, no older one stayed, 0 stayed 0 and the ratios stayed. So who applies
-    the factor to every day from the first to the last has the new history. The factor is the
-    simplest fraction that fits the figures as rounded, or as cut off.
+    Rescaled: at least three days moved by one factor, each to a whole number of shares; no day
+    between them is missing, no older one stayed, 0 stayed 0 and the ratios stayed. Applying the
+    factor to every day from first to last yields the new history. The factor is the simplest
+    fraction that fits the figures, rounded or truncated.
     Recomputed: the shares stayed, and the ratios of at least three days moved by one factor, or
-    those of most days by none.
-    Replaced: most days show other figures, for which no single factor accounts.
+    those of most days by different ones.
+    Replaced: most days show other figures, which no single factor explains.
     """
     pairs = {day: (known[day].record, listed[day]) for day in sorted(known.keys() & listed.keys())}
     return _rescaled(pairs, known) or _recomputed(pairs) or _replaced(pairs)
 
 
 def is_mostly_changed(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> bool:
-    """Tell whether most of the newest known days that are listed show other figures."""
+    """Return whether most of the newest known days that are listed show other figures."""
     both = sorted(known.keys() & listed.keys())
     return _is_most((known[day].record, listed[day]) for day in both[-JUDGED:])
 
 
 def _is_most(pairs: Iterable[tuple[Record, Record]]) -> bool:
-    # two days of 0 are alike whomever they belong to
+    # days of 0 look alike for every company
     telling = [pair for pair in pairs if any(each.shares or each.ratio for each in pair)]
     return 2 * sum(is_revision(*pair) for pair in telling) > len(telling)
 
@@ -142,13 +142,13 @@ def _recomputed(pairs: Pairs) -> Restatement | None:
 
 
 def _ratio_factor(ratios: list[tuple[float | None, float | None]]) -> tuple[float | None, bool]:
-    """Return the shortest c with now = c·before for each pair, both as rounded as they look.
+    """Return the shortest decimal c with now = c·before for each pair, within their rounding.
 
-    And whether nothing but a factor makes such pairs: moves by the last decimal may be corrections.
+    Also return whether that proves a factor: moves by the last decimal may be corrections.
     """
     pairs = [(before, now) for before, now in ratios if before is not None and now is not None]
     if len(pairs) < len([1 for _, now in ratios if now is not None]):
-        return None, False  # a column that was empty
+        return None, False  # figures that were absent before
     slack, later = _slack(before for before, _ in pairs), _slack(now for _, now in pairs)
     bounds = [
         ((now - later) / (before + slack), (now + later) / (before - slack))
@@ -165,7 +165,7 @@ def _ratio_factor(ratios: list[tuple[float | None, float | None]]) -> tuple[floa
 
 
 def _slack(figures: Iterable[float]) -> float:
-    """Return half of the last decimal that any of the figures has."""
+    """Return half a unit of the last decimal that any of the figures has."""
     most = max((_decimals(figure) for figure in figures), default=0)
     return 0.5 * 10.0**-most * (1 + 1e-6)
 

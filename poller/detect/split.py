@@ -1,9 +1,8 @@
-"""Whether a company split or consolidated its shares between two reports. Pure.
+"""Detects whether a company split or consolidated its shares between two reports. Pure.
 
-Where a market's history is not adjusted, such a day stands in it for ever: the shares are
-multiplied, the ratio stays where it was, the price is divided. A board lot that changes leaves all
-three alone, and so a factor is never taken from one column: what the ratio says of the issued
-shares and what the price says must agree with it.
+In a market whose history is not adjusted, a split stays visible for ever: the shares are
+multiplied, the ratio stays, the price is divided. No factor is taken from one column alone: shares,
+ratio (which shows how the issued shares grew) and price must agree on it.
 """
 
 from datetime import timedelta
@@ -14,39 +13,39 @@ from typing import Final
 from poller.markets import Record, exact
 
 LONGEST_GAP: Final = timedelta(days=62)
-"""Between reports that are further apart a price has moved too much to tell anything."""
+"""Between reports further apart than this, the price moves too much to confirm a split."""
 
 _WHOLE: Final = (2, 3, 4, 5, 6, 8, 10, 12, 15, 16, 20, 25, 30, 40, 50, 80, 100, 200, 250, 500)
 _BROKEN: Final = (Fraction(3, 2), Fraction(5, 2))
 _USUAL: Final = tuple(
     factor for more in (*map(Fraction, _WHOLE), *_BROKEN) for factor in (more, 1 / more)
 )
-"""Factors of splits and consolidations; others are believed where the shares fit to the share."""
+"""Common factors of splits; others are accepted only if the shares fit exactly."""
 
-_LEAST: Final = 100  # steps; any two smaller figures are a plain fraction of one another
-_LEAST_PRICE: Final = 1e-4  # a tenth of the least that is quoted
-_CUT: Final = Fraction(9, 10)  # of a figure's last step: however a part of it was rounded
+_LEAST: Final = 100  # steps; any two smaller figures are a simple fraction of one another
+_LEAST_PRICE: Final = 1e-4  # a tenth of the lowest price quoted
+_CUT: Final = Fraction(9, 10)  # of a figure's last step: allows for any way of rounding
 _LARGEST: Final = 500
-_LARGEST_TERM: Final = 25  # of a fraction, as a bonus issue of 3 for 10 makes it 13/10
-_NEAREST: Final = log(25 / 24)  # of all such fractions the one that is closest to 1
-_PARTS: Final = 0.01  # what `_CUT` of `_LEAST` steps is to a factor's logarithm, at the most
+_LARGEST_TERM: Final = 25  # of a fraction: a bonus issue of 3 for 10 is 13/10
+_NEAREST: Final = log(25 / 24)  # the fraction with such terms that is closest to 1
+_PARTS: Final = 0.01  # the most by which `_CUT` of `_LEAST` steps changes a factor's logarithm
 _PLAIN: Final = log(2)  # a smaller factor needs a ratio that proves new shares
-_WEEK: Final = log(1.5)  # how far a price moves beside the split, at the most
-_POSITION: Final = log(2.05)  # and how far a position does: one in a hundred doubles in a week
-_UNPROVEN: Final = log(1.2)  # how far a price moves where the ratio is too small to tell
+_WEEK: Final = log(1.5)  # the most a price moves apart from the split
+_POSITION: Final = log(2.05)  # the same for a position: one in a hundred doubles in a week
+_UNPROVEN: Final = log(1.2)  # the most a price may move if the ratio is too small to prove it
 _ROUNDING: Final = 0.005  # percentage points: the ratio has two decimals
-_RATIO_STAYS: Final = 0.02  # of the ratio, where the position was not touched
+_RATIO_STAYS: Final = 0.02  # of the ratio: within this, the position itself did not change
 
 
 def split_factor(before: Record, now: Record) -> Fraction | None:
-    """Return what the shares of `before` are multiplied by to compare them with `now`.
+    """Return the factor that makes the shares of `before` comparable with `now`.
 
-    None where nothing speaks for a split: as where the vendor rescales the history itself, or
-    without a ratio and a price in both reports.
+    None unless shares, ratio and price agree on a split; always None for a market whose vendor
+    rescales the history itself.
     """
     if now.IS_ADJUSTED:
         return None
-    if not _is_telling(before) or not _is_telling(now) or now.day - before.day > LONGEST_GAP:
+    if not _is_usable(before) or not _is_usable(now) or now.day - before.day > LONGEST_GAP:
         return None
     was, shares = before.shares or 1, now.shares or 1
     moved, price = shares / was, (now.close_price or 1) / (before.close_price or 1)
@@ -60,7 +59,7 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
         plain = simplest((figure - cut) / base, (figure + cut) / base)
         far = abs(log(price * plain))
         fits = far <= _most(plain) if is_proven else abs(log(plain)) >= _PLAIN and far <= _UNPROVEN
-        if fits and low <= plain <= high and _is_used(plain):
+        if fits and low <= plain <= high and _is_customary(plain):
             return plain
     if not is_proven:
         return None
@@ -78,7 +77,7 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
     )
 
 
-def _is_telling(record: Record) -> bool:
+def _is_usable(record: Record) -> bool:
     return (
         (record.shares or 0) >= _LEAST * record.STEP
         and (record.close_price or 0) >= _LEAST_PRICE
@@ -87,31 +86,31 @@ def _is_telling(record: Record) -> bool:
 
 
 def _issued(moved: float, ratio: float, later: float) -> tuple[float, float]:
-    """Return the bounds of how the issued shares grew, as shares and rounded ratios have it."""
+    """Return the bounds of the growth of the issued shares, from shares and rounded ratios."""
     low = moved * max(ratio - _ROUNDING, 0) / (later + _ROUNDING)
     high = moved * (ratio + _ROUNDING) / (later - _ROUNDING) if later > _ROUNDING else inf
     return low, high
 
 
-def _is_used(factor: Fraction) -> bool:
-    """Tell whether a company would split by this factor."""
+def _is_customary(factor: Fraction) -> bool:
+    """Return whether companies split by such a factor."""
     less, more = sorted(factor.as_integer_ratio())
     return factor != 1 and more <= (_LARGEST if less == 1 else _LARGEST_TERM)
 
 
 def _position_fits(factor: Fraction, moved: float) -> bool:
-    """Tell whether the position moved by the factor, not by nothing as where shares are sold."""
+    """Return whether the position moved with the factor; it does not when new shares are sold."""
     beside = log(moved / factor) if factor > 1 else log(factor / moved)
     return -min(abs(log(factor)) / 2, _POSITION) <= beside <= _POSITION
 
 
 def _most(factor: Fraction) -> float:
-    """Return how far a figure may be from what the factor says, so that it explains most of it."""
+    """Return how far a figure may be off while the factor still explains most of its move."""
     return min(abs(log(factor)) / 2, _WEEK)
 
 
 def simplest(low: Fraction, high: Fraction) -> Fraction:
-    """Return the fraction with the least denominator in [low, high], both above 0."""
+    """Return the fraction with the smallest denominator in [low, high], both above 0."""
     if ceil(low) <= high:
         return Fraction(ceil(low))
     whole = floor(low)

@@ -1,7 +1,7 @@
-"""Everything in which markets differ: one file a market, found by being here.
+"""Everything in which markets differ: one file per market, discovered in this package.
 
-Nobody outside asks which market one is, compares it with another, or names a vendor's column: what
-differs is a field of `Market` or a property of its `Record`.
+No other package compares markets or names a vendor's column: every difference is a field of
+`Market` or a property of its `Record`.
 """
 
 from poller.markets.market import Figures, Market

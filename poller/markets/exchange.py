@@ -1,4 +1,4 @@
-"""When an exchange trades, by what is known in advance. Pure: the date is an argument."""
+"""The scheduled trading days of exchanges. Pure: the date is an argument."""
 
 import sys
 from dataclasses import dataclass
@@ -15,11 +15,10 @@ FRIDAY: Final = 4
 
 
 def _import_alone(name: str, *packages: str) -> ModuleType:
-    """Import a module without running the `__init__` of these packages, its parents.
+    """Import a module without running the `__init__` of `packages`, its parents, outermost first.
 
-    That of `holidays.countries` imports the calendars of 250 countries: 9 MiB, and a sixth of the
-    time in which a service starts. `packages`: outermost first; whoever imports one of them later
-    gets it whole.
+    `holidays.countries` imports the calendars of 250 countries: 9 MiB, and a sixth of the start
+    time of a service. A later import of one of these packages gets all of it.
     """
     hollow: dict[str, ModuleType] = {}
     try:
@@ -39,7 +38,7 @@ class Exchange:
     """The scheduled trading days of an exchange.
 
     Attributes:
-        closures: A class of the package `holidays`: given years, a mapping of days it is closed on.
+        closures: A class of the package `holidays`: called with years, a mapping of closed days.
     """
 
     closures: Any
@@ -50,11 +49,11 @@ class Exchange:
         return cls(getattr(_import_alone(f"holidays.financial.{module}", *_PACKAGES), name))
 
     def knows(self, year: int) -> bool:
-        """Tell whether any holiday of that year is known; else every weekday counts as trading."""
+        """Return whether any holiday of that year is known; if not, every weekday trades."""
         return bool(_scheduled_holidays(self, year))
 
     def is_trading_day(self, day: date) -> bool:
-        """Tell whether it was scheduled to trade; half days count."""
+        """Return whether the exchange is scheduled to trade; half days count."""
         return day.weekday() <= FRIDAY and day not in _scheduled_holidays(self, day.year)
 
     def at_or_before(self, day: date) -> date:
@@ -64,7 +63,7 @@ class Exchange:
         return day
 
     def after(self, day: date, trading_days: int) -> date:
-        """Return the day so many trading days later."""
+        """Return the day `trading_days` trading days later."""
         while trading_days:
             day += _DAY
             trading_days -= self.is_trading_day(day)
@@ -73,10 +72,10 @@ class Exchange:
 
 @cache
 def _scheduled_holidays(exchange: Exchange, year: int) -> frozenset[date]:
-    """Holidays known in advance. Typhoons and days of mourning do not move a reporting day."""
+    """Return the holidays known in advance: typhoons and mourning do not move a reporting day."""
     closures = exchange.closures(years=year)
     sudden = getattr(closures, "special_public_holidays", {}).get(year, ())
-    # one sudden closure is a bare (month, day, name), several are a tuple of those
+    # a single one is a bare (month, day, name), several are a tuple of them
     listed = [sudden] if sudden and isinstance(sudden[0], int) else sudden
     unscheduled = {date(year, int(entry[0]), int(entry[1])) for entry in listed}
     return frozenset(day for day in closures if day not in unscheduled)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from poller.codec import Figure, Whole
 from poller.markets.exchange import FRIDAY, Exchange
-from poller.markets.market import PRICE, SHARES, Bounds, Figures, MadeUp, Market, Words
+from poller.markets.market import PRICE, SHARES, Bounds, Figures, Labels, Market, SimulationProfile
 from poller.markets.record import Record
 
 _EXCHANGE: Final = Exchange.known("hong_kong_stock_exchange", "XHKG")
@@ -46,7 +46,7 @@ class HkRecord(Record):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What a figure does not mean: 0 shares are not reportable, which is not none."""
+        """Caveats: 0 shares means below the reporting threshold, not none."""
         return ("below_threshold",) if self.aggregated_short == 0 else ()
 
 
@@ -72,7 +72,7 @@ def _hint(symbol: str) -> str | None:
 
 
 _MAIN_BOARD: Final = 10_000
-_TENCENT: Final = 700  # whose rows the simulator has from Futu's own page
+_TENCENT: Final = 700  # excluded: the simulator has its rows from Futu's documentation page
 
 
 def _symbols(chance: Callable[[], float]) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _figures(row: Record) -> Figures:
 HONG_KONG: Final = Market(
     name="HK",
     example="00700",
-    # four digits and fewer are five without their zeros
+    # codes of up to four digits are five-digit ones without their leading zeros
     symbol=re.compile(r"(?![0-9]{1,4}$)[A-Z0-9][A-Z0-9._-]{0,19}", re.ASCII),
     hint=_hint,
     zone=ZoneInfo("Asia/Hong_Kong"),
@@ -106,24 +106,24 @@ HONG_KONG: Final = Market(
     first_day=date(2012, 6, 18),  # the Short Position Reporting Rules came into effect
     bounds={
         "aggregated_short": SHARES,
-        # of the issued shares; none is sold short that was not borrowed before
+        # of the issued shares: only borrowed ones can be sold short
         "aggregated_short_ratio": Bounds(0, 100),
         "close_price": PRICE,
         "last_close_price": PRICE,
     },
-    words=Words(
+    labels=Labels(
         country="Hong Kong",
         place="Hong Kong",
         city="Hong Kong",
         ratio_source="aggregated_short_ratio, from the SFC; it fits the issued shares",
         colour="#c0392b",
     ),
-    made_up=MadeUp(
+    simulation=SimulationProfile(
         symbols=_symbols,
         count=30,
         season=300,
         most=9_000,
-        # in balance 38 % are hidden; hidden weeks repeat by themselves, the rest makes it 40 %
+        # in equilibrium 38 % are hidden; those repeat themselves, and the others make it 40 %
         hide=0.0368,
         show=0.06,
         repeat=0.07,

@@ -1,4 +1,4 @@
-"""What a market is: everything in which one differs from another, as one frozen value. Pure."""
+"""`Market`: everything in which markets differ, as one frozen value. Pure."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,31 +12,31 @@ from poller.markets.record import Record, Shares, columns_of
 
 
 class Bounds(NamedTuple):
-    """The least and the most a column can be. What is outside is a fault of the source."""
+    """The range of a column. Figures outside are a fault of the source."""
 
     least: float
     most: float
 
 
 SHARES: Final = Bounds(0, 10**13)
-"""Ten times the largest number of shares any company on these markets has issued."""
+"""Ten times the largest number of shares issued by any company on these markets."""
 
 PRICE: Final = Bounds(1e-6, 1e12)
-"""From a hundredth of the smallest step in which any share is quoted to a thousand times what
-adjusting for a dozen reverse splits has made of any price.
+"""From a hundredth of the smallest price step to a thousand times the highest price that a dozen
+reverse splits have produced by adjustment.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """What people read of a market.
+class Labels:
+    """A market's texts for people.
 
     Attributes:
-        country: At the head of a card of the page.
-        place: In a sentence, short: `Hong Kong short interest`.
-        city: Whose clock its local times are of.
-        ratio_source: Which column the ratio is, and whose figure.
-        colour: Of its dots in a picture, as SVG has it.
+        country: The heading of its card on the page.
+        place: A short name for sentences: `Hong Kong short interest`.
+        city: The city of its local times.
+        ratio_source: Which column the ratio is, and where it comes from.
+        colour: Of its dots in a chart, as an SVG colour.
     """
 
     country: str
@@ -47,7 +47,7 @@ class Words:
 
 
 class Figures(NamedTuple):
-    """The figures of one made-up day. A market's record takes those it has columns for."""
+    """The figures of one simulated day. A market's record uses those that it has columns for."""
 
     shares: Shares | None
     ratio: float | None
@@ -58,24 +58,24 @@ class Figures(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class MadeUp:
-    """How the simulator makes up a market's symbols and their figures.
+class SimulationProfile:
+    """How the simulator generates a market's symbols and their figures.
 
     Attributes:
-        symbols: Draws numbers in [0, 1) and yields symbols, without end or until there are no more;
-            some may come twice.
-        count: How many symbols `run --simulate` shows.
-        season: How many symbols `simulate` plays with.
-        most: How many there can be.
-        hide: The chance of a report to fall below the reporting threshold.
-        show: The chance of a report to come back from there.
-        repeat: The chance of a report to repeat the one before.
+        symbols: Given a function that returns random numbers in [0, 1), yields symbols, without end
+            or until there are no more; some may repeat.
+        count: How many symbols `run --simulate` has by default.
+        season: How many symbols `simulate` has by default.
+        most: How many symbols there can be.
+        hide: The probability that a report falls below the reporting threshold.
+        show: The probability that it rises above the threshold again.
+        repeat: The probability that a report repeats the one before.
         trades: Whether the market reports the volume traded.
-        issued: The power of ten of the issued shares of a small company.
-        usual: The power of ten of a small position, in percent of the issued shares.
-        record: Makes a record of a timestamp, a day and figures.
+        issued: The log10 of the issued shares of a small company.
+        usual: The log10 of a small position in percent of the issued shares.
+        record: Makes a record from a timestamp, a day and figures.
         figures: Returns the figures of such a record.
-        is_index: Tells whether a symbol is an index, which has no short interest.
+        is_index: Returns whether a symbol is an index, which has no short interest.
     """
 
     symbols: Callable[[Callable[[], float]], Iterator[str]]
@@ -95,34 +95,31 @@ class MadeUp:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Market:
-    """A market whose short interest is published.
-
-    There is one object a market. Whoever needs to know what differs asks it; nobody outside this
-    package asks which market it is.
+    """A market whose short interest is published; there is one object for each.
 
     Attributes:
-        name: What its codes begin with: `HK`.
-        example: A symbol everybody knows.
-        symbol: How its symbols look.
-        hint: Returns what to write instead of a symbol that is close to one, as the end of a
-            sentence; None where it is not.
+        name: The prefix of its codes: `HK`.
+        example: A well-known symbol.
+        symbol: The pattern of its symbols.
+        hint: For a text that is almost a symbol, returns what to write instead, as the end of a
+            sentence; otherwise None.
         zone: Trading days are dates in this zone.
         record: The type of its rows.
-        table: Which of the SDK's tables its rows stand in: `hk` or `us`.
-        vendor_names: Column → what that table calls it, where the two differ.
+        table: Which of the SDK's tables has its rows: `hk` or `us`.
+        vendor_names: Column → its name in that table, if the two differ.
         exchange: When it trades.
         reporting_days: Yields the reporting days from a day on, oldest first, without end.
-        due: Returns on which day the figures of a reporting day are published by rule; if that is
-            no trading day, on the last one before it.
-        opening: From when on that day.
+        due: Returns the day on which a reporting day's figures are published by rule; if that is
+            not a trading day, they are published on the last one before it.
+        opening: The local time on that day from which they are expected.
         longest_gap: Between two reporting days, with room for holidays.
         first_day: No report is older.
-        bounds: What a column can be. A column that is not named can be anything.
-        vanishes_from: Shares that do not become 0 from one report to the next; None where 0 is not
-            none, but too few to be reported.
+        bounds: Column → its range; other columns have none.
+        vanishes_from: This many shares or more do not become 0 from one report to the next; None
+            if 0 means below the reporting threshold.
         has_cover: Whether it reports days to cover.
-        words: What people read of it.
-        made_up: How the simulator makes it up.
+        labels: Its texts for people.
+        simulation: How the simulator generates it.
     """
 
     name: str
@@ -137,8 +134,8 @@ class Market:
     opening: time
     first_day: date
     bounds: Mapping[str, Bounds]
-    words: Words
-    made_up: MadeUp
+    labels: Labels
+    simulation: SimulationProfile
     hint: Callable[[str], str | None] = lambda _: None
     vendor_names: Mapping[str, str] = field(default_factory=dict)
     longest_gap: timedelta = timedelta(days=17)

@@ -1,4 +1,4 @@
-"""One row of a report, as a market's columns have it, and the figures every market has. Pure."""
+"""One row of a report: a market's own columns, and the figures that every market has. Pure."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
@@ -10,18 +10,18 @@ from typing import Any, ClassVar
 from poller.codec import DayText, Whole
 
 Shares = int | float
-"""A number of shares; a market that counts in another unit may report decimals."""
+"""A number of shares; it may have decimals in a market that counts in another unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoverBound:
-    """A figure at which days to cover end, so that the true one lies beyond it.
+    """A floor or cap of days to cover: the true figure lies beyond it.
 
     Attributes:
-        flag: What an event's `flags` call it.
-        sign: What a person reads before the figure: `≥ `.
-        note: What that means, in words.
-        is_computed: Whether it comes from shares and volume at all, so that it may rank.
+        flag: Its name in an event's `flags`.
+        sign: Shown before the figure: `≥ `.
+        note: An explanation.
+        is_computed: Whether it was computed from shares and volume, so that it may be ranked.
     """
 
     flag: str
@@ -32,19 +32,19 @@ class CoverBound:
 
 @dataclass(frozen=True, slots=True)
 class Record(ABC):
-    """One reported day of a symbol. A market's own record adds its columns, in the SDK's order.
+    """One reported day of a symbol. A market's record adds its columns, in the SDK's order.
 
-    Every table of the SDK has the two columns here. The rest of the program reads the properties;
-    columns are only stored and shown as they are.
+    Every table of the SDK has the two columns here. Other packages read the properties; columns are
+    only stored and shown.
 
     Attributes:
-        timestamp: Seconds since 1970, 00:00 of the trading day in the market's zone.
+        timestamp: Seconds since 1970 of 00:00 of the trading day in the market's zone.
         timestamp_str: The trading day, `YYYY-MM-DD`.
-        SHARES: The column that `shares` comes from.
-        RATIO: The column that `ratio` comes from.
-        STEP: The smallest difference of two figures of shares.
-        PRICE_UNIT: What prices are in, as the chart words it.
-        IS_ADJUSTED: Whether a split rescales the days before it. If not, it stays in the history.
+        SHARES: The column of `shares`.
+        RATIO: The column of `ratio`.
+        STEP: The smallest difference between two numbers of shares.
+        PRICE_UNIT: The unit of prices, as the chart shows it.
+        IS_ADJUSTED: Whether the vendor rescales the days before a split.
     """
 
     timestamp: Whole | None
@@ -64,11 +64,11 @@ class Record(ABC):
     @property
     @abstractmethod
     def ratio(self) -> float | None:
-        """Short shares in percent of what the market compares them with."""
+        """Short shares in percent; of what depends on the market."""
 
     @property
     def days_to_cover(self) -> float | None:
-        """Days of average volume that buying the shares back would take; None: not reported."""
+        """Days of average volume needed to buy the shares back; None: not reported."""
         return None
 
     @property
@@ -78,21 +78,21 @@ class Record(ABC):
 
     @property
     def cover_bound(self) -> CoverBound | None:
-        """The bound at which `days_to_cover` stands, if it does."""
+        """The bound that `days_to_cover` is at; None: at neither."""
         return None
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What a figure does not mean, in the words of an event's `flags`."""
+        """Caveats, as in an event's `flags`."""
         return ()
 
     @property
     def day(self) -> date:
-        """The trading day, in the market's own zone."""
+        """The trading day, a date in the market's zone; raises ValueError if it is invalid."""
         return date.fromisoformat(self.timestamp_str)
 
     def columns(self) -> dict[str, Any]:
-        """Return column → value, in order; `dataclasses.asdict` would copy every number."""
+        """Return column → value, in order; faster than `dataclasses.asdict`, which copies."""
         return {name: getattr(self, name) for name in columns_of(type(self))}
 
 
@@ -103,12 +103,12 @@ def columns_of(kind: type[Record]) -> tuple[str, ...]:
 
 
 def exact(shares: Shares) -> int | Fraction:
-    """Return a number of shares as it is written, so that differences of decimals are exact."""
+    """Return the exact decimal value of a number of shares, to compute differences with."""
     return shares if isinstance(shares, int) else Fraction(str(shares))
 
 
 def difference(now: Shares | None, before: Shares | None) -> Shares | None:
-    """Return how many more shares there are now, to the last decimal; None if one is absent."""
+    """Return now − before, exact in decimals; None if one is absent."""
     if now is None or before is None:
         return None
     if isinstance(now, int) and isinstance(before, int):

@@ -1,4 +1,4 @@
-"""Which markets there are: one a module of this package, and those that are registered besides."""
+"""The registry of markets: one in each module of this package, and those registered by others."""
 
 from typing import Final
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from poller.codec import Figure, Whole
 from poller.markets.exchange import Exchange
-from poller.markets.market import PRICE, SHARES, Bounds, Figures, MadeUp, Market, Words
+from poller.markets.market import PRICE, SHARES, Bounds, Figures, Labels, Market, SimulationProfile
 from poller.markets.record import CoverBound, Record
 
 _EXCHANGE: Final = Exchange.known("ny_stock_exchange", "XNYS")
@@ -63,12 +63,12 @@ class UsRecord(Record):
 
     @property
     def cover_bound(self) -> CoverBound | None:
-        """The floor or the cap, at which days to cover were not computed."""
+        """The floor or the cap, if days to cover are at it; None: at neither."""
         return None if self.days_to_cover is None else _COVER_BOUNDS.get(self.days_to_cover)
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What a figure does not mean: days to cover at a bound were not computed."""
+        """Caveats: days to cover at a bound are not the true figure."""
         bound = self.cover_bound
         return () if bound is None else (bound.flag,)
 
@@ -137,11 +137,11 @@ UNITED_STATES: Final = Market(
     reporting_days=_reporting_days,
     due=_due,
     opening=time(16),
-    # exchanges reported long before FINRA did; the oldest series that vendors sell begin here
+    # exchanges reported long before FINRA; the oldest series that vendors sell begin here
     first_day=date(1973, 1, 1),
     bounds={
         "shares_short": SHARES,
-        # some funds stand at several times their shares, and what it is a part of is not documented
+        # undocumented of what; some funds are at several times their shares
         "short_percent": Bounds(0, 10_000),
         "avg_daily_share_volume": SHARES,
         "days_to_cover": Bounds(0, 1_000),
@@ -150,14 +150,14 @@ UNITED_STATES: Final = Market(
     },
     vanishes_from=1_000_000,
     has_cover=True,
-    words=Words(
+    labels=Labels(
         country="United States",
         place="US",
         city="New York",
         ratio_source="short_percent, from FINRA; OpenD does not document of what",
         colour="#2461a8",
     ),
-    made_up=MadeUp(
+    simulation=SimulationProfile(
         symbols=_symbols,
         count=10,
         season=700,

@@ -7,7 +7,7 @@ from typing import Final
 
 from poller.errors import StoreDown, StoreMisfit
 from poller.store.ports import Trimming
-from poller.store.retention import Late, trim_of
+from poller.store.retention import LateGroup, trim_of
 from poller.store.store import Stream
 from poller.telemetry.observe import Happened, Observe, Recovered, Trouble
 
@@ -62,7 +62,7 @@ async def trim(
     return frozenset(late)
 
 
-def _reason(group: Late, now: datetime, keep: timedelta) -> str:
+def _reason(group: LateGroup, now: datetime, keep: timedelta) -> str:
     age = f"older than redis.keep_days = {keep.days}"
     if group.deadline <= now:
         return f"had not read entries {age} by its deadline: they are gone"

@@ -1,1 +1,1 @@
-"""What makes a process a service: reports, metrics, reload, the systemd unit."""
+"""The composition root: a role's components, its status report, reload, the systemd unit."""

@@ -1,7 +1,7 @@
-"""The whole service put together: open in order, work, close in reverse.
+"""The composition root: opens what a role needs in order, runs it, closes in reverse.
 
-Closing order: polls in flight end and the lease is given back while gateways and store still live;
-then the connections go; then the embedded server, if nobody else uses it.
+Closing order: polls in flight end and the lease is released while gateways and store are still
+open; then the connections are closed; then the embedded server, unless another program uses it.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ from poller.telemetry.status_store import StatusStore
 from poller.telemetry.vitals import Vitals
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
-from poller.web.server import NoPlace
+from poller.web.server import CannotListen
 from poller.web.server import serve as serve_page
 from poller.web.sources import Sources
 
@@ -54,23 +54,23 @@ _PAUSE: Final = 1.0
 
 
 class Work(Protocol):
-    """What a process does: the whole service, or one role of it."""
+    """The work of a process: the whole service, or one role of it."""
 
     def __call__(
         self, config: Config, journal: Observe, *, notify: Notify, reload: Reload | None
     ) -> Coroutine[Any, Any, None]:
-        """Work until cancelled; `reload`: how a new configuration arrives, if it may."""
+        """Work until cancelled; `reload`: how a new configuration arrives; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A part of a process, supervised on its own: its defect is nobody else's.
+    """A part of a process, supervised on its own: a defect in it does not reach the others.
 
     Attributes:
-        name: What the log and the page call it.
+        name: Its name in the log and on the page.
         work: Works until cancelled; called again after each failure.
-        label: Its name in the metric, bounded by the configuration; `name` if empty.
-        fatal: Errors for which the process ends, because no restart of a part can mend them.
+        label: Its metric label, one of a fixed set; `name` if empty.
+        fatal: Errors that end the process, because restarting the component cannot fix them.
     """
 
     name: str
@@ -98,10 +98,10 @@ async def serve(
     role: Role = "run",
     simulated: bool = False,
 ) -> None:
-    """Do the work of a role until cancelled: poll, deliver, show the page, or all of it.
+    """Do the work of a role until cancelled: poll, deliver, serve the page, or all of it.
 
-    Components are opened in this order and closed in reverse: what is in flight ends while the
-    gateways are still connected, then these, then the store, then the embedded server.
+    Opens components in this order and closes them in reverse: polls in flight, gateways, store,
+    embedded server.
     """
     process = Process(process_name(), role)
     polls, delivers, shows = (role in {"run", each} for each in ("poll", "deliver", "web"))
@@ -131,23 +131,27 @@ async def serve(
             Component("notifier", notifier.run),
             Component(
                 "reports",
-                lambda: reporter.run(ports.board, observe, behind=lambda: ports.store.behind),
+                lambda: reporter.run(
+                    ports.status_store, observe, behind=lambda: ports.store.behind
+                ),
             ),
         ]
         if polls:
             polling, apply = await _polling(config, ports, schedule, reporter, notifier, observe)
             work += polling
             appliers.append(apply)
-            await _tell_newest(ports.store.records, observe)
+            await _report_newest(ports.store.records, observe)
         if delivers:
             relay = relay_of(config, ports, notifier, observe)
             work.append(Component("webhooks", relay.run))
             appliers.append(lambda fresh: relay.configure(_endpoints(fresh)))
         if shows:
-            alone = role == "web"
+            is_only_role = role == "web"
             metrics = Metrics(wall_clock())
-            show = partial(page, config, ports, notifier, metrics, observe, alone=alone)
-            work.append(Component("page", show, fatal=(NoPlace,) if alone else ()))
+            show = partial(
+                page, config, ports, notifier, metrics, observe, is_only_role=is_only_role
+            )
+            work.append(Component("page", show, fatal=(CannotListen,) if is_only_role else ()))
         if reload is not None:
 
             def apply_all(fresh: Config) -> None:
@@ -157,7 +161,7 @@ async def serve(
             work.append(Component("reload", partial(follow, reload, config, apply_all, observe)))
         async with asyncio.TaskGroup() as group:
             group.create_task(run_together(links, observe), name="links")
-            if role != "web":  # a page of its own is ready once it listens
+            if role != "web":  # that one is ready once it listens
                 observe(Ready(summary.ready()))
             await run_together(work, observe)
 
@@ -170,9 +174,9 @@ async def _polling(
     notifier: Notifier,
     observe: Observe,
 ) -> tuple[list[Component], Callable[[Config], None]]:
-    """Return the components of who polls, and what gives them another configuration."""
+    """Return the components that poll, and a function that applies a new configuration to them."""
     watchlist = Watchlist(*_sources(config), ports.store.watchlist, observe, notifier.news)
-    watchlist.remember(await _last_watched(ports.board))
+    watchlist.remember(await _last_watched(ports.status_store))
     leader = LeaderObserver(observe)
     poller = Poller(
         ports.store,
@@ -182,7 +186,7 @@ async def _polling(
         history=config.watchlist.history,
         observe=leader,
     )
-    account = config.opend[0].account  # whose groups are meant, should there be several
+    account = config.opend[0].account  # of several accounts, the first one's groups are read
     group_budget = Budget(
         ports.store.ledger,
         f"{account}:groups",
@@ -214,7 +218,7 @@ async def _polling(
 
 
 class _Summary:
-    """What the status line begins with, and what `ready` says."""
+    """The beginning of the status line, and the details of `ready`."""
 
     def __init__(self, config: Config, schedule: Schedule, role: Role) -> None:
         self._config = config
@@ -254,17 +258,17 @@ def _endpoints(config: Config) -> list[Endpoint]:
     return [webhook.endpoint() for webhook in config.webhooks]
 
 
-async def _last_watched(board: StatusStore) -> Sequence[Code]:
+async def _last_watched(status_store: StatusStore) -> Sequence[Code]:
     try:
-        return await board.symbols() or ()
-    except StoreError:  # what is configured counts alone
+        return await status_store.symbols() or ()
+    except StoreError:  # start with the configured symbols alone
         return ()
 
 
-async def _tell_newest(records: Watermarks, observe: Observe) -> None:
+async def _report_newest(records: Watermarks, observe: Observe) -> None:
     try:
         watermarks = await records.watermarks()
-    except StoreError:  # only a status line is the poorer; polling finds out what is wrong
+    except StoreError:  # only the status line lacks it; polling reports what is wrong
         return
     for market, day in newest_days(watermarks).items():
         observe(Newest(market, day))
@@ -277,29 +281,29 @@ async def page(
     metrics: Metrics,
     observe: Observe,
     *,
-    alone: bool = False,
+    is_only_role: bool = False,
 ) -> None:
-    """Serve what Redis tells, until cancelled; `alone`: it is all that this process does."""
+    """Serve the page until cancelled; `is_only_role`: no other component runs in this process."""
     store = ports.store
     overview = Overview(
-        store.streams, store.records, ports.board, config.watchlist.codes, notifier.news
+        store.streams, store.records, ports.status_store, config.watchlist.codes, notifier.news
     )
     sources = Sources(
         config,
         store.streams,
         store.ledger,
-        ports.board,
+        ports.status_store,
         ports.outbox,
         overview,
         metrics,
         observe,
         wall_clock,
     )
-    await serve_page(sources, alone=alone)
+    await serve_page(sources, is_only_role=is_only_role)
 
 
 def work_of(role: Role) -> Work:
-    """Return what a process of this role does."""
+    """Return the work of this role."""
     return partial(serve, role=role)
 
 
@@ -322,7 +326,7 @@ def relay_of(config: Config, ports: Ports, notifier: Notifier, observe: Observe)
 def _leader_tasks(
     config: Config, streams: Trimming, observe: Observe
 ) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
-    """Return what the active poller does beside polling, by name."""
+    """Return the leader tasks besides polling, by name."""
     if not config.redis.keep_days:
         return []
     keep = timedelta(days=config.redis.keep_days)

@@ -1,4 +1,4 @@
-"""How many files and connections the process may have open."""
+"""Raises the number of files and connections that the process may have open."""
 
 import contextlib
 import resource
@@ -9,16 +9,16 @@ MOST_DESCRIPTORS: Final = 16_384
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files towards the hard one; returns what it is then.
+    """Raise the soft limit of open files towards the hard one; returns the new soft limit.
 
-    The soft one is 1,024 on most machines for the sake of programs that call select(); nothing here
-    does. It is never lowered. Call it before the first child is started: an embedded server derives
-    from it how many clients it takes.
+    It is 1,024 on most machines, for programs that call select(); nothing here does. It is never
+    lowered. Call this before the first child starts: an embedded server derives its own limit of
+    clients from it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        # a unit that forbids @resources has set the limit it wants
+        # fails in a unit that forbids @resources, which has set the limit itself
         with contextlib.suppress(OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             return wanted

@@ -1,4 +1,4 @@
-"""What the service stands on: opened in order, closed in reverse."""
+"""Opens the store and the gateways of the service in order, and closes them in reverse."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from poller.store.ports import Ledger
 from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
 from poller.telemetry.observe import (
-    Connection,
+    GatewayConnection,
     Happened,
     HeartbeatBeat,
     Observe,
@@ -30,16 +30,16 @@ from poller.telemetry.observe import (
     heartbeat,
 )
 
-_PAUSE: Final = 1.0  # seconds between two looks at a server that is away
+_PAUSE: Final = 1.0  # seconds between two tries to reach a server that is away
 
 
 @dataclass(frozen=True)
 class Ports:
-    """What the service stands on: opened by `opened`, or put together by a test."""
+    """What the components work with: opened by `opened`, or put together by a test."""
 
     store: RedisStore
     outbox: RedisOutbox
-    board: RedisStatusStore
+    status_store: RedisStatusStore
     gateways: Sequence[OpenD]
     budgets: dict[str, Budget]
     embedded: Embedded | None
@@ -51,7 +51,7 @@ async def opened(
 ) -> AsyncIterator[Ports]:
     """Open store and gateways (not yet connected); waits for a server that is away.
 
-    `simulated`: what kind of events will be published, None for who publishes none.
+    `simulated`: whether the events to publish are a simulation's; None if none are published.
     """
     async with contextlib.AsyncExitStack() as stack:
         sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
@@ -66,15 +66,15 @@ async def opened(
         stack.push_async_callback(store.close)
         outbox = RedisOutbox(url, config.redis.namespace)
         stack.push_async_callback(outbox.close)
-        board = RedisStatusStore(url, config.redis.namespace)
-        stack.push_async_callback(board.close)
+        status_store = RedisStatusStore(url, config.redis.namespace)
+        stack.push_async_callback(status_store.close)
         there = _until_there(store, observe, simulated)
         starting.append(await stack.enter_async_context(_running(there, "wait for Redis")))
-        await asyncio.gather(*starting)  # what fails first ends the start at once
+        await asyncio.gather(*starting)  # the first failure ends the start at once
         yield Ports(
             store,
             outbox,
-            board,
+            status_store,
             [OpenD(address_of(table), sdk, _connection_fact(observe)) for table in asked],
             _budgets(config, asked, store.ledger, observe),
             embedded,
@@ -101,13 +101,13 @@ def _budgets(
 
 @contextlib.asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
-    """Let `work` run beside the block, and no longer than it."""
+    """Run `work` concurrently with the block, and cancel it at the end."""
     task = asyncio.create_task(work, name=name)
     try:
         yield task
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)  # what it raised, the block has told
+        await asyncio.gather(task, return_exceptions=True)  # the block has raised its error
 
 
 def address_of(table: Opend) -> Address:
@@ -116,8 +116,8 @@ def address_of(table: Opend) -> Address:
 
 
 def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange
-    def tell(change: ConnectionChange) -> None:
-        observe(Connection(change.gateway, change.ready, change.reason, change.rebuilds))
+    def report(change: ConnectionChange) -> None:
+        observe(GatewayConnection(change.gateway, change.ready, change.reason, change.rebuilds))
         subject = f"OpenD {change.gateway}"
         if change.ready:
             observe(Recovered(subject))
@@ -125,7 +125,7 @@ def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of Co
         else:
             observe(Trouble(subject, change.reason))
 
-    return tell
+    return report
 
 
 async def _until_there(store: RedisStore, observe: Observe, simulated: bool | None) -> None:  # noqa: FBT001
@@ -135,7 +135,7 @@ async def _until_there(store: RedisStore, observe: Observe, simulated: bool | No
             try:
                 server = await store.inspect()
                 if simulated is not None:
-                    await store.mark.keep_apart(simulated=simulated)
+                    await store.mark.forbid_mixing(simulated=simulated)
             except StoreDown as problem:
                 observe(Trouble("redis", str(problem)))
                 await asyncio.sleep(_PAUSE)
@@ -146,12 +146,12 @@ async def _until_there(store: RedisStore, observe: Observe, simulated: bool | No
 
 
 def process_name() -> str:
-    """Return the name this process goes by in Redis."""
+    """Return this process's name in Redis."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 async def keep_alive(embedded: Embedded, observe: Observe) -> None:
-    """Start the embedded server again when it is gone, whoever started it."""
+    """Restart the embedded server when it is gone, whichever process started it."""
     while True:
         await asyncio.sleep(_PAUSE)
         try:

@@ -1,6 +1,6 @@
-"""Another configuration for a running service: what is taken, and what needs a restart.
+"""Reloads the configuration of a running service: what is applied, and what needs a restart.
 
-A wrong file changes nothing. Budget, gateways, store and lease belong to the process: they stay.
+An invalid file changes nothing. Budget, gateways, store and lease stay as they are.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ _WEIGHTS: Final = "watchlist.weights"  # the plan files each symbol under its we
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """How a service is told to read its configuration again: by `asked`, from `load`."""
+    """A request to reload: `asked` is set for each, `load` reads the configuration."""
 
     asked: asyncio.Event
     load: Callable[[], Config]
 
 
 def merge(running: Config, fresh: Config) -> tuple[Config, Reloaded]:
-    """Return what counts from now on, and which keys of it are new and which had to stay."""
+    """Return the new configuration, and which changed keys it applies or need a restart."""
     changed = tuple(_differences(running, fresh, ""))
     taken = tuple(key for key in changed if key.split(".")[0] in _RELOADABLE and key != _WEIGHTS)
     kept = tuple(key for key in changed if key not in taken)
@@ -48,13 +48,13 @@ def _differences(old: Any, new: Any, key: str) -> Iterator[str]:  # noqa: ANN401
 async def follow(
     reload: Reload, running: Config, apply: Callable[[Config], None], observe: Observe
 ) -> None:
-    """Read the configuration again whenever asked, for ever; `apply` gets what counts then."""
+    """Reload the configuration whenever asked, for ever; `apply` receives the new one."""
     while True:
         await reload.asked.wait()
         reload.asked.clear()
         observe(Reloading())
         try:
-            # in a thread, as it reads files, which may be a pipe that nobody writes to
+            # in a thread, as a file may be a pipe that nobody writes to
             running, change = merge(running, await asyncio.to_thread(reload.load))
         except ConfigError as refused:
             observe(Rejected(refused.problems))

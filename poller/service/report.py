@@ -1,4 +1,4 @@
-"""What this process tells of itself to pages elsewhere, a few seconds old at the most."""
+"""Reports the state of this process to the status store, at most a few seconds late."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,9 @@ from poller.telemetry.observe import (
     Active,
     Announced,
     Attempted,
-    Connection,
     Defect,
     Fact,
+    GatewayConnection,
     Observe,
     Polled,
     Published,
@@ -30,7 +30,7 @@ from poller.telemetry.observe import (
     Recovered,
     Standby,
     Trouble,
-    ruling_wanted,
+    decision_needed,
 )
 from poller.telemetry.status import (
     EVERY,
@@ -41,8 +41,8 @@ from poller.telemetry.status import (
     Phase,
     Poll,
     Polls,
+    ProcessReport,
     ReleaseState,
-    Report,
     Role,
 )
 from poller.telemetry.status_store import StatusStore
@@ -51,20 +51,20 @@ _NEW: Final = "connecting"
 _STATUS: Final = "status report"
 _POLLS: Final = "report of the last polls"
 OTHER_WATCHLIST: Final = "watchlist on standby"
-_SETTLED: Final = timedelta(seconds=10)  # the other has told a list that changes by then
+_SETTLED: Final = timedelta(seconds=10)  # by then the leader has saved a list that changed
 _SHORTEST: Final = 0.2  # seconds between two reports, however much changes
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Who reports. `name`: what its lease is held under."""
+    """The reporting process. `name`: the owner of its lease."""
 
     name: str
     role: Role
 
 
 class Reporter:
-    """Reads the facts of a process and reports what is true now; `run` until cancelled."""
+    """Collects the facts of a process, and reports its current state while `run` runs."""
 
     def __init__(
         self,
@@ -76,9 +76,10 @@ class Reporter:
         outlook: Callable[[Code], tuple[datetime | None, str]] = lambda _: (None, ""),
         budget: tuple[int, float] | None = None,
     ) -> None:
-        """`markets`: where each release stands, `outlook`: when a code is next, by the schedule.
+        """`now`: the wall clock. `gateways`: the OpenDs to report.
 
-        `budget`: requests and seconds of an account, of who polls.
+        `markets`: returns the state of each release. `outlook`: returns when a code is polled next,
+        and why. `budget`: an account's requests, and its period in seconds; None: does not poll.
         """
         self._process = process
         self._now = now
@@ -96,28 +97,28 @@ class Reporter:
         self._started = now()
         self._tally = Tally()
         self._codes: tuple[Code, ...] = ()
-        self._told: tuple[Code, ...] | None = None
+        self._saved: tuple[Code, ...] | None = None
         self._lease: int | None = None
         self._standing_by = False
-        self._differs: datetime | None = None  # since when the active poller watches others
+        self._differs: datetime | None = None  # since when the leader watches other symbols
         self._changed = asyncio.Event()
         self._grown = asyncio.Event()
 
     def __call__(self, fact: Fact) -> None:
-        """Count a fact, and remember one that changes what is true now."""
+        """Count a fact, and remember one that changes the state."""
         self._tally(fact)
         match fact:
             case Polled(code, _, answer):
                 fresh = self._polled.setdefault(code, deque(maxlen=POLLS_KEPT))
                 fresh.append(Poll(self._now(), answer))
-                self._grown.set()  # a sweep is no reason to write more often
+                self._grown.set()  # soon, not at once: a sweep must not write more often
             case Published() | Announced() | Attempted():
                 self._grown.set()
             case _ if self._changes(fact):
                 self._note_change()
 
     def _changes(self, fact: Fact) -> bool:
-        """Take note of what is true now; returns whether it was not before."""
+        """Take note of a fact; returns whether it changes the state."""
         match fact:
             case Trouble(subject, reason):
                 if self._troubles.get(subject) == reason:
@@ -131,15 +132,15 @@ class Reporter:
             case Quarantined(code, held):
                 self._held[code] = len(held)
                 subject = f"{code} quarantine"
-                wanted = Trouble(subject, ruling_wanted(code, held)) if held else None
+                wanted = Trouble(subject, decision_needed(code, held)) if held else None
                 return self._changes(wanted or Recovered(subject))
             case Active(token):
-                self._lease, self._told = token, None  # another one has told its own meanwhile
+                self._lease, self._saved = token, None  # another leader may have saved its own
                 self._standing_by = False
             case Standby():
                 self._lease = None
                 self._standing_by = True
-            case Connection(name, ready, reason, _):
+            case GatewayConnection(name, ready, reason, _):
                 before = self._gateways[name]
                 since = self._now() if ready != before.ready else before.since
                 self._gateways[name] = GatewayState(name, before.account, ready, reason, since)
@@ -148,7 +149,7 @@ class Reporter:
         return True
 
     def watch(self, codes: Sequence[Code]) -> None:
-        """Take note of what is watched from now on."""
+        """Take note of the symbols watched from now on."""
         self._codes = tuple(codes)
         self._note_change()
 
@@ -157,48 +158,52 @@ class Reporter:
         self._grown.set()
 
     async def run(
-        self, board: StatusStore, observe: Observe, *, behind: Callable[[], bool] = lambda: False
+        self,
+        status_store: StatusStore,
+        observe: Observe,
+        *,
+        behind: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Report again and again; the report is removed at the end.
+        """Report for ever; the report is removed at the end.
 
-        Who is idle learns here that Redis is back: a report is a write, refused whenever a poll's
-        would be, except while the replicas are `behind`.
+        This also detects Redis's recovery while idle: a report is refused whenever a commit would
+        be, except while the replicas are `behind`.
         """
         try:
             while True:
                 self._changed.clear()
                 self._grown.clear()
                 try:
-                    written = await self._tell(board, observe)
+                    written = await self._write(status_store, observe)
                 except StoreDown as problem:
                     observe(Trouble("redis", str(problem)))
-                    self._grown.set()  # tried again soon
+                    self._grown.set()  # try again soon
                 else:
                     if written and not behind():
                         observe(Recovered("redis"))
                 await asyncio.sleep(_SHORTEST)
                 await self._due()
         finally:
-            with contextlib.suppress(StoreError):  # it counts as dead within a minute
-                await board.retire(self._process.name)
+            with contextlib.suppress(StoreError):  # its report expires within a minute anyway
+                await status_store.retire(self._process.name)
 
-    async def _tell(self, board: StatusStore, observe: Observe) -> bool:
-        """Report what is true now and the last polls, each on its own; False: one was refused."""
+    async def _write(self, status_store: StatusStore, observe: Observe) -> bool:
+        """Write the report and the last polls, each on its own; returns whether both succeeded."""
         written = True
         for subject, report in ((_STATUS, self._report), (_POLLS, self._report_polls)):
             try:
-                await report(board)
+                await report(status_store)
             except StoreMisfit as problem:
                 observe(Trouble(subject, str(problem)))
                 written = False
             else:
                 observe(Recovered(subject))
-        await self._compare(board, observe)
+        await self._compare(status_store, observe)
         return written
 
-    async def _compare(self, board: StatusStore, observe: Observe) -> None:
-        """On standby, tell when the active poller watches other symbols: ours nobody polls."""
-        theirs = await board.symbols() if self._standing_by and self._codes else None
+    async def _compare(self, status_store: StatusStore, observe: Observe) -> None:
+        """On standby, report when the leader watches other symbols: ours are not polled."""
+        theirs = await status_store.symbols() if self._standing_by and self._codes else None
         if theirs is None or set(theirs) == set(self._codes):
             self._differs = None
             observe(Recovered(OTHER_WATCHLIST))
@@ -214,16 +219,16 @@ class Reporter:
             observe(Trouble(OTHER_WATCHLIST, reason))
 
     async def _due(self) -> None:
-        """Wait for the next report: at once after a change, soon after anything else."""
+        """Wait until the next report is due: at once after a change, soon after other facts."""
         await wait_set(self._grown, (EVERY - SOON).total_seconds())
         await wait_set(self._changed, SOON.total_seconds())
 
-    async def _report(self, board: StatusStore) -> None:
-        if self._lease is not None and self._codes != self._told:
-            await board.tell_symbols(self._codes)
-            self._told = self._codes
+    async def _report(self, status_store: StatusStore) -> None:
+        if self._lease is not None and self._codes != self._saved:
+            await status_store.save_symbols(self._codes)
+            self._saved = self._codes
         kept = list(self._troubles.items())[-TROUBLES_KEPT:]
-        report = Report(
+        report = ProcessReport(
             at=self._now(),
             role=self._process.role,
             version=__version__,
@@ -238,7 +243,7 @@ class Reporter:
             budget=self._budget,
             defects=dict(list(self._defects.items())[-TROUBLES_KEPT:]),
         )
-        await board.report(self._process.name, report)
+        await status_store.report(self._process.name, report)
 
     def _waiting(self) -> dict[str, int]:
         found = dict.fromkeys(map(str, all_markets()), 0)
@@ -246,27 +251,27 @@ class Reporter:
             found[market_of(code).name] += count
         return found
 
-    async def _report_polls(self, board: StatusStore) -> None:
-        """Put the polls since the last report before those told earlier."""
+    async def _report_polls(self, status_store: StatusStore) -> None:
+        """Put the polls since the last report in front of the stored ones."""
         polled, self._polled = self._polled, {}
         if not polled:
             return
         try:
-            before = await board.polls(tuple(polled))
-            told = {}
+            before = await status_store.polls(tuple(polled))
+            merged = {}
             for code, fresh in polled.items():
-                earlier = before.get(code, Polls()).polls
-                told[code] = Polls((*reversed(fresh), *earlier)[:POLLS_KEPT], *self._outlook(code))
-            await board.tell_polls(told)
+                polls = (*reversed(fresh), *before.get(code, Polls()).polls)[:POLLS_KEPT]
+                merged[code] = Polls(polls, *self._outlook(code))
+            await status_store.save_polls(merged)
         except StoreError:
-            for code, fresh in polled.items():  # they are told with the next report
+            for code, fresh in polled.items():  # keep them for the next report
                 later = self._polled.get(code, ())
                 self._polled[code] = deque((*fresh, *later), maxlen=POLLS_KEPT)
             raise
 
 
 def release_state(queue: MarketQueue) -> ReleaseState:
-    """Return where a market's release stands by the schedule."""
+    """Return the state of a market's release by its schedule."""
     sweep = queue.sweep
     phase: Phase = "sweeping" if sweep.running else "paused" if sweep.resumes else "watching"
     return ReleaseState(phase, queue.newest, queue.active, queue.active - queue.outstanding)

@@ -1,4 +1,4 @@
-"""The systemd unit of a role, as text. Pure: what the machine is like is an argument.
+"""The systemd unit of a role, as text. Pure: the machine's properties are an argument.
 
 `config/systemd/` holds what this returns for `REFERENCE`.
 """
@@ -17,13 +17,12 @@ NOTIFY_RELOAD_SINCE: Final = 253
 
 _HOMES: Final = (Path("/home"), Path("/root"), Path("/run/user"))
 TEMPORARY: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
-"""Directories of which a unit has its own (PrivateTmp=yes)."""
+"""Directories that a unit has for itself (PrivateTmp=yes)."""
 
 _CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _BARE: Final = re.compile(r"[A-Za-z0-9/._%+,@=-]+")
 _UNWRITABLE: Final = {"Cc", "Cs", "Zl", "Zp"}
-"""Control characters, parts of what is not UTF-8, ends of lines and paragraphs."""
-
+"""Control characters, lone surrogates (bytes that are not UTF-8), line and paragraph separators."""
 
 _WORK: Final[Mapping[Role, str]] = {
     "run": "Short-interest poller",
@@ -39,11 +38,16 @@ def unit_of(role: Role) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Installation:
     """Where the program is installed. Paths are absolute.
 
-    `needs`: directories and files the program reads. `secrets`: what only root may read; each is
-    handed over as a credential under its own name. `systemd`: the version that will read the unit.
+    Attributes:
+        python: The interpreter.
+        directory: The working directory.
+        config: The configuration file, if there is one.
+        needs: Other directories and files that the program reads.
+        secrets: Files that only root may read; each is passed as a credential of the same name.
+        systemd: The version of systemd that will read the unit.
     """
 
     python: Path
@@ -55,12 +59,12 @@ class Place:
 
     @property
     def seen(self) -> tuple[Path, ...]:
-        """Return every path the unit's own processes must see; secrets are handed over."""
+        """Every path that the unit's processes must see; secrets come as credentials."""
         config = () if self.config is None else (self.config,)
         return (self.python.parent, self.directory, *self.needs, *config)
 
 
-REFERENCE: Final = Place(
+REFERENCE: Final = Installation(
     python=Path("/opt/poller/bin/python"),
     directory=Path("/etc/poller"),
     config=Path("/etc/poller/poller.toml"),
@@ -77,12 +81,12 @@ StartLimitIntervalSec=0
 {type}
 ExecStart={command}
 WorkingDirectory={directory}
-# a wrong configuration does not mend itself; everything else is tried again
+# a wrong configuration does not fix itself; everything else is tried again
 Restart=always
 RestartSec=1
 RestartPreventExitStatus=2
 TimeoutStartSec=3min
-# each loop that does the work comes round once a minute, however little there is to do
+# each loop that does the work beats once a minute, however little there is to do
 WatchdogSec=3min
 # the embedded server outlives the first signal: what is in flight is still written. After a crash
 # it is ended when the lease has run out, too
@@ -140,10 +144,10 @@ _CREDENTIALS_EXPLAINED: Final = """\
 # LoadCredential=web-token:/etc/poller/web-token"""
 
 
-def obstacles(place: Place, temporary: Sequence[Path] = TEMPORARY) -> list[str]:
-    """Return a line for everything that keeps a unit of this place from being written or started.
+def obstacles(place: Installation, temporary: Sequence[Path] = TEMPORARY) -> list[str]:
+    """Return a line for each reason why a unit cannot be written or started here.
 
-    Each names the path and what to do; a path is shown so that it stays within its line.
+    Each names the path, on one line, and what to do.
     """
     found = [line for path in place.seen for line in _obstacles_of(path, temporary)]
     for path in place.secrets:
@@ -188,8 +192,8 @@ def _shown(path: Path) -> str:
     )
 
 
-def unit_text(role: Role, place: Place) -> str:
-    """Return the unit of a role at a place, which has no obstacles."""
+def unit_text(role: Role, place: Installation) -> str:
+    """Return the unit file of a role, for a place without obstacles."""
     command: list[object] = ["-m", "poller", role]
     if place.config is not None:
         command += ["--config", place.config]
@@ -215,12 +219,12 @@ def _credentials(secrets: Sequence[Path]) -> str:
 
 
 def is_at_home(path: Path) -> bool:
-    """Return whether a unit sees a path only because it is bound into its view."""
+    """Return whether a path is in a home directory, which a unit sees only if it is bound."""
     return any(path.is_relative_to(home) for home in _HOMES)
 
 
-def _home(place: Place) -> str:
-    """Hide all homes, but for what the program needs of them."""
+def _home(place: Installation) -> str:
+    """Hide the home directories, except for what the program needs of them."""
     inside = dict.fromkeys(path for path in place.seen if is_at_home(path))
     if not inside:
         return "ProtectHome=yes"
@@ -228,12 +232,12 @@ def _home(place: Place) -> str:
 
 
 def _escaped(text: object) -> str:
-    """Return the rest of a line, which knows specifiers alone: neither quotes nor backslashes."""
+    """Escape the rest of a line, where only specifiers are special."""
     return str(text).replace("%", "%%")
 
 
 def _quoted(text: object) -> str:
-    """Return one word of a line; a program's own path knows no variables."""
+    """Escape one word of a line; variables are not expanded in a program's path."""
     plain = _escaped(text)
     return plain if _BARE.fullmatch(plain) else f'"{plain}"'
 

@@ -1,4 +1,4 @@
-"""`python -m poller.simulator`: an OpenD on loopback until SIGINT or SIGTERM."""
+"""`python -m poller.simulator`: runs an OpenD on loopback until SIGINT or SIGTERM."""
 
 import argparse
 import asyncio
@@ -20,8 +20,8 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{market.name.lower()}",
             type=int,
-            default=market.made_up.count,
-            help=f"made-up {market.words.place} symbols",
+            default=market.simulation.count,
+            help=f"made-up {market.labels.place} symbols",
         )
     parser.add_argument("--code", action="append", default=[], help="a further symbol, by its code")
     parser.add_argument("--seed", type=int, default=1, help="another seed, another world")
@@ -45,7 +45,7 @@ async def _serve(simulator: Simulator, port: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until told to stop; what cannot be served is a usage error."""
+    """Serve until signalled to stop; exits with a usage error if it cannot serve."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:

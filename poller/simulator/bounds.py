@@ -1,8 +1,8 @@
-"""The least latency a season allows, by who knows the instants. Pure.
+"""The lowest latency possible in a season, for an oracle that knows the release times. Pure.
 
-This oracle begins at a release's first instant and polls at the full rate, in bursts as the sliding
-window allows, whoever was not polled for longest, until all are found; markets do not hinder each
-other.
+The oracle starts at a release's first instant and polls at the full rate, in the bursts that the
+sliding window allows, always the symbol not polled for longest, until all are found. Markets do not
+compete for requests.
 """
 
 import statistics
@@ -25,7 +25,7 @@ class Latencies:
 
     @classmethod
     def of(cls, seconds: Sequence[float], requests: int) -> "Latencies":
-        """Summarize; without any release all are 0."""
+        """Summarize latencies in seconds; without any, all values are 0."""
         ordered = sorted(seconds) or [0.0]
         size = len(ordered)
         p50, p99 = ordered[size // 2], ordered[min(size * 99 // 100, size - 1)]
@@ -34,18 +34,18 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `requests`, of all accounts together, in any `period` seconds."""
+    """At most `requests`, of all accounts together, in any `period` (seconds)."""
 
     requests: int = 30
     period: float = 30.0
 
     def slot(self, number: int) -> float:
-        """Return when request `number` may be sent, in bursts, counted from 0."""
+        """Return the seconds after which request `number`, counted from 0, may be sent."""
         return self.period * (number // self.requests)
 
 
 def releases(season: Season) -> Iterator[dict[Code, float]]:
-    """Yield each release in the season: when each symbol shows it, in seconds."""
+    """Yield each release of the season: code → when it shows the day, in seconds."""
     for market, instants in season.releases.items():
         mine = [code for code in season.covered if market_of(code) is market]
         for index, begins in enumerate(instants):
@@ -54,7 +54,7 @@ def releases(season: Season) -> Iterator[dict[Code, float]]:
 
 
 def oracle(season: Season, rate: Rate) -> Latencies:
-    """Poll from each release's first instant on until everybody is found."""
+    """Return the oracle's latencies over all releases of the season."""
     found: list[float] = []
     requests = 0
     for appearing in releases(season):

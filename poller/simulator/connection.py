@@ -1,4 +1,4 @@
-"""One client of the simulator: packets in, planned replies out."""
+"""One client's connection: reads packets, writes planned replies."""
 
 import asyncio
 import contextlib
@@ -8,20 +8,20 @@ from poller.simulator.wire import HEADER_SIZE, Header, Message, Session
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The decision on one request. `reply` None: none; `hold`: seconds."""
+class PlannedReply:
+    """The reply to one request; None: no reply. `hold`: seconds before it is sent."""
 
     reply: Message | None
     hold: float = 0.0
 
     def write(self, packet: bytes, writer: asyncio.StreamWriter) -> None:
-        """Write the packet that holds the reply."""
+        """Write the packet of the reply."""
         writer.write(packet)
 
 
 @dataclass(slots=True)
-class Connection:
-    """One client's stream. `number` counts the simulator's connections from 1."""
+class ClientConnection:
+    """One client's connection. `number`: counted from 1 in each simulator."""
 
     number: int
     reader: asyncio.StreamReader
@@ -30,12 +30,12 @@ class Connection:
     logged_in: bool = False
 
     async def receive(self) -> tuple[Header, bytes]:
-        """Read one packet; IncompleteReadError at the end of the stream, Garbled for noise."""
+        """Read one packet; raises IncompleteReadError at the end, Garbled for anything else."""
         header = Header.parse(await self.reader.readexactly(HEADER_SIZE))
         return header, self.session.open(header, await self.reader.readexactly(header.length))
 
-    async def send(self, header: Header, plan: Plan) -> None:
-        """Carry out the plan for the request that came with `header`."""
+    async def send(self, header: Header, plan: PlannedReply) -> None:
+        """Send the planned reply to the request with `header`."""
         if plan.reply is None:
             return
         await asyncio.sleep(plan.hold)
@@ -46,7 +46,7 @@ class Connection:
             await self.writer.drain()
 
     async def close(self) -> None:
-        """Close the socket, after what is written has left unless nobody reads it."""
+        """Close the socket; unread output is discarded."""
         if self.writer.transport.get_write_buffer_size():
             self.writer.transport.abort()
         self.writer.close()

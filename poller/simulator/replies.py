@@ -1,4 +1,4 @@
-"""From the world's answers to the SDK's messages. No I/O."""
+"""Turns the world's answers into the SDK's messages. No I/O."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Final
 
 from poller.markets import Market, Record
 from poller.simulator.wire import Message, Proto, market_numbers, response
-from poller.simulator.world import Answer
+from poller.simulator.world import WorldAnswer
 
 _REFUSED: Final = -1
 _SERVER_VERSION: Final = 1011
@@ -18,7 +18,7 @@ _CUSTOM_GROUP, _ALL_GROUPS = 1, 3
 
 
 def refusal(proto: int, text: str) -> Message:
-    """Return an error; the SDK shows its text and drops everything else."""
+    """Return an error reply; the SDK passes on its text and nothing else."""
     reply = response(proto)
     reply.retType, reply.retMsg = _REFUSED, text
     return reply
@@ -27,7 +27,7 @@ def refusal(proto: int, text: str) -> Message:
 def _success(proto: Proto) -> Message:
     reply = response(proto)
     reply.retType = 0
-    reply.s2c.SetInParent()  # present even when it stays empty
+    reply.s2c.SetInParent()  # present even if it stays empty
     return reply
 
 
@@ -64,7 +64,7 @@ def global_state(now: datetime, *, logged_in: bool) -> Message:
 
 
 def groups(known: Mapping[str, tuple[str, ...]], kind: int) -> Message:
-    """Return the names of the user's watch groups, all of them his own; `kind` is the SDK's."""
+    """Return the names of the user's own watch groups; `kind`: the SDK's number of the kind."""
     reply = _success(Proto.GROUPS)
     for name in known if kind in {_CUSTOM_GROUP, _ALL_GROUPS} else ():
         reply.s2c.groupList.add(groupName=name, groupType=_CUSTOM_GROUP)
@@ -87,13 +87,13 @@ def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
 
 
 def code_of(security: Message) -> str:
-    """Return a Security as the SDK writes codes; a market without a name keeps its number."""
+    """Return a Security's code as the SDK writes it; a market without a name keeps its number."""
     names = {number: name for name, number in market_numbers().items()}
     return f"{names.get(security.market, security.market)}.{security.code}"
 
 
-def short_interest(answer: Answer) -> Message:
-    """Return one page. A None in a record leaves its field out, as OpenD may do."""
+def short_interest(answer: WorldAnswer) -> Message:
+    """Return one page. Fields that are None are left out, as OpenD may do."""
     reply = _success(Proto.SHORT_INTEREST)
     items = getattr(reply.s2c, f"{answer.market.table}ItemList")
     for record in answer.records:
@@ -103,7 +103,7 @@ def short_interest(answer: Answer) -> Message:
 
 
 def _present(market: Market, record: Record) -> dict[str, object]:
-    """Name a record's figures as the message does: `short_percent` is `shortPercent` there."""
+    """Return a record's figures under the message's names: `short_percent` is `shortPercent`."""
     names = market.vendor_names
     return {
         _camel(names.get(name, name)): value

@@ -1,4 +1,4 @@
-"""A season: weeks of a world, and when each day of each symbol appears in them. Pure."""
+"""A season: some weeks of a world, and when each day of each symbol appears. Pure."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -11,7 +11,7 @@ from poller.simulator.world import World
 
 @dataclass(frozen=True)
 class Season:
-    """What a world shows for `weeks` from `began` (aware). Seconds count from there."""
+    """The `weeks` of a world from `began` (aware) on. All seconds are counted from there."""
 
     world: World
     began: datetime
@@ -19,12 +19,12 @@ class Season:
 
     @property
     def ends(self) -> datetime:
-        """Return when it is over."""
+        """When it ends, aware."""
         return self.began + timedelta(weeks=self.weeks)
 
     @property
     def length(self) -> float:
-        """Return how many seconds it takes."""
+        """Its length in seconds."""
         return (self.ends - self.began).total_seconds()
 
     @cached_property
@@ -34,7 +34,7 @@ class Season:
 
     @cached_property
     def days(self) -> dict[Market, tuple[date, ...]]:
-        """The reporting days, oldest first: some before the season, all that begin to appear."""
+        """The reporting days, oldest first: some before the season, and all that appear in it."""
         return {
             market: tuple(
                 day
@@ -46,14 +46,14 @@ class Season:
 
     @cached_property
     def releases(self) -> dict[Market, tuple[float, ...]]:
-        """When each of `days` begins to appear."""
+        """When each of `days` begins to appear, in seconds."""
         return {
             market: tuple(self._seconds(self.world.begins(market, day)) for day in days)
             for market, days in self.days.items()
         }
 
     def appears(self, code: Code, index: int) -> float:
-        """Return when day number `index` of the market appears for a symbol."""
+        """Return when day number `index` of its market appears for a symbol, in seconds."""
         return self._seconds(self.world.release(code, self.days[market_of(code)][index]))
 
     def _seconds(self, at: datetime) -> float:

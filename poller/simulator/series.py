@@ -1,10 +1,10 @@
 """Made-up symbols: their codes, and the figures of each as a seeded random walk. Pure.
 
-The chances are those counted in 396 weekly files of the SFC (2018 to 2026): 38 % of the rows are
+The probabilities were counted in 396 weekly files of the SFC (2018 to 2026): 38 % of the rows have
 0 shares, 40 % repeat the week before, and the other changes have a median of 3.5 %, a 90th
 percentile of 19 % and a 99th of 100 %.
 
-Only `Random(text).random()` is used: that sequence is the same in every Python version.
+Only `Random(text).random()` is used, whose sequence is the same in every Python version.
 """
 
 import math
@@ -22,35 +22,38 @@ from poller.model import Code, market_of
 TENCENT: Final = Code("HK.00700")
 _CHANGE_QUANTILES: Final = ((0.0, 0.001), (0.5, 0.035), (0.9, 0.19), (0.99, 1.0), (1.0, 2.5))
 _THIN: Final = 0.06
-"""Share of symbols that now and then do not trade at all."""
+"""Fraction of the symbols that sometimes do not trade at all."""
 _LEAST, _MOST = 0.0002, 0.2
-"""Bounds of a position as a share of the issued shares; the lower one is the SFC's threshold."""
+"""Bounds of a position as a fraction of the issued shares; the lower is the SFC's threshold."""
 
 
 @lru_cache(maxsize=1 << 16)
 def draw(*key: object) -> float:
-    """Return the number in [0, 1) that belongs to `key`, always the same one."""
+    """Return a number in [0, 1), always the same for the same `key`."""
     return Random(":".join(map(str, key))).random()
 
 
 @lru_cache(maxsize=64)
 def codes_of(seed: int, market: Market, count: int) -> tuple[Code, ...]:
-    """Return `count` different codes of a market; fewer is always a prefix."""
+    """Return `count` different codes of a market; a smaller count returns a prefix.
+
+    Raises ValueError if there are not so many.
+    """
     chance = Random(f"{seed}:{market.name.lower()}").random
     codes: dict[str, None] = {}
-    for symbol in market.made_up.symbols(chance):
+    for symbol in market.simulation.symbols(chance):
         if len(codes) == count:
             break
         codes[f"{market}.{symbol}"] = None
     if len(codes) < count:
-        most = f"there are only {len(codes)} plausible {market.words.place} codes"
+        most = f"there are only {len(codes)} plausible {market.labels.place} codes"
         msg = f"{market.name.lower()} is {count}: {most}"
         raise ValueError(msg)
     return tuple(map(Code, codes))
 
 
 def made_up_codes(seed: int, counts: Mapping[str, int]) -> tuple[Code, ...]:
-    """Return so many codes of each market. `counts`: by its name."""
+    """Return the codes of all markets. `counts`: how many, by the market's name."""
     return tuple(
         code
         for market in all_markets()
@@ -68,13 +71,13 @@ class Step(NamedTuple):
 
 
 class Walk:
-    """The figures of one symbol, day after day from its first, made when first asked for.
+    """The figures of one symbol, day by day from its first, computed on demand.
 
-    `issued`: shares. A day's figures depend on its place alone: later days never alter it.
+    `issued`: its number of shares. A day's figures depend only on its index.
     """
 
     def __init__(self, seed: int, code: Code) -> None:
-        self._temper = temper = market_of(code).made_up
+        self._temper = temper = market_of(code).simulation
         self._chance = Random(f"{seed}:{code}").random
         self._figures = array("d")
         self._growing = Lock()
@@ -91,7 +94,7 @@ class Walk:
     def at(self, index: int) -> Step:
         """Return the figures of the symbol's reporting day number `index`, counted from 0."""
         width = len(Step._fields)
-        with self._growing:  # two threads growing at once would interleave their draws
+        with self._growing:  # two threads at once would interleave their random numbers
             while len(self._figures) <= index * width:
                 self._figures.extend(self._next())
             shares, volume, close, last = self._figures[index * width : (index + 1) * width]
@@ -112,14 +115,14 @@ class Walk:
         yield _price(self._close * (1 + 0.05 * (chance() - 0.5)))
 
     def _moved(self) -> float:
-        """Return the next position: a step of counted size, rather towards the usual one."""
+        """Return the next position: a step of realistic size, preferably towards the usual one."""
         size = 1 + _change(self._chance())
         up = self._chance() < 1 / (1 + math.sqrt(self._level / self._usual))
         level = self._level * size if up else self._level / size
         return min(max(level, _LEAST * self.issued), _MOST * self.issued)
 
     def _volume(self) -> int:
-        """Return an average daily volume: none now and then, eightfold now and then."""
+        """Return an average daily volume: sometimes 0, sometimes eightfold."""
         chance = self._chance
         if self._thin and chance() < 0.3:  # noqa: PLR2004  three reports in ten
             return 0
@@ -138,7 +141,7 @@ def _price(amount: float) -> float:
 
 
 def _change(share: float) -> float:
-    """Return the relative change that a share of all changes stays below."""
+    """Return the quantile of the relative changes at `share`, from 0 to 1."""
     (low, small), (high, large) = next(
         pair for pair in pairwise(_CHANGE_QUANTILES) if share <= pair[1][0]
     )

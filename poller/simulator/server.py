@@ -1,7 +1,7 @@
 """An OpenD on a loopback port: the wire protocol over a `World`.
 
-What happens to a request is decided at its arrival (limit, the world at that instant) and carried
-out later, so that replies of one connection may overtake each other.
+The reply to a request is decided on arrival (the limit, the world at that instant) and sent later,
+so that the replies on one connection may overtake each other.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from typing import Final, Self
 from Crypto.PublicKey.RSA import RsaKey, import_key
 
 from poller.simulator import replies
-from poller.simulator.connection import Connection, Plan
-from poller.simulator.window import Window
+from poller.simulator.connection import ClientConnection, PlannedReply
+from poller.simulator.window import SlidingWindow
 from poller.simulator.wire import Garbled, Header, Message, Proto, Session, parse
-from poller.simulator.world import Answer, Refusal, ShortInterest, World
+from poller.simulator.world import Refusal, ShortInterest, World, WorldAnswer
 
 KEEP_ALIVE: Final = 10
-"""Seconds between heartbeats that the login asks for."""
+"""Seconds between heartbeats, as the login reply requests."""
 _AES_CBC: Final = 2
 _TOO_FREQUENT: Final = "获取{what}频率太高，请求失败，每{period:g}秒最多{requests}次。"
 _CALLS: Final = {
@@ -40,9 +40,9 @@ def _utc_now() -> datetime:
 class Simulator:
     """One OpenD. `async with Simulator(world) as simulator:` serves on `simulator.port`.
 
-    While it runs, `world` may be replaced. At most `requests` in any `period` seconds for short
-    interest. `now` gives the world's time (aware). `rsa_private_key`: PEM; clients must then have
-    it, too, and the SDK can use 1024 bits only.
+    `world` may be replaced at any time. At most `requests` for short interest are answered in any
+    `period` seconds. `now`: returns the world's time (aware). `rsa_private_key`: PEM; clients must
+    have it, too, and the SDK supports 1024 bits only.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Simulator:
         self.world = world
         self.port = 0
         self.windows = {
-            Proto.SHORT_INTEREST: Window(requests, period),
-            Proto.GROUP: Window(_GROUP_REQUESTS),
-            Proto.GROUPS: Window(_GROUP_REQUESTS),
+            Proto.SHORT_INTEREST: SlidingWindow(requests, period),
+            Proto.GROUP: SlidingWindow(_GROUP_REQUESTS),
+            Proto.GROUPS: SlidingWindow(_GROUP_REQUESTS),
         }
         self._now = now
         self._rsa: RsaKey | None = import_key(rsa_private_key) if rsa_private_key else None
         self._server: asyncio.Server | None = None
         self._numbers = count(1)
-        self._open: dict[asyncio.Task[None], Connection] = {}
+        self._open: dict[asyncio.Task[None], ClientConnection] = {}
         self._failures: list[Exception] = []
 
     async def __aenter__(self) -> Self:
@@ -86,7 +86,7 @@ class Simulator:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening and hang up; raise what went wrong inside."""
+        """Stop listening and disconnect; raises ExceptionGroup for failures inside."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -102,7 +102,7 @@ class Simulator:
             raise ExceptionGroup(msg, failures)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(next(self._numbers), reader, writer, Session(self._rsa))
+        connection = ClientConnection(next(self._numbers), reader, writer, Session(self._rsa))
         name = f"simulator connection {connection.number}"
         task = asyncio.get_running_loop().create_task(self._converse(connection), name=name)
         self._open[task] = connection
@@ -113,8 +113,8 @@ class Simulator:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._failures.append(error)
 
-    async def _converse(self, connection: Connection) -> None:
-        """Serve one client until it goes, errs or is cut off; what it still awaits is dropped."""
+    async def _converse(self, connection: ClientConnection) -> None:
+        """Serve one client until it leaves, fails or is cut off; drops its pending replies."""
         try:
             async with asyncio.TaskGroup() as answering:
                 while True:
@@ -123,27 +123,27 @@ class Simulator:
                     name = f"reply {header.serial} of connection {connection.number}"
                     answering.create_task(connection.send(header, plan), name=name)
         except* (asyncio.IncompleteReadError, OSError, Garbled):
-            pass  # a client may vanish or talk nonsense: that ends its connection, nothing else
+            pass  # a client may vanish or send nonsense: that only ends its connection
         finally:
             await connection.close()
 
-    def _arrive(self, connection: Connection, header: Header, body: bytes) -> Plan:
+    def _arrive(self, connection: ClientConnection, header: Header, body: bytes) -> PlannedReply:
         """Decide on one request."""
         if not connection.logged_in and header.proto != Proto.INIT_CONNECT:
             msg = "a request before the login"
             raise Garbled(msg)
         if header.proto not in set(Proto):
-            return Plan(replies.refusal(header.proto, "不支持的协议"))
+            return PlannedReply(replies.refusal(header.proto, "不支持的协议"))
         proto = Proto(header.proto)
         return self._decide(connection, proto, parse(proto, body).c2s)
 
-    def _decide(self, connection: Connection, proto: Proto, asked: Message) -> Plan:
+    def _decide(self, connection: ClientConnection, proto: Proto, asked: Message) -> PlannedReply:
         if not self._admits(proto):
-            return Plan(self._too_frequent(proto))
-        return Plan(*self._reply(connection, proto, asked))
+            return PlannedReply(self._too_frequent(proto))
+        return PlannedReply(*self._reply(connection, proto, asked))
 
     def _admits(self, proto: Proto) -> bool:
-        """Count a request that arrives now; tell whether its limit lets it pass."""
+        """Count a request that arrives now; returns whether it is within its limit."""
         window = self.windows.get(proto)
         return window is None or window.admit(time.monotonic())
 
@@ -154,8 +154,10 @@ class Simulator:
         )
         return replies.refusal(proto, text)
 
-    def _reply(self, connection: Connection, proto: Proto, asked: Message) -> tuple[Message, float]:
-        """Return the reply to an admitted request, and the seconds the world takes for it."""
+    def _reply(
+        self, connection: ClientConnection, proto: Proto, asked: Message
+    ) -> tuple[Message, float]:
+        """Return the reply to an admitted request, and how many seconds it takes."""
         match proto:
             case Proto.INIT_CONNECT:
                 return self._login(connection, asked), 0.0
@@ -170,12 +172,12 @@ class Simulator:
             case Proto.SHORT_INTEREST:
                 return self._short_interest(asked)
 
-    def _login(self, connection: Connection, asked: Message) -> Message:
+    def _login(self, connection: ClientConnection, asked: Message) -> Message:
         session = connection.session
         session.encrypted = self._rsa is not None and asked.packetEncAlgo == _AES_CBC
         connection.logged_in = True
         iv = session.iv if session.encrypted else None
-        # the SDK keeps its AES keys by this number for the whole process: it must be unique there
+        # unique, because the SDK keeps its AES keys by this number for the whole process
         return replies.login(randbits(62), session.key, iv, keep_alive=KEEP_ALIVE)
 
     def _short_interest(self, asked: Message) -> tuple[Message, float]:
@@ -188,5 +190,5 @@ class Simulator:
             reply = self._page(outcome)
         return reply, latency.total_seconds()
 
-    def _page(self, answer: Answer) -> Message:
+    def _page(self, answer: WorldAnswer) -> Message:
         return replies.short_interest(answer)

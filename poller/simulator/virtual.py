@@ -1,9 +1,9 @@
 """Virtual time: asyncio's own loop with a clock that jumps, so that a year passes in seconds.
 
-Nothing in the program knows of it: `asyncio.sleep`, `timeout` and `call_at` read the loop's clock,
-and whenever every task waits, the clock jumps to the next timer instead of waiting for it. Two runs
-with the same seed take the same turns. No socket and no thread may be waited for inside: only what
-happens in the loop itself can move the clock, so waiting for anything else is a deadlock.
+The program does not know: `asyncio.sleep`, `timeout` and `call_at` read the loop's clock, and when
+every task waits, the clock jumps to the next timer. Two runs with the same seed are identical. Code
+inside may not wait for a socket or a thread: only the loop's own timers move the clock, so waiting
+for anything else is a deadlock.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ Result = TypeVar("Result")
 
 
 class Deadlock(RuntimeError):
-    """Every task waits and no timer is set: nothing could ever happen again."""
+    """Every task waits and no timer is set, so nothing would ever happen again."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Reports what is ready and otherwise lets the clock jump over the time it should wait."""
+    """Reports ready sockets; if there are none, advances the clock instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that starts at `began` (aware) and whose seconds cost nothing."""
+    """An event loop with a virtual clock that starts at `began` (aware)."""
 
     def __init__(self, began: datetime) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
-        # a timer is due when it is nearer than this: above the rounding of 1e8 s, below any wait
+        # timers nearer than this are due: more than the rounding at 1e8 s, less than any wait
         self._clock_resolution = 1e-6
         self._began = began
 
@@ -50,7 +50,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.elapsed
 
     def now(self) -> datetime:
-        """Return the virtual instant, aware."""
+        """Return the virtual time, aware, in UTC."""
         return (self._began + timedelta(seconds=self._jumping.elapsed)).astimezone(UTC)
 
 

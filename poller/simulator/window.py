@@ -1,13 +1,13 @@
-"""The limit OpenD enforces: so many requests in any period. Pure: the instant is an argument."""
+"""OpenD's rate limit. Pure: the time is an argument."""
 
 from collections import deque
 
 
-class Window:
-    """A sliding log of one account's requests; refused ones count too.
+class SlidingWindow:
+    """A sliding log of one account's requests, including refused ones.
 
-    `period`: seconds. The (n+1)-th request must come more than a period after the first, so
-    that no closed window of the period holds more than `requests` that were admitted.
+    Request n+1 must come more than `period` (seconds) after the first, so that no closed interval
+    of that length contains more than `requests` that were admitted.
     """
 
     def __init__(self, requests: int = 30, period: float = 30.0) -> None:
@@ -16,7 +16,7 @@ class Window:
         self._recent: deque[float] = deque()
 
     def admit(self, at: float) -> bool:
-        """Count a request that arrives at `at` (seconds, never decreasing); tell if it may pass."""
+        """Count a request at `at` (seconds, never decreasing); returns whether it is admitted."""
         recent = self._recent
         while recent and at - recent[0] > self.period:
             recent.popleft()

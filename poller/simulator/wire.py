@@ -1,9 +1,9 @@
-"""The protocol of OpenD as bytes: header, messages, encryption. No sockets.
+"""OpenD's wire protocol: header, messages, encryption. No sockets.
 
-A packet is a header of 44 bytes (little endian) and a body of at least one: `FT`, protocol id,
-format (0: protobuf), version, serial (a reply echoes it), length of the body as sent, SHA-1 of the
-plain body, eight zero bytes. The messages are the SDK's own generated classes, loaded without the
-SDK: importing that opens a log and installs a signal handler.
+A packet is a header of 44 bytes (little endian) and a body of at least one. The header: `FT`,
+protocol id, format (0: protobuf), version, serial (echoed in the reply), length of the body as
+sent, SHA-1 of the plain body, eight zero bytes. The messages are the SDK's generated classes,
+loaded without importing the SDK, which would open a log and install a signal handler.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from Crypto.PublicKey.RSA import RsaKey
 from Crypto.Util.Padding import pad, unpad
 
 Message: TypeAlias = Any
-"""A message of the SDK's: the generated classes carry no types."""
+"""A message of the SDK, whose generated classes have no type hints."""
 
 _LAYOUT: Final = struct.Struct("<2sI2B2I20s8s")
 HEADER_SIZE: Final = _LAYOUT.size
@@ -32,15 +32,15 @@ _MAGIC: Final = b"FT"
 _PROTOBUF: Final = 0
 _AES_BLOCK: Final = 16
 _RSA_PLAIN: Final = 100
-"""Bytes to a block, as the SDK has it built in; of a reply it reads blocks of 128, 1024 bits."""
+"""Plain bytes per block, fixed in the SDK; it reads replies in blocks of 128 bytes (1024 bits)."""
 
 
 class Garbled(ValueError):
-    """Bytes that are not this protocol: hang up."""
+    """Bytes that are not this protocol: close the connection."""
 
 
 class Proto(IntEnum):
-    """The calls that are served."""
+    """The calls that the simulator serves."""
 
     INIT_CONNECT = 1001
     GLOBAL_STATE = 1002
@@ -62,7 +62,7 @@ _MODULES: Final = {
 
 @cache
 def messages(name: str) -> Message:
-    """Load one generated module of the SDK by its bare name, as these modules load each other."""
+    """Import a generated module of the SDK by its bare name, as these modules import each other."""
     spec = importlib.util.find_spec("futu")
     if spec is None or not spec.submodule_search_locations:
         msg = "the simulator needs the messages of futu-api, which is not installed"
@@ -75,7 +75,7 @@ def messages(name: str) -> Message:
 
 @cache
 def market_numbers() -> dict[str, int]:
-    """Return every market the SDK knows, as its codes begin: {"HK": 1, "SH": 21, …}."""
+    """Return the SDK's number of each market, by the prefix of its codes: {"HK": 1, …}."""
     numbers = {}
     for name, number in messages("Qot_Common_pb2").QotMarket.items():
         _, _, rest = name.partition("_")
@@ -95,7 +95,7 @@ def response(proto: int) -> Message:
 
 
 def parse(proto: Proto, body: bytes, *, reply: bool = False) -> Message:
-    """Read a request (or a response) from its plain bytes, or raise Garbled."""
+    """Parse a request (or a response) from its plain bytes; raises Garbled."""
     message = response(proto) if reply else request(proto)
     try:
         message.ParseFromString(body)
@@ -107,7 +107,7 @@ def parse(proto: Proto, body: bytes, *, reply: bool = False) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The part of a header that varies. `length`: bytes as sent; `digest`: of the plain body."""
+    """The variable part of a header. `length`: of the body as sent; `digest`: of the plain body."""
 
     proto: int
     serial: int
@@ -121,7 +121,7 @@ class Header:
 
     @classmethod
     def parse(cls, head: bytes) -> "Header":
-        """Read 44 bytes, or raise Garbled."""
+        """Parse 44 bytes; raises Garbled."""
         magic, proto, form, _, serial, length, digest, _ = _LAYOUT.unpack(head)
         if magic != _MAGIC or form != _PROTOBUF or not 0 < length <= LONGEST_BODY:
             msg = "no header of this protocol"
@@ -130,10 +130,10 @@ class Header:
 
 
 class Session:
-    """The encryption of one connection. `rsa`: the private key both ends hold, None for none.
+    """The encryption of one connection. `rsa`: the private key of both ends; None: no encryption.
 
-    InitConnect travels under RSA as soon as there is a key; everything after it, and the reply to
-    it, is encrypted only once `encrypted` is set. Every packet starts from the same `iv`.
+    With a key, InitConnect is encrypted with RSA; its reply and everything after it are encrypted
+    once `encrypted` is set. Every packet starts from the same `iv`.
     """
 
     def __init__(self, rsa: RsaKey | None) -> None:
@@ -143,7 +143,7 @@ class Session:
         self.encrypted = False
 
     def open(self, header: Header, body: bytes) -> bytes:
-        """Return the plain body of a packet whose digest fits, or raise Garbled."""
+        """Return the plain body of a packet; raises Garbled if it does not match its digest."""
         try:
             plain = self._opened(header.proto, body)
         except ValueError as fault:
@@ -161,7 +161,7 @@ class Session:
 
     def _opened(self, proto: int, body: bytes) -> bytes:
         if proto == Proto.INIT_CONNECT and self._rsa is not None:
-            # a wrong padding gives nothing, which then does not fit the digest
+            # a wrong padding decrypts to nothing, which then does not match the digest
             blocks = _blocks(body, self._rsa_block)
             return b"".join([bytes(self._rsa.decrypt(block, b"")) for block in blocks])
         if proto != Proto.INIT_CONNECT and self.encrypted:
@@ -182,5 +182,5 @@ def _blocks(text: bytes, size: int) -> list[bytes]:
 
 
 def _digest(plain: bytes) -> bytes:
-    """The protocol's checksum; it guards against accidents, not against anyone."""
+    """Return the protocol's checksum, which protects against accidents only."""
     return hashlib.sha1(plain, usedforsecurity=False).digest()

@@ -1,7 +1,7 @@
 """What the simulated OpenD knows: a pure function of (request, now). No I/O, no clock.
 
-A world is a frozen value; to let something happen at once, give the simulator another one
-(`dataclasses.replace`). Its symbols are made from the seed, or given by hand in `extra`.
+A world is a frozen value; to change it while it runs, give the simulator another one
+(`dataclasses.replace`). Its symbols are generated from the seed, or given in `extra`.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,16 +19,16 @@ from poller.schedule.calendar import release_of, reporting_days
 from poller.simulator.series import TENCENT, Walk, draw, made_up_codes, walk
 
 END: Final = "-1"
-"""The next key of a last page."""
+"""The next key of the last page."""
 MOST_ROWS: Final = 50
 
 Rows = Callable[[Code, datetime], Sequence[Record]]
-"""The rows of a code at an instant, newest first."""
+"""Returns the rows of a code at an instant (aware), newest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShortInterest:
-    """A request for one page. `code` may be of any market; `next_key` "" asks for the newest."""
+    """A request for one page of `num` rows; `next_key` "" asks for the newest."""
 
     code: str
     next_key: str = ""
@@ -36,7 +36,7 @@ class ShortInterest:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WorldAnswer:
     """One page, newest first. `next_key` is END on the last one."""
 
     market: Market
@@ -46,14 +46,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """OpenD's words for why it does not answer."""
+    """OpenD's error text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """From `at` on, `day` of `code` shows its short figures times `factor`; 0 shares stay 0."""
+    """From `at` (aware) on, the short figures of `day` of `code` are multiplied by `factor`."""
 
     code: Code
     day: date
@@ -63,7 +63,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """From `at` on, every day of `code` shows shares times `factor` and prices divided by it."""
+    """From `at` (aware) on, all shares of `code` are multiplied by `factor`, prices divided."""
 
     code: Code
     at: datetime
@@ -72,20 +72,28 @@ class Split:
 
 @dataclass(frozen=True)
 class World:
-    """Every symbol, its rows and the instant each row appears.
+    """Every symbol, its rows, and when each row appears. A day never appears before it begins.
 
-    `made_up`: by the name of a market, how many of its symbols are made up; `named`: further ones,
-    made up in the same way but always with rows. `without_rows`: the fraction of made-up symbols
-    that never get a row.
-    `since`, `history`, `depth`: a symbol has this many reporting days before `since` (`depth` per
-    code; the newest may be released a little after it) and grows from there. They are part of its
-    identity, as its walk begins with its first day. `reports` yields the days a market reports,
-    from one on, without end. `shift` moves every release by rule, `releases` sets a market's day to
-    an instant instead, `stagger` spreads a release over the symbols. A day is never shown before it
-    begins.
-    `refused`: the error text per code. `groups`: the user's watch groups, codes of any market.
-    `extra`: hand-given rows per code, or a function that gives them. `latency`: the median delay
-    of an answer, which varies between half and one and a half of it.
+    Attributes:
+        seed: Determines everything that is made up.
+        made_up: Market's name → how many of its symbols to make up.
+        named: Further symbols, made up in the same way but always with rows.
+        tencent: Whether HK.00700 exists, with the rows of Futu's page.
+        without_rows: The fraction of made-up symbols that never get a row.
+        since: From here on the history grows; the newest row before may be released a little later.
+        history: How many reporting days a symbol has before `since`. It determines the figures, as
+            does `depth`, because the random walk begins with the first day.
+        depth: The same for single codes.
+        reports: Yields the reporting days of a market from a day on, without end.
+        stagger: Spreads each release over the symbols for so long.
+        shift: Moves every release that follows the rule.
+        releases: Releases a day of a market at this instant (aware) instead.
+        revisions: See `Revision`.
+        splits: See `Split`.
+        refused: Code → the error text to answer with.
+        groups: The user's watch groups: name → codes of any market.
+        extra: Code → its rows, or a function that returns them.
+        latency: The median delay of an answer, which varies from half to one and a half of it.
     """
 
     seed: int = 1
@@ -108,7 +116,7 @@ class World:
     latency: timedelta = timedelta()
 
     def codes(self) -> tuple[Code, ...]:
-        """Return every code that is answered, Tencent's first."""
+        """Return every known code, Tencent's first."""
         return self._codes
 
     def days(self, market: Market, until: date) -> tuple[date, ...]:
@@ -128,21 +136,23 @@ class World:
         return instant.astimezone(UTC)
 
     def has_rows(self, code: Code) -> bool:
-        """Tell whether a made-up symbol ever gets a row."""
+        """Return whether a made-up symbol ever gets a row."""
         if code in self.named:
             return True
         return code in self._known and draw(self.seed, "covered", code) >= self.without_rows
 
     def records(self, code: Code, now: datetime) -> tuple[Record, ...]:
-        """Return all rows of a code at `now`, newest first: the truth to compare with."""
+        """Return all rows of a code at `now`, newest first."""
         return tuple(self._newest_first(code, now))
 
-    def answer(self, request: ShortInterest, now: datetime) -> tuple[Answer | Refusal, timedelta]:
-        """Return what OpenD says to a request that arrives at `now`, and how long it takes."""
+    def answer(
+        self, request: ShortInterest, now: datetime
+    ) -> tuple[WorldAnswer | Refusal, timedelta]:
+        """Return the answer to a request that arrives at `now`, and how long it takes."""
         share = draw(self.seed, "latency", request, now) if self.latency else 0.0
         return self._outcome(request, now), self.latency * (0.5 + share)
 
-    def _outcome(self, request: ShortInterest, now: datetime) -> Answer | Refusal:
+    def _outcome(self, request: ShortInterest, now: datetime) -> WorldAnswer | Refusal:
         code, num = Code(request.code), request.num
         if not 1 <= num <= MOST_ROWS:
             return Refusal(f"num 参数超出范围（1~{MOST_ROWS}）")
@@ -156,13 +166,13 @@ class World:
             return Refusal("next_key 参数无效")
         page = list(islice(self._newest_first(code, now, before), num + 1))
         more = len(page) > num
-        # a key names the last day served, so that a release between two pages shifts nothing
+        # the key is the last day served, so that a release between two pages shifts nothing
         key = f"{page[num - 1].day.toordinal():x}" if more else END
-        return Answer(market_of(code), tuple(page[:num]), key)
+        return WorldAnswer(market_of(code), tuple(page[:num]), key)
 
     @cached_property
     def _codes(self) -> tuple[Code, ...]:
-        """Every known code, in the order of the fields that bring it."""
+        """Every known code, in the order of the fields that define them."""
         first = (TENCENT,) if self.tencent else ()
         return unique((*first, *self.named, *self.extra, *made_up_codes(self.seed, self.made_up)))
 
@@ -173,7 +183,7 @@ class World:
     def _newest_first(
         self, code: Code, now: datetime, before: date | None = None
     ) -> Iterator[Record]:
-        """Yield the rows older than `before`, as revisions and splits show them at `now`."""
+        """Yield the rows before `before`, with the revisions and splits up to `now` applied."""
         revisions = [one for one in self.revisions if one.code == code and one.at <= now]
         scale = prod(one.factor for one in self.splits if one.code == code and one.at <= now)
         for row in self._rows(code, now, before):
@@ -199,14 +209,14 @@ class World:
         symbol = walk(self.seed, code)
         until = bisect_right(days, today) if before is None else bisect_left(days, before)
         for index in range(until - 1, -1, -1):
-            # one check per day: an early or late day leaves its neighbours where they are
+            # check each day: an early or late one does not affect its neighbours
             if self.release(code, days[index]) <= now:
                 yield _record(market, symbol, days[index], index)
 
 
 @cache
 def _rule(seed: int, market: Market, day: date) -> datetime:
-    """Half an hour to four hours after the window opens; the market's symbols share it."""
+    """Return a time from half an hour to four hours after the window opens, for all symbols."""
     opens = release_of(market, day).opens.astimezone(UTC)
     return opens + timedelta(hours=0.5 + 3.5 * draw(seed, "release", market, day))
 
@@ -236,12 +246,12 @@ def _record(market: Market, symbol: Walk, day: date, index: int) -> Record:
     shares, volume, close, last = symbol.at(index)
     percent = round(100 * shares / symbol.issued, 2)
     made = Figures(shares, percent, volume, None, close, last)
-    return market.made_up.record(_midnight(market, day), day.isoformat(), made)
+    return market.simulation.record(_midnight(market, day), day.isoformat(), made)
 
 
 def _shown(market: Market, row: Record, scale: float, revised: float) -> Record:
     """Rescale a row by a split (shares up, prices down) and revise its short figures."""
-    made = market.made_up.figures(row)
+    made = market.simulation.figures(row)
     figures = Figures(
         shares=None if made.shares is None else round(made.shares * scale * revised),
         ratio=None if made.ratio is None else round(made.ratio * revised, 2),
@@ -250,16 +260,16 @@ def _shown(market: Market, row: Record, scale: float, revised: float) -> Record:
         close=None if made.close is None else round(made.close / scale, 3),
         last_close=None if made.last_close is None else round(made.last_close / scale, 3),
     )
-    return market.made_up.record(row.timestamp, row.timestamp_str, figures)
+    return market.simulation.record(row.timestamp, row.timestamp_str, figures)
 
 
 def _why_unknown(code: str) -> str:
-    """Return OpenD's words for a code it has no short interest of."""
+    """Return OpenD's error text for a code without short interest."""
     name, _, symbol = code.partition(".")
     market = market_named(name)
     if market is None:
         return f"不支持的市场 {code}，仅支持港股和美股"
-    if market.made_up.is_index(symbol):
+    if market.simulation.is_index(symbol):
         return f"不支持的证券类型 {code}，仅支持正股和基金"
     return f"未知股票 {code}"
 
@@ -267,7 +277,7 @@ def _why_unknown(code: str) -> str:
 _TENCENT_MARKET: Final = market_of(TENCENT)
 
 TENCENT_ROWS: Final = tuple(
-    _TENCENT_MARKET.made_up.record(
+    _TENCENT_MARKET.simulation.record(
         _midnight(_TENCENT_MARKET, date.fromisoformat(day)),
         day,
         Figures(shares, percent, None, None, close, last),
@@ -285,4 +295,4 @@ TENCENT_ROWS: Final = tuple(
         ("2026-02-27", 36037870, 0.39, 518.0, 512.0),
     )
 )
-"""The rows Futu's own page shows of HK.00700; they never change nor grow."""
+"""The rows of HK.00700 on Futu's documentation page; they never change."""

@@ -1,7 +1,7 @@
-"""Histories of many symbols, for whoever reads them beside the service.
+"""Reads the histories of many symbols, for commands and `poller.history`.
 
-Anybody may have written there. A day that cannot be read is left out and named with its key and the
-command that removes it, and everything else is returned.
+Any client may have written there. A day that cannot be read is left out and reported with its key
+and the command that removes it; everything else is returned.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ from poller.store.store import Keys
 from poller.store.translation import translated
 
 BATCH: Final = 100
-"""Symbols of one look: some megabytes with ten years of each, and few enough for a progress bar."""
+"""Symbols per request: some megabytes with ten years each, and few enough for a progress bar."""
 
 _MOST_WHOLE: Final = 2**63
-"""What 64 bits with a sign hold: the type of a whole number in Parquet and in a DataFrame."""
+"""The range of signed 64-bit integers, the type of whole numbers in Parquet and DataFrames."""
 
-_NAMED: Final = 5  # unreadable entries of one symbol; the others are counted
+_NAMED: Final = 5  # unreadable entries listed for one symbol; the others are counted
 
 _Answer = Mapping[str, str] | Exception
 
@@ -34,8 +34,9 @@ class Archived:
     """What is, or was, known of a symbol.
 
     Attributes:
-        vintages: Each day once, newest first.
-        unreadable: What was left out, a sentence each with the key and the cure.
+        code: The symbol.
+        vintages: One for each day, newest first.
+        unreadable: A sentence for each entry left out, with its key and the fix.
     """
 
     code: Code
@@ -55,21 +56,21 @@ class Archive:
         await self._redis.aclose()
 
     async def codes(self) -> tuple[Code, ...]:
-        """Return every symbol of which something is known, in order."""
+        """Return every symbol with a watermark, sorted."""
         with translated():
             names = await self._redis.hkeys(self.keys.watermark)
         found = []
         for name in names:
             try:
                 found.append(parse_code(name))
-            except BadCode:  # no symbol: nothing of it was ever published
+            except BadCode:  # another client's field: nothing of it was ever published
                 continue
         return tuple(sorted(found))
 
     async def histories(
         self, codes: Sequence[Code], moment: datetime | None = None
     ) -> AsyncIterator[Archived]:
-        """Yield what is known of each, or what was at `moment` (aware), in the order given."""
+        """Yield what is known of each code, or was at `moment` (aware), in the order given."""
         for some in _batches(codes, BATCH):
             with translated():
                 async with self._redis.pipeline(transaction=False) as pipe:
@@ -99,7 +100,7 @@ class Archive:
         return found, unreadable
 
     async def some_days(self, wanted: Mapping[Code, Sequence[date]]) -> AsyncIterator[Archived]:
-        """Yield these days of these symbols as last reported, as far as they are known."""
+        """Yield the newest vintages of these days, as far as they are known."""
         for some in _batches(list(wanted), BATCH):
             with translated():
                 async with self._redis.pipeline(transaction=False) as pipe:
@@ -113,7 +114,7 @@ class Archive:
     def _read(
         self, code: Code, history: _Answer, vintages: _Answer, moment: datetime | None
     ) -> Archived:
-        """Parse both hashes: the vintages count, a day that stands in history alone does, too."""
+        """Parse both hashes: a day counts by its vintages, or by its history entry alone."""
         found: list[Vintage] = []
         wrong: list[str] = []
         recorded: set[str] = set()
@@ -154,7 +155,7 @@ def _pairs(answers: Sequence[Any]) -> Iterator[tuple[_Answer, _Answer]]:
 
 
 def _check(answer: object) -> None:
-    """Raise what is more than one key of another type."""
+    """Raise an error, unless it only says that this key has the wrong type."""
     if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
         with translated():
             raise answer
@@ -171,7 +172,7 @@ def _days(names: Sequence[str]) -> Iterator[date]:
     for name in names:
         try:
             yield read_day(name)
-        except Unreadable:  # the symbol's next poll says so
+        except Unreadable:  # the symbol's next poll reports it
             continue
 
 

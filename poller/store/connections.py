@@ -1,13 +1,12 @@
-"""The connections to Redis: made here for whoever speaks it.
+"""Makes all connections to Redis.
 
-redis-py's defaults suit nobody here. Short commands are bounded in seconds and repeated once when
-cut off: each of them is idempotent, or refused when repeated. A read that blocks has a connection
-of its own, which is kept for the next one; its socket waits longer than the read, and the read is
-repeated only when it was sent elsewhere.
+Short commands have a time limit and are repeated once after a lost connection: each of them is
+idempotent, or refused when repeated. A blocking read has a connection of its own, which is kept for
+the next one; its time limit is longer than the read, and it is repeated only when redirected.
 
-All keys of a namespace share a hash slot, so one server takes the writes wherever Redis lives: a
-single one, a Cluster's owner of the slot, the primary the Sentinels name. A connection goes to that
-one, and to its successor when it is told so; transactions and scripts need nothing else.
+All keys of a namespace share a hash slot, so one server takes the writes in any topology: a single
+server, a Cluster's owner of the slot, or the primary named by the Sentinels. A connection goes to
+that server, and to its successor after a redirection; transactions and scripts need nothing else.
 """
 
 import asyncio
@@ -33,12 +32,12 @@ _NOWHERE: Final = "no server takes the writes now"
 
 
 class Connections:
-    """Makes clients for the Redis at a URL. Any: redis-py types every answer as text or bytes."""
+    """Makes clients for the Redis at a URL; typed Any, as redis-py's answers are."""
 
     def __init__(self, url: str) -> None:
-        """Connect to nothing yet; raises ValueError when `url` is none.
+        """Connect to nothing yet; raises ValueError for an invalid `url`.
 
-        Its option `socket_timeout` is how long an answer may take, on top of what a read blocks.
+        Its option `socket_timeout`: seconds an answer may take, on top of what a read blocks.
         """
         location = locate(url)
         self._settings: dict[str, Any] = {**parse_url(location.url)}
@@ -51,17 +50,17 @@ class Connections:
             )
 
     def brief(self, *, exact: bool = False) -> Any:  # noqa: ANN401
-        """Return a client for short commands; it waits while all its connections are in use.
+        """Return a client for short commands; calls wait for a free connection.
 
-        Bytes that are not UTF-8 are read as U+FFFD. `exact`: as lone surrogates, which are written
-        as the same bytes; so whoever compares what was read with what is stored can do so.
+        Bytes that are not UTF-8 are read as U+FFFD; with `exact`, as lone surrogates, which are
+        written back as the same bytes, so that texts can be compared with what is stored.
         """
         return self._client(16, self._answer_limit, Retry(ConstantBackoff(0.1), 1), exact=exact)
 
     def blocking(self) -> "Blocking":
-        """Return what lends connections for reads that block."""
-        sent_away = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
-        return Blocking(lambda: self._client(1, None, sent_away), self._answer_limit)
+        """Return a pool of connections for blocking reads."""
+        if_moved = Retry(ConstantBackoff(0), 1, supported_errors=(_Moved,))
+        return Blocking(lambda: self._client(1, None, if_moved), self._answer_limit)
 
     def _client(
         self, connections: int, limit: float | None, retry: Retry, *, exact: bool = False
@@ -72,21 +71,24 @@ class Connections:
             "socket_timeout": limit,
             "socket_connect_timeout": _CONNECT_LIMIT,
             "retry": retry,
-            # no PING before a command: one on a dead connection is repeated all the same
+            # no PING before a command: a command on a dead connection is repeated anyway
             "health_check_interval": 0,
             "decode_responses": True,
             "encoding_errors": "surrogateescape" if exact else "replace",
             "client_name": "poller",
-            "driver_info": None,  # else each connection reads the package's version from its files
+            "driver_info": None,  # else each connection reads the package's metadata from disk
         }
         return Redis.from_pool(BlockingConnectionPool(**(settings | self._settings)))
 
 
 class Blocking:
-    """Lends a connection to each read that blocks, and keeps it for the next read."""
+    """Lends a connection to each blocking read, and keeps it for the next one."""
 
     def __init__(self, make: Callable[[], Any], answer_limit: float) -> None:
-        """`make`: returns a client of one connection that sets no limit of its own."""
+        """`make`: returns a client of one connection, without a time limit.
+
+        `answer_limit`: seconds an answer may take, on top of what a read blocks.
+        """
         self._make = make
         self._answer_limit = answer_limit
         self._idle: list[Any] = []
@@ -94,34 +96,33 @@ class Blocking:
 
     @asynccontextmanager
     async def reading(self, wait: float) -> AsyncIterator[Any]:
-        """Yield a client for one read that blocks up to `wait` seconds; its errors are ours.
+        """Yield a client for one read that blocks up to `wait` seconds; translates its errors.
 
-        The limit is set around the read. In redis-py's own a cancellation may be lost, which would
-        be seen only when the read ends. A read that does not end well may leave its answer in the
-        connection, which is therefore closed.
+        The time limit is set here, because redis-py's own may lose a cancellation until the read
+        ends. A failed read may leave its answer in the connection, which is therefore closed.
         """
         client = self._idle.pop() if self._idle else self._make()
-        whole = False
+        completed = False
         try:
             with translated():
                 async with asyncio.timeout(wait + self._answer_limit):
                     yield client
-            whole = True
+            completed = True
         finally:
-            if whole and not self._closed:
+            if completed and not self._closed:
                 self._idle.append(client)
             else:
-                await _whole(client.aclose())
+                await _fully(client.aclose())
 
     async def aclose(self) -> None:
-        """Close what is lent to nobody; what is lent is closed when its read ends."""
+        """Close the idle connections; one in use is closed when its read ends."""
         self._closed = True
         while self._idle:
-            await _whole(self._idle.pop().aclose())
+            await _fully(self._idle.pop().aclose())
 
 
-async def _whole(closing: Coroutine[Any, Any, None]) -> None:
-    """Close to the end, cancelled or not: a connection half closed would stay open."""
+async def _fully(closing: Coroutine[Any, Any, None]) -> None:
+    """Finish closing even if cancelled: a half-closed connection would stay open."""
     task = asyncio.create_task(closing)
     try:
         await asyncio.shield(task)
@@ -130,7 +131,7 @@ async def _whole(closing: Coroutine[Any, Any, None]) -> None:
 
 
 class _Guide(ABC):
-    """Knows where the writes go."""
+    """Knows which server takes the writes."""
 
     @property
     def several(self) -> bool:
@@ -142,14 +143,14 @@ class _Guide(ABC):
         """Return the server to connect to; raises redis-py's ConnectionError."""
 
     def failed(self, node: Node) -> None:  # noqa: B027  Sentinels will know
-        """Learn that nobody listens there."""
+        """Take note that nothing listens there."""
 
-    def told(self, node: Node) -> None:  # noqa: B027  Sentinels watch no Cluster
-        """Learn from a Cluster that this one owns the slot."""
+    def moved_to(self, node: Node) -> None:  # noqa: B027  Sentinels watch no Cluster
+        """Take note that a Cluster named this node as the owner of the slot."""
 
 
 class _Nodes(_Guide):
-    """One server, or some nodes of a Cluster: whoever is asked answers, or names the owner."""
+    """One server, or nodes of a Cluster, each of which answers or names the owner."""
 
     def __init__(self, nodes: tuple[Node, ...]) -> None:
         self._nodes = deque(nodes)
@@ -165,14 +166,14 @@ class _Nodes(_Guide):
         if node == self._nodes[0]:
             self._nodes.rotate(-1)
 
-    def told(self, node: Node) -> None:
+    def moved_to(self, node: Node) -> None:
         if node in self._nodes:
             self._nodes.remove(node)
         self._nodes.appendleft(node)
 
 
 class _Sentinels(_Guide):
-    """Sentinels, asked anew for every connection: the primary may be another by then."""
+    """Sentinels, asked again for every connection, as the primary may have changed."""
 
     def __init__(self, location: Location, settings: Mapping[str, Any]) -> None:
         self._name = location.primary or ""
@@ -196,10 +197,10 @@ class _Sentinels(_Guide):
         except MasterNotFoundError as problem:
             raise exceptions.ConnectionError(await self._why_none()) from problem
         finally:
-            await _whole(self._hang_up())
+            await _fully(self._hang_up())
 
     async def _why_none(self) -> str:
-        """Say why there is no primary; raises AuthenticationError, which was kept from us."""
+        """Return why there is no primary; raises AuthenticationError, which redis-py hides."""
         try:
             watched = await self._sentinel.sentinels[0].sentinel_masters()
         except exceptions.AuthenticationError:
@@ -209,23 +210,22 @@ class _Sentinels(_Guide):
         return _NOWHERE if self._name in watched else f"no Sentinel watches {self._name!r}"
 
     async def _hang_up(self) -> None:
-        """Close what is asking nothing now: another connection may be made at the same time."""
+        """Close idle connections only: another task may be asking at the same time."""
         for each in self._sentinel.sentinels:
             await each.connection_pool.disconnect(inuse_connections=False)
 
 
 class _Moved(exceptions.ConnectionError):
-    """Nothing was done here: another node owns the slot, and the guide knows which."""
+    """Nothing was executed: another node owns the slot, and the guide knows which."""
 
 
 class _TcpConnection(Connection):
-    """A connection that goes where its guide says, and again after it was sent away.
+    """A connection to the server its guide names; reconnects after a redirection.
 
-    redis-py documents none of what this rests on, here alone: every connection is opened by
-    `connect_check_health`, also one that was cut since the pool lent it, to `host` and `port` as
-    they stand then; `read_response` returns or raises every answer. `connect` is not enough, as a
-    command that finds its connection closed opens it without. `test_connections` says when a
-    version of redis-py does otherwise.
+    This relies on undocumented behaviour of redis-py: `connect_check_health` opens every
+    connection, including one lost since the pool lent it, to the current `host` and `port`;
+    `read_response` returns or raises every answer. Overriding `connect` is not enough: a command
+    that finds its connection closed does not call it. `test_connections` fails if that changes.
     """
 
     def __init__(self, *, guide: _Guide, **settings: Any) -> None:  # noqa: ANN401
@@ -238,7 +238,7 @@ class _TcpConnection(Connection):
         check_health: bool = True,  # noqa: FBT001, FBT002  redis-py's signature
         retry_socket_connect: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
-        """Connect, unless connected to what takes writes, as far as is known."""
+        """Connect, unless connected to a server that takes writes as far as is known."""
         if self.is_connected and not self._to_replica:
             return
         await self.disconnect()
@@ -250,21 +250,21 @@ class _TcpConnection(Connection):
         except (exceptions.ConnectionError, exceptions.TimeoutError) as problem:
             self._guide.failed(node)
             if self._guide.several and UNHEARD.search(str(problem)):
-                # every attempt names another node: to an operator it is one trouble
+                # the node changes with every attempt: report one trouble, not one per node
                 raise exceptions.ConnectionError(_NOWHERE) from problem
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        """Read one answer; one that says "not here" ends this connection."""
+        """Read one answer; a redirection ends this connection."""
         try:
             return await super().read_response(*args, **options)
         except exceptions.MovedError as moved:
-            self._guide.told(Node(moved.host or self.host, moved.port))
+            self._guide.moved_to(Node(moved.host or self.host, moved.port))
             await self.disconnect()
             raise _Moved("the Cluster moves the slot") from moved
         except exceptions.ReadOnlyError:
-            # it was the primary once: whoever connects next asks who is. Not closed here, as what a
-            # transaction has yet to answer would be missed, and its error with it
+            # it was the primary once: the next connect asks for the new one. Do not close it here:
+            # the remaining answers of a transaction are still to be read
             self._to_replica = True
             raise
 

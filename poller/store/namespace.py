@@ -14,23 +14,23 @@ from poller.store.store import LEDGER, TYPES, Keys
 from poller.store.translation import WrongType, translated
 
 DECISIVE: Final = ("stream", "quarantine", "releases", "releases_told", "watermark", "simulated")
-"""Names of `Keys`: what stands under these is published, or decides it."""
+"""Names of the `Keys` whose content is published, or decides what is."""
 
 _WAIT_LIMIT: Final = 1
-"""Seconds replicas may take to have a commit."""
+"""Seconds that replicas may take to receive a commit."""
 
 _EXHAUSTED: Final = "exhausted the last possible ID"
 
 
 class Namespace:
-    """The clients that the adapters of one namespace share. Any: redis-py types no answer."""
+    """The clients that the adapters of one namespace share; Any, as redis-py types no answer."""
 
     def __init__(self, url: str, name: str, *, replicas: int) -> None:
-        """`replicas`: how many of them must have a commit before it counts as done."""
+        """`replicas`: how many of them must have received a commit before it counts as done."""
         connections = Connections(url)
         self.keys = Keys(name)
         self.redis = connections.brief(exact=True)
-        # on a Cluster another node may own the slot of the budgets
+        # on a Cluster, another node may own the slot of the budgets
         self.budgets = self.redis if name == LEDGER else Connections(url).brief()
         self.blocking = connections.blocking()
         self._replicas = replicas
@@ -44,13 +44,13 @@ class Namespace:
         await self.blocking.aclose()
 
     def script(self, name: str) -> Any:  # noqa: ANN401
-        """Return a script of this package, to be called with `keys`, `args` and `client`."""
+        """Return a Lua script of this package; call it with `keys`, `args` and `client`."""
         text = (files("poller.store") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
         return self.redis.register_script(text)
 
     @contextlib.asynccontextmanager
     async def translated(self) -> AsyncIterator[None]:
-        """Turn redis-py's errors into ours; one about a key of another type names the key."""
+        """Turn redis-py's errors into ours; one about a key of the wrong type names the key."""
         try:
             with translated():
                 yield
@@ -63,7 +63,7 @@ class Namespace:
             raise StoreMisfit(await self._exhausted()) from None
 
     async def _exhausted(self) -> str:
-        """Name the stream that somebody has appended to under the last id there can be."""
+        """Name the stream whose last possible id is used up."""
         keys = (self.keys.stream, self.keys.releases, self.keys.quarantine, self.keys.signals)
         for key in keys:
             with suppress(StoreError), translated():
@@ -77,7 +77,7 @@ class Namespace:
         return "nothing can be appended to a stream that was full just now"
 
     async def check_types(self, names: Sequence[str] = tuple(TYPES)) -> None:
-        """Raise StoreMisfit for the first of these names of `Keys` that is of another type."""
+        """Raise StoreMisfit for the first of these names of `Keys` that has the wrong type."""
         with translated():
             for name in names:
                 key, kind = getattr(self.keys, name), TYPES[name]
@@ -93,15 +93,15 @@ class Namespace:
     ) -> list[str]:
         """Run a script that appends, and wait for the replicas; returns its verdict and details.
 
-        Raises LeaseLost when the lease is no longer held. With too few replicas StoreDown, although
-        the primary has it. There it stays, or it goes together with its watermark when another
-        becomes primary: found known or published again, once.
+        Raises LeaseLost when the lease is no longer held, and StoreDown with too few replicas,
+        although the primary has applied it. If another server becomes primary, the entries are lost
+        together with the watermark, and so published again; else they are known. Either way once.
         """
         async with self.translated():
-            if self._replicas:  # on one connection, as WAIT demands
+            if self._replicas:  # on one connection, as WAIT requires
                 async with self.redis.pipeline(transaction=False) as pipe:
                     await script(keys=keys, args=arguments, client=pipe)
-                    answer: list[str] = await self._followed(pipe)
+                    answer: list[str] = await self._await_replicas(pipe)
             else:
                 answer = await script(keys=keys, args=arguments)
         match answer:
@@ -112,14 +112,14 @@ class Namespace:
         return answer
 
     async def catch_up(self) -> None:
-        """Raise StoreDown unless the replicas follow again, if they did not."""
+        """Raise StoreDown if the replicas were behind and still are."""
         if not self._behind:
             return
         async with self.translated(), self.redis.pipeline(transaction=False) as pipe:
             pipe.set(self.keys.replicated, self._replicas)
-            await self._followed(pipe)
+            await self._await_replicas(pipe)
 
-    async def _followed(self, pipe: Any) -> Any:  # noqa: ANN401
+    async def _await_replicas(self, pipe: Any) -> Any:  # noqa: ANN401
         pipe.wait(self._replicas, _WAIT_LIMIT * 1000)
         answer, reached = await pipe.execute()
         self._behind = reached < self._replicas
@@ -132,12 +132,12 @@ class Namespace:
 
     @property
     def behind(self) -> bool:
-        """Whether too few replicas had the last write; found out again before the next grant."""
+        """Whether too few replicas had the last write; checked again before the next grant."""
         return self._behind
 
 
 def wrong_type(key: str, found: str, wanted: str) -> str:
-    """Say that a key is of another type than is kept there, and what to do."""
+    """Return the message that a key has the wrong type, and what to do."""
     return (
         f"the key {key} holds a {found}, where this service keeps a {wanted}: choose another "
         f"redis.namespace, or look at the key and delete it: redis-cli DEL {shlex.quote(key)}"

@@ -1,6 +1,6 @@
 """One connection that waits for news of streams and signals, for a whole process.
 
-Whoever works on a stream reads it with short commands, and learns here when it is worth it.
+Readers use short commands, and wait here until there is something to read.
 """
 
 import asyncio
@@ -14,30 +14,30 @@ from poller.store.store import Stream
 from poller.telemetry.observe import Observe, Recovered, Trouble, heartbeat
 
 SUBJECT: Final = "redis notifications"
-"""What is in trouble when news cannot be waited for; whoever waits still looks now and then."""
+"""Subject of the Trouble when waiting for news fails; readers still look now and then."""
 
 BLOCK: Final = 15.0
-"""Seconds a read blocks: as long as it may stay unnoticed that the server froze or was replaced."""
+"""Seconds a read blocks: as long as a frozen or replaced server may go unnoticed."""
 
 _PAUSE: Final = 1.0
 
 EventOf = Callable[..., asyncio.Event]
-"""What returns an event for some topics: `Notifier.news` or `never`."""
+"""Returns an event for some topics: `Notifier.news` or `never`."""
 
 
 def never(*topics: str) -> asyncio.Event:
-    """Return an event that nobody sets, for who looks now and then and has no notifier."""
+    """Return an event that is never set, for readers without a notifier, which poll."""
     del topics
     return asyncio.Event()
 
 
 class Notifier:
-    """Sets events when there is something to read. `run` it beside those who wait."""
+    """Sets events when there is something to read, while `run` runs."""
 
     def __init__(
         self, signals: Signals, observe: Observe, *, block: float = BLOCK, pause: float = _PAUSE
     ) -> None:
-        """`block`, `pause`: seconds for one read, and after one that failed."""
+        """`block`: seconds of one read; `pause`: seconds after one that failed."""
         self._signals = signals
         self._observe = observe
         self._block = block
@@ -47,17 +47,17 @@ class Notifier:
     def news(self, *topics: str) -> asyncio.Event:
         """Return an event that is set when there is news of one of these topics after this call.
 
-        A topic is a `Stream`, or the subject of a signal. Take the event first, then read, then
-        wait for it: so nothing is missed. It is set without news when some may have been missed.
+        A topic is a `Stream`, or the subject of a signal. Get the event first, then read, then wait
+        for it, so that nothing is missed. It is also set when news may have been missed.
         """
         return self._waiting.setdefault(topics, asyncio.Event())
 
     async def run(self) -> None:
-        """Wait for news and notify, for ever; Redis away, or unfit, is told and tried again.
+        """Wait for news and notify, for ever; reports an absent or unfit Redis, and retries.
 
-        One unfit key spoils the read of all three: until it is mended, whoever reads a stream looks
-        after each pause, and what stands on the others is not late by more.
-        Of a connection that is cut once nothing is told: the next one finds out what was missed.
+        One unfit key fails the read of all three: until it is fixed, the readers of streams are
+        woken after each pause, so the other streams are late by no more than that.
+        A single lost connection is not reported: the next one finds out what was missed.
         """
         position: Mapping[str, str] | None = None
         failures = 0

@@ -1,4 +1,4 @@
-"""Entries and history as plain rows, for whoever reads JSON or CSV."""
+"""Entries and history as plain rows, for JSON and CSV."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -12,23 +12,23 @@ from poller.store.store import Entry
 
 
 def entry_json(entry: Entry) -> str:
-    """Return one line of `tail --json`: what `entry_fields` says."""
+    """Return one line of `tail --json`: `entry_fields` as JSON."""
     return to_json(entry_fields(entry))
 
 
 def entry_fields(entry: Entry) -> dict[str, Any]:
     """Return the flat fields of an entry, `data` parsed, and its `stream_id`.
 
-    An entry that is not ours stays as it is, and `foreign` says why it counts as none.
+    An entry that is not ours stays as it is, with the reason as `foreign`.
     """
-    told: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
+    found: dict[str, Any] = {"stream_id": entry.id} | dict(entry.fields)
     message = decode(entry.id, entry.fields)
     if isinstance(message, Foreign):
-        return told | {"foreign": message.reason}
-    told["data"] = read_json(message.data_json)
+        return found | {"foreign": message.reason}
+    found["data"] = read_json(message.data_json)
     if isinstance(message, StreamEvent):
-        told["revision"] = message.revision
-    return told
+        found["revision"] = message.revision
+    return found
 
 
 def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def history_rows(vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
 
 
 def history_names(codes: Iterable[Code]) -> list[str]:
-    """Return the columns of `history_rows` of these symbols; those of each market once."""
+    """Return the columns of `history_rows` of these symbols, each once."""
     markets = sorted({*map(market_of, codes)}, key=str)
     names = dict.fromkeys(name for market in markets for name in market.columns)
     return [*names, "revision", "observed_at"]

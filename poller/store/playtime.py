@@ -1,7 +1,6 @@
-"""How long a simulation has been played. Its world stands still while no process plays it.
+"""How long a simulation has run, not counting the time in which no process ran it.
 
-Kept beside the mark that the stream is a simulation's, so that whoever plays later, or at the same
-time, plays the same world at the same place.
+It is stored in Redis, so that processes that run it later, or at the same time, agree on the time.
 """
 
 from collections.abc import Mapping
@@ -21,19 +20,22 @@ BEAT: Final = 1.0
 """Seconds between two `Playtime.beat`."""
 
 _UNHEARD: Final = timedelta(seconds=5)
-"""A longer pause counts as this: a world resumed later than it was left takes nothing back."""
+"""Only downtime beyond this counts as a pause, so that simulated time never goes back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """A simulation that `began` then, was last played at `seen`, and rested for `paused` before."""
+    """A simulation: when it began, was last run, and how long it was paused in between.
+
+    Times are aware.
+    """
 
     began: datetime
     seen: datetime
     paused: timedelta = timedelta()
 
     def resumed(self, now: datetime) -> "Play":
-        """Return the same play taken up `now`."""
+        """Return the same play, resumed at `now`."""
         rested = max(now - self.seen - _UNHEARD, timedelta())
         return replace(self, seen=now, paused=self.paused + rested)
 
@@ -49,8 +51,8 @@ class Playtime:
         """Close every connection."""
         await self._redis.aclose()
 
-    async def take_up(self, now: datetime) -> Play:
-        """Begin a play, or resume the one that is there; of two at once one begins it."""
+    async def resume(self, now: datetime) -> Play:
+        """Begin a play, or resume the stored one; of two processes at once, one begins it."""
 
         async def play(pipe: Any) -> Play:  # noqa: ANN401  redis-py types no answer
             found = await pipe.hgetall(self._key)
@@ -64,7 +66,7 @@ class Playtime:
         return taken
 
     async def beat(self, now: datetime) -> None:
-        """Say that it is being played."""
+        """Record that it is running."""
         with translated():
             await self._redis.hset(self._key, "seen", now.isoformat())
 
@@ -78,7 +80,7 @@ def _written(play: Play) -> dict[str, str]:
 
 
 def read_play(key: str, found: Mapping[str, str]) -> Play:
-    """Return the play that stands under `key`; raises StoreMisfit with the cure."""
+    """Parse the play stored under `key`; raises StoreMisfit with the fix."""
     try:
         return Play(
             read_moment(found.get("began", "")),

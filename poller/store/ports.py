@@ -1,7 +1,7 @@
-"""What each user asks of the store: a port a user, with the methods that it calls.
+"""The ports of the store: one for each user, with only the methods that it calls.
 
-`redisstore` puts them together for a Redis-compatible server; `memory` has those of the poller. One
-suite runs against all of them. Every call may raise StoreDown or StoreMisfit.
+`redisstore` implements all of them on a Redis-compatible server, `memory` those of the poller. One
+suite runs against both. Every call may raise StoreDown or StoreMisfit.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from poller.store.store import Entry, Keys, Lease, LiveList, News, Snapshot, Str
 
 
 class Records(Protocol):
-    """What is known of each symbol, read and committed by whoever compares it with an answer."""
+    """What is known of each symbol: read, compared with an answer, committed."""
 
     keys: Keys
 
@@ -28,60 +28,60 @@ class Records(Protocol):
     ) -> None:
         """Append the entries, write history and held days, move the watermark: all or nothing.
 
-        Raises Superseded when watermark, a written day or a used event id is not what `snapshot`
-        saw (ask the gateway again, compare again) and LeaseLost when `lease` is no longer held.
-        Repeating a commit whose answer was lost is safe: it is refused as superseded.
+        Raises Superseded when the watermark or a day to write differs from `snapshot`, or an event
+        id is already used (ask the gateway again, compare again), and LeaseLost when `lease` is no
+        longer held. Repeating a commit whose answer was lost is safe: it is superseded.
         """
 
 
 class Watermarks(Protocol):
-    """How far each symbol is."""
+    """The watermark of each symbol."""
 
     async def watermarks(self) -> dict[Code, date]:
         """Return the last reported trading day of every symbol that has one."""
 
 
 class PollerRecords(Records, Watermarks, Protocol):
-    """Both, for the poller, which reads the same again and again."""
+    """Records and watermarks, for the poller."""
 
     async def unparsed(self, code: Code) -> Unparsed:
-        """Read what is known of a symbol, as `snapshot` does, and leave the parsing for later."""
+        """Read what is known of a symbol, as `snapshot` does, but do not parse it yet."""
 
 
 class Vintages(Protocol):
-    """The reports on record, for whoever rebuilds events from them."""
+    """The stored vintages, to rebuild events from."""
 
     async def history_codes(self) -> list[Code]:
-        """Return the symbols of which any vintage is on record, in order."""
+        """Return the symbols with a stored vintage, sorted."""
 
     async def vintages(self, code: Code) -> list[Vintage]:
-        """Return every vintage on record of a symbol, oldest day and revision first."""
+        """Return every stored vintage of a symbol, oldest day and revision first."""
 
 
 class Plans(Protocol):
-    """What the plan of each market goes on from after a restart, and the notices it gives."""
+    """The plan of each market, restored after a restart, and the notices it announces."""
 
     keys: Keys
 
     async def announce(self, notice: Notice, lease: Lease) -> bool:
         """Append a notice to the stream of releases, once.
 
-        False when one with its id was appended before, by whomever; so repeating it is safe.
-        Raises LeaseLost when `lease` is no longer held.
+        Returns False when one with its id was appended before, by any process; so repeating it is
+        safe. Raises LeaseLost when `lease` is no longer held.
         """
 
     async def schedule(self) -> dict[str, str]:
-        """Return what `save_schedule` was last given: name → text."""
+        """Return what `save_schedule` saved last: name → text."""
 
     async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
-        """Keep these texts; names not given stay as they are.
+        """Save these texts; other names keep theirs.
 
         Raises LeaseLost when `lease` is no longer held.
         """
 
 
 class PollerStore(Protocol):
-    """What the poller works on."""
+    """What the poller needs of the store."""
 
     @property
     def records(self) -> PollerRecords:
@@ -96,16 +96,16 @@ class Leases(Protocol):
     """The right to poll, which one process holds at a time."""
 
     async def acquire(self, owner: str, ttl: float) -> Lease | None:
-        """Take the lease for `ttl` seconds, or None while another holds it.
+        """Take the lease for `ttl` seconds; None while another process holds it.
 
-        Whoever holds it keeps it for `ttl` more at the most, however the server's clock stepped.
+        That process holds it for at most `ttl` seconds more, however the server's clock stepped.
         """
 
     async def renew(self, lease: Lease, ttl: float) -> bool:
-        """Prolong the lease; False when it is no longer ours."""
+        """Extend the lease to `ttl` seconds from now; False when it is no longer ours."""
 
     async def release(self, lease: Lease) -> None:
-        """Give the lease back; nothing happens when it is no longer ours."""
+        """Release the lease; nothing happens when it is no longer ours."""
 
 
 class Ledger(Protocol):
@@ -114,65 +114,68 @@ class Ledger(Protocol):
     async def grant(
         self, account: str, request: str, *, limit: int, period: float, margin: float
     ) -> float:
-        """Spend one request of `account`; 0 when granted, else the seconds to wait before asking.
+        """Spend one request of `account`; returns 0 when granted, else how many seconds to wait.
 
-        Never more than `limit` in any `period` seconds on the server's clock, over all processes
-        and namespaces of a server; only a simulation has a budget of its own.
+        At most `limit` are granted in any `period` seconds on the server's clock, over all
+        processes and namespaces of a server; only a simulation has a budget of its own.
         Until it is settled, a request counts as sent `margin` seconds after it was granted.
         Asking again with the same `request` name does not spend twice.
         """
 
     async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
-        """Move a granted request to `margin` from now; 0 when its answer came."""
+        """Record a granted request as sent `margin` seconds from now; 0 once it is answered."""
 
     async def exhaust(self, account: str, *, limit: int, period: float) -> None:
-        """Leave nothing to spend for a full period: somebody else has spent it."""
+        """Mark the whole budget as spent now: another client has used it up."""
 
 
 class Spent(Protocol):
-    """How much of the budgets is spent, for whoever shows it."""
+    """How much of each budget is spent, for display."""
 
     async def spent(self, account: str, *, period: float) -> int:
-        """Return how many requests the last `period` seconds hold."""
+        """Return the number of requests in the last `period` seconds."""
 
 
 class LiveWatchlist(Protocol):
-    """What operators have put on the watchlist, or taken off it, while the service runs."""
+    """What operators have added to the watchlist, or removed from it, while the service runs."""
 
     async def watched(self) -> LiveList:
-        """Return the live watchlist, whatever somebody else put into it."""
+        """Return the live watchlist; fields that are not ours are reported, not raised."""
 
     async def version(self) -> int:
         """Return a number that changes with every change of the live watchlist."""
 
 
 class Streams(Protocol):
-    """The entries of a stream, for whoever reads it."""
+    """The entries of a stream."""
 
     async def read(
         self, after: str, *, count: int, block: float | None, stream: Stream = Stream.EVENTS
     ) -> list[Entry]:
-        """Return up to `count` entries after an id; wait up to `block` seconds for the first."""
+        """Return up to `count` entries after an id; wait up to `block` seconds for the first one.
+
+        With `block=None` it does not wait.
+        """
 
     async def last_entries(self, count: int, stream: Stream = Stream.EVENTS) -> list[Entry]:
         """Return the newest `count` entries, oldest first."""
 
 
 class Signals(Protocol):
-    """What wakes those who wait, in whichever process they do."""
+    """Wakes waiting tasks, in every process."""
 
     async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
-        """Return what has grown since `position`; wait up to `block` seconds for the first.
+        """Return what has grown since `position`; wait up to `block` seconds for the first growth.
 
-        None: return at once where the streams stand; anything may have happened before.
+        With None it returns the current position at once; anything may have happened before.
         """
 
 
 class Trimming(Protocol):
-    """What decides how much of a stream may be forgotten, and forgets it."""
+    """Trims a stream, and shows what its consumer groups still need."""
 
     async def groups(self, stream: Stream) -> list[Group]:
-        """Return the consumer groups and what each has yet to read."""
+        """Return the consumer groups, each with its oldest unread entry."""
 
     async def trim(self, before: str, stream: Stream) -> int:
-        """Remove the entries with a smaller id; returns how many there were."""
+        """Remove the entries with a smaller id; returns their number."""

@@ -1,7 +1,7 @@
-"""Where a reader of a stream goes on, and what it has missed. Pure.
+"""Where a reader of a stream resumes, and what it has missed. Pure.
 
-A reader's position is a record of its own, apart from the consumer group that mirrors it: groups
-and streams vanish. An id is compared by its two numbers; times are milliseconds of the server.
+A reader keeps a record of its position besides its consumer group, because groups and streams may
+be deleted. Ids are compared by their two numbers; times are milliseconds on the server's clock.
 """
 
 import re
@@ -16,14 +16,14 @@ START: Final = "0-0"
 """Before every entry."""
 
 LAST: Final = "18446744073709551615-18446744073709551615"
-"""Nothing follows this id: a server refuses to look behind it, and to append."""
+"""The last possible id: a server refuses to read after it, and to append."""
 
 SKEW: Final = 60_000.0
-"""Milliseconds by which the clocks of a server and its successor may differ."""
+"""Milliseconds by which the clocks of a server and its replacement may differ."""
 
 AFTER: Final = "([0-9]{1,18}|[0-8][0-9]{18})(-([0-9]{1,19}|1[0-7][0-9]{18}))?"
-"""What a stream can be read after: an id, or its first number alone; no number is too large for
-a server, whatever id somebody else has given an entry.
+"""Pattern of what a stream can be read after: an id, or its first number alone, within the range
+that a server accepts.
 """
 
 _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
@@ -31,13 +31,13 @@ _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """A stream as it stands.
+    """The current state of a stream.
 
     Attributes:
         now: The server's clock, milliseconds.
-        last: The newest id there ever was; `START` for an empty or absent stream.
+        last: The newest id ever used; `START` for an empty or absent stream.
         first: The oldest entry's id; None without entries.
-        added: How many entries were ever appended; None where the server does not count them.
+        added: How many entries were ever appended; None if the server does not count them.
     """
 
     now: float
@@ -47,15 +47,15 @@ class StreamState:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What Redis tells of one reader of a stream.
+class ReaderState:
+    """What Redis has on one reader of a stream.
 
     Attributes:
-        position: Its record: the last id it took; "" when there is none.
-        at: When the record was written, or, without a record, when it was last active;
+        position: Its record: the last id it took; "" without a record.
+        at: When the record was written, or, without one, when the reader was last active;
             milliseconds. None: never.
-        read: How many entries had been appended up to `position`; None: not known.
-        group: Up to where its consumer group is; None when there is no such group.
+        read: How many entries had been appended up to `position`; None: unknown.
+        group: The position of its consumer group; None without a group.
         group_moved: Whether an older version, which keeps no record, moved the group since `at`.
     """
 
@@ -68,14 +68,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a reader goes on.
+    """Where a reader resumes.
 
     Attributes:
-        position: After this id.
-        read: How many entries had been appended up to there; None: not known.
-        new: Nothing was known of it: it begins at the end.
-        gone: It was known, and its group was not there any more.
-        missed: There may have been entries before this id that it never saw; None: no sign of it.
+        position: It reads the entries after this id.
+        read: How many entries had been appended up to there; None: unknown.
+        new: No position is known; it starts at the end of the stream.
+        gone: It was known, but its group has been deleted.
+        missed: It may have missed entries before this id; None: no sign of that.
     """
 
     position: str
@@ -86,21 +86,21 @@ class Start:
 
 
 def is_id(text: str) -> bool:
-    """Return whether a text is an id as a server writes it; the last there can be is none."""
+    """Return whether a text is an id as a server writes it, within the range we accept."""
     found = _ID.fullmatch(text)
     return found is not None and int(found[1]) < 2**63 and int(found[2]) < 2**64
 
 
 def appended(entry_id: str) -> datetime:
-    """Return when an entry was appended, by its id; one beyond all bounds is moved to them."""
+    """Return when an entry was appended, by its id; aware, clamped to the codec's years."""
     return from_millis(order(entry_id)[0])
 
 
-def start_of(place: Place, stream: StreamState) -> Start:
-    """Return where a reader goes on.
+def start_of(place: ReaderState, stream: StreamState) -> Start:
+    """Return where a reader resumes.
 
-    The record counts. Without one, the group of an older version does; without either, what is
-    newer than its last sign of life, so that a group that was lost before costs no event.
+    Its record decides; without one, the group left by an older version; without either, the time
+    it was last active, so that a deleted group costs no event.
     """
     if not is_id(place.position):
         group = place.group
@@ -123,32 +123,31 @@ def start_of(place: Place, stream: StreamState) -> Start:
 
 
 def is_beyond(position: str, stream: StreamState) -> bool:
-    """Return whether a stream with entries ends before a position that was taken from it."""
+    """Return whether a stream with entries ends before a position once taken from it."""
     return stream.first is not None and order(position) > order(stream.last)
 
 
 def resumed(at: float | None, stream: StreamState) -> str:
-    """Return where to go on in a stream that ends before the position written at a time.
+    """Return where to resume in a stream that ends before a position recorded at `at`.
 
-    It is another stream, or lost its newest entries. What it holds of before that time was taken;
-    what came since is new, whatever its ids. An empty one says nothing: there the position stays.
+    It is another stream, or has lost its newest entries. Entries before that time were taken; later
+    ones are new, whatever their ids.
     """
     since = f"{max(int(min(stream.now if at is None else at, stream.now) - SKEW), 0)}-0"
     return min(since, stream.last, key=order)
 
 
 def _missed(position: str, stream: StreamState) -> str | None:
-    """Return the oldest entry's id, if what stood before it may have followed the position."""
+    """Return the oldest entry's id if there may have been entries between it and the position."""
     if stream.first is None or order(stream.first) <= order(position):
         return None
     return stream.first
 
 
 def lost(read: int | None, added: int | None, seen: int) -> int | None:
-    """Return how many entries went before they were seen, at the end of a stream; None: unknown.
+    """Return how many entries were removed unseen, once a stream is read to its end; None: unknown.
 
-    `read`: how many had been appended up to where the reader was; `seen`: how many it has read
-    since.
+    `read`: how many had been appended up to the reader's position; `seen`: how many it read since.
     """
     if read is None or added is None or added < read + seen:
         return None

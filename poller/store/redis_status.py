@@ -1,4 +1,4 @@
-"""The board on a Redis-compatible server."""
+"""The status store on a Redis-compatible server."""
 
 import contextlib
 import re
@@ -12,8 +12,8 @@ from poller.model import Code, parse_code, to_json
 from poller.store.connections import Connections
 from poller.store.store import OPEND, SIGNALS_KEPT, SYMBOLS, Keys
 from poller.store.translation import WrongType, translated
-from poller.telemetry.status import DEAD_AFTER, Polls, Report, living
-from poller.telemetry.status_store import BoardKeys
+from poller.telemetry.status import DEAD_AFTER, Polls, ProcessReport, living
+from poller.telemetry.status_store import StatusKeys
 
 _MOST_SYMBOLS: Final = 4 * 1024 * 1024  # characters: a watchlist of 50,000 codes has a fifth
 _SYMBOLS: Final = Codec[tuple[str, ...]](tuple[str, ...], most=_MOST_SYMBOLS)
@@ -24,7 +24,7 @@ class RedisStatusStore:
     """A `poller.telemetry.status_store.StatusStore` on one server."""
 
     def __init__(self, url: str, namespace: str) -> None:
-        self.keys = BoardKeys(namespace)
+        self.keys = StatusKeys(namespace)
         self._store = Keys(namespace)
         self._redis = Connections(url).brief()
         self._swept = datetime.min.replace(tzinfo=UTC)
@@ -33,14 +33,14 @@ class RedisStatusStore:
         """Close every connection."""
         await self._redis.aclose()
 
-    async def reports(self) -> dict[str, Report]:
+    async def reports(self) -> dict[str, ProcessReport]:
         """See `StatusStore.reports`."""
         with _naming(self.keys.status):
             texts = await self._redis.hgetall(self.keys.status)
-        read = {name: Report.from_json(text) for name, text in texts.items()}
+        read = {name: ProcessReport.from_json(text) for name, text in texts.items()}
         return {name: report for name, report in read.items() if report is not None}
 
-    async def report(self, process: str, report: Report) -> None:
+    async def report(self, process: str, report: ProcessReport) -> None:
         """See `StatusStore.report`."""
         with _naming(self.keys.status):
             await self._redis.hset(self.keys.status, process, report.to_json())
@@ -66,14 +66,14 @@ class RedisStatusStore:
             with translated():
                 text = await self._redis.get(self.keys.symbols)
         except WrongType:
-            return None  # the active poller writes them anew
+            return None  # the active poller will overwrite it
         return None if text is None else read_symbols(text)
 
-    async def tell_symbols(self, codes: Sequence[Code]) -> None:
-        """See `StatusStore.tell_symbols`."""
+    async def save_symbols(self, codes: Sequence[Code]) -> None:
+        """See `StatusStore.save_symbols`."""
         with translated():
             await self._redis.set(self.keys.symbols, to_json(list(codes)))
-        with contextlib.suppress(StoreMisfit), translated():  # whoever waits looks now and then
+        with contextlib.suppress(StoreMisfit), translated():  # readers also look now and then
             signal = {"subject": SYMBOLS}
             await self._redis.xadd(self._store.signals, signal, maxlen=SIGNALS_KEPT)
 
@@ -86,11 +86,11 @@ class RedisStatusStore:
         read = {code: Polls.from_json(t) for code, t in zip(codes, texts, strict=True) if t}
         return {code: polls for code, polls in read.items() if polls is not None}
 
-    async def tell_polls(self, polls: Mapping[Code, Polls]) -> None:
-        """See `StatusStore.tell_polls`."""
+    async def save_polls(self, polls: Mapping[Code, Polls]) -> None:
+        """See `StatusStore.save_polls`."""
         with _naming(self.keys.polls):
-            told = {code: each.to_json() for code, each in polls.items()}
-            await self._redis.hset(self.keys.polls, mapping=told)
+            texts = {code: each.to_json() for code, each in polls.items()}
+            await self._redis.hset(self.keys.polls, mapping=texts)
 
     async def histories(self, codes: Sequence[Code]) -> list[Mapping[str, str]]:
         """See `StatusStore.histories`."""
@@ -128,7 +128,7 @@ class RedisStatusStore:
 
 
 def read_symbols(text: str) -> tuple[Code, ...] | None:
-    """Return the codes being watched; None when the text is no list of codes."""
+    """Return the watched codes; None when the text is not a list of codes."""
     try:
         return tuple(map(parse_code, _SYMBOLS.read(text)))
     except (Unreadable, BadCode):
@@ -137,7 +137,7 @@ def read_symbols(text: str) -> tuple[Code, ...] | None:
 
 @contextlib.contextmanager
 def _naming(key: str) -> Iterator[None]:
-    """Turn redis-py's errors into ours; one about the type of `key` names it."""
+    """Turn redis-py's errors into ours; a wrong type of `key` is reported with its name."""
     try:
         with translated():
             yield

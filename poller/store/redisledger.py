@@ -1,6 +1,6 @@
-"""The ledger of what each account has spent, on a Redis-compatible server.
+"""The ledger of each account's requests, on a Redis-compatible server.
 
-All namespaces of a server share it, as OpenD counts by account; a simulation has one of its own.
+All namespaces share it, because OpenD counts by account; a simulation has one of its own.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from poller.store.translation import WrongType, translated
 _MICRO: Final = 1_000_000
 
 _CARRIED: Final = 1000
-"""Requests of an earlier version that are counted in: many times those of a period."""
+"""Most requests of an earlier version to carry over: many times those of a period."""
 
 
 class RedisLedger(Ledger, Spent):
-    """What each account has spent on the server."""
+    """The requests each account has spent."""
 
     def __init__(self, namespace: Namespace, mark: SimulationMark) -> None:
         self._namespace = namespace
@@ -33,7 +33,7 @@ class RedisLedger(Ledger, Spent):
         self, account: str, request: str, *, limit: int, period: float, margin: float
     ) -> float:
         times = (round(period * _MICRO), round(margin * _MICRO))
-        await self._namespace.catch_up()  # ask OpenD for nothing that could not be published
+        await self._namespace.catch_up()  # do not ask OpenD for what could not be published
         async with self._account(account) as (client, key):
             wait = await self._grant(keys=[key], args=[request, limit, *times], client=client)
         return int(wait) / _MICRO
@@ -58,13 +58,13 @@ class RedisLedger(Ledger, Spent):
             return int(await client.zcount(key, f"({since}", "+inf"))
 
     async def check(self) -> None:
-        """Raise StoreMisfit when the ledger cannot be read."""
+        """Raise StoreMisfit if the ledger cannot be read."""
         async with self._account("") as (client, key):
             await client.zcard(key)
 
     @contextlib.asynccontextmanager
     async def _account(self, account: str) -> AsyncIterator[tuple[Any, str]]:
-        """Yield a client for an account's budget and its key, which is named when it is wrong."""
+        """Yield a client and the key of an account's budget; errors name the key."""
         keys, redis = self._namespace.keys, self._namespace.redis
         own, shared = keys.own_budget(account), keys.budget(account)
         if await self._mark.holds_simulation() or own == shared:
@@ -85,12 +85,12 @@ class RedisLedger(Ledger, Spent):
             if client is redis:
                 raise
             raise StoreMisfit(
-                f"{problem}; all namespaces share the budgets {{{LEDGER}}}:budget:*, which the "
-                "user must be let have, too"
+                f"{problem}; all namespaces share the budgets {{{LEDGER}}}:budget:*, so this user "
+                "needs access to them, too"
             ) from None
 
     async def _carry_over(self, own: str, shared: str) -> None:
-        """Count in what a version that kept a budget in each namespace has spent, once."""
+        """Carry over, once, what an earlier version spent in this namespace's own budget."""
         redis = self._namespace.redis
         if await redis.type(own) != "zset":
             return

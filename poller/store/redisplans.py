@@ -1,4 +1,4 @@
-"""What the plans remember and the notices they give, on a Redis-compatible server."""
+"""The plans of the markets and the notices they announce, on a Redis-compatible server."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -12,7 +12,7 @@ from poller.store.store import Lease
 
 
 class RedisPlans(Plans):
-    """What the plans remember, and the notices they give on the server."""
+    """The plans of the markets, and the notices they announce."""
 
     def __init__(self, namespace: Namespace) -> None:
         self.keys = namespace.keys
@@ -23,8 +23,8 @@ class RedisPlans(Plans):
     async def announce(self, notice: Notice, lease: Lease) -> bool:
         keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
         fields = encode(notice)
-        told = (lease.value, fields["id"], fields["observed_at"])
-        arguments = [*told, *chain.from_iterable(fields.items())]
+        head = (lease.value, fields["id"], fields["observed_at"])
+        arguments = [*head, *chain.from_iterable(fields.items())]
         verdict, *_ = await self._namespace.run(self._announce, keys, arguments)
         return verdict == "ok"
 

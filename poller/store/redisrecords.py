@@ -74,8 +74,8 @@ class RedisRecords(PollerRecords, Vintages):
     async def rehearse(self) -> None:
         """Run a whole commit on scratch keys.
 
-        A script that fails half-way is not rolled back: a user who may append but not write a hash
-        would append the same entries at every try. Better to learn it before the first.
+        Fails before the first commit if this user lacks a permission the script needs: a script is
+        not rolled back, so a user who may only append would append the same entries at every try.
         """
         scratch = f"{{{self.keys.namespace}}}:rehearsal:{secrets.token_hex(4)}"
         parts = ("stream", "mark", "history", "vintages", "lease", "held", "quarantine")
@@ -84,7 +84,7 @@ class RedisRecords(PollerRecords, Vintages):
         held = [Write("-", "", "-"), Write("--", "", "")]
         written = _arguments([Write("-", "", "-", 0)], [entry], held, [entry])
         async with self._translated():
-            # one transaction: whoever is killed here leaves nothing behind
+            # one transaction, so that a kill leaves nothing behind
             async with self._redis.pipeline(transaction=True) as pipe:
                 await self._commit(keys=keys, args=["-", "", "", "-", *written], client=pipe)
                 pipe.delete(*keys)
@@ -122,7 +122,7 @@ class RedisRecords(PollerRecords, Vintages):
             keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
         found = []
         for key in keys:
-            with contextlib.suppress(BadCode):  # somebody else's key, of no symbol
+            with contextlib.suppress(BadCode):  # another client's key
                 found.append(parse_code(key.removeprefix(start)))
         return sorted(found)
 

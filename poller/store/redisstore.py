@@ -1,4 +1,4 @@
-"""Everything kept in one namespace of a Redis-compatible server, over one set of connections."""
+"""The store of one namespace on a Redis-compatible server, over one set of connections."""
 
 from typing import Final
 
@@ -18,20 +18,20 @@ OLDEST: Final = (6, 2)
 
 
 class RedisStore:
-    """The ports of one namespace, on a server, a Cluster, or what Sentinels watch.
+    """The ports of one namespace, on a single server, a Cluster, or behind Sentinels.
 
     Attributes:
         records: What is known of each symbol.
-        plans: What the plans remember, and the notices they give.
+        plans: The plans of the markets, and the notices they announce.
         leases: The lease of the active poller.
-        ledger: What each account has spent.
+        ledger: The requests each account has spent.
         watchlist: The live watchlist.
         streams: The streams and the signals.
-        mark: Whether all this is OpenD's or a simulation's.
+        mark: Whether the namespace holds OpenD's reports or a simulation's.
     """
 
     def __init__(self, url: str, namespace: str, *, replicas: int = 0) -> None:
-        """`replicas`: how many of them must have a commit before it counts as done."""
+        """`replicas`: how many of them must have received a commit before it counts as done."""
         self.url = url
         self._namespace = shared = Namespace(url, namespace, replicas=replicas)
         self.keys = shared.keys
@@ -53,7 +53,7 @@ class RedisStore:
         return self._namespace.behind
 
     async def inspect(self) -> str:
-        """Return the server's name and version, or raise StoreMisfit with the cure."""
+        """Return the server's name and version; raises StoreMisfit with the fix if it is unfit."""
         async with self._namespace.translated():
             server = await self._namespace.redis.info("server")
             memory = await self._namespace.redis.info("memory")
@@ -69,7 +69,7 @@ class RedisStore:
                 "watermarks; set it: CONFIG SET maxmemory-policy noeviction"
             )
             raise StoreMisfit(msg)
-        await self._namespace.check_types(DECISIVE)  # the rest is told when it is used
+        await self._namespace.check_types(DECISIVE)  # the others are checked when used
         await self.records.rehearse()
         await self.ledger.check()
         return f"{name} {version}"

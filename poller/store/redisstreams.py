@@ -11,7 +11,7 @@ from poller.store.store import SIGNALS_KEPT, Entry, News, Stream
 
 
 class RedisStreams(Streams, Signals, Trimming):
-    """The streams and the signals on the server."""
+    """The streams and the signals."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._keys = namespace.keys
@@ -37,15 +37,15 @@ class RedisStreams(Streams, Signals, Trimming):
         return [_entry(*entry) for entry in reversed(found)]
 
     async def signal(self, subject: str) -> None:
-        """Wake whoever waits for news of this subject, in every process."""
+        """Wake all tasks that wait for news of this subject, in every process."""
         async with self._translated():
             await self._redis.xadd(self._keys.signals, {"subject": subject}, maxlen=SIGNALS_KEPT)
 
     async def news(self, position: Mapping[str, str] | None, *, block: float) -> News:
         """See `Signals.news`.
 
-        What woke the read does not say where the streams stand by now, so the newest ids are asked
-        for and compared, also when nothing did: ids begin anew when a stream is deleted.
+        The read does not return the newest ids, so they are fetched and compared; even after a read
+        without an answer, because ids start again when a stream is deleted.
         """
         if position is not None:
             async with self._translated(), self._blocking.reading(block) as redis:
@@ -65,8 +65,8 @@ class RedisStreams(Streams, Signals, Trimming):
         if position is None or len(signals) >= SIGNALS_KEPT:
             return News(newest, None)
         grown = {s for s in Stream if newest[k := self._keys.stream_of(s)] != position[k]}
-        told = {fields.get("subject", "") for _, fields in signals}
-        return News(newest, frozenset(grown | told))
+        subjects = {fields.get("subject", "") for _, fields in signals}
+        return News(newest, frozenset(grown | subjects))
 
     async def groups(self, stream: Stream) -> list[Group]:
         key = self._keys.stream_of(stream)
@@ -80,7 +80,7 @@ class RedisStreams(Streams, Signals, Trimming):
             ]
 
     async def _unread(self, key: str, group: Mapping[str, Any], first: str) -> str | None:
-        # what was trimmed before it was acknowledged stays in the group's list: look behind it
+        # entries trimmed before they were acknowledged stay in the group's list: skip them
         pending = await self._redis.xpending_range(key, group["name"], first, "+", 1)
         if pending:
             return str(pending[0]["message_id"])
@@ -107,7 +107,7 @@ def _only_stream(found: Any) -> list[tuple[str, Mapping[str, str]]]:  # noqa: AN
 
 
 def _entry(position: str, fields: Mapping[str, str]) -> Entry:
-    """Return an entry for readers, who can encode all of it: no byte is a lone surrogate."""
+    """Return an entry that readers can encode: lone surrogates become U+FFFD."""
     return Entry(position, {_readable(name): _readable(text) for name, text in fields.items()})
 
 
@@ -122,4 +122,4 @@ def _newest_id(entries: Sequence[tuple[str, Any]], otherwise: str) -> str:
 
 
 def _milliseconds(block: float) -> int:
-    return max(1, round(block * 1000))  # 0 would be for ever
+    return max(1, round(block * 1000))  # 0 would block for ever

@@ -1,4 +1,4 @@
-"""The live watchlist on a Redis-compatible server: our marks, and what somebody else put there."""
+"""The live watchlist on a Redis-compatible server: our marks, and fields that are not ours."""
 
 import re
 import shlex
@@ -14,11 +14,11 @@ from poller.store.ports import LiveWatchlist
 from poller.store.store import SIGNALS_KEPT, WATCHLIST, LiveList
 
 MOST_FIELDS: Final = 250_000
-"""Fields that are read: every code of both markets, added and removed, is a tenth of it."""
+"""Most fields to read: ten times the codes of both markets."""
 
-_BATCH: Final = 500  # fields of one answer: a field of 1 MB beside others delays nobody for long
+_BATCH: Final = 500  # fields per answer, so that even large ones block the server only briefly
 _NAMED: Final = 3
-_LONGEST: Final = 40  # characters that are shown of a foreign field
+_LONGEST: Final = 40  # characters shown of a foreign field
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
@@ -31,10 +31,7 @@ class RedisWatchlist(LiveWatchlist):
         self._translated = namespace.translated
 
     async def watch(self, codes: Sequence[Code], *, wanted: bool) -> None:
-        """Put codes on the live watchlist, or take them off whatever the configuration says.
-
-        Given together with a signal of the subject WATCHLIST.
-        """
+        """Watch these codes, or do not, whatever the configuration says; signals WATCHLIST."""
         async with self._translated():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(self._keys.watch, mapping=dict.fromkeys(codes, "1" if wanted else "0"))
@@ -43,7 +40,7 @@ class RedisWatchlist(LiveWatchlist):
                 marked, counted, _ = await pipe.execute(raise_on_error=False)
             if isinstance(marked, Exception):
                 raise marked
-            if isinstance(counted, Exception):  # somebody put something else there
+            if isinstance(counted, Exception):  # another client has overwritten it
                 await self._redis.set(self._keys.watch_version, time.time_ns())
 
     async def watched(self) -> LiveList:
@@ -56,7 +53,7 @@ class RedisWatchlist(LiveWatchlist):
 
 
 async def _scan(redis: Any, key: str) -> LiveList:  # noqa: ANN401  redis-py types nothing
-    """Read the hash field by field, `MOST_FIELDS` at the most; raises what `redis` raises."""
+    """Read the hash in batches, at most `MOST_FIELDS` fields; raises what `redis` raises."""
     texts: dict[str, str] = {}
     cursor = 0
     while True:
@@ -89,7 +86,7 @@ def read_live(key: str, texts: Mapping[str, str], *, cut: bool = False) -> LiveL
 
 
 def version_of(text: str | None) -> int:
-    """Return a number that changes with what the version key holds, be it no number."""
+    """Return a number that changes with the version key, even if that holds no number."""
     if text is None:
         return 0
     return int(text) if _INTEGER.fullmatch(text) else zlib.crc32(text.encode(errors="replace"))

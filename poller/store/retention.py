@@ -1,7 +1,7 @@
-"""What the stream may forget: entries older than asked for, but none that a group has yet to read.
+"""Decides which entries to trim: those older than the retention, except unread ones. Pure.
 
-A group that does not read would pin the stream for ever, so it is named, and has `GRACE` on top of
-the age: what it has not read then is forgotten all the same.
+A consumer group that never reads would keep the stream for ever, so it is reported, and its unread
+entries are trimmed `GRACE` later.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from poller.codec import from_millis
 from poller.store.store import order
 
 GRACE: Final = timedelta(days=7)
-"""How much longer than asked for an entry is kept for a group that has not read it."""
+"""How much longer an entry is kept for a group that has not read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group. `unread`: the oldest entry it has not read or not acknowledged."""
+    """A consumer group. `unread`: its oldest entry not read or acknowledged, if there is one."""
 
     name: str
     unread: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
-    """A group that keeps entries from being forgotten, and from when on it does not any more."""
+class LateGroup:
+    """A group that keeps old entries from being trimmed, and until when (aware)."""
 
     name: str
     deadline: datetime
@@ -34,18 +34,25 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Trim:
-    """Entries with a smaller id than `before` go; `late` groups hold back others, or have lost."""
+    """What to trim.
+
+    Attributes:
+        before: Entries with a smaller id are removed.
+        late: Groups that keep older entries, or whose deadline has passed.
+    """
 
     before: str
-    late: tuple[Late, ...] = ()
+    late: tuple[LateGroup, ...] = ()
 
 
 def trim_of(groups: Sequence[Group], now: datetime, keep: timedelta) -> Trim:
-    """Return what to forget of a stream whose entries are to be kept for `keep`."""
+    """Return what to trim from a stream whose entries are kept for `keep`; `now` is aware."""
     horizon = now - keep
     unread = [(group.name, order(group.unread)) for group in groups if group.unread is not None]
     late = tuple(
-        Late(name, _time(entry) + keep + GRACE) for name, entry in unread if _time(entry) < horizon
+        LateGroup(name, _time(entry) + keep + GRACE)
+        for name, entry in unread
+        if _time(entry) < horizon
     )
     wanted = min([_first_at(horizon), *(entry for _, entry in unread)])
     milliseconds, number = max(wanted, _first_at(horizon - GRACE))
@@ -53,7 +60,7 @@ def trim_of(groups: Sequence[Group], now: datetime, keep: timedelta) -> Trim:
 
 
 def _time(entry: tuple[int, int]) -> datetime:
-    return from_millis(entry[0])  # anybody may append an entry of the far future
+    return from_millis(entry[0])  # clamped: any client may append an entry of the far future
 
 
 def _first_at(moment: datetime) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The mark that says whether a namespace holds OpenD's reports or what a simulation makes up."""
+"""The mark that says whether a namespace holds OpenD's reports or a simulation's."""
 
 from poller.errors import StoreMisfit
 from poller.store.namespace import Namespace
@@ -6,40 +6,40 @@ from poller.store.store import OPEND, SIMULATED
 
 
 class SimulationMark:
-    """The mark of one namespace. Every call but `apart` may raise StoreDown or StoreMisfit."""
+    """The mark of one namespace. Coroutines may raise StoreDown or StoreMisfit."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._keys = namespace.keys
         self._redis = namespace.redis
         self._translated = namespace.translated
-        self._simulation: bool | None = None  # until the mark was seen, which never changes
+        self._simulation: bool | None = None  # cached once seen: the mark never changes
 
-    async def keep_apart(self, *, simulated: bool) -> None:
-        """Raise StoreMisfit where a simulator's events and OpenD's would stand in one stream.
+    async def forbid_mixing(self, *, simulated: bool) -> None:
+        """Raise StoreMisfit if a simulation's events would be mixed with OpenD's.
 
-        The first that publishes decides for good, also before there is any entry.
+        The first process to call this decides for good, even before there is any entry.
         """
         stream, mark = self._keys.stream, self._keys.simulated
         async with self._translated():
             if await self._redis.get(mark) is None:
-                # what is older than the mark of OpenD's reports is OpenD's; entries may be trimmed
+                # data from before there were marks is OpenD's; its entries may have been trimmed
                 older = await self._redis.exists(self._keys.watermark)
                 older = older or await self._redis.xlen(stream)
                 await self._redis.set(mark, OPEND if older or not simulated else SIMULATED, nx=True)
             marked = self._simulation = await self._redis.get(mark) != OPEND
         if simulated != marked:
-            raise StoreMisfit(self.apart(simulated=simulated))
+            raise StoreMisfit(self.mixing_refusal(simulated=simulated))
 
     async def holds_simulation(self) -> bool:
-        """Return whether the stream is for what a simulator makes up; not before it is decided."""
+        """Return whether the namespace is a simulation's; False until that is decided."""
         if self._simulation is None:
             async with self._translated():
                 if (mark := await self._redis.get(self._keys.simulated)) is not None:
                     self._simulation = mark != OPEND
         return bool(self._simulation)
 
-    def apart(self, *, simulated: bool) -> str:
-        """Say why events of this kind cannot be published here, and what to do."""
+    def mixing_refusal(self, *, simulated: bool) -> str:
+        """Return why events of this kind cannot be published here, and what to do."""
         stream = self._keys.stream
         if simulated:
             return (

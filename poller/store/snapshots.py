@@ -1,7 +1,7 @@
 """What is read of a symbol, and what a commit writes of it: texts ↔ values. Pure.
 
-Every text may have been edited by another client: what cannot be read is a StoreMisfit that names
-its key and the command that mends it.
+Every text may have been edited by another client: an unreadable one is a StoreMisfit that names its
+key and the command that fixes it.
 """
 
 import re
@@ -18,7 +18,7 @@ from poller.store.store import Keys, Snapshot, Write
 
 
 def digest_of(texts: object) -> bytes:
-    """Return what tells these texts from all others: they may be many, a digest is short."""
+    """Return a digest of these texts, to compare them without keeping them."""
     return blake2b(repr(texts).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
@@ -32,11 +32,10 @@ def read_snapshot(
     keys: Keys,
     read: Callable[[Code, str, str, str], Vintage] | None = None,
 ) -> Snapshot:
-    """Parse the raw texts of a symbol. The vintages count; history is their newest, for readers.
+    """Parse a symbol's raw texts. Vintages are the source of truth; history mirrors the newest.
 
-    So an entry of history that somebody edited or removed is put back, and no event id is ever
-    used twice. A day that stands in history alone counts as it stands. `read`: `read_vintage`, or
-    one that remembers what it has read.
+    So a history entry that was edited or removed is restored, and no event id is ever used twice. A
+    day without vintages counts by its history entry. `read`: `read_vintage`, or a cached one.
     """
     read = read or read_vintage
     truth = {each.day: each for each in read_vintages(code, vintages, keys=keys, read=read)}
@@ -50,7 +49,7 @@ def read_snapshot(
     wrong = [
         vintage
         for day, vintage in truth.items()
-        # encoding all of them at every poll would cost more than all else
+        # compare the texts first: encoding every vintage at each poll would be expensive
         if raw.get(day) != vintages.get(f"{day}:{vintage.revision}")
         and raw.get(day) != vintage.to_json()
     ]
@@ -86,7 +85,7 @@ def _restored(key: str, days: Sequence[date], how: str) -> str:
 
 
 def _typed(name: str) -> str:
-    """Return a field's name as it is typed in redis-cli, whoever wrote it."""
+    """Return a field's name as it must be typed in redis-cli."""
     if re.fullmatch(r"[\w.:-]+", name, re.ASCII):
         return name
     shown = (
@@ -106,7 +105,7 @@ def _read_day(name: str, key: str, *, any_year: bool = False) -> date:
 
 
 def read_vintage(code: Code, text: str, name: str, key: str) -> Vintage:
-    """Parse the entry `name` of a hash; raises StoreMisfit with the cure."""
+    """Parse the entry `name` of a hash; raises StoreMisfit with the fix."""
     try:
         vintage = Vintage.from_json(market_of(code), text)
         if str(vintage.day) != name.partition(":")[0]:
@@ -158,7 +157,7 @@ def _read_watermark(code: Code, text: str, *, keys: Keys) -> date | None:
 
 
 def writes_of(comparison: Comparison, snapshot: Snapshot) -> list[Write]:
-    """Return the days a commit writes: the events' vintages, the silent ones, the repairs."""
+    """Return the days a commit writes: the events' vintages, the unpublished ones, the repairs."""
     fresh = [event.vintage for event in comparison.events] + list(comparison.unpublished)
     writes = [_write(vintage, snapshot, vintage.revision) for vintage in fresh]
     replaced = {vintage.day for vintage in fresh}
@@ -179,8 +178,8 @@ def held_writes_of(comparison: Comparison, snapshot: Snapshot) -> list[Write]:
 
 
 def quarantine_entries(code: Code, comparison: Comparison) -> list[dict[str, str]]:
-    """Return the quarantine stream's entries of a commit: what is newly held, not the rulings."""
-    return [each.fields(code) for each in comparison.held if each.ruling is Decision.HELD]
+    """Return the quarantine stream's entries of a commit: what is newly held, not the decisions."""
+    return [each.fields(code) for each in comparison.held if each.decision is Decision.HELD]
 
 
 def as_known_at(vintages: Sequence[Vintage], moment: datetime | None) -> list[Vintage]:

@@ -1,7 +1,7 @@
-"""The state directory: whose it is, who else may write there, and files nobody planted. An edge.
+"""The state directory: checks owners and permissions, and opens files safely. An edge.
 
-What lies there decides where the service listens and with which password. So it must be its owner's
-alone: what others may have put there is refused, and what is merely open to others is closed.
+Its files decide where the service listens and with which password. So it must belong to its owner
+alone: files that others may have planted are refused, and loose permissions are tightened.
 """
 
 import contextlib
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Final
 
 SERVER: Final = "redis"
-"""The directory of the embedded server in the state directory."""
+"""The embedded server's directory inside the state directory."""
 
 _DATA: Final = "appendonlydir"  # the server makes it at its first start
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _PASSWORD: Final = re.compile(rb"[!-~]{32,512}")
-"""Printable, and long enough that nobody guesses it; ours have 43 characters."""
+"""Printable, and too long to guess; ours have 43 characters."""
 
 
 def holds_data(state_dir: Path) -> bool:
-    """Return whether an embedded server has written there; also where only its owner may look."""
+    """Return whether an embedded server has written there; True if we may not look."""
     try:
         (state_dir / SERVER / _DATA).stat()
     except PermissionError:
@@ -35,25 +35,25 @@ def holds_data(state_dir: Path) -> bool:
 
 
 class Unsafe(OSError):
-    """A directory or file that others may have put there; `strerror` says what and the cure."""
+    """A directory or file that others may have planted; `strerror` names it and the fix."""
 
     def __init__(self, text: str) -> None:
         super().__init__(errno.EPERM, text)
 
 
 def make_private(state_dir: Path) -> list[str]:
-    """Make the server's directory, and close it to others; returns what has to be said of that.
+    """Create the server's directory, closed to other users; returns warnings for the log.
 
-    Raises Unsafe where somebody else may have put it there, and OSError where it cannot be made.
-    Root may use the directory of another user, to speak to the server that one runs.
+    Raises Unsafe if another user may have planted it, and OSError if it cannot be created. Root may
+    use another user's directory, to talk to that user's server.
     """
     state_dir = state_dir.absolute()
     folder = state_dir / SERVER
-    said = _check_way(state_dir)
+    said = _check_ancestors(state_dir)
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    said += _check_way(folder)
+    said += _check_ancestors(folder)
     for directory, closed in ((state_dir, _OTHERS_WRITE), (folder, _OTHERS)):
         found = directory.stat()
         if not stat.S_ISDIR(found.st_mode):
@@ -71,9 +71,9 @@ def make_private(state_dir: Path) -> list[str]:
 
 
 def distrust(found: os.stat_result, user: int, *, others: bool) -> str | None:
-    """Return why a user cannot trust a directory of the state; None: it can be.
+    """Return why a user cannot trust a directory; None if it can be trusted.
 
-    `others`: anybody may have put it there.
+    `others`: any user may have planted it.
     """
     if found.st_uid in {0, user} or (user == 0 and not others):
         return None
@@ -83,11 +83,11 @@ def distrust(found: os.stat_result, user: int, *, others: bool) -> str | None:
     )
 
 
-def _check_way(path: Path) -> list[str]:
-    """Return who else could turn the way to a path; raises Unsafe where somebody has.
+def _check_ancestors(path: Path) -> list[str]:
+    """Return how other users could redirect `path`; raises Unsafe if one may already have.
 
-    As the kernel judges links in /tmp: what lies in a directory that anybody writes is followed
-    only if it is ours, root's, or of whoever owns that directory.
+    The kernel's rule for links in /tmp: in a directory that anybody may write to, follow only what
+    belongs to us, to root, or to the owner of that directory.
     """
     said = []
     for part in (*reversed(path.parents[:-1]), path):
@@ -117,7 +117,7 @@ def _check_way(path: Path) -> list[str]:
 
 
 def make_socket_directory(path: Path, server: Path) -> None:
-    """Make the directory of a socket that is not the server's own; Unsafe where it is planted."""
+    """Create a socket's directory outside the server's; raises Unsafe if it may be planted."""
     if path == server:
         return
     owner = server.stat().st_uid
@@ -130,10 +130,9 @@ def make_socket_directory(path: Path, server: Path) -> None:
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file of the server's directory, made where it is missing; Unsafe unless it is ours.
+    """Open a file in the server's directory; raises Unsafe unless it is a regular file of ours.
 
-    Never through a symbolic link, and nothing is truncated: what is planted there may lead
-    anywhere.
+    It follows no symbolic link and truncates nothing: a planted one may lead anywhere.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
@@ -157,9 +156,10 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def read_password(path: Path) -> tuple[str, str | None]:
-    """Return a password and what has to be said of it; raises Unsafe, and OSError if it is absent.
+    """Return the password and a warning, or None; raises OSError if the file is absent.
 
-    One that others could read is closed to them. Unsafe: planted, or cut short by a loss of power.
+    Permissions that let others read it are tightened. Raises Unsafe if the file may be planted, or
+    was truncated by a power failure.
     """
     descriptor = open_own(path, os.O_RDONLY)
     try:
@@ -180,7 +180,7 @@ def read_password(path: Path) -> tuple[str, str | None]:
 
 
 def write_password(path: Path, text: str) -> None:
-    """Put a password in a file's place: whole, and on the disk, before anybody sees it."""
+    """Replace the password file atomically: complete and on disk before it is visible."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

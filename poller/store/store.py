@@ -1,6 +1,6 @@
-"""What is kept in Redis: the key layout, and the values that the ports read and write.
+"""The key layout in Redis, and the values that the ports read and write.
 
-All keys of a namespace share one hash slot, so a poll commits atomically on a Cluster too.
+All keys of a namespace share one hash slot, so that a poll commits atomically on a Cluster, too.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,23 +15,23 @@ from poller.model import Code, Vintage
 
 
 class Stream(StrEnum):
-    """What can be followed: the events of symbols, or the notices of whole releases."""
+    """The streams to follow: the events of symbols, or the notices of whole releases."""
 
     EVENTS = "events"
     RELEASES = "releases"
 
 
 LEDGER: Final = "short-interest"
-"""The namespace that holds the budgets of the accounts, for the users of all namespaces."""
+"""The namespace that holds the budgets of the accounts, shared by all namespaces."""
 
 WATCHLIST: Final = "watchlist"
 """The subject of a signal that the live watchlist has changed."""
 
 SYMBOLS: Final = "symbols"
-"""The subject of a signal that the active poller watches other symbols."""
+"""The subject of a signal that the symbols the active poller watches have changed."""
 
 SIGNALS_KEPT: Final = 100
-"""Signals kept in Redis, at the least. A reader that missed more takes it that all were given."""
+"""Least number of signals kept in Redis. A reader that missed more assumes that all were sent."""
 
 
 def signal_of_webhook(name: str) -> str:
@@ -41,13 +41,13 @@ def signal_of_webhook(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of each namespace: the type it is kept as, and its name behind the namespace."""
+    """A key of each namespace: its type in Redis, and its name after the namespace."""
 
     kind: str
     name: str
 
     def __get__(self, keys: "Keys", owner: type["Keys"]) -> str:
-        """Return it in full."""
+        """Return the full key."""
         return f"{{{keys.namespace}}}:{self.name}"
 
 
@@ -58,25 +58,25 @@ class Keys:
     namespace: str
 
     quarantine = Key("stream", "quarantine")
-    """Figures that were held, one entry each."""
+    """Quarantined figures, one entry each."""
 
     releases = Key("stream", "releases")
-    """Which reports are out, and which are complete."""
+    """Notices that a release was detected or is complete."""
 
     releases_told = Key("hash", "releases:told")
-    """Id of each notice ever told → when that was observed."""
+    """Id of each notice ever announced → when it was observed."""
 
     watermark = Key("hash", "watermark")
     """Code → last reported trading day."""
 
     simulated = Key("string", "simulated")
-    """`OPEND` or `SIMULATED`, what may be published; absent before the first is."""
+    """`OPEND` or `SIMULATED`: whose events may be published; absent before the first one."""
 
     lease = Key("string", "lease")
     """With a time to live: `fencing token:owner` of the active poller."""
 
     fence = Key("string", "fence")
-    """Counter: the fencing tokens given out."""
+    """Counter: the last fencing token issued."""
 
     watch = Key("hash", "watch")
     """Code → `1` watched or `0` not watched, whatever the configuration says."""
@@ -85,13 +85,13 @@ class Keys:
     """Counter: the changes to the live watchlist."""
 
     signals = Key("stream", "signals")
-    """What changed in Redis that a process may wait for, by its subject."""
+    """The subjects of changes that a process may wait for."""
 
     schedule = Key("hash", "schedule")
-    """Market → JSON of what its plan remembers over a restart."""
+    """Market → JSON of its plan, restored after a restart."""
 
     play = Key("hash", "simulated:play")
-    """When a simulation began, was last played, and how many seconds it paused."""
+    """When a simulation began and was last played, and how many seconds it was paused."""
 
     @property
     def stream(self) -> str:
@@ -104,7 +104,7 @@ class Keys:
 
     @property
     def replicated(self) -> str:
-        """String: written to see whether the replicas follow; only with `redis.replicas`."""
+        """String: written to check that the replicas follow; only with `redis.replicas`."""
         return f"{{{self.namespace}}}:replicated"
 
     def reader(self, group: str) -> str:
@@ -112,7 +112,7 @@ class Keys:
         return f"{{{self.namespace}}}:reader:{group}"
 
     def subscriber(self, group: str) -> str:
-        """Hash: the last id that a group of `subscribe` has acknowledged, and when that was."""
+        """Hash: the last id that a group of `subscribe` acknowledged, and when."""
         return f"{{{self.namespace}}}:subscriber:{group}"
 
     def history(self, code: Code) -> str:
@@ -124,18 +124,18 @@ class Keys:
         return f"{{{self.namespace}}}:vintages:{code}"
 
     def held(self, code: Code) -> str:
-        """Hash: trading day → JSON of the figure held for that day, and the operator's ruling."""
+        """Hash: trading day → JSON of the figure held for that day, and the operator's decision."""
         return f"{{{self.namespace}}}:held:{code}"
 
     def budget(self, account: str) -> str:
         """Sorted set: request → microseconds since 1970 on the server's clock.
 
-        One for all namespaces: OpenD counts by account. It stands where the default one has it.
+        Shared by all namespaces, because OpenD counts by account.
         """
         return f"{{{LEDGER}}}:budget:{account}"
 
     def own_budget(self, account: str) -> str:
-        """Sorted set: the same, of a simulation; an earlier version kept every one of them here."""
+        """Sorted set: the budget of a simulation; earlier versions kept every budget here."""
         return f"{{{self.namespace}}}:budget:{account}"
 
 
@@ -146,31 +146,36 @@ TYPES: Final = {"stream": "stream"} | {
 
 OPEND: Final = "0"
 SIMULATED: Final = "1"
-"""Whose events a stream is for."""
+"""Values of the `simulated` key: whose events the stream holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to poll. `value` is what stands in the lease key while it is ours."""
+    """The right to poll. `value`: the content of the lease key while we hold it."""
 
     value: str
 
     @property
     def token(self) -> int:
-        """The fencing token: grows with every holder."""
+        """The fencing token, which grows with every new holder."""
         return int(self.value.partition(":")[0])
 
 
 ONE_OFF: Final = Lease("")
-"""For commands beside the service: they commit by comparison alone, without holding the lease."""
+"""For commands: they commit by comparison alone, without holding the lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What was read of a symbol, and the raw texts a commit must find unchanged.
 
-    `repairs`: days whose history entry was edited by hand or gone, with the vintage that belongs
-    there; `notes` says so in words.
+    Attributes:
+        known: The parsed texts.
+        watermark: The raw watermark; "" for none.
+        history: The raw history entries, by day.
+        held: The raw quarantined figures, by day.
+        repairs: The right vintage of each day whose history entry was edited or removed.
+        notes: The repairs in words.
     """
 
     known: Known
@@ -183,10 +188,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Unparsed:
-    """What was read of a symbol.
+    """What was read of a symbol, not yet parsed.
 
     Attributes:
-        digest: Of all raw texts: where it is equal, so are they.
+        digest: Of all raw texts: if it is equal, they are.
         parse: Returns the snapshot; raises StoreMisfit.
     """
 
@@ -199,9 +204,9 @@ class Write:
     """One day to write into a hash of a symbol.
 
     Attributes:
-        expected: The raw text it replaces, "" for none.
-        text: What is written; "" removes a day that is held.
-        revision: The vintage to write with it; None for a held day, and where it is on record.
+        expected: The raw text it replaces; "" for none.
+        text: What is written; "" removes a quarantined figure.
+        revision: Also write a vintage of this revision; None for a repair and a quarantined figure.
     """
 
     day: str
@@ -212,7 +217,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry read from the stream: its Redis id (`1715152502123-0`) and its flat fields."""
+    """One stream entry: its Redis id (`1715152502123-0`) and its flat fields."""
 
     id: str
     fields: Mapping[str, str]
@@ -220,9 +225,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LiveList:
-    """What operators have said: code → watched or not, whatever the configuration says.
+    """The operators' changes to the watchlist.
 
-    `foreign`: what else stands there, in a sentence with the command that removes it; empty: none.
+    Attributes:
+        marks: Code → watched or not; overrides the configuration.
+        foreign: A sentence on unusable fields, with the command that removes them; "" for none.
     """
 
     marks: Mapping[Code, bool] = field(default_factory=dict)
@@ -231,9 +238,11 @@ class LiveList:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What has grown. `topics`: streams and subjects of signals; None when it may be any.
+    """What has grown.
 
-    `position`: stream's key → the newest id, from where to wait on.
+    Attributes:
+        position: Key of a stream → its newest id, from which to go on waiting.
+        topics: Streams and subjects of signals; None when it may be any of them.
     """
 
     position: Mapping[str, str]
@@ -241,6 +250,6 @@ class News:
 
 
 def order(entry_id: str) -> tuple[int, int]:
-    """Return what sorts an entry's id: milliseconds on the server's clock, and a number."""
+    """Return an entry id's sort key: milliseconds on the server's clock, and a number."""
     milliseconds, _, number = entry_id.partition("-")
     return int(milliseconds), int(number or 0)

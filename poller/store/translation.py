@@ -1,4 +1,4 @@
-"""redis-py's errors turned into ours, by what the caller does next. Nobody else reads them."""
+"""Turns redis-py's errors into ours, by what the caller does next. No other module reads them."""
 
 import asyncio
 import errno
@@ -12,14 +12,14 @@ from redis import exceptions
 from poller.errors import LockedOut, StoreDown, StoreMisfit
 
 NEEDED: Final = "this service needs Redis 6.2 or Valkey 7.2 or newer"
-"""What to say of a server that is too old."""
+"""The fix for a server that is too old."""
 
 
 class WrongType(StoreMisfit):
-    """A key holds another type than the command is for. Which key, a script does not say."""
+    """A key has the wrong type for the command; a script's error does not say which key."""
 
 
-_CURES: Final = {
+_FIXES: Final = {
     "BUSY": "another client's script keeps it from answering: wait for it, or SCRIPT KILL",
     "EXECABORT": "it refused a part of a transaction, which is tried again",
     "CLUSTERDOWN": "the Cluster does not serve this slot: look at CLUSTER INFO",
@@ -34,16 +34,16 @@ _CURES: Final = {
     "TRYAGAIN": "the Cluster moves the slot; polling goes on by itself",
     "ASK": "the Cluster moves the slot; polling goes on by itself",
 }
-"""Codes of errors that pass → what it is, and what to do."""
+"""Code of a temporary error → what it is, and what to do."""
 
-# redis-py writes the command of a pipeline before the error, and may cut it
+# redis-py puts a pipeline's command before the error, and may truncate it
 _OF_PIPELINE: Final = re.compile(
     r"""Command # \d+ \((?:\w+ (?P<key>\S+))?.*\) of pipeline caused error: \(?["']?(?P<text>.*)""",
     re.DOTALL,
 )
-# before 7.0 a script's error carries the code in its text; so does a transaction's
+# before Redis 7.0, the errors of scripts and transactions have the code inside their text
 _CODE: Final = r"(?:^|-|because of: )"
-_PASSING: Final = re.compile(rf"{_CODE}({'|'.join(_CURES)})\b")
+_PASSING: Final = re.compile(rf"{_CODE}({'|'.join(_FIXES)})\b")
 _FORBIDDEN: Final = re.compile(rf"{_CODE}(NOAUTH|NOPERM|WRONGPASS)\b")
 _TOO_MANY: Final = "max number of clients reached"
 UNHEARD: Final = re.compile(r"connecting to (\S+)\. (Connect call failed|.*refused|No such file)")
@@ -65,24 +65,24 @@ _LONGEST_CHAIN: Final = 20  # of errors that caused one another
 def translated() -> Iterator[None]:
     """Turn redis-py's errors into ours, by what the caller does next.
 
-    A cancellation that arrives together with an answer is lost in Python 3.11's `wait_for`, which
-    redis-py writes with; it is raised here after all, or a service would miss its SIGTERM.
+    Python 3.11's `wait_for`, which redis-py uses, loses a cancellation that arrives together with
+    an answer; it is raised again here, or a service would miss its SIGTERM.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
     try:
         yield
     except (exceptions.RedisError, OSError) as problem:
-        raise _told(problem) from problem
+        raise _translation(problem) from problem
     finally:
         if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError  # whatever else is raised, which would be handled
+            raise asyncio.CancelledError  # instead of any other error, which would be handled
 
 
-def _told(problem: Exception) -> StoreDown | LockedOut | StoreMisfit:
+def _translation(problem: Exception) -> StoreDown | LockedOut | StoreMisfit:
     if isinstance(problem, exceptions.ResponseError):
         return _refusal(problem)
-    # in the handshake, a refusal is the cause of a failed connection
+    # a refusal during the handshake is the cause of a failed connection
     refused = isinstance(problem, exceptions.AuthenticationError)
     if refused or isinstance(problem.__cause__, _REFUSED_TYPES):
         return LockedOut(f"Redis refuses the user or password: {_admission(str(problem))}")
@@ -95,9 +95,9 @@ def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
         key, text = found["key"] or "", found["text"].rstrip("\"',)")
     if _FORBIDDEN.search(text) or isinstance(problem, exceptions.NoPermissionError):
         return StoreMisfit(f"Redis refuses this user: {text}")
-    inside = _PASSING.search(text)  # what made it refuse a transaction says more than its code
-    if (passing := inside[1] if inside else code) in _CURES:
-        return StoreDown(f"{passing}: {_CURES[passing]}")
+    inside = _PASSING.search(text)  # the cause inside a transaction's error is more specific
+    if (passing := inside[1] if inside else code) in _FIXES:
+        return StoreDown(f"{passing}: {_FIXES[passing]}")
     if "WRONGTYPE" in text:
         return WrongType(
             f"a key of this namespace holds another type{f': {key}' if key else ''}; give "
@@ -111,16 +111,16 @@ def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
 
 
 def _admission(text: str) -> str:
-    """Say what to do when the server lets nobody in."""
+    """Return what to do when the server refuses the user or password."""
     if text.startswith(("HELLO must", "NOAUTH", "Authentication required")):
         return "the server wants a password: write it into redis.url, redis://:PASSWORD@HOST:PORT"
     if text.startswith(("WRONGPASS", "invalid username-password", "invalid password")):
-        return "it knows no such user and password: mend them in redis.url"
+        return "it knows no such user and password: correct them in redis.url"
     return text
 
 
 def absence(problem: Exception) -> str:
-    """Say that there is no answer; the ways a server can be away are one to the operator."""
+    """Return why there is no answer; similar failures share one text, to be reported once."""
     text = str(problem) or type(problem).__name__
     if _too_many_files(problem) or _EMFILE in text:
         return _FILES
@@ -130,14 +130,14 @@ def absence(problem: Exception) -> str:
         return f"nobody listens at {unheard[1]}"
     loading = isinstance(problem, exceptions.BusyLoadingError)  # its text lacks the code
     if (found := _PASSING.search("LOADING" if loading else text)) is not None:
-        return f"{found[1]}: {_CURES[found[1]]}"
+        return f"{found[1]}: {_FIXES[found[1]]}"
     silent = isinstance(problem, exceptions.TimeoutError | TimeoutError)
-    # what stands between may do now the one, now the other
+    # a network may answer the same failure with either
     return _SILENCE if silent or _CUT.search(text) else text
 
 
 def _too_many_files(problem: BaseException | None) -> bool:
-    """Tell whether a connection could not be opened for want of descriptors, ours."""
+    """Return whether this process ran out of file descriptors."""
     seen = 0
     while problem is not None and seen < _LONGEST_CHAIN:
         if isinstance(problem, OSError) and problem.errno in {errno.EMFILE, errno.ENFILE}:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from poller.codec import number
 from poller.errors import StoreMisfit
 from poller.store.connections import Connections
-from poller.store.position import START, Place, Start, StreamState, start_of
+from poller.store.position import START, ReaderState, Start, StreamState, start_of
 from poller.store.store import Entry, Keys
 from poller.store.translation import WrongType, translated
 
@@ -120,7 +120,7 @@ def read_start(told: Mapping[str, Any], start: str) -> Start:
     """
     last = told.get("last", START)
     stream = StreamState(told["now"], last, told.get("first"), told.get("added"))
-    found = start_of(Place(str(told.get("acknowledged", "")), number(told, "at")), stream)
+    found = start_of(ReaderState(str(told.get("acknowledged", "")), number(told, "at")), stream)
     if found.new:  # the record holds neither a place nor a time
         return replace(found, position=last if start == "$" else start)
     return found

@@ -1,1 +1,1 @@
-"""What happens, as facts; and what the log, systemd and the page make of them."""
+"""What happens, as facts, and their readers: the log, the counters, systemd, the status report."""

@@ -1,8 +1,8 @@
-"""What libraries and the interpreter say goes into the log: one line each, and never a flood.
+"""Sends what libraries and the interpreter report to the log, one line each and limited in number.
 
-`logging`, `warnings`, and what nobody caught: in the main thread, in another one, in a finaliser,
-in a task of the event loop. Only a program of this project's own installs it; in a user's program
-that subscribes, logging is the user's.
+That is `logging`, `warnings`, and uncaught exceptions: in the main thread, in another one, in a
+finaliser, in a task of the event loop. Only this project's own programs install it; in a user's
+program that subscribes, logging is up to the user.
 """
 
 import errno
@@ -22,10 +22,10 @@ from poller.printable import printable, text_of
 from poller.telemetry import log
 
 PAUSE: Final = 60.0
-"""Seconds in which the same text is written once; how often it came is told with the next line."""
+"""Seconds in which a text is written once; the next line says how often it was repeated."""
 
 LINES: Final = 30
-"""Lines of one source in `PAUSE` seconds, however different: beyond them they are counted."""
+"""Most lines of one source in `PAUSE` seconds; further ones are only counted."""
 
 _NO_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE}
 _MORE_DESCRIPTORS: Final = "raise the limit: ulimit -n, or LimitNOFILE= of the unit"
@@ -41,7 +41,7 @@ class _Seen:
 
 
 class Repeats:
-    """Decides which line is written, and what it says of those that were not."""
+    """Decides which lines are written, and counts the others."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -49,20 +49,20 @@ class Repeats:
         self._lock = threading.Lock()
 
     def admit(self, source: str, text: str) -> dict[str, int] | None:
-        """Return what to add to a line of this source, or None: it is counted, not written."""
+        """Return details to add to a line of this source; None if it must not be written."""
         with self._lock:
             every = self._of(source, "")
             same = self._of(source, text)
             if same.lines or every.lines >= LINES:
                 (same if same.lines else every).unwritten += 1
                 return None
-            told = {"repeated": same.unwritten, "not_written": every.unwritten}
+            counts = {"repeated": same.unwritten, "not_written": every.unwritten}
             same.lines, same.unwritten = 1, 0
             every.lines, every.unwritten = every.lines + 1, 0
-            return {name: number for name, number in told.items() if number}
+            return {name: number for name, number in counts.items() if number}
 
     def _of(self, source: str, text: str) -> _Seen:
-        """Return the counts of the current period; those not written yet are carried into it."""
+        """Return the counts of the current period; unwritten ones are carried over into it."""
         key, now = (source, text), self._clock()
         seen = self._seen.pop(key, None) or _Seen(now)
         if now >= seen.since + PAUSE:
@@ -74,7 +74,7 @@ class Repeats:
 
 
 class Bridge(logging.Handler):
-    """Writes what others say; nothing it is given makes it raise."""
+    """Writes the lines of libraries and the interpreter; it never raises."""
 
     def __init__(self, repeats: Repeats | None = None) -> None:
         super().__init__(logging.WARNING)
@@ -84,13 +84,13 @@ class Bridge(logging.Handler):
         """Write one line for a record of the standard library's logging."""
         try:
             text = record.getMessage()
-        except Exception:  # noqa: BLE001  arguments that do not fit, or cannot be shown
+        except Exception:  # noqa: BLE001  arguments that do not fit, or whose `str()` fails
             text = text_of(record.msg)
         problem = record.exc_info[1] if record.exc_info else None
         level: log.Level = "error" if record.levelno >= logging.ERROR else "warning"
-        self.tell(level, record.name, text_of(record.msg), text, problem)
+        self.report(level, record.name, text_of(record.msg), text, problem)
 
-    def tell(
+    def report(
         self,
         level: log.Level,
         source: str,
@@ -98,7 +98,7 @@ class Bridge(logging.Handler):
         text: str,
         problem: BaseException | None = None,
     ) -> None:
-        """Write one line, unless it repeats; `template`: the text before it was filled in."""
+        """Write one line unless it repeats; `template`: its text without the arguments."""
         if not log.is_written(level):
             return
         mark = "" if problem is None else log.fingerprint(problem)
@@ -118,51 +118,51 @@ class Bridge(logging.Handler):
         file: object = None,  # noqa: ARG002
         line: object = None,  # noqa: ARG002
     ) -> None:
-        """Write one line for a warning; in the place of `warnings.showwarning`."""
+        """Write one line for a warning; replaces `warnings.showwarning`."""
         text = f"{category.__name__}: {printable(message, log.TEXT_LIMIT)}"
         where = f"{Path(filename).name}:{lineno}"
-        self.tell("warning", "warnings", f"{where} {text}", f"{text} ({where})")
+        self.report("warning", "warnings", f"{where} {text}", f"{text} ({where})")
 
     def uncaught(self, kind: type[BaseException], problem: BaseException, _trace: object) -> None:
-        """Write what ended the main thread; in the place of `sys.excepthook`."""
+        """Write what ended the main thread; replaces `sys.excepthook`."""
         text = f"ended by {kind.__name__}, which nobody caught"
-        self.tell("error", "python", text, text, problem)
+        self.report("error", "python", text, text, problem)
 
     def thread_ended(self, arguments: threading.ExceptHookArgs) -> None:
-        """Write what ended a thread; in the place of `threading.excepthook`."""
+        """Write what ended a thread; replaces `threading.excepthook`."""
         if issubclass(arguments.exc_type, SystemExit):
             return
         name = arguments.thread.name if arguments.thread else "unknown"
         text = f"thread {name}: ended by {arguments.exc_type.__name__}, which nobody caught"
-        self.tell("error", "python", text, text, arguments.exc_value)
+        self.report("error", "python", text, text, arguments.exc_value)
 
     def unraisable(self, found: "sys.UnraisableHookArgs") -> None:
-        """Write what a finaliser raised; in the place of `sys.unraisablehook`."""
+        """Write what a finaliser raised; replaces `sys.unraisablehook`."""
         kind = found.exc_type.__name__
         text = f"{found.err_msg or 'ignored, as it came from a finaliser'}: {kind}"
-        self.tell("error", "python", text, text, found.exc_value)
+        self.report("error", "python", text, text, found.exc_value)
 
     def loop_failed(self, _loop: AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Write what the event loop could hand to nobody; set as its exception handler."""
+        """Write an error that no task awaits; set as the event loop's exception handler."""
         text = text_of(context.get("message") or "an error nobody caught")
         problem = context.get("exception")
         if isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS:
-            # whoever opens connections does that, and no defect: the loop accepts again by itself
-            self.tell(
+            # caused by too many clients, not by a defect: the loop accepts again by itself
+            self.report(
                 "warning", "asyncio", text, f"{text}: {problem.strerror}; {_MORE_DESCRIPTORS}"
             )
             return
-        tellers = (context.get(name) for name in ("task", "future", "handle"))
-        told = next((each for each in tellers if each is not None), None)
-        name = getattr(told, "get_name", None)  # of a task: the others have none worth telling
+        sources = (context.get(name) for name in ("task", "future", "handle"))
+        source = next((each for each in sources if each is not None), None)
+        name = getattr(source, "get_name", None)  # only tasks have names
         where = f" ({printable(name())})" if callable(name) else ""
-        self.tell("error", "asyncio", text, text + where, problem)
+        self.report("error", "asyncio", text, text + where, problem)
 
 
 def install() -> Bridge:
-    """Take the place of what Python does by itself; returns what an event loop is to be given."""
+    """Replace Python's handlers; returns the bridge, whose `loop_failed` an event loop is given."""
     bridge = Bridge()
-    logging.raiseExceptions = False  # of a handler that fails, the work need not know
+    logging.raiseExceptions = False  # a failing handler must not disturb the work
     logging.root.handlers = [bridge]
     logging.root.setLevel(logging.WARNING)
     warnings.showwarning = bridge.warned

@@ -1,8 +1,8 @@
-"""What a process has counted from its facts, as it travels in its report. Pure.
+"""Counts the facts of a process for its report, and adds up the reports of all processes. Pure.
 
-A process counts from 0 and only upwards; a page adds up what the processes count while it looks,
-so that its own totals only grow, whichever process ends, starts again, or is not heard for a while.
-Labels are bounded by the configuration: never one per symbol.
+Counters start at 0 in each process and only increase; a page adds up the increases it sees, so that
+its own totals only grow, even if a process ends, restarts, or is silent for a while. Labels are
+bounded by the configuration: never one per symbol.
 """
 
 from collections import defaultdict
@@ -14,19 +14,19 @@ from poller.model import market_of
 from poller.telemetry.observe import (
     Announced,
     Attempted,
-    Connection,
     Defect,
     Fact,
+    GatewayConnection,
     PassedOver,
     Polled,
     Published,
 )
 
 Count = tuple[str, ...]
-"""A metric, then its labels in their order; of LAG the endpoint, and the step or SUM."""
+"""A metric, then its label values in order; for LAG the endpoint, and the bucket or SUM."""
 
 COUNTED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "poller_polls": ("Looks at a symbol that ended", ("market", "outcome")),
+    "poller_polls": ("Polls of a symbol that ended", ("market", "outcome")),
     "poller_events": ("Events published", ("market", "type")),
     "poller_releases": ("Reports of a market detected, and completed", ("market", "type")),
     "poller_webhook_attempts": ("Attempts to deliver", ("endpoint", "outcome")),
@@ -39,20 +39,20 @@ COUNTED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 LAG: Final = "poller_webhook_lag_seconds"
 LAG_HELP: Final = "From an event's place in the stream to the attempt that delivered it"
 LAG_STEPS: Final = (0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 1800.0, 7200.0, 86400.0, float("inf"))
-"""Seconds; the steps of the delivery attempts."""
+"""Upper bounds of the histogram's buckets in seconds, like the delays of delivery attempts."""
 
 SUM: Final = "sum"
 
-_TOGETHER: Final = timedelta(seconds=1)  # what begins within this began at once
+_TOGETHER: Final = timedelta(seconds=1)  # processes within this started at the same time
 _REMEMBERED: Final = 256  # processes
 _MOST_SERIES: Final = 2**16
-"""Series of all processes together. 400 endpoints have 6,000; a report that somebody else wrote may
-name any number, of which further ones are passed over.
+"""Most series of all processes together: 400 endpoints have 6,000, but a report written by another
+client may name any number. Further ones are ignored.
 """
 
 
 def _is_known(count: Count) -> bool:
-    """Tell whether this version has such a metric; another one may have told it."""
+    """Return whether this version has such a metric; a report may be from another version."""
     match count:
         case (metric, *labels) if metric in COUNTED:
             return len(labels) == len(COUNTED[metric][1])
@@ -84,12 +84,12 @@ class Tally:
             case Attempted(endpoint, outcome, lag):
                 self.counts["poller_webhook_attempts", endpoint, outcome] += 1
                 if outcome == "delivered":
-                    self._late(endpoint, max(lag.total_seconds(), 0.0))
+                    self._record_lag(endpoint, max(lag.total_seconds(), 0.0))
             case PassedOver(stream, entries):
                 self.counts["poller_foreign_entries", stream] += entries
             case Defect(_, label):
                 self.counts["poller_defects", label] += 1
-            case Connection(gateway, ready):
+            case GatewayConnection(gateway, ready):
                 self._changed(gateway, ready=ready)
             case _:
                 pass
@@ -101,30 +101,30 @@ class Tally:
             self._connected.discard(gateway)
             self.counts["poller_gateway_reconnects", gateway] += 1
 
-    def _late(self, endpoint: str, seconds: float) -> None:
+    def _record_lag(self, endpoint: str, seconds: float) -> None:
         step = next(step for step in LAG_STEPS if seconds <= step)
         self.counts[LAG, endpoint, str(step)] += 1
         self.counts[LAG, endpoint, SUM] += seconds
 
 
 class Totals:
-    """What all processes have counted since this one looks.
+    """The increases of all processes' counters since this process started.
 
-    Of a process that was there before, only what it counts from the first look on is added: a
-    reader would take the rest for news.
+    For a process that started earlier, only increases after its first report count: the earlier
+    ones are not new.
     """
 
     def __init__(self, since: datetime) -> None:
-        """`since`: when this process began, aware."""
+        """`since`: when this process started, aware."""
         self.counts: dict[Count, float] = {}
         self._since = since
         self._seen: dict[tuple[str, datetime], dict[Count, float]] = {}
 
     def add(self, process: str, started: datetime, counts: Mapping[Count, float]) -> None:
-        """Add what a process has counted since it was last looked at.
+        """Add the increases of a process's counters since the last call.
 
-        `started` tells it from another one of its name. After a failover of Redis an older report
-        may come back: what was added is not added again.
+        `started` distinguishes processes of the same name. After a failover of Redis an older
+        report may reappear: nothing is added twice.
         """
         name = (process, started)
         known = self._seen.pop(name, None)

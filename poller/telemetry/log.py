@@ -1,6 +1,6 @@
-"""The log's lines on stderr: coloured on a terminal, one JSON object a line elsewhere.
+"""Writes the log to stderr: coloured on a terminal, elsewhere one JSON object per line.
 
-Whoever wrote a text of it: no secret, nothing that a terminal obeys, and never more than a bound.
+Texts from any source are masked (no secrets), made printable (no terminal sequences) and limited.
 """
 
 import contextlib
@@ -23,23 +23,23 @@ Level = Literal["info", "warning", "error"]
 RANK: Final[dict[Level, int]] = {"info": 0, "warning": 1, "error": 2}
 
 TEXT_LIMIT: Final = 4_000
-"""Characters of an event, or of one of its details: room for fifty held days in one line."""
+"""Most characters of an event or of one of its details: room for fifty held days."""
 
 TRACE_LIMIT: Final = 20_000
-"""Characters of a traceback: some hundred frames."""
+"""Most characters of a traceback: some hundred frames."""
 
 _COLOUR: Final[dict[Level, str]] = {"info": "32", "warning": "33", "error": "31"}
-_EXACT: Final = 2**63  # integers a reader of JSON takes as they are
+_EXACT: Final = 2**63  # JSON readers keep smaller integers exact
 
 
 @dataclass(frozen=True, slots=True)
 class _Log:
     stream: TextIO
     level: Level = "info"
-    redaction: Redaction = Redaction()  # noqa: RUF009  it is frozen, and without any secret
+    redaction: Redaction = Redaction()  # noqa: RUF009  immutable, and without any secret
 
     def clean(self, value: object) -> object:
-        """Return what may be written of a value; a text, unless it is a number or nothing."""
+        """Return a value that may be written: a number, a boolean, None, or a safe text."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int) and abs(value) < _EXACT:
@@ -49,7 +49,7 @@ class _Log:
         return printable(self.masked(value, TEXT_LIMIT), TEXT_LIMIT)
 
     def masked(self, value: object, limit: int) -> str:
-        return self.redaction(text_of(value), limit + 1)  # one more shows that it goes on
+        return self.redaction(text_of(value), limit + 1)  # one more shows that it was truncated
 
     def trace(self, value: object) -> str:
         return printable_lines(self.masked(value, TRACE_LIMIT), TRACE_LIMIT)
@@ -59,28 +59,28 @@ _log = _Log(sys.stderr)
 
 
 def configure(*, level: Level = "info", secrets: Sequence[str] = ()) -> None:
-    """Log to stderr from now on, as it is now.
+    """Log to the current `sys.stderr` from now on.
 
-    `level`: the least that is written. No line holds one of the `secrets`, whoever wrote it.
+    `level`: the lowest that is written. `secrets` are masked in every line.
     """
     global _log  # noqa: PLW0603  a process has one stderr
     _log = _Log(sys.stderr, level, Redaction(secrets))
 
 
 def shown(text: object) -> str:
-    """Return a text on one line as the log would show it, for what is told outside of it."""
+    """Return a text on one line, as safe as the log would write it, for use elsewhere."""
     return str(_log.clean(text_of(text)))
 
 
 def is_written(level: Level) -> bool:
-    """Tell whether lines of this level are written at all."""
+    """Return whether lines of this level are written."""
     return RANK[level] >= RANK[_log.level]
 
 
 def write(level: Level, event: str, **details: object) -> None:
-    """Write a line, unless its level is too low; it never raises, whatever the details are.
+    """Write a line unless its level is too low; never raises, whatever the details are.
 
-    The detail `exception` is a traceback, and keeps its lines.
+    The detail `exception` is a traceback, which keeps its line breaks.
     """
     if not is_written(level):
         return
@@ -89,10 +89,10 @@ def write(level: Level, event: str, **details: object) -> None:
     cleaned = {name: _log.clean(value) for name, value in details.items()}
     text = str(_log.clean(event))
     below = None if trace is None else _log.trace(trace)
-    # a full disk, a pipe nobody reads, a stream closed at the end: the work goes on unseen
+    # a full disk, a broken pipe or a closed stream must not stop the work
     with contextlib.suppress(OSError, ValueError):
         line = _coloured if _log.stream.isatty() else _json
-        # in one piece, so that lines of several threads stay whole
+        # one write, so that lines of several threads are not mixed
         _log.stream.write(line(level, text, cleaned, below, at) + "\n")
         _log.stream.flush()
 
@@ -101,10 +101,10 @@ def _json(
     level: Level, event: str, details: dict[str, object], trace: str | None, at: datetime
 ) -> str:
     moment = at.isoformat().replace("+00:00", "Z")
-    told = {**details, "event": event, "level": level, "timestamp": moment}
+    line = {**details, "event": event, "level": level, "timestamp": moment}
     if trace is not None:
-        told = {"exception": trace, **told}
-    return json.dumps(told, ensure_ascii=False)
+        line = {"exception": trace, **line}
+    return json.dumps(line, ensure_ascii=False)
 
 
 def _coloured(
@@ -116,8 +116,8 @@ def _coloured(
     return f"\x1b[2m{at:%Y-%m-%d %H:%M:%S}\x1b[0m {mark} {event}{pairs}{below}"
 
 
-def tell_defect(problem: BaseException, text: str = "") -> None:
-    """Log an error nobody expected, with its trace."""
+def log_defect(problem: BaseException, text: str = "") -> None:
+    """Log an unexpected error with its traceback."""
     name = type(problem).__name__
     write(
         "error",
@@ -133,13 +133,13 @@ def trace_of(problem: BaseException) -> str:
 
 
 def fingerprint(problem: BaseException) -> str:
-    """Return eight digits that are the same for the same error at the same place.
+    """Return eight hexadecimal digits that are the same for the same error at the same place.
 
-    The place is the functions on the way, without their lines: those move with every edit.
+    The place is the names of the functions, without line numbers, which change with every edit.
     """
     frames = traceback.walk_tb(problem.__traceback__)
     places = [f"{Path(f.f_code.co_filename).name}:{f.f_code.co_name}" for f, _ in frames]
     if isinstance(problem, BaseExceptionGroup):
         places += [fingerprint(each) for each in problem.exceptions]
-    told = "\n".join([type(problem).__qualname__, *dict.fromkeys(places)])
-    return hashlib.sha256(told.encode(errors="replace")).hexdigest()[:8]
+    text = "\n".join([type(problem).__qualname__, *dict.fromkeys(places)])
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]

@@ -1,7 +1,4 @@
-"""What systemd is told over its notification socket; nothing, where nobody listens.
-
-The protocol is that of sd_notify(3): one datagram of `NAME=value` lines.
-"""
+"""Notifies systemd as sd_notify(3) does: one datagram of `NAME=value` lines."""
 
 import contextlib
 import socket
@@ -9,10 +6,10 @@ import time
 
 
 class Notify:
-    """Speaks to the service manager. It never waits and never fails: the service goes on."""
+    """Sends to the service manager's socket. It never waits and never raises."""
 
     def __init__(self, address: str | None) -> None:
-        """`address`: `NOTIFY_SOCKET`, a path, or `@` and an abstract name; None: say nothing."""
+        """`address`: `NOTIFY_SOCKET`, a path, or `@` and an abstract name; None: send nothing."""
         self._address = address and (f"\0{address[1:]}" if address[0] == "@" else address)
 
     def __call__(self, **fields: str | int) -> None:
@@ -27,5 +24,5 @@ class Notify:
             sender.sendto(text.encode(), socket.MSG_DONTWAIT, self._address)
 
     def reloading(self) -> None:
-        """Say that a reload begins; READY=1 ends it."""
+        """Notify that a reload begins; READY=1 ends it."""
         self(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)

@@ -1,7 +1,7 @@
-"""What happens, as facts, and the log that reads them: one line per fact, on stderr.
+"""What happens, as facts, and the journal that writes them to the log, one line each.
 
-Trouble is told when it begins, once for each reason, and its end once. Nothing else decides what
-an operator sees; no fact carries a secret.
+A trouble is logged when it begins, once for each reason, and once when it ends. Nothing else
+decides what an operator sees; no fact carries a secret.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from poller.detect.impossible import explained
 from poller.markets import Market, Record
 from poller.model import Code, Event, EventType, market_of
 from poller.schedule.notice import Completed, Notice
-from poller.telemetry.log import fingerprint, tell_defect, write
+from poller.telemetry.log import fingerprint, log_defect, write
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
 AttemptOutcome = Literal["delivered", "failed"]
@@ -24,7 +24,7 @@ AttemptOutcome = Literal["delivered", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """Something an operator may want to know once."""
+    """Something to log once."""
 
     what: str
     details: tuple[tuple[str, object], ...] = ()
@@ -32,7 +32,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`subject` does not do its work; `reason` names the cause, and the cure if there is one."""
+    """`subject` does not work; `reason` names the cause, and the fix if there is one."""
 
     subject: str
     reason: str
@@ -40,7 +40,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """`subject` is in trouble no more, and `how`; silent unless it was."""
+    """`subject` is no longer in trouble, and `how`; ignored unless it was."""
 
     subject: str
     how: str = "recovered"
@@ -48,13 +48,13 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """A component ended in an error that is no part of its contract, and is started again.
+    """A component ended with an error outside its contract, and is restarted.
 
     Attributes:
-        component: Which, as the log and the page name it: `webhook desk`, `poll of HK.00700`.
-        label: The same for the metric, bounded by the configuration: `poll`.
+        component: Its name on the log and the page: `webhook desk`, `poll of HK.00700`.
+        label: Its metric label, one of a fixed set: `poll`.
         error: The error; its traceback is logged once for each fingerprint.
-        fingerprint: Eight hexadecimal digits: the same for the same error at the same place.
+        fingerprint: Eight hexadecimal digits, the same for the same error at the same place.
     """
 
     component: str
@@ -64,7 +64,7 @@ class Defect:
 
     @property
     def reason(self) -> str:
-        """What an operator is told."""
+        """The reason as the log and the page show it."""
         return (
             f"stopped by a defect, {type(self.error).__name__} [{self.fingerprint}]; it is started "
             "again by itself, please report it"
@@ -81,14 +81,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The stream of releases tells it from now on."""
+    """A notice was appended to the stream of releases."""
 
     notice: Notice
 
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """A look at a symbol ended; `answer`: what came of it, in words."""
+    """A poll of a symbol ended; `answer`: its result in words."""
 
     code: Code
     outcome: PollOutcome
@@ -96,8 +96,8 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """A gateway became usable or stopped being so; `rebuilds`: connections thrown away so far."""
+class GatewayConnection:
+    """A gateway became ready, or stopped being so; `rebuilds`: connections discarded so far."""
 
     gateway: str
     ready: bool
@@ -107,7 +107,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """One attempt to deliver ended. `lag`: of its oldest event behind the stream."""
+    """A delivery attempt ended. `lag`: the age of its oldest event in the stream."""
 
     endpoint: str
     outcome: AttemptOutcome
@@ -116,7 +116,7 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """The deliverer read so many entries of a stream that are no events of ours."""
+    """The deliverer skipped stream entries that are not ours."""
 
     stream: str
     entries: int
@@ -124,7 +124,7 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """These figures of a symbol wait for the operator's ruling, oldest day first; perhaps none."""
+    """The figures of a symbol that await the operator's decision, oldest day first; may be none."""
 
     code: Code
     held: tuple[QuarantinedFigure, ...]
@@ -132,21 +132,21 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """This process polls; `token` is the fencing token of its lease."""
+    """This process is the leader; `token` is the fencing token of its lease."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """This process does not poll, and takes over when it can."""
+    """This process is on standby, and takes over when it can."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest day on record of a market, as found at the start."""
+    """The newest stored day of a market, as found at the start."""
 
     market: Market
     day: date
@@ -154,7 +154,7 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Everything is up and the roles work."""
+    """Everything is up."""
 
     details: tuple[tuple[str, object], ...] = ()
 
@@ -166,7 +166,7 @@ class Reloading:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """The keys that count from now on, and those whose change needs a restart."""
+    """A new configuration: the changed keys taken, and those whose change needs a restart."""
 
     taken: tuple[str, ...]
     kept: tuple[str, ...]
@@ -174,28 +174,28 @@ class Reloaded:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The configuration read again is wrong; the old one stays. One line per problem."""
+    """A new configuration is invalid, so the old one stays; one line per problem."""
 
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatStarted:
-    """A loop that does the service's work began, and is expected to turn."""
+    """A loop that does the service's work began; beats are expected from now on."""
 
     loop: str
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatBeat:
-    """The loop came round, be it only to find nothing to do."""
+    """The loop is alive, even if it found nothing to do."""
 
     loop: str
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatStopped:
-    """The loop ended, and is not expected to turn."""
+    """The loop ended; no more beats are expected."""
 
     loop: str
 
@@ -219,42 +219,41 @@ Fact = (
     | HeartbeatBeat
     | HeartbeatStopped
     | Polled
-    | Connection
+    | GatewayConnection
     | Attempted
     | PassedOver
 )
 Observe = Callable[[Fact], None]
 
 LONGEST_TURN: Final = 60.0
-"""Seconds within which a loop that is not stuck comes round, however little there is to do."""
-
+"""Most seconds between two beats of a loop that is not stuck, however little there is to do."""
 
 _MOST_TRACES: Final = 100
-"""Traces that one process logs; what a defect says may vary without end."""
+"""Most tracebacks that one process logs: there may be any number of fingerprints."""
 REASONS_KEPT: Final = 10
-"""Reasons of one trouble that are remembered, so that none is told twice before it ends."""
+"""Reasons of one trouble that are remembered, so that none is logged twice before it ends."""
 
 
 def to_all(*readers: Observe) -> Observe:
-    """Return what tells every reader, in this order.
+    """Return an observer that forwards each fact to every reader, in this order.
 
-    A defect of one reader is told to the others, and not to whoever tells the fact.
+    A defect of one reader is reported to the others, and not raised.
     """
 
-    def tell(fact: Fact) -> None:
+    def forward(fact: Fact) -> None:
         for reader in readers:
             try:
                 reader(fact)
-            except Exception as error:  # noqa: BLE001  whatever a reader does wrong is its own
+            except Exception as error:  # noqa: BLE001  any error of a reader is a defect
                 if not isinstance(fact, Defect):
                     name = f"reader of facts {type(reader).__name__}"
                     defect = Defect(name, "reader", error, fingerprint(error))
                     for other in readers:
                         if other is not reader:
-                            with contextlib.suppress(Exception):  # it has been told of already
+                            with contextlib.suppress(Exception):  # it may be broken, too
                                 other(defect)
 
-    return tell
+    return forward
 
 
 def dispatcher(account: str) -> str:
@@ -268,14 +267,14 @@ def polling_of(code: Code) -> str:
 
 
 def forgotten(code: Code, how: str = "recovered") -> tuple[Fact, ...]:
-    """Return what ends all that was told of a symbol, whatever may be held of it, and `how`."""
+    """Return the facts that end all troubles of a symbol, its quarantine included."""
     subjects = (code, f"{code} answer", f"{code} quarantine", polling_of(code))
     return (*(Recovered(each, how) for each in subjects), Quarantined(code, ()))
 
 
 @contextlib.contextmanager
 def heartbeat(observe: Observe, loop: str) -> Iterator[Callable[[], None]]:
-    """Expect a loop to turn while the block runs; yields what it calls each time it does."""
+    """Expect beats of a loop while the block runs; yields the function that sends one."""
     beat = HeartbeatBeat(loop)
     observe(HeartbeatStarted(loop))
     try:
@@ -285,14 +284,14 @@ def heartbeat(observe: Observe, loop: str) -> Iterator[Callable[[], None]]:
 
 
 class Journal:
-    """Writes facts to the log; remembers what is in trouble."""
+    """Writes facts to the log, and remembers current troubles."""
 
     def __init__(self) -> None:
         self._troubled: dict[str, dict[str, None]] = {}  # subject → its reasons since it began
         self._fingerprints: set[str] = set()
 
     def __call__(self, fact: Fact) -> None:
-        """Write one line, or none when the fact is no news, or for those who count."""
+        """Write one line, or none if the fact is not new or not for the log."""
         match fact:
             case Trouble(subject, reason):
                 self._warn(subject, reason)
@@ -300,7 +299,7 @@ class Journal:
                 if self._troubled.pop(subject, None) is not None:
                     write("info", f"{subject}: {how}")
             case Defect(component):
-                self._tell_defect(fact, component)
+                self._log_defect(fact, component)
             case Reloaded(taken, kept):
                 write("info", "configuration read again", changed=", ".join(taken) or "nothing")
                 if kept:
@@ -312,20 +311,20 @@ class Journal:
                 self._note(fact)
 
     def _warn(self, subject: str, reason: str) -> None:
-        """Write each reason of a trouble once; where two take turns, an end comes between."""
+        """Write each reason of a trouble once until the trouble ends."""
         reasons = self._troubled.setdefault(subject, {})
         if reason not in reasons:
             if len(reasons) >= REASONS_KEPT:
                 del reasons[next(iter(reasons))]
             reasons[reason] = None
-            write("warning", told(subject, reason))
+            write("warning", trouble_text(subject, reason))
 
-    def _tell_defect(self, defect: Defect, component: str) -> None:
-        """Write the trace of each defect once; after that it is one line for each component."""
+    def _log_defect(self, defect: Defect, component: str) -> None:
+        """Write the traceback of each fingerprint once; then one line for each component."""
         if defect.fingerprint not in self._fingerprints and len(self._fingerprints) < _MOST_TRACES:
             self._fingerprints.add(defect.fingerprint)
             self._troubled[component] = {defect.reason: None}
-            tell_defect(defect.error, f"{component}: {defect.reason}")
+            log_defect(defect.error, f"{component}: {defect.reason}")
         else:
             self(Trouble(component, defect.reason))
 
@@ -337,12 +336,12 @@ class Journal:
                 if self._troubled.pop(f"{code} quarantine", None) is not None:
                     write("info", f"{code}: nothing is held any more")
             case Quarantined(code, held):
-                self(Trouble(f"{code} quarantine", ruling_wanted(code, held)))
+                self(Trouble(f"{code} quarantine", decision_needed(code, held)))
             case Published(code, events):
                 write("info", "published", code=code, **_summary(events))
             case Announced(notice):
-                headline, told = _headline(notice)
-                write("info", headline, **told)
+                headline, fields = _headline(notice)
+                write("info", headline, **fields)
             case Active(token):
                 write("info", "polling", lease=token)
             case Standby(reason):
@@ -351,22 +350,22 @@ class Journal:
                 write("info", "ready", **dict(details))
 
 
-def told(subject: str, reason: str) -> str:
-    """Return a trouble as one line; many a reason names the subject itself."""
+def trouble_text(subject: str, reason: str) -> str:
+    """Return a trouble as one line; the subject is not repeated if the reason begins with it."""
     return reason if reason.startswith(f"{subject}:") else f"{subject}: {reason}"
 
 
-def ruling_wanted(code: Code, held: tuple[QuarantinedFigure, ...]) -> str:
-    """Return what the operator is told of held figures: which, why, and what to type."""
+def decision_needed(code: Code, held: tuple[QuarantinedFigure, ...]) -> str:
+    """Return the message about held figures: which, why, and what to type."""
     days = " ".join(str(each.day) for each in held)
-    told = "; ".join(
+    reasons = "; ".join(
         f"{each.day} is held as {explained(market_of(code), each)}, {_shares(each.record)}"
         + (f" after {_shares(each.previous)}" if each.previous else "")
         for each in held
     )
     return (
-        f"{told}. To publish what is true: poller quarantine release {code} {days}; to drop what "
-        f"is not: poller quarantine discard {code} {days}"
+        f"{reasons}. To publish what is true: poller quarantine release {code} {days}; to drop "
+        f"what is not: poller quarantine discard {code} {days}"
     )
 
 
@@ -383,11 +382,11 @@ def _shares(record: Record) -> str:
 
 def _summary(events: tuple[Event, ...]) -> dict[str, object]:
     last = events[-1]
-    told: dict[str, object] = {"trading_day": str(last.vintage.day)}
-    told |= Counter(event.type.rpartition(".")[2] for event in events)
+    details: dict[str, object] = {"trading_day": str(last.vintage.day)}
+    details |= Counter(event.type.rpartition(".")[2] for event in events)
     if len(events) == 1 and last.type is not EventType.BACKFILLED:
-        if "below_threshold" in last.vintage.record.flags:  # 0 and its change would be no figures
-            return told | {"below_threshold": True}
-        told["shares"] = last.vintage.record.shares
-        told["change"] = last.change.shares if last.change else None
-    return told
+        if "below_threshold" in last.vintage.record.flags:  # 0 and its change are no figures
+            return details | {"below_threshold": True}
+        details["shares"] = last.vintage.record.shares
+        details["change"] = last.change.shares if last.change else None
+    return details

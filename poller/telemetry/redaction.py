@@ -1,4 +1,4 @@
-"""Takes configured secrets out of a text, in every spelling in which they come back."""
+"""Masks configured secrets in a text, in every encoding in which they may be repeated."""
 
 import base64
 import json
@@ -9,17 +9,17 @@ from urllib.parse import quote, unquote
 MASK: Final = "[secret]"
 
 _SHORTEST: Final = 4
-"""Characters of a spelling; a shorter one would blot out words, and guards nothing."""
+"""Characters of a spelling; masking shorter ones would hide ordinary words."""
 
 _SHORTEST_INSIDE: Final = 8
-"""Characters that a secret is known by inside of other base64; fewer occur by chance."""
+"""Characters of a secret inside other base64; fewer occur by chance."""
 
 _PREFIX: Final = "whsec_"
 _GROUP: Final = 3  # bytes that base64 encodes together, as four characters
 
 
 class Redaction:
-    """Masks secrets; what costs is computed once."""
+    """Masks secrets; their spellings are computed once."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         found = {each for secret in secrets for each in spellings(secret)}
@@ -29,7 +29,7 @@ class Redaction:
     def __call__(self, text: str, limit: int) -> str:
         """Return the first `limit` characters of `text`, or fewer, without a secret in them.
 
-        A secret that the limit would cut in two is left out whole.
+        A secret that the limit would cut is left out entirely.
         """
         if len(text) > limit:
             text = text[:limit]
@@ -50,10 +50,10 @@ class Redaction:
 
 
 def spellings(secret: str) -> set[str]:
-    """Return how a secret may be written by whoever repeats it, none of them short.
+    """Return the ways in which a secret may be repeated, except very short ones.
 
-    As it is; as Python and JSON quote it; percent-encoded and decoded; in base64, alone or in the
-    middle of something longer, as in the header of HTTP's Basic authentication.
+    Plain; as Python and JSON quote it; percent-encoded and decoded; in base64, alone or inside
+    something longer, as in an HTTP Basic authentication header.
     """
     plain = {secret, unquote(secret), secret.removeprefix(_PREFIX)}
     found = set(plain)
@@ -71,10 +71,10 @@ def _lower_escapes(encoded: str) -> str:
 
 
 def _inside_base64(text: str) -> Iterator[str]:
-    """Yield what stands in base64 wherever `text` is in what was encoded, in both alphabets."""
+    """Yield how `text` looks inside longer base64, for each alignment and both alphabets."""
     data = text.encode(errors="surrogatepass")
     for before in range(_GROUP):
-        skipped = (before * 8 + 5) // 6  # characters that depend on what stands before
-        end = (before + len(data)) * 8 // 6  # where they begin to depend on what follows
+        skipped = (before * 8 + 5) // 6  # characters that depend on the bytes before
+        end = (before + len(data)) * 8 // 6  # from here on they depend on the bytes after
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             yield encode(bytes(before) + data)[skipped:end].decode()

@@ -1,4 +1,4 @@
-"""How a process is told to end, or to read its configuration again, and how it leaves."""
+"""Handles the signals to stop or reload, and ends the process."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,9 @@ from types import FrameType
 from typing import Any, Final, NoReturn
 
 STOP_LIMIT: Final = 8.0
-"""Seconds from the signal to the end, whatever hangs; supervisors are promised 10."""
+"""Seconds from the signal to the end, whatever hangs; process supervisors are promised 10."""
 
-_STUCK: Final = 1.0  # seconds more for a loop that does not even turn
+_STUCK: Final = 1.0  # seconds more for an event loop that is blocked
 
 
 async def until_signalled(
@@ -22,10 +22,11 @@ async def until_signalled(
     overdue: Callable[[], None] = lambda: None,
     hangup: Callable[[], None] | None = None,
 ) -> None:
-    """Run `work` until it ends or SIGTERM or SIGINT arrives; it is cancelled then, and awaited.
+    """Run `work` until it ends, or SIGTERM or SIGINT arrives, which cancels and awaits it.
 
-    `stopping` is called then. When `work` has not ended `STOP_LIMIT` seconds later, `overdue` is
-    called, and the process leaves with 0. SIGHUP calls `hangup`; without one it ends the work, too.
+    `stopping` is called on the signal. If `work` has not ended `STOP_LIMIT` seconds later,
+    `overdue` is called and the process exits with 0. SIGHUP calls `hangup`; without one, it ends
+    the work, too.
     """
     task = asyncio.create_task(work, name="service")
     loop = asyncio.get_running_loop()
@@ -34,17 +35,17 @@ async def until_signalled(
     def ask(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            os._exit(1)  # asked twice: at once
+            os._exit(1)  # a second signal ends it at once
         asked = True
-        # the system's own timer, for a loop that is stuck in a write nobody reads; repeated, for
-        # one that gets stuck between its ringing and its being heard
+        # a timer of the system, in case the loop is blocked in a write that nobody reads; repeated,
+        # in case it blocks between the timer and its handler
         signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
         signal.setitimer(signal.ITIMER_REAL, STOP_LIMIT + _STUCK, _STUCK)
         loop.call_soon_threadsafe(stop)
 
     def stop() -> None:
         loop.call_later(STOP_LIMIT, give_up)
-        task.cancel()  # first: whatever telling of it runs into, it stops
+        task.cancel()  # first, as `stopping` may fail
         stopping()
 
     def give_up() -> None:
@@ -59,7 +60,7 @@ async def until_signalled(
     else:
         loop.add_signal_handler(signal.SIGHUP, hangup)
     for number in ending:
-        loop.add_signal_handler(number, lambda: None)  # it wakes the loop up
+        loop.add_signal_handler(number, lambda: None)  # so that the signal wakes the loop
         signal.signal(number, ask)
     try:
         await task
@@ -71,8 +72,8 @@ async def until_signalled(
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with everything written, whatever the SDK's threads still wait for."""
+    """Flush the output and exit, whatever the SDK's threads still wait for."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # it was told, or there is nobody to tell
+        with contextlib.suppress(OSError):  # already reported, or nobody reads it
             stream.flush()
     os._exit(code)

@@ -1,6 +1,6 @@
-"""What the service tells of itself through Redis, for pages on other machines. Pure.
+"""What a process reports through Redis, for pages on other machines. Pure.
 
-Texts read back may be of another version or edited by hand: what cannot be read counts as absent.
+Reports may be from another version or edited by hand: unreadable ones count as absent.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ from poller.model import isoformat, to_json
 from poller.telemetry.counts import Count
 
 EVERY: Final = timedelta(seconds=15)
-"""Between two reports of a process that has nothing new to say."""
+"""Between two reports of a process without news."""
 
 SOON: Final = timedelta(seconds=3)
-"""Until the next report of what was polled, counted or failed; troubles are told at once."""
+"""From a poll or a count to the next report; troubles are reported at once."""
 
 DEAD_AFTER: Final = timedelta(minutes=1)
-"""A process that has not reported for so long counts as gone."""
+"""A process without a report for this long counts as gone."""
 
 AHEAD: Final = timedelta(minutes=10)
-"""So far another machine's clock may be ahead; a report of later was left by a clock set back."""
+"""How far another machine's clock may be ahead; later reports predate a clock that was set back."""
 
 TROUBLES_KEPT: Final = 20
-"""Troubles one report names; the log has them all."""
+"""Troubles in one report; the log has all of them."""
 
 POLLS_KEPT: Final = 5
-"""Looks at a symbol that are remembered."""
+"""Polls remembered of each symbol."""
 
 _UNKNOWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ Phase = Literal["watching", "sweeping", "paused"]
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """One OpenD as its process sees it. `reason`: why it is, or is not, ready; `since`: aware."""
+    """One OpenD as a process sees it. `reason`: why it is or is not ready; `since`: aware."""
 
     name: str
     account: str
@@ -56,9 +56,9 @@ def _known(phase: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseState:
-    """A market's release: `covered` of the `wanted` symbols show `day` already.
+    """A market's release: `covered` of the `wanted` symbols already show `day`.
 
-    A phase that another version knows is read as `watching`.
+    An unknown phase, of another version, is read as `watching`.
     """
 
     phase: Annotated[Phase, BeforeValidator(_known)] = "watching"
@@ -68,14 +68,23 @@ class ReleaseState:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What one process says of itself. `lease`: its fencing token, None when it does not poll.
+class ProcessReport:
+    """What one process reports of itself.
 
-    `role`: a `Role`, or one that another version knows. `troubles`: subject → reason, as the log
-    has it. `held`: market → figures that wait for a ruling. `counts`: since the process `started`.
-    `at`, `started`: aware. `budget`: requests of an account, and the seconds of its period; None
-    when it does not poll. `defects`: component that a defect stopped and that has not run steadily
-    since → what it was.
+    Attributes:
+        at: When it was written, aware.
+        role: A `Role`, or one of another version.
+        version: Of the program.
+        lease: Its fencing token; None unless it is the leader.
+        gateways: Its OpenDs.
+        symbols: How many it watches.
+        markets: Market → its release.
+        troubles: Subject → reason, as in the log.
+        held: Market → number of figures that await a decision.
+        started: When the process started, aware.
+        counts: What it has counted since then.
+        budget: An account's requests, and its period in seconds; None unless it polls.
+        defects: Component that a defect stopped and that has not run steadily since → the defect.
     """
 
     at: Moment
@@ -93,12 +102,12 @@ class Report:
     defects: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the JSON kept in the status hash."""
+        """Return the JSON for the status hash."""
         return to_json(_plain(asdict(self)))
 
     @classmethod
-    def from_json(cls, text: str) -> "Report | None":
-        """Read what `to_json` wrote, in any version; None when it cannot be read."""
+    def from_json(cls, text: str) -> "ProcessReport | None":
+        """Read what `to_json` wrote, in any version; None if it cannot be read."""
         try:
             return _REPORTS.read(text)
         except Unreadable:
@@ -107,7 +116,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One look at a symbol, and what came of it in words."""
+    """One poll of a symbol: when (aware), and its result in words."""
 
     at: Moment
     answer: str
@@ -115,33 +124,33 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Polls:
-    """The last looks at a symbol, newest first, when the next one is planned, and why then."""
+    """The last polls of a symbol, newest first; when the next one is planned (aware), and why."""
 
     polls: tuple[Poll, ...] = ()
     next_at: Moment | None = None
     reason: str = ""
 
     def to_json(self) -> str:
-        """Return the JSON kept in the polls hash."""
+        """Return the JSON for the polls hash."""
         return to_json(_plain(asdict(self)))
 
     @classmethod
     def from_json(cls, text: str) -> "Polls | None":
-        """Read what `to_json` wrote, in any version; None when it cannot be read."""
+        """Read what `to_json` wrote, in any version; None if it cannot be read."""
         try:
             return _POLLS.read(text)
         except Unreadable:
             return None
 
 
-def living(reports: Mapping[str, Report], now: datetime) -> dict[str, Report]:
-    """Return the reports of processes that still live."""
+def living(reports: Mapping[str, ProcessReport], now: datetime) -> dict[str, ProcessReport]:
+    """Return the reports of living processes; `now` is aware."""
     return {
         name: report for name, report in reports.items() if -AHEAD <= now - report.at <= DEAD_AFTER
     }
 
 
-_REPORTS: Final = Codec[Report](Report)
+_REPORTS: Final = Codec[ProcessReport](ProcessReport)
 _POLLS: Final = Codec[Polls](Polls, most=16 * 1024)
 
 

@@ -1,7 +1,7 @@
-"""The board's contract: what the service hangs out in Redis for its page, and what hangs there.
+"""The port of the status store: what the service publishes in Redis for the status page.
 
-Beside the store: nothing here decides what is published, so a lost write costs a stale page.
-`redisboard` performs it.
+It is apart from the store: nothing here decides what is published, so a lost write only costs a
+stale page. `store.redis_status` implements it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from poller.model import Code
-from poller.telemetry.status import Polls, Report
+from poller.telemetry.status import Polls, ProcessReport
 
 
 @dataclass(frozen=True, slots=True)
-class BoardKeys:
-    """The names of what the service tells of itself, in the namespace's hash slot."""
+class StatusKeys:
+    """The keys of the status store, in the namespace's hash slot."""
 
     namespace: str
 
@@ -30,45 +30,45 @@ class BoardKeys:
 
     @property
     def symbols(self) -> str:
-        """String: JSON list of the codes being watched, in the order of their sources."""
+        """String: JSON list of the watched codes, in the order of their sources."""
         return f"{{{self.namespace}}}:symbols"
 
 
 class StatusStore(Protocol):
-    """What a page needs beside the store. Every call may raise StoreDown or StoreMisfit."""
+    """What the page needs besides the store. Every call may raise StoreDown or StoreMisfit."""
 
-    async def reports(self) -> dict[str, Report]:
+    async def reports(self) -> dict[str, ProcessReport]:
         """Return the last report of every process; unreadable ones are left out."""
 
-    async def report(self, process: str, report: Report) -> None:
-        """Replace the report of a process, and now and then remove those of the dead."""
+    async def report(self, process: str, report: ProcessReport) -> None:
+        """Replace the report of a process, and now and then remove those of dead processes."""
 
     async def retire(self, process: str) -> None:
-        """Remove the report of a process that ends."""
+        """Remove the report of a process that is ending."""
 
     async def symbols(self) -> tuple[Code, ...] | None:
-        """Return what is watched, or None when no process has told."""
+        """Return the watched codes, or None when no process has saved them."""
 
-    async def tell_symbols(self, codes: Sequence[Code]) -> None:
-        """Replace what is watched, and signal it."""
+    async def save_symbols(self, codes: Sequence[Code]) -> None:
+        """Replace the watched codes, and signal it."""
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
-        """Return the last polls of these codes, where there are any."""
+        """Return the last polls of these codes; codes without polls are left out."""
 
-    async def tell_polls(self, polls: Mapping[Code, Polls]) -> None:
+    async def save_polls(self, polls: Mapping[Code, Polls]) -> None:
         """Replace the last polls of these codes."""
 
     async def histories(self, codes: Sequence[Code]) -> list[Mapping[str, str]]:
-        """Return the history hash of each code, in order: day → JSON, as it stands there."""
+        """Return the raw history hash of each code, in order: day → JSON."""
 
     async def vintages(self, code: Code, names: Sequence[str]) -> list[str | None]:
-        """Return the JSON of these vintages (`day:revision`) as it stands there, or None."""
+        """Return the raw JSON of these vintages (`day:revision`), each None if absent."""
 
     async def lease(self) -> str:
-        """Return `token:owner` of the active poller, or "" when the key holds nothing like it."""
+        """Return `token:owner` of the active poller, or "" if the key holds no such text."""
 
     async def simulated(self) -> bool:
-        """Tell whether a simulator made up what the stream holds."""
+        """Return whether the stream holds a simulation's events."""
 
     async def stream_length(self) -> int:
-        """Return how many entries the stream holds."""
+        """Return the number of entries in the stream."""

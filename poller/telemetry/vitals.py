@@ -1,7 +1,7 @@
-"""How the service is, read from its facts: for systemd, and for a person who asks it.
+"""Watchdog and status line for systemd, derived from facts.
 
-The watchdog is petted by the loops that do the work: once each of them has come round since the
-last time. A loop that hangs ends the petting, a page that hangs does not.
+The loops that do the work keep the watchdog quiet: it is notified once each of them has beaten
+since the last time. So a hanging loop triggers it, and a hanging page does not.
 """
 
 import time
@@ -31,21 +31,21 @@ from poller.telemetry.observe import (
     Reloading,
     Standby,
     Trouble,
-    told,
+    trouble_text,
 )
 
 _STATUS_PAUSE: Final = 5.0
-"""Seconds between two status lines, but for news."""
+"""Seconds between two status lines, except for changes."""
 
 _PART_LIMIT: Final = 300
-"""Characters of each part of the status line: `systemctl status` shows it on one."""
+"""Characters of each part of the status line."""
 
 _START_ALLOWANCE: Final = int(3 * LONGEST_TURN * 1e6)
-"""Microseconds a start may take from each turn on: waiting for Redis is not being stuck."""
+"""Microseconds by which each beat extends the start: waiting for Redis is not being stuck."""
 
 
 class Vitals:
-    """Tells systemd what the facts mean."""
+    """Notifies systemd of readiness, reloads, beats and the status line."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Vitals:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`summary`: the beginning of the status line."""
+        """`summary`: returns the beginning of the status line."""
         self._notify = notify
         self._summary = summary
         self._clock = clock
@@ -63,11 +63,11 @@ class Vitals:
         self._newest: dict[Market, date] = {}
         self._ready = False
         self._standby = ""
-        self._told = ""
-        self._told_at = float("-inf")
+        self._status = ""
+        self._status_at = float("-inf")
 
     def __call__(self, fact: Fact) -> None:
-        """Take note of a fact, and pass on what it means."""
+        """Take note of a fact, and notify systemd if it matters."""
         match fact:
             case HeartbeatStarted(loop):
                 self._beat[loop] = False
@@ -88,7 +88,7 @@ class Vitals:
                 self._note(fact)
 
     def _note(self, fact: Fact) -> None:
-        """Take note of what changes the status line at once."""
+        """Take note of a fact that changes the status line at once."""
         match fact:
             case Ready():
                 self._ready = True
@@ -105,7 +105,7 @@ class Vitals:
                 del self._troubles[subject]
             case _:
                 return
-        self._tell_status(now=True)
+        self._send_status(now=True)
 
     def _reported(self, market: Market, day: date) -> None:
         self._newest[market] = max(day, self._newest.get(market, day))
@@ -118,21 +118,21 @@ class Vitals:
             self._notify(WATCHDOG=1)
         else:
             self._notify(EXTEND_TIMEOUT_USEC=_START_ALLOWANCE)
-        self._tell_status()
+        self._send_status()
 
-    def _tell_status(self, *, now: bool = False) -> None:
-        if not now and self._clock() < self._told_at + _STATUS_PAUSE:
+    def _send_status(self, *, now: bool = False) -> None:
+        if not now and self._clock() < self._status_at + _STATUS_PAUSE:
             return
         work = self._standby or self._summary() if self._ready else "starting"
         text = status_line(work, self._newest, self._troubles)
-        self._told_at = self._clock()
-        if text != self._told:
-            self._told = text
+        self._status_at = self._clock()
+        if text != self._status:
+            self._status = text
             self._notify(STATUS=text)
 
 
 def status_line(summary: str, newest: Mapping[Market, date], troubles: Mapping[str, str]) -> str:
-    """Return how it goes in one line: the work, the last reports, what is in trouble."""
+    """Return the status line: the work, the last reports, the troubles."""
     parts = [summary]
     if newest:
         days = ", ".join(f"{market} {newest[market]}" for market in sorted(newest, key=str))
@@ -140,5 +140,5 @@ def status_line(summary: str, newest: Mapping[Market, date], troubles: Mapping[s
     if troubles:
         subject, reason = next(iter(troubles.items()))
         more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
-        parts.append(f"{told(subject, reason)}{more}")
+        parts.append(f"{trouble_text(subject, reason)}{more}")
     return "; ".join(printable(log.shown(" ".join(part.split())), _PART_LIMIT) for part in parts)

@@ -1,1 +1,1 @@
-"""The page, its JSON, its metrics and its live stream: readers of Redis, and of nothing else."""
+"""The status page, its JSON API, metrics and live stream. They read from Redis alone."""

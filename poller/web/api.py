@@ -1,4 +1,4 @@
-"""`/api`: the same as the page, as JSON; `/api/openapi.json` describes it."""
+"""`/api`: the page's content as JSON, described by `/api/openapi.json`."""
 
 import asyncio
 import csv
@@ -23,7 +23,7 @@ from poller.web.sources import SOURCES, Sources
 from poller.web.watchlist_view import SORTS, View, listed
 
 MOST_EVENTS: Final = 1000
-_PIECE: Final = 500  # days read and written in one go: some 15 ms
+_PIECE: Final = 500  # days parsed and written at a time: some 15 ms
 _JSON: Final = "application/json; charset=utf-8"
 _NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
@@ -44,8 +44,8 @@ def routes() -> list[web.RouteDef]:
 
 
 async def contents(_: web.Request) -> web.Response:
-    """Say what there is: path → what it answers with."""
-    return _json({path: told["get"]["summary"] for path, told in _document()["paths"].items()})
+    """List the API: path → summary."""
+    return _json({path: item["get"]["summary"] for path, item in _document()["paths"].items()})
 
 
 async def openapi(_: web.Request) -> web.Response:
@@ -55,7 +55,7 @@ async def openapi(_: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """Return the state of the whole service."""
-    return _json(as_json(await request.app[SOURCES].survey()))
+    return _json(as_json(await request.app[SOURCES].service_status()))
 
 
 async def symbols(request: web.Request) -> web.Response:
@@ -78,7 +78,7 @@ async def symbol(request: web.Request) -> web.StreamResponse:
     history = await history_of(sources, code)
     row = sources.overview.rows.get(code)
     polls = (await sources.polls([code])).get(code)
-    told = {
+    head = {
         "code": code,
         "watched": row is not None,
         "row": None if row is None else row.columns(),
@@ -91,19 +91,19 @@ async def symbol(request: web.Request) -> web.StreamResponse:
             if (at := moment_text(p.at)) is not None
         ],
     }
-    opening = f'{json_text(told)[:-1]},"history":['
+    opening = f'{json_text(head)[:-1]},"history":['
     return await _streamed(request, {}, _json_pieces(code, history, opening, "]}"))
 
 
 async def history_json(request: web.Request) -> web.StreamResponse:
-    """Return the history alone, as a file."""
+    """Return the history alone, as a JSON file."""
     code = code_of(request)
     history = await history_of(request.app[SOURCES], code)
     return await _streamed(request, _file(code, "json"), _json_pieces(code, history, "[", "]"))
 
 
 async def history_csv(request: web.Request) -> web.StreamResponse:
-    """Return the history as a table for spreadsheets."""
+    """Return the history as a CSV file."""
     code = code_of(request)
     history = await history_of(request.app[SOURCES], code)
     kind = {"Content-Type": "text/csv; charset=utf-8"}
@@ -138,7 +138,7 @@ def _csv_pieces(code: Code, history: Mapping[str, str]) -> Iterator[str]:
 async def _streamed(
     request: web.Request, headers: Mapping[str, str], texts: Iterator[str]
 ) -> web.StreamResponse:
-    """Answer piece by piece, so that others have their turn between two of them."""
+    """Answer in pieces, and let other tasks run between them."""
     response = web.StreamResponse(headers={"Content-Type": _JSON, **headers})
     await response.prepare(request)
     if request.method != "HEAD":
@@ -149,7 +149,7 @@ async def _streamed(
 
 
 async def events(request: web.Request) -> web.Response:
-    """Return entries of the stream: what follows `after`, or the newest."""
+    """Return entries of the stream: those after `after`, or the newest."""
     sources = request.app[SOURCES]
     count = _whole(request.query, "count", 100, MOST_EVENTS)
     after = request.query.get("after")
@@ -168,11 +168,11 @@ def _document() -> dict[str, Any]:
 
 
 def view_of(query: Mapping[str, str]) -> View:
-    """Return the view the parameters ask for, or raise HTTPBadRequest with the cure."""
+    """Return the view that the parameters ask for, or raise HTTPBadRequest with the fix."""
     market, sort = query.get("market", ""), query.get("sort", "code")
     chosen = market_named(market)
     if market and chosen is None:
-        raise web.HTTPBadRequest(text=f"market: {market!r} is none; use {market_names(', ')}")
+        raise web.HTTPBadRequest(text=f"market: {market!r} is unknown; use {market_names(', ')}")
     if sort.removeprefix("-") not in SORTS:
         known = ", ".join(SORTS)
         raise web.HTTPBadRequest(text=f"sort: {sort!r} is unknown; use {known}, or -{known[:4]}")
@@ -186,7 +186,7 @@ def view_of(query: Mapping[str, str]) -> View:
 
 
 def code_of(request: web.Request) -> Code:
-    """Return the code in the path, or raise HTTPBadRequest with the cure."""
+    """Return the code in the path, or raise HTTPBadRequest with the fix."""
     try:
         return parse_code(request.match_info["code"])
     except BadCode as problem:
@@ -194,8 +194,8 @@ def code_of(request: web.Request) -> Code:
 
 
 async def history_of(sources: Sources, code: Code) -> Mapping[str, str]:
-    """Return the history hash as it stands in Redis, or raise HTTPNotFound."""
-    (history,) = await sources.board.histories([code])
+    """Return the raw history hash, or raise HTTPNotFound."""
+    (history,) = await sources.status_store.histories([code])
     if not history and code not in sources.overview.rows:
         raise web.HTTPNotFound(text=f"{code} is not watched; to watch it: poller watch add {code}")
     return history

@@ -1,4 +1,4 @@
-"""Style sheet, script and icon: read once, so that no request names a file or opens one."""
+"""Style sheet, script and icon: read once at the start, so that no request opens a file."""
 
 import mimetypes
 from importlib.resources import files

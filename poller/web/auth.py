@@ -1,10 +1,9 @@
-"""Who may read, and what a browser may do with it.
+"""Access control and security headers of the page.
 
-On loopback anybody on this machine may read; a page of another site that makes its name point here
-(DNS rebinding) is told apart by the Host header. With a token, and so on every other address, the
-token is demanded: as a bearer token, or once in a form, which a cookie then stands for. Many wrong
-tokens from one address make its next ones wait; the cookie, which nobody guesses, is let in all the
-while.
+On loopback, anybody on this machine may read; another site whose name points here (DNS rebinding)
+is refused by its Host header. With a token, which every other address requires, each request needs
+it: as a bearer token, or once in the login form, which sets a session cookie. After many wrong
+tokens an address must wait before the next one; session cookies keep working meanwhile.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ from poller.delivery.addresses import names_loopback
 from poller.web.throttle import WrongTokens
 
 OPEN: Final = frozenset({"/healthz", "/login", "/static/page.css"})
-"""What is served without a token: it tells nothing."""
+"""Paths served without a token: they reveal nothing."""
 
 COOKIE: Final = "poller-session"
 _COOKIE_AGE: Final = 30 * 24 * 3600
@@ -45,12 +44,12 @@ def names_this_machine(header: str) -> bool:
     try:
         named = urlsplit(f"//{header}")
         return named.port != 0 and names_loopback(named.hostname or "")
-    except ValueError:  # no name, or a port that is none
+    except ValueError:  # no host name, or an invalid port
         return False
 
 
-def guard(token: str | None, wrong: WrongTokens) -> Middleware:
-    """Return the middleware that lets in only those who may read."""
+def require_access(token: str | None, wrong: WrongTokens) -> Middleware:
+    """Return the middleware that refuses requests without access."""
 
     @web.middleware
     async def admit(request: web.Request, handler: Handle) -> web.StreamResponse:
@@ -76,10 +75,10 @@ def guard(token: str | None, wrong: WrongTokens) -> Middleware:
 
 
 def is_token(given: str, token: str, address: str | None, wrong: WrongTokens) -> bool:
-    """Tell whether this is the token, and count it if not; raises HTTPTooManyRequests."""
+    """Return whether this is the token; counts a wrong one. Raises HTTPTooManyRequests."""
     if seconds := wrong.wait(address):
         raise web.HTTPTooManyRequests(
-            text=f"too many wrong tokens from this address; the next is looked at in {seconds} s\n",
+            text=f"too many wrong tokens from this address; the next is checked in {seconds} s\n",
             headers={"Retry-After": str(seconds)},
         )
     if matches(given, token):
@@ -90,7 +89,7 @@ def is_token(given: str, token: str, address: str | None, wrong: WrongTokens) ->
 
 
 def grant(response: web.StreamResponse, token: str, *, secure: bool) -> None:
-    """Set the cookie that stands for the token."""
+    """Set the session cookie."""
     response.set_cookie(
         COOKIE,
         _session(token),
@@ -102,13 +101,13 @@ def grant(response: web.StreamResponse, token: str, *, secure: bool) -> None:
 
 
 def matches(given: str, token: str) -> bool:
-    """Compare in a time that tells nothing of where they differ."""
-    # what is no UTF-8 arrives in headers as lone surrogates
+    """Compare in constant time."""
+    # bytes in headers that are not UTF-8 arrive as lone surrogates
     return hmac.compare_digest(given.encode(errors="surrogatepass"), token.encode())
 
 
 async def harden(_: web.Request, response: web.StreamResponse) -> None:
-    """Put the headers on every answer; a signal, so that refusals have them, too."""
+    """Add the headers to every answer; a signal, so that refusals have them, too."""
     for name, text in HEADERS.items():
         response.headers.setdefault(name, text)
 
@@ -126,5 +125,5 @@ def _is_session(request: web.Request, token: str) -> bool:
 
 
 def _session(token: str) -> str:
-    """Return what the cookie holds: not the token, and worthless once that is replaced."""
+    """Return the cookie's value: not the token itself, and invalid once that is replaced."""
     return hmac.new(token.encode(), b"the page's session", hashlib.sha256).hexdigest()

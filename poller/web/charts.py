@@ -1,7 +1,7 @@
-"""Pictures of short interest as SVG: a sparkline, and the chart of a symbol. Pure.
+"""Draws short interest as SVG: a sparkline, and the chart of a symbol. Pure.
 
-No style attribute and no script, so that the strictest content policy lets them pass; colours and
-line widths are the style sheet's.
+There is no style attribute and no script, so that the strictest content policy allows it; the style
+sheet sets colours and line widths.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,16 +27,16 @@ _PRICE_TICKS: Final = 2
 _MOST_DOTS: Final = 60
 
 _ROUNDING: Final = 0.005  # of a ratio with two decimals
-_TELLING: Final = 0.05  # of a ratio: what it must differ by from the shares to have its own line
-_LEAST_PERCENT: Final = 1e-15  # a share of a company with ten trillion of them
-_MOST_PERCENT: Final = 1e6  # no share is more than its company; a median of more may be infinite
+_TELLING: Final = 0.05  # of a ratio: it needs a line of its own if it differs more from the shares
+_LEAST_PERCENT: Final = 1e-15  # less than one share of ten trillion is
+_MOST_PERCENT: Final = 1e6  # more than any share is; a larger median may be infinite
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a chart's parts stand, in its own units, shares above the price. `name`: its class."""
+    """The layout of a chart in SVG units, shares above prices. `name`: its CSS class."""
 
     name: str
     width: int
@@ -51,13 +51,13 @@ class Frame:
 
 
 FRAMES: Final = (Frame("desk", 1100, 64, 1040, 6), Frame("phone", 440, 54, 394, 2))
-"""For a desk and for a phone: text that fits the one is too small or too large on the other."""
+"""For a desktop and a phone: text of one size would not fit both."""
 
 
 def sparkline(values: Sequence[Shares | None]) -> str:
-    """Return a small line of `values`, oldest first; a gap, or no end, where one is absent."""
+    """Return a small line of `values`, oldest first; absent ones are gaps."""
     known = [value for value in values if value is not None]
-    if len(known) < 2:  # noqa: PLR2004  one point is no line
+    if len(known) < 2:  # noqa: PLR2004  one point makes no line
         return ""
     low, high = min(known), max(known)
     step = (_SPARK_WIDTH - 2 * _MARGIN) / (len(values) - 1)
@@ -83,8 +83,8 @@ def sparkline(values: Sequence[Shares | None]) -> str:
     )
 
 
-_LEAST_SPAN: Final = 1e-6  # of an axis; less is no difference that anybody publishes
-_LEAST_PART: Final = 1e-9  # of its values; steps of less would be lost in rounding
+_LEAST_SPAN: Final = 1e-6  # of an axis; no published figures differ by less
+_LEAST_PART: Final = 1e-9  # of its values; smaller steps would be lost in rounding
 _MOST: Final = 1e12  # a ratio or a price beyond it is not drawn
 
 
@@ -131,11 +131,11 @@ def _axis(
 
 
 def chart(title: str, vintages: Sequence[Vintage], frame: Frame) -> str:
-    """Return the chart of a symbol's days, oldest first: shares and ratio, the price below.
+    """Return the chart of a symbol's days, oldest first: shares and ratio, with prices below.
 
-    Both stand on one grid, the right scale being the left one in percent; the ratio has a line of
-    its own only where it does not just repeat the shares. Days below the reporting threshold are a
-    hatched gap. A revised day carries a ring. "" for fewer than two days with a figure.
+    Shares and ratio share a grid, with the ratio's scale at the right; the ratio has a line of its
+    own only if it does not just repeat the shares. Days below the reporting threshold are hatched,
+    and a revised day has a ring. Returns "" for fewer than two days with a figure.
     """
     days = [vintage.day for vintage in vintages]
     shares = [figure(vintage.record) for vintage in vintages]
@@ -178,7 +178,7 @@ def _across(frame: Frame, first: date, span: int, day: date) -> float:
 
 
 def _percent_of_one(vintages: Sequence[Vintage]) -> float | None:
-    """Return how many percent one share is, as most reports have it; None when none tells."""
+    """Return how many percent one share is, the median of the reports; None if unknown."""
     pairs = [(_drawn(vintage.record.ratio), figure(vintage.record)) for vintage in vintages]
     parts = [ratio / shares for ratio, shares in pairs if ratio and shares]
     found = median(parts) if parts else 0.0
@@ -186,29 +186,29 @@ def _percent_of_one(vintages: Sequence[Vintage]) -> float | None:
 
 
 def _ratios(vintages: Sequence[Vintage], percent: float) -> list[tuple[date, float | None]]:
-    """Return each day's ratio in shares; nothing where it follows the shares all along."""
-    told: list[tuple[date, float | None]] = []
+    """Return each day's ratio converted to shares; empty if it just repeats the shares."""
+    drawn: list[tuple[date, float | None]] = []
     follows = True
     for vintage in vintages:
         ratio, shares = _drawn(vintage.record.ratio), figure(vintage.record)
         if ratio is None or is_below(vintage.record):
-            told.append((vintage.day, None))
+            drawn.append((vintage.day, None))
             continue
-        told.append((vintage.day, ratio / percent))
+        drawn.append((vintage.day, ratio / percent))
         off = 0.0 if shares is None else abs(ratio - shares * percent)
         follows = follows and off <= _ROUNDING + _TELLING * ratio
-    return [] if follows else told
+    return [] if follows else drawn
 
 
 def _drawn(value: float | None) -> float | None:
-    """Return a ratio or price that a chart can show, None for all others."""
+    """Return a ratio or price that a chart can show, else None."""
     return value if value is not None and 0 <= value <= _MOST else None
 
 
 def _hatched(
     vintages: Sequence[Vintage], across: Callable[[date], float], frame: Frame
 ) -> Iterator[str]:
-    """Yield a band over each stretch below the threshold, half-way to the reports beside it."""
+    """Yield a band for each period below the threshold, half-way to the neighbouring reports."""
     places = [across(vintage.day) for vintage in vintages]
     middles = [places[0], *((a + b) / 2 for a, b in pairwise(places)), places[-1]]
     start = 0
@@ -235,7 +235,7 @@ def _grid(axis: _Axis, word: Callable[[float], str], frame: Frame) -> Iterator[s
 
 
 def _percents(axis: _Axis, percent: float, frame: Frame, *, dashed: bool) -> Iterator[str]:
-    """Yield the scale at the right: the grid's values in percent."""
+    """Yield the right scale: the grid's values in percent."""
     name, word = ("ratio-text", "ratio, % (dashed)") if dashed else ("shares-text", "ratio, %")
     yield f'<text class="{name}" x="{frame.right}" y="16" text-anchor="end">{word}</text>'
     places = max(0, 1 - floor(log10(axis.step * percent)))
@@ -299,7 +299,7 @@ def _line(
 def _marks(
     vintages: Sequence[Vintage], across: Callable[[date], float], axis: _Axis
 ) -> Iterator[str]:
-    """Yield a dot a report, where there are not too many, and a ring around each revised one."""
+    """Yield a dot for each report unless there are too many, and a ring for each revised one."""
     for vintage in vintages:
         value = figure(vintage.record)
         if value is None or not (vintage.revision or len(vintages) <= _MOST_DOTS):
@@ -313,20 +313,20 @@ def _marks(
 
 
 def _runs(points: Sequence[Point | None]) -> Iterator[list[Point]]:
-    """Yield the stretches without a gap."""
+    """Yield the runs of points without a gap."""
     for there, run in groupby(points, key=lambda point: point is not None):
         if there:
             yield [point for point in run if point is not None]
 
 
 def _points(points: Sequence[Point]) -> str:
-    if len(points) == 1:  # a line of no length: its round ends are a dot
+    if len(points) == 1:  # a line without length: its round ends make a dot
         points = [*points, *points]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
 def _short(value: float) -> str:
-    """Return a count of shares in a few characters: 1.2 M."""
+    """Return a number of shares in a few characters: 1.2 M."""
     for size, letter in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"

@@ -1,9 +1,9 @@
-"""The page's connections: how many it takes, and how long each may take over a request.
+"""Limits the page's connections: their number, and the time each may take over a request.
 
-aiohttp bounds the bytes of a request, but neither the seconds until it is whole nor the number of
-connections. So a protocol of ours stands between each transport and aiohttp's. It tells connections
-that wait (for headers, for a body, or idle between two requests) from those that are being
-answered: only the former are closed, when their time is over or when a new one needs the place.
+aiohttp limits the bytes of a request, but neither the time until it is complete nor the number of
+connections. So our protocol sits between each transport and aiohttp's. It distinguishes waiting
+connections (for headers, for a body, or idle between requests) from those being answered: only the
+former are closed, when their time is up or when a new one needs their place.
 """
 
 import asyncio
@@ -22,39 +22,39 @@ from poller.telemetry.observe import Observe, Recovered, Trouble
 from poller.web.auth import Handle
 
 MOST_CONNECTIONS: Final = 256
-"""More than 64 readers of events and a few browsers need, which open six each."""
+"""More than 64 readers of events and a few browsers with six connections each need."""
 
 _PART: Final = 4
-"""The page takes a quarter of the process's descriptors, and leaves the last quarter to the work.
+"""The page takes a quarter of the process's descriptors, and leaves the last quarter to the rest:
+Redis, OpenD, deliveries and files.
 
-That is Redis, OpenD, deliveries and files. The number of a descriptor is the lowest one that is
-free: one in the last quarter says that few are left, whoever has the others.
+A new descriptor gets the lowest free number: one in the last quarter shows that few are left.
 """
 
 _BACKLOG: Final = 128
-"""The system keeps so many waiting; one that finds no room there tries again after a second."""
+"""Connections that the system queues; one that finds no room retries after a second."""
 
-_TURNS: Final = 4
-"""From accepting one to the close of the one it replaces: so often the loop accepts meanwhile."""
+_ACCEPTS: Final = 4
+"""How often the loop accepts between taking a connection and closing the one it replaces."""
 
 _NOWHERE: Final = URL("/.nowhere")
-_LOOK: Final = 0.5
+_CHECK_EVERY: Final = 0.5
 _SUBJECT: Final = "page connections"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a connection may take; times in seconds.
+    """The limits of the page's connections; times in seconds.
 
     Attributes:
-        connections: open at once.
-        ceiling: the number from which on a descriptor is left to the rest of the process.
-        header: from the first byte of a request (for the first one: from the connection) until its
-            headers are whole. A slow phone needs one or two.
-        body: until the body is whole, which has 4 KiB at the most.
-        idle: between two requests; longer than the 60 s for which nginx keeps a connection.
-        stall: without a byte of an answer being taken.
-        quiet: without a closed connection until the limit counts as kept again.
+        connections: How many may be open at once.
+        ceiling: Descriptors from this number on are left to the rest of the process.
+        header: From the first byte of a request (for the first one: from the connection) until its
+            headers are complete. A slow phone needs one or two.
+        body: Until the body is complete, which has at most 4 KiB.
+        idle: Between two requests; longer than the 60 s for which nginx keeps a connection.
+        stall: Without the client reading a byte of the answer.
+        quiet: Without a forced close until the trouble counts as over.
     """
 
     connections: int = MOST_CONNECTIONS
@@ -67,8 +67,8 @@ class Limits:
 
     @property
     def at_once(self) -> int:
-        """How many the loop accepts in one turn: those not yet closed have descriptors, too."""
-        return max(1, self.connections // _TURNS)
+        """How many the loop accepts at once: those not yet closed have descriptors, too."""
+        return max(1, self.connections // _ACCEPTS)
 
     @property
     def readers(self) -> int:
@@ -77,37 +77,37 @@ class Limits:
 
 
 def limits_of(descriptors: int) -> Limits:
-    """Return the limits of a process that may open so many files; negative: any number."""
+    """Return the limits of a process that may open `descriptors` files; negative: no limit."""
     if descriptors < 0:
         return Limits()
     part = max(1, descriptors // _PART)
     return Limits(min(MOST_CONNECTIONS, part), descriptors - part)
 
 
-class Connections:
-    """All connections of one server; `watch` must run beside it."""
+class PageConnections:
+    """All connections of one server, while `watch` runs."""
 
     def __init__(self, limits: Limits, observe: Observe) -> None:
-        """Take no connection yet."""
+        """Create it in a running event loop."""
         self.limits = limits
         self._observe = observe
         self._now = asyncio.get_running_loop().time
-        self._open: dict[asyncio.BaseTransport, _Connection] = {}
-        self._waiting: dict[_Connection, None] = {}  # who waits longest comes first
+        self._open: dict[asyncio.BaseTransport, _PageConnection] = {}
+        self._waiting: dict[_PageConnection, None] = {}  # the longest waiting first
         self._full_at: float | None = None
 
     def __len__(self) -> int:
-        """How many are open."""
+        """Return the number of open connections."""
         return len(self._open)
 
-    def protocol_of(self, server: Callable[[], asyncio.Protocol]) -> "_Connection":
+    def protocol_of(self, server: Callable[[], asyncio.Protocol]) -> "_PageConnection":
         """Return the protocol of a new connection; `server` makes aiohttp's."""
-        return _Connection(self, server)
+        return _PageConnection(self, server)
 
     async def watch(self) -> None:
-        """Close for ever what has taken too long."""
+        """Close connections that take too long, for ever."""
         while True:
-            await asyncio.sleep(min(_LOOK, self.limits.header / 4))
+            await asyncio.sleep(min(_CHECK_EVERY, self.limits.header / 4))
             now = self._now()
             for connection in [each for each in self._open.values() if each.is_overdue(now)]:
                 connection.abort()
@@ -117,12 +117,14 @@ class Connections:
 
     @web.middleware
     async def answered(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Answer a request whose body is whole; its connection is not closed meanwhile."""
+        """Read the body, then answer the request; its connection is not closed meanwhile."""
         connection = self._open.get(request.transport) if request.transport is not None else None
         if connection is None:
             raise ConnectionResetError
         if request.can_read_body:
-            self._wait(connection, self.limits.body + 2 * _LOOK)  # the answer 408 comes first
+            self._wait(
+                connection, self.limits.body + 2 * _CHECK_EVERY
+            )  # the answer 408 comes first
             await self._read(request)
         self._waiting.pop(connection, None)
         connection.deadline, connection.unread = None, False
@@ -147,15 +149,14 @@ class Connections:
         except RequestPayloadError:
             raise web.HTTPBadRequest(text="the body cannot be read\n") from None
 
-    def admit(self, connection: "_Connection", transport: asyncio.BaseTransport) -> bool:
-        """Take a connection, in place of the one that has waited longest if there are too many.
+    def admit(self, connection: "_PageConnection", transport: asyncio.BaseTransport) -> bool:
+        """Accept a connection; if there are too many, close the one that has waited longest.
 
-        That one has sent no whole request, or none since its last answer. When all of them are
-        being answered, the new one is refused.
+        Returns False when all others are being answered: the new one is refused.
         """
         number = transport.get_extra_info("socket").fileno()
         if len(self._open) >= self.limits.connections or number >= self.limits.ceiling:
-            self._tell_full()
+            self._report_full()
             longest = next(iter(self._waiting), None)
             if longest is None:
                 return False
@@ -164,53 +165,53 @@ class Connections:
         self._wait(connection, self.limits.header)
         return True
 
-    def heard(self, connection: "_Connection") -> None:
-        """Note that bytes of a request arrived: what was idle has begun its headers."""
+    def heard(self, connection: "_PageConnection") -> None:
+        """Take note that bytes arrived: an idle connection has begun a request."""
         if connection in self._waiting and not connection.unread:
             connection.deadline = self._now() + self.limits.header
         connection.unread = True
 
-    def gone(self, connection: "_Connection", transport: asyncio.BaseTransport) -> None:
+    def gone(self, connection: "_PageConnection", transport: asyncio.BaseTransport) -> None:
         """Forget a connection."""
         self._open.pop(transport, None)
         self._waiting.pop(connection, None)
 
-    def stalls(self, connection: "_Connection") -> None:
-        """Note that an answer waits for its reader."""
+    def write_paused(self, connection: "_PageConnection") -> None:
+        """Take note that the client reads too slowly, and start its stall timeout."""
         connection.stalled = self._now() + self.limits.stall
 
-    def _wait(self, connection: "_Connection", limit: float) -> None:
+    def _wait(self, connection: "_PageConnection", limit: float) -> None:
         connection.deadline = self._now() + limit
         self._waiting.pop(connection, None)
         self._waiting[connection] = None
 
-    def _tell_full(self) -> None:
+    def _report_full(self) -> None:
         if self._full_at is None:
             text = (
-                f"{len(self._open)} connections, the most it takes: who waits longest without a "
-                "whole request is closed"
+                f"{len(self._open)} connections, the most it takes: the one that waits longest "
+                "without a whole request is closed"
             )
             self._observe(Trouble(_SUBJECT, text))
         self._full_at = self._now()
 
 
 def widen_queue(server: asyncio.Server) -> None:
-    """Let more connections wait than asyncio accepts at once; it has one number for both."""
+    """Queue more connections than asyncio accepts at once, which has one number for both."""
     for listening in server.sockets:
         with socket.socket(fileno=os.dup(listening.fileno())) as same:
             same.listen(_BACKLOG)
 
 
 def harden_server(server: web.Server) -> None:
-    """Make aiohttp refuse two kinds of requests that it stumbles over before any middleware.
+    """Make aiohttp refuse two kinds of requests that it fails on before any middleware.
 
-    One whose target its parser took but could not read as a URL: the connection's task would end
-    with a traceback. And one whose `Expect` is no UTF-8, which it repeats in its answer: a 500.
+    A target that its parser accepts but cannot read as a URL would end the connection's task with a
+    traceback. An `Expect` that is not UTF-8, which it repeats in its answer, would be a 500.
     """
     make, answer = server.request_factory, server.request_handler
 
     def request_of(message: RawRequestMessage, *parts: Any) -> web.BaseRequest:  # noqa: ANN401
-        # its type says that it always has one
+        # `url` may be None, although it is not typed so
         readable = message if message.url else message._replace(url=_NOWHERE)
         return make(readable, *parts)
 
@@ -223,16 +224,16 @@ def harden_server(server: web.Server) -> None:
     server.request_factory, server.request_handler = request_of, answered
 
 
-class _Connection(asyncio.Protocol):
-    """Hands a transport's calls on to aiohttp, and notes when they came.
+class _PageConnection(asyncio.Protocol):
+    """Forwards a transport's calls to aiohttp, and keeps the times. Times are the event loop's.
 
     Attributes:
-        deadline: when its wait is over, in the loop's time; None while it is being answered.
-        stalled: when its reader must have taken something; None while nothing is kept waiting.
-        unread: bytes came since the last request began to be answered.
+        deadline: When its wait times out; None while it is being answered.
+        stalled: When its write times out; None while no write is paused.
+        unread: Whether bytes arrived since the last request began to be answered.
     """
 
-    def __init__(self, owner: Connections, server: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, owner: PageConnections, server: Callable[[], asyncio.Protocol]) -> None:
         self.deadline: float | None = None
         self.stalled: float | None = None
         self.unread = False
@@ -245,7 +246,7 @@ class _Connection(asyncio.Protocol):
         return any(limit is not None and now >= limit for limit in (self.deadline, self.stalled))
 
     def abort(self) -> None:
-        """Close it at once; what its reader has not taken is dropped."""
+        """Close it at once, dropping unread output."""
         if self._transport is not None:
             self._owner.gone(self, self._transport)
             self._transport.abort()
@@ -273,7 +274,7 @@ class _Connection(asyncio.Protocol):
         return None if self._inner is None else self._inner.eof_received()
 
     def pause_writing(self) -> None:
-        self._owner.stalls(self)
+        self._owner.write_paused(self)
         if self._inner is not None:
             self._inner.pause_writing()
 

@@ -1,4 +1,4 @@
-"""Figures and times as the page writes them. Pure; an absent figure is an en dash."""
+"""Formats figures and times for the page; an absent one is an en dash. Pure."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from poller.events import StreamEvent, decode
 from poller.markets import Market, Record, Shares
 from poller.model import isoformat
 from poller.store.store import Entry
-from poller.telemetry.status import Report
+from poller.telemetry.status import ProcessReport
 from poller.web.histories import LARGEST
 
 ABSENT: Final = "–"
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_COARSE: Final = 2  # from minutes on, one unit says enough
+_COARSE: Final = 2  # from this step on (minutes), one unit is enough
 _FEW: Final = 10
-_LONG: Final = 1e15  # from here on a figure is written with its power of ten
+_LONG: Final = 1e15  # figures from here on are written with a power of ten
 
 
 def number(value: Shares | None) -> str:
@@ -27,7 +27,7 @@ def number(value: Shares | None) -> str:
 
 
 def decimal(value: float | None, places: int = 2) -> str:
-    """Return 1,234.50, with as many places as its column has."""
+    """Return 1,234.50, with `places` decimals."""
     known = finite(value)
     if known is None:
         return ABSENT
@@ -35,7 +35,7 @@ def decimal(value: float | None, places: int = 2) -> str:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number that can be shown, None for all others."""
+    """Return the number if it is finite, else None."""
     try:
         return value if value is not None and math.isfinite(value) else None
     except OverflowError:  # an integer no float can hold
@@ -43,19 +43,19 @@ def finite(value: float | None) -> float | None:
 
 
 def places_of(prices: Iterable[float | None]) -> int:
-    """Return how many decimals a column of prices has: 2, or up to 4 where one needs more."""
+    """Return the decimals for a column of prices: 2, or up to 4 if a price needs more."""
     known = [price for price in prices if price is not None]
     return next((n for n in (2, 3) if all(round(price, n) == price for price in known)), 4)
 
 
 def cover(record: Record) -> str:
-    """Return the days to cover, two decimals; at a bound, that they lie beyond it."""
+    """Return the days to cover with two decimals; at a bound, with its sign: `≥ 999.99`."""
     bound = record.cover_bound
     return f"{'' if bound is None else bound.sign}{decimal(record.days_to_cover)}"
 
 
 def cover_note(record: Record) -> str:
-    """Return what days to cover at a bound mean, or nothing."""
+    """Return what days to cover at a bound mean; "" for others."""
     return "" if record.cover_bound is None else record.cover_bound.note
 
 
@@ -85,18 +85,18 @@ def ratio(value: float | None) -> str:
 
 
 def ratio_source(market: Market) -> str:
-    """Return which of OpenD's columns the ratio is, and whose figure."""
-    return market.words.ratio_source
+    """Return which of OpenD's columns the ratio is, and where it comes from."""
+    return market.labels.ratio_source
 
 
 def direction(value: float | None) -> str:
-    """Return the class that gives a change its arrow."""
+    """Return the CSS class that gives a change its arrow."""
     known = finite(value)
     return "" if not known else "up" if known > 0 else "down"
 
 
 def span(length: timedelta) -> str:
-    """Return a length in its largest unit, few days or hours in two: 3 min, 1 d 22 h, 14 d."""
+    """Return a duration in its largest unit, or two for few days or hours: 3 min, 1 d 22 h."""
     seconds = round(abs(length.total_seconds()))
     place = next((n for n, (size, _) in enumerate(_STEPS) if seconds >= size), len(_STEPS) - 1)
     size, unit = _STEPS[place]
@@ -108,7 +108,7 @@ def span(length: timedelta) -> str:
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """Return `3 min ago`, `in 3 min`, or never."""
+    """Return `3 min ago`, `in 3 min` or `now`; an en dash for None."""
     if moment is None:
         return ABSENT
     length = now - moment
@@ -118,17 +118,17 @@ def ago(moment: datetime | None, now: datetime) -> str:
 
 
 def due(moment: datetime | None, now: datetime) -> str:
-    """Return when something planned happens: `in 3 min`, `now` once it is due."""
+    """Return when something is due: `in 3 min`, or `now` if it is."""
     return ABSENT if moment is None else ago(max(moment, now), now)
 
 
 def local(moment: datetime, market: Market) -> str:
-    """Return a moment as the market's own clock shows it: 2026-11-27 09:00 in Hong Kong."""
-    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {market.words.city}"
+    """Return a moment in the market's local time: 2026-11-27 09:00 in Hong Kong."""
+    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {market.labels.city}"
 
 
-def at_work(report: Report) -> str:
-    """Return what a process does."""
+def at_work(report: ProcessReport) -> str:
+    """Return what a process is doing."""
     match report.role:
         case "deliver":
             return "delivering"
@@ -139,7 +139,7 @@ def at_work(report: Report) -> str:
 
 
 def days_old(day: date | None, market: Market, now: datetime) -> str:
-    """Return how many days ago a trading day was, in its market."""
+    """Return how many days ago a trading day was, in its market's time zone."""
     if day is None:
         return ABSENT
     return f"{(now.astimezone(market.zone).date() - day).days} d"
@@ -147,7 +147,7 @@ def days_old(day: date | None, market: Market, now: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Entries of the stream as one line of the page: one, or a run of `count` backfilled days."""
+    """A line of the page's events: one entry, or a run of `count` backfilled days."""
 
     id: str
     at: str
@@ -161,7 +161,7 @@ class Line:
 
     @property
     def against(self) -> str:
-        """What the change is a change of."""
+        """What the change is relative to."""
         return _AGAINST.get(self.kind, "the report before")
 
 
@@ -172,10 +172,10 @@ _AGAINST: Final = {
 
 
 def lines(entries: Iterable[Entry]) -> list[Line]:
-    """Return a line an event, newest first; backfilled days of a symbol are taken together."""
-    told = [line for entry in entries if (line := _line(entry)) is not None]
+    """Return one line for each event, newest first; a symbol's backfilled days share a line."""
+    known = [line for entry in entries if (line := _line(entry)) is not None]
     found = []
-    for _, run in groupby(reversed(told), key=_together):
+    for _, run in groupby(reversed(known), key=_together):
         newest, *others = run
         found.append(replace(newest, count=1 + len(others)))
     return found
@@ -186,7 +186,7 @@ def _together(line: Line) -> tuple[str, str]:
 
 
 def _line(entry: Entry) -> Line | None:
-    """Read one entry; None when it is none of this service's."""
+    """Read one entry; None if it is not an event of this service."""
     event = decode(entry.id, entry.fields)
     if not isinstance(event, StreamEvent):
         return None

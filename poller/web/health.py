@@ -1,34 +1,34 @@
-"""For those who watch: does the loop turn, is the service ready, and what are the numbers."""
+"""`/healthz`, `/readyz` and `/metrics`."""
 
 from aiohttp import web
 
 from poller.web.metrics import CONTENT_TYPE
-from poller.web.samples import readings
+from poller.web.samples import samples_of
 from poller.web.service_status import unready
 from poller.web.sources import SOURCES
 
 
 async def healthz(_: web.Request) -> web.Response:
-    """Answer at all: the loop turns."""
+    """Answer 200: the event loop is running."""
     return web.json_response({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Say whether Redis and OpenD answer and every shared component runs; 503 otherwise.
+    """Answer 200 if Redis and OpenD answer and every shared component runs, else 503.
 
-    A defect of one endpoint or one symbol is named, and the service is ready all the same.
+    A defect of one endpoint or symbol is listed, but does not make the service unready.
     """
-    survey = await request.app[SOURCES].survey()
-    reasons = unready(survey)
+    service = await request.app[SOURCES].service_status()
+    reasons = unready(service)
     return web.json_response(
-        {"ready": not reasons, "reasons": reasons, "defects": list(survey.defects)},
+        {"ready": not reasons, "reasons": reasons, "defects": list(service.defects)},
         status=503 if reasons else 200,
     )
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Answer in Prometheus' text format, also while Redis is away."""
+    """Answer in Prometheus' text format, even while Redis is away."""
     sources = request.app[SOURCES]
-    survey = await sources.survey()
-    sources.metrics.tell(readings(survey), survey.reports)
+    service = await sources.service_status()
+    sources.metrics.update(samples_of(service), service.reports)
     return web.Response(body=sources.metrics.text(), headers={"Content-Type": CONTENT_TYPE})

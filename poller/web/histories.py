@@ -1,7 +1,7 @@
-"""A symbol's history hash as it stands in Redis, read day by day. Pure.
+"""Parses a symbol's history hash day by day. Pure.
 
-Anybody may write there. A day that cannot be shown is left out and named; the next poll of the
-symbol says what is wrong with it, and mends it.
+Any client may write there. A day that cannot be shown is left out and named; the next poll of the
+symbol repairs it, or reports what is wrong.
 """
 
 import re
@@ -14,28 +14,28 @@ from poller.markets import Market
 from poller.model import Vintage
 
 LARGEST: Final = 2**64
-"""OpenD sends figures in 64 bits: what does not fit is none of its."""
+"""OpenD's figures have 64 bits: larger ones were written by another client."""
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_NAMED: Final = 5  # of the days that cannot be read
+_NAMED: Final = 5  # unreadable days listed by name
 _LONGEST_NAME: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Days newest first.
+    """The days of a history, newest first.
 
     Attributes:
-        vintages: the days that can be read.
-        unreadable: the names of those that cannot.
+        vintages: The readable days.
+        unreadable: The names of the others.
     """
 
     vintages: tuple[Vintage, ...]
     unreadable: tuple[str, ...]
 
     @property
-    def complaint(self) -> str:
-        """Say which days are left out; "" when none are."""
+    def left_out(self) -> str:
+        """The days that are left out, as text; "" for none."""
         if not self.unreadable:
             return ""
         named = ", ".join(name[:_LONGEST_NAME] for name in self.unreadable[:_NAMED])
@@ -44,7 +44,7 @@ class History:
 
 
 def readable(market: Market, name: str, text: str) -> Vintage | None:
-    """Return the day of this name as `Vintage.to_json` wrote it; None when it cannot be shown."""
+    """Parse the entry of the day `name`; None if it is unreadable or of another day."""
     try:
         vintage = Vintage.from_json(market, text)
     except Unreadable:
@@ -53,12 +53,12 @@ def readable(market: Market, name: str, text: str) -> Vintage | None:
 
 
 def names_of(history: Mapping[str, str]) -> list[str]:
-    """Return the names in a history hash that may be days, newest first."""
+    """Return the fields of a history hash that look like days, newest first."""
     return sorted(filter(_DAY.fullmatch, history), reverse=True)
 
 
 def read(market: Market, history: Mapping[str, str], names: Sequence[str]) -> History:
-    """Read these days of a history hash."""
+    """Parse these days of a history hash."""
     found = {name: readable(market, name, history[name]) for name in names}
     return History(
         tuple(vintage for vintage in found.values() if vintage is not None),
@@ -67,7 +67,7 @@ def read(market: Market, history: Mapping[str, str], names: Sequence[str]) -> Hi
 
 
 def pieces(market: Market, history: Mapping[str, str], size: int) -> Iterator[History]:
-    """Read a whole history hash, `size` days at a time."""
+    """Parse a whole history hash, `size` days at a time."""
     names = names_of(history)
     for start in range(0, len(names), size):
         yield read(market, history, names[start : start + size])

@@ -1,6 +1,6 @@
-"""The metrics: what Redis tells, and what the reports of all processes say they have counted.
+"""The Prometheus metrics: gauges read from Redis, and counters from the reports of all processes.
 
-Base units, and labels bounded by the configuration: never one per symbol.
+They use base units, and labels bounded by the configuration: never one per symbol.
 """
 
 import math
@@ -23,21 +23,21 @@ from prometheus_client.registry import Collector
 from poller import __version__
 from poller.markets import Market
 from poller.telemetry.counts import COUNTED, LAG, LAG_HELP, LAG_STEPS, SUM, Totals
-from poller.telemetry.status import Report
+from poller.telemetry.status import ProcessReport
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One number Redis tells. `labels`: by the names the metric was made with."""
+    """One value of a gauge. `labels`: the values, in the order of the metric's label names."""
 
     metric: str
     value: float
     labels: tuple[str, ...] = ()
 
 
-TOLD: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "poller_redis_up": ("1 while Redis answers the page", ()),
     "poller_ready": ("1 while the service does its work, as /readyz says", ()),
     "poller_lease_held": ("1 while some poller holds the lease", ()),
@@ -59,7 +59,7 @@ TOLD: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "poller_sweep_wanted_symbols": ("Symbols whose newest report is looked for", ("market",)),
     "poller_sweep_covered_symbols": ("Symbols of those that have it", ("market",)),
-    "poller_held_figures": ("Figures that wait for a ruling", ("market",)),
+    "poller_held_figures": ("Figures that wait for a decision", ("market",)),
     "poller_troubles": ("Subjects the log says are in trouble", ()),
     "poller_stream_entries": ("Entries in the stream", ()),
     "poller_webhook_disabled": ("1 while nothing is sent to the endpoint", ("endpoint",)),
@@ -68,33 +68,33 @@ TOLD: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "poller_webhook_waiting_deliveries": ("Deliveries in the queue", ("endpoint",)),
     "poller_webhook_dead_letters": ("Events the endpoint never took", ("endpoint",)),
 }
-"""What Redis tells: metric → help, labels. Replaced whole at every scrape."""
+"""Gauges: metric → help, labels. Their values are replaced at every scrape."""
 
 
-class _Told(Collector):
-    """The last readings; a metric without one keeps its name and loses its value."""
+class _Gauges(Collector):
+    """The latest samples; a metric without one is exported without a value."""
 
     def __init__(self) -> None:
-        self.readings: tuple[Sample, ...] = ()
+        self.samples: tuple[Sample, ...] = ()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield one family a metric."""
-        for name, (text, labels) in TOLD.items():
+        """Yield one family for each metric."""
+        for name, (text, labels) in GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=labels)
-            for reading in self.readings:
-                if reading.metric == name:
-                    family.add_metric(reading.labels, reading.value)
+            for sample in self.samples:
+                if sample.metric == name:
+                    family.add_metric(sample.labels, sample.value)
             yield family
 
 
-class _Counted(Collector):
-    """What all processes have counted since this one looks."""
+class _Counters(Collector):
+    """What all processes have counted since this one began to read their reports."""
 
     def __init__(self, since: datetime) -> None:
         self.totals = Totals(since)
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
-        """Yield one family a metric, those of which nothing was counted, too."""
+        """Yield one family for each metric, including those without a count."""
         counts = self.totals.counts
         for name, (text, labels) in COUNTED.items():
             family = CounterMetricFamily(name, text, labels=labels)
@@ -115,23 +115,23 @@ def _le(step: float) -> str:
 
 
 class Metrics:
-    """`tell` takes what Redis says; `text` is what Prometheus reads."""
+    """All metrics: `update` takes new values, `text` returns what Prometheus reads."""
 
     def __init__(self, since: datetime) -> None:
         """`since`: when this process began, aware."""
         self.registry = CollectorRegistry()
-        self._told, self._counted = _Told(), _Counted(since)
-        self.registry.register(self._told)
-        self.registry.register(self._counted)
+        self._gauges, self._counters = _Gauges(), _Counters(since)
+        self.registry.register(self._gauges)
+        self.registry.register(self._counters)
         build = Gauge("poller_build_info", "Version", ("version", "python"), registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
 
-    def tell(self, readings: Iterable[Sample], reports: Mapping[str, Report]) -> None:
-        """Replace what Redis told before, and add what the processes have counted since."""
-        self._told.readings = tuple(readings)
+    def update(self, samples: Iterable[Sample], reports: Mapping[str, ProcessReport]) -> None:
+        """Replace the gauges, and add what the processes have counted since the last call."""
+        self._gauges.samples = tuple(samples)
         for process, report in reports.items():
-            self._counted.totals.add(process, report.started, dict(report.counts))
+            self._counters.totals.add(process, report.started, dict(report.counts))
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

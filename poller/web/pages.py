@@ -1,4 +1,4 @@
-"""The pages people read: the watchlist, and one symbol. Server-rendered, whole without script."""
+"""The HTML pages: the watchlist, one symbol, the login. They are complete without script."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -19,15 +19,15 @@ from poller.web.api import code_of, history_of, view_of
 from poller.web.auth import grant, is_token
 from poller.web.charts import FRAMES, chart, sparkline
 from poller.web.histories import names_of, read, readable
-from poller.web.service_status import Survey, further, unready
+from poller.web.service_status import ServiceStatus, further, unready
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
-from poller.web.watchlist_view import Row, View, is_below, listed
+from poller.web.watchlist_view import View, WatchlistRow, is_below, listed
 
 _LINES: Final = 12
-_FIELDS: Final = 8  # of the form, which has one
-_ENTRIES: Final = 300  # a first sight of a few symbols fills so many: the page shows it as one line
-_HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have everything
+_FIELDS: Final = 8  # most fields parsed of the login form, which has one
+_ENTRIES: Final = 300  # a few new symbols have as many, which the page shows in one line each
+_HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
 _EARLIER: Final = 20  # replaced vintages of one day
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
@@ -42,19 +42,18 @@ COLUMNS: Final = (
     ("change", "Change", "figure wide second"),
     ("percent", "Change, %", "figure"),
 )
-"""Sortable columns: key, head, classes. Those called wide are left out on a phone, the
-second ones on a small window, too."""
-
+"""Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
+called second."""
 
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
     *("cover", "cover_note", "ratio_source", "ago", "due", "local", "days_old", "at_work"),
 )
-"""The words templates put figures and times into."""
+"""The functions of `formatting` that templates use."""
 
 
 def templates() -> jinja2.Environment:
-    """Return the templates; whatever is put into them is escaped."""
+    """Return the templates; they escape all values."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("poller.web"),
         autoescape=True,
@@ -71,9 +70,9 @@ def templates() -> jinja2.Environment:
 
 
 def _shown(value: object) -> object:
-    """Return what a template puts into the page, whoever wrote it: nothing a browser turns around.
+    """Return a value for a template, made printable: nothing in it may reverse the page's text.
 
-    Markup is ours. Spaces stay as they are: some of ours must not break.
+    Markup is our own. Spaces stay: some of ours are non-breaking.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
@@ -86,28 +85,28 @@ LONGEST: Final = 4_000
 
 
 async def index(request: web.Request) -> web.Response:
-    """Show the whole service on one screen."""
+    """Show the state of the service and the watchlist."""
     sources = request.app[SOURCES]
     view = view_of(request.query)
-    survey = await sources.survey()
+    service = await sources.service_status()
     listing = listed(list(sources.overview.rows.values()), view)
     polls, lines = dict[Code, Polls](), list[formatting.Line]()
-    if not survey.redis:
+    if not service.redis:
         polls = await sources.polls([row.code for row in listing.rows])
         lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
     return _page(
         request,
         "index.html.jinja",
-        survey=survey,
-        headline=headline(survey),
-        reasons=unready(survey),
-        troubles=further(survey),
+        service=service,
+        headline=headline(service),
+        reasons=unready(service),
+        troubles=further(service),
         listing=listing,
         view=view,
         heads=[(key, head, kind, _link(view.with_sort(key))) for key, head, kind in COLUMNS],
         page_link=lambda page: f"?{urlencode(view.query(page))}",
         spark=lambda row: Markup(sparkline(row.drawn)),  # noqa: S704  made of numbers alone
-        late=_late(survey, listing.rows),
+        late=_late(service, listing.rows),
         polls=polls,
         lines=lines,
         all_markets=list(all_markets()),
@@ -115,27 +114,27 @@ async def index(request: web.Request) -> web.Response:
 
 
 async def symbol(request: web.Request) -> web.Response:
-    """Show what is known of one symbol: its newest days, as many as a page bears."""
+    """Show one symbol: its newest days, up to `_HISTORY_SHOWN`."""
     sources = request.app[SOURCES]
     code = code_of(request)
     raw = await history_of(sources, code)
     names = names_of(raw)
     history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
     vintages = history.vintages
-    survey = await sources.survey()
+    service = await sources.service_status()
     row = sources.overview.rows.get(code)
     return _page(
         request,
         "symbol.html.jinja",
-        survey=survey,
+        service=service,
         code=code,
         market=market_of(code),
         row=row,
         charts=_charts(f"Short interest of {code}", vintages),
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
-        late=_late(survey, [row] if row is not None else []),
+        late=_late(service, [row] if row is not None else []),
         vintages=vintages,
-        unreadable=history.complaint,
+        unreadable=history.left_out,
         more=max(0, len(names) - _HISTORY_SHOWN),
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.polls([code])).get(code),
@@ -148,9 +147,9 @@ def _charts(title: str, vintages: Sequence[Vintage]) -> list[Markup]:
     return [Markup(text) for text in drawn if text]  # noqa: S704  it escapes the title
 
 
-def _late(survey: Survey, rows: Sequence[Row]) -> dict[Code, date | None]:
-    """Return who stopped at an older day → the day its market has reached."""
-    views = {view.market: view for view in survey.markets}
+def _late(service: ServiceStatus, rows: Sequence[WatchlistRow]) -> dict[Code, date | None]:
+    """Return the codes that still show an older day → the newest day of their market."""
+    views = {view.market: view for view in service.markets}
     found = ((row.code, views.get(row.market), row) for row in rows)
     return {code: view.day for code, view, row in found if view is not None and view.is_late(row)}
 
@@ -158,7 +157,7 @@ def _late(survey: Survey, rows: Sequence[Row]) -> dict[Code, date | None]:
 async def _earlier(
     sources: Sources, vintages: Sequence[Vintage], code: Code
 ) -> dict[date, list[Vintage]]:
-    """Return what was reported before of the days that were revised, newest vintage first."""
+    """Return the earlier vintages of revised days, newest first."""
     names = [
         f"{vintage.day}:{revision}"
         for vintage in vintages
@@ -166,24 +165,24 @@ async def _earlier(
     ]
     found: dict[date, list[Vintage]] = {}
     shown = names[:_HISTORY_SHOWN]
-    for name, text in zip(shown, await sources.board.vintages(code, shown), strict=True):
+    for name, text in zip(shown, await sources.status_store.vintages(code, shown), strict=True):
         day = name.partition(":")[0]
         if text is not None and (vintage := readable(market_of(code), day, text)) is not None:
             found.setdefault(vintage.day, []).append(vintage)
     return found
 
 
-def headline(survey: Survey) -> str:
+def headline(service: ServiceStatus) -> str:
     """Return the state of the service in a sentence."""
-    if reasons := unready(survey):
+    if reasons := unready(service):
         return f"Not working: {reasons[0]}"
-    if troubles := survey.troubles:
+    if troubles := service.troubles:
         return f"Working, with {formatting.plural(len(troubles), ('trouble', 'troubles'))}"
-    return f"All is well: {formatting.plural(survey.symbols, ('symbol', 'symbols'))} watched"
+    return f"All is well: {formatting.plural(service.symbols, ('symbol', 'symbols'))} watched"
 
 
 def refusal(request: web.Request, error: web.HTTPException) -> web.Response:
-    """Return the page that says why there is nothing to show, with a way back."""
+    """Return the page of an error, with a link back."""
     reason = (error.text or error.reason).strip()
     page = _page(request, "refusal.html.jinja", title=error.reason, reason=reason)
     page.set_status(error.status)
@@ -191,12 +190,12 @@ def refusal(request: web.Request, error: web.HTTPException) -> web.Response:
 
 
 async def login(request: web.Request) -> web.Response:
-    """Show the form that takes the token."""
+    """Show the login form."""
     return _page(request, "login.html.jinja", problem="")
 
 
 async def enter(request: web.Request) -> web.Response:
-    """Take the token from the form and give the cookie that stands for it."""
+    """Check the token from the login form, and set the session cookie."""
     token = request.app.get(TOKEN)
     given = await _given(request)
     if token is None:
@@ -220,7 +219,7 @@ async def enter(request: web.Request) -> web.Response:
 async def _given(request: web.Request) -> str:
     """Return the token in the form, or "" without one; raises HTTPBadRequest for other bodies.
 
-    Nothing of what was sent is repeated, neither here nor in the log: it may be a token.
+    The body is never repeated, neither in the answer nor in the log: it may be a token.
     """
     form = "application/x-www-form-urlencoded"
     refusal = web.HTTPBadRequest(text=f"the form must be sent as {form}, in UTF-8\n")
@@ -237,7 +236,7 @@ async def _given(request: web.Request) -> str:
 def _page(request: web.Request, template: str, **values: Any) -> web.Response:  # noqa: ANN401
     now = request.app[SOURCES].now()
     text = request.app[TEMPLATES].get_template(template).render(now=now, **values)
-    # a report may spell lone surrogates
+    # a report may contain lone surrogates
     body = text.encode(errors="replace")
     return web.Response(body=body, content_type="text/html", charset="utf-8")
 

@@ -1,4 +1,4 @@
-"""JSON and text that are valid whatever stands in Redis. Pure."""
+"""Makes valid JSON and text of whatever is in Redis. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from poller.store.store import Entry
 def entry_text(entry: Entry) -> str:
     """Return the JSON of an entry.
 
-    Where `data` is no JSON that every reader understands (NaN, numbers beyond a float, lone
-    surrogates, a thousand levels), it stays the text it is in the stream.
+    If `data` is not JSON that every reader understands (NaN, numbers beyond a float, lone
+    surrogates, a thousand levels), it stays a text.
     """
     try:
         text = entry_json(entry)
@@ -25,7 +25,7 @@ def entry_text(entry: Entry) -> str:
 
 
 def json_text(value: Any) -> str:  # noqa: ANN401  JSON has no types
-    """Return the JSON of an answer; a number that is none is null."""
+    """Return the JSON of a value; NaN and infinity become null."""
     try:
         text = to_json(value)
         text.encode()
@@ -49,5 +49,5 @@ def _sound(value: Any) -> Any:  # noqa: ANN401
 
 
 def encodable(text: str) -> str:
-    """Return a text without lone surrogates, which JSON can spell and UTF-8 cannot."""
+    """Return a text without lone surrogates, which JSON allows and UTF-8 does not."""
     return text.encode(errors="replace").decode()

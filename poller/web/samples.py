@@ -1,4 +1,4 @@
-"""The survey as numbers for Prometheus. Pure."""
+"""Turns the state of the service into samples for Prometheus. Pure."""
 
 import contextlib
 from collections import Counter
@@ -6,48 +6,45 @@ from collections.abc import Iterator
 
 from poller.printable import printable
 from poller.web.metrics import Sample, midnight
-from poller.web.service_status import Survey, unready
+from poller.web.service_status import ServiceStatus, unready
 
 
-def readings(survey: Survey) -> Iterator[Sample]:
-    """Yield what is known; while Redis is away that is little, and what is not known is absent.
-
-    So is a number that no float holds.
-    """
-    for sample in _readings(survey):
+def samples_of(service: ServiceStatus) -> Iterator[Sample]:
+    """Yield a sample for each known value: few while Redis is away, none too large for a float."""
+    for sample in _samples(service):
         labels = tuple(map(printable, sample.labels))
         with contextlib.suppress(OverflowError):
             yield Sample(sample.metric, float(sample.value), labels)
 
 
-def _readings(survey: Survey) -> Iterator[Sample]:
-    yield Sample("poller_redis_up", survey.late or not survey.redis)
-    yield Sample("poller_ready", not unready(survey))
-    if survey.redis:
+def _samples(service: ServiceStatus) -> Iterator[Sample]:
+    yield Sample("poller_redis_up", service.late or not service.redis)
+    yield Sample("poller_ready", not unready(service))
+    if service.redis:
         return
-    token = survey.lease.partition(":")[0]
+    token = service.lease.partition(":")[0]
     yield Sample("poller_lease_held", bool(token))
     if token.isascii() and token.isdigit():
         yield Sample("poller_lease_token", int(token))
-    for role, count in Counter(report.role for report in survey.reports.values()).items():
+    for role, count in Counter(report.role for report in service.reports.values()).items():
         yield Sample("poller_processes", count, (role,))
-    yield Sample("poller_stream_entries", survey.entries)
-    yield Sample("poller_troubles", len(survey.troubles))
-    for market, held in survey.held.items():
+    yield Sample("poller_stream_entries", service.entries)
+    yield Sample("poller_troubles", len(service.troubles))
+    for market, held in service.held.items():
         yield Sample("poller_held_figures", held, (market,))
-    for gateway in survey.gateways:
+    for gateway in service.gateways:
         yield Sample("poller_gateway_ready", gateway.ready, (gateway.name, gateway.account))
-    for budget in survey.budgets:
+    for budget in service.budgets:
         account = (budget.account,)
         yield Sample("poller_budget_used_requests", budget.used, account)
         yield Sample("poller_budget_headroom_requests", max(budget.limit - budget.used, 0), account)
         yield Sample("poller_budget_period_seconds", budget.period, account)
-    yield from _markets(survey)
-    yield from _endpoints(survey)
+    yield from _markets(service)
+    yield from _endpoints(service)
 
 
-def _markets(survey: Survey) -> Iterator[Sample]:
-    for view in survey.markets:
+def _markets(service: ServiceStatus) -> Iterator[Sample]:
+    for view in service.markets:
         market = (str(view.market),)
         yield Sample("poller_symbols", view.symbols, market)
         if view.day is not None:
@@ -57,18 +54,18 @@ def _markets(survey: Survey) -> Iterator[Sample]:
         yield Sample("poller_watermark_expected_timestamp_seconds", expected, market)
         overdue = 0.0
         if view.due_since is not None:
-            overdue = (survey.at - view.due_since).total_seconds()
+            overdue = (service.at - view.due_since).total_seconds()
         yield Sample("poller_watermark_overdue_seconds", overdue, market)
         yield Sample("poller_sweep_wanted_symbols", view.wanted, market)
         yield Sample("poller_sweep_covered_symbols", view.covered, market)
 
 
-def _endpoints(survey: Survey) -> Iterator[Sample]:
-    for name, status in survey.endpoints.items():
+def _endpoints(service: ServiceStatus) -> Iterator[Sample]:
+    for name, status in service.endpoints.items():
         endpoint = (name,)
         failing = 0.0
         if status.failing_since is not None:
-            failing = (survey.at - status.failing_since).total_seconds()
+            failing = (service.at - status.failing_since).total_seconds()
         yield Sample("poller_webhook_disabled", bool(status.disabled), endpoint)
         yield Sample("poller_webhook_failing_seconds", failing, endpoint)
         yield Sample("poller_webhook_unread_entries", status.lag, endpoint)

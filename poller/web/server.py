@@ -1,4 +1,4 @@
-"""The HTTP server: routes, errors, and its life beside the tasks that feed it."""
+"""The HTTP server: its routes, its error answers, and starting and stopping it."""
 
 import asyncio
 import logging
@@ -15,29 +15,29 @@ from poller.errors import PollerError, StoreError
 from poller.model import to_json
 from poller.telemetry.observe import Happened, Ready, Recovered, Trouble
 from poller.web import api, assets, health, pages, sse
-from poller.web.auth import Handle, guard, harden
-from poller.web.connections import Connections, Limits, harden_server, limits_of, widen_queue
+from poller.web.auth import Handle, harden, require_access
+from poller.web.connections import Limits, PageConnections, harden_server, limits_of, widen_queue
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
 
-_SHUTDOWN: Final = 1.0  # seconds for answers on their way
+_SHUTDOWN: Final = 1.0  # seconds to finish answers
 _MOST_BODY: Final = 4096
-_LINGERING: Final = 2.0  # seconds in which the rest of a body that is refused is thrown away
+_LINGERING: Final = 2.0  # seconds to discard the rest of a refused body
 
-# aiohttp would log a trace for every request that is not HTTP; our own defects are told
+# aiohttp would log a traceback for every request that is not HTTP; our defects are reported below
 _UNHEARD: Final = logging.getLogger("poller.web.unheard")
 _UNHEARD.disabled = True
 _PAUSE: Final = 1.0
-_SHOWN: Final = frozenset({400, 404, 500, 503})  # what a reader of pages may run into
+_SHOWN: Final = frozenset({400, 404, 500, 503})  # errors that a browser gets as a page
 
 
-def application(sources: Sources, connections: Connections) -> web.Application:
-    """Return the application; it reads from `sources` and keeps nothing itself."""
+def application(sources: Sources, connections: PageConnections) -> web.Application:
+    """Return the application, which reads everything from `sources`."""
     token = sources.config.web.token
     secret = None if token is None else token.get_secret_value()
     wrong = WrongTokens(time.monotonic)
     app = web.Application(
-        middlewares=[_refused, connections.answered, guard(secret, wrong)],
+        middlewares=[_refused, connections.answered, require_access(secret, wrong)],
         client_max_size=_MOST_BODY,
     )
     app[SOURCES] = sources
@@ -72,9 +72,9 @@ _DEFECTS: Final = web.AppKey("defects", set[str])
 
 @web.middleware
 async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
-    """Say what went wrong in the asker's language.
+    """Answer an error in the client's format.
 
-    JSON below /api, elsewhere a page for a browser and a line of text for a program.
+    JSON below /api; elsewhere a page for a browser, and a line of text for a program.
     """
     resource = request.match_info.route.resource
     subject = f"page {'' if resource is None else resource.canonical}".rstrip()
@@ -84,9 +84,9 @@ async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
         error: web.HTTPException = web.HTTPServiceUnavailable(text=f"Redis: {problem}")
     except web.HTTPException as raised:
         error = raised
-    except ConnectionError:  # nobody is there to be answered
+    except ConnectionError:  # the client is gone
         raise
-    except Exception as defect:  # noqa: BLE001  of ours: it ends this answer, and nothing else
+    except Exception as defect:  # noqa: BLE001  it ends this answer, and nothing else
         request.app[_DEFECTS].add(subject)
         request.app[SOURCES].observe(Trouble(subject, _defect(defect)))
         error = web.HTTPInternalServerError(text="a defect of the page; the log has it")
@@ -104,30 +104,32 @@ async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
 
 
 def _defect(problem: Exception) -> str:
-    """Return the kind and the place of a defect, without its text: that may be a visitor's."""
+    """Return the type and the place of a defect, without its text: that may be the client's."""
     frames = traceback.extract_tb(problem.__traceback__)
     own = [frame for frame in frames if f"{os.sep}poller{os.sep}" in frame.filename] or frames
     where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     return f"a defect, please report it: {type(problem).__name__}{where}"
 
 
-class NoPlace(PollerError):
-    """The page cannot be served where the configuration says."""
+class CannotListen(PollerError):
+    """The page cannot listen on the configured address."""
 
 
-async def serve(sources: Sources, *, alone: bool = False, limits: Limits | None = None) -> None:
-    """Serve until cancelled; a port in use is told and tried again, the rest of the service works.
+async def serve(
+    sources: Sources, *, is_only_role: bool = False, limits: Limits | None = None
+) -> None:
+    """Serve until cancelled; a port in use is reported and tried again.
 
-    `alone`: there is no rest; it is ready once it listens, and raises NoPlace when it cannot. With
-    port 0 the system chooses one; the log names it. `limits`: of its connections, as many as the
-    process's own limit of open files allows if None.
+    `is_only_role`: no other component runs in this process, so it reports itself ready once it
+    listens, and raises CannotListen if it cannot. With port 0, the system chooses one; the log
+    names it. `limits`: by default derived from the process's limit of open files.
     """
     limits = limits or limits_of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    connections = Connections(limits, sources.observe)
+    connections = PageConnections(limits, sources.observe)
     runner = await running(sources, connections)
     server: asyncio.Server | None = None
     try:
-        server = await _listen(runner, connections, sources, alone=alone)
+        server = await _listen(runner, connections, sources, is_only_role=is_only_role)
         async with asyncio.TaskGroup() as work:
             work.create_task(connections.watch(), name="page connections")
             await sources.overview.run(sources.observe)
@@ -137,15 +139,15 @@ async def serve(sources: Sources, *, alone: bool = False, limits: Limits | None 
         await runner.cleanup()
 
 
-async def running(sources: Sources, connections: Connections) -> web.AppRunner:
-    """Return the application, set up but listening nowhere; to be cleaned up."""
+async def running(sources: Sources, connections: PageConnections) -> web.AppRunner:
+    """Return the application, set up but not listening; the caller cleans it up."""
     runner = web.AppRunner(
         application(sources, connections),
         access_log=None,
         logger=_UNHEARD,
         shutdown_timeout=_SHUTDOWN,
         handle_signals=False,
-        auto_decompress=False,  # no visitor has anything to compress
+        auto_decompress=False,  # no request needs a compressed body
         lingering_time=_LINGERING,
     )
     await runner.setup()
@@ -154,7 +156,7 @@ async def running(sources: Sources, connections: Connections) -> web.AppRunner:
 
 
 async def _listen(
-    runner: web.AppRunner, connections: Connections, sources: Sources, *, alone: bool
+    runner: web.AppRunner, connections: PageConnections, sources: Sources, *, is_only_role: bool
 ) -> asyncio.Server:
     table, observe = sources.config.web, sources.observe
     while True:
@@ -167,13 +169,13 @@ async def _listen(
             )
             widen_queue(server)
         except OSError as problem:
-            # asyncio's text names the address a second time
+            # asyncio's text would repeat the address
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
             where = f"{table.host} port {table.port}"
-            told = f"{where}: {reason}; set web.host and web.port"
-            if alone:
-                raise NoPlace(f"page: {told}") from None
-            observe(Trouble("page", told))
+            text = f"{where}: {reason}; set web.host and web.port"
+            if is_only_role:
+                raise CannotListen(f"page: {text}") from None
+            observe(Trouble("page", text))
             await asyncio.sleep(_PAUSE)
         else:
             break
@@ -181,6 +183,6 @@ async def _listen(
     host, port = server.sockets[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     observe(Happened("page", (("url", f"http://{shown}:{port}/"),)))
-    if alone:
+    if is_only_role:
         observe(Ready())
     return server

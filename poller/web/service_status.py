@@ -1,6 +1,6 @@
 """The state of the whole service at one moment, and whether it is ready. Pure.
 
-Page, API, `/readyz` and `/metrics` are four readers of this one value.
+Page, API, `/readyz` and `/metrics` all show this one value.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from poller.delivery.outbox import Status
 from poller.model import isoformat
-from poller.telemetry.status import GatewayState, Report
+from poller.telemetry.status import GatewayState, ProcessReport
 from poller.web.watchlist_view import MarketView
 
 
@@ -25,23 +25,29 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What Redis tells, or told when it last answered.
+class ServiceStatus:
+    """The state of the service as read from Redis, now or when it last answered.
 
     Attributes:
-        redis: why nothing was read of it just now, or "".
-        seen: while it does not, when all else here was read, aware; None: nothing was read yet.
-        reports: of living processes.
-        entries: in the stream.
-        loaded: all rows were read.
-        simulated: a simulator made the figures up.
-        unreadable: what another client spoiled in Redis: subject → what cannot be read.
-        late: Redis answers all the same, though `redis` says why nothing was read.
+        at: When this is true, aware.
+        redis: Why nothing could be read from Redis just now; "" if it was read.
+        reports: The reports of living processes, by name.
+        lease: `token:owner` of the active poller; "" for none.
+        budgets: One for each account.
+        endpoints: The status of each endpoint, by name.
+        markets: One for each watched market.
+        symbols: How many are watched.
+        entries: How many entries the stream has.
+        loaded: Whether all rows have been read.
+        simulated: Whether the figures are a simulation's.
+        seen: If `redis` is set, when everything else was read, aware; None: never.
+        unreadable: Subject → what another client made unreadable in Redis.
+        late: Redis answers, although `redis` is set: reading took too long.
     """
 
     at: datetime
     redis: str = ""
-    reports: Mapping[str, Report] = field(default_factory=dict)
+    reports: Mapping[str, ProcessReport] = field(default_factory=dict)
     lease: str = ""
     budgets: tuple[Spending, ...] = ()
     endpoints: Mapping[str, Status] = field(default_factory=dict)
@@ -54,57 +60,57 @@ class Survey:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     late: bool = False
 
-    def unanswered(self, at: datetime, reason: str, *, late: bool = False) -> "Survey":
-        """Return what is known of the service from now on, while nothing is read of Redis."""
+    def stale(self, at: datetime, reason: str, *, late: bool = False) -> "ServiceStatus":
+        """Return the same state at a later time, when Redis could not be read."""
         seen = self.at if not self.redis else self.seen
         return replace(self, at=at, redis=reason, late=late, seen=seen)
 
     @property
-    def pollers(self) -> dict[str, Report]:
-        """The processes that poll or stand by to."""
+    def pollers(self) -> dict[str, ProcessReport]:
+        """The reports of the active and standby pollers."""
         return {n: r for n, r in self.reports.items() if r.role in {"run", "poll"}}
 
     @property
-    def active(self) -> Report | None:
-        """The report of who holds the lease; one that was killed with it says so for a while."""
+    def active(self) -> ProcessReport | None:
+        """The report of the lease's holder; a killed holder keeps the lease for a while."""
         return self.reports.get(self.lease.partition(":")[2])
 
     @property
     def gateways(self) -> tuple[GatewayState, ...]:
-        """Every OpenD, by the active poller where there is one, else by all of them."""
+        """Every OpenD as the active poller sees it; without one, as all pollers do."""
         active = self.active
         reports = self.pollers.values() if active is None else (active,)
         return tuple({g.name: g for report in reports for g in report.gateways}.values())
 
     @property
     def held(self) -> Mapping[str, int]:
-        """Market → figures that wait for a ruling, by the active poller where there is one."""
+        """Market → number of figures that await a decision; empty without an active poller."""
         return {} if self.active is None else self.active.held
 
     @property
     def defects(self) -> dict[str, str]:
-        """The components that a defect stopped, and that have not run steadily since."""
+        """Components that a defect stopped and that have not run steadily since → the defect."""
         return {name: why for r in self.reports.values() for name, why in r.defects.items()}
 
     @property
     def troubles(self) -> dict[str, str]:
-        """What any process says is wrong, and what cannot be read: subject → reason."""
-        told = {s: why for r in self.reports.values() for s, why in r.troubles.items()}
-        return {**told, **self.unreadable}
+        """The troubles of all processes, and what cannot be read: subject → reason."""
+        reported = {s: why for r in self.reports.values() for s, why in r.troubles.items()}
+        return {**reported, **self.unreadable}
 
 
-def unready(survey: Survey) -> list[str]:
-    """Return why the service does not do its work, one line a reason; empty: it is ready."""
-    if survey.redis:
-        return [survey.redis if survey.late else f"Redis does not answer: {survey.redis}"]
-    shared = {name: why for name, why in survey.defects.items() if not _is_single(name)}
+def unready(service: ServiceStatus) -> list[str]:
+    """Return why the service is not ready, one line for each reason; empty if it is."""
+    if service.redis:
+        return [service.redis if service.late else f"Redis does not answer: {service.redis}"]
+    shared = {name: why for name, why in service.defects.items() if not _is_single(name)}
     reasons = [f"{name}: {why}" for name, why in shared.items()]
-    if not survey.pollers:
+    if not service.pollers:
         return ["no poller reports: start poller run or poller poll", *reasons]
-    if not survey.lease:
+    if not service.lease:
         reasons.append("no poller holds the lease")
-    if not any(gateway.ready for gateway in survey.gateways):
-        reasons += [f"OpenD {gateway.name}: {gateway.reason}" for gateway in survey.gateways]
+    if not any(gateway.ready for gateway in service.gateways):
+        reasons += [f"OpenD {gateway.name}: {gateway.reason}" for gateway in service.gateways]
     return reasons
 
 
@@ -112,46 +118,46 @@ _SINGLE: Final = ("webhook ", "poll of ")
 
 
 def _is_single(component: str) -> bool:
-    """Tell whether a component is one endpoint or one symbol: the service works without it."""
+    """Return whether a component is one endpoint or one symbol: the service works without it."""
     return component.startswith(_SINGLE)
 
 
-def further(survey: Survey) -> dict[str, str]:
-    """Return the troubles that are not told as a reason already: subject → reason.
+def further(service: ServiceStatus) -> dict[str, str]:
+    """Return the troubles that are not already reasons of `unready`: subject → reason.
 
-    None while nothing is read of Redis: what was wrong before may be over.
+    Empty while Redis cannot be read: earlier troubles may be over.
     """
-    if survey.redis:
+    if service.redis:
         return {}
-    told = unready(survey)
-    return {s: why for s, why in survey.troubles.items() if f"{s}: {why}" not in told}
+    reasons = unready(service)
+    return {s: why for s, why in service.troubles.items() if f"{s}: {why}" not in reasons}
 
 
-def as_json(survey: Survey) -> dict[str, Any]:
-    """Return the survey as the API tells it."""
-    reasons = unready(survey)
+def as_json(service: ServiceStatus) -> dict[str, Any]:
+    """Return the state of the service as the API shows it."""
+    reasons = unready(service)
     return {
-        "at": isoformat(survey.at),
-        "last_seen": moment_text(survey.seen),
+        "at": isoformat(service.at),
+        "last_seen": moment_text(service.seen),
         "ready": not reasons,
         "reasons": reasons,
-        "troubles": [{"subject": s, "reason": why} for s, why in survey.troubles.items()],
-        "defects": [{"component": c, "reason": why} for c, why in survey.defects.items()],
-        "symbols": survey.symbols,
-        "loaded": survey.loaded,
-        "simulated": survey.simulated,
-        "stream_entries": survey.entries,
+        "troubles": [{"subject": s, "reason": why} for s, why in service.troubles.items()],
+        "defects": [{"component": c, "reason": why} for c, why in service.defects.items()],
+        "symbols": service.symbols,
+        "loaded": service.loaded,
+        "simulated": service.simulated,
+        "stream_entries": service.entries,
         "processes": [
             {"name": n, "role": r.role, "version": r.version, "lease": r.lease}
-            for n, r in survey.reports.items()
+            for n, r in service.reports.items()
         ],
-        "gateways": [_gateway(gateway) for gateway in survey.gateways],
+        "gateways": [_gateway(gateway) for gateway in service.gateways],
         "budgets": [
             {"account": b.account, "used": b.used, "limit": b.limit, "period_seconds": b.period}
-            for b in survey.budgets
+            for b in service.budgets
         ],
-        "markets": [_market(market) for market in survey.markets],
-        "endpoints": [_endpoint(name, status) for name, status in survey.endpoints.items()],
+        "markets": [_market(market) for market in service.markets],
+        "endpoints": [_endpoint(name, status) for name, status in service.endpoints.items()],
     }
 
 
@@ -197,7 +203,7 @@ def _endpoint(name: str, status: Status) -> dict[str, Any]:
 
 
 def moment_text(moment: datetime | None) -> str | None:
-    """Return a time as the API writes it; None also for one that UTC's calendar does not have."""
+    """Return a time as the API writes it; None for one that UTC's calendar does not have."""
     try:
         return None if moment is None else isoformat(moment)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""What the page reads from, and one look at all of it."""
+"""What the page reads from, and reading the state of the service from it."""
 
 import asyncio
 import math
@@ -15,29 +15,29 @@ from poller.model import Code
 from poller.settings.config import Config
 from poller.store.ports import Spent, Streams
 from poller.telemetry.observe import Observe
-from poller.telemetry.status import Polls, Report, living
+from poller.telemetry.status import Polls, ProcessReport, living
 from poller.telemetry.status_store import StatusStore
 from poller.web.histories import LARGEST
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
-from poller.web.service_status import Spending, Survey
+from poller.web.service_status import ServiceStatus, Spending
 from poller.web.watchlist_view import markets, story_time
 
 _ANSWER_LIMIT: Final = 3.0
-"""Seconds for one look."""
+"""Seconds to read the state of the service."""
 
 
 @dataclass(frozen=True)
 class Sources:
     """Everything a request may need.
 
-    `fresh`: a look is shared by all who ask within this time, so that they cannot wear Redis out.
+    `fresh`: requests within this time share one reading, so that they cannot overload Redis.
     """
 
     config: Config
     streams: Streams
     ledger: Spent
-    board: StatusStore
+    status_store: StatusStore
     outbox: Outbox
     overview: Overview
     metrics: Metrics
@@ -45,60 +45,62 @@ class Sources:
     now: Callable[[], datetime]
     fresh: timedelta = timedelta(seconds=1)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _last: list[Survey] = field(default_factory=list)
+    _last: list[ServiceStatus] = field(default_factory=list)
 
-    async def survey(self) -> Survey:
-        """Return the state of the service, a second old at the most; never raises StoreError."""
+    async def service_status(self) -> ServiceStatus:
+        """Return the state of the service, at most `fresh` old; never raises StoreError."""
         async with self._lock:
             if self._last and timedelta() <= self.now() - self._last[-1].at < self.fresh:
                 return self._last[-1]
             try:
                 async with asyncio.timeout(_ANSWER_LIMIT):
-                    survey = await self._look()
+                    service = await self._read()
             except StoreError as problem:
-                survey = self._unanswered(str(problem))
+                service = self._stale(str(problem))
             except TimeoutError:
-                survey = await self._late()
-            self._last[:] = [survey]
-            return survey
+                service = await self._late()
+            self._last[:] = [service]
+            return service
 
-    async def _late(self) -> Survey:
-        """Return the last look, after one that took too long; a single question tells why."""
+    async def _late(self) -> ServiceStatus:
+        """Return the last state, as reading took too long; a single request finds out why."""
         within = f"within {_ANSWER_LIMIT:.0f} s"
         try:
             async with asyncio.timeout(_ANSWER_LIMIT):
-                await self.board.lease()
+                await self.status_store.lease()
         except (StoreError, TimeoutError):
-            return self._unanswered(f"nothing {within}")
+            return self._stale(f"nothing {within}")
         reason = f"Redis answers, but the state of the service could not be read {within}"
-        return self._unanswered(f"{reason}: is this machine overloaded?", late=True)
+        return self._stale(f"{reason}: is this machine overloaded?", late=True)
 
-    def _unanswered(self, reason: str, *, late: bool = False) -> Survey:
-        """Return the last look, as one that grows old."""
-        last = self._last[-1] if self._last else Survey(self.now(), redis=reason)
-        return last.unanswered(self.now(), reason, late=late)
+    def _stale(self, reason: str, *, late: bool = False) -> ServiceStatus:
+        """Return the last state, marked as stale."""
+        last = self._last[-1] if self._last else ServiceStatus(self.now(), redis=reason)
+        return last.stale(self.now(), reason, late=late)
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
-        """Return the last polls of these codes, without those that cannot be read."""
-        found = await _readable(self.board.polls(codes), None)
+        """Return the last polls of these codes; unreadable ones are left out."""
+        found = await _readable(self.status_store.polls(codes), None)
         if found is not None:
             return found
-        each = [await _readable(self.board.polls([code]), {}) for code in codes]
+        each = [await _readable(self.status_store.polls([code]), {}) for code in codes]
         return {code: polls for some in each for code, polls in some.items()}
 
-    async def _look(self) -> Survey:
+    async def _read(self) -> ServiceStatus:
         spoiled: dict[str, str] = {}
-        nobody: dict[str, Report] = {}
-        told = await _readable(self.board.reports(), nobody, spoiled, "reports of the processes")
-        reports = {n: r for n, r in living(told, self.now()).items() if isinstance(r.role, str)}
-        lease = await _readable(self.board.lease(), "", spoiled, "lease")
+        nobody: dict[str, ProcessReport] = {}
+        reported = await _readable(
+            self.status_store.reports(), nobody, spoiled, "reports of the processes"
+        )
+        reports = {n: r for n, r in living(reported, self.now()).items() if isinstance(r.role, str)}
+        lease = await _readable(self.status_store.lease(), "", spoiled, "lease")
         active = reports.get(lease.partition(":")[2])
         rows = list(self.overview.rows.values())
         simulated = await _readable(
-            self.board.simulated(), otherwise=False, spoiled=spoiled, subject="simulated"
+            self.status_store.simulated(), otherwise=False, spoiled=spoiled, subject="simulated"
         )
         calendar = story_time(rows, self.now()) if simulated else self.now()
-        return Survey(
+        return ServiceStatus(
             at=self.now(),
             reports=reports,
             lease=lease,
@@ -108,18 +110,21 @@ class Sources:
             ),
             markets=markets(rows, active.markets if active else {}, calendar),
             symbols=len(rows),
-            entries=await self.board.stream_length(),
+            entries=await self.status_store.stream_length(),
             loaded=self.overview.loaded,
             simulated=simulated,
             unreadable=spoiled,
         )
 
     async def _budgets(
-        self, reports: Mapping[str, Report], active: Report | None, spoiled: dict[str, str]
+        self,
+        reports: Mapping[str, ProcessReport],
+        active: ProcessReport | None,
+        spoiled: dict[str, str],
     ) -> tuple[Spending, ...]:
-        """Return what is spent of each account's budget, which who polls knows best."""
-        told = [gateway.account for report in reports.values() for gateway in report.gateways]
-        accounts = dict.fromkeys(told or [gateway.account for gateway in self.config.opend])
+        """Return what is spent of each account's budget; its size as the active poller has it."""
+        used = [gateway.account for report in reports.values() for gateway in report.gateways]
+        accounts = dict.fromkeys(used or [gateway.account for gateway in self.config.opend])
         own = self.config.budget.requests, self.config.budget.period
         limit, period = (active.budget if active else None) or own
         if not (limit < LARGEST and math.isfinite(period)):
@@ -147,17 +152,17 @@ async def _readable(
     spoiled: dict[str, str] | None = None,
     subject: str = "",
 ) -> Found | Otherwise:
-    """Return what was asked for; where another client spoiled it, `otherwise`, and note that.
+    """Return what was asked for; if it cannot be read, add it to `spoiled` and return `otherwise`.
 
-    Each thing is looked at by itself, so that one of them does not hide the others. StoreDown is
-    raised: then there is nothing to look at.
+    Each value is read by itself, so that an unreadable one does not hide the others. StoreDown is
+    raised.
     """
     try:
         return await asked
     except StoreMisfit as problem:
         reason = str(problem)
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as problem:
-        reason = f"what stands in Redis cannot be read ({type(problem).__name__})"
+        reason = f"its content in Redis cannot be read ({type(problem).__name__})"
     if spoiled is not None:
         spoiled[subject] = reason
     return otherwise

@@ -1,7 +1,7 @@
 """`/events`: the stream as server-sent events.
 
-A reader has a place in the stream and is given what follows, batch by batch, when the bell rings;
-so a replay and the live end are one, and a slow reader costs one batch and is late alone.
+A reader has a position in the stream, and receives what follows in batches whenever the stream has
+grown. So replay and live events are the same, and a slow reader holds one batch and delays nobody.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from poller.web.sources import SOURCES, Sources
 
 MOST_READERS: Final = 64
 _BATCH: Final = 100
-_KEEP_ALIVE: Final = 15.0  # seconds; proxies cut what is silent for longer
-_SLOWEST: Final = 30.0  # seconds one batch may take on its way
+_KEEP_ALIVE: Final = 15.0  # seconds; proxies close connections that are silent for longer
+_SLOWEST: Final = 30.0  # seconds to write one batch
 _PAUSE: Final = 1.0
 
 READERS: Final = web.AppKey("readers", set[asyncio.Task[None]])
@@ -28,7 +28,7 @@ MOST: Final = web.AppKey("most_readers", int)
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Follow the stream from `Last-Event-ID`, or `?after=`, else from now on."""
+    """Follow the stream after `Last-Event-ID` or `?after=`, else from now on."""
     sources, readers = request.app[SOURCES], request.app[READERS]
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "$")
     if after != "$" and not re.fullmatch(AFTER, after, re.ASCII):
@@ -46,7 +46,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     finally:
         task.cancel()
     if not task.cancelled():
-        with contextlib.suppress(ConnectionError, TimeoutError):  # the reader went, or stands still
+        with contextlib.suppress(ConnectionError, TimeoutError):  # the reader left, or is stuck
             task.result()
     return response
 
@@ -57,7 +57,7 @@ async def _send(
     await response.prepare(request)
     await response.write(b"retry: 2000\n\n")
     while True:
-        bell = sources.overview.bell
+        grown = sources.overview.grown
         try:
             if after == "$":
                 newest = await sources.streams.last_entries(1)
@@ -73,20 +73,20 @@ async def _send(
             continue
         try:
             async with asyncio.timeout(_KEEP_ALIVE):
-                await bell.wait()
+                await grown.wait()
         except TimeoutError:
             await response.write(b": still here\n\n")
 
 
 def _event(entry: Entry) -> str:
-    """Return one event; its text is JSON on one line, so nothing in it can end the event."""
+    """Return one event; its data is JSON on one line, so nothing in it can end the event."""
     return f"id: {entry.id}\ndata: {entry_text(entry)}\n\n"
 
 
 async def end(app: web.Application) -> None:
-    """End all readers, so that the server can close at once, and nobody asks a store that closes.
+    """End all readers, so that the server closes at once and none of them uses a closing store.
 
-    A reader that hung up has no handler any more that would wait for its task.
+    The handler of a disconnected reader is gone, so nothing else awaits its task.
     """
     readers = app[READERS].copy()
     for task in readers:

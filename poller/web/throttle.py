@@ -1,6 +1,6 @@
-"""Wrong tokens, counted per address: after a few of them the next try has to wait.
+"""Counts wrong tokens by address: after a few, the next try has to wait.
 
-Nobody is kept on a connection meanwhile: the answer is 429 with the seconds to wait.
+Connections are not held meanwhile: the answer is 429 with the seconds to wait.
 """
 
 import ipaddress
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from typing import Final
 
 FREE_TRIES: Final = 10
-"""Wrong tokens that cost nothing: a person who mistypes, a script that starts its tries anew."""
+"""Wrong tokens without a wait, for people who mistype and scripts that are restarted."""
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
-"""Seconds; it doubles from the first to the longest. Who is right at last loses a minute at most,
-and guessing from one address comes to 1,440 tries a day."""
+"""Seconds; doubled from the first to the longest. The right token is delayed by a minute at most,
+and guessing from one address is limited to 1,440 tries a day."""
 
 FORGET_AFTER: Final = 3600.0
 MOST_ADDRESSES: Final = 4096
-"""Addresses remembered, some 200 bytes each; the one that was wrong longest ago goes first."""
+"""Addresses remembered, some 200 bytes each; the oldest is dropped first."""
 
 _IPV6_PREFIX: Final = 64
-"""One subscriber has all addresses of it."""
+"""One subscriber has all addresses of such a network."""
 
 
 @dataclass(slots=True)
 class _Record:
-    """`wrong`: tokens so far. `last`: when. `until`: when the next one is looked at."""
+    """`wrong`: tokens so far. `last`: when the last came. `until`: when the next one is checked."""
 
     wrong: int = 0
     last: float = 0.0
@@ -36,21 +36,21 @@ class _Record:
 
 
 class WrongTokens:
-    """Counts wrong tokens and says how long an address has to wait; `now`: in seconds."""
+    """Counts wrong tokens, and returns how long an address has to wait."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """Remember nobody yet."""
+        """`now`: returns seconds on a monotonic clock."""
         self._now = now
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many addresses are remembered."""
+        """Return the number of addresses remembered."""
         return len(self._records)
 
     def wait(self, address: str | None) -> int:
-        """Return the whole seconds until a token from there is looked at again; 0: it is now.
+        """Return the whole seconds until a token from this address is checked again; 0: now.
 
-        The right one waits, too, or the wait would keep nobody from guessing.
+        The right token waits, too; otherwise the wait would not prevent guessing.
         """
         record = self._records.get(network_of(address))
         return 0 if record is None else max(0, math.ceil(record.until - self._now()))
@@ -71,12 +71,12 @@ class WrongTokens:
             self._records.popitem(last=False)
 
     def right(self, address: str | None) -> None:
-        """Forget what was wrong."""
+        """Forget the wrong tokens of this address."""
         self._records.pop(network_of(address), None)
 
 
 def network_of(address: str | None) -> str:
-    """Return what counts as one visitor: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         found = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:

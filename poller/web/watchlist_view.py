@@ -1,4 +1,4 @@
-"""The watchlist as a page shows it: one row a symbol, sorted, filtered, paged. Pure."""
+"""The watchlist as the page shows it: one row per symbol, sorted, filtered, paged. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,26 @@ from poller.telemetry.status import Phase, ReleaseState
 from poller.web.histories import LARGEST, names_of, readable
 
 REPORTS_DRAWN: Final = 26
-"""Reports in a sparkline: half a year of weeks, a year of half months."""
+"""Reports in a sparkline: half a year of weekly ones, a year of half-monthly ones."""
 
 PER_PAGE: Final = 100
 
 _ABSENT: Final = "-"
-_STALE_REPORTS: Final = 3  # a symbol that missed so many releases no longer counts in a sweep
+_STALE_REPORTS: Final = 3  # a symbol that missed this many releases no longer counts in a sweep
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What the watchlist tells of one symbol. Figures are None where they are not known.
+class WatchlistRow:
+    """A symbol's row of the watchlist. Unknown figures are None.
 
-    `change`: shares against the report before; `percent`: the same in percent of that one; neither
-    is known where one of the two is below the reporting threshold. `is_below`: the last one is, and
-    its 0 is no figure. `reports`: the shares of the last ones, oldest first, as `figure` has them,
-    between commas; as numbers, they would be most of what the page keeps of ten thousand symbols.
+    Attributes:
+        day: The trading day of its last report.
+        change: Shares against the report before; None if one of the two is below the threshold.
+        percent: The same in percent of the report before.
+        is_below: Whether the last report is below the reporting threshold, so that its 0 is no
+            figure.
+        reports: The shares of the last reports, oldest first, separated by commas: as numbers, they
+            would take most of the page's memory.
     """
 
     code: Code
@@ -54,7 +58,7 @@ class Row:
         return market_of(self.code)
 
     def columns(self) -> dict[str, Any]:
-        """Return what the API tells of the row."""
+        """Return the row as the API shows it."""
         return {
             "code": self.code,
             "market": str(self.market),
@@ -69,30 +73,30 @@ class Row:
 
 
 def is_below(record: Record) -> bool:
-    """Tell whether so little was short that it need not be reported: a 0 that is not none."""
+    """Return whether the shares are below the reporting threshold: a 0 that does not mean none."""
     return "below_threshold" in record.flags
 
 
 def figure(record: Record) -> Shares | None:
-    """Return the shares, None where they are below the reporting threshold, absent, or none."""
+    """Return the shares; None if they are below the threshold, absent, or out of range."""
     shares = record.shares
     if is_below(record) or shares is None or not 0 <= shares < LARGEST:
         return None
     return shares
 
 
-def row_of(code: Code, history: Mapping[str, str]) -> Row:
+def row_of(code: Code, history: Mapping[str, str]) -> WatchlistRow:
     """Return the row of a symbol from its history hash; an unreadable day counts as absent."""
     market = market_of(code)
     readings = (readable(market, name, history[name]) for name in names_of(history))
     newest = list(islice(filter(None, readings), REPORTS_DRAWN))
     if not newest:
-        return Row(code)
+        return WatchlistRow(code)
     last = newest[0]
     shares = figure(last.record)
     before = figure(newest[1].record) if len(newest) > 1 else None
     change = difference(shares, before)
-    return Row(
+    return WatchlistRow(
         code,
         last.day,
         last.record.shares,
@@ -117,7 +121,15 @@ def _written(record: Record) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What of the watchlist is asked for. `page` counts from 1."""
+    """What part of the watchlist to show.
+
+    Attributes:
+        text: Only codes that contain this.
+        market: Only this market; None: all.
+        sort: A key of `SORTS`.
+        descending: Whether the largest comes first.
+        page: Counted from 1.
+    """
 
     text: str = ""
     market: Market | None = None
@@ -126,12 +138,12 @@ class View:
     page: int = 1
 
     def with_sort(self, sort: str) -> "View":
-        """Return the view a click on a column's head asks for: figures first by the largest."""
+        """Return the view after a click on a column's head: figures start with the largest."""
         down = not self.descending if sort == self.sort else sort != "code"
         return View(self.text, self.market, sort, down)
 
     def query(self, page: int | None = None) -> dict[str, str]:
-        """Return the parameters that ask for this view; defaults are left out."""
+        """Return the query parameters of this view; defaults are left out."""
         asked = {
             "q": self.text,
             "market": "" if self.market is None else self.market.name,
@@ -142,7 +154,7 @@ class View:
         return {name: text for name, text in asked.items() if text != defaults[name]}
 
 
-SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
+SORTS: Final[Mapping[str, Callable[[WatchlistRow], Any]]] = {
     "code": lambda row: row.code,
     "day": lambda row: row.day,
     "shares": lambda row: row.shares,
@@ -155,16 +167,16 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page of the rows a view asks for. `found`: rows on all pages."""
+    """One page of the rows of a view. `found`: rows on all pages."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[WatchlistRow, ...]
     found: int
     page: int
     pages: int
 
 
-def listed(rows: Sequence[Row], view: View) -> Listing:
-    """Return the page of `rows` that a view asks for; what is not known comes last."""
+def listed(rows: Sequence[WatchlistRow], view: View) -> Listing:
+    """Return the page of `rows` that a view asks for; unknown values come last."""
     text = view.text.strip().upper()
     chosen = [
         row
@@ -184,11 +196,19 @@ def listed(rows: Sequence[Row], view: View) -> Listing:
 
 @dataclass(frozen=True, slots=True)
 class MarketView:
-    """Where a market's reports stand. `covered` of `wanted` symbols show `day`, the newest one.
+    """The state of a market's reports.
 
-    `expected`: the newest day whose figures the calendar takes to be out. `due_since`: when the
-    oldest one still missing was expected, None when nothing is. `next_day`, `next_at`: the release
-    after `day`. `behind`: the wanted that still show an older day.
+    Attributes:
+        symbols: How many are watched.
+        day: The newest reported day.
+        wanted: How many symbols should report it.
+        covered: How many of them have.
+        phase: Of the market's release.
+        expected: The newest day that should be out by the calendar.
+        due_since: When the oldest missing release was expected, aware; None if none is missing.
+        next_day: The reporting day of the release after `day`.
+        next_at: When that is expected, aware.
+        behind: The wanted symbols that still show an older day.
     """
 
     market: Market
@@ -201,34 +221,34 @@ class MarketView:
     due_since: datetime | None
     next_day: date
     next_at: datetime
-    behind: tuple[Row, ...] = ()
+    behind: tuple[WatchlistRow, ...] = ()
 
-    def is_late(self, row: Row) -> bool:
-        """Tell whether a row stopped at an older day; while a release comes in, nobody has."""
+    def is_late(self, row: WatchlistRow) -> bool:
+        """Return whether a row still shows an older day, outside a release in progress."""
         in_progress = self.phase == "sweeping"
         return not in_progress and None not in (row.day, self.day) and row.day != self.day
 
 
 def markets(
-    rows: Sequence[Row], told: Mapping[str, ReleaseState], now: datetime
+    rows: Sequence[WatchlistRow], states: Mapping[str, ReleaseState], now: datetime
 ) -> tuple[MarketView, ...]:
-    """Return the markets that are watched. `told`: what the active poller says of them."""
+    """Return the watched markets. `states`: what the active poller reports of them."""
     views = []
     for market in all_markets():
         mine = [row for row in rows if row.market is market]
         if mine:
-            views.append(_market(market, mine, told.get(market.name), now))
+            views.append(_market(market, mine, states.get(market.name), now))
     return tuple(views)
 
 
-def story_time(rows: Sequence[Row], now: datetime) -> datetime:
-    """Return what time the calendar shows in a simulation: when its last release was expected."""
+def story_time(rows: Sequence[WatchlistRow], now: datetime) -> datetime:
+    """Return a simulation's time for the calendar: when its last release was expected."""
     opened = [release_of(row.market, row.day).opens for row in rows if row.day is not None]
     return max(opened, default=now)
 
 
 def _market(
-    market: Market, rows: Sequence[Row], told: ReleaseState | None, now: datetime
+    market: Market, rows: Sequence[WatchlistRow], state: ReleaseState | None, now: datetime
 ) -> MarketView:
     out = released_by(market, now, _STALE_REPORTS)
     days = [row.day for row in rows if row.day is not None]
@@ -236,10 +256,10 @@ def _market(
     oldest = min(out[-1], day) if day is not None else out[-1]
     wanted, covered = sum(each >= oldest for each in days), days.count(day) if day else 0
     phase: Phase = "watching"
-    if told is not None:
-        phase = told.phase
-        if told.phase != "watching" and told.wanted:
-            wanted, covered = told.wanted, told.covered
+    if state is not None:
+        phase = state.phase
+        if state.phase != "watching" and state.wanted:
+            wanted, covered = state.wanted, state.covered
     following = expected_after(market, day) if day is not None else release_of(market, out[0])
     return MarketView(
         market=market,
@@ -256,7 +276,7 @@ def _market(
     )
 
 
-def _behind(rows: Sequence[Row], newest: date | None) -> list[Row]:
-    """Return who reported once and does not show the newest day, who stopped last first."""
+def _behind(rows: Sequence[WatchlistRow], newest: date | None) -> list[WatchlistRow]:
+    """Return the rows that show an older day than the newest, latest day first."""
     dated = [(row.day, row) for row in rows if row.day is not None and row.day != newest]
     return [row for _, row in sorted(dated, key=lambda one: one[0], reverse=True)]

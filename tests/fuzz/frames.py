@@ -38,7 +38,7 @@ from poller.simulator.wire import (
     parse,
     request,
 )
-from poller.simulator.world import Answer
+from poller.simulator.world import WorldAnswer
 from poller.store.snapshots import read_snapshot
 from tests.fuzz.engine import NOW, Read, Target, bounded, plain, text_of
 from tests.fuzz.stored import KEYS
@@ -140,7 +140,7 @@ def _packets() -> list[bytes]:
         rows = _rows(code)
         blank = replace(rows[0], timestamp=None)
         for records, key in ((rows, "-1"), (rows[:1], "2"), ((), ""), ((blank, *rows), "x" * 40)):
-            answer = Answer(market_of(code), records, key)
+            answer = WorldAnswer(market_of(code), records, key)
             messages.append((Proto.SHORT_INTEREST, replies.short_interest(answer)))
     messages.append((Proto.SHORT_INTEREST, replies.refusal(Proto.SHORT_INTEREST, "频率太高")))
     messages.append((Proto.GROUP, replies.group({_GROUP: _CODES}, _GROUP)))
@@ -191,7 +191,7 @@ def _composed(data: bytes) -> bytes:
     rows = _rows(_CODES[which])
     shown = rows[: chance.randrange(len(rows) + 1)]
     key = chance.choice(("-1", "2", text_of(data[:20])))
-    message = replies.short_interest(Answer(market_of(_CODES[which]), shown, key))
+    message = replies.short_interest(WorldAnswer(market_of(_CODES[which]), shown, key))
     texts = ("", "2026-05-08", "2026-13-01", "0001-01-01", "9999-12-31", text_of(data[:60]))
     for item in (*message.s2c.hkItemList, *message.s2c.usItemList):
         for field in item.DESCRIPTOR.fields:

@@ -31,7 +31,7 @@ from poller.store.store import Entry, Stream
 from poller.subscriber.redisgroup import read_start
 from poller.web.formatting import lines
 from poller.web.safe_json import entry_text
-from poller.web.service_status import Survey, as_json
+from poller.web.service_status import ServiceStatus, as_json
 from tests.fuzz.engine import NOW, Target, bounded, plain, text_of
 from tests.fuzz.stored import hash_text, hashes_under, pairs_of, values_under
 from tests.golden import VERSIONS, written
@@ -175,7 +175,7 @@ def _state(data: bytes) -> None:
         last_error_at=moment(fields, "last_error_at"),
         next_attempt=from_millis(number(fields, "hold_until") or 0),
     )
-    as_json(Survey(NOW, endpoints={"desk": status}))
+    as_json(ServiceStatus(NOW, endpoints={"desk": status}))
 
 
 def _states() -> list[bytes]:

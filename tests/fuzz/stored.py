@@ -24,13 +24,13 @@ from poller.store.redis_status import read_symbols
 from poller.store.rediswatchlist import read_live, version_of
 from poller.store.snapshots import held_writes_of, read_snapshot, writes_of
 from poller.store.store import Keys
-from poller.telemetry.status import Polls, Report, living
+from poller.telemetry.status import Polls, ProcessReport, living
 from poller.web import formatting
 from poller.web.histories import pieces
 from poller.web.pages import headline
 from poller.web.safe_json import json_text
-from poller.web.samples import readings
-from poller.web.service_status import Survey, as_json, further
+from poller.web.samples import samples_of
+from poller.web.service_status import ServiceStatus, as_json, further
 from poller.web.watchlist_view import row_of
 from tests.fuzz.engine import NOW, Target, bounded, plain, refused, text_of
 from tests.golden import VERSIONS, written
@@ -154,16 +154,16 @@ def _plan(text: str) -> None:
 
 def _report(data: bytes) -> None:
     """Show what a process reported on the page, in the API and in the metrics."""
-    report = Report.from_json(text_of(data))
+    report = ProcessReport.from_json(text_of(data))
     if report is None:
         return
-    survey = Survey(at=NOW, reports={"host-1": report}, lease="1:host-1")
-    living(survey.reports, NOW)
-    json_text(as_json(survey))
-    further(survey)
-    bounded(headline(survey), 300_000)
+    service = ServiceStatus(at=NOW, reports={"host-1": report}, lease="1:host-1")
+    living(service.reports, NOW)
+    json_text(as_json(service))
+    further(service)
+    bounded(headline(service), 300_000)
     formatting.at_work(report)
-    list(readings(survey))
+    list(samples_of(service))
     report.to_json()
 
 

@@ -26,8 +26,8 @@ from poller.simulator.virtual import VirtualLoop
 from poller.store.notifier import never
 from poller.store.store import Entry
 from poller.telemetry.observe import Fact, Recovered
-from poller.telemetry.status import GatewayState, Poll, Polls, Report
-from poller.web.connections import Connections, Limits
+from poller.telemetry.status import GatewayState, Poll, Polls, ProcessReport
+from poller.web.connections import Limits, PageConnections
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import running
@@ -53,14 +53,14 @@ _OVERDUE: Final = 8.0
 
 
 @dataclass
-class _Board:
-    """A board on which nothing changes."""
+class _Unchanging:
+    """A status store on which nothing changes."""
 
     store: MemoryStore
 
-    async def reports(self) -> dict[str, Report]:
+    async def reports(self) -> dict[str, ProcessReport]:
         gateway = GatewayState("127.0.0.1:11111", "main", True, "connected", NOW)  # noqa: FBT003
-        return {"host-1": Report(NOW, "run", "0.1.0", 1, (gateway,), 2)}
+        return {"host-1": ProcessReport(NOW, "run", "0.1.0", 1, (gateway,), 2)}
 
     async def symbols(self) -> tuple[Code, ...]:
         return (_HK, _US)
@@ -104,7 +104,7 @@ class Page:
     noise: Noise
     sock: socket.socket
     facts: list[Fact] = field(default_factory=list)
-    doors: list[tuple[web.AppRunner, Connections]] = field(default_factory=list)
+    doors: list[tuple[web.AppRunner, PageConnections]] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def open(self, folder: Path) -> None:
@@ -112,20 +112,22 @@ class Page:
         clock = asyncio.get_running_loop().time
         for token in (None, SecretStr(_TOKEN)):
             store = _store(clock)
-            board = _Board(store)
-            overview = Overview(store.streams, store.records, cast("Any", board), (_HK,), never)
+            status_store = _Unchanging(store)
+            overview = Overview(
+                store.streams, store.records, cast("Any", status_store), (_HK,), never
+            )
             sources = Sources(
                 Config(state_dir=folder, web=Web(token=token)),
                 store.streams,
                 store.ledger,
-                cast("Any", board),
+                cast("Any", status_store),
                 cast("Any", MemoryOutbox(store, clock)),
                 overview,
                 Metrics(NOW),
                 self.facts.append,
                 lambda: NOW,
             )
-            connections = Connections(_LIMITS, self.facts.append)
+            connections = PageConnections(_LIMITS, self.facts.append)
             runner = await running(sources, connections)
             self.doors.append((runner, connections))
             work = overview.run(self.facts.append), connections.watch()

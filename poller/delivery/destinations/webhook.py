@@ -75,7 +75,7 @@ def _example() -> dict[str, Any]:
         "market": market.name,
         "trading_day": str(day),
         "revision": 0,
-        "record": market.made_up.record(midnight, str(day), figures).columns(),
+        "record": market.simulation.record(midnight, str(day), figures).columns(),
         "previous": None,
         "change": None,
     }

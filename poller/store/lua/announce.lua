@@ -1,6 +1,6 @@
--- One notice of a release, once: an id that was told is never told again, whoever asks.
+-- Append one notice of a release, once: an id that was announced is never announced again.
 --
--- The entry stands before its mark: a server that dies in between can only tell it twice, not never.
+-- The entry is written before its mark: a server that dies in between can only repeat it, not lose it.
 --
 -- KEYS  1 stream of releases  2 told  3 lease
 -- ARGV  1 lease value ("": one-off, no lease)  2 id  3 observed at  4 … field, value, field, value

@@ -1,6 +1,6 @@
--- One poll, whole or not at all. A script runs alone but is not rolled back, so everything that can
--- refuse stands first, the entries follow, and the watermark moves last: a server that dies in
--- between can only make the same comparison run again, and that is refused or finds nothing.
+-- Commit one poll, all or nothing. Scripts run alone but are not rolled back, so all checks come
+-- first, then the entries, and the watermark last: after a crash in between, the same comparison
+-- runs again, and is refused or finds nothing new.
 --
 -- KEYS  1 stream  2 watermark  3 history  4 vintages  5 lease  6 held  7 quarantine stream
 -- ARGV  1 code  2 lease value ("": one-off, no lease)  3 watermark expected ("": none)  4 watermark
@@ -61,7 +61,7 @@ end
 append(KEYS[1])
 append(KEYS[7])
 
--- a call takes some 8,000 arguments at the most
+-- a call takes at most some 8,000 arguments
 local function set(key, pairs_)
   for first = 1, #pairs_, 2000 do
     redis.call('HSET', key, unpack(pairs_, first, math.min(first + 1999, #pairs_)))

@@ -1,6 +1,6 @@
 -- Spend one request, exactly: a sliding log on the server's clock.
--- Until its answer is in, a request counts as sent `margin` later than it was granted: it may be on
--- its way that long, also when its sender was killed meanwhile.
+-- Until it is answered, a request counts as sent `margin` after it was granted: it may be in transit
+-- that long, even if its sender was killed meanwhile.
 -- KEYS  1 budget
 -- ARGV  1 request  2 limit  3 period  4 margin, both in microseconds
 -- →     microseconds to wait, 0: granted
@@ -8,7 +8,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local limit, period, margin = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local recent = '(' .. string.format('%.0f', now - period)
--- a clock that stepped back leaves entries far ahead of it: they were spent, at the latest, now
+-- a clock that was set back leaves entries far in the future: they were spent now at the latest
 local ahead = '(' .. string.format('%.0f', now + margin)
 for _, request in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf')) do
   redis.call('ZADD', KEYS[1], now + margin, request)
@@ -16,7 +16,7 @@ end
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
 local spent = redis.call('ZCOUNT', KEYS[1], recent, '+inf')
 if spent < limit then
-  -- a full memory refuses a script's first write alone: it must be one that needs room
+  -- a full memory refuses only the first write of a script: it must be one that needs memory
   redis.call('ZADD', KEYS[1], now + margin, ARGV[1])
   redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - period))
   redis.call('PEXPIRE', KEYS[1], math.ceil((period + margin) / 500))
@@ -24,5 +24,5 @@ if spent < limit then
 end
 local blocking =
   redis.call('ZRANGEBYSCORE', KEYS[1], recent, '+inf', 'WITHSCORES', 'LIMIT', spent - limit, 1)
--- one that lies ahead is still unanswered: it may be settled this very moment, so ask again by then
+-- one in the future is still unanswered and may be settled at any moment: ask again by then
 return math.max(1, math.ceil(math.min(blocking[2], now) + period - now))

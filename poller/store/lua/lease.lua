@@ -1,8 +1,8 @@
--- Take the lease with the next fencing token, or learn that somebody holds it.
+-- Take the lease with the next fencing token, unless another process holds it.
 -- KEYS 1 lease  2 fence   ARGV 1 owner  2 time to live in milliseconds   → the lease value, or nil
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  -- a clock that stepped back leaves it for as long as the step, and one without an end is none of
-  -- ours; who lives prolongs it before
+  -- shorten a lease that outlasts its time to live, because the clock was set back or another client
+  -- removed its end: a living holder renews it in time
   local left = redis.call('PTTL', KEYS[1])
   if left == -1 or left > tonumber(ARGV[2]) then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])

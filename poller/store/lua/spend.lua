@@ -1,4 +1,4 @@
--- Move requests to `margin` from now, whether they were on record or not.
+-- Record requests as sent `margin` from now, whether they were recorded before or not.
 -- KEYS  1 budget
 -- ARGV  1 period  2 margin, both in microseconds, then the requests
 local clock = redis.call('TIME')

@@ -1,5 +1,5 @@
-// Keeps an open page true: whatever is marked data-live is fetched again when something is
-// published, and every quarter of a minute for ages and budgets. The page is whole without it.
+// Keeps an open page up to date: elements marked data-live are fetched again after each event, and
+// every 15 s for ages and budgets. The page is complete without this script.
 "use strict";
 
 const QUIET = 15000;

@@ -1,4 +1,4 @@
-"""The rows of an answer, one a day. Pure."""
+"""Reduces the rows of an answer to one a day. Pure."""
 
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -9,13 +9,12 @@ from poller.markets import Record
 from poller.model import Code, Vintage, market_of
 
 
-def tidied(
+def deduplicated(
     code: Code, records: Iterable[Record], vintages: Mapping[date, Vintage]
 ) -> tuple[dict[date, Record], tuple[str, ...]]:
-    """Key records by day; what is odd about them is told in words.
+    """Return the records by day, and what is odd about them in words.
 
-    Of two that disagree, the one already known counts, else the first.
-    One that no report can show does not count beside another.
+    Of two that disagree, the known one counts, else the first; a possible one before an impossible.
     """
     market = market_of(code)
     listed: dict[date, Record] = {}
