@@ -46,6 +46,16 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=reason)
 
 
+def send(process: asyncio.subprocess.Process, number: int) -> None:
+    """Send a signal to a process that may be ending.
+
+    `Process.send_signal` looks first whether it has ended, which can take its exit code away from
+    whoever waits for it: 255 then.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+
+
 def patience() -> float:
     """Return by how much longer than on a quiet machine to wait for something, from 1 to 8.
 

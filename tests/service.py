@@ -21,7 +21,7 @@ from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
 from poller.store.store import Entry
 from poller.telemetry import signals
-from tests.machine import at_most, patience, scaled
+from tests.machine import at_most, patience, scaled, send
 from tests.opend import Simulator
 
 PATIENCE = scaled(30.0)
@@ -83,7 +83,7 @@ class Service:
         """Ask it to stop; returns its exit code. More than the promised 10 s is a failure."""
         assert self.process is not None
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
+            send(self.process, signal.SIGTERM)
         return await ended(self.process)
 
     def log(self) -> list[dict[str, Any]]:

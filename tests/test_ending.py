@@ -21,7 +21,7 @@ from poller.telemetry.log import configure
 from poller.telemetry.notify import Notify
 from tests import nodes
 from tests.feed import publish
-from tests.machine import at_most
+from tests.machine import at_most, send
 from tests.receiver import SECRET, Receiver
 from tests.service import Service, ended, store_of
 
@@ -86,7 +86,7 @@ async def test_a_signal_during_the_imports(tmp_path: Path, number: signal.Signal
                 if not text.startswith("import time:"):
                     told.append(text)
                 if text.rpartition("|")[2].strip() == "pydantic":
-                    process.send_signal(number)
+                    send(process, number)
             assert await process.wait() == 0
     finally:
         if process.returncode is None:
@@ -149,7 +149,7 @@ async def test_a_log_that_takes_nothing(tmp_path: Path, log: str) -> None:
             async with at_most():
                 while not await status_store.lease():
                     await asyncio.sleep(0.05)
-            process.send_signal(signal.SIGINT)
+            send(process, signal.SIGINT)
             assert await ended(process) == 0
             assert not await status_store.lease()
         finally:

@@ -20,7 +20,7 @@ from poller.service.ports import opened
 from poller.settings.config import Config
 from poller.simulator import Proto, World
 from poller.telemetry.observe import Fact, Recovered, Trouble
-from tests.machine import at_most
+from tests.machine import at_most, send
 from tests.memorystore import MemoryStore
 from tests.nodes import free_port
 from tests.opend import Faults, Simulator, Verdict
@@ -339,7 +339,7 @@ async def test_ctrl_c(service: Service, opend: Simulator, *, silent: bool) -> No
     if silent:
         await silence(opend)
     assert service.process is not None
-    service.process.send_signal(signal.SIGINT)
+    send(service.process, signal.SIGINT)
     assert await ended(service.process) == 0
     assert service.told("stopped") == 1
 
@@ -354,7 +354,7 @@ async def test_asked_twice_it_leaves_at_once(service: Service, opend: Simulator)
     async with store_of(service):  # takes the server along that is left behind
         async with asyncio.timeout(GRACE / 2):
             while process.returncode is None:
-                process.send_signal(signal.SIGTERM)
+                send(process, signal.SIGTERM)
                 await asyncio.sleep(0.1)
         assert process.returncode == 1
 

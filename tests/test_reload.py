@@ -17,6 +17,7 @@ from poller.model import Code
 from poller.service.reload import Reload, follow, merge
 from poller.settings.config import Config
 from poller.simulator import Proto, World
+from tests.machine import send
 from tests.opend import Simulator
 from tests.receiver import SECRET, Receiver
 from tests.service import Service, entries, simulator, store_of, until
@@ -49,7 +50,7 @@ class FromFile(Service):
     def hang_up(self) -> None:
         """Send SIGHUP."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGHUP)
+        send(self.process, signal.SIGHUP)
 
     def has_told(self, count: int) -> bool:
         """Tell whether an empty file was refused so many times."""

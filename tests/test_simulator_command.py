@@ -8,6 +8,7 @@ import pytest
 
 from poller.simulator import World
 from poller.simulator.__main__ import main
+from tests.machine import send
 from tests.opend import Simulator
 from tests.simulator_client import Client
 
@@ -30,7 +31,7 @@ async def test_the_command_serves_until_told_to_stop() -> None:
     assert (await client.login()).retType == 0
     client.page("US.AAPL", num=5)
     assert len((await client.receive())[1].s2c.usItemList) == 5
-    process.send_signal(signal.SIGTERM)
+    send(process, signal.SIGTERM)
     assert await process.wait() == 0
     assert await client.gone()
     writer.close()
