@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from poller.cli.check import try_everything
 from poller.cli.stores import Failure
-from poller.delivery.client import words
+from poller.delivery.client import reason_of
 from poller.delivery.outbox import OutboxKeys
 from poller.errors import ConfigError
 from poller.gateway.opend import Sdk
@@ -167,15 +167,15 @@ WRONG = "no TLS: wrong version number"
         (ConnectionResetError(), "it closed the connection"),
         (OSError(errno.ECONNREFUSED, "x"), "Connection refused"),
         (
-            PermissionError(errno.EACCES, "10.0.0.1 is no public address"),
-            "10.0.0.1 is no public address",
+            PermissionError(errno.EACCES, "10.0.0.1 is not a public address"),
+            "10.0.0.1 is not a public address",
         ),
     ],
     ids=repr,
 )
 def test_what_is_wrong_with_a_connection(problem: OSError, said: str) -> None:
     """A number of OpenSSL's is not taken for one of the system's, and no text is empty."""
-    assert words(problem) == said
+    assert reason_of(problem) == said
 
 
 async def test_a_state_directory_that_takes_no_log(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.delivery.outbox import OutboxKeys, kinds_of
+from poller.delivery.outbox import OutboxKeys, types_of
 from poller.delivery.queued import (
     RAW_KEPT,
     DeadLetter,
@@ -207,7 +207,7 @@ async def is_empty(place: Place) -> bool:
     return not await place.raw.hlen(KEYS.deliveries)
 
 
-@pytest.mark.parametrize("key", [*kinds_of(KEYS)], ids=lambda key: key.rpartition(":")[2])
+@pytest.mark.parametrize("key", [*types_of(KEYS)], ids=lambda key: key.rpartition(":")[2])
 @pytest.mark.parametrize("kind", ["string", "list"])
 async def test_a_key_of_another_type_stops_one_endpoint(place: Place, key: str, kind: str) -> None:
     """It is named with its cure, the others go on; once it is removed, this one goes on as well."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem
-from poller.delivery.pace import BURST, MOST_AHEAD, OPEN_FOR, Breaker, Pace
+from poller.delivery.pace import BURST, MOST_PREFETCHED, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
     DELAYS,
@@ -871,10 +871,10 @@ def test_how_much_is_claimed_ahead() -> None:
     assert pace.wanted(1, 0) == 8 + 49
     assert pace.wanted(1, 8) == 49
     assert pace.wanted(2, 8) == 0
-    for _ in range(2 * MOST_AHEAD):
+    for _ in range(2 * MOST_PREFETCHED):
         pace.breaker.record(2, good=True)
-    assert pace.wanted(2, 0) == 8 + MOST_AHEAD
-    for _ in range(10 * MOST_AHEAD):
+    assert pace.wanted(2, 0) == 8 + MOST_PREFETCHED
+    for _ in range(10 * MOST_PREFETCHED):
         pace.breaker.record(2, good=False)
     assert pace.wanted(2, 0) == 0
     assert pace.wanted(2 + OPEN_FOR, 0) == 1

@@ -12,7 +12,7 @@ from poller.cli.backfill import CONNECT_LIMIT
 from poller.cli.options import ConfigFile, begin
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, beside, store_of
-from poller.delivery.client import words
+from poller.delivery.client import reason_of
 from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError, PollerError
@@ -125,7 +125,7 @@ async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
     except ConfigError as problem:
         return name, "failed", "; ".join(problem.problems)
     except OSError as problem:
-        return name, "failed", endpoint.mask()(words(problem))
+        return name, "failed", endpoint.mask()(reason_of(problem))
 
 
 async def _gateways(config: Config) -> list[Finding]:

@@ -60,7 +60,7 @@ async def _print_explanation(config: Config, code: Code) -> None:
         rows += [row async for row in _budgets(reported, store.ledger)]
         for table in config.webhooks:
             status = await outbox.status(table.name)
-            covered = table.endpoint().selection.covers(code)
+            covered = table.endpoint().selection.selects(code)
             told = f"{word(status)}: {status.disabled}" if status.disabled else word(status)
             told += "" if covered else ", does not want this symbol"
             told += f"; {status.waiting} waiting, {status.dead} dead letters"

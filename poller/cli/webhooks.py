@@ -10,11 +10,11 @@ from poller.cli.stores import Failure, beside, store_of
 from poller.clock import wall_clock
 from poller.codec import read_json
 from poller.delivery.destinations import check_usable, destination_of
-from poller.delivery.gaps import start_texts
-from poller.delivery.outbox import OutOfOrder, Status, queue
+from poller.delivery.log_lines import start_texts
+from poller.delivery.outbox import Status, WrongKeyType, queue
 from poller.delivery.queued import DeadLetter
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.delivery.replay import Wanted
+from poller.delivery.replay import ReplayRequest
 from poller.delivery.replay import replay as queue_again
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.routes import route
@@ -111,7 +111,7 @@ async def replay(
     `ids`: as the stream has them, or as a receiver got them.
     """
     endpoint = _named(config, name).endpoint()
-    wanted = Wanted([event_id(each) for each in ids], since, until)
+    wanted = ReplayRequest([event_id(each) for each in ids], since, until)
     async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         made = await queue_again(store.streams, store.records, outbox, endpoint, wanted)
         await store.streams.signal(signal_of_webhook(name))
@@ -194,7 +194,7 @@ async def enable(config: Config, name: str) -> None:
     async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         for stream in Stream:
             start = (await outbox.begin([name], stream))[name]
-            if isinstance(start, OutOfOrder):
+            if isinstance(start, WrongKeyType):
                 raise start
             _note(start_texts(name, stream, start))
         await outbox.enable(name)

@@ -22,7 +22,7 @@ TTL: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class GroupBatch:
     """Entries to work on.
 
     Attributes:
@@ -60,7 +60,7 @@ class RedisGroup:
         """Close every connection."""
         await self._redis.aclose()
 
-    async def receive(self, start: str, count: int) -> Batch | None:
+    async def receive(self, start: str, count: int) -> GroupBatch | None:
         """Return what is next, or None while another reader is active.
 
         Whoever calls has worked on all it was given: the rest of that is given again, first. A
@@ -75,7 +75,7 @@ class RedisGroup:
         if answer is None:
             return None
         last, found = answer
-        return Batch(tuple(Entry(id_, _pairs(texts)) for id_, texts in found), last, resumed)
+        return GroupBatch(tuple(Entry(id_, _pairs(texts)) for id_, texts in found), last, resumed)
 
     async def _receive_after(self, decided: str, start: str, count: int) -> Any:  # noqa: ANN401
         arguments = [self._group, self._reader, round(TTL * 1000), start, count, decided]
