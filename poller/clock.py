@@ -1,4 +1,4 @@
-"""The clock on the wall, read by drivers, who hand the time to what decides; the loop waits."""
+"""The wall clock, read by drivers, which pass the time to pure code; and waiting on the loop."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 
 def wall_clock() -> datetime:
-    """Return the current instant, aware."""
+    """Return the current instant, aware, in UTC."""
     return datetime.now(UTC)
 
 
 async def wait_set(event: asyncio.Event, seconds: float) -> None:
-    """Return once the event is set, or after so many seconds."""
+    """Return when the event is set, or after `seconds`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(seconds, 0)):
             await event.wait()

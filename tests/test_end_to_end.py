@@ -144,7 +144,7 @@ async def test_another_company_waits_for_the_operator(service: Service, opend: S
         "replaced",
     )
     assert {vintage.record for vintage in known.values()} == set(other)
-    assert (again[0], "nothing waits for a ruling" in again[2]) == (1, True)
+    assert (again[0], "nothing waits for a decision" in again[2]) == (1, True)
 
 
 async def test_a_slipped_unit_waits_for_the_operator(service: Service, opend: Simulator) -> None:

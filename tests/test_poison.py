@@ -263,7 +263,7 @@ async def test_entries_of_others_are_passed_over_and_told_once(place: Place) -> 
             await pipe.execute()
         sent = await publish(place.store, A, [1])
         await until(lambda: line.ids == sent)
-    assert len([each for each in place.said if "is no event of ours" in each]) == 1
+    assert len([each for each in place.said if "is not an event of ours" in each]) == 1
     passed = [fact for fact in place.facts if isinstance(fact, PassedOver)]
     assert {fact.stream for fact in passed} == {"events"}
     assert sum(fact.entries for fact in passed) == 1005

@@ -650,7 +650,7 @@ def test_foreign_entries_are_passed_over() -> None:
     line = Line(lambda *_: Delivered(200))
     scene = play(act, desk=line)
     assert len(line.calls) == 1
-    assert any("1-0 is no event of ours" in str(fact) for fact in scene.said(Happened))
+    assert any("1-0 is not an event of ours" in str(fact) for fact in scene.said(Happened))
 
 
 CHAT = endpoint("chat", destination="feishu", wait=timedelta(seconds=60))
@@ -703,7 +703,7 @@ def test_notices_go_to_whom_selected_them() -> None:
     assert told["hk"] == ["HK:2020-01-03:completed"]
     assert sorted(told["events"]) == ["HK.00005:2020-01-01:0", "HK.00700:2020-01-01:0"]
     assert max(at for at, _ in lines["all"].calls) < 1
-    assert any("9999999999999-0 is no event of ours" in str(f) for f in scene.said(Happened))
+    assert any("9999999999999-0 is not an event of ours" in str(f) for f in scene.said(Happened))
 
 
 def test_a_chat_hears_of_a_report_at_once() -> None:

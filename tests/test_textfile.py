@@ -258,9 +258,9 @@ def test_a_byte_order_mark_is_accepted_everywhere(tmp_path: Path) -> None:
 def test_each_kind_of_file_has_its_bound(tmp_path: Path) -> None:
     """Larger ones are refused by their size, where they are named."""
     sizes = {
-        "list": codefile.LARGEST,
-        "token": credentials.LARGEST,
-        "poller.toml": sources.LARGEST,
+        "list": codefile.LARGEST_WATCHLIST,
+        "token": credentials.LARGEST_SECRET,
+        "poller.toml": sources.LARGEST_CONFIG,
     }
     for name, most in sizes.items():
         (tmp_path / name).write_bytes(b"#" * (most + 1))

@@ -339,7 +339,7 @@ class Enqueuer:
             else:
                 self._foreign += 1
                 reason = message.reason if isinstance(message, Foreign) else "of the other stream"
-                foreign = foreign or f"webhooks: {entry.id} is no event of ours ({reason})"
+                foreign = foreign or f"webhooks: {entry.id} is not an event of ours ({reason})"
         if foreign:
             self._observe(PassedOver(self._stream, self._foreign - before))
         if foreign and _now() >= self._foreign_logged_at + FOREIGN_EVERY:
