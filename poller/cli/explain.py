@@ -136,12 +136,12 @@ def _unwatched(config: Config, code: Code, *, simulated: bool) -> str:
 
 def _polls(polls: Polls, *, watched: bool) -> Lines:
     if not polls.polls:
-        yield "last looks", "none on record"
+        yield "last polls", "none on record"
     for poll in polls.polls:
-        yield "looked at", f"{poll.at:%Y-%m-%d %H:%M:%S} UTC: {poll.answer}"
+        yield "polled", f"{poll.at:%Y-%m-%d %H:%M:%S} UTC: {poll.answer}"
     if watched:
         when = "in its turn" if polls.next_at is None else f"{polls.next_at:%Y-%m-%d %H:%M:%S} UTC"
-        yield "next look", f"{when}: {polls.reason}" if polls.reason else when
+        yield "next poll", f"{when}: {polls.reason}" if polls.reason else when
 
 
 async def _budgets(active: Report | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ from poller.store.store import ONE_OFF
 _TRIES: Final = 5
 _DONE: Final[Mapping[Decision, str]] = {
     Decision.RELEASED: "released; the next poll publishes it",
-    Decision.DISCARDED: "discarded; only another figure of that day is looked at again",
+    Decision.DISCARDED: "discarded; only another figure of that day is checked again",
 }
 _WHOLE_DONE: Final[Mapping[Decision, str]] = {
     Decision.RELEASED: "and all days with it released; the next poll publishes them as one",

@@ -49,7 +49,7 @@ def tail(
     """
     problems = []
     if from_ is not None and from_ != "$" and not _is_stream_id(from_):
-        problems.append(f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0")
+        problems.append(f"--from {from_!r} is not a stream id: use 0, $ or 1715152502123-0")
     if last is not None and from_ is not None:
         problems.append(f"-n {last} and --from {from_}: give one of them")
     if last is not None and not 0 <= last <= MOST_LAST:

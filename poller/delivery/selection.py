@@ -83,7 +83,7 @@ class Selection:
     def __post_init__(self) -> None:
         """Check every part now, so that no event finds a mistake later."""
         if unknown := self.events - set(EVENTS):
-            raise ValueError(f"{min(unknown)!r} is no event; known are {', '.join(EVENTS)}")
+            raise ValueError(f"{min(unknown)!r} is not an event; known are {', '.join(EVENTS)}")
         for pattern in self.codes:
             check_pattern(pattern)
         program = None if self.filter is None else _compiled(self.filter)
@@ -258,7 +258,7 @@ def _compiled(text: str) -> Any:  # noqa: ANN401  the library ships no types
     except RuntimeError as problem:
         raise ValueError(_explained(text, str(problem))) from None
     if program.return_type() != _cel().Type.BOOL:
-        raise ValueError("it gives no yes or no: compare it with something")
+        raise ValueError("it is neither true nor false: compare it with something")
     return program
 
 

@@ -25,7 +25,8 @@ def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
     local = names_loopback(host)
     if urlsplit(url).scheme == "http" and not (local or allow_http):
         raise ValueError(
-            "http shows the events to whoever listens: use https, or say allow_http = true"
+            "with http anyone on the network path can read the events: use https, or say "
+            "allow_http = true"
         )
     address = as_address(host)
     if address is not None and not (local or allow_private) and not is_public(address):
@@ -55,7 +56,7 @@ def check_chat_url(url: str) -> None:
         _ = parts.hostname, parts.username, parts.password
     except ValueError:  # its text could show the URL
         raise ValueError(
-            "what stands before the third '/' cannot be read: percent-encode '[' as %5B, ']' as "
+            "the part before the third '/' cannot be read: percent-encode '[' as %5B, ']' as "
             "%5D, and what is not ASCII"
         ) from None
 
@@ -65,13 +66,13 @@ def _check_target(url: str) -> None:
     parts = urlsplit(url)
     if not f"{parts.path}{parts.query}".isascii():
         raise ValueError(
-            "it holds a character that is not ASCII behind the host: percent-encode it as UTF-8 "
+            "it holds a character that is not ASCII after the host: percent-encode it as UTF-8 "
             "(é is %C3%A9)"
         )
     if "#" in url:
         raise ValueError("what follows '#' is never sent: leave it out, or write %23 for the '#'")
     if url.endswith("?"):
-        raise ValueError("a '?' at its end, with nothing behind it, is not sent: leave it out")
+        raise ValueError("a '?' at its end is not sent: leave it out")
 
 
 def host_of(url: str) -> str:
@@ -121,7 +122,7 @@ def basic_auth(url: str) -> str | None:
         return None
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if ":" in user:
-        raise ValueError("a user name in front of '@' cannot hold a colon: a receiver splits there")
+        raise ValueError("a user name before '@' cannot hold a colon: receivers split there")
     try:
         pair = f"{user}:{password}".encode("latin-1")
     except UnicodeEncodeError:

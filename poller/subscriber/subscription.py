@@ -100,7 +100,7 @@ class _Events(AsyncIterator[StreamEvent]):
         self._foreign += 1
         now = asyncio.get_running_loop().time()
         if self._current is not None and now >= self._logged_at + _LOG_EVERY:
-            line = "passed over %s, which is no event: %s (%d since the last such line)"
+            line = "passed over %s, which is not an event: %s (%d since the last such line)"
             _log.warning(line, self._current.id, reason, self._foreign)
             self._foreign, self._logged_at = 0, now
 

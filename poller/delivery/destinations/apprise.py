@@ -22,17 +22,17 @@ _SERVICES: Final = (
     Service(
         "Slack",
         ("hooks.slack.com", "hooks.slack-gov.com", "slack.com"),
-        'write url = "slack://TOKEN_A/TOKEN_B/TOKEN_C", the three parts behind /services/',
+        'write url = "slack://TOKEN_A/TOKEN_B/TOKEN_C", the three parts after /services/',
     ),
     Service(
         "Discord",
         ("discord.com", "discordapp.com", ".discord.com", ".discordapp.com"),
-        'write url = "discord://WEBHOOK_ID/WEBHOOK_TOKEN", the two parts behind /webhooks/',
+        'write url = "discord://WEBHOOK_ID/WEBHOOK_TOKEN", the two parts after /webhooks/',
     ),
     Service(
         "Telegram",
         ("api.telegram.org",),
-        'write url = "tgram://BOT_TOKEN/CHAT_ID", the token as it stands behind /bot',
+        'write url = "tgram://BOT_TOKEN/CHAT_ID", the token after /bot',
     ),
     Service(
         "DingTalk",
@@ -43,7 +43,7 @@ _SERVICES: Final = (
     Service(
         "WeCom",
         ("qyapi.weixin.qq.com",),
-        'write url = "wecombot://KEY", what stands behind key=',
+        'write url = "wecombot://KEY", the part after key=',
     ),
     Service(
         "Microsoft Teams",
@@ -54,22 +54,22 @@ _SERVICES: Final = (
     Service(
         "Google Chat",
         ("chat.googleapis.com",),
-        'write url = "gchat://SPACE/KEY/TOKEN", the parts behind spaces/, key= and token=',
+        'write url = "gchat://SPACE/KEY/TOKEN", the parts after spaces/, key= and token=',
     ),
     Service(
         "Webex",
         ("webexapis.com", "api.ciscospark.com"),
-        'write url = "wxteams://TOKEN", the part behind /incoming/',
+        'write url = "wxteams://TOKEN", the part after /incoming/',
     ),
     Service(
         "PushPlus",
         ("www.pushplus.plus", "pushplus.plus"),
-        'write url = "pushplus://TOKEN", what stands behind token=',
+        'write url = "pushplus://TOKEN", the part after token=',
     ),
     Service(
         "ServerChan",
         ("sctapi.ftqq.com", "sc.ftqq.com"),
-        'write url = "schan://SENDKEY", the part in front of .send',
+        'write url = "schan://SENDKEY", the part before .send',
     ),
     Service(
         "Bark",

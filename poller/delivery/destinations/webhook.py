@@ -28,11 +28,11 @@ _KEPT: Final = 4096
 """Bytes kept of an answer, before its secrets are masked."""
 
 _HINTS: Final = {
-    401: "it does not accept the signature, or wants a user and password",
-    403: "it lets nobody in with that; is the secret the receiver's?",
+    401: "it does not accept the signature, or requires a user and password",
+    403: "it refuses access; is the secret the receiver's?",
     404: "it knows no such path; is the URL right?",
-    405: "it takes no POST there; is the URL right?",
-    413: "it takes no body of that size",
+    405: "it accepts no POST there; is the URL right?",
+    413: "it accepts no body of that size",
 }
 """Status → what an operator can check."""
 

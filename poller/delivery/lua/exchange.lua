@@ -95,33 +95,33 @@ local function failed(ending)
   end
 end
 
-local ours, gone, members, taken = {}, {}, {}, false
+local ours, ended, members, succeeded = {}, {}, {}, false
 for _, ending in ipairs(cjson.decode(ARGV[1])) do
   if redis.call('HGET', KEYS[5], ending.lane) == ending.token then
     ours[#ours + 1] = ending
     if ending.how == 'sent' then
       if since then redis.call('HDEL', KEYS[1], 'failing_since') end
-      taken, since = true, nil
+      succeeded, since = true, nil
     elseif ending.how ~= 'returned' then
       failed(ending)
     end
     if ending.how == 'later' then redis.call('HSET', KEYS[6], ending.ids[1], ending.attempts) end
     for _, parked in ipairs(ending.parked) do
       redis.call('HSET', KEYS[7], parked[1], parked[2])
-      gone[#gone + 1], members[#members + 1] = parked[1], ending.lane .. '|' .. parked[1]
+      ended[#ended + 1], members[#members + 1] = parked[1], ending.lane .. '|' .. parked[1]
     end
     if ending.how == 'sent' or ending.how == 'dead' then
       for i, id in ipairs(ending.ids) do
         if ending.letters then redis.call('HSET', KEYS[7], id, ending.letters[i]) end
-        gone[#gone + 1], members[#members + 1] = id, ending.lane .. '|' .. id
+        ended[#ended + 1], members[#members + 1] = id, ending.lane .. '|' .. id
       end
     end
   end
 end
-if taken then redis.call('HSET', KEYS[1], 'last_success', now) end
+if succeeded then redis.call('HSET', KEYS[1], 'last_success', now) end
 all('ZREM', KEYS[3], members)
-all('HDEL', KEYS[4], gone)
-all('HDEL', KEYS[6], gone)
+all('HDEL', KEYS[4], ended)
+all('HDEL', KEYS[6], ended)
 local released, empty, due = {}, {}, {}
 for _, ending in ipairs(ours) do
   released[#released + 1] = ending.lane
