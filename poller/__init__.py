@@ -17,7 +17,7 @@ __all__ = ["Received", "StreamEvent", "history", "subscribe"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what subscribers need when they ask for it: the commands start faster without."""
+    """Import what subscribers need only on request, so that commands start faster."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "history":

@@ -7,10 +7,10 @@ from poller.frozen import frozen_import
 
 
 def main() -> None:
-    """Run one command; a signal ends it with 0 from the first moment, without a traceback.
+    """Run one command; from the start, a signal ends it with 0 and without a traceback.
 
-    What a command needs takes a second to import. Nothing is open before it runs, and those that
-    open something listen for the signals themselves.
+    Importing a command takes up to a second, in which nothing is open. Commands that open something
+    handle the signals themselves.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))

@@ -1,4 +1,4 @@
-"""The wall clock, and a wait with a limit. Pure modules take the time as an argument instead."""
+"""The wall clock, read by drivers, which pass the time to pure code; and waiting on the loop."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ def wall_clock() -> datetime:
 
 
 async def wait_set(event: asyncio.Event, seconds: float) -> None:
-    """Return once the event is set, or after `seconds`; at once if they are negative."""
+    """Return when the event is set, or after `seconds`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(seconds, 0)):
             await event.wait()

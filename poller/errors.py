@@ -1,23 +1,23 @@
 """Every error of the project, grouped by what the caller does next.
 
 PollerError
-├── ConfigError        tell the operator every problem at once, exit 2
-├── BadCode            refuse the symbol by name, before a request is spent
-├── Unreadable         pass over, or park, what was read; the reader names its key
-├── GatewayError       something about one request to OpenD
-│   ├── TooFrequent    somebody else spends our budget: wait a full period
-│   ├── Unavailable    no answer: back off, the watermark stands
-│   │   ├── Disconnected  the connection went meanwhile: ask again over the next one
-│   │   └── Silent     nothing came in time; several in a row, and the connection is built anew
+├── ConfigError        list every problem at once, exit 2
+├── BadCode            reject the symbol by name, before a request is spent
+├── Unreadable         skip or park the record; the caller names its key
+├── GatewayError       one request to OpenD failed
+│   ├── TooFrequent    another client uses up our budget: wait a full period
+│   ├── Unavailable    no answer: back off, keep the watermark
+│   │   ├── Disconnected  the connection was lost: ask again over the next one
+│   │   └── Silent     no answer in time: after several in a row, reconnect
 │   ├── Malformed      an answer that cannot be trusted: publish nothing, ask again later
-│   └── Refused        OpenD will not serve this code: keep it out, tell the operator
-└── StoreError         something about Redis
-    ├── StoreDown      no answer, or it takes no writes just now: wait, nothing is spent meanwhile
-    ├── Superseded     the state moved since it was read: read again, compare again
+│   └── Refused        OpenD will not serve this code: stop asking for it, notify the operator
+└── StoreError         a command to Redis failed
+    ├── StoreDown      no answer, or no writes accepted: wait, spend no requests meanwhile
+    ├── Superseded     the state has changed since it was read: read and compare again
     ├── LeaseLost      another poller is active: stand by
-    ├── LockedOut      it lets this user in no more: end, and say so; no part can go on without
-    └── StoreMisfit    only the operator can mend it: wrong version, wrong type, unusable value
-        └── Unwritable no symbol's news can be written: tell it once, not once for each
+    ├── LockedOut      Redis rejects the user or password: report it and exit
+    └── StoreMisfit    only the operator can fix it: wrong version, wrong type, unusable value
+        └── Unwritable nothing can be written for any symbol: report it once, not per symbol
 """
 
 from collections.abc import Callable, Sequence
@@ -28,66 +28,66 @@ class PollerError(Exception):
 
 
 class ConfigError(PollerError):
-    """The configuration is refused whole; `problems` holds one line per problem."""
+    """The configuration is rejected as a whole; `problems` holds one line per problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        """Keep the lines apart, so that a face can print one per line."""
+        """Keep the problems apart, so that a command can print one per line."""
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
 
 
 class BadCode(PollerError, ValueError):
-    """Not a symbol this service can ask for; the text names it and the cure."""
+    """Not a symbol this service can ask for; the message names it and the fix."""
 
 
 class Unreadable(PollerError, ValueError):
-    """A text that is not the record it should be; the message holds none of the text."""
+    """A text is not the expected record; the message quotes none of it."""
 
 
 class GatewayError(PollerError):
-    """A request to OpenD that brought no usable answer."""
+    """A request to OpenD got no usable answer."""
 
 
 class TooFrequent(GatewayError):
-    """Somebody else spends our budget: wait a full period."""
+    """Another client uses up our budget: wait a full period."""
 
 
 class Unavailable(GatewayError):
-    """No answer: back off, the watermark stands.
+    """No answer: back off, keep the watermark.
 
-    `replaced`, where the request may still arrive: tells whether its connection was replaced by
-    one that works, so that it has arrived by then or never will.
+    `replaced` is set where the request may still reach OpenD. It returns whether a new connection
+    has replaced the request's: from then on it has arrived, or never will.
     """
 
     replaced: Callable[[], bool] | None = None
 
 
 class Disconnected(Unavailable):
-    """The connection went while the request was on its way: ask again over the next one."""
+    """The connection was lost during the request: ask again over the next one."""
 
 
 class Silent(Unavailable):
-    """Nothing came in time; several in a row, and the connection is built anew."""
+    """No answer came in time; after several in a row the connection is replaced."""
 
 
 class Malformed(GatewayError):
-    """An answer that cannot be trusted: publish nothing, ask again later, tell the operator."""
+    """An answer that cannot be trusted: publish nothing, ask again later, notify the operator."""
 
 
 class Refused(GatewayError):
-    """The gateway will not serve this code: keep it out, tell the operator."""
+    """OpenD will not serve this code: stop asking for it, notify the operator."""
 
 
 class StoreError(PollerError):
-    """A command to Redis that did not do what was asked."""
+    """A command to Redis failed."""
 
 
 class StoreDown(StoreError):
-    """No answer, or no writes accepted just now: wait for it; nothing was decided."""
+    """No answer, or no writes accepted: wait and repeat; nothing was decided."""
 
 
 class Superseded(StoreError):
-    """The state is not what the comparison saw: read again, compare again."""
+    """The state has changed since the comparison read it: read and compare again."""
 
 
 class LeaseLost(StoreError):
@@ -95,15 +95,15 @@ class LeaseLost(StoreError):
 
 
 class LockedOut(StoreError):
-    """Redis refuses the user or password: only another configuration can mend it.
+    """Redis rejects the user or password: only a change of the configuration helps.
 
-    No `StoreMisfit`: whoever goes on without the key that one names cannot go on here.
+    Not a `StoreMisfit`, which callers survive by doing without one key.
     """
 
 
 class StoreMisfit(StoreError):
-    """Only the operator can mend it; the text names the key or setting and the cure."""
+    """Only the operator can fix it; the message names the key or setting and the fix."""
 
 
 class Unwritable(StoreMisfit):
-    """No symbol's news can be written: tell it once, not once for each."""
+    """Nothing can be written for any symbol: report it once, not per symbol."""

@@ -1,9 +1,9 @@
-"""The entries of the two streams, and the one place where they are written and read. Pure.
+"""The entries of the two streams: the only module that encodes and decodes them. Pure.
 
-Anybody may append to a stream, and entries of older and newer versions stand beside ours. So
-`decode` never raises: it returns what the entry says, or a `Foreign` with the reason why it is not
-ours. Absent fields get defaults; members of `data` that this version does not know are kept in
-`data`, for whoever hands an event on.
+Anybody may append to a stream, and it holds entries of older and newer versions. So `decode` never
+raises: it returns an event, a notice, or a `Foreign` with the reason why the entry is neither.
+Absent fields get defaults; members of `data` that this version does not know are kept in `data`,
+so that they are passed on.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import Field
 
-from poller.codec import Codec, Figure, Whole, bounded, read_day, read_json, read_moment
+from poller.codec import Codec, Figure, Whole, matching, read_day, read_json, read_moment
 from poller.errors import BadCode, Unreadable
 from poller.markets import Market, Record, all_markets, market_named
 from poller.model import Change, Code, Event, isoformat, market_of, parse_code, to_json
@@ -31,16 +31,16 @@ _MOST_FLAGS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Restated:
-    """What an event says of the days one cause changed: how many, from which to which.
+    """The days that one cause changed, as an event reports them.
 
     Attributes:
-        factor: What `column` of each day was multiplied by; None where no single one fits.
         days: How many days changed.
         first: The oldest of them, `YYYY-MM-DD`.
         last: The newest of them.
-        column: The vendor's name of the column that changed; None when all of them did, or in
-            entries that do not say it, in which the shares were rescaled.
-        cause: `rescaled`, `recomputed`, `replaced`; others may come. None: as for `column`.
+        factor: What `column` was multiplied by on each day; None if no single factor fits.
+        column: The vendor's name of the column that changed; None if all of them did. None also in
+            entries of older versions without `cause`: there the shares were rescaled.
+        cause: `rescaled`, `recomputed` or `replaced`; others may be added.
     """
 
     days: Whole
@@ -53,20 +53,22 @@ class Restated:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One event of a symbol, as its entry on the stream says it.
+    """One event of a symbol, decoded from its entry on the stream.
 
     Attributes:
-        position: The entry's id on the stream (`1715152502123-0`), to go on after it.
+        position: The entry's id on the stream (`1715152502123-0`); resume after it.
         id: Code, trading day, revision: the same over all deliveries, never used twice.
-        type: `short_interest.reported`, `.revised`, `.backfilled`, `.restated`; others may come.
-        trading_day: In the market's own zone.
-        revision: Counts the vintages of that day.
-        observed_at: When it was read; aware, UTC.
-        record: The figures of that day.
-        previous: The day before in history; for `revised`, the vintage that was replaced.
-        flags: What a figure does not mean, as `below_threshold`; `split` before this report.
-        name: What the company is called, where that is known.
-        data_json: Everything that stands in the entry's `data`, minified; complete in itself.
+        type: `short_interest.reported`, `.revised`, `.backfilled` or `.restated`; others may be
+            added.
+        trading_day: In the market's time zone.
+        revision: The number of the day's vintage, from 0.
+        observed_at: When OpenD's answer was read; aware, UTC.
+        record: The figures of the trading day.
+        previous: The record of the day before in history; for `revised`, the replaced vintage.
+        flags: Caveats, such as `below_threshold`; `split`: a split lies between `previous` and
+            `record`.
+        name: The company's name, if known.
+        data_json: The entry's whole `data`, minified; complete in itself.
     """
 
     position: str
@@ -87,24 +89,24 @@ class StreamEvent:
 
     @property
     def kind(self) -> str:
-        """The type without what all types begin with: `reported`."""
+        """The type without its common prefix: `reported`."""
         return self.type.removeprefix("short_interest.")
 
     @property
     def data(self) -> dict[str, Any]:
-        """Everything that stands in the entry's `data`, also what this version does not know."""
+        """The entry's whole `data`, including members this version does not know."""
         found: dict[str, Any] = read_json(self.data_json)
         return found
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The members of `data` beside the figures and what the entry's fields say."""
+        """The members of `data` that this version does not know."""
         return {name: value for name, value in self.data.items() if name not in _USUAL}
 
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """One notice of a whole release. `position`, `id`, `data_json`: see `StreamEvent`.
+    """One notice about a whole release. `position`, `id`, `data_json`: see `StreamEvent`.
 
     Attributes:
         type: `release.detected` or `release.completed`.
@@ -130,14 +132,14 @@ class StreamNotice:
 
     @property
     def data(self) -> dict[str, Any]:
-        """Everything that stands in the entry's `data`."""
+        """The entry's whole `data`."""
         found: dict[str, Any] = read_json(self.data_json)
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """An entry that is not ours, or cannot be read. `reason` holds none of its text."""
+    """An entry that this service did not write or cannot read; `reason` quotes none of it."""
 
     position: str
     reason: str
@@ -171,7 +173,7 @@ def encode(message: Event | Notice) -> dict[str, str]:
 
 
 def decode(position: str, fields: Mapping[str, str]) -> StreamEvent | StreamNotice | Foreign:
-    """Return what an entry of either stream says; never raises. `position`: its id there."""
+    """Decode an entry of either stream; never raises. `position`: its id on the stream."""
     try:
         if "data" not in fields:
             raise Unreadable("has no field data")
@@ -179,7 +181,7 @@ def decode(position: str, fields: Mapping[str, str]) -> StreamEvent | StreamNoti
         if not isinstance(data, dict):
             raise Unreadable("data is not a JSON object")
         minified = to_json(data)  # 1e400 is read as an infinity: a ValueError here
-        flat = fields  # an entry of another writer may say in `data` alone what it is
+        flat = fields  # another writer may have put these only into `data`
         if not fields.keys() >= _NAMES:
             flat = {name: str(data[name]) for name in _FLAT if name in data} | dict(fields)
         if flat.get("type") in TYPES:
@@ -200,11 +202,11 @@ def _event(position: str, flat: Mapping[str, str], data: str) -> StreamEvent:
         raise Unreadable(f"market is not that of {code}")
     read = _codec(market).read(data)
     day = read_day(flat.get("trading_day", read.record.timestamp_str))
-    revision = int(bounded(flat.get("revision", "0"), _REVISION, "revision"))
+    revision = int(matching(flat.get("revision", "0"), _REVISION, "revision"))
     return StreamEvent(
         position=position,
-        id=bounded(flat.get("id", f"{code}:{day}:{revision}"), _ID, "id"),
-        type=bounded(flat["type"], _TYPE, "type"),
+        id=matching(flat.get("id", f"{code}:{day}:{revision}"), _ID, "id"),
+        type=matching(flat["type"], _TYPE, "type"),
         code=code,
         market=market,
         trading_day=day,
@@ -224,22 +226,22 @@ def _notice(position: str, flat: Mapping[str, str], data: str) -> StreamNotice:
     market = market_named(flat["market"])
     if market is None:
         raise Unreadable("market is not one this version knows")
-    told = _NOTICES.read(data)
-    wanted = told.code if flat["type"] == Detected.type else told.found
-    if wanted is None or (flat["type"] == Completed.type and told.expected is None):
-        raise Unreadable("data does not hold what such a notice says")
+    read = _NOTICES.read(data)
+    required = read.code if flat["type"] == Detected.type else read.found
+    if required is None or (flat["type"] == Completed.type and read.expected is None):
+        raise Unreadable("data lacks a field of such a notice")
     return StreamNotice(
         position=position,
-        id=bounded(flat["id"], _ID, "id"),
+        id=matching(flat["id"], _ID, "id"),
         type=flat["type"],
         market=market,
         trading_day=read_day(flat["trading_day"]),
         observed_at=read_moment(flat["observed_at"]),
-        code=None if told.code is None else _code(told.code),
-        found=told.found,
-        expected=told.expected,
-        missing=told.missing,
-        missing_codes=tuple(map(_code, told.missing_codes)),
+        code=None if read.code is None else _code(read.code),
+        found=read.found,
+        expected=read.expected,
+        missing=read.missing,
+        missing_codes=tuple(map(_code, read.missing_codes)),
         data_json=data,
     )
 
@@ -256,7 +258,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class _Data(Generic[_R]):
-    """What `data` of an event holds for this version."""
+    """The members of an event's `data` that this version knows."""
 
     record: _R
     previous: _R | None = None
@@ -273,7 +275,7 @@ _Count = Annotated[int, Field(ge=0, le=10**9)]
 
 @dataclass(frozen=True, slots=True)
 class _Notice:
-    """What `data` of a notice holds for this version."""
+    """The members of a notice's `data` that this version knows."""
 
     code: str | None = None
     found: _Count | None = None
@@ -294,7 +296,7 @@ _USUAL: Final = {*_FLAT, *_Data.__dataclass_fields__}
 def data_schemas(references: str) -> dict[str, Any]:
     """Return JSON Schemas by name: `HKData`, `USData` for `data` of an event, and their parts.
 
-    They refer to one another by `references`, in which `{model}` stands for the name.
+    `references`: the `$ref` by which they refer to one another, with `{model}` for the name.
     """
     found: dict[str, Any] = {}
     for market in all_markets():

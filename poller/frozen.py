@@ -1,4 +1,4 @@
-"""Imports that the garbage collector need not look at."""
+"""Imports that the garbage collector does not scan."""
 
 import contextlib
 import gc
@@ -9,9 +9,8 @@ from collections.abc import Iterator
 def frozen_import() -> Iterator[None]:
     """Import with the garbage collector off, then freeze: modules live as long as the process.
 
-    Importing makes hundreds of thousands of objects that stay. The searches for garbage among them
-    are a fifth of the time that a service takes to start, and each full one later on would stop
-    the event loop for 0.1 s.
+    Importing creates hundreds of thousands of permanent objects. Scanning them takes a fifth of a
+    service's start, and each later full collection would stop the event loop for 0.1 s.
     """
     gc.disable()
     try:

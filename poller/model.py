@@ -1,6 +1,6 @@
 """The nouns: code, page, vintage, event. Frozen values, no I/O; an absent number is None.
 
-What differs between markets, the columns of a record among it, is in `markets`.
+Whatever differs between markets, such as the columns of a record, is in `markets`.
 """
 
 import json
@@ -25,7 +25,7 @@ Code = NewType("Code", str)
 def parse_code(text: str) -> Code:
     """Return `text` as a code, or raise BadCode with what to write instead."""
     if _is_code(text):
-        return Code(sys.intern(text))  # one object a symbol, however many lists name it
+        return Code(sys.intern(text))  # one string object per symbol, however often it is named
     tidied = text.strip().upper()
     name, _, symbol = tidied.partition(".")
     market = market_named(name)
@@ -44,20 +44,21 @@ def _is_code(text: str) -> bool:
 
 
 _MOST_KNOWN: Final = 2**17
-"""Codes whose market is remembered: more than both markets have; anybody may name others."""
+"""Size of `market_of`'s cache: more codes than both markets have, yet bounded, as anybody may name
+others."""
 
 
 @lru_cache(_MOST_KNOWN)  # asked many times a poll
 def market_of(code: Code) -> Market:
-    """Return the market a code belongs to; raises ValueError for what `parse_code` refuses."""
+    """Return the market a code belongs to; raises ValueError if it names none."""
     market = market_named(code.partition(".")[0])
     if market is None:
-        raise ValueError(f"{code!r} is of no market")
+        raise ValueError(f"{code!r} belongs to no market")
     return market
 
 
 def newest_days(watermarks: Mapping[Code, date]) -> dict[Market, date]:
-    """Return the newest day of each market that has one."""
+    """Return the newest watermark of each market that has one."""
     newest: dict[Market, date] = {}
     for code, day in watermarks.items():
         market = market_of(code)
@@ -67,9 +68,12 @@ def newest_days(watermarks: Mapping[Code, date]) -> dict[Market, date]:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer of the gateway: records newest first as listed, and where to go on.
+    """One answer of the gateway.
 
-    `next_key` is None at the end. `oddities` says in words what was dropped and why.
+    Attributes:
+        records: In the order of the answer, newest first.
+        next_key: Asks for the next page; None on the last.
+        oddities: One sentence for each row that was dropped, with the reason.
     """
 
     records: tuple[Record, ...]
@@ -79,7 +83,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Vintage:
-    """What was reported of one day, at one time. `revision` counts the vintages of the day."""
+    """What was reported for a day at one time; `revision` numbers the day's vintages from 0."""
 
     record: Record
     revision: int
@@ -87,11 +91,11 @@ class Vintage:
 
     @property
     def day(self) -> date:
-        """The trading day, in the market's own zone."""
+        """The trading day, in the market's time zone."""
         return self.record.day
 
     def to_json(self) -> str:
-        """Return the JSON kept in the history hash."""
+        """Return the JSON that the store keeps."""
         extra = {"revision": self.revision, "observed_at": isoformat(self.observed_at)}
         return to_json(self.record.columns() | extra)
 
@@ -105,17 +109,14 @@ class Vintage:
 
 
 def read_record(market: Market, text: str) -> Record:
-    """Read a record's columns from a JSON object; unknown ones are passed over.
-
-    Raises Unreadable.
-    """
+    """Read a record from a JSON object, ignoring unknown members; raises Unreadable."""
     record: Record = _records(market).read(text)
     return record
 
 
 @dataclass(frozen=True, slots=True)
 class _Reported:
-    """What stands beside a record's columns in the JSON of a vintage."""
+    """The members of a vintage's JSON beside the record's columns."""
 
     observed_at: Moment
     revision: Annotated[int, Field(ge=0, lt=2**31)]
@@ -135,7 +136,7 @@ def _in_years(day: date) -> None:
 
 
 class EventType(StrEnum):
-    """What an event says; CONTRACT words, used on the stream as they are."""
+    """The types of events, as written on the stream."""
 
     REPORTED = "short_interest.reported"
     REVISED = "short_interest.revised"
@@ -145,16 +146,24 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What moved between two reports of a symbol. Facts only, no score.
+    """The differences between two reports of a symbol. Facts only, no score.
 
-    `shares`: int. `percent`: of the previous shares, None when they were 0. `ratio_points`:
-    percentage points. `days`: between the two trading days. `price_percent`: of the earlier close.
-    `percentile`: 0-100, the share of known days up to this one that are not above it.
-    `year_high`, `year_low`: against the 365 days before. `history_days`: how many days those rest
-    on. `delay_hours`: from 00:00 of the trading day in the market's zone to the observation.
-    `split_factor`: what a split or consolidation since the last report multiplied the shares by,
-    where the history is not adjusted for it; None: there was none. Earlier shares are multiplied,
-    and earlier prices divided, by the factors since then before anything is compared with them.
+    Before a comparison, earlier shares are multiplied by the split factors since then, and earlier
+    prices divided by them.
+
+    Attributes:
+        shares: The difference, in shares.
+        percent: Of the previous shares; None if they were 0.
+        ratio_points: The ratio's difference, in percentage points.
+        days: Between the two trading days.
+        price_percent: The close's change, in percent of the earlier close.
+        percentile: 0-100: how many of the known days up to this one did not have more shares.
+        year_high: Whether each known day of the 365 before had fewer shares; None without any.
+        year_low: Whether each of them had more.
+        history_days: How many days percentile, high and low are based on.
+        delay_hours: From 00:00 of the trading day in the market's time zone to the observation.
+        split_factor: By how much a split or consolidation since the last report multiplied the
+            shares, if the history is not adjusted for it; None: there was none.
     """
 
     shares: Whole | Figure | None = None  # decimals where the market reports them
@@ -170,21 +179,21 @@ class Change:
     split_factor: Figure | None = None
 
     def columns(self) -> dict[str, Any]:
-        """Return name → figure, in order; `dataclasses.asdict` would copy every number."""
+        """Return name → figure, in order; faster than `dataclasses.asdict`, which copies."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Cause(StrEnum):
-    """What changed many known days at once."""
+    """Why many known days changed at once."""
 
     RESCALED = "rescaled"
-    """The shares of all days by one factor, as after a split."""
+    """The shares of all days were multiplied by one factor, as after a split."""
 
     RECOMPUTED = "recomputed"
-    """The ratios, while the shares stayed."""
+    """The ratios changed, the shares did not."""
 
     REPLACED = "replaced"
-    """Most figures by no single factor, as when a code is given to another company."""
+    """Most figures changed, by no single factor, as when a code is given to another company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +201,9 @@ class Restatement:
     """Known days that one cause changed.
 
     Attributes:
-        factor: What `column` of each day was multiplied by; None where no single one fits.
-        days: Oldest first; between the first and the last, all known days with such a figure.
-        column: The vendor's name of the column; None when the whole history was replaced.
+        factor: What `column` was multiplied by on each day; None if no single factor fits.
+        days: Oldest first: from the first to the last, every known day that has such a figure.
+        column: The vendor's name of the column; None if the whole history was replaced.
     """
 
     factor: float | None
@@ -203,7 +212,7 @@ class Restatement:
     cause: Cause
 
     def columns(self) -> dict[str, Any]:
-        """Return what an event says of it: cause, factor, how many days, from which to which."""
+        """Return the members of `restated` in an event's `data`."""
         return {
             "factor": self.factor,
             "days": len(self.days),
@@ -216,7 +225,7 @@ class Restatement:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One entry of the stream. `restated` only with that type: one event for all its days."""
+    """One event to publish. `restated` is set for that type only: one event for all its days."""
 
     type: EventType
     code: Code
@@ -232,13 +241,13 @@ class Event:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What the figures do not mean, and whether a split parts them from the previous ones."""
+        """The record's caveats, and `split` if one lies between it and the previous record."""
         is_split = self.change is not None and self.change.split_factor is not None
         return (*self.vintage.record.flags, *(("split",) if is_split else ()))
 
 
 def to_json(value: object) -> str:
-    """Return minified JSON; a NaN is a programming error here, so it raises."""
+    """Return minified JSON; raises ValueError for NaN and infinities."""
     return _ENCODER.encode(value)
 
 
@@ -246,7 +255,7 @@ _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, al
 
 
 def isoformat(moment: datetime) -> str:
-    """Return UTC with milliseconds and a Z: `2026-05-08T09:15:02.123Z`."""
+    """Format an aware instant in UTC, with milliseconds and a Z: `2026-05-08T09:15:02.123Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

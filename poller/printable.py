@@ -1,17 +1,16 @@
-r"""Makes text that somebody else wrote safe to show: on a terminal, in a log, a page, a status.
+r"""Makes untrusted text safe to show on a terminal, in a log, on a page or in a status.
 
 A terminal obeys control characters, and bidirectional or invisible ones make a person read
 something that is not there. Here they become visible escapes as Python writes them (`\x1b`,
-`\u202e`), and what is too long is cut. A backslash that was in the text stays as it is: an escape
-is for people and cannot be told from the same characters written out.
+`\u202e`), and a text that is too long is cut. A backslash of the text stays as it is: escapes are
+for people and cannot be distinguished from the same characters written out.
 
-What becomes an escape: control characters (C0, DEL, C1), everything that formats without being
-seen (bidirectional marks, zero-width spaces and joiners, tags), line and paragraph separators, lone
-surrogates, private use, code points that Unicode has not assigned, and the letters and variation
-selectors that show nothing. A zero-width joiner is escaped even inside an emoji, which then falls
-into its parts: kept there, it would have to be judged by its neighbours. The two selectors that
-choose between a character's text and emoji form (U+FE0E, U+FE0F) stay: most emoji carry one. All
-spaces become U+0020, whatever their width.
+Escaped are: control characters (C0, DEL, C1), invisible format characters (bidirectional marks,
+zero-width spaces and joiners, tags), line and paragraph separators, lone surrogates, private use,
+unassigned code points, and letters and variation selectors that show nothing. A zero-width joiner
+is escaped even inside an emoji, which then falls into its parts: to keep it there, its neighbours
+would have to be examined. The two selectors that choose between a character's text and emoji form
+(U+FE0E, U+FE0F) stay: most emoji carry one. All spaces become U+0020, whatever their width.
 """
 
 import json
@@ -21,16 +20,16 @@ from itertools import accumulate
 from typing import Final
 
 LIMIT: Final = 500
-"""Characters of one text, unless its face says otherwise: half a screen of a terminal."""
+"""Characters of one text unless the caller sets another limit: half a terminal screen."""
 
 _MARKS_LIMIT: Final = 4
-"""Marks on one character; more are written by no language and run into the lines above."""
+"""Combining marks on one character: no language uses more, and more run into the lines above."""
 
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0"
     "\U000e0000-\U000e0fff]"
 )
-"""Letters, marks and symbols by their category, which show nothing."""
+"""Characters that show nothing although their category is letter, mark or symbol."""
 
 _NOT_PLAIN: Final = re.compile(r"[^ -~\n]")
 _BYTES_PER_CHARACTER: Final = 4  # at most, in UTF-8
@@ -39,25 +38,21 @@ _BYTES_PER_CHARACTER: Final = 4  # at most, in UTF-8
 def printable(text: object, limit: int = LIMIT) -> str:
     r"""Return `text` on one line, safe to show, of at most `limit` characters.
 
-    Nothing is raised, whatever `text` is: an object that cannot be told is named by its type, bytes
-    are read as UTF-8. Line breaks and tabs become `\n`, `\r` and `\t`. A text that is too long
-    ends with "…", before an escape that would not fit whole. The result can be encoded in UTF-8,
-    every character of it `isprintable()`, and shown again it stays as it is. What lies beyond
-    `limit` costs nothing.
+    Never raises: an object whose `str()` fails is shown as its type's name; bytes are read as
+    UTF-8. Line breaks and tabs become `\n`, `\r` and `\t`. A text that is too long ends with "…",
+    which never splits an escape. The result can be encoded in UTF-8, all of it `isprintable()`, and
+    is unchanged when passed through again. The part of a text beyond `limit` costs no time.
     """
     return _shown(text, limit, breaks="")
 
 
 def printable_lines(text: object, limit: int = LIMIT) -> str:
-    """Return `text` as `printable` does, but with its line feeds, for what is shown line by line.
-
-    `limit` is of the whole text.
-    """
+    """Return `text` as `printable` does, but keep its line feeds; `limit`: of the whole text."""
     return _shown(text, limit, breaks="\n")
 
 
 def text_of(value: object) -> str:
-    """Return `str(value)`; where that fails, as somebody else's may, the name of its type."""
+    """Return `str(value)`, or its type's name if that raises, as foreign classes may."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001
@@ -65,9 +60,9 @@ def text_of(value: object) -> str:
 
 
 def printable_json(document: str) -> str:
-    r"""Return a JSON document that reads the same, with nothing in it that a terminal obeys.
+    r"""Return an equal JSON document in which no character controls a terminal.
 
-    Characters `printable` would escape are written as JSON escapes (`\u202e`); so nothing is lost.
+    Characters that `printable` would escape become JSON escapes (`\u202e`), so nothing is lost.
     """
     return _NOT_PLAIN.sub(_in_json, document)
 
@@ -90,7 +85,7 @@ def _text_of(value: object, limit: int) -> str:
 
 
 def _pieces(text: str, breaks: str) -> list[str]:
-    """Return each character as it is to be shown; `breaks`: those that stay as they are."""
+    """Return each character as it is shown; `breaks`: line breaks to keep."""
     pieces: list[str] = []
     marks = 0
     for character in text:

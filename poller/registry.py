@@ -1,4 +1,4 @@
-"""What there is of a kind: one a module of a package, and what is registered besides."""
+"""Registries of plug-ins: those that a package's modules define, and others registered by hand."""
 
 import pkgutil
 from collections.abc import Iterable
@@ -15,19 +15,19 @@ T = TypeVar("T", bound=_Named)
 
 
 class Registry(Generic[T]):
-    """Everything of one kind, by name. From the first look on it is what it is."""
+    """All plug-ins of one kind, by name. Fixed from the first call of `all` on."""
 
     def __init__(self, kind: type[T], plural: str) -> None:
-        """`plural`: what people call several of them."""
+        """`plural`: the kind's name in error messages, in the plural."""
         self._kind = kind
         self._plural = plural
         self._registered: dict[str, T] = {}
         self._all: tuple[T, ...] | None = None
 
     def register(self, one: T) -> None:
-        """Add one, before anybody asks which there are: patterns and schemas are made of them.
+        """Add one. Patterns and schemas are built from all of them, so this must come first.
 
-        Raises RuntimeError when somebody has asked, or when there is one of that name.
+        Raises RuntimeError once `all` has been called, or if the name is taken.
         """
         if self._all is not None:
             raise RuntimeError(f"{one.name} comes too late: the {self._plural} are in use")
@@ -36,7 +36,7 @@ class Registry(Generic[T]):
         self._registered[one.name] = one
 
     def all(self) -> tuple[T, ...]:
-        """Return every one, by name."""
+        """Return all of them, sorted by name."""
         if self._all is None:
             self._all = tuple(self._registered[name] for name in sorted(self._registered))
         return self._all
@@ -45,11 +45,11 @@ class Registry(Generic[T]):
         return self._registered[name]
 
     def named(self, name: str) -> T | None:
-        """Return the one of this name, or None."""
+        """Return the one with this name, or None."""
         return self._registered.get(name)
 
     def discover(self, package: str, folders: Iterable[str]) -> None:
-        """Register each that stands in a module of a package."""
+        """Import the modules of a package and register every instance they define."""
         for module in sorted(found.name for found in pkgutil.iter_modules(folders)):
             for one in vars(import_module(f"{package}.{module}")).values():
                 if isinstance(one, self._kind):

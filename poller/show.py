@@ -1,4 +1,4 @@
-"""What a person reads on a terminal: one line per event, tables, progress. Readers only."""
+"""Terminal output: one line per event, tables, progress bars. Reads only."""
 
 import json
 import re
@@ -40,19 +40,19 @@ _COLOURS: Final = {
 }
 
 LINE_LIMIT: Final = 2_000
-"""Characters of a line that is no table's: an answer quoted in it stays readable."""
+"""Most characters of a line outside tables: enough to quote an answer in it."""
 
 USUAL_WIDTH: Final = 80
-"""Columns that a table of figures fits where nothing says how many there are."""
+"""Columns of a table of figures where stdout is no terminal."""
 
 _NAMED: Final = 10
 _FIGURE: Final = re.compile(r"-|< threshold|[+-]?[0-9.,]+")
 _LEAST_DECIMALS, _MOST_DECIMALS = 2, 4
-_UNBOUNDED: Final = 10_000  # columns of what is no terminal
+_UNBOUNDED: Final = 10_000  # columns where stdout is no terminal
 
 
 def console() -> Console:
-    """Return a console on stdout; it colours on a terminal only."""
+    """Return a console on stdout; it uses colours on a terminal only."""
     return Console(highlight=False, soft_wrap=True)
 
 
@@ -62,27 +62,27 @@ def errors() -> Console:
 
 
 def say(text: str) -> None:
-    """Print one line to stdout, safe to show whoever wrote a part of it."""
+    """Print one line to stdout; untrusted parts are made printable."""
     sys.stdout.write(f"{printable(text, LINE_LIMIT)}\n")
 
 
 def say_json(document: str) -> None:
-    """Print a JSON document to stdout: exact, and safe to look at."""
+    """Print a JSON document to stdout, unchanged in value and safe on a terminal."""
     sys.stdout.write(f"{printable_json(document)}\n")
 
 
 def entry_line(entry: Entry) -> Text:
-    """Return one line of `tail`: when in UTC, symbol, day, kind, shares, ratio, change."""
+    """Return one line of `tail`: time (UTC), symbol, day, kind, shares, ratio, change."""
     event = decode(entry.id, entry.fields)
     if not isinstance(event, StreamEvent):
         return _foreign(entry, event)
-    line = _begun(event, event.code, event.kind)
+    line = _start_of_line(event, event.code, event.kind)
     below = "below_threshold" in event.flags
     shares = "below threshold" if below else f"{_number(event.record.shares):>15} short"
     line.append(f" {shares:<21}")
     ratio = event.record.ratio
     line.append(f"  {'-' if ratio is None or below else f'{ratio:.2f}'} %", "dim")
-    if below:  # a figure that is not reported cannot have changed
+    if below:  # an unreported figure has no change
         return line
     if event.restated is not None:
         line.append(f"  {event.restated.days} days from {event.restated.first}")
@@ -92,18 +92,18 @@ def entry_line(entry: Entry) -> Text:
             line.append(f" {event.restated.column}")
     elif event.change is not None:
         line.append("  ")
-        line.append(*_moved(event.change))
+        line.append(*_change(event.change))
         if event.change.split_factor is not None:
             line.append(f"  split × {event.change.split_factor:g}")
     return line
 
 
 def release_line(entry: Entry) -> Text:
-    """Return one line of `tail --releases`: time, market, day, out or complete, who is missing."""
+    """Return one line of `tail --releases`: time (UTC), market, day, kind, symbols missing."""
     notice = decode(entry.id, entry.fields)
     if not isinstance(notice, StreamNotice):
         return _foreign(entry, notice)
-    line = _begun(notice, notice.market.name, notice.type.rpartition(".")[2])
+    line = _start_of_line(notice, notice.market.name, notice.type.rpartition(".")[2])
     if notice.code is not None:
         return line.append(f" first shown by {notice.code}")
     line.append(f" {notice.found or 0:,} of {notice.expected or 0:,} symbols")
@@ -114,21 +114,21 @@ def release_line(entry: Entry) -> Text:
     return line
 
 
-def _begun(message: StreamEvent | StreamNotice, who: str, kind: str) -> Text:
+def _start_of_line(message: StreamEvent | StreamNotice, subject: str, kind: str) -> Text:
     line = Text()
     line.append(f"{message.observed_at.astimezone(UTC):%m-%d %H:%M:%S}  ", "dim")
-    line.append(f"{who:<9}", "bold")
+    line.append(f"{subject:<9}", "bold")
     line.append(f" {message.trading_day}  ")
     return line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
 
 
 def _foreign(entry: Entry, found: StreamEvent | StreamNotice | Foreign) -> Text:
     why = f" ({found.reason})" if isinstance(found, Foreign) else ""
-    told = f"{entry.id} is not an event of this service{why}: {dict(entry.fields)}"
-    return Text(printable(told, LINE_LIMIT), "red")
+    line = f"{entry.id} is not an event of this service{why}: {dict(entry.fields)}"
+    return Text(printable(line, LINE_LIMIT), "red")
 
 
-def _moved(change: Change) -> tuple[str, str]:
+def _change(change: Change) -> tuple[str, str]:
     if change.shares is None:
         return "change unknown", "dim"
     if not change.shares:
@@ -142,10 +142,10 @@ def _number(value: Shares | None) -> str:
 
 
 def print_figures(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
-    """Print lines of short cells to stdout: texts to the left, figures to the right.
+    """Print a table of short cells to stdout: texts left-aligned, figures right-aligned.
 
-    No cell is ever broken. Between columns is one space where that makes them fit into the terminal
-    (80 columns where there is none), else two.
+    Cells never wrap. Columns are two spaces apart, or one if only that fits them into the terminal
+    (80 columns if stdout is none).
     """
     columns = [Text(name, "bold") for name in names]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
@@ -168,12 +168,12 @@ def print_figures(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
 
 
 def shares_cell(record: Record) -> Text:
-    """Return a number of shares; one that is below the reporting threshold is no figure."""
+    """Format a number of shares, or `< threshold` if it was not reported for that reason."""
     return Text("< threshold" if "below_threshold" in record.flags else _number(record.shares))
 
 
 def change_cells(change: Shares | None, percent: float | None) -> tuple[Text, Text]:
-    """Return a change in shares and in percent, with their signs, coloured on a terminal."""
+    """Format a change in shares and in percent, with signs, coloured on a terminal."""
     colour = "" if not change else "red" if change > 0 else "cyan"
     shares = "-" if change is None else f"{change:+,}" if change else "0"
     part = "-" if percent is None else f"{percent:+,.2f}" if change else "0.00"
@@ -181,7 +181,7 @@ def change_cells(change: Shares | None, percent: float | None) -> tuple[Text, Te
 
 
 def decimal_cells(values: Sequence[float | None]) -> list[Text]:
-    """Return a column of figures with as many decimals as the longest has: two to four."""
+    """Format a column of figures with as many decimals as its longest has, two to four."""
     texts = [f"{value:.{_MOST_DECIMALS}f}" for value in values if value is not None]
     longest = max((len(text.rstrip("0").rpartition(".")[2]) for text in texts), default=0)
     places = max(longest, _LEAST_DECIMALS)
@@ -189,7 +189,7 @@ def decimal_cells(values: Sequence[float | None]) -> list[Text]:
 
 
 def progress_bar(counted: str = "") -> Progress:
-    """Return a bar on stderr, which counts if told what; nothing is shown where no terminal is."""
+    """Return a bar on stderr, shown on a terminal only; `counted`: the unit to count, if any."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -201,10 +201,10 @@ def progress_bar(counted: str = "") -> Progress:
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout, numbers to the right; "none" if there are no rows.
+    """Print a table to stdout, figures right-aligned; "none" if there are no rows.
 
-    Cells are made safe to show, whoever wrote them. On a terminal they wrap between words, and a
-    table whose words are too long is wider than it; elsewhere every row is one line.
+    Cells are made printable. On a terminal they wrap between words, and long words make the table
+    wider than the terminal; elsewhere every row is one line.
     """
     if not rows:
         sys.stdout.write("none\n")
@@ -222,7 +222,7 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Return how wide each column is; none is narrower than its longest word."""
+    """Return each column's width; none is narrower than its longest word."""
     widths = [max(map(cell_len, cells)) for cells in columns]
     least = [max(cell_len(word) for cell in cells for word in cell.split(" ")) for cells in columns]
     excess = sum(widths) + 2 * (len(widths) - 1) - room
@@ -235,7 +235,10 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """What history lacks of a symbol since its oldest known day; `held`: days in quarantine."""
+    """A symbol's reporting days without a record, since its oldest known day.
+
+    `held`: day → why it is in quarantine.
+    """
 
     code: Code
     since: date | None
@@ -244,7 +247,7 @@ class Gaps:
 
 
 def print_gaps(found: Sequence[Gaps], *, as_json: bool) -> None:
-    """Print one line a symbol to stdout, or a JSON list."""
+    """Print one line per symbol to stdout, or a JSON list."""
     if as_json:
         rows = [
             {
@@ -278,8 +281,8 @@ def _gaps_line(gaps: Gaps) -> str:
 def print_held(rows: Sequence[tuple[Code, QuarantinedFigure]], *, as_json: bool) -> None:
     """Print held figures to stdout, as a table or a JSON list."""
     if as_json:
-        told = [{"code": code} | json.loads(held.to_json()) for code, held in rows]
-        say_json(to_json(told))
+        found = [{"code": code} | json.loads(held.to_json()) for code, held in rows]
+        say_json(to_json(found))
         return
     cells = [
         (

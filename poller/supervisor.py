@@ -1,10 +1,10 @@
-"""Bulkheads: a component that fails is started again, and the others do not notice.
+"""Bulkheads: a component that fails is restarted, and the others are not affected.
 
-A component is a named coroutine that works for ever. An error that is no part of its contract is a
-defect: told once with its traceback, counted, shown on the page, in `explain` and by `/readyz`. An
-error the project knows (`PollerError`) is told as trouble. Either way the component starts again
-after a pause that grows from one second to five minutes. The process ends only for what no restart
-of a part can mend: those errors are named by whoever starts the component.
+A component is a named coroutine that runs until it is cancelled. An error outside its contract is a
+defect: logged once with its traceback, counted, shown on the page, in `explain` and by `/readyz`.
+An error the project knows (`PollerError`) is reported as trouble. Either way the component starts
+again after a pause that grows from one second to five minutes. The process ends only for errors
+that a restart cannot fix: those in `ALWAYS_FATAL`, and those that the caller lists as fatal.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from poller.telemetry.observe import (
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 300.0
-"""Seconds between the end of a component and its next start; doubled each time."""
+"""Seconds between a component's failure and its restart; doubled after each failure."""
 
 ALWAYS_FATAL: Final = (LockedOut,)
-"""What no restart of a part can mend: the whole process needs another configuration."""
+"""Errors that no restart can fix: the process needs another configuration."""
 
 STEADY: Final = 60.0
-"""Seconds a component must have run to count as recovered; its next pause is the first again."""
+"""Seconds a component must run to count as recovered; its pause is then the first again."""
 
 
 async def supervise(
@@ -41,14 +41,14 @@ async def supervise(
     label: str = "",
     fatal: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Run `work` until it returns or this is cancelled; start it again whenever it fails.
+    """Run `work` until it returns or this call is cancelled; restart it whenever it fails.
 
     Args:
-        component: Its name in the log and on the page; a subject of its own.
-        work: Starts the component anew at each call; closes what it opened when it ends.
-        observe: Learns of defects, troubles and recoveries.
-        label: Its name in the metric, bounded by the configuration; `component` if absent.
-        fatal: Errors that are raised, also out of a group, for whoever started it.
+        component: Its unique name in the log and on the page.
+        work: Runs the component from its start at each call; closes what it opened when it ends.
+        observe: Receives defects, troubles and recoveries.
+        label: Its name in the metric, one of a fixed set; `component` if empty.
+        fatal: Errors that are raised instead of restarting, also when an exception group holds one.
     """
     run = _Run(component, label or component, observe)
     while True:
@@ -58,12 +58,12 @@ async def supervise(
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
-            run.failed(error)  # another task's cancellation, which leaked
+            run.failed(error)  # another task's cancellation has leaked into this one
         except Exception as error:
             if _holds(error, (*ALWAYS_FATAL, *fatal)):
                 raise
             run.failed(error)
-            if _is_cancelled():  # it failed while it was closing: it ends all the same
+            if _is_cancelled():  # it failed while closing: end nevertheless
                 raise asyncio.CancelledError from error
         else:
             return
@@ -84,7 +84,7 @@ def _holds(error: Exception, kinds: tuple[type[Exception], ...]) -> bool:
 
 
 class _Run:
-    """How long a component has run, and how long it rests after its next failure."""
+    """One component's failures: how long to pause after the next, and when it has recovered."""
 
     def __init__(self, component: str, label: str, observe: Observe) -> None:
         self._component = component
@@ -115,7 +115,7 @@ class _Run:
             self._observe(Defect(self._component, self._label, error, fingerprint(error)))
 
     async def rest(self) -> None:
-        """Pause; a component that rests is not stuck, which a watchdog must be told."""
+        """Pause; keep beating, so that the watchdog does not take the pause for a hang."""
         left, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         with heartbeat(self._observe, f"{self._component}, resting") as beat:
             while left > 0:

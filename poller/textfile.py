@@ -1,7 +1,7 @@
-"""Small files that somebody else wrote, read once, with bounds, and as UTF-8 whatever the locale.
+"""Reads small untrusted files, with bounds, and as UTF-8 whatever the locale.
 
-A regular file, or a pipe (`<(…)`, `/dev/stdin`) where the caller allows one; never a device, which
-may have no end, nor a pipe nobody writes to.
+A file must be regular, or a pipe (`<(…)`, `/dev/stdin`) where the caller allows one; never a
+device, which may have no end. A pipe that nobody writes to is given up after `PIPE_WAIT`.
 """
 
 import codecs
@@ -16,11 +16,11 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 PIPE_WAIT: Final = 5.0
-"""Seconds a pipe may take until its end; who fills it asks a password store at the most."""
+"""Seconds a pipe may take until its end: enough for a command that asks a password store."""
 
 _CHUNK: Final = 64 * KIB
 _NULL: Final = Path(os.devnull)
-_MARKS: Final = (  # UTF-32 first: its mark begins like that of UTF-16
+_MARKS: Final = (  # UTF-32 first: its byte-order mark begins like that of UTF-16
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -36,22 +36,22 @@ _KINDS: Final = (
 
 
 class UnusableFile(ValueError):
-    """A file that cannot be used; the text names it, the line where there is one, and the fix."""
+    """A file cannot be used; the message names it, the line if there is one, and the fix."""
 
 
 def read_text(path: Path, *, limit: int, pipe: bool = False) -> str:
-    """Return the text of a file without its byte-order mark; line ends stay as they are.
+    """Return a file's text without its byte-order mark, line ends unchanged; raises UnusableFile.
 
-    Raises UnusableFile, and nothing else. `limit`: bytes. `pipe`: whether it may be a pipe.
+    `limit`: bytes. `pipe`: whether the file may be a pipe.
     """
     return decoded(path, read_bytes(path, limit=limit, pipe=pipe))
 
 
 def read_bytes(path: Path, *, limit: int, pipe: bool = False) -> bytes:
-    """Return the bytes of a file; raises UnusableFile, and nothing else."""
+    """Return a file's bytes; raises UnusableFile. `limit` and `pipe` as for `read_text`."""
     try:
         is_pipe = _checked(path, path.stat(), limit, pipe=pipe)
-        # looked at before it is opened, as opening a device can have effects, and again afterwards
+        # checked before opening, as opening a device can have effects, and again afterwards
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             is_pipe = _checked(path, os.fstat(descriptor), limit, pipe=pipe)
@@ -74,14 +74,14 @@ def read_bytes(path: Path, *, limit: int, pipe: bool = False) -> bytes:
 
 
 def decoded(path: Path, data: bytes) -> str:
-    """Return the text that a file's bytes are; raises UnusableFile with the line and the fix."""
+    """Decode a file's bytes; raises UnusableFile with the line and the fix."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             raise UnusableFile(f"{path}:1: is text in {name}: save it as UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
-        # of the mark, if there is one, the error's positions know nothing
+        # the error's positions do not count the byte-order mark
         start = problem.start + len(data) - len(problem.object)
         line = data.count(b"\n", 0, start) + 1
         raise UnusableFile(
@@ -98,16 +98,16 @@ def decoded(path: Path, data: bytes) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes for people."""
+    """Format a number of bytes, in KiB or MiB."""
     return f"{count // MIB} MiB" if count >= MIB else f"{count // KIB} KiB"
 
 
 def _checked(path: Path, status: os.stat_result, limit: int, *, pipe: bool) -> bool:
-    """Return whether it is a pipe; raises UnusableFile for what is not read."""
+    """Return whether the file is a pipe; raises UnusableFile if it may not be read."""
     mode = status.st_mode
     if stat.S_ISFIFO(mode) and pipe:
         return True
-    # the null device is how one says that there is nothing
+    # the null device is the usual way to name an empty file
     if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and status.st_rdev == _NULL.stat().st_rdev):
         if status.st_size > limit:
             raise UnusableFile(
@@ -119,7 +119,7 @@ def _checked(path: Path, status: os.stat_result, limit: int, *, pipe: bool) -> b
 
 
 def _read_to_end(descriptor: int, limit: int, pipe: Path | None) -> bytes:
-    """Read one byte more than the limit at the most; `pipe`: the place of one, to wait for."""
+    """Read at most one byte more than `limit`; `pipe`: the path of a pipe, which is waited for."""
     found = bytearray()
     until = time.monotonic() + PIPE_WAIT
     while len(found) <= limit:

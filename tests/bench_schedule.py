@@ -14,8 +14,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from poller.cli.planning import compared, season, setting
-from poller.cli.simulate import simulate
+from poller.cli.simulate import compared, season, setting
+from poller.cli.simulation import simulate
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code

@@ -16,7 +16,7 @@ from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.delivery.relay import Relay
-from poller.delivery.retry import Later, Verdict, decide
+from poller.delivery.retry import Later, NextStep, decide
 from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.worker import Timing
 from poller.store.notifier import Notifier
@@ -29,10 +29,14 @@ EVERYTHING = Selection(frozenset(EVENTS))
 HASTE = 100
 
 
-def hasty(outcome: Any, **how: Any) -> Verdict:  # noqa: ANN401  as `decide` takes them
+def hasty(outcome: Any, **how: Any) -> NextStep:  # noqa: ANN401  as `decide` takes them
     """Decide as for a first attempt, a hundred times faster."""
-    verdict = decide(outcome, **how | {"attempt": 1})
-    return replace(verdict, delay=verdict.delay / HASTE) if isinstance(verdict, Later) else verdict
+    next_step = decide(outcome, **how | {"attempt": 1})
+    return (
+        replace(next_step, delay=next_step.delay / HASTE)
+        if isinstance(next_step, Later)
+        else next_step
+    )
 
 
 TIMING = Timing(
@@ -40,7 +44,7 @@ TIMING = Timing(
     fresh=timedelta(seconds=0.3),
     look=timedelta(seconds=0.2),
     pause=timedelta(seconds=0.1),
-    verdict=hasty,
+    next_step=hasty,
 )
 
 

@@ -14,12 +14,12 @@ from poller.delivery.outbox import (
     Batch,
     Claim,
     Claimed,
-    OutOfOrder,
     QueueItem,
     Settlement,
     Status,
     Take,
     Taken,
+    WrongKeyType,
 )
 from poller.delivery.queued import (
     DeadLetter,
@@ -92,10 +92,10 @@ class MemoryOutbox:
         stream: Stream = Stream.EVENTS,
         *,
         remembered: Mapping[str, str] | None = None,
-    ) -> dict[str, Start | OutOfOrder]:
+    ) -> dict[str, Start | WrongKeyType]:
         """See `Outbox.begin`."""
         del remembered  # nothing is forgotten here
-        found: dict[str, Start | OutOfOrder] = {}
+        found: dict[str, Start | WrongKeyType] = {}
         for name in names:
             positions = self.queues.setdefault(name, _Queue()).positions
             position = positions.get(stream, "")

@@ -22,7 +22,7 @@ from poller.delivery.destinations import destination_of
 from poller.delivery.destinations.apprise import Apprise
 from poller.delivery.destinations.chat import Channel, Chat
 from poller.delivery.destinations.feishu import Feishu, code_of
-from poller.delivery.digest import Message
+from poller.delivery.digest import ChatMessage
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
@@ -36,7 +36,7 @@ from tests.feed import event_of, notice_of
 from tests.machine import scaled
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
-MESSAGE = Message("Hong Kong short interest", "HK.00700  -0.79 %")
+MESSAGE = ChatMessage("Hong Kong short interest", "HK.00700  -0.79 %")
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -300,10 +300,10 @@ async def test_apprise_posts_title_and_body(bot: tuple[Bot, TestServer]) -> None
         return web.Response()
 
     bot[0].respond = note
-    table = Message("Hong Kong", "```\nHK.00700  -0.79 %\n```\n… and 3 more")
+    table = ChatMessage("Hong Kong", "```\nHK.00700  -0.79 %\n```\n… and 3 more")
     channel = Apprise(by_url(bot[1]))
     assert await channel.post(table) == Delivered()
-    assert await channel.post(Message("", "US.BRK_B *one* sentence")) == Delivered()
+    assert await channel.post(ChatMessage("", "US.BRK_B *one* sentence")) == Delivered()
     assert [(one["title"], one["message"]) for one in seen] == [
         (table.title, table.body),
         ("", "US.BRK_B *one* sentence"),
@@ -370,7 +370,7 @@ RELEASED = threading.Event()
 class Hanging(Apprise):
     """A service whose library does not return."""
 
-    def _notify(self, message: Message) -> Outcome:
+    def _notify(self, message: ChatMessage) -> Outcome:
         RELEASED.wait()
         return super()._notify(message)
 
@@ -381,7 +381,7 @@ async def test_messages_that_hang_are_bounded(bot: tuple[Bot, TestServer]) -> No
     said = [await channel.post(MESSAGE) for _ in range(101)]
     RELEASED.set()
     assert len({str(each) for each in said[:100]}) == 1
-    assert "100 messages before it hang" in str(said[-1])
+    assert "100 earlier messages hang" in str(said[-1])
 
 
 @pytest.mark.parametrize(
@@ -434,9 +434,9 @@ async def test_a_stuck_service_does_not_keep_the_process_alive(
     program = (
         "import asyncio, sys, time\n"
         "from poller.delivery.destinations.apprise import Apprise\n"
-        "from poller.delivery.digest import Message\n"
+        "from poller.delivery.digest import ChatMessage\n"
         "channel = Apprise(sys.argv[1], timeout=0.2)\n"
-        "print(asyncio.run(channel.post(Message('', 'x'))).reason, time.monotonic())"
+        "print(asyncio.run(channel.post(ChatMessage('', 'x'))).reason, time.monotonic())"
     )
     ended = await asyncio.to_thread(run, program, by_url(bot[1]))
     words, _, moment = ended.stdout.strip().rpartition(" ")

@@ -10,9 +10,9 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
-from poller.cli.check import try_everything
+from poller.cli.check import run_checks
 from poller.cli.stores import Failure
-from poller.delivery.client import words
+from poller.delivery.client import reason_of
 from poller.delivery.outbox import OutboxKeys
 from poller.errors import ConfigError
 from poller.gateway.opend import Sdk
@@ -30,7 +30,7 @@ async def told(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> d
     file = folder / "poller.toml"
     file.write_text(f'state_dir = "{folder}"\n{text}', encoding="utf-8")
     with pytest.raises(Failure):
-        await try_everything(load(file, {}), file)
+        await run_checks(load(file, {}), file)
     lines = capsys.readouterr().out.splitlines()[1:]
     rows = [re.split(r"  +", line.rstrip(), maxsplit=1) for line in lines]
     assert len(rows) == len({name for name, _ in rows})
@@ -71,8 +71,8 @@ async def test_an_unusable_key_and_a_disabled_endpoint_are_rows(
         )
     assert re.fullmatch(rf"ok \| Valkey [\d.]+ in {tmp_path}", rows["redis (embedded)"])
     assert rows["OpenD"].startswith("failed | opend.rsa_private_key_file: ")
-    cure = "mended? poller webhook enable desk"
-    assert rows["webhook desk"] == f"failed | disabled: it answered 410; {cure}"
+    fix = "fixed? poller webhook enable desk"
+    assert rows["webhook desk"] == f"failed | disabled: it answered 410; {fix}"
 
 
 async def test_every_place_is_shown_whole(
@@ -167,19 +167,19 @@ WRONG = "no TLS: wrong version number"
         (ConnectionResetError(), "it closed the connection"),
         (OSError(errno.ECONNREFUSED, "x"), "Connection refused"),
         (
-            PermissionError(errno.EACCES, "10.0.0.1 is no public address"),
-            "10.0.0.1 is no public address",
+            PermissionError(errno.EACCES, "10.0.0.1 is not a public address"),
+            "10.0.0.1 is not a public address",
         ),
     ],
     ids=repr,
 )
 def test_what_is_wrong_with_a_connection(problem: OSError, said: str) -> None:
     """A number of OpenSSL's is not taken for one of the system's, and no text is empty."""
-    assert words(problem) == said
+    assert reason_of(problem) == said
 
 
 async def test_a_state_directory_that_takes_no_log(tmp_path: Path) -> None:
-    """Beside a Redis of one's own, too: the key and the cure, no defect."""
+    """Beside a Redis of one's own, too: the key and the fix, no defect."""
     (tmp_path / "file").touch()
     sdk = Sdk(tmp_path / "file")
     with pytest.raises(ConfigError, match=r"state_dir: the SDK's log cannot live in .*writable"):

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from poller.delivery.client import Answer, Client, reach, words
+from poller.delivery.client import Answer, Client, reach, reason_of
 from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.names import Names
+from poller.delivery.resolver import Resolver
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.selection import Selection
 from poller.gateway.opend import Address, OpenD, Sdk
@@ -256,7 +256,7 @@ def nonsense(chance: random.Random) -> bytes:
 
 
 async def test_nothing_a_receiver_answers_escapes() -> None:
-    """Of hundreds of broken answers each one is an outcome, with a reason of our own words."""
+    """Of hundreds of broken answers each one is an outcome, with a reason in our own words."""
     chance = random.Random(1611)
     receiver = RawReceiver(lambda *_: (nonsense(chance), chance.choice([0, -1.0])))
     async with receiver.running():
@@ -302,7 +302,7 @@ async def test_who_only_looks_whether_anybody_is_there_connects_to_no_inner_addr
     """As `check` does: the guard is that of a delivery."""
     async with RawReceiver(lambda *_: (OK, None)).running() as receiver:
         inner = f"http://0.0.0.0:{receiver.port}/"  # where it does listen, as Linux has it
-        with pytest.raises(OSError, match="is no public address; say allow_private = true"):
+        with pytest.raises(OSError, match="is not a public address; if it is meant: allow"):
             await reach(endpoint(inner, allow_http=True))
         await reach(endpoint(inner, allow_http=True, allow_private=True))
 
@@ -357,7 +357,7 @@ class Several(AbstractResolver):
         (("127.0.0.2", "127.0.0.1"), True, ""),  # nobody listens at the first
         (("10.0.0.5", "::1", "127.0.0.1"), True, ""),  # the guard refuses the first
         (("10.0.0.5", "127.0.0.1"), False, "Connection refused"),
-        (("10.0.0.5", "fd00::1"), True, "10.0.0.5 is no public address"),
+        (("10.0.0.5", "fd00::1"), True, "10.0.0.5 is not a public address"),
     ],
 )
 async def test_one_good_address_of_a_name_is_enough(
@@ -374,12 +374,12 @@ async def test_one_good_address_of_a_name_is_enough(
             return
         with pytest.raises(OSError, match=r".") as problem:
             await reach(sent, resolver=Several(*addresses))
-        assert said in words(problem.value)
+        assert said in reason_of(problem.value)
 
 
 async def test_names_of_endpoints_are_looked_up_in_threads_of_their_own() -> None:
     """However many hang, what else needs a thread has one."""
-    found = await Names().resolve("127.0.0.1", 80)
+    found = await Resolver().resolve("127.0.0.1", 80)
     assert [(each["host"], each["port"]) for each in found] == [("127.0.0.1", 80)]
     threads = [thread.name for thread in threading.enumerate()]
     assert any(name.startswith("webhook names") for name in threads)

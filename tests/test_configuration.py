@@ -7,7 +7,7 @@ import pytest
 from poller.cli.configuration import init, print_configuration, template
 from poller.cli.runner import FAILED, CommandFailed
 from poller.settings.config import load, origin_of_keys
-from poller.settings.places import DEFAULT_STATE_DIR
+from poller.settings.paths import DEFAULT_STATE_DIR
 from tests.receiver import SECRET
 
 TOML = """\

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.delivery.digest import MOST_ROWS, Message, announcement, digest, missing
+from poller.delivery.digest import MOST_ROWS, ChatMessage, announcement, digest, missing
 from poller.delivery.selection import Selection
 from poller.detect.compare import Known, compare
 from poller.events import StreamEvent, encode
@@ -254,7 +254,7 @@ LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
 )
 def test_a_notice_is_one_sentence(notice: Notice, sentence: str) -> None:
     """Which market and day, and who is missing; many are counted."""
-    assert announcement([notice_of(notice)], limit=2_000) == Message("", sentence)
+    assert announcement([notice_of(notice)], limit=2_000) == ChatMessage("", sentence)
     assert len(announcement([notice_of(notice)] * 20, limit=300).text) <= 300
 
 
@@ -287,8 +287,8 @@ def test_a_sweep_of_500_symbols_is_one_message() -> None:
 def test_who_is_missing(watermarks: dict[str, str], count: int) -> None:
     """Only who had the day before is waited for, in the market and among the codes followed."""
     known = {Code(code): date.fromisoformat(day) for code, day in watermarks.items()}
-    covers = Selection(codes=("HK.0*", "US.*")).covers
-    assert missing(known, HONG_KONG, date(2026, 11, 13), covers=covers) == count
+    selects = Selection(codes=("HK.0*", "US.*")).selects
+    assert missing(known, HONG_KONG, date(2026, 11, 13), selects=selects) == count
 
 
 @pytest.mark.parametrize("market", all_markets())
@@ -296,14 +296,14 @@ def test_who_is_missing(watermarks: dict[str, str], count: int) -> None:
 def test_nobody_is_missing_on_a_day_without_reports(market: Market, day: date) -> None:
     """A forged day at either end of the calendar raises nothing: who is missing is not known."""
     known = {Code("HK.00700"): date(2026, 11, 13), Code("US.AAPL"): date(2026, 11, 13)}
-    assert missing(known, market, day, covers=lambda _: True) is None
+    assert missing(known, market, day, selects=lambda _: True) is None
 
 
 @given(st.sampled_from(all_markets()), st.dates())
 def test_any_day_may_be_asked_for(market: Market, day: date) -> None:
     """Whatever day an entry names, asking who is missing raises nothing."""
     known = {Code("HK.00700"): date(2026, 11, 13)}
-    assert missing(known, market, day, covers=lambda _: True) in {None, 0, 1}
+    assert missing(known, market, day, selects=lambda _: True) in {None, 0, 1}
 
 
 shares = st.none() | st.integers(0, 10**15)

@@ -373,7 +373,7 @@ async def test_why_nothing_was_heard(service: Service) -> None:
                 code, out, _ = await poller(service, "explain", TENCENT)
                 assert code == 0
         assert "watermark" in out
-        assert "is late" in out.partition("next look")[2]
+        assert "is late" in out.partition("next poll")[2]
         other = Service(service.state_dir, 1, TENCENT, {"POLLER_BUDGET__REQUESTS": "20"})
         assert "spent of 30" in (await poller(other, "explain", TENCENT))[1]
         assert "no: poller watch add US.MSFT" in (await poller(service, "explain", "US.MSFT"))[1]

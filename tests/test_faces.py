@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from poller import show
-from poller.cli.runner import complain
+from poller.cli.runner import print_stderr
 from poller.delivery.outbox import OutboxKeys
 from poller.delivery.queued import sort_key
 from poller.detect.held import QuarantinedFigure, Reason
@@ -178,7 +178,9 @@ def test_the_status_line() -> None:
 
 def test_the_last_words(capsys: pytest.CaptureFixture[str]) -> None:
     """A refusal keeps its lines, each with the program's name, and as many as it has."""
-    complain("\n".join([NASTY.replace("\n", ""), *(f"problem {n}" for n in range(3_000))]) + "\n")
+    print_stderr(
+        "\n".join([NASTY.replace("\n", ""), *(f"problem {n}" for n in range(3_000))]) + "\n"
+    )
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3_001
     assert all(line.startswith("poller: ") and is_clean(line) for line in lines)

@@ -190,7 +190,9 @@ async def test_from_the_configuration_to_the_receiver(tmp_path: Path) -> None:
         wrong = {f"POLLER_WEBHOOKS__0__{key}": value for key, value in mistaken.items()}
         code, said = await run(replace(service, settings=settings | wrong), "check")
         assert code != 0
-        assert "Batches takes messages of its own form there, not events: add batch = true" in said
+        assert (
+            "Batches takes messages in its own format there, not events: add batch = true" in said
+        )
         await service.start()
         await until(lambda: sum(map(len, batches(receiver))) >= 9)
         code, said = await run(service, "check")

@@ -100,7 +100,7 @@ async def saying(words: bytes) -> AsyncIterator[Web]:
 async def test_what_is_no_page() -> None:
     """Another protocol is named; one that says nothing does not hold the check up."""
     async with saying(b"SSH-2.0-OpenSSH\r\n") as place:
-        with pytest.raises(Failure, match="nothing that is HTTP"):
+        with pytest.raises(Failure, match="is not HTTP"):
             await ask_ready(place)
     async with saying(b"") as place:
         with pytest.raises(Failure, match=r"does not answer within 0\.1 s"):

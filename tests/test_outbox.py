@@ -22,10 +22,10 @@ from poller.delivery.outbox import (
     Claimed,
     Outbox,
     OutboxKeys,
-    OutOfOrder,
     QueueItem,
     Settlement,
     Take,
+    WrongKeyType,
 )
 from poller.delivery.queued import (
     Attempt,
@@ -90,7 +90,7 @@ class Place:
     async def begin(self, name: str = NAME, stream: Stream = Stream.EVENTS) -> str:
         """Return where an endpoint goes on."""
         start = (await self.outbox.begin([name], stream))[name]
-        assert not isinstance(start, OutOfOrder)
+        assert not isinstance(start, WrongKeyType)
         return start.position
 
     async def take(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.delivery.outbox import OutboxKeys, kinds_of
+from poller.delivery.outbox import OutboxKeys, types_of
 from poller.delivery.queued import (
     RAW_KEPT,
     DeadLetter,
@@ -207,7 +207,7 @@ async def is_empty(place: Place) -> bool:
     return not await place.raw.hlen(KEYS.deliveries)
 
 
-@pytest.mark.parametrize("key", [*kinds_of(KEYS)], ids=lambda key: key.rpartition(":")[2])
+@pytest.mark.parametrize("key", [*types_of(KEYS)], ids=lambda key: key.rpartition(":")[2])
 @pytest.mark.parametrize("kind", ["string", "list"])
 async def test_a_key_of_another_type_stops_one_endpoint(place: Place, key: str, kind: str) -> None:
     """It is named with its cure, the others go on; once it is removed, this one goes on as well."""
@@ -263,7 +263,7 @@ async def test_entries_of_others_are_passed_over_and_told_once(place: Place) -> 
             await pipe.execute()
         sent = await publish(place.store, A, [1])
         await until(lambda: line.ids == sent)
-    assert len([each for each in place.said if "is no event of ours" in each]) == 1
+    assert len([each for each in place.said if "is not an event of ours" in each]) == 1
     passed = [fact for fact in place.facts if isinstance(fact, PassedOver)]
     assert {fact.stream for fact in passed} == {"events"}
     assert sum(fact.entries for fact in passed) == 1005

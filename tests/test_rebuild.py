@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from poller.delivery.outbox import Settlement
-from poller.delivery.replay import Wanted, replay
+from poller.delivery.replay import ReplayRequest, replay
 from poller.delivery.selection import EVENTS, Selection
 from poller.detect.compare import compare
 from poller.detect.rebuild import rebuilt
@@ -80,7 +80,7 @@ async def test_a_replay_finds_in_history_what_the_stream_lost() -> None:
     told = [entry.fields["id"] for entry in store.streams.entries]
     await outbox.begin(["desk"])
     del store.streams.entries[2:-2]
-    wanted = Wanted(since=SEEN, until=SEEN + timedelta(days=1))
+    wanted = ReplayRequest(since=SEEN, until=SEEN + timedelta(days=1))
     made = await replay(store.streams, store.records, outbox, desk, wanted)
     assert (made.queued, made.waiting, made.rebuilt) == (len(told), 0, len(told) - 4)
     made = await replay(store.streams, store.records, outbox, desk, wanted)
@@ -105,12 +105,12 @@ async def test_a_replay_by_id_and_of_what_is_to_come() -> None:
     desk = endpoint("desk", selection=Selection(frozenset(EVENTS)))
     await outbox.begin(["desk"])
     await published(store)
-    made = await replay(store.streams, store.records, outbox, desk, Wanted(since=SEEN))
+    made = await replay(store.streams, store.records, outbox, desk, ReplayRequest(since=SEEN))
     assert (made.queued, made.rebuilt) == (0, 0)  # all of it is still to be taken
     lost = store.streams.entries.pop(0).fields["id"]
     assert (
-        await replay(store.streams, store.records, outbox, desk, Wanted([lost, "HK.1:x:0"]))
+        await replay(store.streams, store.records, outbox, desk, ReplayRequest([lost, "HK.1:x:0"]))
     ).missing == {"HK.1:x:0"}
     assert (await outbox.status("desk")).waiting == 0
-    made = await replay(store.streams, store.records, outbox, desk, Wanted([lost]))
+    made = await replay(store.streams, store.records, outbox, desk, ReplayRequest([lost]))
     assert (made.queued, made.rebuilt) == (1, 1)

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.outbox import MOST_WAITS, Claimed, OutOfOrder, QueueItem
-from poller.delivery.pace import BURST, MOST_AHEAD, OPEN_FOR, Breaker, Pace
-from poller.delivery.queued import sort_key, text_of
+from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem
+from poller.delivery.pace import BURST, MOST_PREFETCHED, OPEN_FOR, Breaker, Pace
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
     DELAYS,
@@ -693,7 +692,7 @@ def test_foreign_entries_are_passed_over() -> None:
     line = Line(lambda *_: Delivered(200))
     scene = play(act, desk=line)
     assert len(line.calls) == 1
-    assert any("1-0 is no event of ours" in str(fact) for fact in scene.said(Happened))
+    assert any("1-0 is not an event of ours" in str(fact) for fact in scene.said(Happened))
 
 
 CHAT = endpoint("chat", destination="feishu", wait=timedelta(seconds=60))
@@ -746,7 +745,7 @@ def test_notices_go_to_whom_selected_them() -> None:
     assert told["hk"] == ["HK:2020-01-03:completed"]
     assert sorted(told["events"]) == ["HK.00005:2020-01-01:0", "HK.00700:2020-01-01:0"]
     assert max(at for at, _ in lines["all"].calls) < 1
-    assert any("9999999999999-0 is no event of ours" in str(f) for f in scene.said(Happened))
+    assert any("9999999999999-0 is not an event of ours" in str(f) for f in scene.said(Happened))
 
 
 def test_a_chat_hears_of_a_report_at_once() -> None:
@@ -914,10 +913,10 @@ def test_how_much_is_claimed_ahead() -> None:
     assert pace.wanted(1, 0) == 8 + 49
     assert pace.wanted(1, 8) == 49
     assert pace.wanted(2, 8) == 0
-    for _ in range(2 * MOST_AHEAD):
+    for _ in range(2 * MOST_PREFETCHED):
         pace.breaker.record(2, good=True)
-    assert pace.wanted(2, 0) == 8 + MOST_AHEAD
-    for _ in range(10 * MOST_AHEAD):
+    assert pace.wanted(2, 0) == 8 + MOST_PREFETCHED
+    for _ in range(10 * MOST_PREFETCHED):
         pace.breaker.record(2, good=False)
     assert pace.wanted(2, 0) == 0
     assert pace.wanted(2 + OPEN_FOR, 0) == 1

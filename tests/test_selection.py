@@ -98,7 +98,7 @@ def test_what_a_filter_lets_pass(text: str, matching: list[StreamEvent]) -> None
         ("event = 'revised'", "column 7, at \"= 'revised'\": write &&"),
         ("code > 5", "column 6, at '> 5': '>' does not go with text and whole number"),
         ("shares * 2 > 5", "like 2.0"),
-        ("shares", "gives no yes or no"),
+        ("shares", "neither true nor false"),
         ("shares > ", "at the end"),
         ("", "at the end"),
         ("(" * 200 + "true" + ")" * 200, "too deeply nested"),
@@ -120,7 +120,7 @@ def test_a_filter_that_cannot_be_used(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"events": frozenset({"new"})}, "'new' is no event; known are reported, revised"),
+        ({"events": frozenset({"new"})}, "'new' is not an event; known are reported, revised"),
         ({"codes": ("hk.*",)}, "write 'HK.*'"),
         ({"codes": ("HK.700",)}, "write 'HK.00700'"),
         ({"codes": ("[XY]S.*",)}, "fits no code"),

@@ -121,7 +121,7 @@ async def test_removing_what_was_never_watched_is_said(
     """It stays excluded, and the line says how to undo that; a watched code is just removed."""
     (tmp_path / "poller.toml").write_text(f'state_dir = "{tmp_path}"', encoding="utf-8")
     config = load(tmp_path / "poller.toml", {})
-    await watch.mark(config, [Code("HK.00700"), Code("US.MSFT")], wanted=False)
+    await watch.set_watched(config, [Code("HK.00700"), Code("US.MSFT")], wanted=False)
     known, unknown = capsys.readouterr().out.splitlines()
     assert known == "HK.00700 no longer watched"
     assert unknown.startswith("US.MSFT was not watched")

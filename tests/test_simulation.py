@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from poller.cli.planning import season as season_of
-from poller.cli.planning import setting
-from poller.cli.simulate import Measured, Setting, simulate
+from poller.cli.simulate import season as season_of
+from poller.cli.simulate import setting
+from poller.cli.simulation import Measured, Setting, simulate
 from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES

@@ -221,7 +221,7 @@ async def test_what_is_no_event_is_passed_over(
         await take(events, 3)
         last = await anext(events)
     assert (last.id, last.extra, last.flags) == (event, {"later": 1}, ("x",))
-    assert "which is no event" in caplog.text
+    assert "which is not an event" in caplog.text
     assert server.ask("XPENDING", "short-interest", "desk")["pending"] == 0
 
 

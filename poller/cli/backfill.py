@@ -1,4 +1,4 @@
-"""`poller backfill`: older history, within the shared budget."""
+"""`poller backfill`: reads older history, within the shared budget."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from datetime import date
 from typing import Final
 
 from poller import show
-from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure
 from poller.cli.watched import troubles_only
@@ -32,12 +32,12 @@ def backfill(
         config: TOML file
     """
     wanted = codes_of(codes)
-    settings = begin(config)
+    settings = load_config(config)
     finish(_backfill(settings, wanted, since or date.min))
 
 
 async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
-    """Read history down to `since` for each code, in one commit a symbol."""
+    """Read each code's history back to `since`, and commit it, one commit per symbol."""
     async with (
         opened(config, troubles_only, simulated=False) as ports,
         asyncio.TaskGroup() as group,

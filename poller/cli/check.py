@@ -1,4 +1,4 @@
-"""`poller check`: everything the service needs, each thing tried whatever became of the others."""
+"""`poller check`: tries everything the service needs, each thing independently of the others."""
 
 import asyncio
 import os
@@ -9,10 +9,10 @@ from typing import Final
 
 from poller import show
 from poller.cli.backfill import CONNECT_LIMIT
-from poller.cli.options import ConfigFile, begin
+from poller.cli.options import ConfigFile, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, beside, store_of
-from poller.delivery.client import words
+from poller.delivery.client import reason_of
 from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError, PollerError
@@ -22,11 +22,11 @@ from poller.settings.config import Config, Webhook, chosen_file
 from poller.store.embedded import Embedded
 
 Finding = tuple[str, str, str]
-"""What was tried, `ok`, `failed` or what else it is, and what was found."""
+"""What was checked, its state (`ok`, `failed`, …), and the details."""
 
 _REQUESTS: Final = 30
 _PERIOD: Final = 30.0
-_MUTE: Final = (
+_NO_LOGIN: Final = (
     f"no login within {CONNECT_LIMIT:g} s: does [[opend]] name the port of OpenD's API, is OpenD "
     "logged in, and is encryption switched on at both ends or at neither?"
 )
@@ -35,16 +35,16 @@ _MUTE: Final = (
 def check(*, config: ConfigFile = None) -> None:
     """Validate the configuration whole, then try OpenD, Redis and each webhook."""
     warnings: list[str] = []
-    settings = begin(config, warnings)
-    finish(try_everything(settings, chosen_file(config, os.environ), warnings))
+    settings = load_config(config, warnings)
+    finish(run_checks(settings, chosen_file(config, os.environ), warnings))
 
 
-async def try_everything(
+async def run_checks(
     config: Config, file: Path | None = None, warnings: Sequence[str] = ()
 ) -> None:
-    """Try everything the service needs; print what was found, and these warnings.
+    """Check everything the service needs, and print the results and `warnings` as a table.
 
-    `file`: where `config` was read.
+    `file`: the file that `config` was read from. Raises Failure if a check failed.
     """
     (store, webhooks), gateways = await asyncio.gather(_storage(config), _gateways(config))
     exposed = [("secret file", "warning", warning) for warning in warnings]
@@ -70,7 +70,7 @@ def _codes(number: int) -> str:
 
 
 def _budget(config: Config) -> list[Finding]:
-    """Say when OpenD will refuse what the configuration allows; another OpenD may allow more."""
+    """Return a warning if the budget is above OpenD's usual limit, which some OpenD may exceed."""
     table = config.budget
     if table.requests / table.period <= _REQUESTS / _PERIOD and table.requests <= _REQUESTS:
         return []
@@ -82,7 +82,7 @@ def _budget(config: Config) -> list[Finding]:
 
 
 async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
-    """Try the store first, then the webhooks, whose states it keeps."""
+    """Check the store first, then the webhooks, whose states are in it."""
     name, place = "redis", ""
     if config.redis.url is None:
         there = Embedded(config.state_dir).exists()
@@ -94,16 +94,16 @@ async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
         async with store_of(config) as store:
             rows = [(name, "ok", f"{await store.inspect()}{place}")]
             if await store.mark.holds_simulation():
-                rows.append(("stream", "failed", store.mark.mixing_refusal(simulated=False)))
-        disabled, left = await _kept(config)
+                rows.append(("stream", "failed", store.mark.apart(simulated=False)))
+        disabled, left = await _webhook_states(config)
     except PollerError as problem:
         rows = [(name, "failed", str(problem))]
     tried = await asyncio.gather(*(_webhook(table, disabled) for table in config.webhooks))
     return rows, [*tried, *left]
 
 
-async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
-    """Return why endpoints are disabled, and a row for each that is configured no more."""
+async def _webhook_states(config: Config) -> tuple[dict[str, str], list[Finding]]:
+    """Return why endpoints are disabled, and a row for each that is no longer configured."""
     configured = [table.name for table in config.webhooks]
     disabled = {}
     async with store_of(config) as store, beside(store, RedisOutbox) as outbox:
@@ -111,21 +111,21 @@ async def _kept(config: Config) -> tuple[dict[str, str], list[Finding]]:
             if reason := (await outbox.status(name)).disabled:
                 disabled[name] = reason
         names = sorted({*await outbox.names()} - {*configured})
-    cure = "its queue is still kept; remove it: poller webhook forget {}"
-    return disabled, [(f"webhook {n}", "not configured", cure.format(n)) for n in names]
+    fix = "its queue is still kept; remove it: poller webhook forget {}"
+    return disabled, [(f"webhook {n}", "not configured", fix.format(n)) for n in names]
 
 
 async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
     name, endpoint = f"webhook {table.name}", table.endpoint()
     if (reason := disabled.get(table.name)) is not None:
-        return name, "failed", f"disabled: {reason}; mended? poller webhook enable {table.name}"
+        return name, "failed", f"disabled: {reason}; fixed? poller webhook enable {table.name}"
     try:
         check_usable([endpoint])
         return name, *await destination_of(endpoint).reach(endpoint)
     except ConfigError as problem:
         return name, "failed", "; ".join(problem.problems)
     except OSError as problem:
-        return name, "failed", endpoint.mask()(words(problem))
+        return name, "failed", endpoint.mask()(reason_of(problem))
 
 
 async def _gateways(config: Config) -> list[Finding]:
@@ -155,7 +155,7 @@ async def _gateways(config: Config) -> list[Finding]:
                 found = f"logged in after {spent:.1f} s, account {gateway.account}"
                 rows.append((f"OpenD {gateway.name}", "ok", found))
             else:
-                reason = troubles.get(gateway.name, _MUTE)
+                reason = troubles.get(gateway.name, _NO_LOGIN)
                 rows.append((f"OpenD {gateway.name}", "failed", reason))
         for task in (*supervisors, *waits):
             task.cancel()

@@ -1,4 +1,4 @@
-"""The `config` commands: a file to begin with, and what is in force."""
+"""The `config` commands: write a configuration template, and show the effective settings."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 import poller
 from poller import show
-from poller.cli.options import ConfigFile, begin
+from poller.cli.options import ConfigFile, load_config
 from poller.cli.runner import FAILED, CommandFailed
 from poller.errors import ConfigError
 from poller.printable import printable
@@ -21,11 +21,13 @@ from poller.settings.config import DEFAULT_FILE, Config, chosen_file, origin_of_
 from poller.store.location import locate
 
 _PACKAGE: Final = Path(poller.__file__).parent
-# the wheel brings it along; in a checkout it is where operators read it
+# inside the wheel; in a checkout
 _TEMPLATES: Final = (_PACKAGE / "settings/poller.toml", _PACKAGE.parent / "config/poller.toml")
 
 
-config = App(name="config", help="Write a configuration to begin with; show what counts.")
+config = App(
+    name="config", help="Write a configuration to begin with; show the effective settings."
+)
 
 
 @config.command
@@ -51,17 +53,17 @@ def init(path: Path = DEFAULT_FILE, /) -> None:
 
 @config.command(name="show")
 def show_configuration(*, config: ConfigFile = None) -> None:
-    """Print every key that is in force, its value without secrets, and where it was written.
+    """Print every key, its effective value without secrets, and where it was set.
 
     Args:
         config: TOML file
     """
-    settings = begin(config)
+    settings = load_config(config)
     print_configuration(settings, config, os.environ, chosen_file(config, os.environ))
 
 
 def template() -> str:
-    """Return the configuration with every key, its default and what it means."""
+    """Return the text of the configuration template."""
     for path in _TEMPLATES:
         if path.is_file():
             return path.read_text(encoding="utf-8")
@@ -71,12 +73,12 @@ def template() -> str:
 def print_configuration(
     settings: Config, file: Path | None, environment: Mapping[str, str], chosen: Path | None
 ) -> None:
-    """Print every key, its value without secrets, and where it was written."""
+    """Print every key, its value without secrets, and where it was set."""
     origins = origin_of_keys(file, environment)
     rows = []
     for key, value in _leaves(settings):
         names = (key, f"{key}_file")
-        # a table of values has a place for each
+        # each value of a table such as `weights` has an origin of its own
         fits = (name for name in origins if name in names or name.startswith(f"{key}."))
         written = next(fits, None)
         origin = "default" if written is None else origins[written]
@@ -104,7 +106,7 @@ def _leaves(table: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _shown(key: str, value: object) -> str:
-    """Return a value as TOML has it, without what is secret and without control characters."""
+    """Return a value roughly as TOML writes it, without secrets and control characters."""
     match value:
         case None:
             return "-"
@@ -129,7 +131,7 @@ def _shown(key: str, value: object) -> str:
 
 
 def _host(key: str, url: str) -> str:
-    """Return where a URL leads, by its hosts alone; of a chat service they are secret, too."""
+    """Return the hosts of a URL; none for chat services, whose hosts may be secret."""
     if key == "redis.url":
         return ", ".join(f"{node.host}:{node.port}" for node in locate(url).nodes)
     parts = urlsplit(url)

@@ -1,8 +1,8 @@
-"""`poller demo`: what the service does, seen as its users see it.
+"""`poller demo`: what the service does, as its users see it.
 
-`poller run --simulate` runs as a process of its own. The demo asks its `/readyz`, reads its two
-streams, and verifies what it posts to a webhook receiver. It ends by itself once a release was
-complete and a figure revised, or with Ctrl-C.
+`poller run --simulate` runs as a separate process. The demo asks its `/readyz`, reads its two
+streams, and verifies what it posts to a webhook receiver. It ends once a release is complete and a
+figure revised, or with Ctrl-C.
 """
 
 import asyncio
@@ -55,14 +55,15 @@ To look further:
 
 @dataclass
 class _Seen:
-    """What came out of the service so far.
+    """What the service has published and posted so far.
 
     Attributes:
-        rows: Events that fill the history of `symbols`.
-        news: Events after them; each is posted to the receiver, too.
-        verified: Posts with a good signature.
+        rows: Backfilled events.
+        symbols: The symbols they belong to.
+        news: All other events, each of which is also posted to the receiver.
+        verified: Posts with a valid signature.
         refused: Posts without one.
-        kinds: Types of the events and notices.
+        kinds: The types of events and notices.
     """
 
     rows: int = 0
@@ -74,7 +75,7 @@ class _Seen:
 
     @property
     def is_enough(self) -> bool:
-        """Whether a release was complete, a figure revised, and everything posted."""
+        """Whether a release is complete, a figure was revised, and everything was posted."""
         wanted = {"release.completed", "short_interest.revised"}
         return wanted <= self.kinds and self.verified + self.refused >= self.news
 
@@ -95,7 +96,7 @@ def demo() -> None:
 
 
 def _command() -> str:
-    """Return what to type for `poller` here."""
+    """Return how to call `poller` from this directory."""
     script = Path(sys.executable).with_name("poller")
     if shutil.which("poller") == str(script):
         return "poller"
@@ -103,7 +104,7 @@ def _command() -> str:
 
 
 async def _play(seen: _Seen) -> int:
-    """Run service, subscriber and receiver until enough was seen; returns the exit code."""
+    """Run service, subscriber and receiver until enough was seen; return the exit code."""
     began = asyncio.get_running_loop().time()
     console = show.console()
 
@@ -121,7 +122,7 @@ async def _play(seen: _Seen) -> int:
                     (watching, ended), timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED
                 )
                 complete = seen.is_enough
-            except asyncio.CancelledError:  # Ctrl-C: the same end, only earlier
+            except asyncio.CancelledError:  # Ctrl-C: the same end, but earlier
                 pass
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -134,7 +135,7 @@ async def _play(seen: _Seen) -> int:
 
 
 async def _watch(state: Path, page: str, seen: _Seen, say: Callable[[str | Text], None]) -> None:
-    """Say what becomes visible outside the service, until it is enough."""
+    """Print what the service publishes, until enough was seen."""
     say("poller run --simulate")
     async with aiohttp.ClientSession() as http:
         while not await _is_ready(http, page):
@@ -179,14 +180,14 @@ async def _is_ready(http: aiohttp.ClientSession, page: str) -> bool:
 
 
 async def _follow(
-    streams: Streams, stream: Stream, seen: _Seen, tell: Callable[[Entry], None]
+    streams: Streams, stream: Stream, seen: _Seen, show_entry: Callable[[Entry], None]
 ) -> None:
-    """Hand over each entry of a stream, from its beginning."""
+    """Call `show_entry` with each entry of a stream, from its beginning."""
     after = "0"
     while True:
         for entry in await streams.read(after, count=200, block=1.0, stream=stream):
             after = entry.id
-            tell(entry)
+            show_entry(entry)
             seen.kinds.add(entry.fields["type"])
 
 
@@ -194,7 +195,7 @@ async def _follow(
 async def _service(
     state: str, settings: dict[str, str]
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run the service while the block lasts; yields it and its page's URL. It logs troubles."""
+    """Run the service for the duration of the block; yield its process and its page's URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {
@@ -208,7 +209,7 @@ async def _service(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "poller", "run", "--simulate"),
         env=environment,
-        start_new_session=True,  # Ctrl-C is the demo's: the service is told to stop, once
+        start_new_session=True,  # Ctrl-C reaches the demo only, which then stops the service
     )
     try:
         yield process, f"http://127.0.0.1:{port}"
@@ -221,7 +222,7 @@ async def _service(
 
 @contextlib.asynccontextmanager
 async def _receiver(seen: _Seen) -> AsyncIterator[dict[str, str]]:
-    """Run an endpoint as a user would write it: verify, answer. Yields its configuration."""
+    """Run a receiver as a user would write it; yield the environment that configures it."""
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     signer = Webhook(secret)
 

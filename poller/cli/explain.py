@@ -1,6 +1,6 @@
-"""`poller explain CODE`: why have I not heard of this symbol?
+"""`poller explain CODE`: why has this symbol published nothing?
 
-It reads what the running service has written, and asks neither OpenD nor the service.
+It reads what the running service has stored, and asks neither OpenD nor the service.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from poller import show
-from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import beside, store_of
-from poller.cli.webhooks import word
+from poller.cli.webhooks import state_of
 from poller.clock import wall_clock
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.impossible import explained
@@ -30,18 +30,18 @@ _HOURS: Final = 48
 
 
 def explain(code: str, *, config: ConfigFile = None) -> None:
-    """Say why nothing was heard of a symbol.
+    """Explain why a symbol has published nothing.
 
     Args:
         code: HK.00700, US.AAPL
         config: TOML file
     """
     (symbol,) = codes_of([code])
-    finish(_print_explanation(begin(config, reading=True), symbol))
+    finish(_print_explanation(load_config(config, reading=True), symbol))
 
 
 async def _print_explanation(config: Config, code: Code) -> None:
-    """Print what is known of a symbol, what is done about it, and what stands in the way."""
+    """Print what is known of a symbol, when it is polled, and which problems there are."""
     async with (
         store_of(config, existing=True) as store,
         beside(store, RedisStatusStore) as status_store,
@@ -60,14 +60,14 @@ async def _print_explanation(config: Config, code: Code) -> None:
         rows += [row async for row in _budgets(reported, store.ledger)]
         for table in config.webhooks:
             status = await outbox.status(table.name)
-            covered = table.endpoint().selection.covers(code)
-            told = f"{word(status)}: {status.disabled}" if status.disabled else word(status)
-            told += "" if covered else ", does not want this symbol"
-            told += f"; {status.waiting} waiting, {status.dead} dead letters"
+            is_selected = table.endpoint().selection.selects(code)
+            line = f"{state_of(status)}: {status.disabled}" if status.disabled else state_of(status)
+            line += "" if is_selected else ", does not want this symbol"
+            line += f"; {status.waiting} waiting, {status.dead} dead letters"
             if status.next_attempt is not None:
-                told += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
+                line += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
             error = f"; last error: {status.last_error}" if status.last_error else ""
-            rows.append((f"webhook {table.name}", told + error))
+            rows.append((f"webhook {table.name}", line + error))
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         show.say(f"{name:<{width}}  {text}")
@@ -97,7 +97,7 @@ _OTHERS: Final = tuple(f"{market}." for market in all_markets())
 
 
 def hours_or_days(length: timedelta) -> str:
-    """Return a length in the unit a person counts in: hours of two days, then days."""
+    """Format a length: in hours below two days, then in days."""
     hours = length // timedelta(hours=1)
     return f"{hours} h" if hours < _HOURS else f"{length.days} days"
 
@@ -105,8 +105,8 @@ def hours_or_days(length: timedelta) -> str:
 def _service(
     reports: Mapping[str, ProcessReport], lease: str, code: Code, *, watched: bool, unwatched: str
 ) -> Lines:
-    """Say who polls and how it fares. `unwatched`: why the symbol is not watched, if it is not."""
-    token, _, name = lease.partition(":")  # one that was killed with it still reports to poll
+    """Yield who polls, and its state. `unwatched`: why the symbol is not watched, if it is not."""
+    token, _, name = lease.partition(":")  # a report alone may be a killed process's
     report = reports.get(name)
     if report is None:
         yield "service", f"{name} took over just now" if lease else "nobody polls: start poller run"
@@ -123,7 +123,7 @@ def _service(
 
 
 def _unwatched(config: Config, code: Code, *, simulated: bool) -> str:
-    """Say why a symbol is not watched, and what to do."""
+    """Return why a symbol is not watched, or how to watch it."""
     if simulated:
         return "it is not in the simulation; see: poller watch list"
     if code in config.watchlist.codes:
@@ -136,16 +136,16 @@ def _unwatched(config: Config, code: Code, *, simulated: bool) -> str:
 
 def _polls(polls: Polls, *, watched: bool) -> Lines:
     if not polls.polls:
-        yield "last looks", "none on record"
+        yield "last polls", "none on record"
     for poll in polls.polls:
-        yield "looked at", f"{poll.at:%Y-%m-%d %H:%M:%S} UTC: {poll.answer}"
+        yield "polled", f"{poll.at:%Y-%m-%d %H:%M:%S} UTC: {poll.answer}"
     if watched:
         when = "in its turn" if polls.next_at is None else f"{polls.next_at:%Y-%m-%d %H:%M:%S} UTC"
-        yield "next look", f"{when}: {polls.reason}" if polls.reason else when
+        yield "next poll", f"{when}: {polls.reason}" if polls.reason else when
 
 
-async def _budgets(active: ProcessReport | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
-    """Tell what the active poller may spend, by its own configuration."""
+async def _budgets(active: Report | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
+    """Yield what the active poller has spent of its configured budget, per account."""
     if active is None or active.budget is None:
         return
     requests, period = active.budget

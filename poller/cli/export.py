@@ -1,4 +1,4 @@
-"""`poller export`: the histories of many symbols in one file, whole or not at all."""
+"""`poller export`: writes the histories of many symbols to one file, atomically."""
 
 import contextlib
 import csv
@@ -16,8 +16,8 @@ from cyclopts import Parameter
 
 from poller import show
 from poller.cli.history import unknown
-from poller.cli.options import ConfigFile, aware, begin, codes_of
-from poller.cli.runner import FAILED, WRONG, CommandFailed, complain, finish
+from poller.cli.options import ConfigFile, aware, codes_of, load_config
+from poller.cli.runner import FAILED, WRONG, CommandFailed, finish, print_stderr
 from poller.cli.stores import Failure, beside, store_of
 from poller.model import Code, to_json
 from poller.settings.config import Config
@@ -27,9 +27,9 @@ from poller.store.plain import coded_rows, history_names, whole_names
 INSTALL: Final = "pip install pyarrow, or this package with its extra [parquet]"
 
 _BATCH: Final = 50
-"""Symbols that are written at once: a row group of Parquet, some thousand rows."""
+"""Symbols written at once: a row group of Parquet, some thousand rows."""
 
-_NAME_ROOM: Final = 200  # bytes at the most that a file's name leaves to its unfinished twin
+_NAME_ROOM: Final = 200  # characters of the output's name that its temporary file keeps
 
 
 class _Writer(Protocol):
@@ -39,7 +39,7 @@ class _Writer(Protocol):
         """Append rows."""
 
     def close(self) -> None:
-        """Write what ends the file."""
+        """Finish the file."""
 
 
 def export(
@@ -56,12 +56,12 @@ def export(
     Args:
         codes: HK.00700 US.AAPL …; all that are known, if none is named
         format: csv, json (an object a line), or parquet, which needs the extra [parquet]
-        as_known_at: what was known at this time; UTC unless it names its zone
+        as_known_at: what was known at this time; UTC unless it names its time zone
         output: the file; stdout, if absent
         config: TOML file
     """
     symbols = codes_of(codes) if codes else ()
-    settings = begin(config, reading=True)
+    settings = load_config(config, reading=True)
     finish(_export(settings, symbols, format, aware(as_known_at), output))
 
 
@@ -72,9 +72,9 @@ async def _export(
     moment: datetime | None,
     output: Path | None,
 ) -> None:
-    """Write what is, or was, known of these symbols, or of all, to a file or stdout.
+    """Write what is known of these symbols or all, or was at `moment`, to a file or stdout.
 
-    What cannot be read is left out, and a failure told at the end; the rest is written.
+    Vintages that cannot be read are left out; Failure, raised at the end, names them.
     """
     if output is not None:
         output = _checked(output)
@@ -91,14 +91,14 @@ async def _export(
         with destination(output) as file:
             writer = _writer(form, file, wanted)
             rows, found = await _write(archive, wanted, moment, writer)
-            # of all symbols, some may have been seen after that moment
+            # without named codes, symbols first seen after that moment are no problem
             absent = () if moment is not None and not codes else _absent(found, moment)
             problems = [*(line for each in found for line in each.unreadable), *absent]
             if not rows:
                 raise Failure("\n".join(problems) or f"nothing was known at {moment}")
     if output is not None:
         symbols = len(wanted) - sum(not each.vintages for each in found)
-        complain(f"{rows:,} rows of {symbols:,} symbols are in {output}")
+        print_stderr(f"{rows:,} rows of {symbols:,} symbols are in {output}")
     if problems:
         raise Failure("\n".join(problems))
 
@@ -106,7 +106,7 @@ async def _export(
 async def _write(
     archive: Archive, codes: Sequence[Code], moment: datetime | None, writer: _Writer
 ) -> tuple[int, list[Archived]]:
-    """Return how many rows were written, and the symbols of which something, or all, is absent."""
+    """Write all rows; return how many, and the symbols that are absent or partly unreadable."""
     written, lacking = 0, []
     batch: list[dict[str, Any]] = []
     with show.progress_bar("symbols, {task.fields[rows]:,} rows") as bar:
@@ -142,7 +142,7 @@ def _writer(form: str, file: IO[bytes], codes: Sequence[Code]) -> _Writer:
 
 
 class _Csv:
-    """Comma-separated, one header; what is absent is empty."""
+    """Comma-separated values with a header; absent figures are empty."""
 
     def __init__(self, file: IO[bytes], names: Sequence[str]) -> None:
         self._file = file
@@ -162,7 +162,7 @@ class _Csv:
 
 
 class _JsonLines:
-    """One JSON object a line, with the columns of its market."""
+    """One JSON object per line, with the columns of its market."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -176,7 +176,7 @@ class _JsonLines:
 
 
 class _Parquet:
-    """Typed columns, a row group a batch."""
+    """Typed columns, one row group per batch."""
 
     def __init__(self, file: IO[bytes], names: Sequence[str]) -> None:
         arrow, parquet = _pyarrow()
@@ -210,16 +210,16 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _checked(output: Path) -> Path:
-    """Return the file that is written; raises CommandFailed where that cannot be."""
+    """Return the real path of the output; raises CommandFailed if it cannot be written."""
     try:
-        real = output.resolve()  # a link stays one
+        real = output.resolve()  # so that a symbolic link is kept
     except RuntimeError:
         raise CommandFailed(WRONG, [f"-o {output}: the link leads to itself"]) from None
     problem = None
     if real.is_dir():
         problem = "it is a directory; name a file"
     elif real.exists() and not real.is_file():
-        problem = "it is no regular file; leave -o away to write to stdout"
+        problem = "it is not a regular file; leave -o out to write to stdout"
     elif not real.parent.is_dir():
         problem = f"there is no directory {real.parent}"
     elif not os.access(real.parent, os.W_OK):
@@ -231,7 +231,7 @@ def _checked(output: Path) -> Path:
 
 @contextlib.contextmanager
 def destination(output: Path | None) -> Iterator[IO[bytes]]:
-    """Yield stdout, or a file that takes its name when it is whole; else nothing is left."""
+    """Yield stdout, or a temporary file that is renamed to `output` on success, else removed."""
     if output is None:
         yield sys.stdout.buffer
         return

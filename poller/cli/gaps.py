@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import date
 
 from poller import show
-from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, store_of
-from poller.cli.watched import name_groups, simulated_codes, sources_of
+from poller.cli.watched import mention_groups, simulated_codes, sources_of
 from poller.clock import wall_clock
 from poller.errors import StoreMisfit
 from poller.model import Code, market_of, newest_days
@@ -24,11 +24,11 @@ def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFi
         config: TOML file
     """
     wanted = codes_of(codes) if codes else ()
-    finish(_print_gaps(begin(config, reading=True), wanted, as_json=json))
+    finish(_print_gaps(load_config(config, reading=True), wanted, as_json=json))
 
 
 async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
-    """Print the reporting days that history lacks: of these codes, or of all that are watched."""
+    """Print the reporting days that history lacks, for these codes or all watched ones."""
     async with store_of(config, existing=True) as store:
         wanted = codes or tuple(await sources_of(config, store))
         simulated = await simulated_codes(store) is not None
@@ -38,11 +38,11 @@ async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -
         for code in wanted:
             try:
                 known = (await store.records.snapshot(code)).known
-            except StoreMisfit as problem:  # of this symbol: the others are told all the same
+            except StoreMisfit as problem:  # of this symbol only: print the others
                 failures.append(f"{code}: {problem}")
                 continue
             missing = missing_days(market_of(code), known.vintages.keys(), now)
-            if simulated:  # its time is not the calendar's: later days are still to come
+            if simulated:  # its clock is behind the calendar: later days have not come yet
                 last = newest.get(market_of(code), date.min)
                 missing = tuple(day for day in missing if day < last)
             held = {day: each.reason for day, each in known.held.items() if day in missing}
@@ -50,6 +50,6 @@ async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -
             found.append(show.Gaps(code, since, missing, held))
     show.print_gaps(found, as_json=as_json)
     if not codes:
-        name_groups(config)
+        mention_groups(config)
     if failures:
         raise Failure("\n".join(failures))

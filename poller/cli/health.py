@@ -1,4 +1,4 @@
-"""`poller health`: what `/readyz` says, as an exit code."""
+"""`poller health`: the answer of `/readyz` as an exit code."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from typing import Final
 import aiohttp
 
 from poller import show
-from poller.cli.options import ConfigFile, begin
+from poller.cli.options import ConfigFile, load_config
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure
 from poller.codec import read_json
@@ -15,12 +15,12 @@ from poller.errors import Unreadable
 from poller.settings.config import Web
 
 LIMIT: Final = 5.0
-"""Seconds for the whole answer: a health check must end before the next one begins."""
+"""Seconds for the whole answer: a health check must end before the next begins."""
 
 _MOST: Final = 64 * 1024
-"""Bytes of an answer: the reasons of a service in which everything fails are a few thousand."""
+"""Bytes of an answer: even if everything fails, the reasons have a few thousand."""
 
-_LOOK: Final = "web.host and web.port say where it is asked"
+_WHERE: Final = "web.host and web.port say where it is asked"
 
 
 def health(*, config: ConfigFile = None) -> None:
@@ -29,11 +29,11 @@ def health(*, config: ConfigFile = None) -> None:
     Args:
         config: TOML file
     """
-    finish(ask_ready(begin(config, only=("web",)).web))
+    finish(ask_ready(load_config(config, only=("web",)).web))
 
 
 async def ask_ready(web: Web, *, limit: float = LIMIT) -> None:
-    """Ask the page whether the service is ready; print why it is not, and fail.
+    """Ask the page whether the service is ready, and print why it is not; then raises Failure.
 
     `limit`: seconds to wait.
     """
@@ -44,11 +44,11 @@ async def ask_ready(web: Web, *, limit: float = LIMIT) -> None:
     token = None if web.token is None else web.token.get_secret_value()
     status, body = await _asked(url, token, limit)
     try:
-        told = read_json(body.decode())
-        ready = told["ready"] is True
-        lines = [str(line) for line in [*told["reasons"], *told.get("defects", ())]]
+        answer = read_json(body.decode())
+        ready = answer["ready"] is True
+        lines = [str(line) for line in [*answer["reasons"], *answer.get("defects", ())]]
     except (Unreadable, UnicodeDecodeError, LookupError, TypeError, AttributeError):
-        raise Failure(_strange(url, status)) from None
+        raise Failure(_unexpected(url, status)) from None
     show.say("ready" if ready else "not ready")
     for line in lines:
         show.say(line)
@@ -57,7 +57,7 @@ async def ask_ready(web: Web, *, limit: float = LIMIT) -> None:
 
 
 async def _asked(url: str, token: str | None, limit: float) -> tuple[int, bytes]:
-    """Return the status and the beginning of the body."""
+    """Return the status and the first `_MOST` bytes of the body; raises Failure."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
         async with (
@@ -71,20 +71,20 @@ async def _asked(url: str, token: str | None, limit: float) -> tuple[int, bytes]
     except TimeoutError:
         raise Failure(f"{url} does not answer within {limit:g} s") from None
     except (aiohttp.ClientConnectorError, OSError) as problem:
-        number = problem.errno or 0  # of a name that cannot be resolved it is below 0
+        number = problem.errno or 0  # negative if the name does not resolve
         reason = os.strerror(number) if number > 0 else problem.strerror or str(problem)
-        raise Failure(f"nobody answers at {url} ({reason}); {_LOOK}") from None
+        raise Failure(f"nobody answers at {url} ({reason}); {_WHERE}") from None
     except aiohttp.ClientError as problem:
-        raise Failure(f"{url} answers nothing that is HTTP ({problem}); {_LOOK}") from None
+        raise Failure(f"the answer of {url} is not HTTP ({problem}); {_WHERE}") from None
 
 
-def _strange(url: str, status: int) -> str:
+def _unexpected(url: str, status: int) -> str:
     match status:
         case 401 | 403:
             return f"{url} refuses the token: web.token_file must hold the running service's"
         case 421:
             return f"{url} answers to localhost only: set web.host as the running service has it"
         case 429:
-            return f"{url} lets nobody of this address in: too many wrong tokens; wait a minute"
+            return f"{url} refuses this address after too many wrong tokens; wait a minute"
         case _:
-            return f"{url} answers {status}, but not as the page of the poller; {_LOOK}"
+            return f"{url} answers {status}, but not as the page of the poller; {_WHERE}"

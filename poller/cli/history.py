@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from poller import show
-from poller.cli.options import ConfigFile, Format, aware, begin, codes_of
+from poller.cli.options import ConfigFile, Format, aware, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, beside, store_of
 from poller.model import Code, Vintage
@@ -35,13 +35,13 @@ def history(
 
     Args:
         codes: HK.00700 US.AAPL …
-        format: table, csv or json; with several codes, those of CSV and JSON begin with the code
+        format: table, csv or json; with several codes, rows of CSV and JSON begin with the code
         wide: a table of all columns, named as in the SDK's DataFrame; CSV and JSON always have all
-        as_known_at: what was known at this time; UTC unless it names its zone
+        as_known_at: what was known at this time; UTC unless it names its time zone
         config: TOML file
     """
     symbols, moment = codes_of(codes), aware(as_known_at)
-    settings = begin(config, reading=True)
+    settings = load_config(config, reading=True)
     finish(_print_histories(settings, symbols, format, moment, wide=wide))
 
 
@@ -50,7 +50,7 @@ async def _print_histories(
 ) -> None:
     """Print each symbol's days, newest first, as `table`, `csv` or `json`.
 
-    What cannot be read, and symbols of which nothing is known, are a failure told at the end.
+    Failure, raised at the end, names what cannot be read, and symbols of which nothing is known.
     """
     found: dict[Code, tuple[Vintage, ...]] = {}
     problems: list[str] = []
@@ -80,7 +80,7 @@ async def _print_histories(
 
 
 def unknown(code: Code, moment: datetime | None) -> str:
-    """Say that nothing is known of a symbol, and where to look."""
+    """Return the message for a symbol of which nothing is, or was, known."""
     if moment is None:
         return f"nothing is known of {code}; is it watched? See: poller watch list"
     return f"nothing was known of {code} at {moment.isoformat()}; now: poller history {code}"
@@ -98,7 +98,7 @@ def _print_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_wide(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> None:
-    """Print all columns; the day first, and the timestamp, which nobody reads, last."""
+    """Print all columns, the day first and the timestamp last."""
     names = [name for name in history_names(found) if not name.startswith("timestamp")]
     names = [*(["code"] if several else []), "timestamp_str", *names, "timestamp"]
     rows = [
@@ -117,7 +117,7 @@ def _wide_cell(name: str, value: object) -> str:
 
 
 def _print_tables(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> None:
-    """Print a table a symbol, below its code where there are several."""
+    """Print a table per symbol, below its code if there are several."""
     for place, (code, vintages) in enumerate(found.items()):
         if several:
             show.console().print(*([""] if place else []), Text(code, "bold"), sep="\n")

@@ -1,4 +1,4 @@
-"""`poller service install`: the unit for this very environment."""
+"""`poller service install`: writes the systemd unit for this environment."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from cyclopts import App
 
 import poller
 from poller.cli.options import ConfigFile
-from poller.cli.runner import complain
+from poller.cli.runner import print_stderr
 from poller.errors import ConfigError
 from poller.service.unit import (
     NOTIFY_RELOAD_SINCE,
@@ -33,7 +33,7 @@ from poller.telemetry.status import Role
 
 UNITS: Final = Path("/etc/systemd/system")
 
-service = App(name="service", help="Put the poller under systemd.")
+service = App(name="service", help="Install the poller as a systemd service.")
 
 
 @service.command(name="install")
@@ -54,29 +54,29 @@ def service_install(
     install(role, place, os.environ, dry_run=dry_run)
 
 
-def install(
-    role: Role, place: Installation, environment: Mapping[str, str], *, dry_run: bool
-) -> None:
-    """Write the unit, or print it where nothing may be written."""
+def install(role: Role, place: Place, environment: Mapping[str, str], *, dry_run: bool) -> None:
+    """Write the unit; only print it without root's rights or for `dry_run`."""
     text = unit_text(role, place)
     for variable in sorted(environment):
         ours = variable.startswith(PREFIX) and not is_injected(variable, environment[variable])
         if ours and variable != CONFIG:
-            complain(f"{variable} is set here and not in the unit: put it into the configuration")
+            print_stderr(
+                f"{variable} is set here and not in the unit: put it into the configuration"
+            )
     if dry_run or os.geteuid() != 0:
         sys.stdout.write(text)
         if not dry_run:
-            complain("only root writes units; as root: the same command again")
+            print_stderr("only root writes units; as root: the same command again")
         return
     target = UNITS / f"{unit_of(role)}.service"
     target.write_text(text, encoding="utf-8")
-    complain(f"written: {target}")
-    complain(f"now: systemctl daemon-reload && systemctl enable --now {unit_of(role)}")
+    print_stderr(f"written: {target}")
+    print_stderr(f"now: systemctl daemon-reload && systemctl enable --now {unit_of(role)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Where this program is, and where it was started. `needs`: what it is made of."""
+    """This program's interpreter, its working directory, and the directories it needs."""
 
     python: Path
     directory: Path
@@ -84,7 +84,7 @@ class Installed:
 
 
 def installed() -> Installed:
-    """Describe the program that runs."""
+    """Describe the running program."""
     needs = (Path(sys.prefix), Path(sys.base_prefix), Path(poller.__file__).parent)
     return Installed(Path(sys.executable), Path.cwd(), needs)
 
@@ -94,8 +94,8 @@ def place_of(
     environment: Mapping[str, str],
     program: Installed,
     temporary: Sequence[Path] = TEMPORARY,
-) -> Installation:
-    """Describe this environment; raises ConfigError when a service could not run in it."""
+) -> Place:
+    """Describe this environment; raises ConfigError if a service could not run in it."""
     settings = load(file, environment)
     chosen = chosen_file(file, environment)
     config = chosen.absolute() if chosen else None
@@ -130,8 +130,8 @@ def place_of(
 
 
 def _closed(path: Path) -> Iterator[str]:
-    """Yield the parts of a path that the service's own user cannot get through."""
-    # a home is hidden, and what is needed of it is bound into the unit's view as it is
+    """Yield a line for each part of a path that the service's own user cannot use."""
+    # a home is hidden from the unit, and what is needed of it is bound into its view
     ways = [] if is_at_home(path) else list(path.parents)
     for part, right in ((path, stat.S_IROTH), *((way, stat.S_IXOTH) for way in ways)):
         with contextlib.suppress(OSError):
@@ -142,7 +142,7 @@ def _closed(path: Path) -> Iterator[str]:
 
 
 def _systemd_version() -> int:
-    """Return the version of this machine's systemd; where there is none, a recent one."""
+    """Return the version of this machine's systemd; without one, a recent version."""
     try:
         answer = subprocess.run(["systemctl", "--version"], capture_output=True, check=False).stdout  # noqa: S607
     except OSError:

@@ -1,7 +1,7 @@
-"""The command line: its commands, and what is said of one that cannot be understood.
+"""The command line: its commands, and the messages for arguments that are refused.
 
-Logs go to stderr, results to stdout; 0 done, 1 failed, 2 wrong usage. A command's module is
-imported when that command is used.
+Logs go to stderr, results to stdout; the exit code is 0 for success, 1 for failure, 2 for wrong
+usage. A command's module is imported when the command is used.
 """
 
 import sys
@@ -25,8 +25,8 @@ from poller.cli.runner import WRONG, CommandFailed, conclude
 from poller.frozen import frozen_import
 
 
-def _worth_telling(default: object) -> str | None:
-    """Say in the help what is taken where an option is absent, unless that is nothing."""
+def _shown_default(default: object) -> str | None:
+    """Show an option's default in the help, unless it means "nothing"."""
     return str(default) if default not in (None, False, ()) else None
 
 
@@ -36,7 +36,7 @@ cli = App(
     version=__version__,
     help_format="plaintext",
     usage="Usage: poller COMMAND [OPTIONS]",
-    default_parameter=Parameter(negative=(), show_default=_worth_telling),
+    default_parameter=Parameter(negative=(), show_default=_shown_default),
 )
 cli["--help"].group = cli["--version"].group = Group("Options")
 
@@ -62,11 +62,11 @@ _COMMANDS: Final = {
         "The file takes its name when it is whole. What cannot be read is left out and\n"
         "named, and the exit code is 1."
     ),
-    "explain:explain": "Say why nothing was heard of a symbol.",
+    "explain:explain": "Explain why a symbol has published nothing.",
     "gaps:gaps": "Print reporting days that the calendar expects and history lacks.",
     "backfill:backfill": "Page older history in, within the shared budget.",
-    "planning:simulate": (
-        "Play weeks of polling in seconds, and say how late each report would be told."
+    "simulate:simulate": (
+        "Simulate weeks of polling in seconds, and print how late reports would be published."
     ),
     "demo:demo": "Show the service at work for half a minute, against a simulated OpenD.",
     "health:health": (
@@ -75,12 +75,14 @@ _COMMANDS: Final = {
         "the most: made for a container's HEALTHCHECK."
     ),
     "watch:watch": "Show or change the live watchlist; takes effect in a running service.",
-    "quarantine:quarantine": ("Show figures that cannot be true and are held, and rule on them."),
+    "quarantine:quarantine": (
+        "Show figures held as impossible or implausible, and decide on them."
+    ),
     "webhookcli:webhook": "Show the endpoints and their state; test, replay, enable, forget.",
-    "configuration:config": "Write a configuration to begin with; show what counts.",
-    "install:service": "Put the poller under systemd.",
+    "configuration:config": "Write a configuration to begin with; show the effective settings.",
+    "install:service": "Install the poller as a systemd service.",
 }
-"""Where each command is, and what `poller --help` says of it without importing it."""
+"""Each command's module and function, and its text in `poller --help`, which imports none."""
 
 for place, text in _COMMANDS.items():
     cli.command(f"poller.cli.{place}", help=text)
@@ -95,12 +97,12 @@ _FORMS: Final[Mapping[object, str]] = {
 
 
 def refusal(problem: CycloptsError) -> CommandFailed:
-    """Return what a command line that cannot be understood ends with."""
+    """Return the error for arguments that cannot be parsed, with a hint."""
     return CommandFailed(WRONG, [f"{problem}{_hint(problem)}"])
 
 
 def _hint(problem: CycloptsError) -> str:
-    """Show the form that is accepted, where a value or a place is none."""
+    """Return a sentence that says what to write instead, or ""."""
     match problem:
         case CoercionError(msg=None, target_type=kind):
             return _FORMS.get(kind, "")
@@ -116,7 +118,7 @@ def _hint(problem: CycloptsError) -> str:
 
 
 def _config_last(arguments: Sequence[str]) -> list[str]:
-    """Let `--config FILE` stand before the command as well."""
+    """Move a `--config FILE` before the command to the end, where cyclopts expects it."""
     match arguments:
         case ["--config", file, command, *rest]:
             return [command, *rest, "--config", file]
@@ -127,7 +129,7 @@ def _config_last(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command; exits the process."""
+    """Run one command, and exit the process."""
     given = _config_last(sys.argv[1:] if arguments is None else arguments)
 
     def whole() -> None:

@@ -1,4 +1,4 @@
-"""What several commands are given: their configuration, and options of the command line."""
+"""What several commands share: reading the configuration, and types of options."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -25,17 +25,16 @@ ConfigFile = Annotated[
 ]
 
 
-def begin(
+def load_config(
     file: Path | None,
     warnings: list[str] | None = None,
     *,
     reading: bool = False,
     only: Collection[str] = (),
 ) -> Config:
-    """Read the configuration; nothing logged from here on holds its secrets.
+    """Read the configuration, and from now on mask its secrets in the log.
 
-    `warnings` gets what should not be so and does not prevent anything. `reading`: for a command
-    that reads Redis alone, as `load` says; so is `only`.
+    `warnings`: problems that prevent nothing are added to it. `reading`, `only`: see `load`.
     """
     settings = load(file, os.environ, warnings, reading=reading, only=only)
     log.configure(level=settings.log_level, secrets=settings.secrets())
@@ -43,7 +42,7 @@ def begin(
 
 
 def whole(_type: object, tokens: Sequence[Token]) -> int:
-    """Convert an option that counts; 1.5 is none, though Cyclopts would round it."""
+    """Convert a whole number; refuse 1.5, which Cyclopts would round."""
     try:
         return int(tokens[0].value)
     except ValueError:
@@ -55,8 +54,8 @@ Format = Literal["table", "csv", "json"]
 
 
 def _symbols(market: Market) -> tuple[str, object, object]:
-    """Return the option that says how many symbols of a market are made up."""
-    made_up = market.simulation
+    """Return the option for the number of a market's made-up symbols."""
+    made_up = market.made_up
     option = Parameter(
         converter=whole,
         validator=validators.Number(gte=0, lte=made_up.most),
@@ -72,11 +71,11 @@ SymbolCounts = make_dataclass(
     frozen=True,
     namespace={"__module__": __name__},  # where Cyclopts looks for the types of its fields
 )
-"""An option a market: how many of its symbols are made up."""
+"""An option per market: the number of its made-up symbols."""
 
 
 def codes_of(texts: Sequence[str]) -> tuple[Code, ...]:
-    """Parse all codes, or refuse them with every problem at once; none at all is refused, too."""
+    """Parse at least one code; raises CommandFailed with every problem at once."""
     codes, problems = [], []
     for text in texts:
         try:

@@ -1,6 +1,6 @@
-"""The `quarantine` commands: show what is held, and let the operator rule on it.
+"""The `quarantine` commands: show held figures, and let the operator decide on them.
 
-A decision only changes what is written beside the figure; the next poll of the symbol acts on it.
+A decision is only stored with the figure; the symbol's next poll acts on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Final
 from cyclopts import App
 
 from poller import show
-from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, store_of
 from poller.clock import wall_clock
@@ -26,7 +26,7 @@ from poller.store.store import ONE_OFF
 _TRIES: Final = 5
 _DONE: Final[Mapping[Decision, str]] = {
     Decision.RELEASED: "released; the next poll publishes it",
-    Decision.DISCARDED: "discarded; only another figure of that day is looked at again",
+    Decision.DISCARDED: "discarded; only another figure of that day is checked again",
 }
 _WHOLE_DONE: Final[Mapping[Decision, str]] = {
     Decision.RELEASED: "and all days with it released; the next poll publishes them as one",
@@ -35,7 +35,7 @@ _WHOLE_DONE: Final[Mapping[Decision, str]] = {
 
 
 quarantine = App(
-    name="quarantine", help="Show figures that cannot be true and are held, and rule on them."
+    name="quarantine", help="Show figures held as impossible or implausible, and decide on them."
 )
 
 
@@ -47,7 +47,7 @@ def quarantine_list(*, json: bool = False, config: ConfigFile = None) -> None:
         json: one JSON list
         config: TOML file
     """
-    finish(show_held(begin(config, reading=True), as_json=json))
+    finish(show_held(load_config(config, reading=True), as_json=json))
 
 
 @quarantine.command(name="release")
@@ -61,14 +61,14 @@ def quarantine_release(
         days: 2026-04-30 …
         config: TOML file
     """
-    _rule(code, days, Decision.RELEASED, config)
+    _decide(code, days, Decision.RELEASED, config)
 
 
 @quarantine.command(name="discard")
 def quarantine_discard(
     code: str, days: tuple[date, ...] = (), /, *, config: ConfigFile = None
 ) -> None:
-    """Drop the held figures of these days, or all that wait.
+    """Discard the held figures of these days, or all that wait.
 
     Another figure of such a day is checked again.
 
@@ -77,26 +77,26 @@ def quarantine_discard(
         days: 2026-04-30 …
         config: TOML file
     """
-    _rule(code, days, Decision.DISCARDED, config)
+    _decide(code, days, Decision.DISCARDED, config)
 
 
-def _rule(code: str, days: tuple[date, ...], decision: Decision, config: Path | None) -> None:
+def _decide(code: str, days: tuple[date, ...], decision: Decision, config: Path | None) -> None:
     (symbol,) = codes_of([code])
     wanted = tuple(dict.fromkeys(days))
-    finish(rule(begin(config, reading=True), symbol, wanted, decision))
+    finish(decide(load_config(config, reading=True), symbol, wanted, decision))
 
 
 async def show_held(config: Config, *, as_json: bool) -> None:
-    """Print every held figure, whatever was ruled on it, by symbol and day.
+    """Print every held figure, whatever was decided on it, by symbol and day.
 
-    Raises Failure, after that, when a symbol's keys cannot be read.
+    Failure, raised at the end, names the symbols whose keys cannot be read.
     """
     async with store_of(config, existing=True) as store:
         rows, failures = [], []
         for code in await store.records.held_codes():
             try:
                 held = (await store.records.snapshot(code)).known.held
-            except StoreMisfit as problem:  # of this symbol: the others are shown all the same
+            except StoreMisfit as problem:  # of this symbol only: print the others
                 failures.append(f"{code}: {problem}")
                 continue
             rows += [(code, held[day]) for day in sorted(held)]
@@ -105,10 +105,10 @@ async def show_held(config: Config, *, as_json: bool) -> None:
         raise Failure("\n".join(failures))
 
 
-async def rule(config: Config, code: Code, days: Sequence[date], decision: Decision) -> None:
-    """Set the decision on these held days, on all of them or on none.
+async def decide(config: Config, code: Code, days: Sequence[date], decision: Decision) -> None:
+    """Store a decision on the held figures of these days: on all of them, or on none.
 
-    Without any day, it is set on everything of the symbol that waits for one and has come.
+    Without days, on all figures of the symbol that wait for one and are not of a future day.
     """
     async with store_of(config, existing=True) as store:
         for _ in range(_TRIES):
@@ -116,9 +116,9 @@ async def rule(config: Config, code: Code, days: Sequence[date], decision: Decis
             chosen = [_held(code, snapshot.known, day) for day in days] or _waiting(
                 code, snapshot.known
             )
-            ruled = tuple(replace(held, decision=decision) for held in chosen)
-            _refuse_early(code, ruled, decision)
-            change = Comparison(snapshot.known.watermark, held=ruled)
+            decided = tuple(replace(held, ruling=decision) for held in chosen)
+            _refuse_early(code, decided, decision)
+            change = Comparison(snapshot.known.watermark, held=decided)
             try:
                 await store.records.commit(code, change, snapshot, ONE_OFF)
             except Superseded:
@@ -126,13 +126,13 @@ async def rule(config: Config, code: Code, days: Sequence[date], decision: Decis
             break
         else:
             raise Failure(f"{code} changes at every try; try again")
-    for held in ruled:
+    for held in decided:
         words = _WHOLE_DONE if held.reason == Reason.WHOLE_HISTORY else _DONE
         show.say(f"{code} {held.day} {words[decision]}")
 
 
 def _waiting(code: Code, known: Known) -> list[QuarantinedFigure]:
-    """Return what waits for a decision, oldest first, without days that have not come."""
+    """Return the figures that wait for a decision, oldest first, without future days."""
     waiting = [
         known.held[day]
         for day in sorted(known.held)
@@ -149,8 +149,8 @@ def _held(code: Code, known: Known, day: date) -> QuarantinedFigure:
     return known.held[day]
 
 
-def _refuse_early(code: Code, ruled: Sequence[QuarantinedFigure], decision: Decision) -> None:
-    for held in ruled:
+def _refuse_early(code: Code, decided: Sequence[QuarantinedFigure], decision: Decision) -> None:
+    for held in decided:
         if decision is Decision.RELEASED and _is_early(code, held):
             raise Failure(
                 f"{code}: {held.day} lies in the future; it is checked again when that day has come"

@@ -1,4 +1,4 @@
-"""`poller release`: one report of a market as a whole, from what is known in Redis."""
+"""`poller release`: one report of a whole market, from what is stored in Redis."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from rich.text import Text
 
 from poller import show
-from poller.cli.options import ConfigFile, Format, Number, begin
+from poller.cli.options import ConfigFile, Format, Number, load_config
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, store_of
 from poller.cli.watched import sources_of
@@ -24,7 +24,7 @@ from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
 
 TOP: Final = 20
-"""Symbols of the table unless it is told how many; CSV and JSON have all."""
+"""Default number of symbols in a table; CSV and JSON have all."""
 
 SORT_WORDS: Final = {
     "change": "|change| in shares",
@@ -46,13 +46,13 @@ _NAMES: Final = (
     "revision",
     "observed_at",
 )
-_NAMED: Final = 10  # missing symbols that the table names
+_NAMED: Final = 10  # missing symbols named below the table
 _LAST_DAYS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What is printed."""
+    """The report to print."""
 
     market: Market
     day: date
@@ -91,7 +91,7 @@ def release(
         raise CommandFailed(
             WRONG, [f"--sort days_to_cover: {chosen} reports none; use change, percent or ratio"]
         )
-    finish(_print_release(begin(config, reading=True), chosen, day, top, sort, format))
+    finish(_print_release(load_config(config, reading=True), chosen, day, top, sort, format))
 
 
 async def _print_release(
@@ -99,7 +99,7 @@ async def _print_release(
 ) -> None:
     """Print the report of `day`, or the newest, its symbols ranked by `sort`.
 
-    What cannot be read is left out, and a failure told at the end.
+    What cannot be read is left out; Failure, raised at the end, names it.
     """
     async with store_of(config, existing=True) as store, beside(store, Archive) as archive:
         watched = [code for code in await _watched(config, store) if market_of(code) is market]
@@ -110,7 +110,7 @@ async def _print_release(
             raise Failure(
                 "\n".join([*problems, f"nothing is known of {market}; see: poller watch list"])
             )
-        # what somebody else put behind the watermarks is no report
+        # a watermark without a record, written by somebody else, is not a report
         newest = newest_days(await store.records.watermarks()).get(market)
         day = day or (newest if newest in reported else max(reported))
         if day not in reported:
@@ -125,16 +125,16 @@ async def _print_release(
 
 
 async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:
-    """Return what the active poller watches, Futu groups included; else what is configured."""
+    """Return what the active poller watches, including Futu groups; else what is configured."""
     async with beside(store, RedisStatusStore) as status_store:
-        told = await status_store.symbols()
-    return tuple(await sources_of(config, store)) if told is None else told
+        symbols = await status_store.symbols()
+    return tuple(await sources_of(config, store)) if symbols is None else symbols
 
 
 async def _standings(
     archive: Archive, day: date, covered: Coverage
 ) -> tuple[list[Standing], list[str]]:
-    """Return the figures of each symbol that shows the day, and what cannot be read."""
+    """Return the standing of each symbol that shows the day, and lines on what cannot be read."""
     found: list[Standing] = []
     unreadable: list[str] = []
     wanted = {code: [day, *([before] if before else [])] for code, before in covered.shown.items()}

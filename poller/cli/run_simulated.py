@@ -1,4 +1,4 @@
-"""`poller run --simulate`: the service against the bundled simulator, and the story it plays."""
+"""`poller run --simulate`: runs the service against the bundled simulator."""
 
 import asyncio
 import contextlib
@@ -24,28 +24,28 @@ _PAUSE: Final = 1.0
 
 
 async def play(config: Config, journal: Observe) -> None:
-    """Serve the simulation until cancelled, and keep its place in the story."""
+    """Run service and simulator until cancelled, and store how long the simulation has run."""
     async with contextlib.AsyncExitStack() as stack:
-        held = server_of(config.redis.url, config.state_dir)
-        url, _ = await stack.enter_async_context(held)
+        server = server_of(config.redis.url, config.state_dir)
+        url, _ = await stack.enter_async_context(server)
         store = RedisStore(url, config.redis.namespace)
         stack.push_async_callback(store.close)
         playtime = await stack.enter_async_context(beside(store, Playtime))
-        taken = await _resume(store.mark, playtime, journal)
-        simulated = await stack.enter_async_context(_simulated(config, taken))
+        resumed = await _resume(store.mark, playtime, journal)
+        simulated = await stack.enter_async_context(_simulated(config, resumed))
         period = simulated.budget.period
         journal(Happened("simulating OpenD", (("budget_period", period),)))
         async with asyncio.TaskGroup() as work:
-            kept = supervise("playtime", lambda: _keep(playtime, journal), journal)
-            work.create_task(kept, name="playtime")
-            served = composition.serve(
+            beats = supervise("playtime", lambda: _keep_beating(playtime, journal), journal)
+            work.create_task(beats, name="playtime")
+            service = composition.serve(
                 simulated, journal, notify=Notify(None), reload=None, simulated=True
             )
-            work.create_task(served, name="service")
+            work.create_task(service, name="service")
 
 
 async def _resume(mark: SimulationMark, playtime: Playtime, observe: Observe) -> Play:
-    """Begin or resume the play, once the server is there and is one for simulations."""
+    """Begin or resume the simulation, once Redis answers; it must not hold OpenD's reports."""
     while True:
         try:
             await mark.forbid_mixing(simulated=True)
@@ -55,8 +55,8 @@ async def _resume(mark: SimulationMark, playtime: Playtime, observe: Observe) ->
             await asyncio.sleep(_PAUSE)
 
 
-async def _keep(playtime: Playtime, observe: Observe) -> None:
-    """Say again and again that it is being played; a server that is away is the service's care."""
+async def _keep_beating(playtime: Playtime, observe: Observe) -> None:
+    """Store regularly that the simulation runs; the service reports when Redis does not answer."""
     while True:
         try:
             await playtime.beat(wall_clock())
@@ -70,13 +70,13 @@ async def _keep(playtime: Playtime, observe: Observe) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _simulated(config: Config, taken: Play) -> AsyncIterator[Config]:
-    """Run an OpenD simulator on a loopback port; yields a configuration that points to it.
+async def _simulated(config: Config, resumed: Play) -> AsyncIterator[Config]:
+    """Run an OpenD simulator on a loopback port; yield a configuration that points to it.
 
-    Unless the operator has changed them, budget and intervals are shortened: a release that takes a
-    week to come, and half a minute to be swept, is nothing to look at.
+    Unless the operator has changed them, budget and intervals are shortened, so that releases come
+    often and are swept in seconds.
     """
-    world = story(taken.began)
+    world = story(resumed.began)
     watched = {"codes": world.codes(), "files": (), "futu_groups": ()}
     changes: dict[str, Any] = {"watchlist": config.watchlist.model_copy(update=watched)}
     if config.budget == Config().budget:
@@ -88,7 +88,7 @@ async def _simulated(config: Config, taken: Play) -> AsyncIterator[Config]:
         world,
         requests=budget.requests,
         period=budget.period,
-        now=lambda: wall_clock() - taken.paused,
+        now=lambda: wall_clock() - resumed.paused,
     )
     async with simulator:
         changes["opend"] = (Opend(port=simulator.port, account="simulated"),)

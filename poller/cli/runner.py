@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line that says why."""
+"""Runs a command, and ends it with an exit code and a line that says why."""
 
 import asyncio
 import sys
@@ -14,16 +14,16 @@ FAILED: Final = 1
 WRONG: Final = 2
 
 _COMPLAINT_LIMIT: Final = 500_000
-"""Characters of a refusal, which names every problem of a configuration at once."""
+"""Characters of a message, which may list every problem of a configuration."""
 
 _OVERDUE: Final = (
-    f"not done after {signals.STOP_LIMIT:.0f} s, left all the same; a lease or claims that could "
-    "not be given back run out by themselves"
+    f"not done after {signals.STOP_LIMIT:.0f} s, exiting all the same; a lease or claims that were "
+    "not released expire by themselves"
 )
 
 
 class CommandFailed(Exception):
-    """A command that ends with this text on stderr and this exit code."""
+    """The command ends with these lines on stderr and this exit code."""
 
     def __init__(self, code: int, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
@@ -37,11 +37,18 @@ def finish(
     stopping: Callable[[], None] = lambda: None,
     hangup: Callable[[], None] | None = None,
 ) -> NoReturn:
-    """Run to the end, or until asked to stop, and leave without waiting for the SDK's threads."""
+    """Run to the end or until a signal, and exit without waiting for the SDK's threads.
+
+    Args:
+        work: What to run.
+        journal: Records the end; None: stderr.
+        stopping: Called when a signal asks to stop.
+        hangup: Called on SIGHUP; None: SIGHUP stops, too.
+    """
 
     def overdue() -> None:
         if journal is None:
-            complain(_OVERDUE)
+            print_stderr(_OVERDUE)
         else:
             journal(observe.Trouble("stopping", _OVERDUE))
 
@@ -62,7 +69,7 @@ def finish(
 
 
 def conclude(command: Callable[[], None]) -> NoReturn:
-    """Run one command and leave, with its exit code or the one of what it raised."""
+    """Run a command and exit with its code, or with that of the error it raised."""
     stdio.prepare()
     bridge.install()
     code: object = 0
@@ -80,7 +87,7 @@ def conclude(command: Callable[[], None]) -> NoReturn:
 
 
 def report(problem: BaseException) -> int:
-    """Say on stderr why the program ends; returns its exit code."""
+    """Print on stderr why the program ends; return its exit code."""
     match problem:
         case BaseExceptionGroup():
             return report(problem.exceptions[0])
@@ -94,17 +101,17 @@ def report(problem: BaseException) -> int:
             code, text = FAILED, str(problem) or type(problem).__name__
         case KeyboardInterrupt() | asyncio.CancelledError() | BrokenPipeError() | StdoutError():
             return 0
-        case OSError(errno=int(), strerror=reason):  # a disk, a directory: the operator's to mend
+        case OSError(errno=int(), strerror=reason):  # a disk, a directory: for the operator to fix
             code = FAILED
             text = f"{problem.filename}: {reason}" if problem.filename else f"{reason}"
         case _:
             log.log_defect(problem)
             return FAILED
-    complain(text)
+    print_stderr(text)
     return code
 
 
-def complain(text: str) -> None:
-    """Write lines to stderr, each with the program's name; no secret, nothing a terminal obeys."""
+def print_stderr(text: str) -> None:
+    """Print lines on stderr, each after the program's name, masked and made printable."""
     lines = text[:_COMPLAINT_LIMIT].rstrip("\n").split("\n")
     sys.stderr.write("".join(f"poller: {log.shown(line)}\n" for line in lines))

@@ -1,4 +1,4 @@
-"""`poller run`, `poll`, `deliver`, `web`: a role of the service, from its start to its end."""
+"""`poller run`, `poll`, `deliver`, `web`: run a role of the service."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from poller.cli.options import ConfigFile, begin
+from poller.cli.options import ConfigFile, load_config
 from poller.cli.runner import finish
 from poller.delivery.destinations import check_usable
 from poller.errors import ConfigError
@@ -27,7 +27,7 @@ def run(*, simulate: bool = False, config: ConfigFile = None) -> None:
         config: TOML file
     """
     if simulate:
-        _simulated(begin(config))
+        _simulated(load_config(config))
     serve("run", config)
 
 
@@ -47,25 +47,25 @@ def web(*, config: ConfigFile = None) -> None:
 
 
 def _simulated(settings: Config) -> NoReturn:
-    from poller.cli.run_simulated import play  # noqa: PLC0415  only those who simulate pay for it
+    from poller.cli.run_simulated import play  # noqa: PLC0415  only needed for simulations
 
     journal = observe.Journal()
     finish(play(settings, journal), journal, stopping=lambda: journal(observe.Happened("stopping")))
 
 
 def serve(role: Role, file: Path | None) -> NoReturn:
-    """Run a role of the service until it is told to end; exits the process."""
+    """Run a role of the service until a signal, then exit the process."""
     raise_descriptor_limit()
     warnings: list[str] = []
-    settings, journal = begin(file, warnings), observe.Journal()
+    settings, journal = load_config(file, warnings), observe.Journal()
     for warning in warnings:
         journal(observe.Trouble("secret file", warning))
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))
 
     def fresh() -> Config:
-        """Return the configuration as it is now, refused whole when a part cannot be used."""
+        """Read the configuration again; raises ConfigError if any part cannot be used."""
         read = load(file, os.environ)
-        if had_keys and chosen is not None and is_blank(chosen):  # about to be written, or lost
+        if had_keys and chosen is not None and is_blank(chosen):  # being written, or lost
             raise ConfigError([f"{chosen}: it is empty now: put back what it held, and reload"])
         check_usable([webhook.endpoint() for webhook in read.webhooks])
         return read
@@ -76,9 +76,9 @@ def serve(role: Role, file: Path | None) -> NoReturn:
 
     def stopping() -> None:
         journal(observe.Happened("stopping"))
-        notify(STOPPING=1, STATUS="stopping: what is in flight may end")
+        notify(STOPPING=1, STATUS="stopping: finishing what is in flight")
 
     work = composition.work_of(role)(settings, journal, notify=notify, reload=reload)
-    # whoever runs it in a terminal and closes that wants it ended, not reloaded
+    # on a terminal SIGHUP means that it was closed: stop instead of reloading
     hangup = None if sys.stderr.isatty() else reload.asked.set
     finish(work, journal, stopping=stopping, hangup=hangup)

@@ -1,258 +1,201 @@
-"""Weeks of polling in seconds: the real poller, budget, policy and comparison in virtual time.
+"""`poller simulate`: how late reports would be published, and for how many requests.
 
-Only gateway and clock are made up. What is measured the poller tells itself, as events; what should
-have been told is the season's.
+The service's own schedule and dispatcher run in virtual time; an oracle gives the lower bound.
 """
 
-import asyncio
-import contextlib
-import gc
-import hashlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from random import Random
-from typing import Final
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
-from poller.errors import TooFrequent, Unavailable
+from cyclopts import Parameter, validators
+
+from poller import show
+from poller.cli.options import ConfigFile, SymbolCounts, load_config, whole
+from poller.cli.runner import FAILED, WRONG, CommandFailed
+from poller.cli.simulation import Measured, Setting
+from poller.cli.simulation import simulate as measure
 from poller.markets import Market
-from poller.model import Code, EventType, Page, market_of
-from poller.polling.budget import Budget
-from poller.polling.poll import Poller
-from poller.schedule.release import Intervals
-from poller.schedule.schedule import Schedule
-from poller.simulator.bounds import Latencies
+from poller.settings.config import Config
+from poller.simulator.bounds import Latencies, Rate, oracle
 from poller.simulator.season import Season
-from poller.simulator.virtual import run_virtually
-from poller.simulator.window import SlidingWindow
-from poller.simulator.world import END, Refusal, ShortInterest
-from poller.store.memory import MemoryStreams, PollerMemory
-from poller.store.ports import Ledger
-from poller.store.store import ONE_OFF
-from poller.telemetry.observe import Fact, Published
+from poller.simulator.world import World
 
-WARM_UP: Final = timedelta(days=1)
-"""Before the season begins: everything is looked at for the first time."""
-
-_DAY: Final = 86_400.0
-_CHANGES: Final = (EventType.REVISED, EventType.RESTATED)
+_BARS: Final = "▁▂▃▄▅▆▇█"
+BEGAN: Final = datetime(2027, 1, 4, tzinfo=UTC)
+"""When every season begins: a fixed Monday, so that a seed always gives the same run."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is polled, and how.
+_KNOWN: Final = 4
+"""Reports of each symbol that precede the season."""
 
-    `accounts`: the account of each gateway. `requests` in `period` seconds are allowed to each
-    account, and `window` makes the limit that OpenD enforces for it. `faults`: share of requests
-    that get no answer. `restarts`: when (seconds) one process ends and another takes over.
+Release = Literal["simultaneous", "staggered", "early", "late"]
+
+_RELEASES: Final[Mapping[Release, dict[str, Any]]] = {
+    "simultaneous": {},
+    "staggered": {"stagger": timedelta(hours=2)},
+    "early": {"shift": timedelta(days=-1)},
+    "late": {"shift": timedelta(days=2)},
+}
+
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=0.9))]
+Few = Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1, lte=99))]
+_USUAL: Final = SymbolCounts()
+
+
+def simulate(  # noqa: PLR0913  an option each
+    *,
+    made_up: Annotated[SymbolCounts, Parameter(name="*")] = _USUAL,  # type: ignore[valid-type]
+    weeks: Few = 12,
+    seed: Annotated[int, Parameter(converter=whole)] = 1,
+    release: Release = "simultaneous",
+    without_rows: Share = 0.0,
+    gateways: Few = 1,
+    accounts: Few = 1,
+    faults: Share = 0.0,
+    json: bool = False,
+    config: ConfigFile = None,
+) -> None:
+    """Simulate weeks of polling in seconds, and print how late reports would be published.
+
+    Args:
+        made_up: symbols of each market
+        weeks: how long
+        seed: another one gives other instants; the same one the same run
+        release: how reports come: all symbols at once, over two hours, a day early or two days late
+        without_rows: share of the symbols that never have rows
+        gateways: how many OpenD share the work
+        accounts: how many accounts they are logged in to; each has a budget of its own
+        faults: share of the requests that get no answer
+        json: one JSON object
+        config: TOML file; its intervals, budget and weights count
     """
-
-    season: Season
-    intervals: Intervals
-    accounts: tuple[str, ...] = ("main",)
-    requests: int = 30
-    period: float = 30.0
-    faults: float = 0.0
-    window: Callable[[int, float], SlidingWindow] = SlidingWindow
-    restarts: tuple[float, ...] = ()
-    weights: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Measured:
-    """What a run brought. `releases`: market and number of the day → its symbols' latencies.
-
-    `missed`, `doubled`: days of symbols never told, or told more than once. `changed`: events that
-    tell other figures of known days. `trace`: a digest of
-    every request and its instant. `sent`: each request's instant, `polls`: how many a symbol got.
-    `facts`: what the log would say.
-    """
-
-    season: Season
-    releases: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
-    sent: list[float] = field(default_factory=list)
-    polls: Counter[Code] = field(default_factory=Counter)
-    missed: int = 0
-    doubled: int = 0
-    most_in_window: int = 0
-    trace: str = ""
-    changed: Counter[EventType] = field(default_factory=Counter)
-    facts: list[Fact] = field(default_factory=list)
-
-    @property
-    def requests(self) -> int:
-        """How many were sent in the season."""
-        return sum(at >= 0 for at in self.sent)
-
-    @property
-    def latencies(self) -> Latencies:
-        """Over all symbols and releases."""
-        return Latencies.of([s for each in self.releases.values() for s in each], self.requests)
-
-
-class _Gateway:
-    """An OpenD that shows the season at the loop's time."""
-
-    ready = True
-
-    def __init__(self, name: str, account: str, run: "_Run") -> None:
-        self.name, self.account, self._run = name, account, run
-
-    async def wait_ready(self) -> None:
-        """Return at once."""
-
-    async def group(self, name: str) -> list[str]:
-        """Return nothing: there are no watch groups here."""
-        del name
-        return []
-
-    async def page(self, code: Code, key: str | None) -> Page:
-        """Return a page as it stands when the request arrives."""
-        return await self._run.answer(self.account, code, key)
-
-
-class _LoopPace:
-    """asyncio-throttle's sliding log, on the loop's clock instead of the machine's."""
-
-    def __init__(self, requests: int, period: float) -> None:
-        self._period = period
-        self._log: deque[float] = deque(maxlen=requests)
-
-    async def acquire(self) -> None:
-        """Return when one more request may start."""
-        loop = asyncio.get_running_loop()
-        if len(self._log) == self._log.maxlen:
-            await asyncio.sleep(max(0.0, self._log[0] + self._period - loop.time()))
-        self._log.append(loop.time())
-
-
-class _Run:
-    """One season under way."""
-
-    def __init__(self, setting: Setting, progress: Callable[[float], None]) -> None:
-        self.setting, self.season = setting, setting.season
-        self._progress = progress
-        self.measured = Measured(self.season)
-        self._windows = {
-            name: setting.window(setting.requests, setting.period) for name in setting.accounts
-        }
-        self._chance = Random(self.season.world.seed)
-        self._trace = hashlib.sha256()
-        self._told: set[tuple[Code, int]] = set()
-        self._index = {
-            market: {day: n for n, day in enumerate(days)}
-            for market, days in self.season.days.items()
-        }
-
-    async def play(self, make: Callable[[], Schedule]) -> None:
-        """Poll to the end of the season, by one process after the other."""
-        store = PollerMemory(asyncio.get_running_loop().time)
-        length = self.season.length
-        for until in (*self.setting.restarts, length):
-            poller = self._poller(store, make())
-            poller.turn = _DAY  # no watchdog waits here
-            poller.watch(self.season.world.codes())
-            polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
-            while self._seconds() < until and not polling.done():
-                await asyncio.wait([polling], timeout=min(_DAY, until - self._seconds()))
-                self._progress(max(self._seconds(), 0) / length)
-            polling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await polling
-
-    def _poller(self, store: PollerMemory, schedule: Schedule) -> Poller:
-        return Poller(
-            store,
-            [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
-            {name: self._budget(store.ledger, name) for name in self._windows},
-            schedule,
-            history=1,
-            observe=lambda fact: self._observe(fact, store.streams),
-            now=self._now,
+    problems = []
+    if accounts > gateways:
+        problems.append(f"--accounts {accounts}: each needs a gateway; raise --gateways {gateways}")
+    counts: dict[str, int] = {name.upper(): count for name, count in asdict(made_up).items()}
+    if not any(counts.values()):
+        asked = " ".join(f"--{name.lower()} 0" for name in counts)
+        problems.append(f"{asked}: there is nothing to poll")
+    if problems:
+        raise CommandFailed(WRONG, problems)
+    played = season(counts, weeks, seed, release, without_rows)
+    polled = setting(load_config(config, reading=True), played, gateways, accounts, faults)
+    if not plan(polled, as_json=json):
+        raise CommandFailed(
+            FAILED, ["a report was missed or published twice: a defect, worth reporting"]
         )
 
-    def _budget(self, ledger: Ledger, account: str) -> Budget:
-        requests, period = self.setting.requests, self.setting.period
-        pace = _LoopPace(requests, period)
-        return Budget(ledger, account, "sim", requests=requests, period=period, pace=pace)
 
-    def _seconds(self) -> float:
-        return asyncio.get_running_loop().time() - WARM_UP.total_seconds()
-
-    def _now(self) -> datetime:
-        return self.season.began + timedelta(seconds=self._seconds())
-
-    async def answer(self, account: str, code: Code, key: str | None) -> Page:
-        """Answer one request."""
-        at = self._seconds()
-        self.measured.sent.append(at)
-        self.measured.polls[code] += 1
-        self._trace.update(f"{at:.3f} {account} {code} {key}\n".encode())
-        admitted = self._windows[account].admit(at)
-        request = ShortInterest(code, key or "")
-        answer, delay = self.season.world.answer(request, self._now())
-        if delay:
-            await asyncio.sleep(delay.total_seconds())
-        if not admitted:
-            raise TooFrequent("频率太高")
-        if self.setting.faults and self._chance.random() < self.setting.faults:
-            raise Unavailable("no answer")
-        if isinstance(answer, Refusal):
-            raise Unavailable(answer.text)
-        return Page(answer.records, None if answer.next_key == END else answer.next_key)
-
-    def _observe(self, fact: Fact, streams: MemoryStreams) -> None:
-        if not isinstance(fact, Published):
-            self.measured.facts.append(fact)
-            return
-        streams.entries.clear()  # read by nobody else, and a year of them is long
-        for event in fact.events:
-            if event.type in _CHANGES:
-                self.measured.changed[event.type] += 1
-                continue
-            index = self._index[market_of(fact.code)][event.vintage.day]
-            self.measured.doubled += (fact.code, index) in self._told
-            self._told.add((fact.code, index))
-            appeared = self.season.appears(fact.code, index)
-            if event.type is EventType.REPORTED and appeared >= 0:
-                release = self.measured.releases.setdefault((market_of(fact.code), index), [])
-                release.append(self._seconds() - appeared)
-
-    def result(self) -> Measured:
-        """Return what the run brought; as a task's result it would be printed, unseen."""
-        found = self.measured
-        found.trace = self._trace.hexdigest()
-        found.most_in_window = max(one.most for one in self._windows.values())
-        for code in self.season.covered:
-            for index, begins in enumerate(self.season.releases[market_of(code)]):
-                due = begins >= 0 and self.season.appears(code, index) <= self.season.length
-                found.missed += due and (code, index) not in self._told
-        return found
+def season(
+    made_up: Mapping[str, int],
+    weeks: int,
+    seed: int,
+    release: Release = "simultaneous",
+    without_rows: float = 0.0,
+) -> Season:
+    """Return the season of these options. `made_up`: market name → number of symbols."""
+    world = World(
+        seed=seed,
+        made_up=made_up,
+        tencent=False,
+        without_rows=without_rows,
+        since=BEGAN.date(),
+        history=_KNOWN,
+    )
+    return Season(replace(world, **_RELEASES[release]), BEGAN, weeks)
 
 
-def simulate(
-    setting: Setting,
-    *,
-    make: Callable[[], Schedule] | None = None,
-    progress: Callable[[float], None] = lambda _: None,
-) -> Measured:
-    """Play a season; the same setting brings the same trace. Raises Deadlock instead of hanging.
-
-    `make`: gives another policy to play it with. `progress` is told the share that has passed.
-    """
-    run = _Run(setting, progress)
-    make = make or (lambda: Schedule(setting.intervals, setting.weights))
-    with _without_collector():
-        run_virtually(setting.season.began - WARM_UP, run.play(make))
-    return run.result()
+def setting(config: Config, played: Season, gateways: int, accounts: int, faults: float) -> Setting:
+    """Return how a configuration polls a season; accounts are assigned to the gateways in turn."""
+    return Setting(
+        played,
+        config.schedule.intervals,
+        accounts=tuple(f"account-{n % accounts}" for n in range(gateways)),
+        requests=config.budget.requests,
+        period=config.budget.period,
+        faults=faults,
+        weights=config.watchlist.weights,
+    )
 
 
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keep the garbage collector from walking over a year of records again and again."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+def plan(setting: Setting, *, as_json: bool) -> bool:
+    """Simulate the season and print the results; False if a day was missed or published twice."""
+    bar = show.progress_bar()
+    with bar:
+        task = bar.add_task(f"{setting.season.weeks} weeks", total=1.0)
+        measured = measure(setting, progress=lambda share: bar.update(task, completed=share))
+    ways = compared(setting, measured)
+    if as_json:
+        sys.stdout.write(json.dumps(facts(ways, measured)) + "\n")
+    else:
+        _print(ways, measured)
+    return not (measured.missed or measured.doubled)
+
+
+def compared(setting: Setting, measured: Measured) -> dict[str, Latencies]:
+    """Return the latencies of the oracle, then those of the service's schedule, by name."""
+    rate = Rate(setting.requests * len(set(setting.accounts)), setting.period)
+    return {"bound (an oracle)": oracle(setting.season, rate), "this policy": measured.latencies}
+
+
+def facts(ways: dict[str, Latencies], measured: Measured) -> dict[str, Any]:
+    """Return all results, as printed in JSON."""
+    bound = next(iter(ways.values()))
+    return {
+        "ways": [
+            {"way": way, **asdict(found), "ratios": _ratios(found, bound)}
+            for way, found in ways.items()
+        ],
+        "missed": measured.missed,
+        "doubled": measured.doubled,
+        "most_in_window": measured.most_in_window,
+        "trace": measured.trace,
+    }
+
+
+def _ratios(found: Latencies, bound: Latencies) -> dict[str, float | None]:
+    pairs = {name: (getattr(found, name), getattr(bound, name)) for name in asdict(found)}
+    return {
+        name: round(ours / least, 3) if least else None for name, (ours, least) in pairs.items()
+    }
+
+
+def _print(ways: dict[str, Latencies], measured: Measured) -> None:
+    bound = next(iter(ways.values()))
+    rows = []
+    for way, found in ways.items():
+        ratios = _ratios(found, bound)
+        cells = [_with_ratio(getattr(found, name), ratios[name]) for name in asdict(found)]
+        rows.append((way, *cells))
+    show.print_table(("", "mean s (x bound)", "p50 s", "p99 s", "requests (x least)"), rows)
+    lines = [
+        f"{market}: mean latency per release, up to {max(means):,.0f} s  {bars(means)}"
+        for market, means in by_market(measured).items()
+    ]
+    lines.append(
+        f"{measured.missed} missed, {measured.doubled} published twice, at most "
+        f"{measured.most_in_window} requests in a period; trace {measured.trace[:16]}"
+    )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _with_ratio(value: float, ratio: float | None) -> str:
+    return f"{value:,.0f}" + ("" if ratio is None else f" ({ratio:.3g})")
+
+
+def by_market(measured: Measured) -> dict[Market, list[float]]:
+    """Return per market the mean latency of each release, in seconds and in order."""
+    found: dict[Market, list[float]] = {}
+    for market, index in sorted(measured.releases, key=lambda each: (each[0].name, each[1])):
+        seconds = measured.releases[market, index]
+        found.setdefault(market, []).append(sum(seconds) / len(seconds))
+    return found
+
+
+def bars(values: Sequence[float]) -> str:
+    """Return a bar per value, scaled to the largest."""
+    top = max(values) or 1.0
+    return "".join(_BARS[round(value / top * (len(_BARS) - 1))] for value in values)

@@ -1,4 +1,4 @@
-"""The standard streams as they may be: closed, full, or read by somebody who has gone."""
+"""Prepares for standard streams that are closed, full, or no longer read."""
 
 import codecs
 import errno
@@ -12,7 +12,7 @@ _ESCAPED: Final = "poller-escaped"
 
 
 def _escaped(problem: UnicodeError) -> tuple[str, int]:
-    """Escape what cannot be encoded; Python's own escapes would be no JSON in a line of it."""
+    """Escape what cannot be encoded as JSON does; Python's own escapes would be invalid JSON."""
     if not isinstance(problem, UnicodeEncodeError):
         raise problem
     text = problem.object[problem.start : problem.end]
@@ -21,22 +21,22 @@ def _escaped(problem: UnicodeError) -> tuple[str, int]:
 
 
 class StdoutError(OSError):
-    """What stdout says of a write that failed; like every error of the commands, it is told."""
+    """A write to stdout failed."""
 
     @property
     def unread(self) -> bool:
-        """Whether the reader has simply gone: `poller tail | head`."""
+        """Whether the reader has closed the pipe: `poller tail | head`."""
         return self.errno == errno.EPIPE
 
     def __str__(self) -> str:
-        """Name the stream, and the cure."""
+        """Name the stream and the fix."""
         if self.errno == errno.EBADF:
             return "stdout is closed: the result has nowhere to go; send it to a file or a pipe"
         return f"stdout cannot be written: {self.strerror}; send it somewhere else"
 
 
 class _Stdout(io.FileIO):
-    """Descriptor 1; libraries know what to make of a broken pipe, and nothing of `StdoutError`."""
+    """Descriptor 1, whose errors are `StdoutError`, which libraries do not swallow."""
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401  whatever holds bytes
         try:
@@ -46,18 +46,18 @@ class _Stdout(io.FileIO):
 
 
 def prepare() -> None:
-    """Put something at the place of a closed stream, and let stdout raise `StdoutError` only.
+    """Replace closed streams, and make writes to stdout raise nothing but `StdoutError`.
 
-    What is at the place of stdout cannot be written: a result that nobody gets is a failure. What
-    is at the place of stderr takes everything. A crash in native code says there where it was.
-    Characters that the encoding of a stream lacks are escaped as JSON escapes them.
+    A replaced stdout cannot be written: a result that nobody gets is a failure. A replaced stderr
+    discards everything. Crashes in native code print a traceback to stderr. Characters that a
+    stream's encoding lacks are escaped as in JSON.
     """
     codecs.register_error(_ESCAPED, _escaped)
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, mode)  # it takes the lowest number that is free
+            os.open(os.devnull, mode)  # it gets the lowest free descriptor, which is this one
     if sys.stderr is None:
         sys.stderr = io.TextIOWrapper(
             io.FileIO(2, "w", closefd=False),

@@ -1,4 +1,4 @@
-"""Opens the store for a command that ends by itself, and says why where that cannot be."""
+"""Opens the store for a command that ends by itself; a failure is an error, not waited for."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -19,15 +19,15 @@ _Closed = TypeVar("_Closed", bound=_Closes)
 
 
 class Failure(PollerError):
-    """The command did not do what was asked; the text says why."""
+    """The command did not do what was asked; the message says why."""
 
 
 @contextlib.asynccontextmanager
 async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[RedisStore]:
-    """Open the store alone; a server that does not answer is a failure here, not waited for.
+    """Open the store; raises Failure if the server does not answer.
 
-    `existing`: an embedded server that neither runs nor has left data is a failure, too: an empty
-    one would only hide that it was looked for in the wrong place.
+    `existing`: also if an embedded server neither runs nor has left data. A new, empty one would
+    hide that this is the wrong directory.
     """
     if existing and config.redis.url is None and not Embedded(config.state_dir).exists():
         raise Failure(
@@ -49,7 +49,7 @@ async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[R
 
 @contextlib.asynccontextmanager
 async def beside(store: RedisStore, kind: Callable[[str, str], _Closed]) -> AsyncIterator[_Closed]:
-    """Open what else stands in a store's namespace: `kind` is of its URL and the namespace."""
+    """Open another adapter on a store's server and namespace; `kind`: its class."""
     opened = kind(store.url, store.keys.namespace)
     try:
         yield opened

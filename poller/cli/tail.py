@@ -1,4 +1,4 @@
-"""`poller tail`: the last entries of a stream, and what comes."""
+"""`poller tail`: prints the last entries of a stream, then follows it."""
 
 import asyncio
 import re
@@ -9,8 +9,8 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from poller import show
-from poller.cli.options import ConfigFile, Number, begin, whole
-from poller.cli.runner import WRONG, CommandFailed, complain, finish
+from poller.cli.options import ConfigFile, Number, load_config, whole
+from poller.cli.runner import WRONG, CommandFailed, finish, print_stderr
 from poller.cli.stores import store_of
 from poller.errors import StoreDown
 from poller.settings.config import Config
@@ -19,7 +19,7 @@ from poller.store.ports import Streams
 from poller.store.store import Entry, Stream, order
 
 MOST_LAST: Final = 10_000
-"""Entries that `tail -n` reads back in one go: some ten megabytes."""
+"""Entries that `tail -n` reads at once: some ten megabytes."""
 
 _BLOCK: Final = 5.0
 _BATCH: Final = 200
@@ -39,17 +39,17 @@ def tail(
     """Print the last events, then follow the stream.
 
     Args:
-        last: how many of the last events come first: 10 unless --from says where to begin; 0 none
-        from_: print what follows this stream id; 0 from the beginning, $ what comes next
+        last: how many of the last events to print first; 10 without --from
+        from_: print what follows this stream id; 0 from the beginning, $ new events only
         count: stop after so many events
-        no_follow: end after what is there
-        releases: instead of events, which reports of a whole market are out, and which complete
+        no_follow: end instead of waiting for new events
+        releases: instead of events, notices of whole releases: detected, completed
         json: one JSON object a line
         config: TOML file
     """
     problems = []
     if from_ is not None and from_ != "$" and not _is_stream_id(from_):
-        problems.append(f"--from {from_!r} is no stream id: use 0, $ or 1715152502123-0")
+        problems.append(f"--from {from_!r} is not a stream id: use 0, $ or 1715152502123-0")
     if last is not None and from_ is not None:
         problems.append(f"-n {last} and --from {from_}: give one of them")
     if last is not None and not 0 <= last <= MOST_LAST:
@@ -59,7 +59,7 @@ def tail(
     if problems:
         raise CommandFailed(WRONG, problems)
     work = _print_stream(
-        begin(config, reading=True),
+        load_config(config, reading=True),
         last=10 if last is None else last,
         after=from_,
         count=count,
@@ -80,9 +80,9 @@ async def _print_stream(
     releases: bool,
     as_json: bool,
 ) -> None:
-    """Print the `last` entries, or those after an id, then what comes if asked to `follow`.
+    """Print the `last` entries, or those after an id, then new ones if `follow` is set.
 
-    `count`: how many at the most.
+    `count`: how many at most.
     """
     stream = Stream.RELEASES if releases else Stream.EVENTS
     async with store_of(config, existing=True) as store:
@@ -104,7 +104,7 @@ async def _print_stream(
             try:
                 entries = await store.streams.read(after, count=_BATCH, block=_BLOCK, stream=stream)
             except StoreDown as problem:
-                complain(f"Redis does not answer: {problem}; trying again")
+                print_stderr(f"Redis does not answer: {problem}; trying again")
                 await asyncio.sleep(_PAUSE)
                 continue
             printer.print(entries)
@@ -114,7 +114,7 @@ async def _print_stream(
 async def _until(
     end: str, after: str, streams: Streams, stream: Stream, printer: "_Printer"
 ) -> None:
-    """Print what stood there at the start: a busy stream would have no end."""
+    """Print entries up to `end`, the stream's end at the start: a busy stream grows for ever."""
     while not printer.is_done and order(after) < order(end):
         entries = await streams.read(after, count=_BATCH, block=None, stream=stream)
         if not entries:
@@ -124,7 +124,7 @@ async def _until(
 
 
 class _Printer:
-    """Prints entries, `most` of them."""
+    """Prints up to `most` entries."""
 
     def __init__(self, most: int | None, *, releases: bool, as_json: bool) -> None:
         self._left = most
@@ -134,11 +134,11 @@ class _Printer:
 
     @property
     def is_done(self) -> bool:
-        """Whether no more are wanted."""
+        """Whether `most` were printed."""
         return self._left is not None and self._left <= 0
 
     def print(self, entries: Iterable[Entry]) -> None:
-        """Print these, as many as are still wanted."""
+        """Print entries until `most` were printed."""
         for entry in entries:
             if self.is_done:
                 break
@@ -151,6 +151,6 @@ class _Printer:
 
 
 def _is_stream_id(text: str) -> bool:
-    """Return whether Redis takes it: one or two numbers of 64 bits."""
+    """Return whether Redis accepts it: one or two numbers of 64 bits."""
     parts = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text, re.ASCII)
     return parts is not None and all(int(part or 0) < 1 << 64 for part in parts.groups())

@@ -1,4 +1,4 @@
-"""The `watch` commands: the live watchlist."""
+"""The `watch` commands: show and change the live watchlist."""
 
 import json
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from cyclopts import App
 
 from poller import show
-from poller.cli.options import ConfigFile, begin, codes_of
+from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import store_of
-from poller.cli.watched import name_groups, sources_of
+from poller.cli.watched import mention_groups, sources_of
 from poller.model import Code
 from poller.settings.config import Config
 
@@ -26,7 +26,7 @@ def watch_add(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> None:
         codes: HK.00700 US.AAPL …
         config: TOML file
     """
-    finish(mark(begin(config, reading=True), codes_of(codes), wanted=True))
+    finish(set_watched(load_config(config, reading=True), codes_of(codes), wanted=True))
 
 
 @watch.command(name="remove")
@@ -37,7 +37,7 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
         codes: HK.00700 US.AAPL …
         config: TOML file
     """
-    finish(mark(begin(config, reading=True), codes_of(codes), wanted=False))
+    finish(set_watched(load_config(config, reading=True), codes_of(codes), wanted=False))
 
 
 @watch.command(name="list")
@@ -52,23 +52,23 @@ def watch_list(
         config: TOML file
     """
     wanted = codes_of(codes) if codes else ()
-    finish(_print_list(begin(config, reading=True), wanted, as_json=json))
+    finish(_print_list(load_config(config, reading=True), wanted, as_json=json))
 
 
-async def mark(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
-    """Put codes on the live watchlist or take them off, and say which were not on it."""
+async def set_watched(config: Config, codes: Sequence[Code], *, wanted: bool) -> None:
+    """Add codes to the live watchlist or exclude them, and print what was done."""
     async with store_of(config) as store:
         before = await sources_of(config, store)
         await store.watchlist.watch(codes, wanted=wanted)
     for code in codes:
-        told = "watched" if wanted else "no longer watched"
+        done = "watched" if wanted else "no longer watched"
         if not wanted and code not in before:
-            told = f"was not watched, and is kept out from now on; undo: poller watch add {code}"
-        show.say(f"{code} {told}")
+            done = f"was not watched, and is excluded from now on; undo: poller watch add {code}"
+        show.say(f"{code} {done}")
 
 
 async def _print_list(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
-    """Print what is watched, or which of these codes are, why, and up to which day it is known."""
+    """Print the watched codes, or those of `codes` that are, with their sources and watermarks."""
     async with store_of(config, existing=True) as store:
         sources = await sources_of(config, store)
         watermarks = await store.records.watermarks()
@@ -79,4 +79,4 @@ async def _print_list(config: Config, codes: Sequence[Code], *, as_json: bool) -
         show.say_json(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
     else:
         show.print_table(("code", "from", "watermark"), rows)
-    name_groups(config)
+    mention_groups(config)

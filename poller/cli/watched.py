@@ -1,6 +1,6 @@
-"""What is watched, for the commands that ask: where it was said, or what a simulation plays."""
+"""Determines what is watched: from the configuration, or from a running simulation."""
 
-from poller.cli.runner import complain
+from poller.cli.runner import print_stderr
 from poller.cli.stores import beside
 from poller.model import Code
 from poller.polling.watchlist import Watchlist
@@ -11,15 +11,15 @@ from poller.telemetry.observe import Fact, Trouble, trouble_text
 
 
 def troubles_only(fact: Fact) -> None:
-    """Say troubles only; a command's own result is its answer."""
+    """Print troubles on stderr, and ignore all other facts."""
     if isinstance(fact, Trouble):
-        complain(trouble_text(fact.subject, fact.reason))
+        print_stderr(told(fact.subject, fact.reason))
 
 
 async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]:
-    """Return the watched codes, and why each is: the configuration, a file, `watch add`."""
+    """Return the watched codes with the sources of each: the configuration, a file, `watch add`."""
     played = await simulated_codes(store)
-    if played is not None:  # whatever is configured, the simulation's own symbols are watched
+    if played is not None:  # a simulation watches its own symbols, not those of the configuration
         live = (await store.watchlist.watched()).marks
         found = {code: ["watch add" if live.get(code) else "simulation"] for code in played}
         return {code: why for code, why in found.items() if live.get(code, True)}
@@ -30,13 +30,13 @@ async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]
 
 
 async def simulated_codes(store: RedisStore) -> tuple[Code, ...] | None:
-    """Return what a simulation watches; None where OpenD's reports stand, or nobody has told."""
-    async with beside(store, RedisStatusStore) as status_store:
-        return await status_store.symbols() if await status_store.simulated() else None
+    """Return the symbols of a simulation; None if the store holds none, or nobody reported them."""
+    async with beside(store, RedisStatusStore) as board:
+        return await board.symbols() if await board.simulated() else None
 
 
-def name_groups(config: Config) -> None:
-    """Say on stderr what the list lacks: only the running service can read OpenD's groups."""
+def mention_groups(config: Config) -> None:
+    """Print on stderr that the list lacks Futu groups: only the running service can read them."""
     if config.watchlist.futu_groups:
         groups = ", ".join(config.watchlist.futu_groups)
-        complain(f"the running service adds the Futu groups {groups}")
+        print_stderr(f"the running service adds the Futu groups {groups}")

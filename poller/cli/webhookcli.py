@@ -1,11 +1,11 @@
-"""The `webhook` commands: what each endpoint has got, and what to do when it has not."""
+"""The `webhook` commands: show and test endpoints, and deliver events again."""
 
 from datetime import datetime
 
 from cyclopts import App
 
 from poller.cli import webhooks
-from poller.cli.options import ConfigFile, aware, begin
+from poller.cli.options import ConfigFile, aware, load_config
 from poller.cli.runner import WRONG, CommandFailed, finish
 
 webhook = App(
@@ -21,7 +21,7 @@ def list_(*, json: bool = False, config: ConfigFile = None) -> None:
         json: one JSON object a line
         config: TOML file
     """
-    finish(webhooks.print_states(begin(config, reading=True), as_json=json))
+    finish(webhooks.print_states(load_config(config, reading=True), as_json=json))
 
 
 @webhook.command(name="test")
@@ -32,7 +32,7 @@ def try_out(name: str, /, *, config: ConfigFile = None) -> None:
         name: the endpoint
         config: TOML file
     """
-    finish(webhooks.test(begin(config), name))
+    finish(webhooks.test(load_config(config), name))
 
 
 @webhook.command
@@ -45,13 +45,13 @@ def replay(
     until: datetime | None = None,
     config: ConfigFile = None,
 ) -> None:
-    """Deliver events again, in order, with the ids they had.
+    """Deliver events again, in order, with their original ids.
 
     Args:
         name: the endpoint
         id: an event's id, like HK.00700:2026-04-30:0; may be given several times
-        since: everything the endpoint wants that was observed from then on; UTC unless it names its
-            zone
+        since: everything the endpoint selects that was observed from then on; UTC unless it names
+            its time zone
         until: and before then
         config: TOML file
     """
@@ -60,41 +60,43 @@ def replay(
     times = (aware(since), aware(until))
     if times[0] and times[1] and times[0] >= times[1]:
         raise CommandFailed(WRONG, [f"--until {until}: give a time after --since {since}"])
-    finish(webhooks.replay(begin(config), name, id, *times))
+    finish(webhooks.replay(load_config(config), name, id, *times))
 
 
 @webhook.command
 def dead(
     name: str, /, *, requeue: bool = False, json: bool = False, config: ConfigFile = None
 ) -> None:
-    """List the events an endpoint never took, with every attempt.
+    """List the events an endpoint never accepted, with every attempt.
 
     Args:
         name: the endpoint
-        requeue: try them all again, with all attempts before them
+        requeue: deliver them all again, with their attempts reset
         json: one JSON object a line
         config: TOML file
     """
-    finish(webhooks.dead(begin(config, reading=not requeue), name, requeue=requeue, as_json=json))
+    finish(
+        webhooks.dead(load_config(config, reading=not requeue), name, requeue=requeue, as_json=json)
+    )
 
 
 @webhook.command
 def enable(name: str, /, *, config: ConfigFile = None) -> None:
-    """Send to an endpoint at once: one that is disabled, or whose retries wait.
+    """Send to an endpoint at once that is disabled, or whose retries wait.
 
     Args:
         name: the endpoint
         config: TOML file
     """
-    finish(webhooks.enable(begin(config), name))
+    finish(webhooks.enable(load_config(config), name))
 
 
 @webhook.command
 def forget(name: str, /, *, config: ConfigFile = None) -> None:
-    """Remove everything kept of an endpoint that is no longer configured.
+    """Remove everything stored of an endpoint that is no longer configured.
 
     Args:
         name: the endpoint
         config: TOML file
     """
-    finish(webhooks.forget(begin(config, reading=True), name))
+    finish(webhooks.forget(load_config(config, reading=True), name))

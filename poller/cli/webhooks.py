@@ -1,20 +1,20 @@
-"""What the `webhook` commands do, over the same outbox the service delivers from."""
+"""The work of the `webhook` commands, on the outbox that the service delivers from."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
 from poller import show
-from poller.cli.runner import complain
+from poller.cli.runner import print_stderr
 from poller.cli.stores import Failure, beside, store_of
 from poller.clock import wall_clock
 from poller.codec import read_json
 from poller.delivery.destinations import check_usable, destination_of
-from poller.delivery.gaps import start_texts
-from poller.delivery.outbox import OutOfOrder, Status, queue
+from poller.delivery.log_lines import start_texts
+from poller.delivery.outbox import Status, WrongKeyType, queue
 from poller.delivery.queued import DeadLetter
 from poller.delivery.redisoutbox import RedisOutbox
-from poller.delivery.replay import Wanted
+from poller.delivery.replay import ReplayRequest
 from poller.delivery.replay import replay as queue_again
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.routes import route
@@ -45,23 +45,23 @@ async def print_states(config: Config, *, as_json: bool) -> None:
         states = await outbox.statuses([*configured, *left])
     if as_json:
         for name, status in states.items():
-            told = {key: _plain(value) for key, value in asdict(status).items()}
-            state = word(status, left=name in left)
-            show.say_json(to_json({"name": name, "state": state} | told))
+            values = {key: _plain(value) for key, value in asdict(status).items()}
+            state = state_of(status, left=name in left)
+            show.say_json(to_json({"name": name, "state": state} | values))
         return
     names = ("name", "state", "lag", "dead", "last success", "last error", "next attempt")
     rows = [_row(name, status, left=name in left) for name, status in states.items()]
     show.print_table(names, rows)
     for name, status in states.items():
         if status.disabled:
-            show.say(f"{name}: {status.disabled}; mended? poller webhook enable {name}")
+            show.say(f"{name}: {status.disabled}; fixed? poller webhook enable {name}")
 
 
 def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
     error = f"{_clock(status.last_error_at)} {status.last_error}" if status.last_error else "-"
     return (
         name,
-        word(status, left=left),
+        state_of(status, left=left),
         str(status.lag + status.waiting),
         str(status.dead),
         _clock(status.last_success),
@@ -70,8 +70,8 @@ def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
     )
 
 
-def word(status: Status, *, left: bool = False) -> str:
-    """Say in a word how an endpoint is; `left`: it is configured no more."""
+def state_of(status: Status, *, left: bool = False) -> str:
+    """Return an endpoint's state in a word; `left`: it is no longer configured."""
     if left:
         return "not configured"
     if status.disabled:
@@ -88,7 +88,7 @@ def _plain(value: object) -> object:
 
 
 async def test(config: Config, name: str) -> None:
-    """Send an endpoint's test message, and print what came of it."""
+    """Send a test message to an endpoint, and print the outcome; raises Failure if it failed."""
     endpoint = _named(config, name).endpoint()
     check_usable([endpoint])
     match await destination_of(endpoint).test(endpoint):
@@ -106,35 +106,35 @@ async def replay(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Queue events again: from the streams, the dead letters, and what history has of the rest.
+    """Queue events again: from the streams and dead letters, the rest rebuilt from history.
 
-    `ids`: as the stream has them, or as a receiver got them.
+    `ids`: as on the stream, or as a receiver got them.
     """
     endpoint = _named(config, name).endpoint()
-    wanted = Wanted([event_id(each) for each in ids], since, until)
+    wanted = ReplayRequest([event_id(each) for each in ids], since, until)
     async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
-        made = await queue_again(store.streams, store.records, outbox, endpoint, wanted)
+        result = await queue_again(store.streams, store.records, outbox, endpoint, wanted)
         await store.streams.signal(signal_of_webhook(name))
-    _note(made.notes)
-    for code, problem in made.unusable.items():
-        complain(f"{code} is left out: {problem}")
-    if made.missing:
+    _print_notes(result.notes)
+    for code, problem in result.unusable.items():
+        print_stderr(f"{code} is left out: {problem}")
+    if result.missing:
         raise Failure(
-            f"{', '.join(sorted(made.missing))}: in neither the streams, the dead letters of "
+            f"{', '.join(sorted(result.missing))}: in neither the streams, the dead letters of "
             f"{name} nor history, or {name} has yet to take it; see: poller tail --from 0"
         )
-    told = f"{_events(made.queued)} to deliver again"
-    told += f"; {made.waiting} more wait already" if made.waiting else ""
-    if made.rebuilt:
-        others = made.queued + made.waiting - made.rebuilt
-        told += f"; {others} as the stream has them, {made.rebuilt} rebuilt from history"
-    show.say(told)
+    line = f"{_events(result.queued)} to deliver again"
+    line += f"; {result.waiting} more wait already" if result.waiting else ""
+    if result.rebuilt:
+        others = result.queued + result.waiting - result.rebuilt
+        line += f"; {others} as the stream has them, {result.rebuilt} rebuilt from history"
+    show.say(line)
 
 
-def _note(texts: Iterable[str]) -> None:
-    """Say beside the result what a service would have logged: it will not find it any more."""
+def _print_notes(texts: Iterable[str]) -> None:
+    """Print on stderr what the service would have logged: by then it is no longer visible."""
     for text in texts:
-        complain(text)
+        print_stderr(text)
 
 
 def _events(number: int) -> str:
@@ -152,14 +152,14 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
             await queue(outbox, name, items)
             await store.streams.signal(signal_of_webhook(name))
             status = await outbox.status(name)
-            told = f"{_events(len(items))} to deliver again" if items else "no dead letters"
+            line = f"{_events(len(items))} to deliver again" if items else "no dead letters"
             left = len(letters) - len(items)
-            told += f"; {left} cannot be read and stay" if left else ""
-            show.say(f"{told}; {status.waiting} waiting")
+            line += f"; {left} cannot be read and stay" if left else ""
+            show.say(f"{line}; {status.waiting} waiting")
             return
     if as_json:
-        for line in _told(letters):
-            show.say_json(to_json(line))
+        for document in _documents(letters):
+            show.say_json(to_json(document))
         return
     rows = [
         (
@@ -174,29 +174,29 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
     show.print_table(("event", "attempts", "first", "last", "last error"), rows)
 
 
-def _told(letters: Sequence[DeadLetter]) -> Iterator[dict[str, object]]:
+def _documents(letters: Sequence[DeadLetter]) -> Iterator[dict[str, object]]:
     for letter in letters:
-        attempts = [asdict(one) | {"at": isoformat(one.at)} for one in letter.attempts]
-        told: dict[str, object] = {"stream_id": letter.key}
+        attempts = [asdict(each) | {"at": isoformat(each.at)} for each in letter.attempts]
+        document: dict[str, object] = {"stream_id": letter.key}
         if letter.message is None:
-            told["raw"] = letter.text
+            document["raw"] = letter.text
         else:
-            told["stream_id"] = letter.message.position
-            told |= read_json(letter.text) | {"data": letter.message.data}
+            document["stream_id"] = letter.message.position
+            document |= read_json(letter.text) | {"data": letter.message.data}
         if letter.problem:
-            told["problem"] = letter.problem
-        yield told | {"attempts": attempts}
+            document["problem"] = letter.problem
+        yield document | {"attempts": attempts}
 
 
 async def enable(config: Config, name: str) -> None:
-    """Let an endpoint be sent to again, and say how to get what it gave up before."""
+    """Enable an endpoint, and print how to deliver its dead letters again."""
     _named(config, name)
     async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
         for stream in Stream:
             start = (await outbox.begin([name], stream))[name]
-            if isinstance(start, OutOfOrder):
+            if isinstance(start, WrongKeyType):
                 raise start
-            _note(start_texts(name, stream, start))
+            _print_notes(start_texts(name, stream, start))
         await outbox.enable(name)
         await store.streams.signal(signal_of_webhook(name))
         status = await outbox.status(name)
@@ -210,7 +210,7 @@ async def enable(config: Config, name: str) -> None:
 
 
 async def forget(config: Config, name: str) -> None:
-    """Remove the groups and the queue of an endpoint that is not configured."""
+    """Remove the groups and keys of an endpoint that is not configured."""
     if any(table.name == name for table in config.webhooks):
         raise ConfigError([f"{name} is configured: remove its [[webhooks]] table first"])
     async with store_of(config, existing=True) as store, beside(store, RedisOutbox) as outbox:
@@ -220,15 +220,16 @@ async def forget(config: Config, name: str) -> None:
         await outbox.forget(name)
         delivering = await _delivering(store)
     show.say(f"{name} is forgotten, {status.waiting} waiting events with it")
-    if delivering:  # which endpoints they have is not told in Redis
+    if delivering:  # Redis does not hold which endpoints they have
         show.say(
-            f"{', '.join(delivering)}: reload (SIGHUP) what has not read the configuration since "
-            f"{name} was removed from it, then forget it again: until then it is taken up anew"
+            f"{', '.join(delivering)}: reload (SIGHUP) each that has not read the configuration "
+            f"since {name} was removed from it, then forget it again: until then it may be created "
+            "again"
         )
 
 
 async def _delivering(store: RedisStore) -> list[str]:
-    """Return the living processes that deliver."""
-    async with beside(store, RedisStatusStore) as status_store:
-        reports = living(await status_store.reports(), wall_clock())
+    """Return the names of the running processes that deliver."""
+    async with beside(store, RedisStatusStore) as board:
+        reports = living(await board.reports(), wall_clock())
     return sorted(name for name, report in reports.items() if report.role in {"run", "deliver"})

@@ -1,7 +1,7 @@
-"""The HTTP client of one endpoint: guarded connections, bounded answers. The edge to receivers.
+"""The HTTP client of one endpoint: only to allowed addresses, with bounded answers.
 
-The guard looks at the address of the very connection, so it holds for names that resolve anew,
-for addresses written in odd ways and for addresses the URL itself names.
+The address is checked when its socket is made. So the check also holds for names that resolve
+differently the next time, for addresses in odd spellings and for literal addresses in the URL.
 """
 
 import asyncio
@@ -24,32 +24,32 @@ from aiohttp.connector import Connection
 from poller import __version__
 from poller.delivery.addresses import refusal
 from poller.delivery.endpoint import TIMEOUT, Endpoint
-from poller.delivery.names import Names
+from poller.delivery.resolver import Resolver
 from poller.delivery.target import as_sent, basic_auth, host_of
 
 ANSWER_LIMIT: Final = 64 * 1024
-"""Bytes read of an answer; what follows is not waited for."""
+"""Bytes of an answer's body that are read; the rest is not waited for."""
 
 _MOST_READ: Final = ANSWER_LIMIT + 32 * 1024
-"""Bytes taken off a connection for one request: interim answers (1xx), the head, and the body.
+"""Bytes read from a connection per request: interim answers (1xx), head and body.
 
-A receiver that sends interim answers without end would otherwise occupy the event loop for seconds,
-and with it every other endpoint, the polls and the lease. What lies beyond is never read.
+Without this bound, a receiver that sends endless interim answers would block the event loop for
+seconds, and with it every other endpoint, the polls and the lease.
 """
 
-_PATIENCE: Final = 5.0
-"""Seconds an answer's text may take, once its status is there."""
+_BODY_TIMEOUT: Final = 5.0
+"""Seconds an answer's body may take once its status has arrived."""
 
-_GAVE_UP: Final = 408
-"""What some servers send when they close a connection that idled."""
+_REQUEST_TIMEOUT: Final = 408
+"""Some servers send this before they close an idle connection."""
 
-_KEEP: Final = 30.0
-"""Seconds a connection that idles is kept for the next delivery."""
+_KEEP_ALIVE: Final = 30.0
+"""Seconds an idle connection is kept for the next delivery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a receiver said. `body`: the beginning, at most `ANSWER_LIMIT` bytes of it."""
+    """A receiver's answer; `body`: its first `ANSWER_LIMIT` bytes at most."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,7 +57,7 @@ class Answer:
 
 
 class Client:
-    """Posts to one endpoint, and connects only where it may. Opens nothing before it is used."""
+    """Posts to one endpoint, and connects to allowed addresses only. Connects on first use."""
 
     def __init__(
         self,
@@ -66,44 +66,44 @@ class Client:
         timeout: float = TIMEOUT,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """`resolver`: how names become addresses; the system's, if absent."""
+        """`timeout`: seconds for one `post`. `resolver`: by default the system's."""
         self._endpoint = endpoint
         self._timeout = timeout
         self._resolver = resolver
         self._url = as_sent(endpoint.url)
-        self._kept: aiohttp.ClientSession | None = None
+        self._reusing: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in (self._kept, self._fresh):
+        for session in (self._reusing, self._fresh):
             if session is not None:
                 await session.close()
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | str:
-        """Post these bytes; returns the answer, or in a few words of ours why there is none.
+        """Post these bytes; return the answer, or a short reason why there is none.
 
-        A kept connection may end just when it is used again, or be given up with a 408; that says
-        nothing about the receiver, so the request is sent once more, on a connection of its own.
+        A reused connection may be closed just as the request is sent, with or without a 408. That
+        says nothing about the receiver, so the request is sent once more on a new connection.
         """
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._timeout
+        deadline = loop.time() + self._timeout
         _REUSED.set(False)
         try:
             try:
-                self._kept = self._kept or self._session(force_close=False)
-                answer = await self._post(self._kept, body, headers, self._timeout)
+                self._reusing = self._reusing or self._session(force_close=False)
+                answer = await self._post(self._reusing, body, headers, self._timeout)
             except (aiohttp.ClientConnectionError, OSError) as problem:
                 if not (_REUSED.get() and _before_the_answer(problem)):
                     raise
             else:
-                if not (_REUSED.get() and answer.status == _GAVE_UP):
+                if not (_REUSED.get() and answer.status == _REQUEST_TIMEOUT):
                     return answer
             self._fresh = self._fresh or self._session(force_close=True)
-            left = max(ends - loop.time(), 0.001)
+            left = max(deadline - loop.time(), 0.001)
             return await self._post(self._fresh, body, headers, left)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as problem:
-            return self._why(problem)
+            return self._explain(problem)
 
     async def _post(
         self,
@@ -119,10 +119,10 @@ class Client:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=seconds),
         ) as response:
-            return Answer(response.status, response.headers, await _beginning(response))
+            return Answer(response.status, response.headers, await _read_start(response))
 
     def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
-        """Return a session that keeps its connections, or opens a new one for each request."""
+        """Return a session that reuses its connections, or opens a new one for each request."""
         headers = {
             "content-type": "application/json",
             "user-agent": f"short-interest-poller/{__version__}",
@@ -136,8 +136,8 @@ class Client:
             headers=headers,
         )
 
-    def _why(self, problem: Exception) -> str:
-        """Say in a few words of ours why there is no answer."""
+    def _explain(self, problem: Exception) -> str:
+        """Return a short reason, in our own words, why there is no answer."""
         match problem:
             case TimeoutError():
                 return f"no answer within {self._timeout:g} s"
@@ -159,17 +159,17 @@ def _no_connection(problem: aiohttp.ClientConnectorError) -> str:
             found = getattr(problem.certificate_error, "verify_message", "it is not valid")
             return f"its certificate is not accepted: {found}"
         case _:
-            return f"no connection: {words(problem.os_error)}"
+            return f"no connection: {reason_of(problem.os_error)}"
 
 
 _REUSED: Final = ContextVar("whether this task's last connection was used before", default=False)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Takes no kept connection on which something came that nobody had asked for.
+    """Reuses no connection on which bytes arrived unasked.
 
-    It would be read as the answer to what is sent next, and an event that was refused, or never
-    seen, would count as delivered.
+    They would be read as the answer to the next request, so that an event which was refused, or
+    never seen, would count as delivered.
     """
 
     def __init__(self, **how: Any) -> None:  # noqa: ANN401  as the library takes them
@@ -191,7 +191,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Bounded(asyncio.Protocol):
-    """Hands a transport's calls on to aiohttp, but no more than `_MOST_READ` bytes a request."""
+    """Forwards a transport's calls to aiohttp, but at most `_MOST_READ` bytes per request."""
 
     def __init__(self, inner: asyncio.Protocol, transport: asyncio.Transport) -> None:
         self._inner = inner
@@ -199,7 +199,7 @@ class _Bounded(asyncio.Protocol):
         self.left = _MOST_READ
 
     def data_received(self, data: bytes) -> None:
-        """Take what is within the bound, and no more from then on."""
+        """Forward bytes up to the bound, then stop reading."""
         taken = data[: self.left]
         self.left -= len(taken)
         if taken:
@@ -208,24 +208,24 @@ class _Bounded(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool | None:
-        """Hand it on."""
+        """Forward it."""
         return self._inner.eof_received()
 
     def connection_lost(self, problem: Exception | None) -> None:
-        """Hand it on."""
+        """Forward it."""
         self._inner.connection_lost(problem)
 
     def pause_writing(self) -> None:
-        """Hand it on."""
+        """Forward it."""
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Hand it on."""
+        """Forward it."""
         self._inner.resume_writing()
 
 
 def _bound(connection: Connection) -> None:
-    """Let one more request on a connection bring `_MOST_READ` bytes."""
+    """Allow a connection `_MOST_READ` bytes for its next request."""
     transport = connection.transport
     if transport is None or connection.protocol is None:
         return
@@ -237,12 +237,12 @@ def _bound(connection: Connection) -> None:
 
 
 def _before_the_answer(problem: OSError | aiohttp.ClientError) -> bool:
-    """Return whether a connection ended before the first byte of an answer."""
+    """Return whether the connection ended before the first byte of an answer."""
     match problem:
         case aiohttp.ClientConnectorError():
             return False
         case aiohttp.ServerDisconnectedError(message=begun):
-            return isinstance(begun, str)  # else what was read of the answer's head
+            return isinstance(begun, str)  # otherwise it is the part of the head that was read
         case _:
             return isinstance(problem, ConnectionError | aiohttp.ClientOSError)
 
@@ -250,7 +250,7 @@ def _before_the_answer(problem: OSError | aiohttp.ClientError) -> bool:
 def _connector(
     endpoint: Endpoint, resolver: AbstractResolver | None, *, force_close: bool
 ) -> aiohttp.TCPConnector:
-    """Return a connector that makes no socket for an address that is not allowed."""
+    """Return a connector that refuses to make a socket for an address that is not allowed."""
 
     def make(where: Any) -> socket.socket:  # noqa: ANN401  aiohttp's tuple
         family, kind, protocol, _, address = where
@@ -263,24 +263,24 @@ def _connector(
 
     return _Connector(
         limit=0,
-        resolver=resolver or Names(),
+        resolver=resolver or Resolver(),
         ttl_dns_cache=30,
         socket_factory=make,
         force_close=force_close,
-        keepalive_timeout=None if force_close else _KEEP,
+        keepalive_timeout=None if force_close else _KEEP_ALIVE,
     )
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Read at most `ANSWER_LIMIT` bytes; leaving the rest unread closes the connection.
+async def _read_start(response: aiohttp.ClientResponse) -> bytes:
+    """Return at most `ANSWER_LIMIT` bytes of the body; unread bytes close the connection.
 
-    The status decides. An answer that breaks off, or drips, changes nothing about it.
+    Never raises: only the status decides, so a truncated or slow body does not matter.
     """
     answer = b""
-    if response.content.at_eof():  # most say nothing more
+    if response.content.at_eof():  # most answers have no body
         return answer
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_BODY_TIMEOUT):
             while len(answer) < ANSWER_LIMIT:
                 part = await response.content.read(ANSWER_LIMIT - len(answer))
                 if not part:
@@ -289,26 +289,26 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     return answer
 
 
-def points_to(location: str | None, mask: Callable[[str], str]) -> str:
-    """Say where a redirect points, by its host alone; nothing when it does not say."""
+def redirect_hint(location: str | None, mask: Callable[[str], str]) -> str:
+    """Return a hint that names a redirect's host; "" without a location."""
     if location is None:
         return ""
-    there = _AUTHORITY.match(location)
-    if there is None:
+    found = _AUTHORITY.match(location)
+    if found is None:
         return "it points to another path of its own: write that URL"
-    host = mask(_NOT_OF_A_HOST.sub("", there[1].rpartition("@")[2]))[:_LONGEST_HOST]
+    host = mask(_NOT_OF_A_HOST.sub("", found[1].rpartition("@")[2]))[:_LONGEST_HOST]
     return f"it points to {host}: write that URL" if host else ""
 
 
 _AUTHORITY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#\\]*)")
 _NOT_OF_A_HOST: Final = re.compile(r"[^A-Za-z0-9.:\[\]-]")
 _LONGEST_HOST: Final = 80
-"""Characters told of where a redirect points: its line stays one."""
+"""Characters shown of a redirect's host, so that its line stays short."""
 
 
-def words(problem: OSError) -> str:
-    """Say what the system, or the guard, has against a connection; no address of ours in it."""
-    match problem:  # before the system's numbers: those of OpenSSL and of getaddrinfo are others
+def reason_of(problem: OSError) -> str:
+    """Return why a connection failed or was refused, without our own address."""
+    match problem:  # first: OpenSSL and getaddrinfo have error numbers of their own
         case socket.gaierror():
             return "its name does not resolve"
         case ssl.SSLError():
@@ -323,17 +323,17 @@ def words(problem: OSError) -> str:
 
 
 _OPENSSL: Final = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
-"""What stands around OpenSSL's own words."""
+"""The prefix and suffix that Python adds to OpenSSL's message."""
 
 
 async def reach(endpoint: Endpoint, *, resolver: AbstractResolver | None = None) -> None:
-    """Connect without sending anything, as a delivery would; raises OSError with the reason.
+    """Connect as a delivery would, without sending anything; raises OSError with the reason.
 
-    Of several addresses of a name one is enough, that may be connected to and answers.
+    If a name has several addresses, one that is allowed and answers is enough.
     """
     host, port = host_of(endpoint.url), as_sent(endpoint.url).port or 0
     async with asyncio.timeout(TIMEOUT):
-        found = await (resolver or Names()).resolve(host, port, socket.AF_UNSPEC)
+        found = await (resolver or Resolver()).resolve(host, port, socket.AF_UNSPEC)
         failed = list[OSError]()
         for address in [each["host"] for each in found]:
             reason = refusal(address, local=endpoint.local, allow_private=endpoint.allow_private)
@@ -346,7 +346,7 @@ async def reach(endpoint: Endpoint, *, resolver: AbstractResolver | None = None)
                 failed.append(problem)
             else:
                 return
-        # what an address that may be used says is told before the refusal of another
+        # the failure of an allowed address says more than the refusal of another
         raise min(failed, key=lambda problem: problem.errno == errno.EACCES)
 
 

@@ -1,10 +1,8 @@
-"""The events of one market and reporting day as one message a person likes to read. Pure.
+"""Formats the events of one market and trading day, or notices of releases, as a message. Pure.
 
-Beside it what is said of a whole release: a sentence a notice.
-
-What was reported comes as a table, the biggest moves first; revisions follow as old → new, then
-days that were missing and histories that changed as a whole; one event alone is one sentence. A
-figure that is absent is shown as –.
+Reported figures come as a table, the biggest moves first; then revisions as old → new, then
+backfilled days and restated histories. A single event is one sentence, and so is each notice. An
+absent figure is shown as –.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,41 +20,38 @@ from poller.schedule.calendar import reporting_days
 from poller.schedule.notice import Detected
 
 MOST_ROWS: Final = 20
-"""Rows of a table; what else there is can be asked for with `poller tail`."""
+"""Most rows of a table; `poller tail` shows the rest."""
 
 _ABSENT: Final = "–"
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """What to post. `title` is one line and may be empty, `body` is not."""
+class ChatMessage:
+    """A message for people. `title`: one line, or empty. `body`: never empty."""
 
     title: str
     body: str
 
     @property
     def text(self) -> str:
-        """Title and body in one, for a channel that knows no titles."""
+        """Title and body together, for a channel without titles."""
         return f"{self.title}\n{self.body}" if self.title else self.body
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One event; `shares`, `ratio` (percent), `cover` (days) and the same of what it compares with.
-
-    `moved`: shares, `percent`: of the previous shares.
-    """
+    """One event. `ratio`: percent. `change`: in shares. `percent`: of the previous shares."""
 
     code: str
     kind: str
     day: date
     shares: Shares | None
     ratio: float | None
-    cover: float | None
+    days_to_cover: float | None
     previous_day: str | None
     previous_shares: Shares | None
     previous_ratio: float | None
-    moved: Shares | None
+    change: Shares | None
     percent: float | None
     restated: Restated | None
 
@@ -69,19 +64,19 @@ class _Row:
             day=event.trading_day,
             shares=record.shares,
             ratio=record.ratio,
-            cover=record.days_to_cover,
+            days_to_cover=record.days_to_cover,
             previous_day=None if previous is None else previous.timestamp_str,
             previous_shares=None if previous is None else previous.shares,
             previous_ratio=None if previous is None else previous.ratio,
-            moved=None if change is None else change.shares,
+            change=None if change is None else change.shares,
             percent=None if change is None else change.percent,
             restated=event.restated,
         )
 
     @property
     def rank(self) -> tuple[float, float, str]:
-        """Sort the biggest move first: by percent, without one by shares."""
-        return -abs(self.percent or 0), -abs(self.moved or 0), self.code
+        """Sort key, biggest move first: by percent, then by shares."""
+        return -abs(self.percent or 0), -abs(self.change or 0), self.code
 
 
 def digest(
@@ -90,16 +85,16 @@ def digest(
     limit: int,
     missing: int | None = None,
     monospaced: bool = False,
-) -> Message:
-    """Return the message for at least one event, all of one market and day.
+) -> ChatMessage:
+    """Return the message for one event or more, all of one market and trading day.
 
-    `limit`: characters of title and body together, at least 100. `missing`: how many symbols are
-    still without this day; None: not known. `monospaced`: the channel shows ``` blocks, so that
-    columns line up.
+    `limit`: most characters of title and body together, at least 100. `missing`: how many symbols
+    still lack this day; None: unknown. `monospaced`: the channel shows ``` blocks, so that columns
+    line up.
     """
     rows = sorted(map(_Row.of, events), key=lambda row: row.rank)
     if len(rows) == 1:
-        return Message("", _cut(_sentence(rows[0]), limit))
+        return ChatMessage("", _cut(_sentence(rows[0]), limit))
     kinds = {kind: [row for row in rows if row.kind == kind] for kind in (_REPORTED, *_LISTED)}
     market = events[0].market
     numbers = {kind: len(found) for kind, found in kinds.items()}
@@ -112,16 +107,16 @@ def digest(
     for most in range(MOST_ROWS, -1, -1):
         body = _body(kinds, most, monospaced=monospaced)
         if len(body) <= room:
-            return Message(title, body)
-    return Message(title, _cut(_directions(rows), room))
+            return ChatMessage(title, body)
+    return ChatMessage(title, _cut(_directions(rows), room))
 
 
 def _body(kinds: Mapping[str, Sequence[_Row]], most: int, *, monospaced: bool) -> str:
-    """Return what stands below the title; each of the lists has at most `most` rows."""
+    """Return the text below the title; each of its lists has at most `most` rows."""
     parts = []
     if reported := kinds[_REPORTED]:
-        covered = any(row.cover is not None for row in reported)
-        lines = [_cells(row, covered=covered) for row in reported]
+        has_cover = any(row.days_to_cover is not None for row in reported)
+        lines = [_cells(row, has_cover=has_cover) for row in reported]
         header = _HEADER[: len(lines[0])]
         parts += [_directions(reported), *_listed(header, lines, most, monospaced=monospaced)]
     for kind, cells in _LISTED.items():
@@ -132,18 +127,18 @@ def _body(kinds: Mapping[str, Sequence[_Row]], most: int, *, monospaced: bool) -
 
 
 def _directions(rows: Iterable[_Row]) -> str:
-    """Count which way the rows went; those without a comparison are left out."""
-    moves = [row.moved for row in rows if row.moved is not None]
+    """Count the rows that went up, down or neither; those without a comparison are left out."""
+    moves = [row.change for row in rows if row.change is not None]
     up, down = sum(move > 0 for move in moves), sum(move < 0 for move in moves)
     return f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
 
 
-def announcement(notices: Sequence[StreamNotice], *, limit: int) -> Message:
-    """Return the message for at least one notice."""
-    return Message("", _cut("\n".join(map(_announced, notices)), limit))
+def announcement(notices: Sequence[StreamNotice], *, limit: int) -> ChatMessage:
+    """Return the message for one notice or more."""
+    return ChatMessage("", _cut("\n".join(map(_announcement, notices)), limit))
 
 
-def _announced(notice: StreamNotice) -> str:
+def _announcement(notice: StreamNotice) -> str:
     market, day = notice.market, _date(notice.trading_day)
     if notice.type == Detected.type:
         return f"{market}: the report of {day} is out, first seen at {notice.code}."
@@ -156,36 +151,38 @@ def _announced(notice: StreamNotice) -> str:
 
 
 def missing(
-    watermarks: Mapping[Code, date], market: Market, day: date, *, covers: Callable[[Code], bool]
+    watermarks: Mapping[Code, date], market: Market, day: date, *, selects: Callable[[Code], bool]
 ) -> int | None:
-    """Count the symbols that kept up until the reporting day before `day` and lack `day` itself.
+    """Count the symbols that have the reporting day before `day` and lack `day` itself.
 
-    None for a day no report is of, which anybody may have appended: `date` ends close to it.
+    Symbols that fell behind earlier, being no longer watched or reported, do not count. Returns
+    None for years without reports: anybody may append such an entry, and `date` would overflow.
 
-    `covers`: whether the message's reader follows a code. One that fell behind earlier, because it
-    is no longer watched or no longer reported, is not waited for.
+    `selects`: whether the endpoint follows a code.
     """
     if not _OLDEST <= day.year < MAXYEAR:
         return None
     early = reporting_days(market, day - 2 * market.longest_gap)
-    *_, before = takewhile(lambda one: one < day, early)
+    *_, before = takewhile(lambda each: each < day, early)
     return sum(
         before <= watermark < day
         for code, watermark in watermarks.items()
-        if market_of(code) is market and covers(code)
+        if market_of(code) is market and selects(code)
     )
 
 
 _OLDEST: Final = 1970
-"""Years before it hold no report."""
+"""There are no reports of earlier years."""
 
 _HEADER: Final = ("symbol", "change", "short", "ratio", "to cover")
 _Line = tuple[str, ...]
 
 
-def _cells(row: _Row, *, covered: bool) -> _Line:
+def _cells(row: _Row, *, has_cover: bool) -> _Line:
     cells = (row.code, _change(row), _shares(row.shares), _percent(row.ratio))
-    return (*cells, _ABSENT if row.cover is None else f"{row.cover:,.2f} d") if covered else cells
+    if not has_cover:
+        return cells
+    return (*cells, _ABSENT if row.days_to_cover is None else f"{row.days_to_cover:,.2f} d")
 
 
 def _revised_cells(row: _Row) -> _Line:
@@ -199,7 +196,7 @@ def _backfilled_cells(row: _Row) -> _Line:
 def _restated_cells(row: _Row) -> _Line:
     if row.restated is None:
         return (row.code,)
-    what, _ = _caused(row.restated)
+    what, _ = _effect(row.restated)
     factor = "" if row.restated.factor is None else f" × {row.restated.factor:,g}"
     return row.code, _days(row.restated), f"{what}{factor}"
 
@@ -210,11 +207,11 @@ _LISTED: Final[Mapping[str, Callable[[_Row], _Line]]] = {
     "backfilled": _backfilled_cells,
     "restated": _restated_cells,
 }
-"""What has a list of its own below what was reported: kind of event → the cells of its row."""
+"""The kinds of event that are listed below the reported ones → the cells of a row."""
 
 
-def _caused(restated: Restated) -> tuple[str, str]:
-    """Return which figures one cause changed, and what it did to them."""
+def _effect(restated: Restated) -> tuple[str, str]:
+    """Return which figures a restatement changed, and how."""
     match restated.cause:
         case None | Cause.RESCALED:
             by = "" if restated.factor is None else f" by {restated.factor:,g}"
@@ -232,7 +229,7 @@ def _days(restated: Restated) -> str:
 
 
 def _span(restated: Restated) -> str:
-    """Return from which to which day, where the entry says that."""
+    """Return ` from … to …`; "" if the entry has no valid days."""
     try:
         first, last = read_day(restated.first), read_day(restated.last)
     except Unreadable:
@@ -243,7 +240,7 @@ def _span(restated: Restated) -> str:
 def _listed(
     header: _Line | None, lines: Sequence[_Line], most: int, *, monospaced: bool
 ) -> Iterator[str]:
-    """Yield the first `most` lines, in columns where the channel can show them, and the rest."""
+    """Yield the first `most` lines, aligned if `monospaced`, and how many more there are."""
     shown = lines[:most]
     table = [header, *shown] if header and shown else list(shown)
     if table and monospaced:
@@ -260,8 +257,8 @@ def _listed(
 
 
 def _sentence(row: _Row) -> str:
-    """Say one event in words."""
-    day, moved = _date(row.day), _signed(row.moved)
+    """Return one event as a sentence."""
+    day, change = _date(row.day), _signed(row.change)
     percent = "" if row.percent is None else f" ({row.percent:+,.2f} %)"
     match row.kind:
         case "revised":
@@ -278,26 +275,27 @@ def _sentence(row: _Row) -> str:
         case "restated":
             return f"{row.code} was restated{_restatement(row.restated)}."
     words = f"{row.code} reported {_shares(row.shares)} shares short on {day}"
-    if row.moved == 0:
+    if row.change == 0:
         words += f", unchanged since {_day(row.previous_day)}"
-    elif row.moved is not None:
-        words += f", {moved}{percent} since {_day(row.previous_day)}"
+    elif row.change is not None:
+        words += f", {change}{percent} since {_day(row.previous_day)}"
     words += f"; ratio {_percent(row.ratio)}"
-    return words + ("." if row.cover is None else f", {row.cover:,.2f} days to cover.")
+    cover = row.days_to_cover
+    return words + ("." if cover is None else f", {cover:,.2f} days to cover.")
 
 
 def _restatement(restated: Restated | None) -> str:
     if restated is None:
         return ""
-    what, did = _caused(restated)
-    return f": the {what} of {_days(restated)}{_span(restated)} {did}"
+    what, how = _effect(restated)
+    return f": the {what} of {_days(restated)}{_span(restated)} {how}"
 
 
 def _change(row: _Row) -> str:
-    if row.moved == 0:
+    if row.change == 0:
         return "unchanged"
     if row.percent is None:
-        return _ABSENT if row.moved is None else "from 0"
+        return _ABSENT if row.change is None else "from 0"
     return f"{row.percent:+,.2f} %"
 
 
@@ -319,7 +317,7 @@ def _date(day: date) -> str:
 
 
 def _day(text: str | None) -> str:
-    """Return a day of a record, which may be of any year, in the same form."""
+    """Format a record's day, which may be of any year, in the same way."""
     return _ABSENT if text is None else _date(date.fromisoformat(text))
 
 

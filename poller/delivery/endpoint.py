@@ -10,16 +10,18 @@ from poller.delivery.selection import Selection
 from poller.delivery.target import host_of
 
 TIMEOUT: Final = 20.0
-"""Seconds for one attempt, from the name's look-up to the last byte of the answer."""
+"""Seconds for one attempt, from the DNS look-up to the last byte of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where events go, and which. Its `repr` shows no secret.
 
-    `connections`: deliveries at once, `rate`: deliveries a second, both in each process.
-    `destination`: the name of its kind, see `destinations`. `wait`: how long nothing more must have
-    come before the events of a message are sent.
+    Attributes:
+        connections: Most deliveries at once, in each process.
+        rate: Most deliveries a second, in each process.
+        destination: The name of its kind, see `destinations`.
+        wait: Debounce: events gather into a message until none has come for this long.
     """
 
     name: str
@@ -39,6 +41,6 @@ class Endpoint:
         return names_loopback(host_of(self.url))
 
     def mask(self) -> Mask:
-        """Return what keeps its URL and its secrets out of a text; to be made once."""
+        """Return a mask for its URL and secrets; it is costly, so make it once."""
         keys = (text for secret in self.secrets for text in secrets_in_key(secret))
         return Mask([*secrets_in_url(self.url), *keys])

@@ -1,12 +1,12 @@
-"""From a stream into the endpoints' queues: what each is to get is copied there, in order.
+"""Copies a stream's entries, in order, into the queue of each endpoint that selects them.
 
-One reader of each stream serves all endpoints of a process: an entry is read and decoded once. The
-endpoints that stand at the same place go on together, as a cohort. Those at the head come first;
-who is behind has a batch in its turn, until it has caught up and belongs to the others.
+One reader per stream serves all endpoints of a process, so an entry is read and decoded once.
+Endpoints at the same position advance together, as a cohort. The cohort at the head comes first;
+those behind get a batch in turn, until they have caught up and merge with it.
 
-An endpoint's record of its position moves together with what is queued for it. Where it takes
-nothing the record follows later, for all endpoints at once: what lies between is looked at again
-after a kill, and is not wanted then either.
+An endpoint's stored position moves together with what is queued for it. Over entries that it does
+not select, the position is written later, for all endpoints at once: after a crash these entries
+are read again and skipped again.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from datetime import timedelta
 from typing import Final
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.gaps import gone_text, missed_text, new_text, subject_of
-from poller.delivery.outbox import Batch, Outbox, OutOfOrder, QueueItem, Take, Taken
+from poller.delivery.log_lines import gone_text, missed_text, new_text, subject_of
+from poller.delivery.outbox import Batch, Outbox, QueueItem, Take, Taken, WrongKeyType
 from poller.delivery.queued import delivery_of
 from poller.delivery.routes import key_of, route
 from poller.delivery.selection import Selection
@@ -38,29 +38,29 @@ from poller.telemetry.observe import (
 )
 
 BATCH: Final = 200
-"""Stream entries looked at in one go."""
+"""Stream entries read at once."""
 
 STORE: Final = "redis for webhooks"
-"""What is in trouble when Redis is: the poll loop tells of its own, and may recover later."""
+"""Subject of delivery's troubles with Redis; the poll loop has its own, which may last longer."""
 
 SETTLE: Final = 2.0
-"""Seconds between two writes of records that moved over nothing an endpoint takes."""
+"""Seconds between two writes of positions that moved over entries that were not selected."""
 
 FOREIGN_EVERY: Final = 3600.0
-"""Seconds between two lines about entries that are not this service's."""
+"""Seconds between two log lines about foreign entries."""
 
 _TICK: Final = 0.001
-"""Seconds: shorter waits would only ask the same again."""
+"""Seconds; anything shorter would be a busy loop."""
 
 
 @dataclass(slots=True)
 class _Cohort:
-    """Endpoints at one place of the stream.
+    """Endpoints at the same position of the stream.
 
     Attributes:
-        read: How many entries had been appended up to where they last saw the end.
-        since: That place.
-        seen: How many they have read since.
+        since: The position where they last reached the stream's end.
+        read: How many entries had ever been appended up to there; None: unknown.
+        seen: How many entries they have read since.
     """
 
     position: str
@@ -71,7 +71,7 @@ class _Cohort:
 
 
 class Enqueuer:
-    """Takes from one stream for all endpoints until cancelled."""
+    """Reads one stream for all endpoints until cancelled."""
 
     def __init__(
         self,
@@ -84,7 +84,10 @@ class Enqueuer:
         pause: timedelta,
         queued: Callable[[str], None],
     ) -> None:
-        """`look`, `pause`: see `relay.Timing`. `queued`: called when an endpoint has more."""
+        """`look`, `pause`: see `worker.Timing`. `queued`: called when an endpoint has more to send.
+
+        `news`: returns an event that is set when the stream grows.
+        """
         self._outbox = outbox
         self._observe = observe
         self._stream = stream
@@ -96,21 +99,21 @@ class Enqueuer:
         self._cohorts: dict[str, _Cohort] = {}
         self._records: dict[str, str] = {}
         self._remembered: dict[str, str] = {}
-        self._broken: dict[str, float] = {}
+        self._suspended_until: dict[str, float] = {}
         self._foreign = 0
         self._settled = 0.0
-        self._foreign_told = -FOREIGN_EVERY
+        self._foreign_logged_at = -FOREIGN_EVERY
         self._failing: set[str] = set()
         self._round = 0
         self._changed = asyncio.Event()
 
     def configure(self, endpoints: Iterable[Endpoint]) -> None:
-        """Take for exactly these from now on."""
+        """Read for exactly these endpoints from now on."""
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._changed.set()
 
     async def run(self) -> None:
-        """Take, for ever."""
+        """Read and queue until cancelled."""
         self._start_over()
         with heartbeat(self._observe, f"webhook intake of the {self._stream}") as beat:
             while True:
@@ -118,7 +121,7 @@ class Enqueuer:
                 news = self._news(self._stream)
                 self._changed.clear()
                 try:
-                    more = await self._turn()
+                    more = await self._read_batches()
                 except (StoreDown, StoreMisfit) as problem:
                     self._observe(Trouble(STORE, str(problem)))
                     self._start_over()
@@ -126,32 +129,29 @@ class Enqueuer:
                     continue
                 self._observe(Recovered(STORE))
                 if not more:
-                    await self._rest(news)
+                    await self._wait(news)
 
     def _start_over(self) -> None:
-        """Forget where the endpoints are: another process may have moved them meanwhile."""
+        """Forget the endpoints' positions: another process may have moved them."""
         self._cohorts.clear()
         self._records.clear()
 
-    async def _rest(self, news: asyncio.Event) -> None:
-        """Wait until the stream has grown or the configuration changed, but no longer than a look.
-
-        Records that are behind are written first, though not at every entry.
-        """
+    async def _wait(self, news: asyncio.Event) -> None:
+        """Wait for new entries or another configuration, for `look` or until `_settle` is due."""
         until = self._look
         if self._unsettled():
             until = min(until, max(self._settled + SETTLE - _now(), 0))
-        await waited((news, self._changed), until)
+        await wait_any((news, self._changed), until)
 
-    async def _turn(self) -> bool:
-        """Read a batch for those at the head and one for those behind; returns whether to go on."""
+    async def _read_batches(self) -> bool:
+        """Read a batch at the head and one for a cohort behind; return whether more may follow."""
         await self._begin()
         if _now() >= self._settled + SETTLE and self._unsettled():
             await self._settle()
         cohorts = sorted(self._cohorts.values(), key=lambda each: order(each.position))
         more = bool(cohorts) and await self._advance(cohorts[-1], None)
         if len(cohorts) > 1:
-            # in turns: the one furthest behind must not keep another from the head
+            # in turns: a cohort far behind must not keep another from catching up
             self._round += 1
             place = self._round % (len(cohorts) - 1)
             await self._advance(cohorts[place], cohorts[place + 1].position)
@@ -163,11 +163,11 @@ class Enqueuer:
         return [
             name
             for name in self._endpoints
-            if name not in self._records and self._broken.get(name, now) <= now
+            if name not in self._records and self._suspended_until.get(name, now) <= now
         ]
 
     async def _begin(self) -> None:
-        """Find out where endpoints go on that are new here; drop those that are gone."""
+        """Look up where new endpoints go on, and drop those that were removed."""
         for cohort in list(self._cohorts.values()):
             cohort.names &= self._endpoints.keys()
             if not cohort.names:
@@ -180,21 +180,21 @@ class Enqueuer:
             return
         starts = await self._outbox.begin(wanted, self._stream, remembered=self._remembered)
         for name, start in starts.items():
-            if isinstance(start, OutOfOrder):
-                self._put_aside(name, str(start))
+            if isinstance(start, WrongKeyType):
+                self._suspend(name, str(start))
             else:
                 self._enter(name, start)
-        self._tell_starts({n: s for n, s in starts.items() if isinstance(s, Start)})
+        self._log_starts({n: s for n, s in starts.items() if isinstance(s, Start)})
 
-    def _put_aside(self, name: str, problem: str) -> None:
+    def _suspend(self, name: str, problem: str) -> None:
         self._observe(Trouble(subject_of(name), problem))
-        self._broken[name] = _now() + self._look
+        self._suspended_until[name] = _now() + self._look
         self._records.pop(name, None)
         for cohort in self._cohorts.values():
             cohort.names.discard(name)
 
     def _enter(self, name: str, start: Start) -> None:
-        if self._broken.pop(name, None) is not None:
+        if self._suspended_until.pop(name, None) is not None:
             self._observe(Recovered(subject_of(name)))
         self._records[name] = self._remembered[name] = start.position
         cohort = self._cohorts.get(start.position)
@@ -204,10 +204,10 @@ class Enqueuer:
         cohort.names.add(name)
 
     async def _advance(self, cohort: _Cohort, upto: str | None) -> bool:
-        """Take a batch for a cohort, not beyond `upto`; returns whether there may be more."""
+        """Process a batch for a cohort, not beyond `upto`; return whether there may be more."""
         batch = await self._outbox.follow(cohort.position, BATCH, self._stream)
         if batch.first is not None and order(batch.last) < order(cohort.position):
-            self._leave(cohort)  # the stream is another one: `begin` decides where to go on
+            self._leave(cohort)  # the stream was replaced: `begin` decides where to go on
             return True
         entries = batch.entries
         if upto is not None:
@@ -216,14 +216,14 @@ class Enqueuer:
             cohort.seen += len(entries)
             batch = replace(batch, entries=entries)
             if batch.whole:
-                self._tell_lost(cohort, batch.added, batch.last, batch.first)
+                self._log_lost(cohort, batch.added, batch.last, batch.first)
             await self._take(cohort, batch)
             self._move(cohort, entries[-1].id)
             return not batch.whole
         if upto is not None:
             self._move(cohort, upto)
-        elif order(batch.last) > order(cohort.position):  # appended and gone before it was seen
-            self._tell_lost(cohort, batch.added, batch.last, batch.first)
+        elif order(batch.last) > order(cohort.position):  # appended and trimmed before it was read
+            self._log_lost(cohort, batch.added, batch.last, batch.first)
             self._move(cohort, batch.last)
         elif cohort.read is None:
             cohort.read, cohort.since, cohort.seen = batch.added, cohort.position, 0
@@ -235,19 +235,19 @@ class Enqueuer:
         del self._cohorts[cohort.position]
 
     def _move(self, cohort: _Cohort, position: str) -> None:
-        """Let a cohort stand at another place, together with whoever stands there."""
+        """Move a cohort to a position, and merge it with the cohort there."""
         self._cohorts.pop(cohort.position, None)
-        there = self._cohorts.get(position)
-        if there is not None:
-            if there.since == position:
-                self._tell_lost(cohort, there.read, position, None)
-            there.names |= cohort.names
+        other = self._cohorts.get(position)
+        if other is not None:
+            if other.since == position:
+                self._log_lost(cohort, other.read, position, None)
+            other.names |= cohort.names
         elif cohort.names:
             cohort.position = position
             self._cohorts[position] = cohort
 
     async def _take(self, cohort: _Cohort, batch: Batch) -> None:
-        """Queue what each endpoint wants, and move its record behind it."""
+        """Queue what each endpoint selects, together with its new position."""
         selections: dict[Selection, list[str]] = {}
         for name in cohort.names & self._endpoints.keys():  # they may have changed meanwhile
             selections.setdefault(self._endpoints[name].selection, []).append(name)
@@ -255,7 +255,7 @@ class Enqueuer:
         for entry, message in self._messages(batch.entries):
             delivery = None
             for selection, names in selections.items():
-                problem = self._judge(selection, message, names)
+                problem = self._evaluate(selection, message, names)
                 if problem is None:
                     continue
                 delivery = delivery or delivery_of(key_of(message), entry, message)
@@ -269,15 +269,14 @@ class Enqueuer:
             takes = [Take(n, self._records[n], upto, chosen) for n, chosen in items.items()]
             self._taken(takes, await self._outbox.take(takes, self._stream, read=read))
 
-    def _judge(self, selection: Selection, message: Message, names: Sequence[str]) -> str | None:
-        """Return "" for what the endpoints get, None for what they do not.
+    def _evaluate(self, selection: Selection, message: Message, names: Sequence[str]) -> str | None:
+        """Return "" if the endpoints get the message, None if they do not.
 
-        Where the filter fails, return why: whether it is wanted is unknown then, so it is neither
-        lost nor sent.
+        If the filter fails, return why: the message becomes a dead letter, neither lost nor sent.
         """
         try:
             chosen = selection.matches(message)
-        except Exception as error:  # noqa: BLE001  whatever an expression does is the endpoint's
+        except Exception as error:  # noqa: BLE001  an expression's failure concerns its endpoint
             problem = f"its filter failed: {type(error).__name__} [{fingerprint(error)}]"
             for name in names:
                 kept = f"what it could not judge is kept: poller webhook dead {name}"
@@ -294,9 +293,9 @@ class Enqueuer:
         for take in takes:
             answer = answers[take.name]
             if answer.problem:
-                self._put_aside(take.name, answer.problem)
+                self._suspend(take.name, answer.problem)
                 continue
-            if answer.superseded:  # another process took it: `begin` finds where it stands
+            if answer.superseded:  # another process moved it: `begin` reads its position again
                 self._records.pop(take.name, None)
                 for cohort in self._cohorts.values():
                     cohort.names.discard(take.name)
@@ -306,7 +305,7 @@ class Enqueuer:
                     gone.append((take.name, take.after))
             if take.items or answer.superseded:
                 self._queued(take.name)
-        self._tell_gone(gone)
+        self._log_gone(gone)
 
     def _unsettled(self) -> bool:
         return any(
@@ -316,7 +315,7 @@ class Enqueuer:
         )
 
     async def _settle(self) -> None:
-        """Write down how far the endpoints have come over what they do not take."""
+        """Store the positions that moved over entries the endpoints do not select."""
         self._settled = _now()
         for cohort in list(self._cohorts.values()):
             takes = [
@@ -330,7 +329,7 @@ class Enqueuer:
                 self._taken(takes, await self._outbox.take(takes, self._stream, read=read))
 
     def _messages(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Message]]:
-        """Decode each entry; those that are not this service's are counted and told together."""
+        """Yield the decoded entries; count the foreign ones, and log them once an hour."""
         foreign, before = "", self._foreign
         wanted = StreamEvent if self._stream is Stream.EVENTS else StreamNotice
         for entry in entries:
@@ -340,18 +339,16 @@ class Enqueuer:
             else:
                 self._foreign += 1
                 reason = message.reason if isinstance(message, Foreign) else "of the other stream"
-                foreign = foreign or f"webhooks: {entry.id} is no event of ours ({reason})"
+                foreign = foreign or f"webhooks: {entry.id} is not an event of ours ({reason})"
         if foreign:
             self._observe(PassedOver(self._stream, self._foreign - before))
-        if foreign and _now() >= self._foreign_told + FOREIGN_EVERY:
-            told = (
-                f"{foreign}: passed over, and told at most once an hour with the number of others"
-            )
-            self._observe(Happened(told, (("passed_over", self._foreign),)))
-            self._foreign, self._foreign_told = 0, _now()
+        if foreign and _now() >= self._foreign_logged_at + FOREIGN_EVERY:
+            line = f"{foreign}: passed over; logged at most once an hour, with the number of others"
+            self._observe(Happened(line, (("passed_over", self._foreign),)))
+            self._foreign, self._foreign_logged_at = 0, _now()
 
-    def _tell_starts(self, starts: Mapping[str, Start]) -> None:
-        self._tell_gone([(n, s.position) for n, s in starts.items() if s.gone])
+    def _log_starts(self, starts: Mapping[str, Start]) -> None:
+        self._log_gone([(n, s.position) for n, s in starts.items() if s.gone])
         new = sorted(n for n, s in starts.items() if s.new and s.position != START)
         if new:
             self._observe(Happened(new_text(new, self._stream, starts[new[0]].position)))
@@ -360,32 +357,30 @@ class Enqueuer:
             if start.missed is not None:
                 missed.setdefault((start.position, start.missed), []).append(name)
         for (after, first), names in missed.items():
-            self._tell_missed(names, None, after, first)
+            self._log_missed(names, None, after, first)
 
-    def _tell_gone(self, gone: Sequence[tuple[str, str]]) -> None:
+    def _log_gone(self, gone: Sequence[tuple[str, str]]) -> None:
         by_place: dict[str, list[str]] = {}
         for name, position in gone:
             by_place.setdefault(position, []).append(name)
         for position, names in by_place.items():
             self._observe(Happened(gone_text(names, self._stream, position)))
 
-    def _tell_lost(self, cohort: _Cohort, added: int | None, last: str, first: str | None) -> None:
-        """Where the count of entries is known, say how many were removed before they were seen."""
+    def _log_lost(self, cohort: _Cohort, added: int | None, last: str, first: str | None) -> None:
+        """Log how many entries were removed before they were read, if that is known."""
         number = lost(cohort.read, added, cohort.seen)
         if number:
             behind = first is None or order(first) <= order(cohort.since)
             upto = last if behind or first is None else first
-            self._tell_missed(sorted(cohort.names), number, cohort.since, upto)
+            self._log_missed(sorted(cohort.names), number, cohort.since, upto)
         cohort.read, cohort.since, cohort.seen = added, last, 0
 
-    def _tell_missed(
-        self, names: Sequence[str], number: int | None, after: str, first: str
-    ) -> None:
+    def _log_missed(self, names: Sequence[str], number: int | None, after: str, first: str) -> None:
         self._observe(Happened(missed_text(names, self._stream, number, after, first)))
 
 
-async def waited(events: Sequence[asyncio.Event], seconds: float) -> None:
-    """Wait for one of the events, but no longer than this."""
+async def wait_any(events: Sequence[asyncio.Event], seconds: float) -> None:
+    """Wait until one of the events is set, for at most `seconds`."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(

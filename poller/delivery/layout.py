@@ -1,6 +1,6 @@
-"""What the outbox's scripts are given and answer, laid out as JSON. Pure.
+"""Encodes the arguments of the outbox's scripts as JSON, and decodes their answers. Pure.
 
-Numbers that stand in Redis may have been written by anybody: what is none of ours counts as absent.
+Anybody may have written to Redis: a number that this service cannot have written counts as absent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,22 +30,22 @@ def position_field(stream: Stream) -> str:
     return f"position:{stream}"
 
 
-def parts(items: Sequence[T], most: int) -> list[Sequence[T]]:
-    """Return the items, at most so many together."""
+def chunks(items: Sequence[T], most: int) -> list[Sequence[T]]:
+    """Split items into lists of at most `most`."""
     return [items[start : start + most] for start in range(0, len(items), most)]
 
 
-def read_state(told: Mapping[str, Any], now: float) -> StreamState:
-    """Return how a stream stands, by what XINFO STREAM says of it."""
-    added = told.get("entries-added")
-    first = told.get("first-entry")
-    return StreamState(now, told.get("last-generated-id", START), first, added)
+def read_state(info: Mapping[str, Any], now: float) -> StreamState:
+    """Return a stream's state from the answer to XINFO STREAM; `now`: milliseconds."""
+    added = info.get("entries-added")
+    first = info.get("first-entry")
+    return StreamState(now, info.get("last-generated-id", START), first, added)
 
 
-def read_place(raw: Mapping[str, Any], now: float) -> ReaderState:
-    """Return where positions.lua found an endpoint."""
+def read_place(raw: Mapping[str, Any], now: float) -> Place:
+    """Return an endpoint's place from the answer of positions.lua; `now`: milliseconds."""
     at = number(raw, "at")
-    if at is None and "other" not in raw:  # a version that kept no positions
+    if at is None and "other" not in raw:  # written by a version that stored no positions
         active = (number(raw, "success"), number(raw, "failure"))
         at = max((each for each in active if each is not None), default=None)
     read, idle = number(raw, "read"), raw.get("idle")
@@ -58,57 +58,57 @@ def read_place(raw: Mapping[str, Any], now: float) -> ReaderState:
     )
 
 
-def take_written(take: Take, group: str, *, replay: bool) -> dict[str, Any]:
-    """Lay a take out as enqueue.lua reads it; a replay moves no record."""
-    told: dict[str, Any] = {"group": group, "upto": take.upto}
+def encode_take(take: Take, group: str, *, replay: bool) -> dict[str, Any]:
+    """Return a take as enqueue.lua reads it; a replay does not move the position."""
+    encoded: dict[str, Any] = {"group": group, "upto": take.upto}
     if not replay:
-        told["after"] = take.after
-    told["items"] = [
+        encoded["after"] = take.after
+    encoded["items"] = [
         [item.key, item.lane, millis(item.wait)] for item in take.items if not item.problem
     ]
-    told["letters"] = [
+    encoded["letters"] = [
         [item.key, undecided_json(item.text, item.problem)] for item in take.items if item.problem
     ]
-    return told
+    return encoded
 
 
-def settlement_written(settlement: Settlement) -> dict[str, Any]:
-    """Lay a settlement out as exchange.lua reads it."""
+def encode_settlement(settlement: Settlement) -> dict[str, Any]:
+    """Return a settlement as exchange.lua reads it."""
     claim = settlement.claim
-    told: dict[str, Any] = {"lane": claim.lane, "token": claim.token, "how": settlement.how}
-    told["ids"] = [delivery.key for delivery in claim.deliveries]
-    told["delay"] = millis(settlement.delay)
-    told["parked"] = [
+    encoded: dict[str, Any] = {"lane": claim.lane, "token": claim.token, "how": settlement.how}
+    encoded["ids"] = [delivery.key for delivery in claim.deliveries]
+    encoded["delay"] = millis(settlement.delay)
+    encoded["parked"] = [
         [each.key, problem_json(each.text, f"unreadable: {each.reason}")] for each in claim.parked
     ]
     if settlement.how in {"later", "dead"}:
-        told["hold"] = millis(settlement.hold)
-        told["disable"] = settlement.disable
-        told["error"] = settlement.attempts[-1].reason
-        told["attempts"] = attempts_json(settlement.attempts)
+        encoded["hold"] = millis(settlement.hold)
+        encoded["disable"] = settlement.disable
+        encoded["error"] = settlement.attempts[-1].reason
+        encoded["attempts"] = attempts_json(settlement.attempts)
     if settlement.how == "dead":
-        told["letters"] = [dead_json(each, settlement.attempts) for each in claim.deliveries]
-    return told
+        encoded["letters"] = [dead_json(each, settlement.attempts) for each in claim.deliveries]
+    return encoded
 
 
-def read_claim(told: Mapping[str, Any], token: str) -> Claim:
-    """Return a claim of exchange.lua."""
-    found = [read_delivery(key, text) for key, text in told["deliveries"]]
+def read_claim(raw: Mapping[str, Any], token: str) -> Claim:
+    """Return a claim from the answer of exchange.lua."""
+    found = [read_delivery(key, text) for key, text in raw["deliveries"]]
     return Claim(
-        told["lane"],
+        raw["lane"],
         token,
         tuple(each for each in found if isinstance(each, Delivery)),
-        read_attempts(told.get("attempts", "")),
+        read_attempts(raw.get("attempts", "")),
         tuple(each for each in found if isinstance(each, Parked)),
     )
 
 
 def millis(span: timedelta) -> int:
-    """Return whole milliseconds."""
+    """Round to whole milliseconds."""
     return round(span.total_seconds() * 1000)
 
 
 def moment(state: Mapping[str, Any], name: str) -> datetime | None:
-    """Return an instant of a hash that anybody may have written to; None when it is none."""
+    """Return a hash's field, milliseconds, as an instant in UTC; None if it is no number."""
     found = number(state, name)
     return None if found is None else from_millis(found)

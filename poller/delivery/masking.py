@@ -1,8 +1,8 @@
-"""Keeping an endpoint's secrets out of what it answers, however it spells them. Pure.
+"""Masks an endpoint's secrets in its answers, however they are encoded there. Pure.
 
-A receiver may echo the request: in clear, percent-encoded or -decoded, escaped as JSON or HTML, in
-base64. So what it says is decoded step by step, each byte remembering where it came from; wherever
-a secret shows up at any step, the place it came from is masked.
+A receiver may echo the request: as it is, percent-encoded or -decoded, escaped as JSON or HTML, or
+in base64. So an answer is decoded step by step, while each byte remembers its origin; wherever a
+secret appears at any step, its origin is masked.
 """
 
 import base64
@@ -18,12 +18,12 @@ from urllib.parse import unquote, unquote_plus, unquote_to_bytes, urlsplit
 MASK: Final = "***"
 
 LEAST: Final = 6
-"""Characters from which on a part of a URL may be a secret. Shorter ones are guessed anyhow, and
-masking them would blot out every `hook` and `true` of an answer."""
+"""Characters of the shortest part of a URL that is taken for a secret. Shorter ones can be guessed
+anyway, and masking them would blot out every `hook` and `true` of an answer."""
 
 PREFIX: Final = "whsec_"
 _STEPS: Final = 4
-"""How often an answer is decoded: JSON that holds a URL in a URL is three."""
+"""How often an answer is decoded: JSON with a URL within a URL takes three."""
 
 _ESCAPE: Final = re.compile(
     rb"%(?P<percent>[0-9a-f]{2})"
@@ -40,7 +40,7 @@ _ESCAPE: Final = re.compile(
     re.IGNORECASE,
 )
 _INCOMPLETE: Final = re.compile(rb"(%[0-9a-f]?|\\(u[0-9a-f]{0,3}|x[0-9a-f]?)?|&#?x?[0-9a-f]*)\Z")
-"""An escape that the end of an answer cuts off."""
+"""An escape that is cut off by the end of an answer."""
 
 _NAMED: Final = {
     b"amp": b"&",
@@ -57,7 +57,7 @@ _NAMED: Final = {
 
 
 class Mask:
-    """Masks some secrets. Its needles are made when they are first needed."""
+    """Masks some secrets; the spellings to search for are computed on first use."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         """`texts`: as configured."""
@@ -72,7 +72,7 @@ class Mask:
         """Return the first `limit` bytes of `data` as text, with `***` for each secret."""
         raw = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
         end = len(raw) if limit is None else min(limit, len(raw))
-        # what begins before the limit may end behind it, in the longest of its spellings
+        # a secret that begins before the limit may end after it, in its longest spelling
         raw = raw[: end + 12 * max(map(len, self._needles), default=0)]
         parts, at = [], 0
         for first, last in _merged(self._places(raw)):
@@ -84,7 +84,7 @@ class Mask:
         return b"".join(parts).decode("utf-8", "replace")
 
     def _places(self, raw: bytes) -> Iterator[tuple[int, int]]:
-        """Yield where secrets stand, as spans of `raw`."""
+        """Yield the spans of `raw` that hold secrets."""
         text, origin = raw, list(range(len(raw) + 1))
         for _ in range(_STEPS):
             lower = text.lower()
@@ -104,7 +104,7 @@ class Mask:
 
 
 def _cut_off(text: bytes, needle: bytes) -> int | None:
-    """Return where a secret begins that the end of the text cuts off; None: there is none."""
+    """Return where a secret begins that the text's end cuts off; None: there is none."""
     at = text.find(needle[:LEAST], max(len(text) - len(needle) + 1, 0))
     while at >= 0:
         if needle.startswith(text[at:]):
@@ -127,12 +127,12 @@ def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _decoded(text: bytes, origin: list[int]) -> tuple[bytes, list[int]]:
-    """Undo one layer of escapes; `origin` tells of each byte, and of the end, where it began."""
+    """Undo one layer of escapes; `origin`: where each byte, and the end, is in the raw answer."""
     parts: list[bytes] = []
     begins: list[int] = []
     at = 0
     for escape in _ESCAPE.finditer(text):
-        made = _meant(escape)
+        made = _unescaped(escape)
         parts += [text[at : escape.start()], made]
         begins += origin[at : escape.start()]
         begins += [origin[escape.start()]] * len(made)
@@ -141,7 +141,7 @@ def _decoded(text: bytes, origin: list[int]) -> tuple[bytes, list[int]]:
     return b"".join(parts), begins + origin[at:]
 
 
-def _meant(escape: re.Match[bytes]) -> bytes:
+def _unescaped(escape: re.Match[bytes]) -> bytes:
     kind, value = escape.lastgroup, escape[escape.lastgroup or 0]
     match kind:
         case "percent":
@@ -158,17 +158,17 @@ def _meant(escape: re.Match[bytes]) -> bytes:
 
 
 def _spellings(text: str) -> Iterator[bytes]:
-    """Yield the bytes by which a secret gives itself away, where no escape hides it."""
+    """Yield the byte sequences that reveal a secret, apart from escapes."""
     clear = {text.encode(), unquote_to_bytes(text), unquote_to_bytes(unquote_to_bytes(text))}
     clear |= {each.replace(b"+", b" ") for each in clear} | {
         each.replace(b" ", b"+") for each in clear
     }
-    clear |= {each.replace(b"\0", b"") for each in clear}  # as an answer is searched
-    for each in tuple(clear):  # as who takes Latin-1 for UTF-8, or the other way round, has it
+    clear |= {each.replace(b"\0", b"") for each in clear}  # decoding drops NULs, too
+    for each in tuple(clear):  # Latin-1 taken for UTF-8, or the other way round
         clear.add(each.decode("latin-1").encode())
         with contextlib.suppress(UnicodeError):
             clear.add(each.decode().encode("latin-1"))
-    least = min(len(text), LEAST)  # decoded, a part may be too short to be a secret
+    least = min(len(text), LEAST)  # once decoded, a text may be too short to be a secret
     for each in (each for each in clear if len(each) >= least):
         yield each
         if len(each) >= LEAST:
@@ -177,7 +177,7 @@ def _spellings(text: str) -> Iterator[bytes]:
 
 
 def _base64(secret: bytes) -> Iterator[bytes]:
-    """Yield the base64 of `secret` at each place it can have in a longer text."""
+    """Yield the base64 of `secret` at each of the three alignments in a longer text."""
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(secret)
         for offset, skipped in enumerate((0, 2, 3)):
@@ -186,15 +186,12 @@ def _base64(secret: bytes) -> Iterator[bytes]:
 
 
 def secrets_in_url(url: str) -> Iterator[str]:
-    """Yield what must not be shown of a URL: itself, what it asks for, and each part of it."""
+    """Yield what must not be shown of a URL: the whole, its path and query, and their parts."""
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     pieces = re.split(r"[/;:,=]", parts.path) + parts.path.split("/")
     pieces += [value or name for name, _, value in _pairs(parts.query)]
-    if parts.scheme not in {
-        "http",
-        "https",
-    }:  # of a chat service: a token may be in the host's place
+    if parts.scheme not in {"http", "https"}:  # a chat URL may have a token in place of the host
         pieces += re.split("[@:]", parts.netloc)
     yield from (t for t in (url, target, parts.path, parts.query, *pieces) if len(t) >= LEAST)
     user, password = parts.username or "", parts.password or ""
@@ -208,10 +205,10 @@ def secrets_in_url(url: str) -> Iterator[str]:
 
 
 def secrets_in_lines(url: str) -> Iterator[str]:
-    """Yield what of a URL must not be shown in a line of whatever subject, as a log's is.
+    """Yield what must not be shown of a URL in log lines, which may be about anything.
 
-    There the parts that are plain words stay: `webhook` or `services` in a path would blot out half
-    of what is said. A token has digits, capitals, or is long.
+    Parts that look like plain words are not masked: `webhook` or `services` would blot out half of
+    the log. A token has digits or capitals, or is long.
     """
     for part in secrets_in_url(url):
         if len(part) >= _LONG or _UNLIKE_A_WORD.search(part):
@@ -227,11 +224,11 @@ def _pairs(query: str) -> Iterator[tuple[str, str, str]]:
 
 
 def secrets_in_key(secret: str) -> Iterator[str]:
-    """Yield the spellings of a signing secret: with prefix and without, padded or not, decoded."""
+    """Yield the spellings of a signing secret: with and without prefix and padding, and decoded."""
     body = secret.removeprefix(PREFIX)
     for each in (body, body.rstrip("="), body.replace("+", "-").replace("/", "_").rstrip("=")):
         yield from (each, f"{PREFIX}{each}")
     try:
         yield base64.b64decode(body, validate=True).decode()
-    except (binascii.Error, ValueError):  # of a bot, or of bytes that are no text
+    except (binascii.Error, ValueError):  # not base64, as a bot's secret, or not text
         return

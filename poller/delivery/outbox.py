@@ -1,13 +1,14 @@
-"""The outbox's contract: what each endpoint still has to get, kept where a kill cannot reach it.
+"""The outbox's contract: what each endpoint still has to get, stored so that it survives crashes.
 
-An endpoint takes from the stream of events and from that of releases. How far it has come on each
-is a record of its own; the consumer group `webhook:<name>` mirrors it for other tools. What it
-takes is copied into a queue of its own, so that trimming a stream loses nothing. The two streams
-count their entries alike, so what is copied from the releases has `MARK` behind its id.
-The queue is made of lanes: a lane's deliveries go out one after the other, lanes do not wait for
-each other. A lane that has something to send is in the due set, with the time of its next attempt
-on the server's clock; who claims it moves that time ahead, so that the lane of a killed process
-becomes due by itself. `redisoutbox` performs this; the tests have a twin of it in memory.
+An endpoint reads the stream of events and the stream of releases. Its position on each is stored;
+the consumer group `webhook:<name>` mirrors it for other tools. What it selects is copied into a
+queue of its own, so that trimming a stream loses nothing. Both streams use the same form of ids, so
+ids from the stream of releases get `RELEASE_SUFFIX`.
+
+A queue consists of lanes. The deliveries of a lane are sent one after the other; lanes do not wait
+for each other. A lane with something to send is in the due set, with the time of its next attempt
+on the server's clock. A claim moves that time into the future, so that a crashed process's lanes
+become due again by themselves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,35 +24,35 @@ from poller.store.store import Entry, Stream
 GROUP_PREFIX: Final = "webhook:"
 
 MOST_WAITS: Final = 30
-"""A lane that gathers is due so many waits after its first entry, even if more keeps coming.
+"""A gathering lane is due at most this many waits after its first entry, even if more keep coming.
 
-With the usual minute that is half an hour: at OpenD's one symbol a second, a sweep of 1,800 symbols
-ends before, and whoever reads a chat does not wait longer for the first figures of a larger one.
+With the default wait of a minute that is half an hour. At OpenD's one symbol a second, a sweep of
+1,800 symbols ends before that, and the first figures of a larger sweep do not come later.
 """
 
 NOTED: Final = timedelta(seconds=10)
-"""How old the time of the last exchange may grow before it is kept again: it is a write.
+"""The time of the last exchange is stored this often, as storing it is a write.
 
-By as much what is due may come later after the server's clock was set back.
+After the server's clock was set back, due deliveries may be late by as much.
 """
 
 ABSENT: Final = timedelta(hours=1)
-"""A longer time between two exchanges is none that an endpoint has failed: nobody tried it."""
+"""A longer time between two exchanges does not count as failing: nobody tried the endpoint."""
 
 FURTHEST: Final = timedelta(hours=48)
-"""No attempt is put off further, nor an endpoint held longer: what says so was not written here.
+"""Later attempts and longer holds are ignored, as this service does not write them.
 
-The longest of ours is the last retry's day, and a fifth of it by jitter.
+Its longest delay is that of the last retry: a day, plus a fifth of it as jitter.
 """
 
 
-class OutOfOrder(StoreMisfit):
-    """A key of one endpoint holds another type. The others go on."""
+class WrongKeyType(StoreMisfit):
+    """A key of one endpoint holds another type; other endpoints are not affected."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxKeys:
-    """The names of what is kept of one endpoint, all in the namespace's hash slot."""
+    """The names of one endpoint's keys, all in the namespace's hash slot."""
 
     namespace: str
     name: str
@@ -63,10 +64,10 @@ class OutboxKeys:
 
     @property
     def state(self) -> str:
-        """Hash: its positions, disabled and failing since when, the last success and error.
+        """Hash: its positions, since when it is disabled or failing, the last success and error.
 
-        Per stream `position:events`, the last id taken; `position:events:at`, when that was
-        written; `position:events:read`, how many entries the stream ever had by then.
+        For each stream `position:events`, the last id read; `position:events:at`, when that was
+        written; `position:events:read`, how many entries had ever been appended up to it.
         """
         return self._key("state")
 
@@ -92,7 +93,7 @@ class OutboxKeys:
 
     @property
     def attempts(self) -> str:
-        """Hash: sort key → JSON of the failed attempts of what stands first in a lane."""
+        """Hash: sort key of a lane's first delivery → JSON of its failed attempts."""
         return self._key("attempts")
 
     @property
@@ -101,7 +102,7 @@ class OutboxKeys:
         return self._key("dead")
 
     def all(self) -> tuple[str, ...]:
-        """Return every key, in the order the scripts take them."""
+        """Return every key, in the order that the scripts expect."""
         return (
             self.state,
             self.due,
@@ -116,21 +117,21 @@ class OutboxKeys:
         return f"{{{self.namespace}}}:webhook:{self.name}:{part}"
 
 
-TYPES: Final = ("hash", "zset", "zset", "hash", "hash", "hash", "hash")
-"""What each of `OutboxKeys.all` holds."""
+KEY_TYPES: Final = ("hash", "zset", "zset", "hash", "hash", "hash", "hash")
+"""The type of each of `OutboxKeys.all`."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueItem:
-    """An entry the endpoint is to get.
+    """An entry to queue for an endpoint.
 
     Attributes:
         key: Its sort key.
         text: JSON of its fields.
-        lane: What it is sent in order with.
+        lane: The lane it is sent in.
         wait: Debounce: its lane is due after `wait` without new entries, at most `MOST_WAITS` ×
-            `wait` after its first entry was appended. A lane that is being sent or has something
-            to retry keeps its time.
+            `wait` after its first entry was appended. The due time of a lane that is being sent or
+            retried does not change.
         problem: Why it becomes a dead letter instead, or "".
     """
 
@@ -143,7 +144,7 @@ class QueueItem:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """What one endpoint takes from a stream. `after`: its record; `upto`: its record from then."""
+    """What one endpoint takes from a stream, which moves its position from `after` to `upto`."""
 
     name: str
     after: str
@@ -153,12 +154,12 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of it.
+    """The result of a `Take`.
 
     Attributes:
-        superseded: Its record was another: nothing was done, another process has moved it.
-        gone: Its consumer group was not there any more, and is again.
-        problem: Why nothing was done: a key of another type. "" otherwise.
+        superseded: Nothing was done: another process has moved the endpoint's position.
+        gone: Its consumer group had been deleted, and was created again.
+        problem: Why nothing was done: a key of another type; or "".
     """
 
     superseded: bool = False
@@ -168,10 +169,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries that follow an id, oldest first. `last`, `first`, `added`: see `StreamState`.
-
-    `whole`: there are no more behind them.
-    """
+    """Entries that follow an id, oldest first. `last`, `first`, `added`: see `StreamState`."""
 
     entries: Sequence[Entry]
     last: str
@@ -186,14 +184,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lane this process alone may send now: what stands first in it, oldest first.
+    """The first deliveries of a lane, which only this process may send until the claim expires.
 
-    It must be settled before it runs out, or somebody else sends the same again.
+    If it is not settled before, another process may send the same again.
 
     Attributes:
-        deliveries: What can be read; perhaps none.
-        attempts: The failed ones so far.
-        parked: What cannot be read; it becomes a dead letter when the claim is settled.
+        deliveries: Those that can be read, oldest first; may be empty.
+        attempts: The failed attempts so far.
+        parked: Those that cannot be read; settling the claim makes them dead letters.
     """
 
     lane: str
@@ -205,16 +203,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What an endpoint has to send.
+    """The result of an exchange.
 
     Attributes:
         at: The server's clock.
         retrying: How many lanes have something to retry.
-        wait: Until something is due; None: nothing is.
+        wait: How long until the next lane is due; None: nothing waits.
         disabled: Why nothing is sent at all, or "".
-        failing_since: No success since then.
-        missing: How many places in the queue had lost what was to be sent, and are removed.
-        unplaced: How many deliveries have lost their place in a queue that is empty.
+        failing_since: Since when every attempt has failed; None: the last one succeeded.
+        missing: How many queue entries had lost their delivery, and were removed.
+        unplaced: How many deliveries are stored although the queue is empty.
     """
 
     at: datetime
@@ -232,11 +230,10 @@ class Settlement:
     """How a claim ended.
 
     Attributes:
-        how: `sent`: the lane goes on with what follows, after `delay`. `later`: again after
-            `delay`. `dead`: into the dead letters, the lane goes on. `returned`: nothing was tried,
-            due at once.
-        attempts: All failed ones so far.
-        hold: No lane is sent until then.
+        how: `sent`: the lane goes on after `delay`. `later`: retry after `delay`. `dead`: move to
+            the dead letters, the lane goes on. `returned`: not tried, due at once.
+        attempts: All failed attempts so far.
+        hold: How long no lane of the endpoint is sent.
         disable: Why the endpoint is disabled, or "".
     """
 
@@ -250,14 +247,15 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What an endpoint's owner wants to know. Times are aware, on the server's clock.
+    """The state of an endpoint. Times are aware, on the server's clock.
 
     Attributes:
         disabled: Why nothing is sent at all, or "".
-        lag: Entries of both streams not yet looked at.
-        waiting: Deliveries in the queue.
+        lag: Entries of both streams that it has not read.
+        waiting: Deliveries in its queue.
         retrying: Lanes whose first delivery has failed before.
-        next_attempt: None with an empty queue.
+        dead: Dead letters.
+        next_attempt: None if the queue is empty.
     """
 
     disabled: str = ""
@@ -275,7 +273,7 @@ class Status:
 class Outbox(Protocol):
     """The queues of all endpoints. Every call may raise StoreDown or StoreMisfit.
 
-    A call for one endpoint raises OutOfOrder when one of its keys holds another type.
+    A call for one endpoint raises WrongKeyType if one of its keys holds another type.
     """
 
     async def begin(
@@ -284,10 +282,10 @@ class Outbox(Protocol):
         stream: Stream = Stream.EVENTS,
         *,
         remembered: Mapping[str, str] | None = None,
-    ) -> dict[str, Start | OutOfOrder]:
-        """Return where each endpoint goes on, and write it down; see `position.start_of`.
+    ) -> dict[str, Start | WrongKeyType]:
+        """Determine where each endpoint goes on, store it and return it; see `position.start_of`.
 
-        `remembered`: where this process saw each of them last, for when the server has forgotten.
+        `remembered`: their last positions known to this process, in case the server lost them.
         """
 
     async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
@@ -296,16 +294,16 @@ class Outbox(Protocol):
     async def take(
         self, takes: Sequence[Take], stream: Stream = Stream.EVENTS, *, read: int | None = None
     ) -> dict[str, Taken]:
-        """Queue items and move the endpoints' records, each endpoint in one write of its own.
+        """Queue items and move the endpoints' positions, in one write per endpoint.
 
-        Whoever is killed, each entry is queued exactly once. `read`: how many entries were ever
-        appended up to `upto`, where that is known.
+        Each entry is queued exactly once, even across crashes. `read`: how many entries were ever
+        appended up to `upto`, if known.
         """
 
     async def add(self, name: str, items: Sequence[QueueItem]) -> int:
-        """Queue entries again (a replay); returns how many were not waiting already.
+        """Queue entries again (a replay); return how many were not waiting already.
 
-        They stand in their lane by age, before younger ones; a dead letter of the same key goes.
+        In their lanes they are sorted by age. Dead letters with the same keys are removed.
         """
 
     async def exchange(
@@ -318,71 +316,71 @@ class Outbox(Protocol):
         depth: int,
         ttl: timedelta,
     ) -> Claimed:
-        """Write down how claims ended, then claim up to `limit` due lanes for `ttl`: one write.
+        """Settle claims, then claim up to `limit` due lanes for `ttl`, in one write.
 
-        A claim that ran out and was claimed by another is passed over: that one decides. So the
-        same settlements may be written twice. Longest due lanes first, `depth` deliveries of each;
-        none while the endpoint is disabled or held. `token`: never used before. When the server's
-        clock was set back, what is due and how long it is held come nearer by as much.
+        A settlement is ignored if another process has claimed its lane since, so settlements may be
+        repeated. The longest due lanes come first, each with up to `depth` deliveries; none while
+        the endpoint is disabled or held. `token`: unique to this call. If the server's clock was
+        set back, due times and holds are moved back by as much.
         """
 
     async def unplaced(self, name: str) -> list[tuple[str, str]]:
-        """Return the deliveries that are kept, by sort key: those of an empty queue have no place.
+        """Return all stored deliveries, oldest first: sort key and JSON of the fields.
 
-        Oldest first, each with the JSON of its fields.
+        For use when the queue was removed and they have to be queued again.
         """
 
     async def due(self, names: Sequence[str]) -> frozenset[str]:
-        """Return those of the endpoints that have something due now."""
+        """Return which of the endpoints have something due now."""
 
     async def status(self, name: str) -> Status:
-        """Return the state of an endpoint; one that never began has nothing.
+        """Return the state of an endpoint; all defaults if nothing is stored of it.
 
-        Of one whose keys are out of order it says, as `disabled`, which.
+        If one of its keys holds another type, `disabled` says which.
         """
 
     async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:
-        """Return the states of these endpoints, else of all that have a group on a stream.
+        """Return the states of these endpoints, by default of all that have a group on a stream.
 
-        It costs the server little more for many than for one.
+        Many endpoints cost the server little more than one.
         """
 
     async def dead(self, name: str) -> list[DeadLetter]:
         """Return the dead letters, oldest event first."""
 
     async def enable(self, name: str) -> None:
-        """Send again: not disabled, not held, everything waiting due now with all its attempts."""
+        """End a disablement or hold; everything waiting is due now, with its attempts reset."""
 
     async def names(self, *, thorough: bool = False) -> list[str]:
         """Return the endpoints that have a group on a stream, configured or not.
 
-        `thorough`: also those whose groups are gone; it looks at every key there is.
+        `thorough`: also those whose groups are gone, which takes a scan of all keys.
         """
 
     async def forget(self, name: str) -> None:
-        """Remove the groups and everything kept of an endpoint."""
+        """Remove an endpoint's groups and keys."""
 
 
 _MOST_QUEUED: Final = 200
-"""Items of one write: a server does nothing else meanwhile."""
+"""Items in one write, which blocks the server."""
 
 
 async def queue(outbox: Outbox, name: str, items: Sequence[QueueItem]) -> int:
-    """Queue items, some at a time; returns how many were not waiting already."""
+    """Queue items in several writes; return how many were not waiting already."""
     queued = 0
     for start in range(0, len(items), _MOST_QUEUED):
         queued += await outbox.add(name, items[start : start + _MOST_QUEUED])
     return queued
 
 
-def named_problem(key: str, found: str, wanted: str) -> str:
-    """Say which key holds another type, and what to do."""
+def wrong_type_text(key: str, found: str, wanted: str) -> str:
+    """Return the message about a key that holds another type, with what to do."""
     return (
         f"the key {key} holds a {found}, where this service keeps a {wanted}: look at it and "
         f"delete it (DEL {key}); until then nothing is delivered to this endpoint"
     )
 
 
-def kinds_of(keys: OutboxKeys) -> Mapping[str, str]:
-    """Return every key of an endpoint with the type it is to have."""
-    return dict(zip(keys.all(), TYPES, strict=True))
+def types_of(keys: OutboxKeys) -> Mapping[str, str]:
+    """Return every key of an endpoint with the type it must have."""
+    return dict(zip(keys.all(), KEY_TYPES, strict=True))

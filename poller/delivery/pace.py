@@ -1,6 +1,6 @@
-"""How much one endpoint may be given now: connections, rate and circuit breaker. Pure.
+"""How much may be sent to one endpoint now: connections, rate and circuit breaker. Pure.
 
-Seconds on any clock that only goes forward. One pace belongs to one endpoint in one process.
+Times are seconds of a monotonic clock. Each endpoint has its own pace in each process.
 """
 
 from collections import deque
@@ -9,29 +9,30 @@ from itertools import islice, takewhile
 from typing import Final
 
 WINDOW: Final = 300.0
-"""Seconds of attempts the breaker looks at."""
+"""The breaker considers the attempts of the last so many seconds."""
 
-FEWEST: Final = 10
-SHARE: Final = 0.7
-"""It opens when this share of at least `FEWEST` attempts failed."""
+MIN_ATTEMPTS: Final = 10
+FAILURE_SHARE: Final = 0.7
+"""The breaker opens when this share of at least `MIN_ATTEMPTS` attempts failed."""
 
 OPEN_FOR: Final = 30.0
-"""Seconds it stays open; then one attempt decides."""
+"""Seconds the breaker stays open; then one attempt decides."""
 
 BURST: Final = 30
-"""Deliveries that may leave at once: as many requests as OpenD answers at once, by its budget."""
+"""Deliveries that may start at once: as many as OpenD's budget allows requests at once."""
 
 BURST_SPAN: Final = 30.0
-"""Seconds of its rate that a burst uses up at the most: with a low rate it is smaller."""
+"""A burst is at most what the rate allows in so many seconds, so a low rate makes it smaller."""
 
-AHEAD: Final = 0.5
-MOST_AHEAD: Final = 500
-"""As many lanes are claimed ahead as deliveries ended within so many seconds, at most so many."""
+PREFETCH_SPAN: Final = 0.5
+MOST_PREFETCHED: Final = 500
+"""As many lanes are prefetched as deliveries ended in the last `PREFETCH_SPAN` seconds, at most
+`MOST_PREFETCHED`."""
 
 
 @dataclass(slots=True)
 class Breaker:
-    """Open: send nothing. Half-open: one attempt, whose outcome opens or closes it."""
+    """A circuit breaker. Open: nothing is sent. Half-open: one attempt opens or closes it."""
 
     attempts: deque[tuple[float, bool]] = field(default_factory=deque)
     failures: int = 0
@@ -39,11 +40,11 @@ class Breaker:
     probing: bool = False
 
     def opens_at(self) -> float | None:
-        """Return when an attempt may be made again; None: it is closed."""
+        """Return when the next attempt may be made; None: the breaker is closed."""
         return None if self.opened_at is None else self.opened_at + OPEN_FOR
 
     def record(self, now: float, *, good: bool) -> None:
-        """Take note of an attempt that ended."""
+        """Record an attempt that ended; `good`: it succeeded."""
         if self.opened_at is not None:
             if good:
                 self.opened_at, self.failures = None, 0
@@ -56,7 +57,8 @@ class Breaker:
         self.failures += not good
         while self.attempts[0][0] <= now - WINDOW:
             self.failures -= not self.attempts.popleft()[1]
-        if len(self.attempts) >= FEWEST and self.failures >= SHARE * len(self.attempts):
+        most = FAILURE_SHARE * len(self.attempts)
+        if len(self.attempts) >= MIN_ATTEMPTS and self.failures >= most:
             self.opened_at = now
 
 
@@ -64,7 +66,7 @@ class Pace:
     """At most `connections` at once, and on average at most `rate` a second.
 
     A token bucket: after a rest `BURST` deliveries may start at once; with a rate below one a
-    second only as many as it allows in `BURST_SPAN`, but as many as there are connections.
+    second only as many as it allows in `BURST_SPAN`, but at least as many as there are connections.
     """
 
     def __init__(self, *, connections: int, rate: float) -> None:
@@ -85,7 +87,7 @@ class Pace:
         return max(0, min(self._connections - in_flight, int(self._allowance)))
 
     def pause(self, now: float) -> float:
-        """Return seconds until there is room again; 0: only an ending delivery makes room."""
+        """Return seconds until there is room again; 0: as soon as a delivery ends."""
         opens_at = self.breaker.opens_at()
         if opens_at is not None:
             return max(opens_at - now, 0)
@@ -93,18 +95,19 @@ class Pace:
         return max((1 - self._allowance) / self._rate, 0)
 
     def wanted(self, now: float, in_flight: int) -> int:
-        """Return how many lanes to have claimed: for what may start now, and for what follows soon.
+        """Return how many lanes to hold claims of: those that may start now, and prefetched ones.
 
-        Of an endpoint that is slow nothing is claimed ahead: another process may be free to send.
+        For a slow endpoint nothing is prefetched: another process may be free to send.
         """
         room = self.room(now, in_flight)
         if self.breaker.opened_at is not None:
             return room
-        recent = takewhile(lambda ended: ended[0] > now - AHEAD, reversed(self.breaker.attempts))
-        return room + sum(1 for _ in islice(recent, MOST_AHEAD))
+        start = now - PREFETCH_SPAN
+        recent = takewhile(lambda attempt: attempt[0] > start, reversed(self.breaker.attempts))
+        return room + sum(1 for _ in islice(recent, MOST_PREFETCHED))
 
     def started(self) -> None:
-        """Take note of a delivery that starts."""
+        """Record that a delivery starts."""
         self._allowance -= 1
         self.breaker.probing = self.breaker.opened_at is not None
 

@@ -1,7 +1,7 @@
-"""What stands in an endpoint's queue, as it is written to Redis and read from it. Pure.
+"""The deliveries and dead letters of an endpoint, and their JSON in Redis. Pure.
 
-Anybody may write there, so reading raises nothing but Unreadable; who reads many records gets what
-cannot be read as a value of its own.
+Anybody may write to Redis, so what cannot be read is either Unreadable or, where many records are
+read at once, a value of its own: `Parked`, or a `DeadLetter` without a message.
 """
 
 import re
@@ -20,26 +20,26 @@ from poller.model import isoformat, to_json
 from poller.store.store import Entry, Stream, order
 
 ANSWER_KEPT: Final = 1024
-"""Characters kept of what an endpoint answered to a failed attempt."""
+"""Characters kept of the answer to a failed attempt."""
 
 RAW_KEPT: Final = 4096
 """Characters kept of a delivery that cannot be read: enough to see who wrote it."""
 
-MARK: Final = f":{Stream.RELEASES}"
-"""Stands behind the id of what was taken from the stream of releases."""
+RELEASE_SUFFIX: Final = f":{Stream.RELEASES}"
+"""Follows the id of a delivery from the stream of releases."""
 
 MOST_LETTER: Final = 1024 * 1024
 """Characters of a dead letter: a delivery of at most 256 Ki in JSON, and its attempts."""
 
 _MOST_ATTEMPTS: Final = 100
-_CACHED: Final = 2 * 1024 * 1024
-"""Characters of the deliveries kept decoded: what one batch brings to every endpoint.
+_CACHE_SIZE: Final = 2 * 1024 * 1024
+"""Characters of the deliveries kept decoded, so that all endpoints decode each of them once.
 
-An event has 700 to 1,500, so a release of the whole of Hong Kong finds room: each is decoded once.
+An event has 700 to 1,500, so a release of all Hong Kong symbols fits.
 """
 
-_CACHED_LENGTH: Final = 16 * 1024
-"""Characters of a delivery that is kept: what is longer is rare, or none of ours."""
+_LONGEST_CACHED: Final = 16 * 1024
+"""Characters of the longest delivery kept decoded: longer ones are rare, or foreign."""
 
 _KEY: Final = re.compile(r"([0-9]{15,20})-([0-9]{8,20})(:.{1,64})?", re.ASCII | re.DOTALL)
 
@@ -60,7 +60,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A delivery that cannot be read. `text`: its beginning; `reason` holds none of it."""
+    """A delivery that cannot be read. `text`: its beginning; `reason` quotes none of it."""
 
     key: str
     text: str
@@ -78,19 +78,19 @@ class Attempt:
 
     @classmethod
     def of(cls, failed: Failed, at: datetime) -> "Attempt":
-        """Keep what is worth keeping of a failure."""
+        """Return a failure as an attempt, with its texts cut."""
         return cls(at, failed.status, failed.reason[:ANSWER_KEPT], failed.answer[:ANSWER_KEPT])
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event an endpoint never took, and every attempt.
+    """An event or notice that an endpoint never accepted, with every attempt.
 
     Attributes:
         key: Its sort key.
-        text: JSON of its fields; of what cannot be read, the beginning.
-        message: What it says; None when it cannot be read, which stays a dead letter.
-        problem: Why it was put aside, where not because of its attempts; or "".
+        text: JSON of its fields; if it cannot be read, its beginning.
+        message: Decoded from the fields; None if they cannot be read.
+        problem: Why it was put aside, if not because its attempts failed; or "".
     """
 
     key: str
@@ -101,71 +101,71 @@ class DeadLetter:
 
     @property
     def delivery(self) -> Delivery | None:
-        """What can be queued again; None when it cannot be read."""
+        """The delivery to queue again; None if it cannot be read."""
         return None if self.message is None else Delivery(self.key, self.text, self.message)
 
 
 def release_key(entry_id: str) -> str:
-    """Return the id an entry of the releases has in a queue: no event has it."""
-    return entry_id.removesuffix(MARK) + MARK
+    """Return the id in a queue of an entry from the stream of releases; no event has it."""
+    return entry_id.removesuffix(RELEASE_SUFFIX) + RELEASE_SUFFIX
 
 
 def sort_key(entry_id: str) -> str:
-    """Return an id whose lexical order is its stream's order; a mark stays."""
-    plain, colon, mark = entry_id.partition(":")
+    """Return an id, with its suffix, padded so that its lexical order is the stream's order."""
+    plain, colon, suffix = entry_id.partition(":")
     milliseconds, number = order(plain)
-    return f"{milliseconds:015}-{number:08}{colon}{mark}"
+    return f"{milliseconds:015}-{number:08}{colon}{suffix}"
 
 
 def from_sort_key(key: str) -> str:
-    """Return the id that `sort_key` was given; raises Unreadable."""
+    """Return the id that `sort_key` padded; raises Unreadable."""
     found = _KEY.fullmatch(key)
     if found is None:
-        raise Unreadable("its place in the queue is none of ours")
+        raise Unreadable("its sort key has the wrong form")
     return f"{int(found[1])}-{int(found[2])}{found[3] or ''}"
 
 
 def text_of(entry: Entry) -> str:
-    """Return an entry's fields as a queue keeps them."""
+    """Return the JSON of an entry's fields, as stored in a queue."""
     return to_json(dict(entry.fields))
 
 
 def read_delivery(key: str, text: str) -> Delivery | Parked:
-    """Read what stands in a queue; every endpoint of the process shares what was read."""
-    kept = _KEPT.get(key)
+    """Decode a delivery; what is decoded is cached for all endpoints of the process."""
+    kept = _CACHE.get(key)
     if kept is not None and kept.text == text:
         return kept
     found = _read(key, text)
     if isinstance(found, Delivery):
-        _KEPT.keep(found)
+        _CACHE.keep(found)
     return found
 
 
 def delivery_of(key: str, entry: Entry, message: Message) -> Delivery:
-    """Return an entry as it will stand in queues, so that nobody has to decode it again."""
+    """Return an entry as a delivery, cached so that it is not decoded again."""
     delivery = Delivery(key, text_of(entry), message)
-    _KEPT.keep(delivery)
+    _CACHE.keep(delivery)
     return delivery
 
 
-class _Kept(dict[str, Delivery]):
-    """The deliveries decoded last, by sort key. `length`: characters of all of them."""
+class _Cache(dict[str, Delivery]):
+    """The deliveries decoded last, by sort key. `length`: characters of all their texts."""
 
     length = 0
 
     def keep(self, delivery: Delivery) -> None:
-        """Keep one; those kept longest ago make room for it."""
-        if len(delivery.text) > _CACHED_LENGTH:
+        """Add a delivery; the oldest make room for it."""
+        if len(delivery.text) > _LONGEST_CACHED:
             return
         self.length += len(delivery.text)
         if (before := self.pop(delivery.key, None)) is not None:
             self.length -= len(before.text)
         self[delivery.key] = delivery
-        while self.length > _CACHED:
+        while self.length > _CACHE_SIZE:
             self.length -= len(self.pop(next(iter(self))).text)
 
 
-_KEPT: Final = _Kept()
+_CACHE: Final = _Cache()
 
 
 def _read(key: str, text: str) -> Delivery | Parked:
@@ -182,7 +182,7 @@ def _read(key: str, text: str) -> Delivery | Parked:
 
 
 def attempts_json(attempts: Sequence[Attempt]) -> str:
-    """Return what is kept of failed attempts."""
+    """Return failed attempts as JSON."""
     return to_json(
         [
             {"at": isoformat(a.at), "status": a.status, "reason": a.reason, "answer": a.answer}
@@ -197,7 +197,7 @@ _ATTEMPTS: Final = Codec[tuple[Attempt, ...]](
 
 
 def read_attempts(text: str) -> tuple[Attempt, ...]:
-    """Return the failed attempts; none when the text cannot be read: then they begin anew."""
+    """Return the failed attempts; none if the text cannot be read: counting then starts anew."""
     if not text:
         return ()
     try:
@@ -207,23 +207,23 @@ def read_attempts(text: str) -> tuple[Attempt, ...]:
 
 
 def dead_json(delivery: Delivery, attempts: Sequence[Attempt]) -> str:
-    """Return a dead letter as it is kept."""
+    """Return the JSON of a dead letter."""
     return f'{{"fields":{delivery.text},"attempts":{attempts_json(attempts)}}}'
 
 
 def problem_json(text: str, problem: str) -> str:
-    """Return a dead letter of what was put aside unsent; what is too long is cut."""
+    """Return the JSON of a dead letter that cannot be read; its text is cut to RAW_KEPT."""
     return to_json({"raw": text[:RAW_KEPT], "problem": problem, "attempts": []})
 
 
 def undecided_json(text: str, problem: str) -> str:
-    """Return a dead letter of what can be read, but not whether the endpoint wants it."""
+    """Return the JSON of a dead letter for which the endpoint's filter failed."""
     return f'{{"fields":{text},"problem":{to_json(problem)},"attempts":[]}}'
 
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """A dead letter's JSON: `raw` in place of `fields` where they cannot be read."""
+    """A dead letter's JSON. `raw`: the raw text, if `fields` cannot be parsed."""
 
     attempts: Annotated[tuple[Attempt, ...], Field(max_length=_MOST_ATTEMPTS)] = ()
     fields: dict[str, str] | None = None
@@ -235,7 +235,7 @@ _LETTERS: Final = Codec[_Letter](_Letter, most=MOST_LETTER)
 
 
 def read_dead(letters: Mapping[str, str]) -> list[DeadLetter]:
-    """Read dead letters by sort key, oldest event first; what cannot be read is among them."""
+    """Return the dead letters, oldest event first, including those that cannot be read."""
     return [_read_letter(key, letters[key]) for key in sorted(letters)]
 
 

@@ -1,6 +1,6 @@
-"""The outbox on a Redis-compatible server. A script a call: whole, or not at all.
+"""The outbox on a Redis-compatible server. Each call is one script, so it is atomic.
 
-What a script takes and gives is one text of JSON: redis-py is slow with many small parts.
+A script takes and returns one JSON text: redis-py is slow with many small arguments.
 """
 
 import json
@@ -14,16 +14,15 @@ from typing import Any, Final
 from redis import exceptions
 
 from poller.codec import from_millis
-from poller.delivery.calls import Calls
 from poller.delivery.layout import (
+    chunks,
+    encode_settlement,
+    encode_take,
     millis,
-    parts,
     position_field,
     read_claim,
     read_place,
     read_state,
-    settlement_written,
-    take_written,
 )
 from poller.delivery.outbox import (
     ABSENT,
@@ -34,20 +33,21 @@ from poller.delivery.outbox import (
     Batch,
     Claimed,
     OutboxKeys,
-    OutOfOrder,
     QueueItem,
     Settlement,
     Status,
     Take,
     Taken,
-    kinds_of,
-    named_problem,
+    WrongKeyType,
+    types_of,
+    wrong_type_text,
 )
 from poller.delivery.queued import (
     DeadLetter,
     read_dead,
 )
-from poller.delivery.standing import ASKED, TEXT_SHOWN, ask, lag_of, status_of
+from poller.delivery.script_pipeline import ScriptPipeline
+from poller.delivery.status import ASKED, TEXT_SHOWN, ask, lag_of, status_of
 from poller.errors import StoreMisfit
 from poller.model import to_json
 from poller.store.connections import Connections
@@ -57,7 +57,7 @@ from poller.store.translation import WrongType, translated
 
 _LAG_LIMIT: Final = 10_000
 _TOGETHER: Final = 100
-"""Endpoints in one script: a server does nothing else meanwhile."""
+"""Endpoints in one script, which blocks the server."""
 
 
 class RedisOutbox:
@@ -67,7 +67,7 @@ class RedisOutbox:
         self._namespace = namespace
         self._streams = Keys(namespace)
         self._redis = Connections(url).brief()
-        self._calls = Calls(self._redis)
+        self._calls = ScriptPipeline(self._redis)
         lua = files("poller.delivery") / "lua"
         self._follow, self._positions, self._enqueue, self._exchange, self._due, self._enable = (
             self._redis.register_script((lua / f"{name}.lua").read_text(encoding="utf-8"))
@@ -87,15 +87,15 @@ class RedisOutbox:
         stream: Stream = Stream.EVENTS,
         *,
         remembered: Mapping[str, str] | None = None,
-    ) -> dict[str, Start | OutOfOrder]:
+    ) -> dict[str, Start | WrongKeyType]:
         """See `Outbox.begin`."""
-        found: dict[str, Start | OutOfOrder] = {}
+        found: dict[str, Start | WrongKeyType] = {}
         left = list(names)
         while left:
             places, state = await self._places(left, stream)
             takes = []
             for name, (written, place) in places.items():
-                if isinstance(place, OutOfOrder):
+                if isinstance(place, WrongKeyType):
                     found[name] = place
                     continue
                 if remembered and not (place.position or place.group):
@@ -104,48 +104,48 @@ class RedisOutbox:
                 if start.position != written or start.gone:
                     takes.append((Take(name, written, start.position), start.read))
             left = []
-            for take, read in takes:  # each has a count of its own; it is rare
+            for take, read in takes:  # one by one, as `read` differs; it is rare
                 taken = (await self.take([take], stream, read=read))[take.name]
-                if taken.superseded:  # another process begins as well: see what it has written
+                if taken.superseded:  # another process begins as well: read what it has stored
                     left.append(take.name)
                 elif taken.problem:
-                    found[take.name] = OutOfOrder(taken.problem)
+                    found[take.name] = WrongKeyType(taken.problem)
         return found
 
     async def _places(
         self, names: Sequence[str], stream: Stream
-    ) -> tuple[dict[str, tuple[str, ReaderState | OutOfOrder]], StreamState]:
-        """Return each endpoint's record as it stands, and what is known of where it is."""
-        found: dict[str, tuple[str, ReaderState | OutOfOrder]] = {}
+    ) -> tuple[dict[str, tuple[str, Place | WrongKeyType]], StreamState]:
+        """Return each endpoint's stored position with its place, and the stream's state."""
+        found: dict[str, tuple[str, Place | WrongKeyType]] = {}
         state = StreamState(0)
         (other,) = set(Stream) - {stream}
-        for some in parts(names, _TOGETHER):
+        for some in chunks(names, _TOGETHER):
             keys = [self._keys(name) for name in some]
-            told = json.loads(
+            answer = json.loads(
                 await self._calls.run(
                     self._positions,
                     [self._streams.stream_of(stream), *(each.state for each in keys)],
                     [position_field(stream), position_field(other), *(each.group for each in keys)],
                 )
             )
-            state = read_state(told["state"], told["now"])
-            for name, raw in zip(some, told["places"], strict=True):
+            state = read_state(answer["state"], answer["now"])
+            for name, raw in zip(some, answer["places"], strict=True):
                 if "error" in raw:
-                    place: ReaderState | OutOfOrder = await self._out_of_order(name)
+                    place: Place | WrongKeyType = await self._wrong_key_type(name)
                 else:
-                    place = read_place(raw, told["now"])
+                    place = read_place(raw, answer["now"])
                 found[name] = str(raw.get("position", "")), place
         return found, state
 
     async def follow(self, after: str, count: int, stream: Stream = Stream.EVENTS) -> Batch:
         """See `Outbox.follow`."""
         key = self._streams.stream_of(stream)
-        told = await self._read(self._follow, [key], [after, count])
-        state = read_state(told["state"], 0)
+        answer = await self._read(self._follow, [key], [after, count])
+        state = read_state(answer["state"], 0)
         return Batch(
             tuple(
                 Entry(id_, dict(zip(flat[::2], flat[1::2], strict=True)))
-                for id_, flat in told["entries"]
+                for id_, flat in answer["entries"]
             ),
             state.last,
             state.first,
@@ -153,7 +153,7 @@ class RedisOutbox:
         )
 
     async def _read(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:  # noqa: ANN401
-        """Run a script that reads the stream `keys` begins with."""
+        """Run a script that reads a stream, its first key; return its answer."""
         try:
             return json.loads(await self._calls.run(script, keys, args))
         except WrongType:
@@ -171,7 +171,7 @@ class RedisOutbox:
     ) -> dict[str, Taken]:
         """See `Outbox.take`."""
         found: dict[str, Taken] = {}
-        for some in parts(takes, _TOGETHER):
+        for some in chunks(takes, _TOGETHER):
             answers = await self._queue(some, stream, read)
             for take, answer in zip(some, answers, strict=True):
                 if "error" in answer:
@@ -192,29 +192,29 @@ class RedisOutbox:
     async def _queue(
         self, takes: Sequence[Take], stream: Stream, read: int | None, *, replay: bool = False
     ) -> list[dict[str, Any]]:
-        told: dict[str, Any] = {"field": position_field(stream), "most_waits": MOST_WAITS}
-        told["takes"] = [
-            take_written(take, self._keys(take.name).group, replay=replay) for take in takes
+        argument: dict[str, Any] = {"field": position_field(stream), "most_waits": MOST_WAITS}
+        argument["takes"] = [
+            encode_take(take, self._keys(take.name).group, replay=replay) for take in takes
         ]
         if read is not None:
-            told["read"] = read
+            argument["read"] = read
         texts = {item.key: item.text for take in takes for item in take.items}
         keys = [self._streams.stream_of(stream)]
         for take in takes:
             keys += self._keys(take.name).all()
-        answers = await self._calls.run(self._enqueue, keys, [to_json(told), to_json(texts)])
+        answers = await self._calls.run(self._enqueue, keys, [to_json(argument), to_json(texts)])
         return list(json.loads(answers))
 
     async def _problem(self, name: str, text: str) -> StoreMisfit:
-        """Return what is wrong with one endpoint's keys; raises what is wrong with the server."""
+        """Return what is wrong with an endpoint's keys, or raise what is wrong with the server."""
         if "WRONGTYPE" not in text:
             with translated():
                 raise exceptions.ResponseError(text)
-        return await self._out_of_order(name)
+        return await self._wrong_key_type(name)
 
-    async def _out_of_order(self, name: str) -> OutOfOrder:
-        """Name the key that holds another type."""
-        wanted = dict(kinds_of(self._keys(name)))
+    async def _wrong_key_type(self, name: str) -> WrongKeyType:
+        """Find the key that holds another type, and return the error that names it."""
+        wanted = dict(types_of(self._keys(name)))
         wanted |= {self._streams.stream_of(each): "stream" for each in Stream}
         with translated():
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -223,8 +223,8 @@ class RedisOutbox:
                 kinds = await pipe.execute()
         for (key, kind), found in zip(wanted.items(), kinds, strict=True):
             if found not in {kind, "none"}:
-                return OutOfOrder(named_problem(key, found, kind))
-        return OutOfOrder(f"a key of webhook {name} held another type just now")
+                return WrongKeyType(wrong_type_text(key, found, kind))
+        return WrongKeyType(f"a key of webhook {name} held another type just now")
 
     async def exchange(
         self,
@@ -237,24 +237,24 @@ class RedisOutbox:
         ttl: timedelta,
     ) -> Claimed:
         """See `Outbox.exchange`."""
-        written = to_json([settlement_written(each) for each in settlements])
+        encoded = to_json([encode_settlement(each) for each in settlements])
         times = [millis(each) for each in (ttl, NOTED, ABSENT, FURTHEST)]
         try:
-            answer = await self._calls.run(
-                self._exchange, self._keys(name).all(), [written, token, limit, depth, *times]
+            text = await self._calls.run(
+                self._exchange, self._keys(name).all(), [encoded, token, limit, depth, *times]
             )
         except WrongType:
-            raise await self._out_of_order(name) from None
-        told = json.loads(answer)
+            raise await self._wrong_key_type(name) from None
+        answer = json.loads(text)
         return Claimed(
-            at=from_millis(told["now"]),
-            claims=tuple(read_claim(each, token) for each in told["claims"]),
-            retrying=told["retrying"],
-            wait=timedelta(milliseconds=told["wait"]) if "wait" in told else None,
-            disabled=told.get("disabled", "")[:TEXT_SHOWN],
-            failing_since=from_millis(told["since"]) if "since" in told else None,
-            missing=told["missing"],
-            unplaced=told.get("unplaced", 0),
+            at=from_millis(answer["now"]),
+            claims=tuple(read_claim(each, token) for each in answer["claims"]),
+            retrying=answer["retrying"],
+            wait=timedelta(milliseconds=answer["wait"]) if "wait" in answer else None,
+            disabled=answer.get("disabled", "")[:TEXT_SHOWN],
+            failing_since=from_millis(answer["since"]) if "since" in answer else None,
+            missing=answer["missing"],
+            unplaced=answer.get("unplaced", 0),
         )
 
     async def unplaced(self, name: str) -> list[tuple[str, str]]:
@@ -265,7 +265,7 @@ class RedisOutbox:
     async def due(self, names: Sequence[str]) -> frozenset[str]:
         """See `Outbox.due`."""
         found: list[str] = []
-        for some in parts(names, _TOGETHER):
+        for some in chunks(names, _TOGETHER):
             keys = [key for name in some for key in (self._keys(name).due, self._keys(name).queue)]
             places = await self._calls.run(self._due, keys, [millis(FURTHEST)])
             found += [some[place - 1] for place in places]
@@ -289,27 +289,27 @@ class RedisOutbox:
                     ask(pipe, self._keys(name))
                 answers = await pipe.execute(raise_on_error=False)
         for key, kind in zip(streams, answers, strict=False):
-            if kind not in {"stream", "none"}:  # of which nobody can be told anything
-                problem = named_problem(key, kind, "stream")
+            if kind not in {"stream", "none"}:  # then no endpoint has a state
+                problem = wrong_type_text(key, kind, "stream")
                 return {name: Status(disabled=problem) for name in wanted}
-        found = dict(zip(wanted, parts(answers[len(streams) :], ASKED), strict=True))
-        spoiled = {name: await self._spoiled(name, told) for name, told in found.items()}
-        sound = {name: told for name, told in found.items() if not spoiled[name]}
-        lags = await self._lags({name: told[0] for name, told in sound.items()}, groups)
+        found = dict(zip(wanted, chunks(answers[len(streams) :], ASKED), strict=True))
+        problems = {name: await self._type_problem(name, each) for name, each in found.items()}
+        states = {name: each[0] for name, each in found.items() if not problems[name]}
+        lags = await self._lags(states, groups)
         return {
-            name: Status(disabled=why) if why else status_of(found[name], lags[name])
-            for name, why in spoiled.items()
+            name: Status(disabled=problem) if problem else status_of(found[name], lags[name])
+            for name, problem in problems.items()
         }
 
-    async def _spoiled(self, name: str, answers: Sequence[Any]) -> str:
-        """Say which of an endpoint's keys is of another type; "" if none is."""
+    async def _type_problem(self, name: str, answers: Sequence[Any]) -> str:
+        """Return which of an endpoint's keys holds another type; "" if none does."""
         for each in answers:
             if isinstance(each, Exception):
                 try:
                     with translated():
                         raise each
                 except WrongType:
-                    return str(await self._out_of_order(name))
+                    return str(await self._wrong_key_type(name))
         return ""
 
     async def _lags(
@@ -317,9 +317,9 @@ class RedisOutbox:
         states: Mapping[str, Mapping[str, str]],
         groups: Mapping[Stream, Mapping[str, Mapping[str, Any]]],
     ) -> dict[str, int]:
-        """Return how many entries of both streams each endpoint has not looked at.
+        """Return how many entries of both streams each endpoint has not read.
 
-        What is to be counted is counted once for all that are at the same place.
+        Where entries must be counted, they are counted once for all endpoints at one position.
         """
         found = {
             (name, stream): lag_of(groups[stream].get(self._keys(name).group), state, stream)
@@ -357,7 +357,7 @@ class RedisOutbox:
             with translated():
                 return read_dead(await self._redis.hgetall(self._keys(name).dead))
         except WrongType:
-            raise await self._out_of_order(name) from None
+            raise await self._wrong_key_type(name) from None
 
     async def enable(self, name: str) -> None:
         """See `Outbox.enable`."""
@@ -366,7 +366,7 @@ class RedisOutbox:
         try:
             await self._calls.run(self._enable, five, [])
         except WrongType:
-            raise await self._out_of_order(name) from None
+            raise await self._wrong_key_type(name) from None
 
     async def names(self, *, thorough: bool = False) -> list[str]:
         """See `Outbox.names`."""
@@ -383,7 +383,7 @@ class RedisOutbox:
         """See `Outbox.forget`."""
         keys = self._keys(name)
         with translated():
-            # the groups last: by them a name is known, and what a kill left behind forgotten again
+            # the groups last: `names` finds an endpoint by them, so a crash can be made up for
             await self._redis.delete(*keys.all())
             for stream in Stream:
                 if keys.group in await self._groups(stream):
@@ -391,7 +391,7 @@ class RedisOutbox:
 
 
 def _endpoints(groups: Iterable[Iterable[str]]) -> list[str]:
-    """Return the endpoints whose groups these are, of some streams."""
+    """Return the endpoints that have a group among those of some streams."""
     names = {name for some in groups for name in some if name.startswith(GROUP_PREFIX)}
     return sorted(name.removeprefix(GROUP_PREFIX) for name in names)
 

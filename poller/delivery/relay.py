@@ -1,7 +1,6 @@
-"""From the streams to every endpoint: a worker each, and one reader a stream for all of them.
+"""Delivers the streams to all endpoints: a worker per endpoint, one reader per stream.
 
-Each of them is a component of its own: a defect in one ends that one, which is started again after
-a pause, and the others do not notice.
+Each is a supervised component: a defect restarts only the component it is in.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from poller.supervisor import supervise
 from poller.telemetry.observe import LONGEST_TURN, Observe, Trouble, heartbeat
 
 LABEL = "webhook"
-"""What the components of delivery are called in the metric."""
+"""The label of delivery's components in the metric."""
 
 
 class Relay:
@@ -35,9 +34,9 @@ class Relay:
         jitter: Callable[[], float],
         timing: Timing | None = None,
     ) -> None:
-        """`news`: `Notifier.news` of a notifier that runs.
+        """`news`: the `Notifier.news` of a running notifier.
 
-        `sender`: makes what sends to an endpoint. `jitter`: from -1 to 1, new each time.
+        `sender`: makes the sender of an endpoint. `jitter`: returns chance from -1 to 1.
         """
         self._outbox = outbox
         self._observe = observe
@@ -63,16 +62,16 @@ class Relay:
         }
 
     def configure(self, endpoints: Sequence[Endpoint]) -> None:
-        """Deliver to exactly these from now on; what waits for a changed one goes to its new URL.
+        """Deliver to exactly these endpoints from now on.
 
-        An endpoint that is left out keeps its queue.
+        A changed endpoint's queue goes to its new URL; a removed endpoint keeps its queue.
         """
         self._wanted = {endpoint.name: endpoint for endpoint in endpoints}
         self._changed.set()
 
     async def run(self) -> None:
-        """Deliver, for ever; may be run again once it has ended."""
-        self._running.clear()  # whatever ran before ended with its group
+        """Deliver until cancelled; may be run again after it has ended."""
+        self._running.clear()  # tasks of an earlier run have ended with its group
         async with asyncio.TaskGroup() as group:
             for stream, enqueuer in self._enqueuers.items():
                 name = f"webhook intake of the {stream}"
@@ -119,12 +118,12 @@ class Relay:
                 await worker.run()
             finally:
                 signals.cancel()
-                await asyncio.wait([signals])  # its cancellation is not this one's
+                await asyncio.wait([signals])  # awaiting it would raise its cancellation here
 
         return group.create_task(supervise(name, work, self._observe, label=LABEL), name=name)
 
     async def _signalled(self, name: str) -> None:
-        """Wake an endpoint's worker at each signal of an operator's command, for ever."""
+        """Wake an endpoint's worker at each signal of an operator's command, until cancelled."""
         while True:
             await self._news(signal_of_webhook(name)).wait()
             self._wake(name)
@@ -134,7 +133,7 @@ class Relay:
             wake.set()
 
     async def _look(self) -> None:
-        """Wake the workers of endpoints with something due, whoever queued it or was killed."""
+        """Wake workers with something due, queued or left unfinished by other processes."""
         period = min(self._timing.look.total_seconds(), LONGEST_TURN / 2)
         with heartbeat(self._observe, "webhook look") as beat:
             while True:

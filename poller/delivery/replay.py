@@ -1,6 +1,6 @@
-"""Events for an endpoint once more: from the streams, its dead letters, and the history on record.
+"""Queues events for an endpoint again: from the streams, its dead letters and the stored history.
 
-What follows the endpoint's position comes to it anyway and is left out.
+Entries after the endpoint's position are left out: they will be delivered anyway.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable
@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Final
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.gaps import start_texts
-from poller.delivery.outbox import Outbox, OutOfOrder, queue
+from poller.delivery.log_lines import start_texts
+from poller.delivery.outbox import Outbox, WrongKeyType, queue
 from poller.delivery.queued import Delivery, text_of
 from poller.delivery.routes import key_of, route
 from poller.detect.rebuild import rebuilt
@@ -24,10 +24,10 @@ _BATCH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be delivered again: these ids, or all of a time that the endpoint selects.
+class ReplayRequest:
+    """What to deliver again: these ids, or all that the endpoint selects of a time.
 
-    `since`, `until`: when it was observed; aware. None: without that bound.
+    `since`, `until`: bounds of `observed_at`, aware, `until` excluded; None: unbounded.
     """
 
     ids: Collection[str] = ()
@@ -35,26 +35,26 @@ class Wanted:
     until: datetime | None = None
 
     def includes(self, endpoint: Endpoint, message: Message) -> bool:
-        """Return whether a message is one of them."""
+        """Return whether a message is requested."""
         if self.ids:
             return message.id in self.ids
-        seen = message.observed_at
-        if (self.since and seen < self.since) or (self.until and seen >= self.until):
+        at = message.observed_at
+        if (self.since and at < self.since) or (self.until and at >= self.until):
             return False
         return endpoint.selection.matches(message)
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What came of it.
+    """The result of a replay.
 
     Attributes:
-        queued: How many were queued.
-        waiting: How many more waited already.
-        rebuilt: How many of both were rebuilt from history, as the stream has them no more.
-        missing: The ids that are nowhere, or still to be taken.
+        queued: How many deliveries were queued.
+        waiting: How many more were waiting already.
+        rebuilt: How many of both were rebuilt from history, as the stream has lost them.
+        missing: Requested ids that were found nowhere, or that the endpoint has yet to take.
         unusable: Symbols whose history cannot be read, with the reason.
-        notes: What is to be known of where the endpoint goes on.
+        notes: Log lines about where the endpoint goes on.
     """
 
     queued: int = 0
@@ -66,53 +66,53 @@ class Replayed:
 
 
 async def replay(
-    streams: Streams, vintages: Vintages, outbox: Outbox, endpoint: Endpoint, wanted: Wanted
+    streams: Streams, vintages: Vintages, outbox: Outbox, endpoint: Endpoint, wanted: ReplayRequest
 ) -> Replayed:
-    """Queue what is wanted; nothing at all when an id is nowhere."""
-    made = Replayed()
-    found, ahead = await _on_streams(streams, outbox, endpoint, wanted, made)
+    """Queue what is requested, or nothing if one of the ids is missing."""
+    result = Replayed()
+    found, to_come = await _on_streams(streams, outbox, endpoint, wanted, result)
     for letter in await outbox.dead(endpoint.name):
         delivery = letter.delivery
         if delivery is not None and wanted.includes(endpoint, delivery.message):
             found[delivery.message.id] = delivery
     history = [
         each
-        async for each in _history(vintages, wanted, made)
-        if each.message.id not in ahead and wanted.includes(endpoint, each.message)
+        async for each in _history(vintages, wanted, result)
+        if each.message.id not in to_come and wanted.includes(endpoint, each.message)
     ]
     lost = [each for each in history if each.message.id not in found]
     answers = {_answer(each.message) for each in lost}
-    # all of one answer, or its order would be lost where only some of it is on the stream
+    # all events of an answer: mixed with those on the stream they would lose their order
     found |= {each.message.id: each for each in history if _answer(each.message) in answers}
-    made.rebuilt = len(lost)
-    made.missing = set(wanted.ids) - found.keys()
-    if not made.missing:
+    result.rebuilt = len(lost)
+    result.missing = set(wanted.ids) - found.keys()
+    if not result.missing:
         items = [route(endpoint, delivery) for delivery in found.values()]
-        made.queued = await queue(outbox, endpoint.name, items)
-        made.waiting = len(items) - made.queued
-    return made
+        result.queued = await queue(outbox, endpoint.name, items)
+        result.waiting = len(items) - result.queued
+    return result
 
 
 async def _on_streams(
-    streams: Streams, outbox: Outbox, endpoint: Endpoint, wanted: Wanted, made: Replayed
+    streams: Streams, outbox: Outbox, endpoint: Endpoint, wanted: ReplayRequest, result: Replayed
 ) -> tuple[dict[str, Delivery], set[str]]:
-    """Return what is wanted of both streams, and the ids of what is still to be taken."""
-    found, ahead = dict[str, Delivery](), set[str]()
+    """Return what is requested from both streams, and the ids that the endpoint has yet to take."""
+    found, to_come = dict[str, Delivery](), set[str]()
     for stream in Stream:
         start = (await outbox.begin([endpoint.name], stream))[endpoint.name]
-        if isinstance(start, OutOfOrder):
+        if isinstance(start, WrongKeyType):
             raise start
-        made.notes += start_texts(endpoint.name, stream, start)
+        result.notes += start_texts(endpoint.name, stream, start)
         async for entry, message in _read(streams, stream):
             if order(entry.id) > order(start.position):
-                ahead.add(message.id)
+                to_come.add(message.id)
             elif wanted.includes(endpoint, message):
                 found[message.id] = Delivery(key_of(message), text_of(entry), message)
-    return found, ahead
+    return found, to_come
 
 
 def _answer(message: Message) -> tuple[Code, datetime]:
-    """Return which answer of OpenD a message is of."""
+    """Return a key for the answer of OpenD that a message comes from."""
     return Code(message.code or ""), message.observed_at
 
 
@@ -127,14 +127,16 @@ async def _read(streams: Streams, stream: Stream) -> AsyncIterator[tuple[Entry, 
         after = batch[-1].id
 
 
-async def _history(past: Vintages, wanted: Wanted, made: Replayed) -> AsyncIterator[Delivery]:
-    """Yield the events that the vintages on record make."""
+async def _history(
+    past: Vintages, wanted: ReplayRequest, result: Replayed
+) -> AsyncIterator[Delivery]:
+    """Yield the events rebuilt from the stored vintages."""
     named = {each.partition(":")[0] for each in wanted.ids}
     for code in _codes(named or await past.history_codes()):
         try:
             vintages = await past.vintages(code)
         except StoreMisfit as problem:
-            made.unusable[code] = str(problem)
+            result.unusable[code] = str(problem)
             continue
         for event in rebuilt(code, vintages, since=wanted.since, until=wanted.until):
             fields = encode(event)
@@ -155,10 +157,10 @@ def _codes(texts: Iterable[str]) -> list[Code]:
 
 
 def _id_of(event: Event) -> str:
-    """Return an id like a stream's for an event that has none: the same at every replay.
+    """Return an id like a stream's for an event that has none, the same at every replay.
 
-    In its lane it stands by the time it was observed, then by its day. The code behind it keeps
-    two symbols of one moment apart, and all of them from the entries of a stream.
+    It sorts by the time of observation, then by day. The code at its end distinguishes symbols
+    observed in the same millisecond, and all of these ids from those of a stream.
     """
     vintage = event.vintage
     number = vintage.day.toordinal() * 10 + min(vintage.revision, 9)

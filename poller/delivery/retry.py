@@ -1,6 +1,6 @@
-"""What follows an attempt: again later, given up, or the endpoint disabled. Pure.
+"""Decides what follows an attempt: retry, give up, or disable the endpoint. Pure.
 
-Numbers as in Standard Webhooks' guidance; time, and the chance in the jitter, are arguments.
+The numbers follow the guidance of Standard Webhooks; time and jitter are arguments.
 """
 
 import re
@@ -13,20 +13,20 @@ DELAYS: Final = tuple(
     timedelta(seconds=seconds)
     for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 )
-"""From the n-th attempt to the next one: ten attempts within 75 hours, before jitter."""
+"""From the n-th attempt to the next: ten attempts in about 75 hours, before jitter."""
 
 JITTER: Final = 0.2
-"""A delay is lengthened or shortened by up to this part of it."""
+"""A delay is lengthened or shortened by up to this fraction of it."""
 
 LEAST_AFTER_429: Final = timedelta(seconds=60)
 SLOW_DOWN: Final = timedelta(seconds=5)
-"""How long an endpoint whose gateway is overloaded (502, 504) is left alone altogether."""
+"""How long nothing is sent to an endpoint whose gateway is overloaded (502, 504)."""
 
 LONGEST_HOLD: Final = timedelta(hours=24)
-"""The most a Retry-After is believed."""
+"""A longer Retry-After is cut to this."""
 
 GIVE_UP: Final = timedelta(days=5)
-"""An endpoint that has failed this long is disabled."""
+"""An endpoint whose attempts have all failed for this long is disabled."""
 
 GONE: Final = 410
 _TOO_MANY: Final = 429
@@ -35,16 +35,20 @@ _OVERLOADED: Final = frozenset({502, 504})
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The endpoint took it."""
+    """The endpoint accepted it."""
 
     status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The endpoint did not take it. `reason`: a few words without any secret, for log and list.
+    """The endpoint did not accept it.
 
-    `answer`: the beginning of what it said. `retry_after`: how long it asked to be left alone.
+    Attributes:
+        reason: A few words without any secret, for logs and lists.
+        status: The HTTP status, if there is one.
+        answer: The beginning of its answer.
+        retry_after: How long it asked to be sent nothing; None: it did not ask.
     """
 
     reason: str
@@ -58,12 +62,12 @@ Outcome = Delivered | Failed
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Delivered: the lane goes on with the next."""
+    """Delivered: the lane goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Try again after `delay`; `hold`: until then, send nothing to the endpoint at all."""
+    """Retry after `delay`; `hold`: for how long nothing at all is sent to the endpoint."""
 
     delay: timedelta
     hold: timedelta = timedelta(0)
@@ -71,25 +75,25 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Every attempt failed: a dead letter; the lane goes on with the next."""
+    """Every attempt failed: it becomes a dead letter, and the lane goes on."""
 
     hold: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Disable:
-    """Send nothing more to the endpoint until an operator enables it; `reason` says why."""
+    """Send nothing to the endpoint until an operator enables it; `reason` says why."""
 
     reason: str
 
 
-Verdict = Done | Later | Dead | Disable
+NextStep = Done | Later | Dead | Disable
 
 
-def decide(outcome: Outcome, *, attempt: int, failing: timedelta, jitter: float) -> Verdict:
-    """Return what follows the `attempt`-th try (from 1) of a delivery.
+def decide(outcome: Outcome, *, attempt: int, failing: timedelta, jitter: float) -> NextStep:
+    """Return what follows the `attempt`-th attempt (from 1) of a delivery.
 
-    `failing`: since when the endpoint has done nothing but fail. `jitter`: from -1 to 1.
+    `failing`: for how long every attempt at the endpoint has failed. `jitter`: from -1 to 1.
     """
     match outcome:
         case Delivered():
@@ -107,7 +111,7 @@ def decide(outcome: Outcome, *, attempt: int, failing: timedelta, jitter: float)
 
 
 def _hold(failed: Failed) -> timedelta:
-    """Return how long the endpoint, not only this lane, is left alone."""
+    """Return for how long nothing at all is sent to the endpoint."""
     asked = failed.retry_after or timedelta(0)
     if failed.status == _TOO_MANY:
         asked = max(asked, LEAST_AFTER_429)
@@ -117,10 +121,10 @@ def _hold(failed: Failed) -> timedelta:
 
 
 def retry_after(text: str | None, now: datetime) -> timedelta | None:
-    """Return how long a Retry-After header asks to wait: 0 to `LONGEST_HOLD`; never raises.
+    """Return how long a Retry-After header asks to wait, 0 to `LONGEST_HOLD`; never raises.
 
-    It is a number of seconds or a date; None when it is absent or cannot be read as either. A date
-    without a zone is UTC.
+    It is a number of seconds or a date, which is in UTC unless it has a zone; None if it is neither
+    or absent.
     """
     if text is None or len(text) > _LONGEST_HEADER or not text.isascii():
         return None
@@ -130,7 +134,7 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
         return timedelta(seconds=seconds)
     try:
         moment = parsedate_to_datetime(asked)
-    except (ValueError, OverflowError, TypeError, IndexError):  # as the library's versions have it
+    except (ValueError, OverflowError, TypeError, IndexError):  # depends on the library's version
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -138,6 +142,6 @@ def retry_after(text: str | None, now: datetime) -> timedelta | None:
 
 
 _LONGEST_HEADER: Final = 64
-"""Characters of a Retry-After that is read: the longest form of a date has half as many."""
+"""Characters of a Retry-After that is read: twice the longest form of a date."""
 
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?")

@@ -1,4 +1,4 @@
-"""Where a delivery stands in an endpoint's queue."""
+"""Chooses sort key and lane of a delivery in an endpoint's queue."""
 
 from datetime import timedelta
 
@@ -10,16 +10,15 @@ from poller.events import Message, StreamNotice
 
 
 def key_of(message: Message) -> str:
-    """Return the sort key a message has in every queue."""
+    """Return a message's sort key, the same in every queue."""
     notice = isinstance(message, StreamNotice)
     return sort_key(release_key(message.position) if notice else message.position)
 
 
 def route(endpoint: Endpoint, delivery: Delivery) -> QueueItem:
-    """Return the place of a delivery in the endpoint's queue.
+    """Return a delivery as an item of the endpoint's queue.
 
-    The lane of an event is its destination's to say. The notices of a market have one of their own,
-    and do not wait for one another.
+    The destination chooses the lane of an event. Notices have a lane per market and do not gather.
     """
     key, text, message = delivery.key, delivery.text, delivery.message
     if isinstance(message, StreamNotice):

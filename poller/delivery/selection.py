@@ -1,6 +1,6 @@
-"""Which events an endpoint gets: by what they say, by code, and by an expression. Pure.
+"""Which events an endpoint gets: by type, by code, and by a filter. Pure.
 
-A filter is an expression of CEL, the Common Expression Language, that is true or false:
+A filter is a boolean expression in CEL, the Common Expression Language:
 
     abs(change.percent) >= 10 && record.days_to_cover > 5
     market == "HK" && (shares > 5000000 || change.year_high)
@@ -8,24 +8,23 @@ A filter is an expression of CEL, the Common Expression Language, that is true o
 | name | is |
 |---|---|
 | `event` | `"reported"`, `"revised"`, `"backfilled"` or `"restated"` |
-| `code`, `market`, `trading_day`, `observed_at` | texts as on the stream; days and times compare |
+| `code`, `market`, `trading_day`, `observed_at` | texts as on the stream; days and times sort |
 | `revision` | number |
 | `shares`, `ratio` | the short shares and their percentage, of any market |
-| `record.…`, `previous.…` | every figure among the SDK's columns; also `.shares`, `.ratio` |
+| `record.…`, `previous.…` | every figure of the SDK's columns; also `.shares`, `.ratio` |
 | `change.…` | every figure of `change`; `change.year_high` and `.year_low` are true or false |
 
-Operators: `&& || ! == != < <= > >= in + - * / ? :`, `abs(number)`, and of a text `.startsWith()`,
-`.endsWith()`, `.contains()`. In arithmetic numbers need their decimal point (`2.0`), in comparisons
-`2` will do. There are no loops, no regular expressions and no other functions, so an expression can
+Operators: `&& || ! == != < <= > >= in + - * / ? :`, `abs(number)`, and on texts `.startsWith()`,
+`.endsWith()`, `.contains()`. In arithmetic, numbers need a decimal point (`2.0`); in comparisons
+`2` will do. There are no loops, regular expressions or other functions, so an expression can
 neither run code nor take long.
 
-A part of an expression that needs an absent figure is neither true nor false: Hong Kong has no
-`record.days_to_cover`, and a symbol's first record has no `change`. So `!(change.percent > 10)`
-does not match an event without a change, but the other side of an `||` still can. An expression
-that stays undecided does not match.
+A comparison with an absent figure is unknown: Hong Kong has no `record.days_to_cover`, and a
+symbol's first record has no `change`. `!unknown` is unknown, `unknown || true` is true; an event
+matches only if the result is true.
 
-An endpoint that selects `release.detected` or `release.completed` receives those of every market
-that one of its patterns can match; the filter does not apply to them.
+An endpoint that selects `release.detected` or `release.completed` receives those of each market
+that at least one of its code patterns can match; the filter does not apply to them.
 """
 
 import difflib
@@ -44,7 +43,7 @@ from poller.model import Change, EventType, isoformat, parse_code
 from poller.schedule.notice import TYPES
 
 EVENTS: Final = (*(kind.removeprefix("short_interest.") for kind in EventType), *TYPES)
-"""What `events` may hold."""
+"""The values that `events` may hold."""
 
 _TEXTS: Final = ("code", "market", "trading_day", "observed_at")
 _NEUTRAL: Final = ("shares", "ratio")
@@ -53,14 +52,14 @@ _FIGURES: Final = {*_COLUMNS, *_NEUTRAL} - {"timestamp_str"}
 
 
 def _types() -> dict[str, str]:
-    """Return every name a filter may use, with its type in CEL."""
+    """Return every name that a filter may use, with its CEL type."""
     names = dict.fromkeys(("event", *_TEXTS), "string")
     names |= dict.fromkeys(("revision", *_NEUTRAL), "double")
     for row in ("record", "previous"):
         names |= dict.fromkeys((f"{row}.{name}" for name in sorted(_FIGURES)), "double")
-    for one in fields(Change):
-        is_flag = one.name in {"year_high", "year_low"}
-        names[f"change.{one.name}"] = "bool" if is_flag else "double"
+    for each in fields(Change):
+        is_flag = each.name in {"year_high", "year_low"}
+        names[f"change.{each.name}"] = "bool" if is_flag else "double"
     return names
 
 
@@ -70,10 +69,10 @@ NAMES: Final[Mapping[str, str]] = _types()
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The events an endpoint gets: all three conditions hold; of notices, see the module.
+    """The events an endpoint gets: those that meet all three conditions. For notices see above.
 
-    `events`: of EVENTS. `codes`: shell patterns, one of which fits. `filter`: see the module; None
-    lets everything pass. Raises ValueError with one line that says what to write instead.
+    `events`: some of EVENTS. `codes`: shell patterns, of which one must match. `filter`: see above;
+    None matches everything. Raises ValueError with one line that says what to write instead.
     """
 
     events: frozenset[str] = frozenset({"reported", "revised"})
@@ -82,29 +81,29 @@ class Selection:
     _program: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check every part, so that nothing is left to be found out by an event."""
+        """Check every part now, so that no event finds a mistake later."""
         if unknown := self.events - set(EVENTS):
-            raise ValueError(f"{min(unknown)!r} is no event; known are {', '.join(EVENTS)}")
+            raise ValueError(f"{min(unknown)!r} is not an event; known are {', '.join(EVENTS)}")
         for pattern in self.codes:
             check_pattern(pattern)
         program = None if self.filter is None else _compiled(self.filter)
         object.__setattr__(self, "_program", program)
 
-    def covers(self, code: str) -> bool:
-        """Tell whether one of the patterns fits a code."""
+    def selects(self, code: str) -> bool:
+        """Return whether one of the patterns matches a code."""
         return any(fnmatchcase(code, pattern) for pattern in self.codes)
 
     def reaches(self, market: str) -> bool:
-        """Tell whether one of the patterns can fit a code of a market."""
+        """Return whether one of the patterns can match a code of a market."""
         return any(_reaches(pattern, market) for pattern in self.codes)
 
     def matches(self, message: Message) -> bool:
-        """Tell whether the endpoint gets a message; whatever the filter does wrong is raised."""
+        """Return whether the endpoint gets a message; raises whatever the filter raises."""
         if message.type.removeprefix("short_interest.") not in self.events:
             return False
         if isinstance(message, StreamNotice):
             return self.reaches(message.market.name)
-        if not self.covers(message.code):
+        if not self.selects(message.code):
             return False
         if self._program is None:
             return True
@@ -112,13 +111,13 @@ class Selection:
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse what no code can fit; codes are upper case, and a pattern compares exactly."""
+    """Raise ValueError for a pattern that no code can match; patterns are case-sensitive."""
     if pattern != pattern.upper():
         raise ValueError(f"{pattern!r} fits no code; write {pattern.upper()!r}")
     if not any(wild in pattern for wild in "*?["):
         parse_code(pattern)
         return
-    # a bracket nobody closes stands for itself, and codes have none
+    # an unclosed bracket matches itself, and codes have none
     literal = re.sub(r"\[!?[^]][^]]*\]|[*?]", "", pattern)
     if re.search(r"[^A-Z0-9._-]", literal) or not any(
         _reaches(pattern, market.name) for market in all_markets()
@@ -127,15 +126,15 @@ def check_pattern(pattern: str) -> None:
 
 
 def _reaches(pattern: str, market: str) -> bool:
-    """Tell whether a pattern can begin like the codes of a market; after a `*` anything can."""
+    """Return whether a pattern can match a code of a market; after a `*` anything can."""
     parts = re.findall(r"\[!?\]?[^]]*\]|.", pattern)
     fixed = takewhile(lambda part: part != "*", parts)
     return all(fnmatchcase(char, part) for char, part in zip(f"{market}.", fixed, strict=False))
 
 
-@lru_cache(maxsize=64)  # one for all endpoints that filter
+@lru_cache(maxsize=64)  # shared by all endpoints that filter
 def _values(event: StreamEvent) -> dict[str, object]:
-    """Return what is known of an event by its name in a filter; what is missing stays out."""
+    """Return an event's values by their names in a filter, without absent ones."""
     values: dict[str, object] = {
         "event": event.kind,
         "code": event.code,
@@ -155,13 +154,13 @@ def _values(event: StreamEvent) -> dict[str, object]:
 
 
 def _neutral(record: Record) -> Iterator[tuple[str, float | None]]:
-    """Yield the short figures under the names that fit either market."""
+    """Yield the short figures under the names that all markets share."""
     yield "shares", None if record.shares is None else float(record.shares)
     yield "ratio", record.ratio
 
 
 def _plain(value: object) -> object:
-    """Return a number as the only kind of number a filter knows."""
+    """Return a whole number as a float, a filter's only type of number."""
     return float(value) if type(value) is int else value
 
 
@@ -172,10 +171,10 @@ def _type_of(name: str) -> type | None:
 _TYPES: Final[Mapping[str | None, type]] = {"double": float, "bool": bool, "string": str}
 
 
-# The language: what is listed here and nothing else. Of the CEL libraries weighed (cel-python and
-# common-expression-language are the others) only this one checks names and types before an event
-# comes, and can leave out macros, by which one filter could hold up all endpoints for minutes.
-# Neither of the others installs from wheels on musl.
+# The language is limited to what is listed here. Of the CEL libraries considered (the others are
+# cel-python and common-expression-language) only this one checks names and types in advance, and
+# can do without macros, with which one filter could block all endpoints for minutes. Neither of the
+# others installs from wheels on musl.
 
 _COMPARISONS: Final = {
     "_==_": "equals",
@@ -190,9 +189,9 @@ _STANDARD: Final = ("_&&_", "_||_", "!_", "_?_:_", "@in", "startsWith", "endsWit
 
 
 def _cel() -> Any:  # noqa: ANN401  the library ships no types
-    """Return the library, or raise ValueError: there is none for musl, the C library of Alpine."""
+    """Return the library; raises ValueError where it is absent, as on musl (Alpine)."""
     try:
-        from cel_expr_python import cel  # noqa: PLC0415  5 MB, for those who filter
+        from cel_expr_python import cel  # noqa: PLC0415  5 MB, only needed for filters
     except ImportError:
         raise ValueError(
             "the filter language is not installed: `pip install cel-expr-python`, which needs a "
@@ -205,7 +204,7 @@ def _cel() -> Any:  # noqa: ANN401  the library ships no types
 def _language() -> Any:  # noqa: ANN401  the library ships no types
     """Return CEL reduced to the operators above.
 
-    A number compares with a whole number, which CEL's own checker refuses although its runtime can.
+    Floats may be compared with integers, which CEL's checker refuses though its runtime can do it.
     """
     standard: list[dict[str, object]] = [{"name": name} for name in _STANDARD]
     standard += [
@@ -241,7 +240,7 @@ def _overload(name: str, gives: str, *takes: str) -> dict[str, object]:
     return {"id": name, "args": arguments, "return": {"type_name": gives}}
 
 
-# what the library says, told in the words of this page
+# translates the library's messages into the words of this module
 
 _ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']+)'")
@@ -259,7 +258,7 @@ def _compiled(text: str) -> Any:  # noqa: ANN401  the library ships no types
     except RuntimeError as problem:
         raise ValueError(_explained(text, str(problem))) from None
     if program.return_type() != _cel().Type.BOOL:
-        raise ValueError("it gives no yes or no: compare it with something")
+        raise ValueError("it is neither true nor false: compare it with something")
     return program
 
 
@@ -272,7 +271,7 @@ def _explained(text: str, said: str) -> str:
         name = undeclared[1]
         # the library points at the last dot or the parenthesis
         column = row.rfind(name, 0, column + len(name)) + 1 or column
-        why = _SPELLING if name == "not" else f"unknown name {name!r}{_meant(name)}"
+        why = _SPELLING if name == "not" else f"unknown name {name!r}{_suggestion(name)}"
     elif (misfit := _MISFIT.match(why)) is not None:
         why = _why_no_overload(misfit[1].replace("_", "").removeprefix("@"), misfit[2].split(", "))
     elif _OTHERWISE_SPELLED.search(text):
@@ -285,7 +284,7 @@ def _explained(text: str, said: str) -> str:
     return f"{place}, at {shown}: {why}"
 
 
-def _meant(name: str) -> str:
+def _suggestion(name: str) -> str:
     last = [known for known in NAMES if known.rpartition(".")[2] == name]
     close = last or difflib.get_close_matches(name, [*NAMES, "abs"], n=1)
     if close:
@@ -296,7 +295,7 @@ def _meant(name: str) -> str:
 
 
 def _why_no_overload(operator: str, kinds: list[str]) -> str:
-    if "type(type)" in kinds:  # the language's own `type`, which the stream's field calls to mind
+    if "type(type)" in kinds:  # CEL's own `type`, confused with the stream's field
         return "unknown name 'type'; did you mean 'event'?"
     words = " and ".join(_WORDS.get(kind, kind) for kind in kinds)
     whole = operator in "+-*/" and "int" in kinds and set(kinds) <= {"int", "double"}

@@ -1,4 +1,4 @@
-"""What a webhook's URL must be, and how it is sent: byte for byte as it was configured. Pure."""
+"""Checks webhook URLs, and keeps them byte for byte as configured when they are sent. Pure."""
 
 import base64
 import re
@@ -13,19 +13,20 @@ _IN_FULL: Final = "write it in full, as https:// and so on"
 _UNSENT: Final = re.compile(r"[\x00-\x20\x7f]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
-"""A host's name as the name service takes it, lengths included."""
+"""A host name as DNS accepts it, lengths included."""
 
 _NUMBER: Final = re.compile(r"(\A|\.)([0-9]+|0x[0-9a-f]*)\.?\Z", re.ASCII)
-"""How the odd spellings of an address end (127.1, 0x7f000001); some resolvers take them."""
+"""The end of an odd spelling of an address (127.1, 0x7f000001), which some resolvers accept."""
 
 
 def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
-    """Raise ValueError with the fix unless events may be posted there. No value is shown."""
+    """Raise ValueError with the fix, and without the URL, unless events may be posted there."""
     host = host_of(url)
     local = names_loopback(host)
     if urlsplit(url).scheme == "http" and not (local or allow_http):
         raise ValueError(
-            "http shows the events to whoever listens: use https, or say allow_http = true"
+            "with http anyone on the network path can read the events: use https, or say "
+            "allow_http = true"
         )
     address = as_address(host)
     if address is not None and not (local or allow_private) and not is_public(address):
@@ -35,7 +36,7 @@ def check_url(url: str, *, allow_http: bool, allow_private: bool) -> None:
     if address is None and _NUMBER.search(host):
         raise ValueError(
             "its host ends in a number and is no address: write the four numbers of one, as in "
-            "192.0.2.7, or a name"
+            "192.0.2.7, or a host name"
         )
     if address is None and not _NAME.fullmatch(host.removesuffix(".")):
         raise ValueError(
@@ -55,29 +56,29 @@ def check_chat_url(url: str) -> None:
         _ = parts.hostname, parts.username, parts.password
     except ValueError:  # its text could show the URL
         raise ValueError(
-            "what stands before the third '/' cannot be read: percent-encode '[' as %5B, ']' as "
+            "the part before the third '/' cannot be read: percent-encode '[' as %5B, ']' as "
             "%5D, and what is not ASCII"
         ) from None
 
 
 def _check_target(url: str) -> None:
-    """Raise ValueError unless all that stands behind the host reaches the receiver as it is."""
+    """Raise ValueError unless everything after the host reaches the receiver unchanged."""
     parts = urlsplit(url)
     if not f"{parts.path}{parts.query}".isascii():
         raise ValueError(
-            "it holds a character that is not ASCII behind the host: percent-encode it as UTF-8 "
+            "it holds a character that is not ASCII after the host: percent-encode it as UTF-8 "
             "(é is %C3%A9)"
         )
     if "#" in url:
         raise ValueError("what follows '#' is never sent: leave it out, or write %23 for the '#'")
     if url.endswith("?"):
-        raise ValueError("a '?' at its end, with nothing behind it, is not sent: leave it out")
+        raise ValueError("a '?' at its end is not sent: leave it out")
 
 
 def host_of(url: str) -> str:
-    """Return the host as it is looked up: ASCII, in small letters.
+    """Return the host as it is looked up: ASCII, lower case.
 
-    Raises ValueError with the fix, and without the URL, when it is not https or http in full.
+    Raises ValueError with the fix, and without the URL, if it is not a full https or http URL.
     """
     if _UNSENT.search(url):
         raise ValueError(
@@ -96,9 +97,9 @@ def host_of(url: str) -> str:
 
 
 def as_sent(url: str) -> URL:
-    """Return an accepted URL so that aiohttp changes nothing: no `%2F` decoded, no `~` encoded.
+    """Return an accepted URL that aiohttp sends unchanged: no `%2F` decoded, no `~` encoded.
 
-    User and password are left out: they are sent as a header, see `basic_auth`.
+    User and password are left out; `basic_auth` sends them as a header.
     """
     parts, host = urlsplit(url), host_of(url)
     return URL.build(
@@ -112,16 +113,16 @@ def as_sent(url: str) -> URL:
 
 
 def basic_auth(url: str) -> str | None:
-    """Return the Authorization header that a URL's user and password stand for; None without.
+    """Return the Authorization header for a URL's user and password; None without them.
 
-    Raises ValueError when they cannot be sent, and shows neither.
+    Raises ValueError, which shows neither, if they cannot be sent.
     """
     parts = urlsplit(url)
     if parts.username is None and parts.password is None:
         return None
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if ":" in user:
-        raise ValueError("a user name in front of '@' cannot hold a colon: a receiver splits there")
+        raise ValueError("a user name before '@' cannot hold a colon: receivers split there")
     try:
         pair = f"{user}:{password}".encode("latin-1")
     except UnicodeEncodeError:

@@ -1,14 +1,14 @@
-"""The key a receiver knows an event by: `webhook-id`. Pure."""
+"""The receiver's idempotency key of an event: `webhook-id`. Pure."""
 
 
 def webhook_id(event_id: str) -> str:
-    """Return the receiver's idempotency key: the event id with `~` for its dots.
+    """Return the key: the event id with `~` instead of dots.
 
-    No code holds a `~`, so distinct events have distinct keys.
+    No code contains `~`, so distinct events have distinct keys.
     """
     return event_id.replace(".", "~")
 
 
 def event_id(webhook_id: str) -> str:
-    """Return the event id of which `webhook_id` made a key; an event id stays what it is."""
+    """Return the event id of a key; an event id is returned unchanged."""
     return webhook_id.replace("~", ".")

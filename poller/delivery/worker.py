@@ -1,21 +1,20 @@
 """One endpoint's deliveries in this process: claim, send, settle.
 
-Thin: what follows an attempt is `retry`'s to decide, how much may be sent is `pace`'s, and what
-must survive a kill is the outbox's. Order of effects: a delivery is settled after the endpoint
-answered, so a kill in between can only repeat it, with the same `webhook-id`.
+Thin: `retry` decides what follows an attempt, `pace` how much may be sent, and the outbox keeps
+what must survive a crash. Order of effects: a delivery is settled after the endpoint has answered,
+so a crash in between can only repeat it, with the same `webhook-id`.
 
-A claim's way: due in the outbox → claimed, `_prefetched` → sent, `_sending` → ended, `_unsettled`
-→ written down, with which its lane is due again. What is prefetched for too long skips the sending
-and is given back; `_paused` keeps everything prefetched where it is until the outbox has said what
-holds.
+Life of a claim: due in the outbox → `_prefetched` → `_sending` → `_unsettled` → settled, which
+makes its lane due again. A claim that was prefetched too long ago is returned unsent. `_paused`
+stops sending until the outbox has stored a hold or a disablement.
 
-Two things go on at once. Up to `connections` tasks send what is claimed, each one claim after the
-other. Beside them one exchange with the outbox at a time writes down everything that ended since
-the last one and claims what may be sent soon; so no POST waits for Redis while there is another.
-There is no exchange unless something ended, is due, or whoever wakes the worker says that it is.
+Two activities run concurrently. Up to `connections` tasks each send one claim after another.
+Meanwhile one exchange with the outbox at a time settles what has ended and claims what may be sent
+soon, so no POST waits for Redis while others are prefetched. There is an exchange only if something
+has ended, is due, or the worker was woken.
 
-A defect while sending counts as a failed attempt, so that the delivery does not keep the others
-from being sent for ever; and it ends this worker, whose supervisor tells it and starts another.
+A defect while sending counts as a failed attempt, so that the delivery cannot block the others for
+ever. It also ends this worker; its supervisor reports the defect and starts another.
 """
 
 import asyncio
@@ -29,15 +28,20 @@ from typing import Any, Final
 
 from poller.delivery.destinations import Sender, destination_of
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.enqueuer import STORE, waited
-from poller.delivery.gaps import disabled_text, dropped_text, queued_again_text, unreadable_text
+from poller.delivery.enqueuer import STORE, wait_any
+from poller.delivery.log_lines import (
+    disabled_text,
+    dropped_text,
+    queued_again_text,
+    unreadable_text,
+)
 from poller.delivery.outbox import (
     Claim,
     Claimed,
     Outbox,
-    OutOfOrder,
     QueueItem,
     Settlement,
+    WrongKeyType,
     queue,
 )
 from poller.delivery.pace import Pace
@@ -49,8 +53,8 @@ from poller.delivery.retry import (
     Done,
     Failed,
     Later,
+    NextStep,
     Outcome,
-    Verdict,
     decide,
 )
 from poller.delivery.routes import route
@@ -66,17 +70,17 @@ from poller.telemetry.observe import (
 )
 
 GATHER: Final = 0.01
-"""Seconds more deliveries may end in before they are settled, while there is enough to send."""
+"""Seconds to wait for more deliveries to end before settling, while there is enough to send."""
 
 UNREADABLE: Final = "unreadable"
-"""The lane of what cannot be read, on its way to the dead letters."""
+"""The lane of unreadable deliveries on their way to the dead letters."""
 
 _BEAT: Final = LONGEST_TURN / 2
-"""Seconds an idle worker waits before it shows that it is not stuck; Redis is not asked for it."""
+"""Seconds between an idle worker's heartbeats, which do not ask Redis."""
 
 
 _RECONSIDERED: Final = 1.0
-"""Seconds after which it is seen that an endpoint has become too slow for what is prefetched."""
+"""Seconds between two checks whether prefetched claims are too old because the endpoint is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,12 @@ class Timing:
     """The times of a relay.
 
     Attributes:
-        claim: Longer than an attempt may last, and `fresh` more.
-        fresh: So long after the claim a delivery may still start.
-        look: Between two looks, for all endpoints at once, at what others did without a signal.
-        pause: While Redis is away.
-        grace: For what is in flight when it stops.
+        claim: How long a claim lasts: longer than `fresh` and an attempt together.
+        fresh: How long after its claim a delivery may still start.
+        look: Between two checks, for all endpoints at once, for changes without a signal.
+        pause: Between two tries while Redis does not answer.
+        grace: How long deliveries in flight may take when the worker stops.
+        next_step: Decides what follows an attempt.
     """
 
     claim: timedelta = timedelta(seconds=30)
@@ -96,24 +101,24 @@ class Timing:
     look: timedelta = timedelta(seconds=30)
     pause: timedelta = timedelta(seconds=1)
     grace: timedelta = timedelta(seconds=7)
-    verdict: Callable[..., Verdict] = decide
+    next_step: Callable[..., NextStep] = decide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lane:
-    """A claim of this process. `asked`: the loop's time before it was made, seconds."""
+    """A claim of this process. `asked`: the loop's time when it was requested, in seconds."""
 
     claim: Claim
     claimed: Claimed
     asked: float
 
     def at(self, now: float) -> datetime:
-        """Return the server's clock at a time of the loop."""
+        """Convert a time of the loop to the server's clock."""
         return self.claimed.at + timedelta(seconds=now - self.asked)
 
 
 class EndpointWorker:
-    """Drives one endpoint until cancelled; then finishes or gives back what is in flight."""
+    """Delivers to one endpoint until cancelled; then finishes or returns its claims."""
 
     def __init__(
         self,
@@ -126,7 +131,7 @@ class EndpointWorker:
         timing: Timing,
         wake: asyncio.Event,
     ) -> None:
-        """`jitter`: from -1 to 1, a new one each time. `wake`: set when there may be more to do."""
+        """`jitter`: returns chance from -1 to 1. `wake`: set when there may be more to do."""
         self._endpoint = endpoint
         self._sender = sender
         self._outbox = outbox
@@ -144,12 +149,12 @@ class EndpointWorker:
         self._due = -inf
         self._paused = False
         self._draining = False
-        self._out_of_order = False
-        self._told: set[str] = set()
+        self._has_wrong_type = False
+        self._reported: set[str] = set()
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Deliver, for ever."""
+        """Deliver until cancelled."""
         try:
             with heartbeat(self._observe, f"{self._subject} deliveries") as beat:
                 while True:
@@ -158,43 +163,43 @@ class EndpointWorker:
                         self._wake.clear()
                         self._due = -inf
                     self._ended.clear()
-                    pause = await self._safely_turn()
-                    await waited(
+                    pause = await self._work_safely()
+                    await wait_any(
                         (self._wake,), min(pause, _RECONSIDERED) if self._prefetched else pause
                     )
                     if self._prefetched and self._unsettled:  # an exchange costs as much as a POST
-                        await waited((self._ended,), GATHER)
+                        await wait_any((self._ended,), GATHER)
         finally:
             await self._drain()
             await self._sender.close()
 
-    async def _safely_turn(self) -> float:
-        """Take a turn; returns seconds until the next."""
+    async def _work_safely(self) -> float:
+        """Work once, reporting problems with Redis; return seconds until the next time."""
         try:
-            return await self._turn()
-        except OutOfOrder as problem:
+            return await self._work()
+        except WrongKeyType as problem:
             self._observe(Trouble(self._subject, str(problem)))
-            self._out_of_order, self._due = True, -inf
+            self._has_wrong_type, self._due = True, -inf
             return _BEAT
         except (StoreDown, StoreMisfit) as problem:
             self._observe(Trouble(STORE, str(problem)))
             await asyncio.sleep(self._timing.pause.total_seconds())
             return 0
 
-    async def _turn(self) -> float:
-        """Settle what has ended, claim and start what may start; returns seconds until the next."""
+    async def _work(self) -> float:
+        """Settle what has ended, claim and start what may start; return seconds until the next."""
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.remove(task)
-            task.result()  # raises what was a defect
+            task.result()  # raises its defect
         self._start()
         now = asyncio.get_running_loop().time()
         wanted = self._pace.wanted(now, len(self._sending))
         if self._paused or not wanted:
-            self._give_back()
+            self._return_claims()
         limit = max(wanted - len(self._prefetched), 0)
         if not self._unsettled and (not limit or now < self._due):
             return self._room_in(now) if not limit else self._until_due(now)
-        # never abandoned half-way: what it claimed would be nobody's until the claim runs out
+        # never cancelled half-way: nobody could send what it claimed until the claims expire
         self._asking = asyncio.create_task(self._exchange(limit), name=f"{self._subject} exchange")
         claimed = await asyncio.shield(self._asking)
         if claimed.disabled:
@@ -207,14 +212,14 @@ class EndpointWorker:
         return self._until_due(asyncio.get_running_loop().time())
 
     def _room_in(self, now: float) -> float:
-        """Return seconds until there may be room; less where a low rate makes it long."""
+        """Return seconds until there may be room, at most `_BEAT`."""
         return min(self._pace.pause(now) or _BEAT, _BEAT)
 
     def _until_due(self, now: float) -> float:
         return min(max(self._due - now, 0), _BEAT)
 
     async def _exchange(self, limit: int) -> Claimed:
-        """Write down what has ended; it stays to be written while the store is away. Claim more."""
+        """Settle what has ended and claim more; settlements are kept if the store fails."""
         asked, carried = asyncio.get_running_loop().time(), self._unsettled.copy()
         claimed = await self._outbox.exchange(
             self._endpoint.name,
@@ -224,19 +229,19 @@ class EndpointWorker:
             depth=destination_of(self._endpoint).depth,
             ttl=self._timing.claim,
         )
-        del self._unsettled[: len(carried)]  # what ended meanwhile stands behind them
+        del self._unsettled[: len(carried)]  # what ended meanwhile follows them
         self._due = inf
         if claimed.wait is not None and not claimed.disabled:
-            # asked now and then while anything waits: by that the outbox notices a clock set back
+            # also regularly while anything waits: so the outbox notices a clock that was set back
             self._due = asked + min(claimed.wait.total_seconds(), _BEAT)
         taken = not claimed.retrying and any(each.how == "sent" for each in carried)
-        if taken or self._out_of_order:
-            self._out_of_order = False
+        if taken or self._has_wrong_type:
+            self._has_wrong_type = False
             self._observe(Recovered(self._subject))
-            self._told.clear()
+            self._reported.clear()
         if claimed.missing:
-            told = dropped_text(self._endpoint.name)
-            self._observe(Happened(told, (("dropped", claimed.missing),)))
+            line = dropped_text(self._endpoint.name)
+            self._observe(Happened(line, (("dropped", claimed.missing),)))
         if claimed.unplaced:
             await self._place_again()
         for claim in claimed.claims:
@@ -246,25 +251,25 @@ class EndpointWorker:
         return claimed
 
     async def _place_again(self) -> None:
-        """Queue what is kept and has no place, because somebody has removed the queue."""
+        """Queue all stored deliveries again, because somebody has removed the queue."""
         items = []
         for key, text in await self._outbox.unplaced(self._endpoint.name):
             found = read_delivery(key, text)
             if isinstance(found, Delivery):
                 items.append(route(self._endpoint, found))
-            else:  # claimed like any other, and parked then
+            else:  # claimed like any other, and parked at that point
                 items.append(QueueItem(key, text, UNREADABLE))
         await queue(self._outbox, self._endpoint.name, items)
-        told = queued_again_text(self._endpoint.name)
-        self._observe(Happened(told, (("queued", len(items)),)))
+        line = queued_again_text(self._endpoint.name)
+        self._observe(Happened(line, (("queued", len(items)),)))
         self._wake.set()
 
     def _accept(self, lane: "_Lane") -> None:
-        """Prefetch a claim; what cannot be read in it is parked when it is settled."""
+        """Prefetch a claim; its unreadable deliveries are parked when it is settled."""
         claim = lane.claim
         if claim.parked:
-            told = unreadable_text(self._endpoint.name, claim.parked[0])
-            self._observe(Happened(told, (("parked", len(claim.parked)),)))
+            line = unreadable_text(self._endpoint.name, claim.parked[0])
+            self._observe(Happened(line, (("parked", len(claim.parked)),)))
         if claim.deliveries:
             self._prefetched.append(lane)
         else:
@@ -283,10 +288,10 @@ class EndpointWorker:
             self._wake.set()
 
     def _next(self) -> "_Lane | None":
-        """Return the claim to send now, if one may start, and count it as in flight."""
+        """Return the claim to send now, marked as being sent; None: none may start."""
         now = asyncio.get_running_loop().time()
         stale = now - self._timing.fresh.total_seconds()
-        while self._prefetched and self._prefetched[0].asked <= stale:  # it could outlive its claim
+        while self._prefetched and self._prefetched[0].asked <= stale:  # sent now, it could expire
             self._unsettled.append(Settlement(self._prefetched.popleft().claim, "returned"))
         if not self._prefetched or self._paused or self._draining:
             return None
@@ -298,7 +303,7 @@ class EndpointWorker:
         return lane
 
     async def _send(self, first: "_Lane") -> None:
-        """Send one claim after the other, as long as one may start."""
+        """Send one claim after another, as long as one may start."""
         loop, lane = asyncio.get_running_loop(), first
         while True:
             began = loop.time()
@@ -308,7 +313,7 @@ class EndpointWorker:
             except Exception as error:
                 outcome = Failed(f"a defect of this service: {type(error).__name__}")
                 self._on_result(lane, lane.at(began), outcome)
-                self._draining = True  # nothing more is started: this worker ends
+                self._draining = True  # start nothing more: this worker ends
                 raise
             self._on_result(lane, lane.at(began), outcome)
             following = self._next()
@@ -317,30 +322,30 @@ class EndpointWorker:
             lane = following
 
     def _on_result(self, lane: "_Lane", at: datetime, outcome: Outcome) -> None:
-        """Decide what follows an attempt made `at` this time that has ended."""
+        """Decide what follows an attempt that has ended; `at`: when it was made."""
         self._sending.remove(lane)
         good = isinstance(outcome, Delivered)
         self._pace.breaker.record(asyncio.get_running_loop().time(), good=good)
         lag = max(at - lane.claim.deliveries[0].appended_at, timedelta(0))
         self._observe(Attempted(self._endpoint.name, "delivered" if good else "failed", lag))
-        settlement = self._judged(lane, at, outcome)
+        settlement = self._settlement_of(lane, at, outcome)
         self._unsettled.append(settlement)
-        # until it is written, no claim says that the endpoint is to be left alone
+        # the outbox hands out claims until it has stored the hold or disablement
         self._paused |= bool(settlement.hold or settlement.disable)
         self._wake.set()
 
-    def _judged(self, lane: "_Lane", at: datetime, outcome: Outcome) -> Settlement:
+    def _settlement_of(self, lane: "_Lane", at: datetime, outcome: Outcome) -> Settlement:
         claim, since = lane.claim, lane.claimed.failing_since
         attempts = claim.attempts
         if isinstance(outcome, Failed):
             attempts = (*attempts, Attempt.of(outcome, at))
-            self._complain(outcome.reason)
-        verdict = self._timing.verdict(
+            self._report_failure(outcome.reason)
+        next_step = self._timing.next_step(
             outcome, attempt=len(attempts), failing=at - (since or at), jitter=self._jitter()
         )
-        match verdict:
+        match next_step:
             case Done():
-                # what was queued meanwhile gathers anew
+                # events queued meanwhile gather again
                 wait = route(self._endpoint, claim.deliveries[0]).wait
                 return Settlement(claim, "sent", delay=wait)
             case Later(delay, hold):
@@ -354,19 +359,19 @@ class EndpointWorker:
             case Disable(reason):
                 return Settlement(claim, "later", attempts, disable=reason)
 
-    def _complain(self, reason: str) -> None:
-        """Tell each reason once until it recovers; two that alternate are no news each time."""
-        if reason not in self._told:
-            self._told.add(reason)
+    def _report_failure(self, reason: str) -> None:
+        """Report each reason once until the endpoint recovers, even if two alternate."""
+        if reason not in self._reported:
+            self._reported.add(reason)
             self._observe(Trouble(self._subject, f"fails: {reason}"))
 
-    def _give_back(self) -> None:
-        """Let somebody else, or a later turn, have what is claimed and not being sent."""
+    def _return_claims(self) -> None:
+        """Return the prefetched claims, for another process or for later."""
         self._unsettled += [Settlement(lane.claim, "returned") for lane in self._prefetched]
         self._prefetched.clear()
 
     async def _drain(self) -> None:
-        """Let what is in flight end, give back the rest."""
+        """Let what is in flight end, and return all other claims."""
         self._draining = True
         ending: set[asyncio.Task[Any]] = {*self._tasks}
         if self._asking is not None:
@@ -377,15 +382,15 @@ class EndpointWorker:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
         self._prefetched += self._sending
-        self._give_back()
+        self._return_claims()
         if not self._unsettled:
             return
         try:
             await self._exchange(0)
         except StoreError as problem:
-            # the claims run out by themselves
+            # the claims expire by themselves
             self._observe(Trouble(STORE, str(problem)))
 
 
 _NAMED: Final = 10
-"""Events named in one line of the log; the others are counted."""
+"""Events named in one log line; the others are counted."""

@@ -1,4 +1,4 @@
-"""Watchlist files: one code a line. An edge."""
+"""Reads watchlist files: one code per line."""
 
 import re
 from pathlib import Path
@@ -8,31 +8,31 @@ from poller.errors import BadCode
 from poller.model import Code, parse_code
 from poller.textfile import MIB, UnusableFile, decoded, read_bytes
 
-LARGEST: Final = 4 * MIB
-"""Bytes of a watchlist file: every code of both markets, with a comment each, fits many times."""
+LARGEST_WATCHLIST: Final = 4 * MIB
+"""Bytes of a watchlist file: many times the codes of both markets with a comment each."""
 
 MOST_CODES: Final = 50_000
-"""Codes taken of one source: three times what both markets list, 14 hours of requests."""
+"""Codes of one source: three times what both markets list, and 14 hours of requests."""
 
 MOST_PROBLEMS: Final = 10
-"""Lines that are named one by one; of a file of another kind it may be all."""
+"""Lines named one by one; in a file of another kind every line may be a problem."""
 
-_LONGEST: Final = 60  # characters of a line that can hold a code; the error shows all of them
+_LONGEST: Final = 60  # characters of the longest line that may be a code
 
-# What an editor counts as a line. Other separators (form feed, NEL, U+2028) are white space around
-# a code, and within a line they are refused with it, visible.
+# Lines as editors count them. Other separators (form feed, NEL, U+2028) are stripped around a code,
+# and refused, visibly, within a line.
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
-_MARK: Final = "\ufeff"  # also where files that begin with one were put together
+_MARK: Final = "\ufeff"  # a byte-order mark, also in the middle of concatenated files
 
 
 def read_codes(path: Path, *, to_end: bool = True) -> tuple[tuple[Code, ...], list[str]]:
-    """Read a watchlist file: one code a line, `#` starts a comment.
+    """Read a watchlist file: one code per line, `#` starts a comment; never raises.
 
-    Without `to_end`, what follows the last line end is left out: it may still be being written.
-    Returns the codes and one line per problem, with its place; never raises.
+    Returns the codes, and a line per problem that begins with path and line number. Without
+    `to_end`, an unfinished last line is left out: it may still be being written.
     """
     try:
-        data = read_bytes(path, limit=LARGEST)
+        data = read_bytes(path, limit=LARGEST_WATCHLIST)
         text = decoded(path, data if to_end else data[: data.rfind(b"\n") + 1])
     except UnusableFile as problem:
         return (), [str(problem)]
@@ -43,7 +43,7 @@ def read_codes(path: Path, *, to_end: bool = True) -> tuple[tuple[Code, ...], li
         text = line.partition("#")[0].replace(_MARK, "").strip()
         if not text:
             continue
-        if (refusal := _take(text, codes)) is None:
+        if (refusal := _add(text, codes)) is None:
             continue
         if len(problems) < MOST_PROBLEMS:
             problems.append(f"{path}:{number}: {refusal}")
@@ -54,22 +54,22 @@ def read_codes(path: Path, *, to_end: bool = True) -> tuple[tuple[Code, ...], li
     return tuple(codes), problems
 
 
-def _take(text: str, codes: dict[Code, None]) -> str | None:
-    """Add the code that a text is, or return why it cannot be one."""
+def _add(text: str, codes: dict[Code, None]) -> str | None:
+    """Add a text to the codes, or return why it is refused."""
     if len(text) > _LONGEST:
-        return f"a line of {len(text):,} characters is not a code: write one code a line"
+        return f"a line of {len(text):,} characters is not a code: write one code per line"
     try:
         code = parse_code(text)
     except BadCode as problem:
         return str(problem)
     if code not in codes and len(codes) == MOST_CODES:
-        return f"{code} is left out: {MOST_CODES:,} codes are taken of one source"
+        return f"{code} is left out: a source may have {MOST_CODES:,} codes"
     codes[code] = None
     return None
 
 
 def check_codes(path: Path) -> Path:
-    """Return a file all of whose lines can be used, or raise ValueError with every problem."""
+    """Return the path; raises ValueError with every problem of the file."""
     _, problems = read_codes(path)
     if problems:
         raise ValueError("; ".join(problems))

@@ -1,4 +1,4 @@
-"""The configuration: one frozen value, refused whole with every problem and its key.
+"""The configuration: one frozen value, rejected as a whole with every problem and its key.
 
 Order: defaults, then the TOML file, then environment variables `POLLER_SECTION__KEY`. Nothing else
 reads the environment.
@@ -38,7 +38,7 @@ from poller.schedule.release import Intervals
 from poller.settings import credentials
 from poller.settings.codefile import check_codes
 from poller.settings.error_messages import Origin, follows, refusal
-from poller.settings.places import (
+from poller.settings.paths import (
     DEFAULT_STATE_DIR,
     STATE_DIR,
     anchor,
@@ -69,7 +69,7 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _flags_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401  of any key
-        """TOML's true is none, though pydantic takes it for 1."""
+        """Reject TOML booleans where a number is expected; pydantic would read true as 1."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and kind in {int, float}:
             raise PydanticKnownError("int_type" if kind is int else "float_type")
@@ -112,8 +112,8 @@ def _path(path: Path) -> Path:
     return path
 
 
-def _named(value: object) -> object:
-    if value == "":  # as a path it would be the working directory, which would be closed to others
+def _not_empty(value: object) -> object:
+    if value == "":  # as a path it would be the working directory, made inaccessible to others
         raise ValueError("it is empty: write a path, or leave the key out")
     return value
 
@@ -123,7 +123,7 @@ def _code_file(path: Path, info: ValidationInfo) -> Path:
         return _path(path)
     try:
         return check_codes(_path(path))
-    except ValueError as problem:  # a name may hold any bytes, and pydantic takes none but UTF-8
+    except ValueError as problem:  # file names may hold any bytes, and pydantic accepts only UTF-8
         raise ValueError(str(problem).encode(errors="backslashreplace").decode()) from None
 
 
@@ -135,13 +135,13 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
 Codes = Annotated[tuple[Annotated[Code, AfterValidator(parse_code)], ...], BeforeValidator(split)]
 CodeFiles = Annotated[
-    tuple[Annotated[Path, BeforeValidator(_named), AfterValidator(_code_file)], ...],
+    tuple[Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_code_file)], ...],
     BeforeValidator(split),
 ]
-_LONGEST: Final = 31 * 24 * 3600.0  # seconds; a longer interval is a slip, and none a date can hold
+_LONGEST: Final = 31 * 24 * 3600.0  # seconds; longer intervals are mistakes and may overflow dates
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-PlainPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_path)]
+PlainPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_path)]
 
 
 class Opend(_Section):
@@ -154,10 +154,10 @@ class Opend(_Section):
 
 
 class Redis(_Section):
-    """Where the state lives; without a URL an embedded server in `state_dir`.
+    """Where the state is stored; without a URL in an embedded server in `state_dir`.
 
-    `replicas`: how many of them must have a commit before it counts as done. `keep_days`: how long
-    the stream keeps its entries; 0 for ever.
+    `replicas`: how many replicas must have a commit before it counts as done. `keep_days`: how long
+    the stream keeps entries; 0: for ever.
     """
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
@@ -172,7 +172,7 @@ def _pattern(text: str) -> str:
 
 
 class Watchlist(_Section):
-    """What is polled. `history`: rows published as backfilled at first sight of a symbol.
+    """What is polled. `history`: rows published as backfilled when a symbol is first polled.
 
     `weights`: by code or shell pattern; heavier symbols are polled first when a report is out.
     """
@@ -187,8 +187,8 @@ class Watchlist(_Section):
     ] = {}
 
     @model_validator(mode="after")
-    def _only_what_is_named(self) -> Self:
-        """The two example codes are for a configuration that names nothing else."""
+    def _without_examples(self) -> Self:
+        """Use the two example codes only if the configuration names nothing else."""
         if (self.files or self.futu_groups) and "codes" not in self.model_fields_set:
             object.__setattr__(self, "codes", ())
         return self
@@ -202,7 +202,7 @@ class Budget(_Section):
 
 
 class Schedule(_Section):
-    """Seconds between probes of a market: once a report is due, before, and when it is late."""
+    """Seconds between probes of a market when a report is due, before that, and when it is late."""
 
     due: Seconds = 20.0
     idle: Seconds = 2400.0
@@ -210,12 +210,12 @@ class Schedule(_Section):
 
     @property
     def intervals(self) -> Intervals:
-        """The same, as the plan wants them."""
+        """The same values as the schedule's type."""
         return Intervals(*(timedelta(seconds=s) for s in (self.due, self.idle, self.late)))
 
 
 class Web(_Section):
-    """Where the status page is served, and what it demands; port 0: any free one."""
+    """Where the status page is served, and the token it demands; port 0: any free port."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -223,7 +223,7 @@ class Web(_Section):
 
 
 class _Subscription(_Section):
-    """The keys of an endpoint that come before its destination is known."""
+    """The keys of an endpoint that do not depend on its destination."""
 
     name: Annotated[str, AfterValidator(_namespace)]
     events: Names = ("reported", "revised")
@@ -237,19 +237,19 @@ class _Subscription(_Section):
 
 if TYPE_CHECKING:
     _Flagged = _Subscription
-else:  # a key for each destination that a URL alone does not choose
+else:  # adds a key for each destination that a URL alone does not choose
     _Flagged = create_model(
         "_Flagged", __base__=_Subscription, **dict.fromkeys(flags(), (bool, False))
     )
 
 
 def _destination(url: SecretStr, table: Mapping[str, Any]) -> Destination:
-    """Return what is chosen by a URL and the other keys of its table."""
+    """Return the destination chosen by a URL and the flags of its table."""
     return choose(url.get_secret_value(), [flag for flag in flags() if table.get(flag)])
 
 
 class Webhook(_Flagged):
-    """One endpoint. `connections`, `rate`: of each process. `wait`: how long messages gather."""
+    """One endpoint. `connections`, `rate`: per process. `wait`: how long events gather, seconds."""
 
     wait: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
     url: SecretStr
@@ -276,13 +276,13 @@ class Webhook(_Flagged):
     def _fitting(cls, secrets: Secrets, info: ValidationInfo) -> Secrets:
         if _is_reading(info):
             return secrets
-        url = info.data.get("url", SecretStr(""))  # absent: it was refused
+        url = info.data.get("url", SecretStr(""))  # absent if it was refused
         texts = [secret.get_secret_value() for secret in secrets]
         _destination(url, info.data).check_secrets(texts)
         return secrets
 
     def endpoint(self) -> Endpoint:
-        """Return it as delivery knows it."""
+        """Return it as delivery's type."""
         return Endpoint(
             self.name,
             self.url.get_secret_value(),
@@ -311,7 +311,7 @@ class Config(_Section):
     webhooks: tuple[Webhook, ...] = ()
 
     def secrets(self) -> tuple[str, ...]:
-        """Return every text that must not be shown, passwords inside URLs on their own, too."""
+        """Return every text that must not be shown, including passwords within URLs."""
         found = dict.fromkeys(_secrets_in(self))
         for text in tuple(found):
             _, _, rest = text.partition("://")
@@ -319,7 +319,7 @@ class Config(_Section):
             found |= dict.fromkeys(value for name, value in named if name.endswith("password"))
             password = rest.rpartition("@")[0].partition(":")[2]
             found |= dict.fromkeys((password, unquote(password)) if password else ())
-        for webhook in self.webhooks:  # a library tells a URL in another form, or parts of it
+        for webhook in self.webhooks:  # libraries log URLs in other forms, or parts of them
             found |= dict.fromkeys(secrets_in_lines(webhook.url.get_secret_value()))
             for secret in webhook.secret:
                 found |= dict.fromkeys(secrets_in_key(secret.get_secret_value()))
@@ -346,20 +346,22 @@ def load(
     reading: bool = False,
     only: Collection[str] = (),
 ) -> Config:
-    """Return the configuration, or raise ConfigError with one line per problem.
+    """Return the configuration; raises ConfigError with one line per problem.
 
-    `file`: the one asked for; None: `POLLER_CONFIG`, else `config/poller.toml` if there is one.
-    `warnings` gets a line for each secret file that everybody can read. `reading`: for a command
-    that reads Redis alone: the secrets of the page and of the webhooks, and the watchlist's files,
-    are neither read nor judged. `only`: for a command that needs no more than these sections: the
-    others are left at their defaults.
+    Args:
+        file: The file to read; None: `POLLER_CONFIG`, else `config/poller.toml` if it exists.
+        environment: The environment variables.
+        warnings: A line is added for each secret file that every user can read.
+        reading: For commands that only read Redis: secrets of the page and the webhooks, and the
+            watchlist's files, are neither read nor checked.
+        only: For commands that need only these sections: the others keep their defaults.
     """
     chosen = chosen_file(file, environment)
     source = str(chosen or "configuration")
     problems: list[str] = []
-    raw, origin, said = _written(chosen, environment, problems)
+    raw, origin, notes = _written(chosen, environment, problems)
     if chosen:
-        _settle_paths(raw, chosen, said)
+        _settle_paths(raw, chosen, notes)
     if reading:
         without_secrets(raw)
     if only:
@@ -375,14 +377,14 @@ def load(
         config = Config.model_validate(raw, context=context)
     except ValidationError as invalid:
         errors = invalid.errors()
-        # a table that is refused leaves its list empty: not a problem of its own
+        # a refused table leaves its list too short, which is not another problem
         errors = [e for e in errors if e["type"] != "too_short"] or errors
         problems += [
             refusal(error, raw, origin, Config)
             for error in errors
             if not follows(error["loc"], unread)
         ]
-        config = _sound(raw, errors, context)
+        config = _valid_part(raw, errors, context)
     if not reading:
         problems += [f"{source}: {line}" for line in _contradictions(config)]
     if problems:
@@ -391,46 +393,48 @@ def load(
 
 
 def is_blank(chosen: Path) -> bool:
-    """Return whether a configuration is a regular file without any key."""
+    """Return whether a configuration is a regular file without keys."""
     return chosen.is_file() and not read(chosen)
 
 
 def _written(
     chosen: Path | None, environment: Mapping[str, str], problems: list[str]
 ) -> tuple[dict[str, Any], Origin, dict[str, list[str]]]:
-    """Return what file and environment hold, unchecked, with the paths of the file absolute.
+    """Return the unvalidated values of file and environment, with the file's paths made absolute.
 
-    With it where each key was written, and by key what has to be said of the file's paths.
+    Also returns where each key was written, and notes on the file's paths by key.
     """
     raw: dict[str, Any] = read(chosen) if chosen else {}
-    said = anchor(raw, chosen) if chosen else {}
+    notes = anchor(raw, chosen) if chosen else {}
     variables = overlay(raw, environment, names_in(Config), problems)
-    ours = {
+    effective = {
         key: lines
-        for key, lines in said.items()
+        for key, lines in notes.items()
         if not any(f"{key}.".startswith(f"{known}.") for known in variables)
     }
-    return raw, Origin(str(chosen) if chosen else "configuration", variables), ours
+    return raw, Origin(str(chosen) if chosen else "configuration", variables), effective
 
 
-def _settle_paths(raw: dict[str, Any], chosen: Path, said: dict[str, list[str]]) -> None:
-    """Put the state beside the file where nothing says where it is, and log what has to be said."""
-    # a device that holds nothing, like /dev/null, stands for no file: it has no directory
+def _settle_paths(raw: dict[str, Any], chosen: Path, notes: dict[str, list[str]]) -> None:
+    """Default the state directory to one beside the file, and log the notes on paths."""
+    # a device like /dev/null stands for an empty configuration, and nothing is beside it
     if chosen.is_file() and STATE_DIR not in raw:
-        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, said.setdefault(STATE_DIR, []))
-    for key, lines in said.items():
+        raw[STATE_DIR] = state_dir_of(DEFAULT_STATE_DIR, chosen, notes.setdefault(STATE_DIR, []))
+    for key, lines in notes.items():
         for line in lines:
             log.write("warning", f"{chosen}: {key}: {line}")
 
 
 def origin_of_keys(file: Path | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return where each key was written, by its dotted name; what is absent is the default."""
+    """Return dotted key → where it was written; absent keys have their default."""
     raw, origin, _ = _written(chosen_file(file, environment), environment, [])
     return {key: origin.of(key) for key in dotted(raw)}
 
 
-def _sound(raw: Mapping[str, Any], errors: Sequence[Any], context: Mapping[str, bool]) -> Config:
-    """Return what is left without the tables that are refused, to look for contradictions in."""
+def _valid_part(
+    raw: Mapping[str, Any], errors: Sequence[Any], context: Mapping[str, bool]
+) -> Config:
+    """Return the configuration without its refused tables, to check the rest for contradictions."""
     refused = {error["loc"][: 2 if error["loc"][0] in LISTS else 1] for error in errors}
     rest: dict[str, Any] = {}
     for key, value in raw.items():
@@ -445,7 +449,7 @@ def _sound(raw: Mapping[str, Any], errors: Sequence[Any], context: Mapping[str, 
 
 
 def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | None:
-    """Return the file that is read: the one asked for, or the first of the usual places."""
+    """Return the file to read: `file`, else POLLER_CONFIG, else the default if it exists."""
     if file is not None:
         return file
     if named := environment.get("POLLER_CONFIG"):
@@ -460,7 +464,7 @@ def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Pat
 
 
 def _contradictions(config: Config) -> list[str]:
-    """Check what no single key can tell."""
+    """Return a line for each contradiction between keys."""
     lines = []
     keys = {gateway.rsa_private_key_file for gateway in config.opend}
     if len(keys) > 1:
@@ -479,10 +483,10 @@ def _contradictions(config: Config) -> list[str]:
             f"web.host: {config.web.host} can be reached from other machines: set web.token_file, "
             "or use 127.0.0.1"
         )
-    places = [(gateway.host, gateway.port) for gateway in config.opend]
+    addresses = [(gateway.host, gateway.port) for gateway in config.opend]
     lines += [
         f"opend: {host}:{port} is listed twice"
-        for host, port in dict.fromkeys(places)
-        if places.count((host, port)) > 1
+        for host, port in dict.fromkeys(addresses)
+        if addresses.count((host, port)) > 1
     ]
     return lines

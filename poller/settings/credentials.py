@@ -1,8 +1,8 @@
-"""Secrets given as files, and systemd's copies of them.
+"""Reads secrets from files, or from systemd's copies of them.
 
-A key that ends in `_file` names one file, or several with commas. What systemd loaded with
-`LoadCredential=NAME:PATH` is readable by the service alone, while PATH is root's: where there is a
-credential of the file's name, it is read in the file's place.
+A key that ends in `_file` names a file, or several separated by commas. A copy that systemd made
+with `LoadCredential=NAME:PATH` is readable by the service alone, while PATH may be root's: if there
+is a credential with the file's name, it is read instead of the file.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from poller.textfile import KIB, read_text
 
-LARGEST: Final = 64 * KIB
+LARGEST_SECRET: Final = 64 * KIB
 """Bytes of a secret file: hundreds of the longest secrets."""
 
 
@@ -23,7 +23,7 @@ def named_in(raw: dict[str, Any]) -> tuple[Path, ...]:
 
 
 def put_in_place(raw: dict[str, Any], directory: Path) -> None:
-    """Name the credential instead of the file, wherever `directory` holds one."""
+    """Replace files in `raw` by the credentials with their names in `directory`, if any."""
     for table, key in _file_keys(raw):
         pairs = [(directory / path.name, path) for path in _paths(table[key])]
         table[key] = ",".join(str(copy if copy.is_file() else path) for copy, path in pairs)
@@ -32,8 +32,8 @@ def put_in_place(raw: dict[str, Any], directory: Path) -> None:
 def exposed(paths: Iterable[Path]) -> list[str]:
     """Return a line for each of these files that every user of the machine can read.
 
-    Not where a directory above keeps them out, nor on a file system mounted read-only: that is how
-    containers get their secrets, for all to read, and nobody inside could change it.
+    Files are exempt below a directory that keeps others out, and on a read-only file system: that
+    is how containers get their secrets, and nobody inside could change it.
     """
     return [
         f"{path}: every user of this machine can read this secret: chmod o= {path}"
@@ -51,14 +51,14 @@ def _is_exposed(path: Path) -> bool:
         if os.statvfs(real).f_flag & os.ST_RDONLY:
             return False
         return all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents)
-    except (OSError, ValueError):  # what cannot be read is told where it is read
+    except (OSError, ValueError):  # `read` reports files that cannot be read
         return False
 
 
 def read(raw: dict[str, Any]) -> dict[str, str]:
-    """Replace `url_file`, `secret_file` and `token_file` by the text of the file, or files.
+    """Replace `url_file`, `secret_file` and `token_file` in `raw` by the text of the files.
 
-    Returns what is wrong, by the dotted key, with those that cannot be read; they are empty then.
+    Returns dotted key → problem for those that cannot be read, whose text is then empty.
     """
     problems = {}
     tables = [("redis", raw.get("redis")), ("web", raw.get("web"))]
@@ -78,13 +78,13 @@ def read(raw: dict[str, Any]) -> dict[str, str]:
 
 
 def _texts(value: object) -> list[str]:
-    """Return the words in a file, or in several; raises ValueError with what is wrong."""
+    """Return the words in one or several files; raises ValueError with the problem."""
     names = value if isinstance(value, list) else [value]
     if not all(isinstance(name, str) for name in names):
         raise ValueError('give the path of a file in quotes: "secrets/desk"')
     texts = []
     for path in _paths(value):
-        texts += read_text(path, limit=LARGEST, pipe=True).split()
+        texts += read_text(path, limit=LARGEST_SECRET, pipe=True).split()
     return texts
 
 

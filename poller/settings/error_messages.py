@@ -1,4 +1,4 @@
-"""A refused setting in an operator's words: where it stands, what is wrong, what to write. Pure."""
+"""Translates pydantic's errors: where a setting was written, what is wrong, what to write. Pure."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from poller.settings.sources import LISTS, split
 from poller.settings.variables import table_in
 
-Place = tuple[int | str, ...]
-"""The keys and numbers that lead to a value, as pydantic gives them."""
+Location = tuple[int | str, ...]
+"""The keys and indexes that lead to a value, as pydantic reports them."""
 
 _WORDS: Final = {
     "bool_parsing": "write true or false",
@@ -30,7 +30,7 @@ _WORDS: Final = {
     "string_too_short": "write a text, or leave the key out",
     "string_type": "give a text in quotes",
 }
-"""pydantic's type of an error → what to write; the braces are its context."""
+"""pydantic's error type → what to write; the braces refer to its context."""
 
 _EXAMPLES: Final = {
     "opend.rsa_private_key_file": '"key.pem"',
@@ -46,7 +46,7 @@ _EXAMPLES: Final = {
     "webhooks.secret": '"whsec_…"',
     "webhooks.url": '"https://example.org/hook"',
 }
-_EXACT: Final = 2**63
+_LARGEST_SHOWN: Final = 2**63
 _SECRET: Final = {"url", "secret", "token"}
 
 
@@ -58,14 +58,14 @@ class Origin:
     variables: Mapping[str, str]
 
     def of(self, key: str) -> str:
-        """Return the place of a dotted key, or of what was written below it."""
+        """Return where a dotted key, or a table above it, was written."""
         for known, variable in self.variables.items():
             if f"{key}.".startswith(f"{known}."):
                 return variable
         return f"{self.source}: {key}"
 
     def below(self, key: str) -> str:
-        """Return the first variable that was written below a key nobody knows, or its place."""
+        """Return the first variable below an unknown key, or where the key was written."""
         for known, variable in self.variables.items():
             if known.startswith(f"{key}."):
                 return variable
@@ -78,8 +78,8 @@ def refusal(
     origin: Origin,
     model: type[BaseModel],
 ) -> str:
-    """Return the line for one of pydantic's errors in `raw`, which does not fit `model`."""
-    location: Place = tuple(part for part in error["loc"] if part != "[key]")
+    """Return the line for one of pydantic's errors of validating `raw` as `model`."""
+    location: Location = tuple(part for part in error["loc"] if part != "[key]")
     key = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
         return f"{origin.below(key)}: unknown key{_did_you_mean(location, model)}"
@@ -90,14 +90,16 @@ def refusal(
 
 
 def _is_showable(value: object) -> bool:
-    # Python refuses to write integers of thousands of digits, which TOML has in hexadecimal
-    return isinstance(value, str | float) or (isinstance(value, int) and abs(value) < _EXACT)
+    # Python refuses to format integers of thousands of digits, which TOML allows in hexadecimal
+    return isinstance(value, str | float) or (
+        isinstance(value, int) and abs(value) < _LARGEST_SHOWN
+    )
 
 
-def follows(location: Place, unread: Iterable[str]) -> bool:
-    """Return whether an error says only that a file could not be read, which was said.
+def follows(location: Location, unread: Iterable[str]) -> bool:
+    """Return whether an error only follows from a file in `unread`, which is already reported.
 
-    Without its URL nobody can tell which secret an endpoint needs.
+    Without an endpoint's URL it is unknown which secret it needs.
     """
     key = ".".join(str(part) for part in location)
     table = key.rpartition(".")[0]
@@ -107,7 +109,7 @@ def follows(location: Place, unread: Iterable[str]) -> bool:
     )
 
 
-def _words(error: Any, location: Place) -> str:  # noqa: ANN401
+def _words(error: Any, location: Location) -> str:  # noqa: ANN401
     kind = error["type"]
     names = [part for part in location if isinstance(part, str)]
     example = _EXAMPLES.get(".".join(names))
@@ -125,7 +127,7 @@ def _words(error: Any, location: Place) -> str:  # noqa: ANN401
     return str(error["msg"]).removeprefix("Value error, ")
 
 
-def _did_you_mean(location: Place, model: type[BaseModel]) -> str:
+def _did_you_mean(location: Location, model: type[BaseModel]) -> str:
     for part in location[:-1]:
         if isinstance(part, str) and part in model.model_fields:
             model = table_in(model.model_fields[part].annotation) or model
@@ -134,7 +136,7 @@ def _did_you_mean(location: Place, model: type[BaseModel]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(sorted(known))}"
 
 
-def _value_at(raw: Any, location: Place) -> Any:  # noqa: ANN401  TOML has no types
+def _value_at(raw: Any, location: Location) -> Any:  # noqa: ANN401  TOML has no types
     for part in location:
         try:
             here: Any = split(raw) if isinstance(part, int) else raw

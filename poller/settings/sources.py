@@ -1,4 +1,4 @@
-"""What the operator wrote, before any of it is checked: a file and the environment."""
+"""Reads what the operator wrote, the file and the environment, without validating it."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from poller.errors import ConfigError
 from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt
 from poller.textfile import MIB, UnusableFile, read_text
 
-LARGEST: Final = 1 * MIB
+LARGEST_CONFIG: Final = 1 * MIB
 """Bytes of the TOML file."""
 
 DEEPEST: Final = 20
-"""Tables and lists within each other; no key is below the fourth level."""
+"""Levels of nested tables and lists; no key is below the fourth."""
 
 _TOO_DEEP: Final = f"tables or lists are nested more than {DEEPEST} deep, and no key is"
 
@@ -23,32 +23,32 @@ _PART: Final = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _LONG_KEY: Final = re.compile(
     rf"(?:^|[\[{{,])[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PART}){{{DEEPEST},}}", re.MULTILINE
 )
-"""A key, or a table's name, of more parts than that: the parser's time grows with their square."""
+"""A dotted key or table name of more parts: the parser's time grows with their square."""
 
 LISTS: Final = {"opend", "webhooks"}
-"""Sections that are tables in a list."""
+"""Sections that are lists of tables."""
 
 _PATHS: Final = ("_file", "_dir", "files")
-"""How the names of keys end that hold paths."""
+"""How the names of keys that hold paths end."""
 
 
 def split(value: object) -> object:
-    """Let an environment variable give a list as `a,b,c`."""
+    """Split the text of an environment variable, `a,b,c`, into a list."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the file as tables, or raise ConfigError with the reason."""
+    """Parse a TOML file; raises ConfigError."""
     try:
-        text = read_text(path, limit=LARGEST, pipe=True)
+        text = read_text(path, limit=LARGEST_CONFIG, pipe=True)
         if _LONG_KEY.search(text):
             raise ConfigError([f"{path}: {_TOO_DEEP}"])
         raw = tomllib.loads(text)
     except UnusableFile as problem:
         raise ConfigError([str(problem)]) from None
-    except ValueError as problem:  # not only TOMLDecodeError: a number of 5,000 digits is another
+    except ValueError as problem:  # TOMLDecodeError, or a number of more than 4,300 digits
         raise ConfigError([f"{path}: is not TOML: {problem}"]) from None
     except RecursionError:
         raise ConfigError([f"{path}: {_TOO_DEEP}"]) from None
@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _is_too_deep(value: object) -> bool:
-    """Look level by level: what nests too deeply to be parsed recursively may still be read."""
+    """Check level by level, since recursion could overflow the stack."""
     level: list[Any] = [value]
     for _ in range(DEEPEST + 1):
         within: list[Any] = []
@@ -86,10 +86,10 @@ def overlay(
     names: Mapping[str, bool],
     problems: list[str],
 ) -> dict[str, str]:
-    """Lay `POLLER_SECTION__KEY` over `raw`; returns which dotted key came from which variable.
+    """Apply variables `POLLER_SECTION__KEY` to `raw`; return dotted key → variable.
 
-    A list of tables is addressed by number (`POLLER_OPEND__1__HOST`), the first one also without.
-    `names`: the variables there are. What Kubernetes and Docker set is passed over.
+    Tables in a list are addressed by number (`POLLER_OPEND__1__HOST`); for the first, the number
+    may be left out. `names`: see `names_in`. Variables set by Kubernetes and Docker are ignored.
     """
     origin = {}
     for variable, text in sorted(environment.items(), key=_in_order):
@@ -120,26 +120,28 @@ def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
 
 
 def _value(text: str, *, is_path: bool) -> object:
-    """Return what a variable holds; raises ValueError where that is neither text nor JSON."""
+    """Return a variable's text, or its value if it is JSON; raises ValueError."""
     value: object = text
     try:
         if text.startswith(("[", "{")):
             value = json.loads(text)
-        if not is_path:  # a file's name may be any bytes
+        if not is_path:  # a file name may be any bytes
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("it is not text in UTF-8") from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except ValueError as problem:
-        raise ValueError(f"it begins like JSON and is none ({problem}); a list is a,b,c") from None
+        raise ValueError(
+            f"it begins like JSON and is not JSON ({problem}); write a list as a,b,c"
+        ) from None
     if isinstance(value, dict | list) and _is_too_deep(value):
         raise ValueError(_TOO_DEEP)
     return value
 
 
 def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
-    """Set the key at the end of a path; raises ValueError when something else is in its way."""
+    """Set the key at the end of a path; raises ValueError if a part of it is not a table."""
     here: Any = raw
     for depth, step in enumerate(path):
         key: Any = step
@@ -158,12 +160,12 @@ def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
 
 
 def _new_list(section: str) -> list[dict[str, Any]]:
-    """Return the list a file does not have: the first gateway is there by default."""
+    """Return the list that a file lacks: by default it has one gateway."""
     return [{}] if section == "opend" else []
 
 
 def _number(step: str, tables: list[Any], place: list[str]) -> int:
-    """Return the index of a table that is there, or comes next."""
+    """Return the index of an existing table or of the next one; raises ValueError."""
     if not step.isdecimal():
         raise ValueError(_in_the_way(place, "a list"))
     if int(step) > len(tables):

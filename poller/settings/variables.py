@@ -1,7 +1,7 @@
-"""Which environment variables are settings, which somebody else's, what a misspelt one means. Pure.
+"""Which environment variables are settings, and what a misspelt one was meant to be. Pure.
 
-Kubernetes and Docker give every container of a namespace, or of a link, variables that begin with
-the name of each service. For a service named `poller`, or `poller-web`, they begin like ours.
+Kubernetes and Docker set variables that begin with the names of other services. For a service named
+`poller`, or `poller-web`, they begin like this program's settings.
 """
 
 import difflib
@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 PREFIX: Final = "POLLER_"
 CONFIG: Final = "POLLER_CONFIG"
-"""Names the file; no setting of its own."""
+"""Names the configuration file; it is not a setting."""
 
-_WORDS: Final = r"(?:[A-Z0-9]+_)*"  # a service's further words; two underscores are ours alone
+_WORDS: Final = r"(?:[A-Z0-9]+_)*"  # further words of the service's name; "__" is only in settings
 _ADDRESS: Final = r"(?:tcp|udp|sctp)://.*"
 _NUMBERED: Final = rf"{_WORDS}PORT_[0-9]+_(?:TCP|UDP|SCTP)"
 _INJECTED: Final = tuple(
@@ -31,15 +31,15 @@ _INJECTED: Final = tuple(
         (rf"{_WORDS}ENV_.+", r".*"),
     )
 )
-"""What follows the prefix, and the value, of variables that Kubernetes and Docker set."""
+"""The rest of the name, and the value, of variables that Kubernetes and Docker set."""
 
 _WITH_FILES: Final = ("url", "secret", "token")
 _PARTED: Final = re.compile("__")
-_ALIKE: Final = 0.6  # difflib's measure; below it a suggestion misleads
+_ALIKE: Final = 0.6  # difflib's ratio, below which a suggestion would mislead
 
 
 def is_injected(variable: str, value: str) -> bool:
-    """Return whether Kubernetes or Docker set a variable, for a service named like this one."""
+    """Return whether Kubernetes or Docker set a variable, for a service with a similar name."""
     name = variable.removeprefix(PREFIX)
     return name != variable and any(
         known.fullmatch(name) and form.fullmatch(value) for known, form in _INJECTED
@@ -47,7 +47,7 @@ def is_injected(variable: str, value: str) -> bool:
 
 
 def table_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  of any field
-    """Return the table an annotation speaks of, be it in a list."""
+    """Return the model in an annotation, also within a list; None: there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for each in get_args(annotation) if (found := table_in(each))), None)
@@ -57,7 +57,7 @@ def table_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  of any
 def names_in(model: type[BaseModel]) -> Mapping[str, bool]:
     """Return the variable of every key, with `#` for the number of a table in a list.
 
-    True: it holds a list or a table of values, which further parts of a name may address.
+    The value is True if the key holds a list or a table of values, which longer names may address.
     """
     return dict(_names(model, PREFIX))
 
@@ -79,16 +79,16 @@ def _names(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, bool]]:
 
 
 def misspelt(variable: str, names: Mapping[str, bool]) -> str | None:
-    """Return what is wrong with the name of a variable, and which one is meant; None: nothing.
+    """Return what is wrong with a variable's name, and which one is meant; None: nothing.
 
-    Of names in small letters only those are ours that would be a setting in capitals.
+    A name in lower case counts as misspelt only if it would be a setting in upper case.
     """
     capitals = variable.upper()
     meant = {_folded(name): name for name in (*names, CONFIG)}.get(_folded(capitals))
     if not variable.startswith(PREFIX):
         if meant is None:
             return None
-        return f"variables count in capitals alone: write {_numbered(meant, capitals)}"
+        return f"settings are read in capitals only: write {_numbered(meant, capitals)}"
     if _is_known(capitals, names):
         return None
     meant = meant or _nearest(capitals, names)
@@ -98,7 +98,7 @@ def misspelt(variable: str, names: Mapping[str, bool]) -> str | None:
 
 
 def _nearest(capitals: str, names: Mapping[str, bool]) -> str | None:
-    """Return the variable of a single key that a name is most like."""
+    """Return the variable of a single key that is most similar to a name."""
     tables = {name[: found.start()] for name in names for found in _PARTED.finditer(name)}
     single = [name for name in (*names, CONFIG) if name not in tables]
     folded = {_folded(name): name for name in single}
@@ -115,11 +115,11 @@ def _is_known(capitals: str, names: Mapping[str, bool]) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Return a name without what is written wrongly most often: underscores, and a number."""
+    """Return a name without the most frequent mistakes: numbers of underscores and of tables."""
     return re.sub(r"_+", "_", re.sub(r"(?<=_)[0-9]+(?=_|$)", "#", name))
 
 
 def _numbered(name: str, written: str) -> str:
-    """Put the number that was written into the name that is meant."""
+    """Return the name that is meant, with the number that was written."""
     number = re.search(r"(?<=_)[0-9]+(?=_|$)", written)
     return name.replace("#", number[0] if number else "0")

@@ -1,7 +1,7 @@
-"""A consumer group of the stream, of which one reader at a time is active: keeps symbols in order.
+"""A consumer group of the stream with one active reader at a time, which keeps symbols in order.
 
-A reader that dies is followed by another within `TTL` seconds, which begins with what the first was
-given and did not acknowledge.
+If the reader crashes, another takes over within `TTL` seconds, beginning with the entries that the
+first received and did not acknowledge.
 """
 
 import json
@@ -22,12 +22,12 @@ TTL: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Entries to work on.
+class GroupBatch:
+    """Entries to process.
 
     Attributes:
-        last: The id of the last one that the group was ever given.
-        resumed: Where the group goes on, when it was found to be gone and made again; else None.
+        last: The id of the last entry ever delivered to the group.
+        resumed: Where the group goes on, if it had been deleted and was created again; else None.
     """
 
     entries: Sequence[Entry]
@@ -39,12 +39,12 @@ class RedisGroup:
     """One reader of one group. Every call may raise StoreDown or StoreMisfit."""
 
     def __init__(self, url: str, namespace: str, group: str, reader: str) -> None:
-        """`reader`: a name no other has."""
+        """`reader`: a unique name."""
         self._group, self._reader = group, reader
         keys = Keys(namespace)
         self._keys = [keys.stream, keys.reader(group), keys.subscriber(group)]
         self._redis = Connections(url).brief()
-        # A reader's turn is a lease like the poller's, and is given back by the same script.
+        # the reader's lock is a lease like the poller's, and uses the same script
         self._receive, self._acknowledge, self._renew = (
             self._redis.register_script(
                 (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
@@ -60,12 +60,12 @@ class RedisGroup:
         """Close every connection."""
         await self._redis.aclose()
 
-    async def receive(self, start: str, count: int) -> Batch | None:
-        """Return what is next, or None while another reader is active.
+    async def receive(self, start: str, count: int) -> GroupBatch | None:
+        """Return the next entries, or None while another reader is active.
 
-        Whoever calls has worked on all it was given: the rest of that is given again, first. A
-        group that was never known begins after the id `start`; one that is gone goes on where it
-        was.
+        Call it only when all entries received so far are acknowledged: unacknowledged ones are
+        delivered again first. A new group begins after the id `start`; one that was deleted goes on
+        where it was.
         """
         resumed = None
         answer = await self._receive_after("", start, count)
@@ -75,14 +75,14 @@ class RedisGroup:
         if answer is None:
             return None
         last, found = answer
-        return Batch(tuple(Entry(id_, _pairs(texts)) for id_, texts in found), last, resumed)
+        return GroupBatch(tuple(Entry(id_, _pairs(texts)) for id_, texts in found), last, resumed)
 
     async def _receive_after(self, decided: str, start: str, count: int) -> Any:  # noqa: ANN401
         arguments = [self._group, self._reader, round(TTL * 1000), start, count, decided]
         return await self._run(self._receive, arguments)
 
     async def acknowledge(self, entry: str) -> bool:
-        """Say that an entry is worked on; False when another reader may have taken over."""
+        """Acknowledge an entry; return False if another reader may have taken over."""
         return bool(await self._run(self._acknowledge, [self._group, self._reader, entry]))
 
     async def _run(self, script: Any, arguments: Sequence[object]) -> Any:  # noqa: ANN401
@@ -101,7 +101,7 @@ class RedisGroup:
             raise
 
     async def renew(self) -> None:
-        """Remain the active reader, if it is this one."""
+        """Stay the active reader, if this is the one."""
         await self._prolong(TTL)
 
     async def leave(self) -> None:
@@ -113,15 +113,15 @@ class RedisGroup:
             await self._renew(keys=self._keys[1:2], args=[self._reader, round(seconds * 1000)])
 
 
-def read_start(told: Mapping[str, Any], start: str) -> Start:
-    """Return where a group goes on that is gone. `told`: by receive.lua; `start`: if never known.
+def read_start(answer: Mapping[str, Any], start: str) -> Start:
+    """Return where a deleted group goes on, by the answer of receive.lua.
 
-    Its record may have been written by anybody.
+    `start`: where it begins if the answer holds neither a valid position nor a time.
     """
-    last = told.get("last", START)
-    stream = StreamState(told["now"], last, told.get("first"), told.get("added"))
-    found = start_of(ReaderState(str(told.get("acknowledged", "")), number(told, "at")), stream)
-    if found.new:  # the record holds neither a place nor a time
+    last = answer.get("last", START)
+    stream = StreamState(answer["now"], last, answer.get("first"), answer.get("added"))
+    found = start_of(Place(str(answer.get("acknowledged", "")), number(answer, "at")), stream)
+    if found.new:
         return replace(found, position=last if start == "$" else start)
     return found
 

@@ -1,4 +1,4 @@
-"""`subscribe`: the events, one by one, over restarts of the server and of the subscriber."""
+"""`subscribe`: the events one by one, across restarts of the server and of the subscriber."""
 
 import asyncio
 import logging
@@ -22,8 +22,8 @@ from poller.subscriber.redisgroup import TTL, RedisGroup
 _BATCH: Final = 50
 _BLOCK: Final = 5.0
 _PAUSE: Final = 1.0
-_TELL_EVERY: Final = 3600.0
-"""Seconds between two lines about entries that are no events."""
+_LOG_EVERY: Final = 3600.0
+"""Seconds between two log lines about entries that are no events."""
 
 _RESERVED: Final = "webhook:"
 _log = logging.getLogger("poller.subscribe")
@@ -34,17 +34,18 @@ _Answer = TypeVar("_Answer")
 async def subscribe(
     url: str, *, namespace: str = "short-interest", group: str | None = None, after: str = "$"
 ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
-    """Follow the stream. Write `async with` this `as events`, then `async for event in events`.
+    """Follow the stream. Use `async with` on this `as events`, then `async for event in events`.
 
-    With a `group`, Redis remembers where it is, also when the group or the stream is deleted. An
-    event counts as worked on when the next is asked for, or when the block is left without an
-    exception; else it comes again: each at least once, in order. Of the subscribers of a group one
-    is active, the others take over within ten seconds.
-    Without a group every subscriber gets everything, and remembers `event.position` itself.
+    With a `group`, Redis stores the position, even if the group or the stream is deleted. An event
+    counts as processed when the next one is requested, or when the block is left without an
+    exception; otherwise it is delivered again: each at least once, in order. One subscriber of a
+    group is active; if it stops, another takes over within ten seconds.
+    Without a group every subscriber gets every event, and stores `event.position` itself.
 
-    `after`: where to begin, a position, "0" (all there is) or "$" (what is yet to come); a group
-    that exists goes on where it was. A server that is away is waited for. Raises ValueError for
-    arguments that cannot be, StoreMisfit when Redis refuses the user or holds something else there.
+    `after`: where to begin: a position, "0" (the oldest entry) or "$" (new entries only); an
+    existing group goes on where it was. While the server does not answer, this waits. Raises
+    ValueError for invalid arguments, and StoreMisfit if Redis rejects the user or a key holds
+    another type.
     """
     if re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", after) is None:
         raise ValueError(f'after={after!r}: give a position, like "1715152502123-0", "0" or "$"')
@@ -56,7 +57,7 @@ async def subscribe(
         streams = store.streams
         source: _Source
         if group is None:
-            source = _Alone(streams, await _patiently(lambda: _position(streams, after)))
+            source = _Ungrouped(streams, await _patiently(lambda: _position(streams, after)))
         else:
             reader = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
             member = RedisGroup(url, namespace, group, reader)
@@ -64,7 +65,7 @@ async def subscribe(
             source = await stack.enter_async_context(_active(member, streams, after))
         events = _Events(source)
         yield events
-        with suppress(TimeoutError):  # with the server away it comes again
+        with suppress(TimeoutError):  # if the server does not answer, the event is delivered again
             async with asyncio.timeout(_BLOCK):
                 await events.done()
 
@@ -74,17 +75,17 @@ class _Source(Protocol):
         """Wait for the next entry."""
 
     async def done(self, entry: Entry) -> None:
-        """Learn that it was worked on."""
+        """Record that an entry was processed."""
 
 
 class _Events(AsyncIterator[StreamEvent]):
-    """Asks for an event when the one before is done."""
+    """Yields events, and reports each as done when the next one is requested."""
 
     def __init__(self, source: _Source) -> None:
         self._source = source
         self._current: Entry | None = None
         self._foreign = 0
-        self._told = -_TELL_EVERY
+        self._logged_at = -_LOG_EVERY
 
     async def __anext__(self) -> StreamEvent:
         while True:
@@ -93,25 +94,25 @@ class _Events(AsyncIterator[StreamEvent]):
             event = decode(self._current.id, self._current.fields)
             if isinstance(event, StreamEvent):
                 return event
-            self._tell(event.reason if isinstance(event, Foreign) else "a notice of a release")
+            self._log(event.reason if isinstance(event, Foreign) else "a notice of a release")
 
-    def _tell(self, reason: str) -> None:
+    def _log(self, reason: str) -> None:
         self._foreign += 1
         now = asyncio.get_running_loop().time()
-        if self._current is not None and now >= self._told + _TELL_EVERY:
-            told = "passed over %s, which is no event: %s (%d since the last such line)"
-            _log.warning(told, self._current.id, reason, self._foreign)
-            self._foreign, self._told = 0, now
+        if self._current is not None and now >= self._logged_at + _LOG_EVERY:
+            line = "passed over %s, which is not an event: %s (%d since the last such line)"
+            _log.warning(line, self._current.id, reason, self._foreign)
+            self._foreign, self._logged_at = 0, now
 
     async def done(self) -> None:
-        """Count the event given last as worked on."""
+        """Report the last event as processed."""
         if self._current is not None:
             await self._source.done(self._current)
             self._current = None
 
 
-class _Alone:
-    """Reads for itself."""
+class _Ungrouped:
+    """Reads without a group."""
 
     def __init__(self, streams: Streams, after: str) -> None:
         self._streams = streams
@@ -127,11 +128,11 @@ class _Alone:
         return self._waiting.popleft()
 
     async def done(self, entry: Entry) -> None:
-        """Nobody needs to know."""
+        """Do nothing: the caller stores its position."""
 
 
 class _Member:
-    """Reads for a group."""
+    """Reads as a member of a group."""
 
     def __init__(self, group: RedisGroup, streams: Streams, after: str) -> None:
         self._group = group
@@ -143,16 +144,16 @@ class _Member:
         while not self._waiting:
             batch = await _patiently(lambda: self._group.receive(self._after, _BATCH))
             if batch is not None and batch.resumed is not None:
-                self._tell(batch.resumed)
+                self._log(batch.resumed)
             if batch is None:
                 await asyncio.sleep(_PAUSE)
             elif batch.entries:
                 self._waiting += batch.entries
             else:
-                await self._something_after(batch.last)
+                await self._wait_for_entry(batch.last)
         return self._waiting.popleft()
 
-    def _tell(self, start: Start) -> None:
+    def _log(self, start: Start) -> None:
         gap = ""
         if start.missed is not None:
             gap = f"; entries before {start.missed} that it had not read, if any, are gone"
@@ -160,33 +161,33 @@ class _Member:
             "the group was gone from the stream: it goes on after %s%s", start.position, gap
         )
 
-    async def _something_after(self, last: str) -> None:
-        # read, not received: only who may work on an entry is given it
+    async def _wait_for_entry(self, last: str) -> None:
+        # a plain read: only `receive` checks that this is still the active reader
         await _patiently(lambda: self._streams.read(last, count=1, block=_BLOCK))
 
     async def done(self, entry: Entry) -> None:
         self._after = entry.id
         if not await _patiently(lambda: self._group.acknowledge(entry.id)):
-            self._waiting.clear()  # another reader has them by now
+            self._waiting.clear()  # another reader may have them by now
 
 
 @asynccontextmanager
 async def _active(group: RedisGroup, streams: Streams, after: str) -> AsyncIterator[_Member]:
-    """Remain the active reader while an event is worked on, however long that takes."""
+    """Stay the active reader while an event is processed, however long that takes."""
     renewing = asyncio.create_task(_keep_renewing(group), name="remain the active reader")
     try:
         yield _Member(group, streams, after)
     finally:
         renewing.cancel()
-        await asyncio.wait([renewing])  # its cancellation is not this one's
-        with suppress(StoreError):  # the right to read runs out by itself
+        await asyncio.wait([renewing])  # awaiting it would raise its cancellation here
+        with suppress(StoreError):  # the lock expires by itself
             await group.leave()
 
 
 async def _keep_renewing(group: RedisGroup) -> None:
     while True:
         await asyncio.sleep(TTL / 3)
-        with suppress(StoreError):  # a server that refuses is raised where events are asked for
+        with suppress(StoreError):  # `receive` and `acknowledge` raise what lasts
             await group.renew()
 
 
@@ -198,19 +199,19 @@ async def _position(streams: Streams, after: str) -> str:
 
 
 async def _patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
-    """Ask until there is an answer; say once that there is none, and once that there is again."""
-    said = ""
+    """Ask until Redis answers; log each new reason why it does not, and once that it does again."""
+    logged = ""
     while True:
         try:
             answer = await ask()
-        except LockedOut as problem:  # to a subscriber the same: nothing it can wait for
+        except LockedOut as problem:  # subscribers expect one error for whatever waiting cannot fix
             raise StoreMisfit(str(problem)) from problem
         except StoreDown as problem:
-            if said != str(problem):
-                said = str(problem)
-                _log.warning("Redis: %s", said)
+            if logged != str(problem):
+                logged = str(problem)
+                _log.warning("Redis: %s", logged)
             await asyncio.sleep(_PAUSE)
         else:
-            if said:
+            if logged:
                 _log.warning("Redis answers again")
             return answer

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, cast
 
-from poller.delivery.client import points_to
+from poller.delivery.client import redirect_hint
 from poller.delivery.destinations import Sender
 from poller.delivery.destinations.chat import Chat
 from poller.delivery.destinations.feishu import Feishu, code_of
@@ -37,7 +37,7 @@ def _header(data: bytes) -> None:
     asked = retry_after(text, NOW)
     if asked is not None and not timedelta(0) <= asked <= LONGEST_HOLD:
         raise OverBounds(f"{asked} to wait")
-    bounded(points_to(text, lambda part: part), 200)
+    bounded(redirect_hint(text, lambda part: part), 200)
     code = code_of(data)
     assert code is None or abs(code) < 10**9
 

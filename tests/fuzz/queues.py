@@ -6,8 +6,8 @@ from typing import Any, Final
 from poller.codec import from_millis, number
 from poller.delivery.destinations.webhook import body_of
 from poller.delivery.digest import announcement, digest, missing
-from poller.delivery.gaps import sort_key_shown, start_texts
 from poller.delivery.layout import moment, read_place
+from poller.delivery.log_lines import shown_key, start_texts
 from poller.delivery.outbox import Status
 from poller.delivery.queued import (
     RAW_KEPT,
@@ -87,7 +87,7 @@ def _sent(message: Message) -> None:
         bounded(digest([message], limit=500).text, 500)
         bounded(digest([message, message], limit=500, monospaced=True).text, 500)
         day = message.trading_day
-        missing(_WATERMARKS, message.market, day, covers=_EVERYTHING.covers)
+        missing(_WATERMARKS, message.market, day, selects=_EVERYTHING.selects)
     else:
         bounded(announcement([message], limit=500).text, 500)
 
@@ -99,7 +99,7 @@ def _delivery(data: bytes) -> None:
     if isinstance(found, Parked):
         bounded(found.text, RAW_KEPT)
         bounded(found.reason, 300)
-        bounded(sort_key_shown(key), 3000)
+        bounded(shown_key(key), 3000)
         return
     assert found.appended_at.tzinfo is not None
     _sent(found.message)

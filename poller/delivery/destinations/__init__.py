@@ -1,6 +1,7 @@
-"""Everything in which kinds of endpoints differ: one file a destination, found by being here.
+"""The kinds of endpoints: one module per destination, discovered in this package.
 
-Nobody outside asks which destination an endpoint has: what differs is a field of `Destination`.
+Code outside never asks which destination an endpoint has: whatever differs is a field of
+`Destination`.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,22 +15,19 @@ from poller.delivery.target import host_of
 from poller.errors import ConfigError
 from poller.registry import Registry
 
-__all__ = ["Destination", "Sender"]  # beside what is defined here
+__all__ = ["Destination", "Sender"]  # re-exported, in addition to what is defined here
 
 DESTINATIONS: Final = Registry(Destination, "destinations")
 register, all_destinations = DESTINATIONS.register, DESTINATIONS.all
 
 
 def flags() -> tuple[str, ...]:
-    """Return the keys of `[[webhooks]]` that choose a destination when they are true."""
+    """Return the keys of `[[webhooks]]` that choose a destination when true."""
     return tuple(each.flag for each in all_destinations() if each.flag is not None)
 
 
 def choose(url: str, chosen: Collection[str]) -> Destination:
-    """Return the destination of a URL, be it one that can be sent to or not.
-
-    `chosen`: the flags that are true.
-    """
+    """Return a URL's destination, even if it is invalid; `chosen`: the flags that are true."""
     for destination in all_destinations():
         if destination.flag in chosen:
             return destination
@@ -38,7 +36,7 @@ def choose(url: str, chosen: Collection[str]) -> Destination:
 
 
 def _scheme_of(url: str) -> str:
-    """Return the scheme in small letters; a URL without one is refused as one of https would be."""
+    """Return the scheme in lower case; a URL without one is checked, and refused, as https."""
     scheme, found, _ = url.partition("://")
     return scheme.strip().lower() if found else "https"
 
@@ -46,8 +44,8 @@ def _scheme_of(url: str) -> str:
 def check_url(chosen: Destination, url: str, *, allow_http: bool, allow_private: bool) -> None:
     """Raise ValueError with the fix, and without the URL, unless the destination can send there.
 
-    Services that want a form of their own may answer 200 to anything else, with the refusal in the
-    body: every event to them would count as delivered and be lost.
+    Chat services may answer 200 to a body they do not understand, with the refusal in theirs: every
+    event to them would count as delivered and be lost.
     """
     if _scheme_of(url) in {"http", "https"}:
         _check_host(chosen, host_of(url), urlsplit(url).path)
@@ -59,14 +57,14 @@ def _check_host(chosen: Destination, host: str, path: str) -> None:
     for other in all_destinations():
         for service in other.services:
             if other is not chosen and service.is_at(host, path):
-                fix = f"{service.name} takes messages of its own form there, not events: "
+                fix = f"{service.name} takes messages in its own format there, not events: "
                 end = "" if other.takes_secrets else "; no secret"
                 end = f"; leave {chosen.flag} out" if chosen.flag is not None else end
                 raise ValueError(f"{fix}{service.instead}{end}")
 
 
 def check_usable(endpoints: Iterable[Endpoint]) -> None:
-    """Raise ConfigError with a line for each endpoint whose destination cannot be used."""
+    """Raise ConfigError with a line per endpoint whose destination cannot be used."""
     problems = []
     for endpoint in endpoints:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, send_test
 from poller.delivery.destinations.destination import ANY, Destination, Service
-from poller.delivery.digest import Message
+from poller.delivery.digest import ChatMessage
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.target import check_chat_url
@@ -22,17 +22,17 @@ _SERVICES: Final = (
     Service(
         "Slack",
         ("hooks.slack.com", "hooks.slack-gov.com", "slack.com"),
-        'write url = "slack://TOKEN_A/TOKEN_B/TOKEN_C", the three parts behind /services/',
+        'write url = "slack://TOKEN_A/TOKEN_B/TOKEN_C", the three parts after /services/',
     ),
     Service(
         "Discord",
         ("discord.com", "discordapp.com", ".discord.com", ".discordapp.com"),
-        'write url = "discord://WEBHOOK_ID/WEBHOOK_TOKEN", the two parts behind /webhooks/',
+        'write url = "discord://WEBHOOK_ID/WEBHOOK_TOKEN", the two parts after /webhooks/',
     ),
     Service(
         "Telegram",
         ("api.telegram.org",),
-        'write url = "tgram://BOT_TOKEN/CHAT_ID", the token as it stands behind /bot',
+        'write url = "tgram://BOT_TOKEN/CHAT_ID", the token after /bot',
     ),
     Service(
         "DingTalk",
@@ -43,7 +43,7 @@ _SERVICES: Final = (
     Service(
         "WeCom",
         ("qyapi.weixin.qq.com",),
-        'write url = "wecombot://KEY", what stands behind key=',
+        'write url = "wecombot://KEY", the part after key=',
     ),
     Service(
         "Microsoft Teams",
@@ -54,22 +54,22 @@ _SERVICES: Final = (
     Service(
         "Google Chat",
         ("chat.googleapis.com",),
-        'write url = "gchat://SPACE/KEY/TOKEN", the parts behind spaces/, key= and token=',
+        'write url = "gchat://SPACE/KEY/TOKEN", the parts after spaces/, key= and token=',
     ),
     Service(
         "Webex",
         ("webexapis.com", "api.ciscospark.com"),
-        'write url = "wxteams://TOKEN", the part behind /incoming/',
+        'write url = "wxteams://TOKEN", the part after /incoming/',
     ),
     Service(
         "PushPlus",
         ("www.pushplus.plus", "pushplus.plus"),
-        'write url = "pushplus://TOKEN", what stands behind token=',
+        'write url = "pushplus://TOKEN", the part after token=',
     ),
     Service(
         "ServerChan",
         ("sctapi.ftqq.com", "sc.ftqq.com"),
-        'write url = "schan://SENDKEY", the part in front of .send',
+        'write url = "schan://SENDKEY", the part before .send',
     ),
     Service(
         "Bark",
@@ -86,11 +86,11 @@ _SERVICES: Final = (
 
 def _check_secrets(secrets: Sequence[str]) -> None:
     if secrets:
-        raise ValueError("leave it out: all that such a service wants stands in its URL")
+        raise ValueError("leave it out: all that such a service needs is in its URL")
 
 
 async def _reach(endpoint: Endpoint) -> tuple[str, str]:
-    """Say what can be done: there is nothing to try without sending."""
+    """Return what to do instead: nothing can be tried without sending."""
     return "not tried", f"to send a message: poller webhook test {endpoint.name}"
 
 
@@ -101,7 +101,7 @@ APPRISE: Final = Destination(
     takes_secrets=False,
     check_url=check_chat_url,
     check_secrets=_check_secrets,
-    check_usable=lambda endpoint: _service(endpoint.url),  # which alone knows what it understands
+    check_usable=lambda endpoint: _service(endpoint.url),  # only the library knows what it accepts
     depth=MOST_TOGETHER,
     lane=market_and_day,
     sender=lambda endpoint, watermarks: Chat(Apprise(endpoint.url), endpoint, watermarks),
@@ -111,14 +111,14 @@ APPRISE: Final = Destination(
 
 
 class Apprise:
-    """A service `apprise` knows: Slack, Discord, Telegram, WeCom, DingTalk and many others.
+    """A service that `apprise` supports: Slack, Discord, Telegram, WeCom, DingTalk and many others.
 
-    The library opens its connections itself, so the guard on addresses does not reach it; it does
-    not follow redirects here unless the URL says so.
+    The library opens its own connections, so addresses are not checked; it follows redirects only
+    if the URL says so.
     """
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
-        """Raise ValueError with the fix when the extra is missing or the URL is not understood."""
+        """Raise ValueError with the fix if apprise is missing or does not accept the URL."""
         self._service = _service(url)
         self._name = str(self._service.service_name)
         self._timeout = timeout
@@ -126,8 +126,8 @@ class Apprise:
         self.monospaced = "markdown" in str(self._service.notify_format).casefold()
         self.limit = int(self._service.body_maxlen) - _MARKUP
 
-    async def post(self, message: Message) -> Outcome:
-        """See `Channel.post`. The library is synchronous: it runs in a thread that nobody joins."""
+    async def post(self, message: ChatMessage) -> Outcome:
+        """See `Channel.post`. The library is synchronous: it runs in a daemon thread."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
 
@@ -144,7 +144,7 @@ class Apprise:
                 loop.call_soon_threadsafe(settle, result)
 
         if not self._threads.acquire(blocking=False):
-            return Failed(f"{self._name}: {_MOST_THREADS} messages before it hang")
+            return Failed(f"{self._name}: {_MOST_THREADS} earlier messages hang")
         threading.Thread(target=work, name=f"chat {self._name}", daemon=True).start()
         try:
             async with asyncio.timeout(self._timeout):
@@ -155,62 +155,62 @@ class Apprise:
     async def close(self) -> None:
         """See `Channel.close`; the library keeps no connection."""
 
-    def _notify(self, message: Message) -> Outcome:
-        """Post in this thread; whatever the library raises is a failure, its text is not shown."""
+    def _notify(self, message: ChatMessage) -> Outcome:
+        """Post in this thread; whatever the library raises is a failure, without its message."""
         form = "markdown" if "```" in message.body else "text"
         try:
             done = self._service.notify(title=message.title, body=message.body, body_format=form)
-        except Exception as problem:  # noqa: BLE001  a hundred plugins, any of which may raise
+        except Exception as problem:  # noqa: BLE001  a hundred plug-ins, which may raise anything
             return Failed(f"{self._name}: {type(problem).__name__}")
         if done:
             return Delivered()
-        found = [_STATUS.search(words) for words in _HEARD.words]
-        status = next((int(one[1]) for one in reversed(found) if one), None)
+        found = [_STATUS.search(line) for line in _CAPTURED.lines]
+        status = next((int(each[1]) for each in reversed(found) if each), None)
         return Failed(f"{self._name}: {status or 'it did not take the message'}", status)
 
 
 _MOST_THREADS: Final = 100
-"""Messages on their way to one service: as many as an endpoint may send at once. One that was given
-up may be among them for long, as nothing ends a thread.
+"""Messages on their way to one service: as many as an endpoint may send at once. A message that was
+given up counts until its thread ends, as threads cannot be stopped.
 """
 
 _MARKUP: Final = 60
-"""Characters left for what a service puts around title and body."""
+"""Characters reserved for what a service adds around title and body."""
 
 _STATUS: Final = re.compile(r"\berror=([1-5]\d\d)\b")
-"""The library tells the status in its log alone."""
+"""The library reports the HTTP status only in its log."""
 
 
-class _Heard(threading.local):
-    """What the library logged in this thread; a message has a thread of its own."""
+class _Captured(threading.local):
+    """The library's log lines of this thread; each message has its own thread."""
 
-    words: list[str]
+    lines: list[str]
 
     def __init__(self) -> None:
-        self.words = []
+        self.lines = []
 
 
-_HEARD: Final = _Heard()
+_CAPTURED: Final = _Captured()
 
 
-class _Ear(logging.Handler):
-    """Keeps the library's words from any log, as they may hold a URL, and remembers them."""
+class _Capture(logging.Handler):
+    """Captures the library's log lines; as they may hold a URL, they reach no other log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _HEARD.words.append(record.getMessage())
+        _CAPTURED.lines.append(record.getMessage())
 
 
 def _service(url: str) -> "NotifyBase":
-    """Return the library's service for a URL; imported here, as few configurations need it."""
+    """Return the library's service for a URL; raises ValueError with the fix."""
     try:
-        import apprise  # noqa: PLC0415
+        import apprise  # noqa: PLC0415  few configurations need it
     except ImportError:
         raise ValueError(
             "a chat URL needs apprise: pip install '.[chat]' in the project's directory"
         ) from None
     logger = logging.getLogger("apprise")
-    if not any(isinstance(handler, _Ear) for handler in logger.handlers):
-        logger.handlers = [_Ear(logging.WARNING)]
+    if not any(isinstance(handler, _Capture) for handler in logger.handlers):
+        logger.handlers = [_Capture(logging.WARNING)]
         logger.propagate = False
     asset = apprise.AppriseAsset(app_id="Short interest", http_redirects=False)
     service = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)

@@ -1,69 +1,71 @@
-"""Messages to people: what stands in a lane is one message in a chat.
+"""Messages to people: the events of a lane become one message in a chat.
 
-A channel posts a message a person reads; its outcome is that of a webhook (`retry.Outcome`), so a
-delivery is retried and given up by the same rules.
+The outcome of a message is the same `retry.Outcome` as a webhook's, so it is retried and given up
+by the same rules.
 """
 
 from collections.abc import Sequence
 from datetime import date
 from typing import Final, Protocol
 
-from poller import events
 from poller.delivery.destinations.destination import Watermarks
-from poller.delivery.digest import Message, announcement, digest, missing
+from poller.delivery.digest import ChatMessage, announcement, digest, missing
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Outcome
 from poller.errors import StoreError
+from poller.events import Message, StreamEvent, StreamNotice
 from poller.markets import Market
 
 MOST_TOGETHER: Final = 2000
-"""Events in one message; what is more goes into the next."""
+"""Events in one message; further ones go into the next."""
 
 
 class Channel(Protocol):
-    """Where a message goes. `limit`, `monospaced`: what `digest` wants to know of it."""
+    """Posts messages to one chat. `limit`, `monospaced`: see `digest`."""
 
     limit: int
     monospaced: bool
 
-    async def post(self, message: Message) -> Outcome:
-        """Post it; never raises but for a defect, and ends in time."""
+    async def post(self, message: ChatMessage) -> Outcome:
+        """Post it; raises only on a defect, and ends within its timeout."""
 
     async def close(self) -> None:
         """Close every connection."""
 
 
-def market_and_day(event: events.StreamEvent) -> str:
-    """Return the lane of an event in a chat: what is known of a market and day goes together."""
+def market_and_day(event: StreamEvent) -> str:
+    """Return the lane of an event in a chat: one per market and trading day."""
     return f"{event.market}:{event.trading_day}"
 
 
 async def send_test(channel: Channel) -> Outcome:
-    """Post a message that shows that they arrive, and close the channel."""
+    """Post a test message, and close the channel."""
     try:
-        return await channel.post(Message("Short interest", "A test: reports will appear here."))
+        return await channel.post(
+            ChatMessage("Short interest", "A test: reports will appear here.")
+        )
     finally:
         await channel.close()
 
 
 class Chat:
-    """A `Sender`: what stands in a lane is one message.
+    """A `Sender` that posts the messages of one lane as one chat message.
 
-    They are all events of one market and day, or all notices of one market.
+    They are either events of one market and trading day, or notices of one market.
     """
 
     def __init__(self, channel: Channel, endpoint: Endpoint, watermarks: Watermarks) -> None:
-        """`watermarks`: to count who is missing."""
+        """`watermarks`: for counting the symbols that still lack a day."""
         self._channel = channel
-        self._covers = endpoint.selection.covers
+        self._selects = endpoint.selection.selects
         self._watermarks = watermarks
 
-    async def send(self, messages: Sequence[events.Message]) -> Outcome:
-        """Post the digest of at least one event, or what the notices say."""
+    async def send(self, messages: Sequence[Message]) -> Outcome:
+        """Post the digest of the events, or the announcement of the notices."""
         limit = self._channel.limit
-        found = [each for each in messages if isinstance(each, events.StreamEvent)]
+        found = [each for each in messages if isinstance(each, StreamEvent)]
         if not found:
-            notices = [each for each in messages if isinstance(each, events.StreamNotice)]
+            notices = [each for each in messages if isinstance(each, StreamNotice)]
             return await self._channel.post(announcement(notices, limit=limit))
         message = digest(
             found,
@@ -78,9 +80,9 @@ class Chat:
         await self._channel.close()
 
     async def _missing(self, market: Market, day: date) -> int | None:
-        """Count the endpoint's symbols that are still without a day; None: not known."""
+        """Count the endpoint's symbols that still lack a day; None: unknown."""
         try:
             watermarks = await self._watermarks()
-        except StoreError:  # only the message is the poorer; polling finds out what is wrong
+        except StoreError:  # only this count is lost; polling reports the problem
             return None
-        return missing(watermarks, market, day, covers=self._covers)
+        return missing(watermarks, market, day, selects=self._selects)

@@ -1,7 +1,7 @@
-"""What a destination is: everything in which one kind of endpoint differs, as one frozen value.
+"""`Destination`: everything in which one kind of endpoint differs, as one frozen value.
 
-Every command imports the destinations, as the configuration is checked by them, and few send. So
-what opens connections is imported where it is first used.
+Every command imports the destinations, since they check the configuration, but few commands send.
+So modules that open connections are imported on first use.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -17,17 +17,17 @@ from poller.events import Message, StreamEvent
 from poller.model import Code
 
 ANY: Final = "*"
-"""Stands for every scheme that no destination names."""
+"""Matches every scheme that no destination names."""
 
 Watermarks = Callable[[], Awaitable[Mapping[Code, date]]]
-"""Asks the store for the last published day of each symbol; raises StoreError."""
+"""Reads each symbol's last published day from the store; raises StoreError."""
 
 
 class Sender(Protocol):
-    """Sends to one endpoint, as its destination does."""
+    """Sends to one endpoint, in the way of its destination."""
 
     async def send(self, messages: Sequence[Message]) -> Outcome:
-        """Send what stands first in one lane; never raises but for a defect, ends within 20 s."""
+        """Send the first messages of a lane; raises only on a defect, and ends within 20 s."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -35,13 +35,13 @@ class Sender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service whose URLs are mistaken for those of another destination.
+    """A service whose URLs are easily configured for the wrong destination.
 
     Attributes:
-        name: What people call it.
-        hosts: Those of its URLs. One that begins with a dot stands for all below it.
-        instead: What to write in the configuration.
-        takes_json: Below this path it takes any JSON, and nothing is mistaken.
+        name: Its name for people.
+        hosts: The hosts of its URLs. One that begins with a dot matches all its subdomains.
+        instead: What to write in the configuration instead.
+        takes_json: Below this path it accepts any JSON, so such URLs are allowed.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Service:
     takes_json: str | None = None
 
     def is_at(self, host: str, path: str) -> bool:
-        """Return whether it wants messages of its own form there; `host`: as `host_of` has it."""
+        """Return whether it accepts only its own format there; `host`: from `host_of`."""
         if self.takes_json is not None and path.startswith(self.takes_json):
             return False
         bare = host.removesuffix(".")
@@ -70,21 +70,21 @@ class Destination:
     """One kind of endpoint. The checks raise ValueError with the fix, and without any secret.
 
     Attributes:
-        name: How `Endpoint.destination` calls it.
+        name: The value of `Endpoint.destination`.
         flag: The key of `[[webhooks]]` that chooses it when true; None: the URL chooses it.
-        schemes: Schemes of the URLs that choose it.
-        services: Whose URLs are refused for any other destination.
+        schemes: The URL schemes that choose it.
+        services: Services whose URLs are refused for any other destination.
         takes_secrets: Whether `secret` may be given.
-        check_url: Checks a URL further; one of https or http is checked for all alike.
-        check_secrets: Checks what is to be signed with.
-        check_usable: Checks whether all that it needs is installed.
-        depth: Most events of a lane in one message. Where it is more than one, a lane gathers
-            events for as long as `Endpoint.wait` says.
-        lane: Returns the lane of an event: those of one lane arrive in order, or together.
-        sender: Makes what sends to an endpoint; raises as `check_usable` does.
-        test: Sends a message that is no event; raises as `sender` does.
-        reach: Tries what can be tried without sending; returns a state and what to say of it, or
-            raises OSError with the reason.
+        check_url: Checks a URL, in addition to the checks of all https and http URLs.
+        check_secrets: Checks the signing secrets.
+        check_usable: Checks whether everything it needs is installed.
+        depth: Most events of a lane in one message. If more than one, a lane gathers events for
+            `Endpoint.wait`.
+        lane: Returns the lane of an event: events of a lane arrive in order, or together.
+        sender: Makes the sender of an endpoint; raises like `check_usable`.
+        test: Sends a test message, which is no event; raises like `sender`.
+        reach: Checks what it can without sending; returns a state and its description, or raises
+            OSError with the reason.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A custom bot of Feishu or Lark: signed messages, and answers whose body has the error."""
+"""A custom bot of Feishu or Lark: signed messages, and answers with the error in the body."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from poller.clock import wall_clock
 from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, send_test
 from poller.delivery.destinations.destination import Destination, Service
-from poller.delivery.digest import Message
+from poller.delivery.digest import ChatMessage
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 
@@ -32,7 +32,7 @@ def _check_secrets(secrets: Sequence[str]) -> None:
 
 FEISHU: Final = Destination(
     name="feishu",
-    flag="feishu",  # the URL may have any host: some put a proxy of their own in front of a bot
+    flag="feishu",  # a URL cannot choose it: some users have a proxy in front of their bot
     services=(
         Service(
             "Feishu or Lark",
@@ -55,41 +55,41 @@ class Feishu:
     """A custom bot of Feishu or Lark."""
 
     limit = 6_000
-    """Characters: a request may have 20 KB, of which a character takes up to three bytes."""
+    """Characters of a message: a request may have 20 KB, and a character up to three bytes."""
 
     monospaced = False
 
     def __init__(
         self, endpoint: Endpoint, *, now: Callable[[], datetime], timeout: float = TIMEOUT
     ) -> None:
-        """Its secret: of the bot's signature check, none if it has none."""
-        from poller.delivery.client import Client, points_to  # noqa: PLC0415
+        """Sign with the endpoint's secret if it has one."""
+        from poller.delivery.client import Client, redirect_hint  # noqa: PLC0415
 
         self._secret = next(iter(endpoint.secrets), None)
         self._client = Client(endpoint, timeout=timeout)
         self._mask = endpoint.mask()
         self._now = now
-        self._points_to = points_to
+        self._redirect_hint = redirect_hint
 
-    async def post(self, message: Message) -> Outcome:
+    async def post(self, message: ChatMessage) -> Outcome:
         """See `Channel.post`."""
         body: dict[str, object] = {"msg_type": "text", "content": {"text": message.text}}
         if self._secret is not None:
             timestamp = str(int(self._now().timestamp()))
             body |= {"timestamp": timestamp, "sign": signature(timestamp, self._secret)}
         answer = await self._client.post(json.dumps(body).encode(), {})
-        return Failed(f"Feishu: {answer}") if isinstance(answer, str) else self._judge(answer)
+        return Failed(f"Feishu: {answer}") if isinstance(answer, str) else self._outcome_of(answer)
 
     async def close(self) -> None:
         """See `Channel.close`."""
         await self._client.close()
 
-    def _judge(self, answer: "Answer") -> Outcome:
-        """Return what the status, and under a 200 the body's code, stand for."""
+    def _outcome_of(self, answer: "Answer") -> Outcome:
+        """Return the outcome: by the status, and for 200 by the code in the body."""
         status, said = answer.status, self._mask(answer.body, _KEPT)
         if status != _OK:
             asked = retry_after(answer.headers.get("retry-after"), self._now())
-            hint = self._points_to(answer.headers.get("location"), self._mask)
+            hint = self._redirect_hint(answer.headers.get("location"), self._mask)
             reason = f"Feishu: {status}, {hint}" if hint else f"Feishu: {status}"
             return Failed(reason, status, said, asked)
         code = code_of(answer.body)
@@ -104,10 +104,10 @@ class Feishu:
 
 
 def code_of(answer: bytes) -> int | None:
-    """Return Feishu's code for the outcome of a message; None for an answer without one."""
+    """Return the code in Feishu's answer; None if it has none."""
     try:
         found = json.loads(answer)
-    except (ValueError, RecursionError):  # a body nested so deeply is no bot's
+    except (ValueError, RecursionError):  # RecursionError: not a bot's answer either
         return None
     code = found.get("code") if isinstance(found, dict) else None
     if isinstance(code, str) and re.fullmatch(r"[0-9]{1,9}", code, re.ASCII):
@@ -126,13 +126,13 @@ _FIXES: Final = {
     19022: "it refuses this address: add it to the bot's list, or remove the list",
     19024: "it wants a keyword: add 'short' to the bot's keywords, or remove them",
 }
-"""What an operator can do, by Feishu's code."""
+"""Feishu's code → what an operator can do."""
 
 _TOO_FREQUENT: Final = {9499, 11232}
 _PAUSE: Final = timedelta(seconds=60)
 
 
 def signature(timestamp: str, secret: str) -> str:
-    """Return Feishu's signature: both make the key, and the signed text is empty."""
+    """Return Feishu's signature: timestamp and secret are the key, the signed text is empty."""
     key = f"{timestamp}\n{secret}".encode()
     return base64.b64encode(hmac.digest(key, b"", hashlib.sha256)).decode()

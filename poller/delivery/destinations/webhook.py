@@ -1,4 +1,4 @@
-"""A webhook: one POST an event, signed by Standard Webhooks 1.0, and what its status stands for."""
+"""A webhook: one POST per event, signed according to Standard Webhooks 1.0."""
 
 import base64
 import binascii
@@ -28,16 +28,16 @@ _KEPT: Final = 4096
 """Bytes kept of an answer, before its secrets are masked."""
 
 _HINTS: Final = {
-    401: "it does not accept the signature, or wants a user and password",
-    403: "it lets nobody in with that; is the secret the receiver's?",
+    401: "it does not accept the signature, or requires a user and password",
+    403: "it refuses access; is the secret the receiver's?",
     404: "it knows no such path; is the URL right?",
-    405: "it takes no POST there; is the URL right?",
-    413: "it takes no body of that size",
+    405: "it accepts no POST there; is the URL right?",
+    413: "it accepts no body of that size",
 }
-"""What an operator can look at, by status."""
+"""Status → what an operator can check."""
 
 SHORTEST, LONGEST = 24, 64
-"""Bytes of a signing secret, as Standard Webhooks wants them."""
+"""Bytes of a signing secret, as Standard Webhooks requires."""
 
 _MAKE_ONE: Final = (
     'make one: python3 -c "import base64, secrets; '
@@ -61,9 +61,9 @@ def _check_secrets(secrets: Sequence[str]) -> None:
 
 
 def _example() -> dict[str, Any]:
-    """Return what `data` of an event holds, of the day before all others.
+    """Return the `data` of a made-up event whose day, and so its id, no real event has.
 
-    No event has its id: a receiver that stores by it overwrites nothing.
+    A receiver that stores events by id overwrites nothing with it.
     """
     code, day = Code("HK.00000"), date(1970, 1, 1)
     market = market_of(code)
@@ -101,7 +101,7 @@ WEBHOOK: Final = Destination(
 
 
 class SignedPost:
-    """Posts one event, signed by Standard Webhooks 1.0 with every active secret."""
+    """Posts one message, signed according to Standard Webhooks 1.0 with every secret."""
 
     def __init__(
         self,
@@ -111,14 +111,14 @@ class SignedPost:
         resolver: "AbstractResolver | None" = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        """`resolver`: how names become addresses; the system's, if absent."""
-        from poller.delivery.client import Client, points_to  # noqa: PLC0415
+        """`resolver`: by default the system's."""
+        from poller.delivery.client import Client, redirect_hint  # noqa: PLC0415
 
         self._now = now
         self._signers = [Webhook(secret) for secret in endpoint.secrets]
         self._client = Client(endpoint, timeout=timeout, resolver=resolver)
         self._mask = endpoint.mask()
-        self._points_to = points_to
+        self._redirect_hint = redirect_hint
 
     async def close(self) -> None:
         """See `Sender.close`."""
@@ -132,7 +132,7 @@ class SignedPost:
     async def post(self, message_id: str, body: str) -> Outcome:
         """Sign these bytes, post them, and return the outcome."""
         answer = await self._client.post(body.encode(), self._sign(message_id, body))
-        return Failed(answer) if isinstance(answer, str) else self._judge(answer)
+        return Failed(answer) if isinstance(answer, str) else self._outcome_of(answer)
 
     def _sign(self, message_id: str, body: str) -> dict[str, str]:
         now = self._now().astimezone(UTC)
@@ -142,13 +142,13 @@ class SignedPost:
             "webhook-signature": " ".join(s.sign(message_id, now, body) for s in self._signers),
         }
 
-    def _judge(self, answer: "Answer") -> Outcome:
+    def _outcome_of(self, answer: "Answer") -> Outcome:
         status = answer.status
-        if 200 <= status < 300:  # noqa: PLR2004  success, as HTTP has it
+        if 200 <= status < 300:  # noqa: PLR2004
             return Delivered(status)
         hint = _HINTS.get(status)
         if 300 <= status < 400:  # noqa: PLR2004
-            hint = self._points_to(answer.headers.get("location"), self._mask)
+            hint = self._redirect_hint(answer.headers.get("location"), self._mask)
         return Failed(
             f"{status}, {hint}" if hint else str(status),
             status,
@@ -157,40 +157,40 @@ class SignedPost:
         )
 
 
-_CACHED: Final = 256
-"""Bodies that are remembered: what one batch brings goes to every endpoint."""
+_CACHE_SIZE: Final = 256
+"""Bodies that are cached: the events of a batch go to every endpoint."""
 
-_CACHED_LENGTH: Final = 16 * 1024
-"""Characters of `data` up to which they are: what is longer is rare, or none of ours."""
+_LONGEST_CACHED: Final = 16 * 1024
+"""Characters of `data` in the longest cached body: longer ones are rare, or foreign."""
 
 
 def body_of(message: Message) -> str:
     """Return the minified JSON body of an event or a notice; its `data` is complete in itself."""
-    return (_remembered if len(message.data_json) <= _CACHED_LENGTH else _body_of)(message)
+    return (_cached if len(message.data_json) <= _LONGEST_CACHED else _body_of)(message)
 
 
 def _body_of(message: Message) -> str:
-    said = isoformat(message.observed_at)  # neither it nor a type holds what JSON escapes
-    return f'{{"type":"{message.type}","timestamp":"{said}","data":{_complete(message)}}}'
+    at = isoformat(message.observed_at)  # neither it nor a type needs escaping in JSON
+    return f'{{"type":"{message.type}","timestamp":"{at}","data":{_complete(message)}}}'
 
 
 def _complete(message: Message) -> str:
-    """Return `data` with what tells which event it is; older versions wrote that only beside it."""
+    """Return `data` with the event's identity, which older versions wrote beside it only."""
     if isinstance(message, StreamEvent):
-        begins = (
+        start = (
             f'{{"id":"{message.id}","type":"{message.type}","code":"{message.code}",'
             f'"market":"{message.market.name}","trading_day":"{message.trading_day}",'
             f'"revision":{message.revision},'
         )
-        if message.data_json.startswith(begins):  # as `encode` writes it: not read once more
+        if message.data_json.startswith(start):  # complete, as `encode` writes it: no need to parse
             return message.data_json
-    told: dict[str, object] = {"id": message.id}
+    identity: dict[str, object] = {"id": message.id}
     if isinstance(message, StreamEvent):
-        told["code"] = message.code
-    told |= {"market": message.market.name, "trading_day": str(message.trading_day)}
+        identity["code"] = message.code
+    identity |= {"market": message.market.name, "trading_day": str(message.trading_day)}
     if isinstance(message, StreamEvent):
-        told["revision"] = message.revision
-    return to_json(told | message.data)
+        identity["revision"] = message.revision
+    return to_json(identity | message.data)
 
 
-_remembered: Final = lru_cache(_CACHED)(_body_of)
+_cached: Final = lru_cache(_CACHE_SIZE)(_body_of)

@@ -1,7 +1,7 @@
--- Find the endpoints that have something due now; what is due beyond all bounds counts as well, and
--- what waits without a time.
+-- Find the endpoints that have something due now. Lanes whose due time is out of range or missing
+-- count as due.
 -- KEYS  for each endpoint: due, queue   ARGV  1 milliseconds: see FURTHEST of the outbox
--- →     the places of the endpoints
+-- →     the endpoints' indexes, from 1
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local found = {}

@@ -1,11 +1,11 @@
--- Send to an endpoint again: everything waiting is due now, with all its attempts before it.
--- What is being sent at this moment is left to whoever sends it.
+-- Enable an endpoint: everything waiting is due now, with its attempts reset. Claimed lanes stay
+-- with the processes that are sending them.
 -- KEYS  1 state  2 due  3 claims  4 attempts  5 queue
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 redis.call('HDEL', KEYS[1], 'disabled', 'disabled_at', 'failing_since', 'hold_until')
 redis.call('DEL', KEYS[4])
--- by the queue, so that a lane comes back whose time somebody has removed
+-- from the queue, which also restores lanes whose due time was removed
 local cursor = '0'
 repeat
   local found = redis.call('ZSCAN', KEYS[5], cursor, 'COUNT', 1000)

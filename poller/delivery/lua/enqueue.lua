@@ -1,21 +1,21 @@
--- Queue deliveries for endpoints, and move the record of what each has taken: for each endpoint one
--- write, so that nothing is lost or queued twice whoever is killed. The record moves last: what
--- fails before, as on a key of another type, is done again as a whole.
+-- Queue deliveries for endpoints, and move each endpoint's position in the same write, so that a
+-- crash neither loses an entry nor queues it twice. The position moves last: if a step before it
+-- fails, as on a key of another type, the whole take is repeated.
 -- KEYS  1 stream; then for each endpoint: state, due, queue, deliveries, claims, attempts, dead
--- ARGV  1 JSON: field (of the position), read (how many entries were ever appended up to it; absent:
---         not known), most_waits, takes: list, for each endpoint:
---           group, after (the record as it must be, "": no id; absent: a replay, which moves nothing),
---           upto,
+-- ARGV  1 JSON: field (of the position), read (how many entries were ever appended up to it;
+--         absent: unknown), most_waits, takes: list, for each endpoint:
+--           group, after (the stored position must be this, "": none; absent: a replay, which does
+--           not move it), upto (the new position),
 --           items: list of { sort key, lane, milliseconds its lane waits }
 --           letters: list of { sort key, JSON of a dead letter }
 --       2 JSON: sort key → JSON of the entry's fields
--- →     JSON list, for each endpoint: queued (how many were not waiting already), or superseded, or
---       error; gone: its group was not there
-local told, texts = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+-- →     JSON list, for each endpoint: queued (how many were not waiting already) and gone (whether
+--       its group had been deleted), or superseded, or error
+local request, texts = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- a lane that is being sent, or has something to retry, keeps its time
+-- whether a lane is being sent or retried, so that its due time must not change
 local function fixed(keys, lane)
   if redis.call('HEXISTS', keys.claims, lane) == 1 then return true end
   for _, id in ipairs(redis.call('HKEYS', keys.attempts)) do
@@ -24,8 +24,8 @@ local function fixed(keys, lane)
   return false
 end
 
--- when what stands first was appended: the beginning of its sort key
-local function began(keys, lane)
+-- when a lane's first delivery was appended, in milliseconds: the start of its sort key
+local function appended(keys, lane)
   local first = redis.call('ZRANGEBYLEX', keys.queue, '[' .. lane .. '|', '(' .. lane .. '}',
     'LIMIT', 0, 1)[1]
   return first and tonumber(string.sub(first, #lane + 2, #lane + 16)) or now
@@ -45,31 +45,31 @@ local function queue(keys, items)
   end
   for lane, wait in pairs(gathering) do
     if redis.call('ZADD', keys.due, 'NX', now + wait, lane) == 0 and not fixed(keys, lane) then
-      -- later only: what is queued long after it was appended, as by a replay, waits all the same
-      local latest = began(keys, lane) + told.most_waits * wait
+      -- 'GT': deliveries queued long after they were appended, as by a replay, still gather
+      local latest = appended(keys, lane) + request.most_waits * wait
       redis.call('ZADD', keys.due, 'GT', math.min(now + wait, latest), lane)
     end
   end
   return queued
 end
 
--- returns whether the group was gone; 6.2 does not count, and refuses to be told
+-- move the group to a position; returns whether it had been deleted. Redis 6.2 lacks ENTRIESREAD
 local function mirror(group, position)
-  local counted = told.read
-    and not redis.pcall('XGROUP', 'SETID', KEYS[1], group, position, 'ENTRIESREAD', told.read).err
+  local counted = request.read
+    and not redis.pcall('XGROUP', 'SETID', KEYS[1], group, position, 'ENTRIESREAD', request.read).err
   if counted or not redis.pcall('XGROUP', 'SETID', KEYS[1], group, position).err then
     return false
   end
   redis.call('XGROUP', 'CREATE', KEYS[1], group, position, 'MKSTREAM')
-  if told.read then
-    redis.pcall('XGROUP', 'SETID', KEYS[1], group, position, 'ENTRIESREAD', told.read)
+  if request.read then
+    redis.pcall('XGROUP', 'SETID', KEYS[1], group, position, 'ENTRIESREAD', request.read)
   end
   return true
 end
 
--- what is no id counts as absent: see positions.lua
+-- the stored position; what is not an id counts as absent: see positions.lua
 local function record(state)
-  return string.match(redis.call('HGET', state, told.field) or '', '^%d+%-%d+$') or ''
+  return string.match(redis.call('HGET', state, request.field) or '', '^%d+%-%d+$') or ''
 end
 
 local function take(keys, one)
@@ -80,17 +80,17 @@ local function take(keys, one)
   for _, letter in ipairs(one.letters) do redis.call('HSET', keys.dead, letter[1], letter[2]) end
   if not one.after then return { queued = queued } end
   local gone = mirror(one.group, one.upto)
-  redis.call('HSET', keys.state, told.field, one.upto, told.field .. ':at', now)
-  if told.read then
-    redis.call('HSET', keys.state, told.field .. ':read', told.read)
+  redis.call('HSET', keys.state, request.field, one.upto, request.field .. ':at', now)
+  if request.read then
+    redis.call('HSET', keys.state, request.field .. ':read', request.read)
   else
-    redis.call('HDEL', keys.state, told.field .. ':read')
+    redis.call('HDEL', keys.state, request.field .. ':read')
   end
   return { queued = queued, gone = gone }
 end
 
 local answers = {}
-for i, one in ipairs(told.takes) do
+for i, one in ipairs(request.takes) do
   local at = 2 + (i - 1) * 7
   local keys = {
     state = KEYS[at], due = KEYS[at + 1], queue = KEYS[at + 2], deliveries = KEYS[at + 3],

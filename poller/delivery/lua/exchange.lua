@@ -1,23 +1,23 @@
--- Write down how claims ended, then claim due lanes: one write, and one way to the server and back.
--- A claim that somebody else took over meanwhile is passed over. A claimed lane becomes due again by
--- itself unless its claim is settled before.
+-- Settle claims, then claim due lanes, in one call. A settlement is ignored if another process has
+-- claimed its lane since. A claimed lane becomes due again by itself unless it is settled before.
 -- KEYS  1 state  2 due  3 queue  4 deliveries  5 claims  6 attempts  7 dead
 -- ARGV  1 JSON list of settlements: lane, token, how, ids (sort keys), delay, hold, disable, error,
---       attempts (their JSON), letters (JSON of each dead letter), parked (pairs: the sort key of
---       what cannot be read, JSON of its dead letter, however the claim ended); times in milliseconds
+--       attempts (their JSON), letters (JSON of each dead letter), parked (however the claim ended:
+--       pairs of an unreadable delivery's sort key and the JSON of its dead letter); times in
+--       milliseconds
 --       2 token  3 most lanes  4 most deliveries of each  5 milliseconds the claim lasts
 --       6, 7, 8 milliseconds: see NOTED, ABSENT and FURTHEST of the outbox
 -- →     JSON: now, wait (until the next lane is due; absent: none is), disabled (why; absent: it is
---       not), since (when failing), retrying (lanes with something to retry), missing (places in
---       the queue without a delivery, removed), unplaced (deliveries without a place in the queue;
---       absent: not looked for), claims: lane, attempts (their JSON), deliveries: { sort key, JSON
---       of fields }
+--       not), since (when it began to fail; absent: it does not), retrying (lanes with something to
+--       retry), missing (removed queue entries without a delivery), unplaced (deliveries without a
+--       queue entry; absent: not counted), claims: lane, attempts (their JSON), deliveries: { sort
+--       key, JSON of fields }
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local furthest = tonumber(ARGV[8])
 local far = 10 * 365 * 86400000 -- no clock is set back or forward by ten years
 
--- anybody may have written these: what is no time of ours counts as absent
+-- anybody may have written these: a time that this service cannot have written counts as absent
 local function moment(text, earliest, latest)
   local time = tonumber(text or nil)
   if time and time >= earliest and time <= latest then return time end
@@ -26,18 +26,18 @@ end
 local state = redis.call('HMGET', KEYS[1], 'disabled', 'failing_since', 'hold_until', 'seen')
 local disabled = state[1] and state[1] ~= '' and state[1]
 local seen = moment(state[4], now - far, now + far)
-local ahead = seen and math.max(seen - now, 0) or 0 -- a clock set back leaves times ahead of it
-local since = moment(state[2], now - far, now + ahead + 60000) -- the time is not noted always
+local ahead = seen and math.max(seen - now, 0) or 0 -- how far the clock was set back, if it was
+local since = moment(state[2], now - far, now + ahead + 60000) -- `seen` may be older by NOTED
 local hold = moment(state[3], 0, now + ahead + furthest) or 0
 
--- a call for all of them is several times quicker than one for each
+-- one call for many members is several times faster than one call each
 local function all(command, key, members)
   for at = 1, #members, 1000 do
     redis.call(command, key, unpack(members, at, math.min(at + 999, #members)))
   end
 end
 
--- the queue is in the order of its members only while all have one score: else lanes seem empty
+-- the queue is sorted by member only while all scores are equal; otherwise lanes would seem empty
 for _, bounds in ipairs({ { '-inf', '(0' }, { '(0', '+inf' } }) do
   local level = {}
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], bounds[1], bounds[2])) do
@@ -46,7 +46,7 @@ for _, bounds in ipairs({ { '-inf', '(0' }, { '(0', '+inf' } }) do
   all('ZADD', KEYS[3], level)
 end
 
--- a clock that was set back leaves what is due as far ahead of it: that comes nearer by as much
+-- after the clock was set back, due times are too far in the future: move them back by as much
 local passed = now - (seen or now)
 if passed < 0 then
   local later = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'WITHSCORES')
@@ -60,13 +60,13 @@ if passed < 0 then
     redis.call('HSET', KEYS[1], 'hold_until', hold)
   end
 end
--- nothing of ours is due so late; no lane waits for somebody's slip
+-- this service writes no due time so far in the future: such lanes are due now
 local slipped = {}
 for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now + furthest, '+inf')) do
   slipped[#slipped + 1], slipped[#slipped + 2] = now, lane
 end
 all('ZADD', KEYS[2], slipped)
--- an endpoint that nobody tried meanwhile has not failed, nor while a clock jumped
+-- time in which nobody tried the endpoint, or by which the clock jumped, does not count as failing
 since = since and (passed < 0 and since or math.min(since, now))
 if since and (passed < 0 or passed > tonumber(ARGV[7])) then
   since = math.min(now, since + passed)
@@ -95,33 +95,33 @@ local function failed(ending)
   end
 end
 
-local ours, gone, members, taken = {}, {}, {}, false
+local ours, ended, members, succeeded = {}, {}, {}, false
 for _, ending in ipairs(cjson.decode(ARGV[1])) do
   if redis.call('HGET', KEYS[5], ending.lane) == ending.token then
     ours[#ours + 1] = ending
     if ending.how == 'sent' then
       if since then redis.call('HDEL', KEYS[1], 'failing_since') end
-      taken, since = true, nil
+      succeeded, since = true, nil
     elseif ending.how ~= 'returned' then
       failed(ending)
     end
     if ending.how == 'later' then redis.call('HSET', KEYS[6], ending.ids[1], ending.attempts) end
     for _, parked in ipairs(ending.parked) do
       redis.call('HSET', KEYS[7], parked[1], parked[2])
-      gone[#gone + 1], members[#members + 1] = parked[1], ending.lane .. '|' .. parked[1]
+      ended[#ended + 1], members[#members + 1] = parked[1], ending.lane .. '|' .. parked[1]
     end
     if ending.how == 'sent' or ending.how == 'dead' then
       for i, id in ipairs(ending.ids) do
         if ending.letters then redis.call('HSET', KEYS[7], id, ending.letters[i]) end
-        gone[#gone + 1], members[#members + 1] = id, ending.lane .. '|' .. id
+        ended[#ended + 1], members[#members + 1] = id, ending.lane .. '|' .. id
       end
     end
   end
 end
-if taken then redis.call('HSET', KEYS[1], 'last_success', now) end
+if succeeded then redis.call('HSET', KEYS[1], 'last_success', now) end
 all('ZREM', KEYS[3], members)
-all('HDEL', KEYS[4], gone)
-all('HDEL', KEYS[6], gone)
+all('HDEL', KEYS[4], ended)
+all('HDEL', KEYS[6], ended)
 local released, empty, due = {}, {}, {}
 for _, ending in ipairs(ours) do
   released[#released + 1] = ending.lane
@@ -147,12 +147,12 @@ if hold > now then
   return cjson.encode(answer)
 end
 
--- ours are printable; bytes that are no text could not be named by whoever settles them
+-- keys of this service are printable; other bytes would not survive the way to the client and back
 local function named(text)
   return string.match(text, '^[ -~]+$')
 end
 
--- what stands first in a lane and is still there; a place without a delivery is nothing to wait for
+-- the first deliveries of a lane; queue entries without a delivery are removed
 local function first_of(lane)
   while true do
     local members, found, hollow = waiting(lane, ARGV[4]), {}, {}
@@ -168,7 +168,7 @@ local function first_of(lane)
   end
 end
 
--- somebody may have removed the time of what waits: then it is due now
+-- if somebody has removed the due times, every lane is due now
 if redis.call('EXISTS', KEYS[2]) == 0 then
   local strays = {}
   for at = 0, redis.call('ZCARD', KEYS[3]) - 1, 1000 do

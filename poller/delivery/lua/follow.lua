@@ -1,10 +1,10 @@
--- Read what follows an id on the stream, and how the stream stands, as one text: a client takes it
--- apart much quicker than a reply of as many parts.
+-- Read the entries after an id, and the stream's state, as one text: a client parses it much faster
+-- than a reply of as many parts.
 -- KEYS  1 stream
 -- ARGV  1 id  2 most entries
--- →     JSON: entries: list of { id, { name, value, … } }; state: XINFO STREAM as a list of names
---       and values (absent: there is no stream)
-local last = '18446744073709551615-18446744073709551615' -- a server refuses to look behind it
+-- →     JSON: entries: list of { id, { name, value, … } }; state: the last-generated-id,
+--       entries-added and id of the first-entry of XINFO STREAM (empty: there is no stream)
+local last = '18446744073709551615-18446744073709551615' -- XRANGE fails after the last possible id
 local entries = {}
 if ARGV[1] ~= last then
   entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])

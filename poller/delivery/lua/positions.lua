@@ -1,10 +1,10 @@
--- Read where endpoints are on a stream, and how the stream stands. Nothing is written.
+-- Read the positions of endpoints on a stream, and the stream's state. Writes nothing.
 -- KEYS  1 stream; then the state of each endpoint
 -- ARGV  1 the field of the position  2 that of the other stream; then the group of each endpoint
 -- →     JSON: now, state: as of follow.lua, places: list of, for each endpoint: position, at, read,
---       other (its position on the other stream), success, failure (when it last had one; all
---       absent: not written), group (absent: there is none), idle (milliseconds since an older
---       version read by it), error (then nothing else)
+--       other (its position on the other stream), success, failure (time of the last one), each
+--       absent if not stored; group (its last id; absent: there is no group), idle (milliseconds
+--       since an older version read through the group); or only error
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -26,7 +26,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   end
 end
 
--- an older version reads by a consumer named so; this one moves its group without any
+-- an older version reads as this consumer; the current one moves the group without a consumer
 local function idle(group)
   for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
     local consumer = named(flat)
@@ -34,8 +34,8 @@ local function idle(group)
   end
 end
 
--- what is no id counts as absent, here and in enqueue.lua: bytes that are no text could not be
--- given back as they are, and a record that cannot be named could never be replaced
+-- what is not an id counts as absent, here and in enqueue.lua: other bytes would not survive the
+-- way to the client and back, so such a position could never be replaced
 local function id(text)
   return text and string.match(text, '^%d+%-%d+$')
 end

@@ -1,5 +1,5 @@
--- Acknowledge an entry, and learn whether the reader may go on with what else it was given. The
--- record is the active reader's to move: behind another one it would go back.
+-- Acknowledge an entry; returns whether the reader may go on with the other entries it received.
+-- Only the active reader moves the record: a former one would move it back.
 -- KEYS  1 stream  2 lock  3 record
 -- ARGV  1 group  2 reader  3 id
 -- →     1 when the lock is still the reader's

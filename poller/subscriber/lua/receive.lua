@@ -1,24 +1,24 @@
--- Let the one active reader of a group have what is next: what was delivered and not acknowledged,
--- by whomever, before what is new. Delivery and the right to it are one step, so that entries come
--- in order whoever dies, and a lost answer is given again.
+-- Deliver the next entries to the one active reader of a group: first those delivered to any reader
+-- and not acknowledged, then new ones. The lock is taken in the same step, so that entries stay in
+-- order across crashes, and a lost answer is delivered again.
 --
--- The group's own record of what was acknowledged outlives it: where the group is gone, whoever calls
+-- The record of what was acknowledged outlives the group. If the group was deleted, the caller
 -- decides by the record where it goes on, and calls again.
 --
 -- KEYS  1 stream  2 lock  3 record
 -- ARGV  1 group  2 reader  3 lock's time to live in milliseconds  4 where a new group starts
---       5 how many at the most  6 where a group goes on whose place is decided ("": it is not)
--- →     nil: another reader is active; else { last id delivered, { { id, { field, value, … } }, … } };
---       or { 'gone', JSON: now, acknowledged, at (absent: not written), last, first, added (absent:
---       as XINFO STREAM has them) }
+--       5 most entries  6 where a deleted group goes on ("": not decided yet)
+-- →     nil: another reader is active; else { last id delivered, { { id, { field, value, … } }, …
+--       } }; or { 'gone', JSON: now, acknowledged, at (absent: not stored), last, first, added (from
+--       XINFO STREAM; absent: not there) }
 local group, reader = ARGV[1], ARGV[2]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local record = redis.call('HMGET', KEYS[3], 'acknowledged', 'at')
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= reader then
-  -- a clock that stepped back leaves it for as long as the step, and one without an end is none of
-  -- ours; who lives prolongs it before
+  -- after the clock was set back, or if somebody else wrote the lock, it would last too long; a
+  -- living reader renews it in time
   local left = redis.call('PTTL', KEYS[2])
   if left == -1 or left > tonumber(ARGV[3]) then
     redis.call('PEXPIRE', KEYS[2], ARGV[3])
@@ -41,7 +41,7 @@ local function named(flat)
   return found
 end
 
--- the id before another one
+-- the id that directly precedes another
 local function before(id)
   local milliseconds, number = string.match(id, '^(%d+)-(%d+)$')
   if number ~= '0' then return milliseconds .. '-' .. string.format('%.0f', number - 1) end
@@ -62,7 +62,7 @@ if not delivered() then
   local start = ARGV[6] ~= '' and ARGV[6] or ARGV[4]
   redis.call('XGROUP', 'CREATE', KEYS[1], group, start, 'MKSTREAM')
   redis.call('HSET', KEYS[3], 'acknowledged', delivered(), 'at', now)
-elseif not record[1] then -- of a version that kept none: what is pending comes again
+elseif not record[1] then -- a version without records made it: pending entries are delivered again
   local first = redis.call('XPENDING', KEYS[1], group)[2]
   redis.call('HSET', KEYS[3], 'acknowledged', first and before(first) or delivered(), 'at', now)
 end
@@ -81,7 +81,7 @@ if #found == 0 then
   if read then found = read[1][2] end
 end
 
--- readers that are gone have nothing left now that it was claimed
+-- former readers: all that they had was claimed above
 if #found == 0 then
   for _, known in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
     local facts = {}

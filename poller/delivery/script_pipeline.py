@@ -1,7 +1,8 @@
-"""Scripts that many endpoints call at about the same time, sent together.
+"""Batches concurrent script calls into one pipeline.
 
-Each call would take a connection of its own, of which a process has few. Those that are made while
-the server is busy with others wait, and go as one pipeline; each has its own answer or error.
+Many endpoints call scripts at about the same time, and a process has few connections. Calls that
+are made while others are on their way wait, and are sent as one pipeline; each gets its own answer
+or error.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from redis import exceptions
 from poller.store.translation import translated
 
 _MOST: Final = 100
-"""Calls in one pipeline: other clients of the server have their turn between two."""
+"""Calls in one pipeline; between two pipelines the server serves its other clients."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +26,7 @@ class _Call:
     answer: "asyncio.Future[Any]"
 
 
-class Calls:
+class ScriptPipeline:
     """Runs registered scripts on one client, at most one pipeline at a time."""
 
     def __init__(self, redis: Any) -> None:  # noqa: ANN401  redis-py is typed in part
@@ -50,7 +51,7 @@ class Calls:
             except BaseException as problem:
                 for call in batch:
                     if not call.answer.done():
-                        call.answer.set_exception(_passed_on(problem))
+                        call.answer.set_exception(_for_callers(problem))
                 if not isinstance(problem, Exception):
                     raise
 
@@ -64,7 +65,7 @@ class Calls:
                 pipe.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
             answers = await pipe.execute(raise_on_error=False)
         for call, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, exceptions.NoScriptError):  # done again, and sent along
+            if isinstance(answer, exceptions.NoScriptError):  # repeat it, which loads the script
                 try:
                     answer = await call.script(keys=call.keys, args=call.args)  # noqa: PLW2901
                 except exceptions.ResponseError as problem:
@@ -73,7 +74,7 @@ class Calls:
 
 
 def _settle(call: _Call, answer: Any) -> None:  # noqa: ANN401
-    if call.answer.done():  # whoever called has been cancelled
+    if call.answer.done():  # the caller has been cancelled
         return
     if isinstance(answer, Exception):
         call.answer.set_exception(answer)
@@ -81,6 +82,6 @@ def _settle(call: _Call, answer: Any) -> None:  # noqa: ANN401
         call.answer.set_result(answer)
 
 
-def _passed_on(problem: BaseException) -> Exception:
-    """Return what each of the callers is told; a cancellation is not theirs."""
+def _for_callers(problem: BaseException) -> Exception:
+    """Return the error that every caller gets; not a cancellation, which is not theirs."""
     return problem if isinstance(problem, Exception) else exceptions.ConnectionError("closed")

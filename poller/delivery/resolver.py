@@ -1,7 +1,7 @@
-"""Names become addresses in threads of their own.
+"""Looks names up in threads of its own.
 
-A name whose servers are dead holds its thread for 10 to 30 s. In asyncio's common threads, of which
-there are few, some such endpoints would keep OpenD and Redis from being connected to.
+A look-up whose name servers are dead occupies its thread for 10 to 30 s. In asyncio's few shared
+threads, a handful of such endpoints would delay connections to OpenD and Redis.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from typing import Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 _MOST: Final = 32
-"""Look-ups at once; the next waits, and counts as part of its attempt's time."""
+"""Look-ups at once; a further one waits, within its attempt's time."""
 
 _THREADS: Final = ThreadPoolExecutor(_MOST, thread_name_prefix="webhook names")
 _NUMERIC: Final = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
-class Names(AbstractResolver):
+class Resolver(AbstractResolver):
     """The system's resolver, for deliveries."""
 
     async def resolve(
@@ -38,7 +38,7 @@ class Names(AbstractResolver):
         return [
             ResolveResult(
                 hostname=host,
-                host=socket.getnameinfo(address, _NUMERIC)[0],  # with the scope of a link's own
+                host=socket.getnameinfo(address, _NUMERIC)[0],  # keeps a link-local address's scope
                 port=port,
                 family=kind,
                 proto=protocol,
@@ -48,4 +48,4 @@ class Names(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Keep the threads: they are those of all endpoints."""
+        """Do nothing: the threads are shared by all endpoints."""

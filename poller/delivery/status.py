@@ -1,4 +1,4 @@
-"""How endpoints stand, by what their keys and groups hold. Pure."""
+"""Determines endpoints' status from their keys and groups. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,25 +10,25 @@ from poller.store.position import LAST, is_id
 from poller.store.store import Stream
 
 TEXT_SHOWN: Final = 1024
-"""Characters of a reason that are passed on: anybody may have written it, at any length."""
+"""Characters of a stored reason that are shown: anybody may have written it."""
 
 ASKED: Final = 7
 """Commands that `ask` adds for one endpoint."""
 
 
 def ask(pipe: Any, keys: OutboxKeys) -> None:  # noqa: ANN401  redis-py is typed in part
-    """Add to a pipeline what `status_of` needs of one endpoint."""
+    """Add the commands to a pipeline whose answers `status_of` needs for one endpoint."""
     pipe.hgetall(keys.state)
     pipe.zcard(keys.queue)
     pipe.hlen(keys.attempts)
     pipe.hlen(keys.dead)
     pipe.zrange(keys.due, 0, 0, withscores=True)
-    pipe.hlen(keys.deliveries)  # these two: that they are of their type
+    pipe.hlen(keys.deliveries)  # this and the next only check the key's type
     pipe.hlen(keys.claims)
 
 
 def status_of(answers: Sequence[Any], lag: int) -> Status:
-    """Return the status by the answers to `ask`."""
+    """Return the status from the answers to `ask`; `lag`: entries not read."""
     state, waiting, retrying, dead, due, *_ = answers
     following = [due[0][1], number(state, "hold_until") or 0] if due else []
     return Status(
@@ -46,9 +46,9 @@ def status_of(answers: Sequence[Any], lag: int) -> Status:
 
 
 def lag_of(group: Mapping[str, Any] | None, state: Mapping[str, str], stream: Stream) -> int | str:
-    """Return how many entries an endpoint has not looked at, or the id they are counted after.
+    """Return how many entries an endpoint has not read, or the id after which to count them.
 
-    Redis 6.2 does not count them, and later ones do not know it after an XDEL.
+    Redis 6.2 does not count them, and later versions lose count after an XDEL.
     """
     position = state.get(position_field(stream), "")
     if not is_id(position):

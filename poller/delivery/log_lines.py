@@ -1,4 +1,4 @@
-"""What is said of gaps: a group that was gone, entries removed unread, deliveries lost. Pure."""
+"""Log lines about an endpoint's group, entries removed unread, and lost deliveries. Pure."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,19 +9,19 @@ from poller.store.position import Start, appended
 from poller.store.store import Stream
 
 SLACK: Final = timedelta(minutes=1)
-"""How long before its entry was appended an event may have been observed."""
+"""An event is observed at most this long before its entry is appended."""
 
 _NAMED: Final = 3
-"""Endpoints named in one line of the log; the others are counted."""
+"""Endpoints named in one log line; the others are counted."""
 
 
 def subject_of(name: str) -> str:
-    """Return what an endpoint is called in the log."""
+    """Return an endpoint's name as a subject in the log."""
     return f"webhook {name}"
 
 
 def gone_text(names: Sequence[str], stream: Stream, position: str) -> str:
-    """Say that the group of endpoints was gone, and where they go on."""
+    """Return the line for endpoints whose group was deleted, with where they go on."""
     return (
         f"{_subjects(names)}: its group on the stream of {stream} was gone, "
         f"it goes on after {position}"
@@ -29,33 +29,33 @@ def gone_text(names: Sequence[str], stream: Stream, position: str) -> str:
 
 
 def new_text(names: Sequence[str], stream: Stream, position: str) -> str:
-    """Say that nothing is known of endpoints, though the stream holds entries already."""
-    whom = names[0] if len(names) == 1 else "NAME"
+    """Return the line for new endpoints, which skip the entries already on the stream."""
+    placeholder = names[0] if len(names) == 1 else "NAME"
     return (
         f"{_subjects(names)}: nothing is on record of it, so it begins with what comes after "
         f"{position} on the stream of {stream}; for what came before: "
-        f"poller webhook replay {whom} --since TIME"
+        f"poller webhook replay {placeholder} --since TIME"
     )
 
 
 def missed_text(
     names: Sequence[str], stream: Stream, number: int | None, after: str, first: str
 ) -> str:
-    """Say what was removed before endpoints could take it, and how to get it; None: unknown.
+    """Return the line for entries removed before endpoints read them, with how to get them.
 
-    `after`: the last id they took; `first`: the oldest that is there.
+    `number`: how many; None: unknown. `after`: the last id they read. `first`: the oldest left.
     """
     entries = "1 entry" if number == 1 else f"{number:,} entries" if number else _UNKNOWN
-    told = (
+    line = (
         f"{_subjects(names)}: {entries} of the stream of {stream} after {after} and up to {first} "
         "were removed before they could be taken"
     )
-    if stream is not Stream.EVENTS:  # of whole releases there is no history
-        return told
-    whom = names[0] if len(names) == 1 else "NAME"
+    if stream is not Stream.EVENTS:  # history holds no notices of releases
+        return line
+    placeholder = names[0] if len(names) == 1 else "NAME"
     since, until = appended(after) - SLACK, appended(first) + timedelta(seconds=1)
     return (
-        f"{told}; to deliver what history has of them: poller webhook replay {whom} "
+        f"{line}; to deliver what history has of them: poller webhook replay {placeholder} "
         f"--since {_typed(since)} --until {_typed(until)}"
     )
 
@@ -64,20 +64,20 @@ _UNKNOWN: Final = "an unknown number of entries, if any,"
 
 
 def start_texts(name: str, stream: Stream, start: Start) -> list[str]:
-    """Say what is to be known of where one endpoint goes on; nothing, as a rule."""
-    told = [gone_text([name], stream, start.position)] if start.gone else []
+    """Return the lines about where one endpoint goes on; usually none."""
+    lines = [gone_text([name], stream, start.position)] if start.gone else []
     if start.missed is not None:
-        told.append(missed_text([name], stream, None, start.position, start.missed))
-    return told
+        lines.append(missed_text([name], stream, None, start.position, start.missed))
+    return lines
 
 
 def disabled_text(name: str, reason: str) -> str:
-    """Say why nothing is sent, and what to do."""
-    return f"disabled: {reason}; once it is mended: poller webhook enable {name}"
+    """Return why nothing is sent, and what to do."""
+    return f"disabled: {reason}; once it is fixed: poller webhook enable {name}"
 
 
 def dropped_text(name: str) -> str:
-    """Say that deliveries were removed from under their places in the queue."""
+    """Return the line for queue entries whose deliveries were removed."""
     return (
         f"{subject_of(name)}: deliveries that waited are not in Redis any more, dropped; to get "
         f"them again: poller webhook replay {name} --since TIME"
@@ -85,20 +85,20 @@ def dropped_text(name: str) -> str:
 
 
 def unreadable_text(name: str, first: Parked) -> str:
-    """Say that deliveries cannot be read, and what became of them."""
+    """Return the line for deliveries that cannot be read."""
     return (
-        f"{subject_of(name)}: what waited as {sort_key_shown(first.key)} cannot be read "
+        f"{subject_of(name)}: what waited as {shown_key(first.key)} cannot be read "
         f"({first.reason}): a dead letter now, the others go on"
     )
 
 
 def queued_again_text(name: str) -> str:
-    """Say that a queue was removed."""
+    """Return the line for a queue that was removed."""
     return f"{subject_of(name)}: its queue was removed; what was to be delivered is queued again"
 
 
-def sort_key_shown(key: str) -> str:
-    """Return the beginning of a key that anybody may have made."""
+def shown_key(key: str) -> str:
+    """Return the beginning of a key, which may be foreign, as a literal."""
     return repr(key[:_KEY_SHOWN])
 
 
@@ -108,9 +108,9 @@ _KEY_SHOWN: Final = 80
 def _subjects(names: Sequence[str]) -> str:
     if len(names) == 1:
         return subject_of(names[0])
-    told = ", ".join(names[:_NAMED])
+    named = ", ".join(names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"webhooks {told}{more}"
+    return f"webhooks {named}{more}"
 
 
 def _typed(moment: datetime) -> str:

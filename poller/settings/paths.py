@@ -1,7 +1,7 @@
-"""Where a relative path in the configuration leads: beside the file that names it. An edge.
+"""Resolves relative paths in the configuration: relative to the file that contains them.
 
-Up to version 0.1.0 such a path was relative to the working directory. Where something is there, and
-nothing beside the file, it is still used, and that is said.
+Up to version 0.1.0 they were relative to the working directory. If something exists there, and
+nothing beside the file, it is still used, with a note in the log.
 """
 
 import os
@@ -23,47 +23,47 @@ _URL_FILE: Final = re.compile(
 
 
 def anchor(raw: dict[str, Any], file: Path) -> dict[str, list[str]]:
-    """Make every relative path that `file` names absolute, in place.
+    """Make every relative path in `raw`, the content of `file`, absolute, in place.
 
-    Returns by the dotted key what has to be said of it.
+    Returns dotted key → notes for the log.
     """
     folder = file.absolute().parent
-    said: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for key, table, name in _paths_in(raw):
         if key == STATE_DIR:
-            table[name] = state_dir_of(table[name], file, said.setdefault(key, []))
+            table[name] = state_dir_of(table[name], file, found.setdefault(key, []))
             continue
-        notes = said.setdefault(key, [])
+        notes = found.setdefault(key, [])
         if name == _KEY_FILE:
             table[name] = _beside(table[name], folder, os.path.exists, notes)
-        else:  # a list: with its directory a name may hold a comma
+        else:  # written as a list, since the directory's name may contain a comma
             table[name] = [
                 _beside(each, folder, os.path.exists, notes) if isinstance(each, str) else each
                 for each in _listed(table[name])
             ]
     redis = raw.get("redis")
     if isinstance(redis, dict) and isinstance(url := redis.get("url"), str):
-        notes = said.setdefault("redis.url", [])
-        redis["url"] = _URL_FILE.sub(lambda found: _in_url(found, folder, notes), url)
-    return said
+        notes = found.setdefault("redis.url", [])
+        redis["url"] = _URL_FILE.sub(lambda option: _in_url(option, folder, notes), url)
+    return found
 
 
-def _in_url(found: re.Match[str], folder: Path, said: list[str]) -> str:
+def _in_url(found: re.Match[str], folder: Path, notes: list[str]) -> str:
     written = unquote_plus(found["path"])
     if not written or Path(written).is_absolute():
         return found[0]
-    return f"{found['option']}={quote(_beside(written, folder, os.path.exists, said))}"
+    return f"{found['option']}={quote(_beside(written, folder, os.path.exists, notes))}"
 
 
-def state_dir_of(written: str, file: Path, said: list[str]) -> str:
-    """Return where the state of a configuration is; what has to be said is added to `said`."""
-    if not written:  # not the directory itself: it is refused
+def state_dir_of(written: str, file: Path, notes: list[str]) -> str:
+    """Return the state directory of a configuration; notes for the log are added to `notes`."""
+    if not written:  # do not turn it into the file's directory: it will be refused
         return written
     folder = file.absolute().parent
-    chosen = _beside(written, folder, holds_data, said)
+    chosen = _beside(written, folder, holds_data, notes)
     other = str(Path(written).absolute())
-    if not said and chosen != other and holds_data(Path(chosen)) and holds_data(Path(other)):
-        said.append(
+    if not notes and chosen != other and holds_data(Path(chosen)) and holds_data(Path(other)):
+        notes.append(
             f"{chosen} is used, beside the configuration; {other} holds data, too, and is not: "
             "an absolute path makes sure which is meant"
         )
@@ -71,7 +71,7 @@ def state_dir_of(written: str, file: Path, said: list[str]) -> str:
 
 
 def without_secrets(raw: dict[str, Any]) -> None:
-    """Leave out the files of secrets that whoever only reads Redis has no use for, in place."""
+    """Remove from `raw` the secrets that are not needed to read Redis, in place."""
     tables = [raw.get("web")]
     if isinstance(webhooks := raw.get("webhooks"), list):
         tables += webhooks
@@ -84,7 +84,7 @@ def without_secrets(raw: dict[str, Any]) -> None:
 
 
 def _paths_in(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yield every key that holds paths: dotted, its table, and its own name."""
+    """Yield every key that holds paths: its dotted name, its table, and its name there."""
     if isinstance(raw.get(STATE_DIR), str):
         yield STATE_DIR, raw, STATE_DIR
     for section, table in raw.items():
@@ -108,13 +108,13 @@ def _listed(value: str | list[Any]) -> list[Any]:
     return value if isinstance(value, list) else [part.strip() for part in value.split(",")]
 
 
-def _beside(written: str, folder: Path, exists: Callable[[Path], bool], said: list[str]) -> str:
+def _beside(written: str, folder: Path, exists: Callable[[Path], bool], notes: list[str]) -> str:
     if not written:
         return written
     beside, before = folder / written, Path(written).absolute()
     if beside == before or exists(beside) or not exists(before):
         return str(beside)
-    said.append(
+    notes.append(
         f"{before} is used, as nothing is at {beside}: relative paths now start at the "
         "configuration's directory; move it there, or write the absolute path"
     )
