@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem
+from poller.delivery.outbox import MOST_WAITS, Claimed, QueueItem, WrongKeyType
 from poller.delivery.pace import BURST, MOST_PREFETCHED, OPEN_FOR, Breaker, Pace
+from poller.delivery.queued import sort_key, text_of
 from poller.delivery.relay import Relay
 from poller.delivery.retry import (
     DELAYS,
@@ -397,7 +398,7 @@ class Disordered(MemoryOutbox):
         """See `Outbox.exchange`."""
         self.asked += 1
         if self.asked == 1:
-            raise OutOfOrder("its queue is a string")
+            raise WrongKeyType("its queue is a string")
         return await super().exchange(*told, **how)
 
 

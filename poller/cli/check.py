@@ -94,7 +94,7 @@ async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
         async with store_of(config) as store:
             rows = [(name, "ok", f"{await store.inspect()}{place}")]
             if await store.mark.holds_simulation():
-                rows.append(("stream", "failed", store.mark.apart(simulated=False)))
+                rows.append(("stream", "failed", store.mark.mixing_refusal(simulated=False)))
         disabled, left = await _webhook_states(config)
     except PollerError as problem:
         rows = [(name, "failed", str(problem))]

@@ -144,7 +144,7 @@ def _polls(polls: Polls, *, watched: bool) -> Lines:
         yield "next poll", f"{when}: {polls.reason}" if polls.reason else when
 
 
-async def _budgets(active: Report | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
+async def _budgets(active: ProcessReport | None, ledger: Spent) -> AsyncIterator[tuple[str, str]]:
     """Yield what the active poller has spent of its configured budget, per account."""
     if active is None or active.budget is None:
         return

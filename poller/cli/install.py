@@ -54,7 +54,9 @@ def service_install(
     install(role, place, os.environ, dry_run=dry_run)
 
 
-def install(role: Role, place: Place, environment: Mapping[str, str], *, dry_run: bool) -> None:
+def install(
+    role: Role, place: Installation, environment: Mapping[str, str], *, dry_run: bool
+) -> None:
     """Write the unit; only print it without root's rights or for `dry_run`."""
     text = unit_text(role, place)
     for variable in sorted(environment):
@@ -94,7 +96,7 @@ def place_of(
     environment: Mapping[str, str],
     program: Installed,
     temporary: Sequence[Path] = TEMPORARY,
-) -> Place:
+) -> Installation:
     """Describe this environment; raises ConfigError if a service could not run in it."""
     settings = load(file, environment)
     chosen = chosen_file(file, environment)

@@ -55,7 +55,7 @@ Format = Literal["table", "csv", "json"]
 
 def _symbols(market: Market) -> tuple[str, object, object]:
     """Return the option for the number of a market's made-up symbols."""
-    made_up = market.made_up
+    made_up = market.simulation
     option = Parameter(
         converter=whole,
         validator=validators.Number(gte=0, lte=made_up.most),

@@ -116,7 +116,7 @@ async def decide(config: Config, code: Code, days: Sequence[date], decision: Dec
             chosen = [_held(code, snapshot.known, day) for day in days] or _waiting(
                 code, snapshot.known
             )
-            decided = tuple(replace(held, ruling=decision) for held in chosen)
+            decided = tuple(replace(held, decision=decision) for held in chosen)
             _refuse_early(code, decided, decision)
             change = Comparison(snapshot.known.watermark, held=decided)
             try:

@@ -25,7 +25,7 @@ from poller.schedule.schedule import Schedule
 from poller.simulator.bounds import Latencies
 from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
-from poller.simulator.window import Window
+from poller.simulator.window import SlidingWindow
 from poller.simulator.world import END, Refusal, ShortInterest
 from poller.store.memory import MemoryStreams, PollerMemory
 from poller.store.ports import Ledger
@@ -57,7 +57,7 @@ class Setting:
     requests: int = 30
     period: float = 30.0
     faults: float = 0.0
-    window: Callable[[int, float], Window] = Window
+    window: Callable[[int, float], SlidingWindow] = SlidingWindow
     restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from poller.telemetry.observe import Fact, Trouble, trouble_text
 def troubles_only(fact: Fact) -> None:
     """Print troubles on stderr, and ignore all other facts."""
     if isinstance(fact, Trouble):
-        print_stderr(told(fact.subject, fact.reason))
+        print_stderr(trouble_text(fact.subject, fact.reason))
 
 
 async def sources_of(config: Config, store: RedisStore) -> dict[Code, list[str]]:

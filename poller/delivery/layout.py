@@ -42,7 +42,7 @@ def read_state(info: Mapping[str, Any], now: float) -> StreamState:
     return StreamState(now, info.get("last-generated-id", START), first, added)
 
 
-def read_place(raw: Mapping[str, Any], now: float) -> Place:
+def read_place(raw: Mapping[str, Any], now: float) -> ReaderState:
     """Return an endpoint's place from the answer of positions.lua; `now`: milliseconds."""
     at = number(raw, "at")
     if at is None and "other" not in raw:  # written by a version that stored no positions

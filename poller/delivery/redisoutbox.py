@@ -114,9 +114,9 @@ class RedisOutbox:
 
     async def _places(
         self, names: Sequence[str], stream: Stream
-    ) -> tuple[dict[str, tuple[str, Place | WrongKeyType]], StreamState]:
+    ) -> tuple[dict[str, tuple[str, ReaderState | WrongKeyType]], StreamState]:
         """Return each endpoint's stored position with its place, and the stream's state."""
-        found: dict[str, tuple[str, Place | WrongKeyType]] = {}
+        found: dict[str, tuple[str, ReaderState | WrongKeyType]] = {}
         state = StreamState(0)
         (other,) = set(Stream) - {stream}
         for some in chunks(names, _TOGETHER):
@@ -131,7 +131,7 @@ class RedisOutbox:
             state = read_state(answer["state"], answer["now"])
             for name, raw in zip(some, answer["places"], strict=True):
                 if "error" in raw:
-                    place: Place | WrongKeyType = await self._wrong_key_type(name)
+                    place: ReaderState | WrongKeyType = await self._wrong_key_type(name)
                 else:
                     place = read_place(raw, answer["now"])
                 found[name] = str(raw.get("position", "")), place

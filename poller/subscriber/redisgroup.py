@@ -120,7 +120,7 @@ def read_start(answer: Mapping[str, Any], start: str) -> Start:
     """
     last = answer.get("last", START)
     stream = StreamState(answer["now"], last, answer.get("first"), answer.get("added"))
-    found = start_of(Place(str(answer.get("acknowledged", "")), number(answer, "at")), stream)
+    found = start_of(ReaderState(str(answer.get("acknowledged", "")), number(answer, "at")), stream)
     if found.new:
         return replace(found, position=last if start == "$" else start)
     return found
