@@ -6,6 +6,9 @@ PollerError
 ├── Unreadable         skip or park the record; the caller names its key
 ├── GatewayError       one request to OpenD failed
 │   ├── TooFrequent    another client uses up our budget: wait a full period
+│   ├── NoRight        the account may not see this: ask another one, and this one rarely
+│   ├── Overdue        OpenD is alive but has no answer: a matter of the symbol or its market
+│   ├── Outdated       OpenD does not know the call: another version is needed
 │   ├── Unavailable    no answer: back off, keep the watermark
 │   │   ├── Disconnected  the connection was lost: ask again over the next one
 │   │   └── Silent     no answer in time: after several in a row, reconnect
@@ -50,6 +53,18 @@ class GatewayError(PollerError):
 
 class TooFrequent(GatewayError):
     """Another client uses up our budget: wait a full period."""
+
+
+class NoRight(GatewayError):
+    """OpenD says that its account may not see this: a property of account and market."""
+
+
+class Overdue(GatewayError):
+    """OpenD has no answer to this request, and lives: its connection is as good as ever."""
+
+
+class Outdated(GatewayError):
+    """OpenD cannot serve this call in any market; the text names the cure."""
 
 
 class Unavailable(GatewayError):

@@ -65,6 +65,7 @@ class Faults:
     On the login:
         `refuse_login`: the text of a refusal. `mute_login`: no reply to it.
         `logged_out`: the global state says that the quote server is not logged in.
+        `program_status`: the number and the words it gives for the state of the program.
     On any reply:
         `delay`: seconds, `jitter`: up to so many more, uniformly. `cut`: send only so many bytes
         of the next reply, then hang up. `garbage_next`: so many bodies arrive scrambled.
@@ -73,6 +74,8 @@ class Faults:
         interest or of a watch group; heartbeats are still answered.
     On short interest:
         `too_frequent_next`: so many refusals for the rate. `errors`: the text per code.
+        `no_right`: the text per market, which this OpenD's account has no right to.
+        `mute_markets`: no replies to what is asked of these markets; all else is answered.
         `endless_keys`, `wrong_market` (rows come in the table of another market).
         `mutate`: per code, a function that alters the reply (the SDK's protobuf Response).
     """
@@ -81,6 +84,7 @@ class Faults:
     refuse_login: str | None = None
     mute_login: bool = False
     logged_out: bool = False
+    program_status: tuple[int, str] | None = None
     delay: float = 0.0
     jitter: float = 0.0
     cut: int | None = None
@@ -89,6 +93,8 @@ class Faults:
     silence_next: int = 0
     too_frequent_next: int = 0
     errors: dict[str, str] = field(default_factory=dict)
+    no_right: dict[str, str] = field(default_factory=dict)
+    mute_markets: set[str] = field(default_factory=set)
     endless_keys: EndlessKeys | None = None
     wrong_market: bool = False
     mutate: dict[str, Callable[[Message], None]] = field(default_factory=dict)
@@ -101,15 +107,21 @@ class Faults:
         for hang_up in self.on_kick:
             hang_up()
 
-    def mutes(self, proto: int) -> bool:
-        """Tell whether this request gets no reply, and count it."""
+    def mutes(self, proto: int, code: str = "") -> bool:
+        """Tell whether this request gets no reply, and count it; `code`: of short interest."""
         if proto == Proto.INIT_CONNECT:
             return self.mute_login
+        if _market(code) in self.mute_markets:
+            return True
         queries = (Proto.SHORT_INTEREST, Proto.GROUP, Proto.GROUPS)
         if self.silence or proto not in queries or not self.silence_next:
             return self.silence
         self.silence_next -= 1
         return True
+
+    def refusal_of(self, code: str) -> str | None:
+        """Return the text that a symbol is refused with; None: it is not."""
+        return self.errors.get(code, self.no_right.get(_market(code)))
 
     def refuses_for_rate(self) -> bool:
         """Tell whether this query is one of the refused ones, and count it."""
@@ -148,6 +160,10 @@ class Faults:
             case EndlessKeys.FRESH:
                 self._keys += 1
                 return f"{'' if key == END else key}#{self._keys}"
+
+
+def _market(code: str) -> str:
+    return code.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +280,8 @@ class Simulator(simulator.Simulator):
     def _decide(self, connection: ClientConnection, proto: Proto, asked: Message) -> PlannedReply:
         """Apply limit, faults and world, in this order: a muted request was spent, too."""
         faults, admitted = self.faults, self._admits(proto)
-        if faults.mutes(proto):
+        code = replies.code_of(asked.security) if proto is Proto.SHORT_INTEREST else ""
+        if faults.mutes(proto, code):
             return _Judged(None, verdict=Verdict.SILENT)
         hold = faults.hold()
         if proto is Proto.SHORT_INTEREST:
@@ -283,8 +300,9 @@ class Simulator(simulator.Simulator):
         self, connection: ClientConnection, proto: Proto, asked: Message
     ) -> tuple[Message, float]:
         faults = self.faults
-        if proto is Proto.GLOBAL_STATE and faults.logged_out:
-            return replies.global_state(self._now(), logged_in=False), 0.0
+        if proto is Proto.GLOBAL_STATE:
+            logged_in, status = not faults.logged_out, faults.program_status
+            return replies.global_state(self._now(), logged_in=logged_in, status=status), 0.0
         if proto is Proto.INIT_CONNECT and faults.refuse_login is not None:
             return replies.refusal(proto, faults.refuse_login), 0.0
         return super()._reply(connection, proto, asked)
@@ -292,7 +310,7 @@ class Simulator(simulator.Simulator):
     def _short_interest(self, asked: Message) -> tuple[Message, float]:
         faults = self.faults
         code = replies.code_of(asked.security)
-        if (text := faults.errors.get(code)) is not None:
+        if (text := faults.refusal_of(code)) is not None:
             return replies.refusal(Proto.SHORT_INTEREST, text), 0.0
         asked.nextKey = faults.key_from(asked.nextKey)
         reply, latency = super()._short_interest(asked)

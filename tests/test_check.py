@@ -16,8 +16,9 @@ from poller.delivery.client import reason_of
 from poller.delivery.outbox import OutboxKeys
 from poller.errors import ConfigError
 from poller.gateway.opend import Sdk
+from poller.model import Code
 from poller.settings.config import load
-from poller.simulator import World
+from poller.simulator import Proto, World
 from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
 from tests.nodes import free_port
@@ -185,3 +186,51 @@ async def test_a_state_directory_that_takes_no_log(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"state_dir: the SDK's log cannot live in .*writable"):
         await sdk.load()
     sdk.close()
+
+
+async def test_green_only_if_it_would_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One request for each market: a missing right, a program too old, a lost login are red."""
+    world = World(named=(Code("US.AAPL"),))
+    async with simulator(world) as opend:
+        text = f"[[opend]]\nport = {opend.port}\n"
+        name = f"OpenD 127.0.0.1:{opend.port}"
+        opend.faults.no_right["US"] = "行情权限不足"
+        rows = await told(tmp_path, text, capsys)
+        assert rows["HK of account main"] == "ok | HK.00700: newest day 2026-04-30"
+        assert rows["US of account main"].startswith("failed | US.AAPL: OpenD says that the acc")
+        assert "quote card for US" in rows["US of account main"]
+        assert len([one for one in opend.seen if one.proto == Proto.SHORT_INTEREST]) == 2
+
+        opend.faults.no_right = dict.fromkeys(("HK", "US"), "NN_ProtoRet_SvrFailed")
+        opend.faults.logged_out = True
+        rows = await told(tmp_path, text, capsys)
+        assert rows[name].startswith("failed | OpenD is not logged in to the vendor's quote")
+        assert "install OpenD 10.6 or later" in rows["HK of account main"]
+
+        opend.faults.program_status = 4, "请输入验证码"
+        rows = await told(tmp_path, text, capsys)
+        assert "waits for a phone code" in rows[name]
+        assert "(请输入验证码)" in rows[name]
+
+
+async def test_a_market_that_another_account_sees_is_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The account without is told, and nothing is red; a code nobody knows is not, either."""
+    world = World(named=(Code("US.AAPL"),))
+    async with simulator(world) as first, simulator(world) as second:
+        first.faults.no_right["US"] = "No right to subscribe US.AAPL"
+        second.faults.errors["HK.00700"] = "未知股票 HK.00700"
+        file = tmp_path / "poller.toml"
+        file.write_text(
+            f'state_dir = "{tmp_path}"\n[[opend]]\nport = {first.port}\n'
+            f'[[opend]]\nport = {second.port}\naccount = "other"\n'
+        )
+        await run_checks(load(file, {}), file)
+        out = capsys.readouterr().out
+    assert re.search(r"US of account main +no right +US.AAPL", out)
+    assert re.search(r"US of account other +ok +US.AAPL: newest day", out)
+    assert re.search(r"HK of account other +refused +HK.00700: OpenD refuses it: unknown", out)
+    assert "10.11" in out

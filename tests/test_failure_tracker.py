@@ -4,7 +4,7 @@ import pytest
 
 from poller.errors import GatewayError, Malformed, Silent, Unavailable
 from poller.model import Code
-from poller.polling.failures import FailureTracker
+from poller.polling.failures import IN_A_ROW, FailureTracker
 from poller.telemetry.observe import Fact, Recovered, Trouble
 
 A, B, C, D = (Code(f"HK.0000{n}") for n in range(1, 5))
@@ -57,3 +57,44 @@ def test_both_recover() -> None:
     for _ in range(3):
         tracker.failed("one", A, BAD)
     assert [fact.subject for fact in facts[2:] if isinstance(fact, Trouble)] == [GATEWAY]
+
+
+def test_one_market_of_several_is_not_the_gateway() -> None:
+    """Where another market was answered and is not asked, it takes four times as many looks."""
+    facts: list[Fact] = []
+    complaints = FailureTracker(facts.append)
+    complaints.answered("one", A)
+    facts.clear()
+    looks = [Code(f"US.{n}") for n in range(4 * IN_A_ROW)]
+    for code in looks[:-1]:
+        complaints.failed("one", code, BAD)
+    assert not facts
+    complaints.failed("one", looks[-1], BAD)
+    assert [fact.subject for fact in facts if isinstance(fact, Trouble)] == [GATEWAY]
+
+
+def test_every_market_is_the_gateway() -> None:
+    """A look at the other one, which fails as well, tells whose trouble it is."""
+    facts: list[Fact] = []
+    complaints = FailureTracker(facts.append)
+    complaints.answered("one", A)
+    for code in (Code("US.A"), Code("US.B"), A):
+        complaints.failed("one", code, BAD)
+    assert [fact.subject for fact in facts if isinstance(fact, Trouble)] == [GATEWAY]
+
+
+def test_what_was_not_the_symbols_is_taken_back() -> None:
+    """A symbol that failed beside others recovers, and fails anew only when it does so twice."""
+    facts: list[Fact] = []
+    complaints = FailureTracker(facts.append)
+    for _ in range(2):
+        complaints.failed("one", A, BAD)
+        complaints.answered("one", B)
+    complaints.withdraw([A])
+    assert [f for f in facts if f in (Trouble(A, str(BAD)), Recovered(A))] == [
+        Trouble(A, str(BAD)),
+        Recovered(A),
+    ]
+    facts.clear()
+    complaints.failed("one", A, BAD)
+    assert not facts

@@ -434,3 +434,17 @@ async def test_a_stalled_link_is_told_before_its_requests_are_given_up(tmp_path:
         opend.faults.silence = False
         await until(lambda: service.told(f"OpenD 127.0.0.1:{opend.port}: connected") == 2)
         assert await service.stop() == 0
+
+
+async def test_what_opend_says_of_itself_is_told(tmp_path: Path) -> None:
+    """A login that is missing is named with its cure, once, and its end; polling goes on."""
+    async with simulator(WORLD) as opend:
+        opend.faults.logged_out = True
+        service = Service(tmp_path, opend.port, TENCENT)
+        await service.start()
+        await service.said(f"state of OpenD 127.0.0.1:{opend.port}: OpenD is not logged in")
+        await service.said("published")
+        opend.faults.logged_out = False
+        opend.kick()  # which is a login, and a look
+        await service.said(f"state of OpenD 127.0.0.1:{opend.port}: recovered")
+        assert await service.stop() == 0

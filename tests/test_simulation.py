@@ -23,6 +23,7 @@ from poller.markets.us import UNITED_STATES
 from poller.model import Code, EventType
 from poller.schedule.notice import Completed, Detected
 from poller.schedule.release import Intervals
+from poller.schedule.rights import EVERYTHING, Access
 from poller.schedule.schedule import Answered, Probe, Reply, Schedule, Wait
 from poller.settings.config import Config
 from poller.simulator import Revision, SlidingWindow, Split, World
@@ -219,13 +220,14 @@ def test_the_same_season_is_the_same_run() -> None:
 class RoundRobin(Schedule):
     """Polls the whole list again and again."""
 
-    def due_at(self) -> datetime | None:
+    def due_at(self, access: Access = EVERYTHING) -> datetime | None:
         """Always."""
+        del access
         return BEGAN - timedelta(days=9)
 
-    def next(self, now: datetime) -> Probe | Wait:
+    def next(self, now: datetime, access: Access = EVERYTHING) -> Probe | Wait:
         """Take the next in the list."""
-        del now
+        del now, access
         self.places = getattr(self, "places", -1) + 1
         watched = list(self._symbols)
         return Probe(watched[self.places % len(watched)], "its turn")

@@ -1,6 +1,7 @@
 """`poller backfill`: reads older history, within the shared budget."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import date
 from typing import Final
@@ -10,11 +11,11 @@ from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure
 from poller.cli.watched import troubles_only
-from poller.errors import PollerError
-from poller.gateway.opend import any_ready
+from poller.errors import NoRight, Overdue, PollerError
+from poller.gateway.opend import OpenD, any_ready
 from poller.model import Code
 from poller.polling.backfill import backfill_symbol
-from poller.service.ports import opened
+from poller.service.ports import Ports, opened
 from poller.settings.config import Config
 
 CONNECT_LIMIT: Final = 8.0
@@ -48,7 +49,6 @@ async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
                 gateway = await any_ready(ports.gateways)
         except TimeoutError:
             raise Failure(f"no OpenD within {CONNECT_LIMIT:.0f} s; try: poller check") from None
-        budget = ports.budgets[gateway.account]
         bar = show.progress_bar("symbols, {task.fields[rows]} days added")
         failures = []
         with bar:
@@ -56,7 +56,7 @@ async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
             added = 0
             for code in codes:
                 try:
-                    days = await backfill_symbol(ports.store.records, gateway, budget, code, since)
+                    days = await _read(ports, gateway, code, since)
                 except PollerError as problem:
                     failures.append(f"{code}: {problem}")
                     days = 0
@@ -68,3 +68,15 @@ async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
             supervisor.cancel()
     if failures:
         raise Failure("\n".join(failures))
+
+
+async def _read(ports: Ports, first: OpenD, code: Code, since: date) -> int:
+    """Read a symbol through this gateway, or through another account where this may not see it."""
+    others = {g.account: g for g in ports.gateways if g.ready and g.account != first.account}
+    *earlier, last = first, *others.values()
+    for gateway in earlier:
+        with contextlib.suppress(NoRight, Overdue):
+            budget = ports.budgets[gateway.account]
+            return await backfill_symbol(ports.store.records, gateway, budget, code, since)
+    budget = ports.budgets[last.account]
+    return await backfill_symbol(ports.store.records, last, budget, code, since)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from poller import show
+from poller.cli.asking import Finding, ask_for_markets, states_of
 from poller.cli.backfill import CONNECT_LIMIT
 from poller.cli.options import ConfigFile, load_config
 from poller.cli.runner import finish
@@ -20,9 +21,6 @@ from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
 from poller.settings.codefile import read_codes
 from poller.settings.config import Config, Webhook, chosen_file
 from poller.store.embedded import Embedded
-
-Finding = tuple[str, str, str]
-"""What was checked, its state (`ok`, `failed`, …), and the details."""
 
 _REQUESTS: Final = 30
 _PERIOD: Final = 30.0
@@ -129,7 +127,7 @@ async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
 
 
 async def _gateways(config: Config) -> list[Finding]:
-    """Log in to every OpenD at once."""
+    """Log in to every OpenD at once, and ask what the service would ask."""
     sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
     try:
         await sdk.load()
@@ -141,22 +139,28 @@ async def _gateways(config: Config) -> list[Finding]:
         if not change.ready:
             troubles[change.gateway] = change.reason
 
+    rows = []
     tables = [Address(table.host, table.port, table.account) for table in config.opend]
     gateways = [OpenD(address, sdk, remember) for address in tables]
     began = time.monotonic()
-    rows = []
     async with asyncio.TaskGroup() as group:
         supervisors = [group.create_task(gateway.supervise()) for gateway in gateways]
         waits = [group.create_task(gateway.wait_ready()) for gateway in gateways]
         await asyncio.wait(waits, timeout=CONNECT_LIMIT)
         spent = time.monotonic() - began
-        for gateway, wait in zip(gateways, waits, strict=True):
-            if wait.done():
+        ready = [g for g, wait in zip(gateways, waits, strict=True) if wait.done()]
+        states = await states_of(ready)
+        for gateway in gateways:
+            if gateway in ready:
+                trouble, version = states[gateway.name]
                 found = f"logged in after {spent:.1f} s, account {gateway.account}"
-                rows.append((f"OpenD {gateway.name}", "ok", found))
+                found += f", version {version}" if version else ""
+                row = ("failed", trouble) if trouble else ("ok", found)
+                rows.append((f"OpenD {gateway.name}", *row))
             else:
                 reason = troubles.get(gateway.name, _NO_LOGIN)
                 rows.append((f"OpenD {gateway.name}", "failed", reason))
+        rows += await ask_for_markets(config, ready)
         for task in (*supervisors, *waits):
             task.cancel()
     sdk.close()

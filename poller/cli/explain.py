@@ -22,6 +22,7 @@ from poller.settings.config import Config
 from poller.store.ports import Spent
 from poller.store.redis_status import RedisStatusStore
 from poller.store.store import Snapshot
+from poller.telemetry.observe import right_of
 from poller.telemetry.status import Polls, ProcessReport, living
 
 Lines = Iterator[tuple[str, str]]
@@ -55,9 +56,11 @@ async def _print_explanation(config: Config, code: Code) -> None:
         rows = [*_history(code, await store.records.snapshot(code), now, simulated=simulated)]
         unwatched = _unwatched(config, code, simulated=simulated)
         rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
-        rows += _polls(polls, watched=watched)
-        reported = reports.get(lease.partition(":")[2])
-        rows += [row async for row in _budgets(reported, store.ledger)]
+        active = reports.get(lease.partition(":")[2])
+        barred = _barred(active, code)
+        rows += _rights(active, code)
+        rows += _polls(polls, watched=watched, barred=barred)
+        rows += [row async for row in _budgets(active, store.ledger)]
         for table in config.webhooks:
             status = await outbox.status(table.name)
             is_selected = table.endpoint().selection.selects(code)
@@ -93,6 +96,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
         yield "held", f"{day} as {why}, {held.decision}; see: poller quarantine list"
 
 
+_AS_ONE_OF_MANY: Final = "one symbol of its market is tried till then, see above"
 _OTHERS: Final = tuple(f"{market}." for market in all_markets())
 
 
@@ -115,7 +119,10 @@ def _service(
         for gateway in report.gateways:
             state = "ready" if gateway.ready else f"not ready: {gateway.reason}"
             yield f"OpenD {gateway.name}", f"{state}, since {gateway.since:%Y-%m-%d %H:%M} UTC"
+        rights = {right_of(each.account, each.market) for each in report.resting}
         for subject, reason in report.troubles.items():
+            if subject in rights:
+                continue  # told below, of its own market
             if code in subject.split() or not subject.startswith((*_OTHERS, "poll of ")):
                 yield "trouble", f"{subject}: {reason}"
         if not watched:
@@ -134,12 +141,32 @@ def _unwatched(config: Config, code: Code, *, simulated: bool) -> str:
     return f"poller watch add {code}"
 
 
-def _polls(polls: Polls, *, watched: bool) -> Lines:
+def _rights(active: ProcessReport | None, code: Code) -> Lines:
+    """Say which accounts may not see the market of a symbol, and since when."""
+    for each in active.resting if active is not None else ():
+        if each.market == market_of(code).name:
+            since = f"learned {each.since:%Y-%m-%d %H:%M} UTC: {each.reason}"
+            again = f"tried again {each.next_at:%Y-%m-%d %H:%M} UTC"
+            cure = f"give it the quote card for {each.market}, or add an [[opend]] that has it"
+            yield "right", f"{right_of(each.account, each.market)}, {since}; {again}; {cure}"
+
+
+def _barred(active: ProcessReport | None, code: Code) -> bool:
+    """Tell whether no account may see the market of a symbol."""
+    if active is None:
+        return False
+    resting = {each.account for each in active.resting if each.market == market_of(code).name}
+    return bool(resting) and resting >= {gateway.account for gateway in active.gateways}
+
+
+def _polls(polls: Polls, *, watched: bool, barred: bool) -> Lines:
     if not polls.polls:
         yield "last polls", "none on record"
     for poll in polls.polls:
         yield "polled", f"{poll.at:%Y-%m-%d %H:%M:%S} UTC: {poll.answer}"
-    if watched:
+    if watched and barred:
+        yield "next poll", f"when an account may see it; {_AS_ONE_OF_MANY}"
+    elif watched:
         when = "in its turn" if polls.next_at is None else f"{polls.next_at:%Y-%m-%d %H:%M:%S} UTC"
         yield "next poll", f"{when}: {polls.reason}" if polls.reason else when
 

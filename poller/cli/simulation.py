@@ -16,6 +16,7 @@ from random import Random
 from typing import Final
 
 from poller.errors import TooFrequent, Unavailable
+from poller.gateway.vendor import error_of
 from poller.markets import Market
 from poller.model import Code, EventType, Page, market_of
 from poller.polling.budget import Budget
@@ -49,6 +50,8 @@ class Setting:
         window: Makes the limit that the simulated OpenD enforces per account.
         faults: Fraction of requests that get no answer.
         restarts: When one process ends and another takes over, in seconds of the season.
+        refusals: Returns the text an account is refused a code with at some second of the season;
+            None where it is answered.
     """
 
     season: Season
@@ -60,6 +63,7 @@ class Setting:
     window: Callable[[int, float], SlidingWindow] = SlidingWindow
     restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
+    refusals: Callable[[str, Code, float], str | None] = lambda *_: None
 
 
 @dataclass
@@ -207,8 +211,11 @@ class _Run:
             raise TooFrequent("频率太高")
         if self.setting.faults and self._chance.random() < self.setting.faults:
             raise Unavailable("no answer")
-        if isinstance(answer, Refusal):
-            raise Unavailable(answer.text)
+        refused = self.setting.refusals(account, code, at)
+        if refused is None and isinstance(answer, Refusal):
+            refused = answer.text
+        if refused is not None or isinstance(answer, Refusal):
+            raise error_of(refused)
         return Page(answer.records, None if answer.next_key == END else answer.next_key)
 
     def _observe(self, fact: Fact, streams: MemoryStreams) -> None:

@@ -17,14 +17,23 @@ import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from poller.errors import ConfigError, Disconnected, GatewayError, Silent, Unavailable
+from poller.errors import (
+    ConfigError,
+    Disconnected,
+    GatewayError,
+    Overdue,
+    Silent,
+    Unavailable,
+)
 from poller.frozen import frozen_import
 from poller.gateway import vendor
 from poller.gateway.rsakey import problem_of_key
+from poller.gateway.state import changes_rights, trouble_in, trouble_of
 from poller.model import Code, Page
 
 if TYPE_CHECKING:
@@ -44,6 +53,12 @@ LATE: Final = 5.0
 
 The SDK gives a request up after 12 s: so long all would be said to be well while a link stalls.
 """
+
+_CHECK_LIMIT: Final = LATE / 2
+"""Seconds in which an OpenD that lives answers a call of another kind, which spends nothing."""
+
+STATE_EVERY: Final = 60.0
+"""Seconds between two looks at how OpenD says it is; the first is at once."""
 
 _LOOK: Final = 0.2  # seconds between two looks at the SDK's status
 _STEADY: Final = 30.0  # a connection that held this long resets the backoff
@@ -122,6 +137,7 @@ class Sdk:
         self._queries = ThreadPoolExecutor(_THREADS, thread_name_prefix="futu-query")
         # apart from the queries, so that hanging ones cannot keep a dead connection in place
         self._control = ThreadPoolExecutor(2, thread_name_prefix="futu-control")
+        self._checks = ThreadPoolExecutor(_THREADS, thread_name_prefix="futu-check")
         self._module: ModuleType | None = None
 
     async def load(self) -> None:
@@ -139,6 +155,10 @@ class Sdk:
         """Run one short call to the SDK in a thread; raises Silent when it hangs."""
         return await self._within(CALL_LIMIT, self._control, function)
 
+    async def check(self, function: Callable[[], Result]) -> Result:
+        """Run one call that an OpenD answers at once, if it lives; raises Silent if it does not."""
+        return await self._within(_CHECK_LIMIT, self._checks, function)
+
     async def _within(
         self, limit: float, threads: ThreadPoolExecutor, function: Callable[[], Result]
     ) -> Result:
@@ -146,12 +166,13 @@ class Sdk:
             async with asyncio.timeout(limit):
                 return await asyncio.get_running_loop().run_in_executor(threads, function)
         except TimeoutError:
-            raise Silent(f"the SDK did not return within {limit:.0f} s") from None
+            raise Silent(f"the SDK did not return within {limit:g} s") from None
 
     def close(self) -> None:
         """Take no more calls; threads inside the SDK are left behind, see `cli.runner`."""
         self._queries.shutdown(wait=False, cancel_futures=True)
         self._control.shutdown(wait=False, cancel_futures=True)
+        self._checks.shutdown(wait=False, cancel_futures=True)
 
     def _load(self) -> None:
         # not in the main thread: there, the import would replace the handler of SIGINT
@@ -189,13 +210,30 @@ class Sdk:
                 os.environ["HOME"] = before
         return futu, logger
 
-    def open(self, ip: str, port: int) -> Any:  # noqa: ANN401  the SDK has no types
-        """Return a connection that is still being made; this never blocks."""
+    def open(self, ip: str, port: int, notified: Callable[[object], None]) -> Any:  # noqa: ANN401  the SDK has no types
+        """Return a connection that is still being made; this never blocks.
+
+        `notified` is called in a thread of the SDK's, with what OpenD sends unasked.
+        """
         if self._module is None:
             raise RuntimeError("load() comes first")
         context = self._module.OpenQuoteContext(host=ip, port=port, is_async_connect=True)
         context.set_sync_query_connect_timeout(2)
+        context.set_handler(_listener(self._module, notified))
         return context
+
+
+def _listener(module: Any, notified: Callable[[object], None]) -> object:  # noqa: ANN401  as above
+    """Return what the SDK hands the notifications of a connection to."""
+
+    class Listener(module.SysNotifyHandlerBase):  # type: ignore[misc]  # it has no types
+        def on_recv_rsp(self, rsp_pb: object) -> object:
+            status, content = super().on_recv_rsp(rsp_pb)
+            if status == 0:
+                notified(content)
+            return status, content
+
+    return Listener()
 
 
 def _keep_small(logger: Any, path: Path) -> None:  # noqa: ANN401  the SDK has no types
@@ -234,6 +272,14 @@ def read_group(context: Any, name: str) -> list[str]:  # noqa: ANN401  as above
     return [str(code) for code in frame["code"]]
 
 
+def read_state(context: Any) -> dict[str, Any]:  # noqa: ANN401  as above
+    """Ask how OpenD is, which spends no request of any budget; raises GatewayError."""
+    status, state = context.get_global_state()
+    if status != 0:
+        raise vendor.error_of(state)
+    return dict(state)
+
+
 def _discard(context: Any) -> None:  # noqa: ANN401  the SDK has no types
     """Close a connection, and the callback thread its `close` forgets after a refused login."""
     context.close()
@@ -259,23 +305,37 @@ class OpenD:
     """A `Gateway` over one SDK connection at a time, which `supervise` keeps alive."""
 
     def __init__(
-        self, address: Address, sdk: Sdk, changed: Callable[[ConnectionChange], None]
+        self,
+        address: Address,
+        sdk: Sdk,
+        changed: Callable[[ConnectionChange], None],
+        state_told: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`state_told` is called with what OpenD says is wrong with itself, or ""."""
         self.name = str(address)
         self.account = address.account
         self._address = address
         self._sdk = sdk
         self._changed = changed
+        self._state_told = state_told
+        self._state_at = 0.0  # when it is looked at next
+        self._rights_told: Callable[[str], None] = lambda _: None
         self._context: Any = None
         self._usable = asyncio.Event()
         self._reported: bool | None = None
         self._reason = ""
         self._timeouts = 0
         self._mute = False  # a login that is followed by no answer ends no trouble
+        self._checking = asyncio.Lock()
+        self._checked = (float("-inf"), False)  # when it was asked last, and whether it answered
         self._under_way = 0
         self._unheard = 0.0  # since when what is under way has no answer, in the loop's seconds
         self._builds = 0
         self._connections = 0  # those that became usable
+
+    def follow_rights(self, told: Callable[[str], None]) -> None:
+        """Call `told` with the account whenever OpenD says that its rights have changed."""
+        self._rights_told = told
 
     @property
     def ready(self) -> bool:
@@ -294,6 +354,13 @@ class OpenD:
         """See `Gateway.group`."""
         return await self._ask(lambda context: read_group(context, name))
 
+    async def state(self) -> dict[str, Any]:
+        """Return how OpenD says it is, which spends nothing; raises GatewayError."""
+        context = self._context
+        if context is None:
+            raise Disconnected(f"OpenD {self.name} is not connected")
+        return await self._sdk.check(lambda: read_state(context))
+
     async def _ask(self, ask: Callable[[Any], Result]) -> Result:
         context, connection = self._context, self._connections
         if context is None:
@@ -305,6 +372,8 @@ class OpenD:
             answer = await self._sdk.query(lambda: ask(context))
         except Unavailable as problem:
             if isinstance(problem, Silent):
+                if context is self._context and await self._lives(context):
+                    raise Overdue(f"{problem}, though OpenD answers other calls") from problem
                 self._timeouts += 1
             if self._timeouts:  # given up by us; what OpenD itself hung up on arrives no more
                 problem.replaced = lambda: self._connections > connection
@@ -318,6 +387,28 @@ class OpenD:
             self._under_way -= 1
         self._heard()
         return answer
+
+    async def _lives(self, context: Any) -> bool:  # noqa: ANN401  the SDK has no types
+        """Tell whether OpenD answers a call of another kind: then a silence is not the link's.
+
+        Whoever asks while somebody else does takes that answer.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with self._checking:
+            if self._checked[0] < began:
+                try:
+                    await self._sdk.check(lambda: read_state(context))
+                    lives = True
+                except Unavailable:
+                    lives = False
+                except GatewayError:  # a refusal is an answer
+                    lives = True
+                self._checked = loop.time(), lives
+            lives = self._checked[1]
+        if lives and context is self._context:
+            self._heard()
+        return lives
 
     def _heard(self) -> None:
         self._timeouts = 0
@@ -342,11 +433,14 @@ class OpenD:
         reason = "the connection was lost"
         try:
             ip = await self._listening()
-            context = await self._sdk.control(lambda: self._sdk.open(ip, self._address.port))
+            context = await self._sdk.control(
+                lambda: self._sdk.open(ip, self._address.port, partial(self._hear, loop))
+            )
             self._builds += 1
             await self._until_ready(context)
             await self._sdk.control(lambda: _drop_on_close(context))
             self._connections += 1
+            self._state_at = 0.0
             began = ended = loop.time()
             self._context, self._timeouts = context, 0
             self._usable.set()
@@ -355,7 +449,11 @@ class OpenD:
             while self._usable.is_set() and self._timeouts < _TIMEOUTS_IN_A_ROW:
                 if not await self._is_ready(context):
                     break
-                if self._under_way and loop.time() > self._unheard + LATE:
+                await self._look_at_state(context)
+                late = loop.time() - self._unheard if self._under_way else 0.0
+                if late > LATE - _CHECK_LIMIT and not self._mute and await self._lives(context):
+                    continue
+                if late and loop.time() > self._unheard + LATE:
                     self._mute = True
                     self._report(ready=False, reason=f"no answer for {LATE:g} s")
                 await asyncio.sleep(_LOOK)
@@ -374,6 +472,27 @@ class OpenD:
                     await asyncio.shield(asyncio.ensure_future(closing))
         self._report(ready=False, reason=reason)
         return ended - began
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, notification: object) -> None:
+        """Take a notification, in a thread of the SDK's, to the loop."""
+        with contextlib.suppress(RuntimeError):  # which has ended
+            loop.call_soon_threadsafe(self._notified, notification)
+
+    def _notified(self, notification: object) -> None:
+        if changes_rights(notification):
+            self._rights_told(self.account)
+        if (trouble := trouble_in(notification)) is not None:
+            self._state_at = asyncio.get_running_loop().time() + STATE_EVERY
+            self._state_told(trouble)
+
+    async def _look_at_state(self, context: Any) -> None:  # noqa: ANN401  the SDK has no types
+        """Tell what OpenD says is wrong with itself, now and then; silence is another's matter."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._state_at:
+            return
+        self._state_at = loop.time() + STATE_EVERY
+        with contextlib.suppress(GatewayError):
+            self._state_told(trouble_of(await self._sdk.check(lambda: read_state(context))))
 
     async def _listening(self) -> str:
         """Return the IP address after a plain TCP connect, which fails in bounded time.

@@ -19,6 +19,9 @@ from poller.errors import (
     Disconnected,
     GatewayError,
     Malformed,
+    NoRight,
+    Outdated,
+    Overdue,
     Refused,
     Silent,
     TooFrequent,
@@ -32,6 +35,42 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TOO_FREQUENT: Final = ("频率太高", "頻率太高", "too frequent", "每30秒最多")
+_NO_RIGHT: Final = re.compile(
+    "(?:无|無|没有|沒有|缺少)[^，。,.]{0,12}(?:权限|權限)"
+    "|(?:权限|權限)(?:不足|不夠|不够)"
+    r"|\bno (?:\w+ ){0,3}(?:rights?|permissions?)\b|\bwithout (?:\w+ ){0,2}permission"
+    r"|\bnot have (?:\w+ ){0,3}(?:rights?|permissions?)\b|permission denied"
+)
+"""What OpenD says where the account lacks the right to a market, or to a level of its quotes.
+
+From reports of its users: 无权限, 無權限, 没有权限, 行情权限不足, `No right to subscribe`, `no
+permission` (py-futu-api, issues 25, 43 and 53); the spellings between them are inferred.
+"""
+_OVERDUE: Final = "nn_protoret_timeout"
+"""A reply of OpenD's, whose own server left it without an answer: also what it says of US quotes
+where the account has no card for them (py-futu-api, issues 25, 43 and 53)."""
+_OUTDATED: Final = "nn_protoret_svrfailed"
+"""What an OpenD says that is too old for a call."""
+_OUTDATED_CURE: Final = (
+    "its server failed, or this OpenD is too old for short interest: install OpenD 10.6 or later"
+)
+_ABOUT_THE_STATE: Final = {
+    "未登录": "OpenD is not logged in",
+    "未登錄": "OpenD is not logged in",
+    "未登入": "OpenD is not logged in",
+    "not logged in": "",
+    "网络中断": "OpenD has lost its way to the vendor's servers",
+    "網絡中斷": "OpenD has lost its way to the vendor's servers",
+    "网络异常": "OpenD has lost its way to the vendor's servers",
+    "網絡異常": "OpenD has lost its way to the vendor's servers",
+    "系统繁忙": "the vendor's servers are busy",
+    "系統繁忙": "the vendor's servers are busy",
+    "服务器繁忙": "the vendor's servers are busy",
+    "packeterr.timeout": "no answer within 12 s",
+    "请求超时": "no answer in time",
+    "請求超時": "no answer in time",
+}
+"""What passes by waiting → the same in English, where it is not."""
 # Words that speak of the code itself. Whatever else is said (not logged in, a lost connection, a
 # text never seen before) passes by waiting: taking it for the code's fault would park a watchlist.
 _ABOUT_THE_CODE: Final = {
@@ -73,20 +112,41 @@ def error_of(message: object) -> GatewayError:
     """Return the error a refusal's text stands for, by what to do next; whoever asked names it.
 
     The SDK drops the error code, so the text is all there is; it may be empty or an exception.
+    What is known is told in English with the vendor's words behind it, all else is quoted.
     """
     text = str(message).strip()[:_TEXT_LIMIT]
     folded = text.casefold()
-    if any(sign in folded for sign in _TOO_FREQUENT):
-        return TooFrequent(text)
-    meaning = next((_ABOUT_THE_CODE[sign] for sign in _ABOUT_THE_CODE if sign in folded), None)
-    if meaning is not None:
+    found = _of_the_account(text, folded)
+    if found is not None:
+        return found
+    if (meaning := _meaning(_ABOUT_THE_CODE, folded)) is not None:
         said = _ANY_CODE.sub("", text).strip()
         return Refused(f"OpenD refuses it: {f'{meaning} ({said})' if meaning else said}")
     if folded.startswith(_ABOUT_THE_CONNECTION):
         return Disconnected(text)
+    meaning = _meaning(_ABOUT_THE_STATE, folded)
+    told = f"{meaning} ({text})" if meaning else text
     if "timeout" in folded:
-        return Silent(text)
-    return Unavailable(text or "OpenD refused without a word")
+        return Silent(told)
+    return Unavailable(told or "OpenD refused without a word")
+
+
+def _of_the_account(text: str, folded: str) -> GatewayError | None:
+    """Return what a text says of account or program: it may name the code all the same."""
+    if any(sign in folded for sign in _TOO_FREQUENT):
+        return TooFrequent(text)
+    if _NO_RIGHT.search(folded):
+        return NoRight(f"OpenD says that the account has no right to it ({text})")
+    if _OVERDUE in folded:
+        return Overdue(f"OpenD's own server left it without an answer ({text})")
+    if _OUTDATED in folded:
+        return Outdated(f"{_OUTDATED_CURE} ({text})")
+    return None
+
+
+def _meaning(table: Mapping[str, str], folded: str) -> str | None:
+    """Return what the first sign means that a text holds; None: it holds none of them."""
+    return next((table[sign] for sign in table if sign in folded), None)
 
 
 def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:

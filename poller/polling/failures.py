@@ -4,15 +4,22 @@ An OpenD that answers nobody is one trouble, and not one for each of thousands o
 fails once and not again is none.
 """
 
-from collections import Counter
-from typing import Final
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from poller.errors import GatewayError, Silent
-from poller.model import Code
+from poller.model import Code, market_of
 from poller.telemetry.observe import Observe, Recovered, Trouble
+
+if TYPE_CHECKING:
+    from poller.markets import Market
 
 IN_A_ROW: Final = 3
 """Looks without a usable answer after which it is the gateway's trouble."""
+
+_MANY: Final = 4 * IN_A_ROW
+"""Such looks of one market after which it is, though nobody asked it for another one meanwhile."""
 
 
 class FailureTracker:
@@ -24,6 +31,8 @@ class FailureTracker:
         self._answers: Counter[str] = Counter()
         self._failed: dict[tuple[str, Code], int] = {}
         self._told: set[str] = set()
+        self._markets: defaultdict[str, set[Market]] = defaultdict(set)  # asked at any time
+        self._failing: defaultdict[str, set[Market]] = defaultdict(set)  # since the last answer
 
     def failed(self, gateway: str, code: Code, problem: GatewayError) -> None:
         """Take note of a look without a usable answer.
@@ -33,7 +42,9 @@ class FailureTracker:
         """
         self._in_a_row[gateway] += 1
         answers = self._answers[gateway]
-        if self._in_a_row[gateway] >= IN_A_ROW:
+        self._markets[gateway].add(market_of(code))
+        self._failing[gateway].add(market_of(code))
+        if self._fails_all(gateway):
             if gateway not in self._told and not isinstance(problem, Silent):
                 self._told.add(gateway)
                 text = f"{IN_A_ROW} looks in a row without a usable answer, the last: {problem}"
@@ -41,10 +52,25 @@ class FailureTracker:
         elif self._failed.setdefault((gateway, code), answers) < answers:
             self._observe(Trouble(code, str(problem)))
 
+    def _fails_all(self, gateway: str) -> bool:
+        """Tell whether nobody is answered; of several markets one alone may be in trouble."""
+        looks = self._in_a_row[gateway]
+        every = self._failing[gateway] >= self._markets[gateway]
+        return looks >= _MANY or (looks >= IN_A_ROW and every)
+
+    def withdraw(self, codes: Iterable[Code]) -> None:
+        """Take back what was told of these symbols: it was not their trouble."""
+        for code in codes:
+            self._observe(Recovered(code))
+            for gateway in self._answers.keys() | self._in_a_row.keys():
+                self._failed.pop((gateway, code), None)
+
     def answered(self, gateway: str, code: Code) -> None:
         """Take note of a usable answer."""
         self._in_a_row[gateway] = 0
         self._answers[gateway] += 1
+        self._markets[gateway].add(market_of(code))
+        self._failing[gateway].clear()
         self._failed.pop((gateway, code), None)
         self._told.discard(gateway)
         self._observe(Recovered(_subject(gateway)))

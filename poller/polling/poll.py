@@ -20,7 +20,11 @@ from poller.errors import (
     GatewayError,
     LeaseLost,
     Malformed,
+    NoRight,
+    Outdated,
+    Overdue,
     Refused,
+    Silent,
     StoreDown,
     StoreError,
     StoreMisfit,
@@ -33,6 +37,7 @@ from poller.gateway.opend import Gateway, any_ready
 from poller.markets import Record
 from poller.model import Code, Page, market_of
 from poller.polling.budget import Budget, Grant
+from poller.polling.entitlements import Entitlements
 from poller.polling.failures import FailureTracker
 from poller.polling.gate import Gate
 from poller.polling.plan_store import PlanStore
@@ -40,6 +45,7 @@ from poller.polling.repeats import Repeats
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import (
     Answered,
+    Barred,
     Excluded,
     Postponed,
     Probe,
@@ -87,6 +93,7 @@ _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
     Answered: "answered",
     Unanswered: "failed",
     Excluded: "refused",
+    Barred: "refused",
     Postponed: "postponed",
 }
 
@@ -100,6 +107,8 @@ class PollJob:
     budget: Budget
     grant: Grant
     lease: Lease
+    began: datetime
+    entitlements: Entitlements
 
 
 class Poller:
@@ -128,6 +137,7 @@ class Poller:
         self._observe = observe
         self._failures = FailureTracker(observe)
         self._now = now
+        self._entitlements = self._entitled()
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
         self._committing = 0
@@ -144,9 +154,15 @@ class Poller:
         self._repeats.clear()  # a page that was enough may be too short now
         self._notify()
 
+    def rights_told(self, account: str) -> None:
+        """Take the hint that the rights of an account have changed."""
+        self._entitlements.hurry(account)
+        self._notify()
+
     def watch(self, codes: Sequence[Code]) -> None:
         """Watch exactly these codes from now on."""
         new, gone = self._schedule.watch(codes)
+        self._entitlements.forget(gone)
         for code in gone:
             self._forget(code)
         if new or gone:
@@ -159,6 +175,7 @@ class Poller:
         await self._plan_store.restore()
         self._repeats.clear()
         self._failures = FailureTracker(self._observe)  # those of the last leader have ended
+        self._entitlements = self._entitled()  # rights may have come back meanwhile
         self._failed = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
@@ -174,6 +191,10 @@ class Poller:
         finally:
             await self._drain()
             await self._plan_store.close(lease)
+
+    def _entitled(self) -> Entitlements:
+        plans = self._schedule.markets
+        return Entitlements(self._observe, self._now, lambda market: plans[market].symbols > 0)
 
     def _forget(self, code: Code) -> None:
         self._repeats.forget(code)
@@ -197,11 +218,12 @@ class Poller:
         """
         budget = self._budgets[account]
         gateways = [gateway for gateway in self._gateways if gateway.account == account]
-        await self._until_due(beat)
+        await self._until_due(account, beat)
         gateway = await self._free(gateways, beat)
         try:
             # one-off commands of this account find a share left, but not during a release
-            grant = await budget.acquire(leave_reserve=not self._schedule.is_urgent(self._now()))
+            presses = self._schedule.is_urgent(self._now(), self._entitlements.access(account))
+            grant = await budget.acquire(leave_reserve=not presses)
         except StoreDown as problem:
             self._observe(Trouble("redis", str(problem)))
             await asyncio.sleep(_STORE_PAUSE)
@@ -212,17 +234,20 @@ class Poller:
             return
         self._observe(Recovered("redis"))
         self._observe(Recovered(f"ledger of account {account}"))
-        decision = self._schedule.next(self._now())
+        decision = self._schedule.next(self._now(), self._entitlements.access(account))
         if isinstance(decision, Probe) and gateway.ready:
-            self._start(PollJob(decision.code, gateway, budget, grant, lease))
+            rights = self._entitlements
+            rights.asked(account, decision.code)
+            self._start(PollJob(decision.code, gateway, budget, grant, lease, self._now(), rights))
             return
         if isinstance(decision, Probe):
             self._record(decision.code, Postponed())
         await budget.settle(grant, answered=True)
 
-    async def _until_due(self, beat: Callable[[], None]) -> None:
+    async def _until_due(self, account: str, beat: Callable[[], None]) -> None:
         while True:
-            wake, due_at, now = self._wake, self._schedule.due_at(), self._now()
+            wake, now = self._wake, self._now()
+            due_at = self._schedule.due_at(self._entitlements.access(account))
             if due_at is not None and due_at <= now:
                 return
             wait = self.turn if due_at is None else (due_at - now).total_seconds()
@@ -288,6 +313,7 @@ class Poller:
             self._observe(defect)
             outcome = Unanswered(defect.reason)
         finally:
+            turn.entitlements.ended(turn.budget.account, turn.code)
             self._record(turn.code, outcome)
             self._observe(Polled(turn.code, _WORDS[type(outcome)], _answer(outcome)))
             if not self._schedule.watches(turn.code):  # taken off the watchlist meanwhile
@@ -321,19 +347,38 @@ class Poller:
             reason = f"somebody else writes this symbol ({problem}); it is asked again later"
             self._observe(Trouble(turn.code, reason))
             return Unanswered(reason)
-        except (Unavailable, Malformed) as problem:
-            self._failures.failed(turn.gateway.name, turn.code, problem)
-            return Unanswered(str(problem))
+        except (NoRight, Overdue, Outdated, Unavailable, Malformed) as problem:
+            return self._unanswered(turn, problem)
         except StoreMisfit as problem:
             subject = _PUBLISHING if isinstance(problem, Unwritable) else turn.code
             self._observe(Trouble(subject, str(problem)))
             return Unanswered(str(problem))
         else:
-            if turn.budget.is_uncontended():  # who spends now and then is one trouble
-                self._observe(Recovered(account))
-            self._failures.answered(turn.gateway.name, turn.code)
-            self._observe(Recovered(polling_of(turn.code)))
+            self._answered(turn)
             return Answered(watermark)
+
+    def _answered(self, turn: PollJob) -> None:
+        """Let end what a usable answer ends."""
+        account, code = turn.budget.account, turn.code
+        if turn.budget.is_uncontended():  # who spends now and then is one trouble
+            self._observe(Recovered(f"budget of account {account}"))
+        self._failures.answered(turn.gateway.name, code)
+        if self._entitlements.answered(account, code):
+            self._schedule.relieve(market_of(code))
+        self._observe(Recovered(polling_of(code)))
+
+    def _unanswered(self, turn: PollJob, problem: GatewayError) -> Reply:
+        """Say whose trouble it is that OpenD had no usable answer."""
+        account, code = turn.budget.account, turn.code
+        if not isinstance(problem, Malformed | Silent):  # which is the link's
+            withheld = self._entitlements.refused(account, code, problem, turn.began)
+            if withheld is not None:  # those that failed till now have failed for this
+                self._failures.withdraw(withheld.codes)
+                self._schedule.relieve(withheld.market)
+        if self._entitlements.rests(account, code):
+            return Barred(f"account {account} has no right to {market_of(code)}: {problem}")
+        self._failures.failed(turn.gateway.name, code, problem)
+        return Unanswered(str(problem))
 
     async def _publish(self, turn: PollJob) -> date | None:
         try:
@@ -480,7 +525,7 @@ def _answer(outcome: Reply) -> str:
             return "no rows"
         case Answered(watermark):
             return f"newest day {watermark}"
-        case Unanswered(reason) | Excluded(reason):
+        case Unanswered(reason) | Excluded(reason) | Barred(reason):
             return reason or "no usable answer"
         case Postponed():
             return "postponed"

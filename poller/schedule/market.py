@@ -97,6 +97,11 @@ class MarketQueue:
         return self._counts[SymbolState.ACTIVE]
 
     @property
+    def symbols(self) -> int:
+        """How many symbols are followed."""
+        return len(self._members)
+
+    @property
     def outstanding(self) -> int:
         """How many of them do not show the newest day."""
         return self.active - self._current
@@ -354,6 +359,20 @@ class MarketQueue:
         """Return the dormant symbol that has not been polled for longest."""
         self._dormant_at = now + once_a_day(self._intervals) / self._counts[SymbolState.DORMANT]
         return taken(self._quiet, "it had no rows, or missed three releases: once a day")
+
+    def trial(self) -> Queue | None:
+        """Return the queue whose head is best to try a right with: no release waits for it."""
+        current = [queue for queue in self._rotation.values() if head(queue) is not None]
+        oldest = min(current, key=lambda queue: queue[0][0], default=None)
+        if oldest is not None:
+            return oldest
+        waiting = (self._quiet, self._lags(), self._fresh)
+        return next((queue for queue in waiting if queue and head(queue) is not None), None)
+
+    def put_back(self, symbol: Symbol) -> None:
+        """Queue a symbol again after a poll that taught nothing: it waits as before."""
+        symbol.rounds, symbol.swept = symbol.rounds - symbol.swept, False
+        self.place(symbol)
 
     def cap_waits(self, latest: datetime) -> None:
         """Cap every wait at `latest`; called when the clock was set back."""

@@ -4,7 +4,6 @@ Each market is watched: one symbol at a time, in rotation. The first newer day m
 wanted, and they are polled at the full rate (`market`, `sweep`, `release` hold the rules).
 """
 
-import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,9 @@ from poller.model import Code, market_of
 from poller.schedule.market import LONG_AGO, MarketQueue, once_a_day
 from poller.schedule.notice import Notice
 from poller.schedule.release import Intervals, MarketState
-from poller.schedule.symbol import Symbol, SymbolState
+from poller.schedule.retries import FAILING_SHARE, Retries
+from poller.schedule.rights import EVERYTHING, Access
+from poller.schedule.symbol import Symbol, SymbolState, taken
 
 _STEP: Final = timedelta(minutes=1)
 _WATCH_SHARE: Final = 10
@@ -62,25 +63,44 @@ class Excluded:
 
 
 @dataclass(frozen=True, slots=True)
+class Barred:
+    """The account that was asked may not see the market: its trouble, and not the symbol's."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Postponed:
     """Nothing was asked or kept, through no fault of the symbol's: poll it first of all."""
 
 
-Reply = Answered | Unanswered | Excluded | Postponed
+Reply = Answered | Unanswered | Excluded | Barred | Postponed
 
 
 class Schedule:
     """The plan of one process. It keeps no clock and does no I/O."""
 
-    def __init__(self, intervals: Intervals, weights: Mapping[str, float] | None = None) -> None:
-        """`weights`: by code or shell pattern; the first that fits counts, else 1."""
+    def __init__(
+        self,
+        intervals: Intervals,
+        weights: Mapping[str, float] | None = None,
+        *,
+        budget: tuple[int, float] = (30, 30.0),
+    ) -> None:
+        """`weights`: by code or shell pattern; the first that fits counts, else 1.
+
+        `budget`: requests of an account, and in how many seconds.
+        """
         self._intervals = intervals
         self._weights = weights or {}
         self._symbols: dict[Code, Symbol] = {}
         self._tickets = itertools.count(1)
         self._markets: dict[Market, MarketQueue] = {}
-        self._again: deque[Symbol] = deque()
-        self._retries: list[tuple[datetime, int, Symbol]] = []
+        self._again: dict[Market, deque[Symbol]] = {}
+        self._retries: dict[Market, Retries] = {}
+        requests, seconds = budget
+        self._failing_pause = timedelta(seconds=seconds / requests / FAILING_SHARE)
+        self._failing_from: dict[str, datetime] = {}  # account → when it may ask for one again
         self._since_watch = _WATCH_SHARE
         self._known: dict[Code, date] = {}
         self._latest = LONG_AGO
@@ -100,8 +120,9 @@ class Schedule:
     ) -> None:
         """Take up what the store holds; nothing may be under way."""
         self._known = dict(watermarks)
-        self._again.clear()
-        self._retries.clear()
+        self._again = {market: deque() for market in all_markets()}
+        self._retries = {market: Retries() for market in all_markets()}
+        self._failing_from.clear()
         self._markets = {
             market: MarketQueue(market, self._intervals, self._tickets) for market in all_markets()
         }
@@ -132,8 +153,9 @@ class Schedule:
             symbol = self._symbols.pop(code)
             self._queue(code).remove(symbol)
             symbol.retry_at = None
-            if symbol in self._again:
-                self._again.remove(symbol)
+            again = self._again[market_of(code)]
+            if symbol in again:
+                again.remove(symbol)
         fresh = [code for code in wanted if code not in self._symbols]
         for code in sorted(fresh, key=lambda code: self._queue(code).dormant_rank(code)):
             symbol = Symbol(code, self._weight(code), self._known.pop(code, None))
@@ -153,32 +175,35 @@ class Schedule:
         """How many symbols do not show the newest day of their market yet."""
         return sum(queue.outstanding for queue in self._markets.values())
 
-    def due_at(self) -> datetime | None:
-        """Return when something is due; None while nothing waits."""
-        if self._again:
-            return LONG_AGO
-        instants = [self._retry_at()]
-        for queue in self._markets.values():
+    def due_at(self, access: Access = EVERYTHING) -> datetime | None:
+        """Return when something is due that `access` allows; None while nothing waits."""
+        instants: list[datetime | None] = [
+            LONG_AGO if market in access.controls else access.resting[market]
+            for market in (*access.controls, *access.resting)
+            if self._has_one(market)
+        ]
+        for queue in self._open(access):
+            if self._again[queue.market]:
+                return LONG_AGO
+            retries = self._retries[queue.market]
             instants += [queue.job_at(), queue.probe_at(), queue.quiet_look_at()]
+            instants += [retries.once_at(), self._failing_at(retries, access)]
         return min((at for at in instants if at is not None), default=None)
 
-    def next(self, now: datetime) -> Probe | Wait:
-        """Return what to poll now; the caller must `record` an outcome for every probe."""
-        self.tick(now)
-        symbol = self._next(now)
-        return Wait(self.due_at()) if symbol is None else Probe(symbol.code, symbol.reason)
+    def next(self, now: datetime, access: Access = EVERYTHING) -> Probe | Wait:
+        """Return what to poll now; the caller must `record` an outcome for every probe.
 
-    def _next(self, now: datetime) -> Symbol | None:
-        """First what was postponed or failed; then releases, with a look at other markets."""
-        if self._again:
-            symbol = self._again.popleft()
-            symbol.polling = True
-            return symbol
-        if _is_due(self._retry_at(), now):
-            _, _, symbol = heapq.heappop(self._retries)
-            symbol.retry_at, symbol.polling = None, True
-            return symbol
-        queues = self._markets.values()
+        `access`: which markets whoever asks is asked for.
+        """
+        self.tick(now)
+        symbol = self._next(now, access)
+        return Wait(self.due_at(access)) if symbol is None else Probe(symbol.code, symbol.reason)
+
+    def _next(self, now: datetime, access: Access) -> Symbol | None:
+        """First what was postponed; then releases, with a look at other markets; then failures."""
+        queues = self._open(access)
+        if (first := self._postponed(queues) or self._control(access)) is not None:
+            return first
         jobs = [queue for queue in queues if _is_due(queue.job_at(), now)]
         self._since_watch += 1
         if not jobs or self._since_watch >= _WATCH_SHARE:
@@ -186,17 +211,89 @@ class Schedule:
             if (watched := _first(others, MarketQueue.probe_at, now)) is not None:
                 self._since_watch = 0
                 return watched.take_probe(now)
+            if (tried := self._trial(now, access)) is not None:
+                self._since_watch = 0
+                return tried
         if jobs:
-            return min(jobs, key=MarketQueue.rank).take_job()
+            queue = min(jobs, key=MarketQueue.rank)
+            return self._retry([queue], now, access) or queue.take_job()
+        if (retried := self._retry(queues, now, access)) is not None:
+            return retried
         quiet = _first(queues, MarketQueue.quiet_look_at, now)
         return None if quiet is None else quiet.take_quiet(now)
 
-    def is_urgent(self, now: datetime) -> bool:
+    def _open(self, access: Access) -> list[MarketQueue]:
+        closed = access.resting.keys() | access.full
+        return [queue for market, queue in self._markets.items() if market not in closed]
+
+    def _postponed(self, queues: Iterable[MarketQueue]) -> Symbol | None:
+        again = next((self._again[q.market] for q in queues if self._again[q.market]), None)
+        if again is None:
+            return None
+        symbol = again.popleft()
+        symbol.polling = True
+        return symbol
+
+    def _control(self, access: Access) -> Symbol | None:
+        """Return a symbol whose answer tells that another market's trouble is its own."""
+        market = next(filter(self._has_one, access.controls), None)
+        reason = f"is account {access.account} still answered for this market?"
+        return None if market is None else self._any_one(market, reason)
+
+    def _trial(self, now: datetime, access: Access) -> Symbol | None:
+        """Return a symbol of a market that rests, to see whether it still has to."""
+        due = (market for market, at in access.resting.items() if at <= now)
+        market = next(filter(self._has_one, due), None)
+        reason = f"does account {access.account} still have no right to {market}?"
+        return None if market is None else self._any_one(market, reason)
+
+    def _has_one(self, market: Market) -> bool:
+        """Tell whether any symbol of a market could be asked for now."""
+        waits = bool(self._again[market]) or self._markets[market].trial() is not None
+        return waits or next(self._retries[market].waiting(), None) is not None
+
+    def _any_one(self, market: Market, reason: str) -> Symbol:
+        """Take the symbol that tells most of its market and is missed least; there is one."""
+        if (queue := self._markets[market].trial()) is not None:
+            return taken(queue, reason)
+        symbol = self._postponed([self._markets[market]])
+        if symbol is None:
+            retries = self._retries[market]
+            symbol = retries.take(failing=retries.once_at() is None)
+        symbol.reason, symbol.swept = reason, False
+        return symbol
+
+    def _retry(self, queues: Iterable[MarketQueue], now: datetime, access: Access) -> Symbol | None:
+        """Return a symbol of these markets that failed before and is due; failing ones by share."""
+        every = [self._retries[queue.market] for queue in queues]
+        for retries in every:
+            if _is_due(retries.once_at(), now):
+                return retries.take(failing=False)
+        for retries in every:
+            if _is_due(self._failing_at(retries, access), now):
+                self._failing_from[access.account] = now + self._failing_pause
+                return retries.take(failing=True)
+        return None
+
+    def _failing_at(self, retries: Retries, access: Access) -> datetime | None:
+        at = retries.failing_at()
+        return None if at is None else max(at, self._failing_from.get(access.account, LONG_AGO))
+
+    def is_urgent(self, now: datetime, access: Access = EVERYTHING) -> bool:
         """Tell whether a release is swept or watched for: then nothing of the budget is spared."""
         return any(
-            queue.sweep.running or _is_due(queue.probe_at(), now)
-            for queue in self._markets.values()
+            queue.sweep.running or _is_due(queue.probe_at(), now) for queue in self._open(access)
         )
+
+    def relieve(self, market: Market) -> None:
+        """Take back what failed: it was the market's trouble. Those symbols are due as before."""
+        self._relieve(self._retries[market].waiting())
+
+    def _relieve(self, symbols: Iterable[Symbol]) -> None:
+        for symbol in list(symbols):
+            if symbol.state is not SymbolState.REFUSED:
+                symbol.failures, symbol.retry_at = 0, None
+                self._queue(symbol.code).put_back(symbol)
 
     def sighted(self, code: Code, day: date) -> None:
         """Take note of a day that a symbol shows while its poll goes on: a report may be out."""
@@ -214,20 +311,25 @@ class Schedule:
         match outcome:
             case Answered(watermark):
                 symbol.failures = 0
+                self._relieve(self._retries[queue.market].answered())
                 return queue.answered(symbol, watermark, now)
             case Unanswered():
                 symbol.failures += 1
                 pause = min(self._intervals.due * 2 ** min(symbol.failures - 1, 16), idle)
                 reason = f"{symbol.failures} tries in a row failed"
-                self._retry(symbol, now + max(pause, self._intervals.due), reason)
+                self._wait(symbol, now + max(pause, self._intervals.due), reason)
             case Excluded():
                 symbol.failures += 1
                 queue.set_state(symbol, SymbolState.REFUSED)
                 pause = min(idle * 2 ** min(symbol.failures - 1, 16), once_a_day(self._intervals))
-                self._retry(symbol, now + pause, f"OpenD refused it {symbol.failures} times")
+                self._wait(symbol, now + pause, f"OpenD refused it {symbol.failures} times")
                 return queue.settle(now)
+            case Barred(reason) if symbol.state is SymbolState.REFUSED:
+                self._wait(symbol, now + idle, reason)
+            case Barred():
+                queue.put_back(symbol)
             case Postponed():
-                self._again.append(symbol)
+                self._again[queue.market].append(symbol)
         return []
 
     def tick(self, now: datetime) -> None:
@@ -247,10 +349,12 @@ class Schedule:
         latest = now + self._intervals.idle
         for queue in self._markets.values():
             queue.cap_waits(latest)
-        waiting = [entry for entry in self._retries if entry[2].retry_at == entry[0]]
-        self._retries.clear()
-        for at, _, symbol in waiting:
-            self._retry(symbol, min(at, latest), symbol.reason)
+        for retries in self._retries.values():
+            for symbol in list(retries.waiting()):
+                if symbol.retry_at is not None and symbol.retry_at > latest:
+                    self._wait(symbol, latest, symbol.reason)
+        for account, at in self._failing_from.items():
+            self._failing_from[account] = min(at, now + self._failing_pause)
 
     def outlook(self, code: Code) -> tuple[datetime | None, str]:
         """Return when a code is looked at next (None: in its turn, now, or never), and why."""
@@ -268,17 +372,9 @@ class Schedule:
         fits = (weight for name, weight in self._weights.items() if fnmatchcase(code, name))
         return self._weights.get(code, next(fits, 1.0)) if self._weights else 1.0
 
-    def _retry(self, symbol: Symbol, at: datetime, reason: str) -> None:
-        symbol.retry_at, symbol.reason = at, reason
-        heapq.heappush(self._retries, (at, next(self._tickets), symbol))
-
-    def _retry_at(self) -> datetime | None:
-        while self._retries:
-            at, _, symbol = self._retries[0]
-            if symbol.retry_at == at:
-                return at
-            heapq.heappop(self._retries)
-        return None
+    def _wait(self, symbol: Symbol, at: datetime, reason: str) -> None:
+        symbol.reason = reason
+        self._retries[market_of(symbol.code)].add(symbol, at, next(self._tickets))
 
 
 def _is_due(at: datetime | None, now: datetime) -> bool:

@@ -34,6 +34,7 @@ class Symbol:
     swept: bool = False  # the poll under way is part of a sweep
     rounds: int = 0  # polls since the release that brought nothing
     failures: int = 0  # failures or refusals in a row
+    failed_after: int = 0  # answers of its market before the first of them
     retry_at: datetime | None = None
     reason: str = ""
 

@@ -105,14 +105,15 @@ async def serve(
     """
     process = Process(process_name(), role)
     polls, delivers, shows = (role in {"run", each} for each in ("poll", "deliver", "web"))
-    schedule = Schedule(config.schedule.intervals, config.watchlist.weights)
+    budget = config.budget.requests, config.budget.period
+    schedule = Schedule(config.schedule.intervals, config.watchlist.weights, budget=budget)
     reporter = Reporter(
         process,
         [address_of(table) for table in config.opend] if polls else [],
         now=wall_clock,
         markets=lambda: {market.name: release_state(q) for market, q in schedule.markets.items()},
         outlook=schedule.outlook,
-        budget=(config.budget.requests, config.budget.period) if polls else None,
+        budget=budget if polls else None,
     )
     summary = _Summary(config, schedule, role)
     observe = to_all(journal, Vitals(notify, summary), reporter)
@@ -186,6 +187,8 @@ async def _polling(
         history=config.watchlist.history,
         observe=leader,
     )
+    for gateway in ports.gateways:
+        gateway.follow_rights(poller.rights_told)
     account = config.opend[0].account  # of several accounts, the first one's groups are read
     group_budget = Budget(
         ports.store.ledger,

@@ -75,7 +75,7 @@ async def opened(
             store,
             outbox,
             status_store,
-            [OpenD(address_of(table), sdk, _connection_fact(observe)) for table in asked],
+            [_gateway(address_of(table), sdk, observe) for table in asked],
             _budgets(config, asked, store.ledger, observe),
             embedded,
         )
@@ -113,6 +113,15 @@ async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[
 def address_of(table: Opend) -> Address:
     """Return where a configured OpenD listens."""
     return Address(table.host, table.port, table.account)
+
+
+def _gateway(address: Address, sdk: Sdk, observe: Observe) -> OpenD:
+    subject = f"state of OpenD {address}"
+
+    def tell(trouble: str) -> None:
+        observe(Trouble(subject, trouble) if trouble else Recovered(subject))
+
+    return OpenD(address, sdk, _connection_fact(observe), tell)
 
 
 def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange

@@ -23,6 +23,7 @@ from poller.telemetry.observe import (
     Defect,
     Fact,
     GatewayConnection,
+    MarketRight,
     Observe,
     Polled,
     Published,
@@ -43,6 +44,7 @@ from poller.telemetry.status import (
     Polls,
     ProcessReport,
     ReleaseState,
+    RestingMarket,
     Role,
 )
 from poller.telemetry.status_store import StatusStore
@@ -94,6 +96,7 @@ class Reporter:
         self._troubles: dict[str, str] = {}
         self._defects: dict[str, str] = {}
         self._held: dict[Code, int] = {}
+        self._resting: dict[tuple[str, str], RestingMarket] = {}
         self._started = now()
         self._tally = Tally()
         self._codes: tuple[Code, ...] = ()
@@ -140,10 +143,16 @@ class Reporter:
             case Standby():
                 self._lease = None
                 self._standing_by = True
+                self._resting.clear()  # the new leader learns it as well
             case GatewayConnection(name, ready, reason, _):
                 before = self._gateways[name]
                 since = self._now() if ready != before.ready else before.since
                 self._gateways[name] = GatewayState(name, before.account, ready, reason, since)
+            case MarketRight(account, market):
+                key = account, market.name
+                resting = None if fact.granted else _resting(fact)
+                self._resting.pop(key, None)
+                self._resting |= {key: resting} if resting else {}
             case _:
                 return False
         return True
@@ -242,6 +251,7 @@ class Reporter:
             counts=tuple(self._tally.counts.items()),
             budget=self._budget,
             defects=dict(list(self._defects.items())[-TROUBLES_KEPT:]),
+            resting=tuple(self._resting.values()),
         )
         await status_store.report(self._process.name, report)
 
@@ -268,6 +278,12 @@ class Reporter:
                 later = self._polled.get(code, ())
                 self._polled[code] = deque((*fresh, *later), maxlen=POLLS_KEPT)
             raise
+
+
+def _resting(fact: MarketRight) -> RestingMarket | None:
+    if fact.since is None or fact.next_at is None:
+        return None
+    return RestingMarket(fact.account, fact.market.name, fact.reason, fact.since, fact.next_at)
 
 
 def release_state(queue: MarketQueue) -> ReleaseState:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from poller.markets import Market, Record
-from poller.simulator.wire import Message, Proto, market_numbers, response
+from poller.simulator.wire import Message, Proto, market_numbers, messages, response
 from poller.simulator.world import WorldAnswer
 
 _REFUSED: Final = -1
@@ -44,6 +44,27 @@ def login(connection: int, key: str, iv: str | None, *, keep_alive: int) -> Mess
     return reply
 
 
+def gateway_event(kind: int, text: str) -> Message:
+    """Return the notification of an event: 7 is a login elsewhere, 11 a phone code that is due."""
+    reply = _notification(1)
+    reply.s2c.event.eventType, reply.s2c.event.desc = kind, text
+    return reply
+
+
+def quote_rights(hk: int, us: int) -> Message:
+    """Return the notification of an account's rights: 5 is none."""
+    reply = _notification(4)
+    rights = reply.s2c.qotRight
+    rights.hkQotRight, rights.usQotRight, rights.cnQotRight = hk, us, 0
+    return reply
+
+
+def _notification(kind: int) -> Message:
+    reply = messages("Notify_pb2").Response()
+    reply.retType, reply.s2c.type = 0, kind
+    return reply
+
+
 def heartbeat(now: datetime) -> Message:
     """Return the reply to KeepAlive."""
     reply = _success(Proto.KEEP_ALIVE)
@@ -51,8 +72,13 @@ def heartbeat(now: datetime) -> Message:
     return reply
 
 
-def global_state(now: datetime, *, logged_in: bool) -> Message:
-    """Return the reply to GetGlobalState: all markets closed, no trading account."""
+def global_state(
+    now: datetime, *, logged_in: bool, status: tuple[int, str] | None = None
+) -> Message:
+    """Return the reply to GetGlobalState: all markets closed, no trading account.
+
+    `status`: number and words of the program's own state; it leaves that out if None.
+    """
     reply = _success(Proto.GLOBAL_STATE)
     for field in reply.s2c.DESCRIPTOR.fields:
         if field.name.startswith("market"):
@@ -60,6 +86,8 @@ def global_state(now: datetime, *, logged_in: bool) -> Message:
     reply.s2c.qotLogined, reply.s2c.trdLogined = logged_in, False
     reply.s2c.serverVer, reply.s2c.serverBuildNo = _SERVER_VERSION, _SERVER_BUILD
     reply.s2c.time = int(now.timestamp())
+    if status is not None:
+        reply.s2c.programStatus.type, reply.s2c.programStatus.strExtDesc = status
     return reply
 
 

@@ -50,6 +50,9 @@ class Proto(IntEnum):
     SHORT_INTEREST = 3249
 
 
+NOTIFY: Final = 1003
+"""What OpenD sends unasked."""
+
 _MODULES: Final = {
     Proto.INIT_CONNECT: "InitConnect_pb2",
     Proto.GLOBAL_STATE: "GetGlobalState_pb2",

@@ -8,7 +8,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final, Literal
 
 from poller.detect.held import QuarantinedFigure
@@ -103,6 +103,24 @@ class GatewayConnection:
     ready: bool
     reason: str
     rebuilds: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarketRight:
+    """Whether an account is asked for a market; `granted`: it is, and was not before.
+
+    Attributes:
+        reason: Why not, in words.
+        since: When it was learned, aware.
+        next_at: When one symbol is tried again, aware.
+    """
+
+    account: str
+    market: Market
+    granted: bool
+    reason: str = ""
+    since: datetime | None = None
+    next_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +238,7 @@ Fact = (
     | HeartbeatStopped
     | Polled
     | GatewayConnection
+    | MarketRight
     | Attempted
     | PassedOver
 )
@@ -264,6 +283,11 @@ def dispatcher(account: str) -> str:
 def polling_of(code: Code) -> str:
     """Return the name of the component that polls a symbol."""
     return f"poll of {code}"
+
+
+def right_of(account: str, market: Market | str) -> str:
+    """Return what is in trouble when an account may not see a market."""
+    return f"account {account} has no right to {market} quotes"
 
 
 def forgotten(code: Code, how: str = "recovered") -> tuple[Fact, ...]:

@@ -55,6 +55,17 @@ def _known(phase: object) -> object:
 
 
 @dataclass(frozen=True, slots=True)
+class RestingMarket:
+    """A market that an account is not asked for but to try it, at `next_at`, and why."""
+
+    account: str
+    market: str
+    reason: str
+    since: Moment
+    next_at: Moment
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseState:
     """A market's release: `covered` of the `wanted` symbols already show `day`.
 
@@ -100,6 +111,7 @@ class ProcessReport:
     counts: tuple[tuple[Count, Figure], ...] = ()
     budget: tuple[Whole, Figure] | None = None
     defects: Mapping[str, str] = field(default_factory=dict)
+    resting: tuple[RestingMarket, ...] = ()
 
     def to_json(self) -> str:
         """Return the JSON for the status hash."""

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from poller.telemetry.observe import right_of
 from poller.web.metrics import CONTENT_TYPE
 from poller.web.samples import samples_of
 from poller.web.service_status import unready
@@ -16,12 +17,18 @@ async def healthz(_: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """Answer 200 if Redis and OpenD answer and every shared component runs, else 503.
 
-    A defect of one endpoint or symbol is listed, but does not make the service unready.
+    A defect of one endpoint or symbol is listed, as is a market an account has no right to, but
+    neither makes the service unready.
     """
     service = await request.app[SOURCES].service_status()
     reasons = unready(service)
     return web.json_response(
-        {"ready": not reasons, "reasons": reasons, "defects": list(service.defects)},
+        {
+            "ready": not reasons,
+            "reasons": reasons,
+            "defects": list(service.defects),
+            "resting": [f"{right_of(r.account, r.market)}: {r.reason}" for r in service.resting],
+        },
         status=503 if reasons else 200,
     )
 

@@ -44,6 +44,10 @@ GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "poller_lease_token": ("Fencing token of the active poller; grows with every takeover", ()),
     "poller_processes": ("Living processes of the service", ("role",)),
     "poller_gateway_ready": ("1 while OpenD is logged in and answers", ("gateway", "account")),
+    "poller_market_right": (
+        "1 while the account is asked for the market, 0 while it has no right to it",
+        ("account", "market"),
+    ),
     "poller_budget_used_requests": ("Requests spent within the period", ("account",)),
     "poller_budget_headroom_requests": ("Requests that may still be sent", ("account",)),
     "poller_budget_period_seconds": ("The period the budget is counted in", ("account",)),

@@ -105,6 +105,13 @@ def _query(name: str, schema: Schema, description: str) -> dict[str, Any]:
 
 def _status() -> Schema:
     gateway = _object(name=_TEXT, account=_TEXT, ready=_FLAG, reason=_TEXT, since=_or_null(_TIME))
+    resting = _object(
+        account=_TEXT,
+        market=_TEXT,
+        reason=_TEXT,
+        since=_or_null(_TIME),
+        next_at=_or_null(_TIME),
+    )
     process = _object(name=_TEXT, role=_TEXT, version=_TEXT, lease=_or_null(_WHOLE))
     return _object(
         at=_TIME,
@@ -119,6 +126,7 @@ def _status() -> Schema:
         stream_entries=_WHOLE,
         processes=_list(process),
         gateways=_list(gateway),
+        resting=_list(resting),
         budgets=_list(_object(account=_TEXT, used=_WHOLE, limit=_WHOLE, period_seconds=_REAL)),
         markets=_list(_market()),
         endpoints=_list(_endpoint()),

@@ -34,6 +34,7 @@ def _samples(service: ServiceStatus) -> Iterator[Sample]:
         yield Sample("poller_held_figures", held, (market,))
     for gateway in service.gateways:
         yield Sample("poller_gateway_ready", gateway.ready, (gateway.name, gateway.account))
+    yield from _rights(service)
     for budget in service.budgets:
         account = (budget.account,)
         yield Sample("poller_budget_used_requests", budget.used, account)
@@ -41,6 +42,15 @@ def _samples(service: ServiceStatus) -> Iterator[Sample]:
         yield Sample("poller_budget_period_seconds", budget.period, account)
     yield from _markets(service)
     yield from _endpoints(service)
+
+
+def _rights(service: ServiceStatus) -> Iterator[Sample]:
+    resting = {(each.account, each.market) for each in service.resting}
+    watched = [str(view.market) for view in service.markets if view.symbols]
+    for account in dict.fromkeys(gateway.account for gateway in service.gateways):
+        for market in watched:
+            is_asked = (account, market) not in resting
+            yield Sample("poller_market_right", is_asked, (account, market))
 
 
 def _markets(service: ServiceStatus) -> Iterator[Sample]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from poller.delivery.outbox import Status
 from poller.model import isoformat
-from poller.telemetry.status import GatewayState, ProcessReport
+from poller.telemetry.status import GatewayState, ProcessReport, RestingMarket
 from poller.web.watchlist_view import MarketView
 
 
@@ -83,6 +83,11 @@ class ServiceStatus:
         return tuple({g.name: g for report in reports for g in report.gateways}.values())
 
     @property
+    def resting(self) -> tuple[RestingMarket, ...]:
+        """The markets that accounts have no right to, by the active poller where there is one."""
+        return () if self.active is None else self.active.resting
+
+    @property
     def held(self) -> Mapping[str, int]:
         """Market → number of figures that await a decision; empty without an active poller."""
         return {} if self.active is None else self.active.held
@@ -152,6 +157,16 @@ def as_json(service: ServiceStatus) -> dict[str, Any]:
             for n, r in service.reports.items()
         ],
         "gateways": [_gateway(gateway) for gateway in service.gateways],
+        "resting": [
+            {
+                "account": each.account,
+                "market": each.market,
+                "reason": each.reason,
+                "since": moment_text(each.since),
+                "next_at": moment_text(each.next_at),
+            }
+            for each in service.resting
+        ],
         "budgets": [
             {"account": b.account, "used": b.used, "limit": b.limit, "period_seconds": b.period}
             for b in service.budgets

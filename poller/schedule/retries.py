@@ -1,0 +1,88 @@
+"""Symbols of one market that failed, and when each is tried again. Pure.
+
+A symbol that failed once may have met a passing trouble, and is asked again like any other. One
+that fails again and again is asked for within a small share of the budget, see `FAILING_SHARE`.
+"""
+
+import heapq
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from poller.schedule.symbol import Symbol, SymbolState
+
+FAILING_SHARE: Final = 0.05
+"""Of an account's budget, the most that symbols get which failed twice in a row or more.
+
+Each of them pauses ever longer, but thousands together would take the whole budget, and a release
+of the others would wait for it. A twentieth costs a sweep 5 % at the most, and a symbol that is
+well again is found by it all the same.
+"""
+
+_AGAIN: Final = 2  # failures in a row from which on a symbol is failing
+
+_Heap = list[tuple[datetime, int, Symbol]]
+
+
+class Retries:
+    """The failed symbols of one market."""
+
+    def __init__(self) -> None:
+        self._once: _Heap = []
+        self._failing: _Heap = []
+        self._suspects: list[Symbol] = []  # failing, but nobody was answered meanwhile
+        self._answers = 0
+
+    def add(self, symbol: Symbol, at: datetime, ticket: int) -> None:
+        """Let a symbol that failed wait until `at`; tickets keep the order of equal instants."""
+        symbol.retry_at = at
+        if symbol.failures < _AGAIN:
+            symbol.failed_after = self._answers
+            heapq.heappush(self._once, (at, ticket, symbol))
+            return
+        heapq.heappush(self._failing, (at, ticket, symbol))
+        if symbol.failed_after == self._answers and symbol.state is not SymbolState.REFUSED:
+            self._suspects.append(symbol)
+
+    def once_at(self) -> datetime | None:
+        """Return when the next symbol that failed once is tried again."""
+        return _at(self._once)
+
+    def failing_at(self) -> datetime | None:
+        """Return when the next failing symbol is tried again, as far as it is concerned."""
+        return _at(self._failing)
+
+    def take(self, *, failing: bool) -> Symbol:
+        """Return the symbol to try; `once_at` or `failing_at` has told that there is one."""
+        _, _, symbol = heapq.heappop(self._failing if failing else self._once)
+        symbol.retry_at, symbol.polling = None, True
+        return symbol
+
+    def waiting(self) -> Iterator[Symbol]:
+        """Yield every symbol that waits."""
+        for heap in (self._once, self._failing):
+            yield from (symbol for at, _, symbol in heap if symbol.retry_at == at)
+
+    def answered(self) -> list[Symbol]:
+        """Take note of a usable answer; returns the symbols that are well for all that is known.
+
+        They failed again and again, but all of it since the answer before: what failed may have
+        been the market, or the gateway.
+        """
+        found = [
+            each
+            for each in dict.fromkeys(self._suspects)
+            if each.retry_at is not None and each.failures >= _AGAIN
+        ]
+        self._suspects.clear()
+        self._answers += 1
+        return found
+
+
+def _at(heap: _Heap) -> datetime | None:
+    while heap:
+        at, _, symbol = heap[0]
+        if symbol.retry_at == at:
+            return at
+        heapq.heappop(heap)
+    return None
