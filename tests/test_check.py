@@ -15,7 +15,7 @@ from poller.cli.stores import Failure
 from poller.delivery.client import reason_of
 from poller.delivery.outbox import OutboxKeys
 from poller.errors import ConfigError
-from poller.gateway.opend import Sdk
+from poller.gateway.sdk import Sdk
 from poller.model import Code
 from poller.settings.config import load
 from poller.simulator import Proto, World

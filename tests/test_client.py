@@ -19,7 +19,8 @@ from poller.delivery.endpoint import Endpoint
 from poller.delivery.resolver import Resolver
 from poller.delivery.retry import Delivered, Failed
 from poller.delivery.selection import Selection
-from poller.gateway.opend import Address, OpenD, Sdk
+from poller.gateway.opend import Address, OpenD
+from poller.gateway.sdk import Sdk
 from tests.machine import at_most, scaled
 from tests.nodes import free_port
 from tests.receiver import OK, SECRET, RawReceiver, status

@@ -247,7 +247,7 @@ async def test_no_command_shows_a_secret(tmp_path: Path, verb: str) -> None:
 
 TALK = """
 import asyncio, os, pathlib, sys
-from poller.gateway.opend import Sdk
+from poller.gateway.sdk import Sdk
 asyncio.run(Sdk(pathlib.Path(sys.argv[1])).load())
 from futu.common.ft_logger import logger
 for n in range(30_000):

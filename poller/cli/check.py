@@ -17,7 +17,8 @@ from poller.delivery.client import reason_of
 from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError, PollerError
-from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
+from poller.gateway.opend import Address, ConnectionChange, OpenD
+from poller.gateway.sdk import Sdk
 from poller.settings.codefile import read_codes
 from poller.settings.config import Config, Webhook, chosen_file
 from poller.store.embedded import Embedded

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import StoreDown, StoreMisfit
-from poller.gateway.opend import Address, ConnectionChange, OpenD, Sdk
+from poller.gateway.opend import Address, ConnectionChange, OpenD
+from poller.gateway.sdk import Sdk
 from poller.polling.budget import Budget
 from poller.settings.config import Config, Opend
 from poller.store.embedded import Embedded, server_of

@@ -23,7 +23,7 @@ import pandas as pd
 from poller.detect.compare import Known, compare
 from poller.errors import GatewayError, StoreMisfit
 from poller.events import StreamEvent, decode, encode
-from poller.gateway.opend import Sdk, read_group, read_page
+from poller.gateway.sdk import Sdk, read_group, read_page
 from poller.gateway.vendor import error_of, page_of
 from poller.markets import Record
 from poller.model import Code, Page, Vintage, market_of
