@@ -17,7 +17,7 @@ import pytest
 from poller.errors import Silent, StoreDown
 from poller.model import Code, Page
 from poller.polling.budget import Budget, Grant
-from poller.polling.poll import fetch
+from poller.polling.request import fetch
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import SlidingWindow
 from tests.memorystore import MemoryLedger

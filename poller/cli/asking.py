@@ -12,7 +12,7 @@ from poller.gateway.state import trouble_of, version_of
 from poller.markets import Market, all_markets
 from poller.model import Code, market_of, unique
 from poller.polling.budget import Budget
-from poller.polling.poll import fetch
+from poller.polling.request import fetch
 from poller.settings.codefile import read_codes
 from poller.settings.config import Config
 from poller.store.ports import Ledger, LiveWatchlist

@@ -11,7 +11,7 @@ from poller.errors import Superseded, TooFrequent, Unavailable
 from poller.gateway.opend import Gateway
 from poller.model import Code, Page
 from poller.polling.budget import Budget
-from poller.polling.poll import fetch
+from poller.polling.request import fetch
 from poller.store.ports import Records
 from poller.store.store import ONE_OFF
 

@@ -1,20 +1,17 @@
-"""The poll loop: schedule, budget, gateway, comparison and commit, one after the other.
+"""The poll loop: dispatches what the schedule decides, and reports what becomes of each poll.
 
-A thin driver: what is polled and why is `schedule`'s, what is new is `compare`'s, what may be
-written is `store`'s. The order of effects: the request is spent before it is sent, the watermark
-moves with the entries. So a crash between any two steps costs a request and nothing else.
+A thin driver: `schedule` decides what is polled and why, `budget` when a request may be sent, and
+`publish` does what follows for the symbol.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from typing import Final
 
 from poller.clock import wait_set, wall_clock
-from poller.detect.compare import Comparison, Reading, compare, progress
 from poller.errors import (
     Disconnected,
     GatewayError,
@@ -26,7 +23,6 @@ from poller.errors import (
     Refused,
     Silent,
     StoreDown,
-    StoreError,
     StoreMisfit,
     Superseded,
     TooFrequent,
@@ -34,14 +30,14 @@ from poller.errors import (
     Unwritable,
 )
 from poller.gateway.opend import Gateway, any_ready
-from poller.markets import Record
-from poller.model import Code, Page, market_of
-from poller.polling.budget import Budget, Grant
+from poller.model import Code, market_of
+from poller.polling.budget import Budget
 from poller.polling.entitlements import Entitlements
 from poller.polling.failures import FailureTracker
 from poller.polling.gate import Gate
 from poller.polling.plan_store import PlanStore
-from poller.polling.repeats import Repeats
+from poller.polling.publish import PUBLISHING, Publisher
+from poller.polling.request import PollJob
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import (
     Answered,
@@ -54,7 +50,7 @@ from poller.schedule.schedule import (
     Unanswered,
 )
 from poller.store.ports import PollerStore
-from poller.store.store import Lease, Snapshot, Unparsed
+from poller.store.store import Lease
 from poller.supervisor import supervise
 from poller.telemetry.log import fingerprint
 from poller.telemetry.observe import (
@@ -64,8 +60,6 @@ from poller.telemetry.observe import (
     Observe,
     Polled,
     PollOutcome,
-    Published,
-    Quarantined,
     Recovered,
     Trouble,
     dispatcher,
@@ -85,10 +79,8 @@ So a burst of answers is published one after the other, half of it by half-time.
 by side would be told at the end; both take as long.
 """
 
-_CONFIRMATIONS: Final = 3
 _STORE_PAUSE: Final = 1.0
 _MISFIT_PAUSE: Final = 10.0  # what only an operator can mend
-_PUBLISHING: Final = "publishing"
 _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
     Answered: "answered",
     Unanswered: "failed",
@@ -96,19 +88,6 @@ _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
     Barred: "refused",
     Postponed: "postponed",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PollJob:
-    """One symbol's turn: whom to ask, what was spent for it, by what right it is committed."""
-
-    code: Code
-    gateway: Gateway
-    budget: Budget
-    grant: Grant
-    lease: Lease
-    began: datetime
-    entitlements: Entitlements
 
 
 class Poller:
@@ -129,29 +108,32 @@ class Poller:
         now: Callable[[], datetime] = wall_clock,
     ) -> None:
         """`budgets`: by account. `history`: rows published at first sight of a symbol."""
-        self._records = store.records
         self._gateways = gateways
         self._budgets = budgets
         self._schedule = schedule
-        self._history = history
         self._observe = observe
         self._failures = FailureTracker(observe)
         self._now = now
         self._entitlements = self._entitled()
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
-        self._committing = 0
-        self._cut: dict[Code, int] = {}
-        self._repeats = Repeats()
         self._gate = Gate(lambda market: schedule.markets[market].outstanding)
+        self._publisher = Publisher(
+            store.records,
+            self._gate,
+            observe,
+            now,
+            history=history,
+            changed=self._notify,
+            waits=self._let_others_answer,
+        )
         self._failed: asyncio.Future[None] | None = None
         self._plan_store = PlanStore(store.records, store.plans, schedule, observe, now)
 
     def configure(self, intervals: Intervals, *, history: int) -> None:
         """Poll at these intervals from now on; what is in flight goes on."""
         self._schedule.configure(intervals, self._now())
-        self._history = history
-        self._repeats.clear()  # a page that was enough may be too short now
+        self._publisher.configure(history)
         self._notify()
 
     def rights_told(self, account: str) -> None:
@@ -173,7 +155,7 @@ class Poller:
     async def run(self, lease: Lease) -> None:
         """Poll for ever; raises LeaseLost (in a group) when another poller took over."""
         await self._plan_store.restore()
-        self._repeats.clear()
+        self._publisher.start_over()
         self._failures = FailureTracker(self._observe)  # those of the last leader have ended
         self._entitlements = self._entitled()  # rights may have come back meanwhile
         self._failed = asyncio.get_running_loop().create_future()
@@ -197,7 +179,7 @@ class Poller:
         return Entitlements(self._observe, self._now, lambda market: plans[market].symbols > 0)
 
     def _forget(self, code: Code) -> None:
-        self._repeats.forget(code)
+        self._publisher.forget(code)
         for fact in forgotten(code, "no longer watched"):
             self._observe(fact)
 
@@ -263,7 +245,7 @@ class Poller:
             busy = list(self._in_flight.values())
             if ready:
                 gateway = min(ready, key=busy.count)
-                if busy.count(gateway) < _IN_FLIGHT and self._committing < _COMMITS:
+                if busy.count(gateway) < _IN_FLIGHT and self._publisher.committing < _COMMITS:
                     return gateway
                 await wait_set(wake, LONGEST_TURN)  # no turn: a poll that never ends is stuck
                 continue
@@ -276,9 +258,9 @@ class Poller:
         self._wake.set()
         self._wake = asyncio.Event()
 
-    def _start(self, turn: PollJob) -> None:
-        task = asyncio.create_task(self._poll(turn), name=f"poll {turn.code}")
-        self._in_flight[task] = turn.gateway
+    def _start(self, job: PollJob) -> None:
+        task = asyncio.create_task(self._poll(job), name=f"poll {job.code}")
+        self._in_flight[task] = job.gateway
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -302,41 +284,41 @@ class Poller:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _poll(self, turn: PollJob) -> None:
+    async def _poll(self, job: PollJob) -> None:
         outcome: Reply = Postponed()
         try:
-            outcome = await self._look(turn)
+            outcome = await self._look(job)
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001  this symbol's poll is a component of its own
-            defect = Defect(polling_of(turn.code), "poll", error, fingerprint(error))
+            defect = Defect(polling_of(job.code), "poll", error, fingerprint(error))
             self._observe(defect)
             outcome = Unanswered(defect.reason)
         finally:
-            turn.entitlements.ended(turn.budget.account, turn.code)
-            self._record(turn.code, outcome)
-            self._observe(Polled(turn.code, _WORDS[type(outcome)], _answer(outcome)))
-            if not self._schedule.watches(turn.code):  # taken off the watchlist meanwhile
-                self._forget(turn.code)
+            job.entitlements.ended(job.budget.account, job.code)
+            self._record(job.code, outcome)
+            self._observe(Polled(job.code, _WORDS[type(outcome)], _answer(outcome)))
+            if not self._schedule.watches(job.code):  # taken off the watchlist meanwhile
+                self._forget(job.code)
 
-    async def _look(self, turn: PollJob) -> Reply:  # noqa: PLR0911  a return per reaction
+    async def _look(self, job: PollJob) -> Reply:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
-        account = f"budget of account {turn.budget.account}"
+        account = f"budget of account {job.budget.account}"
         try:
-            watermark = await self._publish(turn)
+            watermark = await self._publisher.publish(job)
         except TooFrequent:
             who = (
                 "requests that got no answer have arrived late"
-                if turn.budget.may_be_late()
+                if job.budget.may_be_late()
                 else "another program spends requests of this account"
             )
             text = f"too many requests, says OpenD: {who}; waiting a full period"
             self._observe(Trouble(account, text))
-            await turn.budget.exhaust()
+            await job.budget.exhaust()
             return Postponed()
         except Refused as problem:
-            cure = f"when it is gone for good: poller watch remove {turn.code}"
-            self._observe(Trouble(turn.code, f"{problem}; kept out, tried again later; {cure}"))
+            cure = f"when it is gone for good: poller watch remove {job.code}"
+            self._observe(Trouble(job.code, f"{problem}; kept out, tried again later; {cure}"))
             return Excluded(str(problem))
         except Disconnected:
             return Postponed()  # the gateway's trouble, which its supervisor tells
@@ -345,178 +327,47 @@ class Poller:
             return Unanswered(f"redis: {problem}")
         except Superseded as problem:  # twice in a row
             reason = f"somebody else writes this symbol ({problem}); it is asked again later"
-            self._observe(Trouble(turn.code, reason))
+            self._observe(Trouble(job.code, reason))
             return Unanswered(reason)
         except (NoRight, Overdue, Outdated, Unavailable, Malformed) as problem:
-            return self._unanswered(turn, problem)
+            return self._unanswered(job, problem)
         except StoreMisfit as problem:
-            subject = _PUBLISHING if isinstance(problem, Unwritable) else turn.code
+            subject = PUBLISHING if isinstance(problem, Unwritable) else job.code
             self._observe(Trouble(subject, str(problem)))
             return Unanswered(str(problem))
         else:
-            self._answered(turn)
+            self._answered(job)
             return Answered(watermark)
 
-    def _answered(self, turn: PollJob) -> None:
+    def _let_others_answer(self, code: Code, day: date) -> None:
+        """Free the gateway of a poll that waits; the day tells the schedule of a new report."""
+        if (task := asyncio.current_task()) in self._in_flight:
+            self._in_flight[task] = None
+        self._schedule.sighted(code, day)
+        self._notify()
+
+    def _answered(self, job: PollJob) -> None:
         """Let end what a usable answer ends."""
-        account, code = turn.budget.account, turn.code
-        if turn.budget.is_uncontended():  # who spends now and then is one trouble
+        account, code = job.budget.account, job.code
+        if job.budget.is_uncontended():  # who spends now and then is one trouble
             self._observe(Recovered(f"budget of account {account}"))
-        self._failures.answered(turn.gateway.name, code)
+        self._failures.answered(job.gateway.name, code)
         if self._entitlements.answered(account, code):
             self._schedule.relieve(market_of(code))
         self._observe(Recovered(polling_of(code)))
 
-    def _unanswered(self, turn: PollJob, problem: GatewayError) -> Reply:
+    def _unanswered(self, job: PollJob, problem: GatewayError) -> Reply:
         """Say whose trouble it is that OpenD had no usable answer."""
-        account, code = turn.budget.account, turn.code
+        account, code = job.budget.account, job.code
         if not isinstance(problem, Malformed | Silent):  # which is the link's
-            withheld = self._entitlements.refused(account, code, problem, turn.began)
+            withheld = self._entitlements.refused(account, code, problem, job.began)
             if withheld is not None:  # those that failed till now have failed for this
                 self._failures.withdraw(withheld.codes)
                 self._schedule.relieve(withheld.market)
         if self._entitlements.rests(account, code):
             return Barred(f"account {account} has no right to {market_of(code)}: {problem}")
-        self._failures.failed(turn.gateway.name, code, problem)
+        self._failures.failed(job.gateway.name, code, problem)
         return Unanswered(str(problem))
-
-    async def _publish(self, turn: PollJob) -> date | None:
-        try:
-            return await self._attempt(turn)
-        except Superseded:
-            # an old answer compared again could take a newer one back: ask again
-            return await self._attempt(replace(turn, grant=await turn.budget.acquire()))
-
-    async def _attempt(self, turn: PollJob) -> date | None:
-        """Read, compare, commit; returns the watermark as it stands then."""
-        code = turn.code
-        try:
-            unparsed = await self._records.unparsed(code)
-            snapshot = None
-            if not self._repeats.is_known(code, unparsed.digest):
-                snapshot = self._parsed(code, unparsed)
-        except StoreError:
-            await turn.budget.settle(turn.grant, answered=True)  # nothing was sent
-            raise
-        first = await fetch(turn.gateway, turn.budget, turn.grant, code, None)
-        observed_at = self._now()
-        if snapshot is None:
-            if self._repeats.is_repeat(code, first):
-                return self._repeats.watermark(code)
-            snapshot = self._parsed(code, unparsed)
-        pages = await self._read_on(turn, snapshot, first)
-        records = [record for page in pages for record in page.records]
-        comparison = self._compared(code, records, snapshot, observed_at)
-        if comparison.extreme is not None:
-            await self._let_others_answer(code, comparison.extreme)
-            comparison = self._compared(code, records, snapshot, observed_at)
-        self._committing += 1
-        try:
-            await self._records.commit(code, comparison, snapshot, turn.lease)
-        except StoreMisfit as problem:
-            raise Unwritable(str(problem)) from problem
-        finally:
-            self._committing -= 1
-            self._notify()
-        self._observe(Quarantined(code, comparison.waiting(snapshot.known)))
-        self._repeats.note(code, pages, comparison, snapshot.known, unparsed.digest)
-        dropped = [oddity for page in pages for oddity in page.oddities]
-        self._tell(code, comparison, [*snapshot.notes, *dropped])
-        return comparison.watermark
-
-    def _parsed(self, code: Code, unparsed: Unparsed) -> Snapshot:
-        """Return what is known; raises StoreMisfit also when nothing newer could be found."""
-        snapshot = unparsed.parse()
-        newest = snapshot.known.newest
-        today = self._now().astimezone(market_of(code).zone).date()
-        if newest is not None and newest > today:
-            key = self._records.keys.watermark
-            raise StoreMisfit(
-                f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
-                f"it is found again: HDEL {key} {code}"
-            )
-        return snapshot
-
-    def _compared(
-        self, code: Code, records: Sequence[Record], snapshot: Snapshot, observed_at: datetime
-    ) -> Comparison:
-        market = market_of(code)
-        comparison = compare(
-            code,
-            records,
-            snapshot.known,
-            observed_at=observed_at,
-            history=self._history,
-            moves=self._gate.moves(market),
-        )
-        self._gate.keep(market, comparison.moves)
-        return comparison
-
-    async def _let_others_answer(self, code: Code, day: date) -> None:
-        """Wait with an extreme move; its day tells the schedule meanwhile that a report is out."""
-        if (task := asyncio.current_task()) in self._in_flight:
-            self._in_flight[task] = None  # the gateway has answered
-        self._schedule.sighted(code, day)
-        self._notify()
-        await self._gate.settled(market_of(code), day)
-
-    def _tell(self, code: Code, comparison: Comparison, notes: Sequence[str]) -> None:
-        """Report what was published, and once per change what was odd about the answer."""
-        odd = "; ".join([*notes, *comparison.oddities])
-        self._observe(Trouble(f"{code} answer", odd) if odd else Recovered(f"{code} answer"))
-        if comparison.events:
-            self._observe(Recovered(_PUBLISHING))
-            self._observe(Published(code, comparison.events))
-
-    async def _read_on(self, turn: PollJob, snapshot: Snapshot, first: Page) -> list[Page]:
-        """Read page after page until there are enough, and return them."""
-        pages = [first]
-        while True:
-            match progress(turn.code, pages, snapshot.known, history=self._history):
-                case Reading.MORE:
-                    grant, key = await turn.budget.acquire(), pages[-1].next_key
-                    pages.append(await fetch(turn.gateway, turn.budget, grant, turn.code, key))
-                case Reading.CUT:
-                    self._confirm_cut(turn.code, snapshot, pages)
-                    return pages
-                case Reading.ENOUGH:
-                    self._cut.pop(turn.code, None)
-                    return pages
-
-    def _confirm_cut(self, code: Code, snapshot: Snapshot, pages: Sequence[Page]) -> None:
-        """Accept an answer that ends above the watermark only when it was given several times."""
-        oldest = min(record.day for page in pages for record in page.records)
-        self._cut[code] = self._cut.get(code, 0) + 1
-        story = f"OpenD's history of it ends at {oldest}, above the watermark {snapshot.watermark}"
-        if self._cut[code] < _CONFIRMATIONS:
-            raise Malformed(f"{story}: asking again before anything is published")
-        self._cut.pop(code)
-        self._observe(Happened(f"{code}: {story}; the days between are not to be had"))
-
-
-async def fetch(
-    gateway: Gateway, budget: Budget, grant: Grant, code: Code, key: str | None
-) -> Page:
-    """Send one request that `grant` was spent for, and settle it whatever comes.
-
-    A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.
-    """
-    while not budget.is_valid(grant):
-        await budget.settle(grant, answered=True)  # nothing was sent
-        grant = await budget.acquire()
-    answered, replaced = False, None
-    try:
-        page = await gateway.page(code, key)
-        answered = True
-    except Unavailable as problem:
-        replaced = problem.replaced
-        raise
-    except GatewayError:
-        answered = True
-        raise
-    finally:
-        await budget.settle(grant, answered=answered, replaced=replaced)
-    return page
 
 
 def _answer(outcome: Reply) -> str:
