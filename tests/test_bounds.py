@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from poller.detect.compare import Known, Reading, compare, progress
+from poller.detect.compare import Known, compare
 from poller.detect.impossible import impossible, storable
+from poller.detect.paging import Reading, progress
 from poller.detect.plausible import implausible, is_extreme, same_level
 from poller.detect.restate import restatement
 from poller.markets import Market, Record

@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.detect.compare import (
-    Comparison,
-    Known,
-    Reading,
-    brings_nothing,
-    compare,
-    progress,
-)
+from poller.detect.compare import Comparison, Known, brings_nothing, compare
+from poller.detect.paging import Reading, progress
 from poller.detect.plausible import MarketMoves
 from poller.errors import Malformed, StoreMisfit
 from poller.markets import Record

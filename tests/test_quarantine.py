@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from poller.detect.compare import Comparison, Known, Reading, compare, progress
+from poller.detect.compare import Comparison, Known, compare
 from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.detect.impossible import explained, impossible
+from poller.detect.paging import Reading, progress
 from poller.detect.plausible import NO_MOVES, MarketMoves, implausible
 from poller.detect.restate import restatement
 from poller.detect.screening import same_figures

@@ -6,7 +6,8 @@ from datetime import date
 from typing import Final
 
 from poller.clock import wall_clock
-from poller.detect.compare import Reading, compare, progress
+from poller.detect.compare import compare
+from poller.detect.paging import Reading, progress
 from poller.errors import Superseded, TooFrequent, Unavailable
 from poller.gateway.opend import Gateway
 from poller.model import Code, Page

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
-from poller.detect.compare import Comparison, Reading, compare, progress
+from poller.detect.compare import Comparison, compare
+from poller.detect.paging import Reading, progress
 from poller.errors import Malformed, StoreError, StoreMisfit, Superseded, Unwritable
 from poller.markets import Record
 from poller.model import Code, Page, market_of
