@@ -244,6 +244,27 @@ def test_a_market_that_was_not_answered_is_asked_by_few() -> None:
     assert under_way(0)
 
 
+def test_what_a_control_decides_waits_for_it() -> None:
+    """Meanwhile the market would be asked in vain; then by one symbol, which decides."""
+    rights = Rights()
+
+    def is_full() -> bool:
+        return UNITED_STATES in rights.access("main", NOW).full
+
+    rights.answered("main", Code(HK), NOW)
+    for name in "ABC":
+        rights.refused("main", refusal(Code(f"US.{name}"), TIMEOUT), NOW, NOW)
+    assert not is_full()  # there may be nobody to ask as a control
+    rights.asked("main", Code(HK), NOW)
+    assert is_full()
+    rights.answered("main", Code(HK), NOW)
+    rights.ended("main", Code(HK))
+    assert not is_full()
+    rights.asked("main", Code("US.D"), NOW)
+    assert is_full()
+    assert rights.refused("main", refusal(Code("US.D"), TIMEOUT), NOW, NOW)
+
+
 looks = st.tuples(
     st.sampled_from(["main", "other"]),
     st.builds("{}.{}".format, st.sampled_from(["HK", "US"]), st.integers(1, 6)),

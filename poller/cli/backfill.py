@@ -1,7 +1,6 @@
 """`poller backfill`: reads older history, within the shared budget."""
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from datetime import date
 from typing import Final
@@ -72,11 +71,18 @@ async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
 
 async def _read(ports: Ports, first: OpenD, code: Code, since: date) -> int:
     """Read a symbol through this gateway, or through another account where this may not see it."""
-    others = {g.account: g for g in ports.gateways if g.ready and g.account != first.account}
-    *earlier, last = first, *others.values()
-    for gateway in earlier:
-        with contextlib.suppress(NoRight, Overdue):
-            budget = ports.budgets[gateway.account]
-            return await backfill_symbol(ports.store.records, gateway, budget, code, since)
-    budget = ports.budgets[last.account]
-    return await backfill_symbol(ports.store.records, last, budget, code, since)
+    records, budgets = ports.store.records, ports.budgets
+    try:
+        return await backfill_symbol(records, first, budgets[first.account], code, since)
+    except (NoRight, Overdue):
+        others = [gateway for gateway in ports.gateways if gateway.account != first.account]
+        if not others:
+            raise
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                other = await any_ready(others)
+        except TimeoutError:
+            other = None
+        if other is None:
+            raise
+    return await backfill_symbol(records, other, budgets[other.account], code, since)

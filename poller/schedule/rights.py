@@ -30,7 +30,8 @@ ALIKE: Final = 3
 UNPROVEN: Final = ALIKE + 1
 """Symbols that are under way at once, at the most, in a market whose last look was not answered.
 
-Else a whole budget would be on its way before the first of them is given up.
+Else a whole budget would be on its way before the first of them is given up. One is enough where it
+is about to be decided.
 """
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
@@ -132,7 +133,12 @@ class _Sight:
     def full(self) -> bool:
         """Whether nobody else is asked for now."""
         is_proven = self.answered_at is not None and not self.refused
-        return self.under_way >= UNPROVEN and not is_proven
+        most = UNPROVEN if self.suspect is None else 1
+        return self.under_way >= most and not is_proven
+
+    def was_control(self, now: datetime) -> bool:
+        """Tell whether a symbol of it was asked as a control a short while ago."""
+        return self.control_at is not None and now - FIRST_PAUSE < self.control_at <= now
 
     def count(self, refusal: Refusal) -> None:
         """Take note of a refusal, of each symbol the last one."""
@@ -173,9 +179,22 @@ class Rights:
             for each in self.resting()
             if each.account == account
         }
-        own = ((market, s) for (other, market), s in self._sights.items() if other == account)
-        full = frozenset(market for market, sight in own if sight.full)
+        own = {market: s for (other, market), s in self._sights.items() if other == account}
+        full = frozenset(m for m, s in own.items() if s.full or self._waits(m, own, now))
         return Access(account, resting, frozenset(self._controls(account, now)) - full, full)
+
+    @staticmethod
+    def _waits(market: Market, own: Mapping[Market, _Sight], now: datetime) -> bool:
+        """Tell whether a control is under way that will tell what ails a market."""
+        sight = own[market]
+        return (
+            sight.suspect is not None
+            and sight.witnessed_at is None
+            and any(
+                other is not market and seen.under_way > 0 and seen.was_control(now)
+                for other, seen in own.items()
+            )
+        )
 
     def _controls(self, account: str, now: datetime) -> Iterator[Market]:
         own = {market: s for (other, market), s in self._sights.items() if other == account}
@@ -183,9 +202,8 @@ class Rights:
             if sight.suspect is None or sight.witnessed_at is not None:
                 continue
             for control, seen in own.items():
-                before = seen.control_at
-                fresh = before is None or not now - FIRST_PAUSE < before <= now
-                if control is not market and seen.resting is None and fresh:
+                fresh = seen.resting is None and not seen.was_control(now)
+                if control is not market and fresh:
                     yield control
 
     def resting(self) -> Iterator[Withheld]:
