@@ -12,7 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from poller.gateway.opend import CALL_LIMIT, LATE
+from poller.gateway.opend import LATE
+from poller.gateway.sdk import CALL_LIMIT
 from poller.model import Code
 from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE, UNPROVEN
 from poller.simulator import Proto, World, replies
