@@ -1,7 +1,7 @@
-"""What OpenD says of itself, in an operator's words and with a cure. Pure.
+"""OpenD's own state, in words for an operator and with a fix. Pure.
 
-The names are the SDK's, of `get_global_state` and of its notifications; what they stand for is from
-OpenD's own messages (Common.proto, Notify.proto). It is a hint: what a request brings is the truth.
+The names are those of the SDK's `get_global_state` and notifications; their meaning is from OpenD's
+messages (Common.proto, Notify.proto). The state is a hint; only the answer to a request counts.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _LONGEST: Final = 200
 
 
 def trouble_of(state: Mapping[str, object]) -> str:
-    """Return why an OpenD cannot serve now, and the cure; "" where it says nothing of the kind."""
+    """Return why an OpenD cannot serve now, with the fix, or "" if it reports no trouble."""
     told = _PROGRAM.get(str(state.get("program_status_type")), "")
     if not told and state.get("qot_logined") in {False, "0"}:
         told = _NOT_QUOTES
@@ -47,7 +47,7 @@ def trouble_of(state: Mapping[str, object]) -> str:
 
 
 def trouble_in(notification: object) -> str | None:
-    """Return what a notification says is wrong, "" for nothing any more; None: it is of no state.
+    """Return the trouble a notification reports, "" if none is left, None if it is about no state.
 
     `notification`: kind, subordinate kind and data, as the SDK's `SysNotifyHandlerBase` has them.
     """
@@ -64,7 +64,7 @@ def trouble_in(notification: object) -> str | None:
 
 
 def changes_rights(notification: object) -> bool:
-    """Tell whether a notification speaks of the account's quote rights: then they are tried."""
+    """Return whether a notification is about the account's quote rights."""
     match notification:
         case ("QOT_RIGHT", _, _):
             return True
@@ -73,6 +73,6 @@ def changes_rights(notification: object) -> bool:
 
 
 def version_of(state: Mapping[str, object]) -> str:
-    """Return the version an OpenD names: `1011` is told as 10.11."""
+    """Return the version of an OpenD: 10.11 for `1011`."""
     text = str(state.get("server_ver") or "")
     return f"{int(text) // 100}.{int(text) % 100:02}" if text.isascii() and text.isdigit() else text

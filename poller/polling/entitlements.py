@@ -1,4 +1,4 @@
-"""What each account may ask for, learned while it is asked and told once: `plan.rights` decides."""
+"""Reports which markets each account has a right to; `schedule.rights` decides."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -20,11 +20,11 @@ from poller.telemetry.observe import MarketRight, Observe, Recovered, Trouble, r
 _MINUTE: Final = timedelta(minutes=1)
 _HOUR: Final = timedelta(hours=1)
 _NO_ANSWER: Final = "OpenD has no answer to its symbols in time"
-"""One word for every silence about a symbol: how it comes about does not matter."""
+"""The words of every timeout, whatever its cause."""
 
 
 class Entitlements:
-    """Which markets every account of this process is asked for."""
+    """The rights of every account of this process, observed and reported."""
 
     def __init__(
         self,
@@ -39,21 +39,21 @@ class Entitlements:
         self._rights = Rights()
 
     def access(self, account: str) -> Access:
-        """Return what an account is asked for now."""
+        """Return what an account may be asked for now."""
         return self._rights.access(account, self._now())
 
     def asked(self, account: str, code: Code) -> None:
-        """Take note that an account is asked for a symbol."""
+        """Record that an account is asked for a symbol."""
         trial = self._rights.asked(account, code, self._now())
         if trial is not None:
             self._observe(_fact(trial))
 
     def ended(self, account: str, code: Code) -> None:
-        """Take note that what was asked for is under way no more, whatever came of it."""
+        """Record that the request for a symbol has ended, whatever its result."""
         self._rights.ended(account, code)
 
     def answered(self, account: str, code: Code) -> bool:
-        """Take note of a usable answer; returns whether its market is asked for again by it."""
+        """Record a usable answer; return whether it ends the rest of its market."""
         granted = self._rights.answered(account, code, self._now())
         if granted is None:
             return False
@@ -65,7 +65,7 @@ class Entitlements:
     def refused(
         self, account: str, code: Code, problem: GatewayError, asked_at: datetime
     ) -> Withheld | None:
-        """Take note of a look without a usable answer; returns the market if it rests from now."""
+        """Record a poll without a usable answer; return the market if it rests from now on."""
         words = _NO_ANSWER if isinstance(problem, Overdue) else str(problem)
         now = self._now()
         before = self._rights.rests(account, market_of(code))
@@ -77,23 +77,23 @@ class Entitlements:
         if before:  # only its next trial has changed
             return None
         subject = right_of(account, withheld.market)
-        self._observe(Trouble(subject, self._told(withheld, problem)))
+        self._observe(Trouble(subject, self._explained(withheld, problem)))
         return withheld
 
     def hurry(self, account: str) -> None:
-        """Try soon what rests at an account: it is said that its rights have changed."""
+        """Try the resting markets of an account soon: its rights may have changed."""
         self._rights.hurry(account, self._now())
 
     def rests(self, account: str, code: Code) -> bool:
-        """Tell whether an account is not asked for the market of a symbol."""
+        """Return whether the market of a symbol rests at an account."""
         return self._rights.rests(account, market_of(code))
 
     def forget(self, codes: Iterable[Code]) -> None:
-        """Forget symbols that are watched no longer."""
+        """Forget symbols that are no longer watched."""
         self._rights.forget(codes)
 
-    def _told(self, withheld: Withheld, problem: GatewayError) -> str:
-        """Say what it was learned from, what goes on, when it is asked again, and the cure."""
+    def _explained(self, withheld: Withheld, problem: GatewayError) -> str:
+        """Return the evidence, what goes on, when it is tried again, and the fix, in words."""
         market = withheld.market
         others = [
             str(other)

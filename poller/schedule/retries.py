@@ -1,7 +1,7 @@
 """Symbols of one market that failed, and when each is tried again. Pure.
 
-A symbol that failed once may have met a passing trouble, and is asked again like any other. One
-that fails again and again is asked for within a small share of the budget, see `FAILING_SHARE`.
+A symbol that failed once is asked again like any other. One that fails repeatedly is asked within a
+small share of the budget, `FAILING_SHARE`.
 """
 
 import heapq
@@ -12,11 +12,11 @@ from typing import Final
 from poller.schedule.symbol import Symbol, SymbolState
 
 FAILING_SHARE: Final = 0.05
-"""Of an account's budget, the most that symbols get which failed twice in a row or more.
+"""Largest fraction of an account's budget for symbols that failed twice in a row or more.
 
-Each of them pauses ever longer, but thousands together would take the whole budget, and a release
-of the others would wait for it. A twentieth costs a sweep 5 % at the most, and a symbol that is
-well again is found by it all the same.
+Each of them pauses ever longer, but thousands together would use up the whole budget and delay a
+release of the others. A twentieth costs a sweep at most 5 %, and still finds a symbol that has
+recovered.
 """
 
 _AGAIN: Final = 2  # failures in a row from which on a symbol is failing
@@ -30,11 +30,11 @@ class Retries:
     def __init__(self) -> None:
         self._once: _Heap = []
         self._failing: _Heap = []
-        self._suspects: list[Symbol] = []  # failing, but nobody was answered meanwhile
+        self._suspects: list[Symbol] = []  # failing, but no other symbol was answered meanwhile
         self._answers = 0
 
     def add(self, symbol: Symbol, at: datetime, ticket: int) -> None:
-        """Let a symbol that failed wait until `at`; tickets keep the order of equal instants."""
+        """Retry a failed symbol at `at`; tickets order equal instants."""
         symbol.retry_at = at
         if symbol.failures < _AGAIN:
             symbol.failed_after = self._answers
@@ -49,25 +49,25 @@ class Retries:
         return _at(self._once)
 
     def failing_at(self) -> datetime | None:
-        """Return when the next failing symbol is tried again, as far as it is concerned."""
+        """Return when the next failing symbol is due, regardless of `FAILING_SHARE`."""
         return _at(self._failing)
 
     def take(self, *, failing: bool) -> Symbol:
-        """Return the symbol to try; `once_at` or `failing_at` has told that there is one."""
+        """Return the symbol to retry; call it only when `once_at` or `failing_at` is due."""
         _, _, symbol = heapq.heappop(self._failing if failing else self._once)
         symbol.retry_at, symbol.polling = None, True
         return symbol
 
     def waiting(self) -> Iterator[Symbol]:
-        """Yield every symbol that waits."""
+        """Yield every waiting symbol."""
         for heap in (self._once, self._failing):
             yield from (symbol for at, _, symbol in heap if symbol.retry_at == at)
 
     def answered(self) -> list[Symbol]:
-        """Take note of a usable answer; returns the symbols that are well for all that is known.
+        """Record a usable answer; return the symbols that need not count as failing.
 
-        They failed again and again, but all of it since the answer before: what failed may have
-        been the market, or the gateway.
+        All their failures came after the previous answer, so the market or the gateway may have
+        been the cause.
         """
         found = [
             each

@@ -1,14 +1,14 @@
-"""Which markets an account may ask for, learned from what it is answered. Pure.
+"""Learns from answers which markets an account has a right to. Pure.
 
-A right is a property of account and market, and OpenD has many words for a missing one; some of
-them it also has for other troubles. Words that name a right are believed of two symbols. Of all
-others it takes three that are refused alike while none is answered, then an answer of another
-market, or of this one at another account, and then one refusal more: so what ails the gateway, be
-it for a moment, is not taken for a missing right. Where nothing else is asked anyway, one symbol of
-another market is, as a control.
+A right belongs to an account and a market. OpenD has many words for a missing one, and uses some of
+them for other troubles as well. Refusals that name a right count after two symbols. For any other
+refusal it takes three symbols refused alike with no answer in between, then an answer of another
+market or of this one at another account, then one more refusal: so a passing trouble of the gateway
+is not mistaken for a missing right. If no other market is asked anyway, one of its symbols is asked
+as a control.
 
-A market that rests is tried with one symbol now and then, ever more rarely; the first usable answer
-ends it.
+A market that rests is tried with one symbol from time to time, ever more rarely. The first usable
+answer ends the rest.
 """
 
 import re
@@ -22,23 +22,23 @@ from poller.markets import Market
 from poller.model import Code, market_of
 
 EXPLICIT: Final = 2
-"""Symbols whose refusals name a missing right, after which the market rests."""
+"""Symbols refused in words that name a missing right, after which the market rests."""
 
 ALIKE: Final = 3
-"""Symbols refused in the same words, or left without an answer, after which it rests, too."""
+"""Symbols refused in the same words, or not answered, after which it may rest."""
 
 UNPROVEN: Final = ALIKE + 1
-"""Symbols that are under way at once, at the most, in a market whose last look was not answered.
+"""Most requests under way at once in a market whose last poll was not answered.
 
-Else a whole budget would be on its way before the first of them is given up. One is enough where it
-is about to be decided.
+Otherwise a whole budget would be under way before the first of them times out. Once a market is
+suspect, one request at a time is enough to decide.
 """
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
-"""From the moment a market rests to the first trial; each one that fails doubles it."""
+"""Pause before the first trial of a resting market; doubled after each trial that fails."""
 
 HINT_PAUSE: Final = timedelta(seconds=10)
-"""From a trial to the next one at the least, where it is said that rights have changed."""
+"""Shortest pause between two trials after a hint that rights have changed."""
 
 LONGEST_PAUSE: Final = timedelta(days=1)
 
@@ -47,11 +47,12 @@ _DIGITS: Final = re.compile(r"\d+")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What an account is asked for: all markets but those `resting`, each until its next trial.
+    """What an account may be asked for now.
 
     Attributes:
-        controls: Markets of which one answer tells whether another one's trouble is the gateway's.
-        full: Markets of which nobody is asked until one of those that were has ended.
+        resting: Markets that are not asked, and when each is tried next.
+        controls: Markets whose answer shows whether another one's trouble is the gateway's.
+        full: Markets that are not asked until a request under way has ended.
     """
 
     account: str = ""
@@ -65,10 +66,10 @@ EVERYTHING: Final = Access()
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A look without a usable answer, as far as it may be the market's trouble.
+    """A poll without a usable answer, which may be the market's trouble.
 
     Attributes:
-        words: What OpenD said; the code in it does not count. One word for all that timed out.
+        words: What OpenD said; the same for all requests that timed out.
         explicit: Whether the words name a missing right.
     """
 
@@ -78,7 +79,7 @@ class Refusal:
 
     @property
     def likeness(self) -> str:
-        """What is equal for two symbols that are refused for one reason."""
+        """A key equal for symbols refused for the same reason; codes in the words are ignored."""
         market, _, bare = self.code.partition(".")
         text = re.sub(rf"\b(?:{market}\.)?{re.escape(bare)}\b", "", self.words)
         return "" if self.explicit else f"={_DIGITS.sub('', text)}"
@@ -86,14 +87,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A market rests at an account from `since` on; it is tried again at `next_at`.
+    """A market that rests at an account. Instants are aware.
 
     Attributes:
-        refusal: The last one of those it was learned from.
+        refusal: The last of the refusals it was learned from.
         codes: The symbols that were refused.
-        pause: Between the last two trials, or before the first.
+        since: When it was learned.
+        next_at: When it is tried next.
+        pause: The pause before the next trial.
         trial: The symbol being tried now.
-        tried_at: When the last one was asked for; None: none was yet.
+        tried_at: When the last trial was sent; None before the first.
     """
 
     account: str
@@ -109,7 +112,7 @@ class Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A market that rested at an account is asked for again: `code` was answered."""
+    """A market that rested at an account is asked again, because `code` was answered."""
 
     account: str
     market: Market
@@ -118,30 +121,32 @@ class Granted:
 
 @dataclass(slots=True)
 class _Sight:
-    """One market seen by one account. `refused`: since its last usable answer, oldest first."""
+    """What one account has seen of one market; `refused` since its last answer, oldest first."""
 
     answered_at: datetime | None = None
     refused: dict[Code, Refusal] = field(default_factory=dict)
     alike: Counter[str] = field(default_factory=Counter)
-    witnessed_at: datetime | None = None  # when others were first answered after the first of them
-    troubled: set[Code] = field(default_factory=set)  # refused while others were answered
-    control_at: datetime | None = None  # when a symbol of it was last asked as a control
+    witnessed_at: datetime | None = (
+        None  # when another market, or account, was first answered after the first refusal
+    )
+    troubled: set[Code] = field(default_factory=set)  # refused although their market was answered
+    control_at: datetime | None = None  # when one of its symbols was last asked as a control
     resting: Withheld | None = None
     under_way: int = 0
 
     @property
     def full(self) -> bool:
-        """Whether nobody else is asked for now."""
+        """Whether no further symbol is asked now."""
         is_proven = self.answered_at is not None and not self.refused
         most = UNPROVEN if self.suspect is None else 1
         return self.under_way >= most and not is_proven
 
     def was_control(self, now: datetime) -> bool:
-        """Tell whether a symbol of it was asked as a control a short while ago."""
+        """Return whether one of its symbols was asked as a control within `FIRST_PAUSE`."""
         return self.control_at is not None and now - FIRST_PAUSE < self.control_at <= now
 
     def count(self, refusal: Refusal) -> None:
-        """Take note of a refusal, of each symbol the last one."""
+        """Count a refusal; of each symbol only the last one counts."""
         if (before := self.refused.pop(refusal.code, None)) is not None:
             self.alike[before.likeness] -= 1
         self.refused[refusal.code] = refusal
@@ -149,13 +154,13 @@ class _Sight:
 
     @property
     def suspect(self) -> str | None:
-        """What so many symbols are refused for that it may be the market's trouble."""
+        """The likeness of so many refusals that the market may be the cause, or None."""
         if self.resting is not None:
             return None
         return next((k for k, n in self.alike.items() if n >= (ALIKE if k else EXPLICIT)), None)
 
     def clear(self, code: Code, now: datetime) -> bool:
-        """Take note of an answer; returns whether it ends a row of refusals."""
+        """Count an answer; return whether it ends a run of refusals or a rest."""
         ended = len(self.refused) >= ALIKE or self.resting is not None
         self.troubled |= self.refused.keys()
         self.troubled.discard(code)
@@ -166,14 +171,14 @@ class _Sight:
 
 
 class Rights:
-    """What every account of a process may ask for, as far as it is known."""
+    """The rights of every account of this process."""
 
     def __init__(self) -> None:
         self._sights: dict[tuple[str, Market], _Sight] = {}
 
     def access(self, account: str, now: datetime) -> Access:
-        """Return what an account is asked for now."""
-        # after a step back of the clock no trial waits for longer than it was meant to
+        """Return what an account may be asked for now."""
+        # if the clock was set back, no trial waits longer than its pause
         resting = {
             each.market: min(each.next_at, now + each.pause)
             for each in self.resting()
@@ -185,7 +190,7 @@ class Rights:
 
     @staticmethod
     def _waits(market: Market, own: Mapping[Market, _Sight], now: datetime) -> bool:
-        """Tell whether a control is under way that will tell what ails a market."""
+        """Return whether a control is under way that will decide about a suspect market."""
         sight = own[market]
         return (
             sight.suspect is not None
@@ -207,15 +212,15 @@ class Rights:
                     yield control
 
     def resting(self) -> Iterator[Withheld]:
-        """Yield every market that rests, with the account."""
+        """Yield every resting market, with its account."""
         yield from (s.resting for s in self._sights.values() if s.resting is not None)
 
     def rests(self, account: str, market: Market) -> bool:
-        """Tell whether a market rests at an account."""
+        """Return whether a market rests at an account."""
         return self._sight(account, market).resting is not None
 
     def asked(self, account: str, code: Code, now: datetime) -> Withheld | None:
-        """Take note that a symbol is asked for; returns the market if it rests: that is a trial."""
+        """Record that a symbol is asked; return the market if it rests, as this is its trial."""
         market = market_of(code)
         sight = self._sight(account, market)
         sight.under_way += 1
@@ -227,11 +232,11 @@ class Rights:
         return sight.resting
 
     def ended(self, account: str, code: Code) -> None:
-        """Take note that a symbol that was asked for is under way no more, whatever came of it."""
+        """Record that the request for a symbol has ended, whatever its result."""
         self._sight(account, market_of(code)).under_way -= 1
 
     def answered(self, account: str, code: Code, now: datetime) -> Granted | None:
-        """Take note of a usable answer; returns the market if it rests no more."""
+        """Record a usable answer; return the market if this ends its rest."""
         market = market_of(code)
         sight = self._sight(account, market)
         rested = sight.resting is not None
@@ -245,14 +250,14 @@ class Rights:
     def refused(
         self, account: str, refusal: Refusal, now: datetime, asked_at: datetime
     ) -> Withheld | None:
-        """Take note of a look without a usable answer; returns the market if it rests now.
+        """Record a poll without a usable answer; return the market if it rests from now on.
 
-        Or, where it does already and this was its trial, when the next one comes.
+        Also if it rested already and this was its trial: then its next trial has changed.
         """
         market = market_of(refusal.code)
         sight = self._sight(account, market)
         if sight.resting is not None:
-            if sight.resting.trial != refusal.code:  # it was asked before
+            if sight.resting.trial != refusal.code:  # it was asked before the market rested
                 return None
             pause = min(2 * sight.resting.pause, LONGEST_PAUSE)
             sight.resting = replace(sight.resting, next_at=now + pause, pause=pause, trial=None)
@@ -272,9 +277,9 @@ class Rights:
         return sight.resting
 
     def hurry(self, account: str, now: datetime) -> None:
-        """Try what rests at an account soon: its rights may have changed.
+        """Try the resting markets of an account soon: its rights may have changed.
 
-        Some seconds after the last trial at the earliest, however often this is told.
+        At the earliest `HINT_PAUSE` after the last trial, however often this is called.
         """
         for (other, _), sight in self._sights.items():
             if other == account and (resting := sight.resting) is not None:
@@ -283,7 +288,7 @@ class Rights:
                 sight.resting = replace(resting, next_at=next_at, pause=FIRST_PAUSE)
 
     def forget(self, codes: Iterable[Code]) -> None:
-        """Forget symbols that are watched no longer."""
+        """Forget symbols that are no longer watched."""
         for sight in self._sights.values():
             sight.troubled.difference_update(codes)
 
@@ -291,7 +296,7 @@ class Rights:
         return self._sights.setdefault((account, market), _Sight())
 
     def _hurry(self, account: str, market: Market, now: datetime) -> None:
-        """Try what rests at once: whatever ailed this market may have ailed the others."""
+        """Try the other resting markets at once: they may have had the same trouble."""
         for (other, of), sight in self._sights.items():
             if other == account and of is not market and sight.resting is not None:
                 sight.resting = replace(sight.resting, next_at=now, pause=FIRST_PAUSE)
