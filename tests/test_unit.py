@@ -16,7 +16,7 @@ from poller.cli.install import Installed, install, place_of
 from poller.errors import ConfigError
 from poller.service.unit import REFERENCE, TEMPORARY, Installation, obstacles, unit_of, unit_text
 from poller.settings.config import load
-from poller.telemetry.status import Role
+from poller.telemetry.roles import Role
 from tests.machine import needs
 from tests.service import Service, poller
 

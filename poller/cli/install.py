@@ -29,7 +29,7 @@ from poller.service.unit import (
 )
 from poller.settings.config import chosen_file, load, secret_files
 from poller.settings.variables import CONFIG, PREFIX, is_injected
-from poller.telemetry.status import Role
+from poller.telemetry.roles import Role
 
 UNITS: Final = Path("/etc/systemd/system")
 

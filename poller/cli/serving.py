@@ -16,7 +16,7 @@ from poller.service.reload import Reload
 from poller.settings.config import Config, chosen_file, is_blank, load
 from poller.telemetry import observe
 from poller.telemetry.notify import Notify
-from poller.telemetry.status import Role
+from poller.telemetry.roles import Role
 
 
 def run(*, simulate: bool = False, config: ConfigFile = None) -> None:

@@ -25,6 +25,7 @@ from poller.settings.config import Config, Webhook
 from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
 from poller.store.store import Stream, signal_of_webhook
+from poller.telemetry.roles import parts_of
 from poller.telemetry.status import living
 
 
@@ -232,4 +233,4 @@ async def _delivering(store: RedisStore) -> list[str]:
     """Return the names of the running processes that deliver."""
     async with beside(store, RedisStatusStore) as board:
         reports = living(await board.reports(), wall_clock())
-    return sorted(name for name, report in reports.items() if report.role in {"run", "deliver"})
+    return sorted(name for name, report in reports.items() if parts_of(report.role).delivers)

@@ -41,7 +41,7 @@ from poller.telemetry.observe import (
     Ready,
     to_all,
 )
-from poller.telemetry.status import Role
+from poller.telemetry.roles import ROLES, Role
 from poller.telemetry.status_store import StatusStore
 from poller.telemetry.vitals import Vitals
 from poller.web.metrics import Metrics
@@ -104,22 +104,22 @@ async def serve(
     embedded server.
     """
     process = Process(process_name(), role)
-    polls, delivers, shows = (role in {"run", each} for each in ("poll", "deliver", "web"))
+    parts = ROLES[role]
+    is_only_role = not (parts.polls or parts.delivers)
     budget = config.budget.requests, config.budget.period
     schedule = Schedule(config.schedule.intervals, config.watchlist.weights, budget=budget)
     reporter = Reporter(
         process,
-        [address_of(table) for table in config.opend] if polls else [],
+        [address_of(table) for table in config.opend] if parts.polls else [],
         now=wall_clock,
         markets=lambda: {market.name: release_state(q) for market, q in schedule.markets.items()},
         outlook=schedule.outlook,
-        budget=budget if polls else None,
+        budget=budget if parts.polls else None,
     )
     summary = _Summary(config, schedule, role)
     observe = to_all(journal, Vitals(notify, summary), reporter)
-    async with opened(config, observe, gateways=polls, simulated=simulated if polls else None) as (
-        ports
-    ):
+    kind = simulated if parts.polls else None
+    async with opened(config, observe, gateways=parts.polls, simulated=kind) as ports:
         appliers: list[Callable[[Config], None]] = [_apply_log, summary.configure]
         links = [
             Component(f"OpenD {gateway.name}", gateway.supervise, "gateway")
@@ -137,17 +137,16 @@ async def serve(
                 ),
             ),
         ]
-        if polls:
+        if parts.polls:
             polling, apply = await _polling(config, ports, schedule, reporter, notifier, observe)
             work += polling
             appliers.append(apply)
             await _report_newest(ports.store.records, observe)
-        if delivers:
+        if parts.delivers:
             relay = relay_of(config, ports, notifier, observe)
             work.append(Component("webhooks", relay.run))
             appliers.append(lambda fresh: relay.configure(_endpoints(fresh)))
-        if shows:
-            is_only_role = role == "web"
+        if parts.shows:
             metrics = Metrics(wall_clock())
             show = partial(
                 page, config, ports, notifier, metrics, observe, is_only_role=is_only_role
@@ -162,7 +161,7 @@ async def serve(
             work.append(Component("reload", partial(follow, reload, config, apply_all, observe)))
         async with asyncio.TaskGroup() as group:
             group.create_task(run_together(links, observe), name="links")
-            if role != "web":  # that one is ready once it listens
+            if not is_only_role:  # a page alone is ready once it listens
                 observe(Ready(summary.ready()))
             await run_together(work, observe)
 

@@ -33,6 +33,7 @@ from poller.telemetry.observe import (
     Trouble,
     decision_needed,
 )
+from poller.telemetry.roles import Role
 from poller.telemetry.status import (
     EVERY,
     POLLS_KEPT,
@@ -45,7 +46,6 @@ from poller.telemetry.status import (
     ProcessReport,
     ReleaseState,
     RestingMarket,
-    Role,
 )
 from poller.telemetry.status_store import StatusStore
 

@@ -5,12 +5,12 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from poller.telemetry.status import Role
+from poller.telemetry.roles import ROLES, Role
 
 NOTIFY_RELOAD_SINCE: Final = 253
 """The first systemd that knows Type=notify-reload."""
@@ -23,13 +23,6 @@ _CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _BARE: Final = re.compile(r"[A-Za-z0-9/._%+,@=-]+")
 _UNWRITABLE: Final = {"Cc", "Cs", "Zl", "Zp"}
 """Control characters, lone surrogates (bytes that are not UTF-8), line and paragraph separators."""
-
-_WORK: Final[Mapping[Role, str]] = {
-    "run": "Short-interest poller",
-    "poll": "Short-interest poller: polling",
-    "deliver": "Short-interest poller: webhooks",
-    "web": "Short-interest poller: status page",
-}
 
 
 def unit_of(role: Role) -> str:
@@ -198,7 +191,7 @@ def unit_text(role: Role, place: Installation) -> str:
     if place.config is not None:
         command += ["--config", place.config]
     return _TEMPLATE.format(
-        work=_WORK[role],
+        work=ROLES[role].title,
         type=_type(place.systemd),
         command=" ".join([_quoted(place.python), *(_argument(part) for part in command)]),
         directory=_escaped(place.directory),

@@ -35,7 +35,6 @@ POLLS_KEPT: Final = 5
 
 _UNKNOWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-Role = Literal["run", "poll", "deliver", "web"]
 Phase = Literal["watching", "sweeping", "paused"]
 
 

@@ -11,6 +11,7 @@ from poller.events import StreamEvent, decode
 from poller.markets import Market, Record, Shares
 from poller.model import isoformat
 from poller.store.store import Entry
+from poller.telemetry.roles import parts_of
 from poller.telemetry.status import ProcessReport
 from poller.web.histories import LARGEST
 
@@ -129,13 +130,12 @@ def local(moment: datetime, market: Market) -> str:
 
 def at_work(report: ProcessReport) -> str:
     """Return what a process is doing."""
-    match report.role:
-        case "deliver":
-            return "delivering"
-        case "web":
-            return "showing this page"
-        case _:
-            return "standing by" if report.lease is None else "polling"
+    parts = parts_of(report.role)
+    if parts.delivers and not parts.polls:
+        return "delivering"
+    if parts.shows and not parts.polls:
+        return "showing this page"
+    return "standing by" if report.lease is None else "polling"
 
 
 def days_old(day: date | None, market: Market, now: datetime) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from poller.delivery.outbox import Status
 from poller.model import isoformat
+from poller.telemetry.roles import parts_of
 from poller.telemetry.status import GatewayState, ProcessReport, RestingMarket
 from poller.web.watchlist_view import MarketView
 
@@ -68,7 +69,7 @@ class ServiceStatus:
     @property
     def pollers(self) -> dict[str, ProcessReport]:
         """The reports of the active and standby pollers."""
-        return {n: r for n, r in self.reports.items() if r.role in {"run", "poll"}}
+        return {n: r for n, r in self.reports.items() if parts_of(r.role).polls}
 
     @property
     def active(self) -> ProcessReport | None:
