@@ -131,7 +131,7 @@ def test_what_released_versions_kept_is_read() -> None:
                         report = ProcessReport.from_json(text)
                         assert report is not None
                         old = json.loads(text)
-                        assert json.loads(report.to_json()) == old | {"defects": {}}
+                        assert json.loads(report.to_json()) == old | {"defects": {}, "resting": []}
                     case "polls":
                         polls = Polls.from_json(text)
                         assert polls is not None
@@ -227,8 +227,8 @@ def test_an_entry_that_cannot_be_used_is_foreign(spoiled: dict[str, str]) -> Non
     ("told", "reason"),
     [
         ({"market": "XX"}, "market is not one this version knows"),
-        ({"data": "{}"}, "data does not hold what such a notice says"),
-        ({"data": '{"found": 3}'}, "data does not hold what such a notice says"),
+        ({"data": "{}"}, "data lacks a field of such a notice"),
+        ({"data": '{"found": 3}'}, "data lacks a field of such a notice"),
         ({"data": '{"found": -1, "expected": 3}'}, "found"),
         ({"data": '{"found": 1, "expected": 1000000001}'}, "expected"),
         ({"data": '{"found": 0, "expected": 1000000000, "missing": 1000000000}'}, None),
