@@ -152,7 +152,7 @@ async def test_a_history_of_others(tmp_path: Path) -> None:
             known = json.loads(found[f"/api/symbols/{HK}/history.json"])
             assert {each["timestamp_str"] for each in known} >= {"2026-11-13", "2026-11-06"}
             shown = found[f"/symbols/{HK}"]
-            is_named = f"cannot be read: {name}" in shown
+            is_named = f"cannot be read in Redis: {name}" in shown
             assert is_named or len(name) > 20 or any(d["timestamp_str"] == name for d in known)
             await made.raw.hdel(history, name)
 
