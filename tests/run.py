@@ -13,8 +13,8 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("lint", (str(BIN / "ruff"), "check", "-q", "poller", "tests")),
     ("types", (str(BIN / "mypy"),)),
     ("layers", (str(BIN / "lint-imports"),)),
-    # most tests wait for processes: three at once keep two cores busy
-    ("tests", (str(BIN / "pytest"), "-q", "-n", "3", "--dist", "worksteal")),
+    # most tests wait for processes: four at once keep two cores busy
+    ("tests", (str(BIN / "pytest"), "-q", "-n", "4", "--dist", "worksteal")),
 )
 
 
