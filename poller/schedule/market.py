@@ -4,7 +4,7 @@ A release is one common event: the first newer day makes every symbol of the mar
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -326,10 +326,13 @@ class MarketQueue:
 
         While few symbols show the newest day, the outstanding ones are probed as well.
         """
-        queues = [queue for queue in self._rotation.values() if head(queue) is not None]
+        queues = self._up_to_date()
         if self._is_minority and (lags := self._lags()) is not None:
             queues.append(lags)
-        return min(queues, key=lambda queue: queue[0][0], default=None)
+        return _oldest(queues)
+
+    def _up_to_date(self) -> list[Queue]:
+        return [queue for queue in self._rotation.values() if head(queue) is not None]
 
     def _lags(self) -> Queue | None:
         return best(self._outstanding)
@@ -362,9 +365,7 @@ class MarketQueue:
 
     def trial(self) -> Queue | None:
         """Return the queue whose head is best to try a right with: no release waits for it."""
-        current = [queue for queue in self._rotation.values() if head(queue) is not None]
-        oldest = min(current, key=lambda queue: queue[0][0], default=None)
-        if oldest is not None:
+        if (oldest := _oldest(self._up_to_date())) is not None:
             return oldest
         waiting = (self._quiet, self._lags(), self._fresh)
         return next((queue for queue in waiting if queue and head(queue) is not None), None)
@@ -387,8 +388,7 @@ class MarketQueue:
             case SymbolState.NEW:
                 return None, "it was not looked at since the start"
             case SymbolState.DORMANT:
-                reason = "it has no rows, or missed three releases: looked at once a day"
-                return None, reason
+                return None, "it has no rows, or missed three releases: looked at once a day"
             case _ if not self._is_up_to_date(symbol):
                 reason = f"the report of {self.newest} is out, and it does not show it"
                 return (None if self.sweep.running else self.sweep.resumes), reason
@@ -396,6 +396,10 @@ class MarketQueue:
                 turn = f"one of {self._current} symbols watched in rotation"
                 at = self._watch_at if self._current == 1 else None
                 return at, f"{turn}; {self._watch_reason}"
+
+
+def _oldest(queues: Iterable[Queue]) -> Queue | None:
+    return min(queues, key=lambda queue: queue[0][0], default=None)
 
 
 def once_a_day(intervals: Intervals) -> timedelta:
