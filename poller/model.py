@@ -82,6 +82,19 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class RankPage:
+    """A stretch of a market's list of symbols, largest short position first.
+
+    Attributes:
+        total: Symbols in the whole list.
+        positions: Code → shares short, in the order of the list; they carry no day.
+    """
+
+    total: int
+    positions: Mapping[Code, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Vintage:
     """What was reported for a day at one time; `revision` numbers the day's vintages from 0."""
 

@@ -21,6 +21,7 @@ from poller.errors import (
     Silent,
     Unavailable,
 )
+from poller.gateway.rank import read_rank
 from poller.gateway.sdk import (
     CHECK_LIMIT,
     Result,
@@ -32,7 +33,8 @@ from poller.gateway.sdk import (
     read_state,
 )
 from poller.gateway.state import changes_rights, trouble_in, trouble_of
-from poller.model import Code, Page
+from poller.markets import Market
+from poller.model import Code, Page, RankPage
 
 READY_LIMIT: Final = 25.0
 """Seconds a new connection may take; the SDK gives up on a mute login after 20 s."""
@@ -163,12 +165,23 @@ class OpenD:
         """See `Gateway.group`."""
         return await self._ask(lambda context: read_group(context, name))
 
+    async def rank(self, market: Market, offset: int) -> RankPage:
+        """Return a market's symbols from `offset` on, largest position first.
+
+        Raises GatewayError. Its silence says nothing of the connection: this is a hint.
+        """
+        return await self._check(lambda context: read_rank(context, market, offset))
+
     async def state(self) -> dict[str, Any]:
         """Return how OpenD says it is, which spends nothing; raises GatewayError."""
+        return await self._check(read_state)
+
+    async def _check(self, ask: Callable[[Any], Result]) -> Result:
+        """Ask what is answered at once or not at all; the connection is not judged by it."""
         context = self._context
         if context is None:
             raise Disconnected(f"OpenD {self.name} is not connected")
-        return await self._sdk.check(lambda: read_state(context))
+        return await self._sdk.check(lambda: ask(context))
 
     async def _ask(self, ask: Callable[[Any], Result]) -> Result:
         context, connection = self._context, self._connections

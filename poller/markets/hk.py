@@ -118,6 +118,7 @@ HONG_KONG: Final = Market(
         ratio_source="aggregated_short_ratio, from the SFC; it fits the issued shares",
         colour="#c0392b",
     ),
+    has_rank=True,
     simulation=SimulationProfile(
         symbols=_symbols,
         count=30,

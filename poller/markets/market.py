@@ -118,6 +118,7 @@ class Market:
         vanishes_from: This many shares or more do not become 0 from one report to the next; None
             if 0 means below the reporting threshold.
         has_cover: Whether it reports days to cover.
+        has_rank: Whether OpenD lists its symbols by short position.
         labels: Its texts for people.
         simulation: How the simulator generates it.
     """
@@ -141,6 +142,7 @@ class Market:
     longest_gap: timedelta = timedelta(days=17)
     vanishes_from: int | None = None
     has_cover: bool = False
+    has_rank: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ UNITED_STATES: Final = Market(
     },
     vanishes_from=1_000_000,
     has_cover=True,
+    has_rank=True,
     labels=Labels(
         country="United States",
         place="US",

@@ -1,10 +1,11 @@
 """Turns the world's answers into the SDK's messages. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from poller.markets import Market, Record
+from poller.markets import Market, Record, market_named
+from poller.model import Code
 from poller.simulator.wire import Message, Proto, market_numbers, messages, response
 from poller.simulator.world import WorldAnswer
 
@@ -128,6 +129,24 @@ def short_interest(answer: WorldAnswer) -> Message:
         items.add(**_present(answer.market, record))
     reply.s2c.nextKey = answer.next_key
     return reply
+
+
+def rank(market: Market, total: int, listed: Sequence[tuple[Code, int]]) -> Message:
+    """Return a stretch of the list of short positions."""
+    reply = _success(Proto.RANK)
+    reply.s2c.allCount = total
+    number = market_numbers()[market.name]
+    for code, shares in listed:
+        _, _, symbol = code.partition(".")
+        security = {"market": number, "code": symbol}
+        reply.s2c.dataList.add(security=security, name=symbol, shortPositionVolume=shares)
+    return reply
+
+
+def market_of_number(number: int) -> Market | None:
+    """Return the market of the SDK's number; None: there is none here."""
+    names = {number: name for name, number in market_numbers().items()}
+    return market_named(names.get(number, ""))
 
 
 def _present(market: Market, record: Record) -> dict[str, object]:

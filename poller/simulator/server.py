@@ -17,6 +17,7 @@ from Crypto.PublicKey.RSA import RsaKey, import_key
 
 from poller.simulator import replies
 from poller.simulator.connection import ClientConnection, PlannedReply
+from poller.simulator.ranking import PAGE_SYMBOLS, Ranking
 from poller.simulator.window import SlidingWindow
 from poller.simulator.wire import NOTIFY, Garbled, Header, Message, Proto, Session, parse
 from poller.simulator.world import Refusal, ShortInterest, World, WorldAnswer
@@ -29,8 +30,10 @@ _CALLS: Final = {
     Proto.SHORT_INTEREST: "空头持仓",
     Proto.GROUP: "自选股列表",
     Proto.GROUPS: "自选股分组",
+    Proto.RANK: "卖空异动榜",
 }
 _GROUP_REQUESTS: Final = 10
+_RANK_REQUESTS: Final = 60
 
 
 def _utc_now() -> datetime:
@@ -60,7 +63,9 @@ class Simulator:
             Proto.SHORT_INTEREST: SlidingWindow(requests, period),
             Proto.GROUP: SlidingWindow(_GROUP_REQUESTS),
             Proto.GROUPS: SlidingWindow(_GROUP_REQUESTS),
+            Proto.RANK: SlidingWindow(_RANK_REQUESTS, period),
         }
+        self._ranking = Ranking(world)
         self._now = now
         self._rsa: RsaKey | None = import_key(rsa_private_key) if rsa_private_key else None
         self._server: asyncio.Server | None = None
@@ -166,18 +171,21 @@ class Simulator:
     ) -> tuple[Message, float]:
         """Return the reply to an admitted request, and how many seconds it takes."""
         match proto:
-            case Proto.INIT_CONNECT:
-                return self._login(connection, asked), 0.0
-            case Proto.KEEP_ALIVE:
-                return replies.heartbeat(self._now()), 0.0
-            case Proto.GLOBAL_STATE:
-                return replies.global_state(self._now(), logged_in=True), 0.0
-            case Proto.GROUPS:
-                return replies.groups(self.world.groups, asked.groupType), 0.0
-            case Proto.GROUP:
-                return replies.group(self.world.groups, asked.groupName), 0.0
             case Proto.SHORT_INTEREST:
                 return self._short_interest(asked)
+            case Proto.INIT_CONNECT:
+                reply = self._login(connection, asked)
+            case Proto.KEEP_ALIVE:
+                reply = replies.heartbeat(self._now())
+            case Proto.GLOBAL_STATE:
+                reply = replies.global_state(self._now(), logged_in=True)
+            case Proto.GROUPS:
+                reply = replies.groups(self.world.groups, asked.groupType)
+            case Proto.GROUP:
+                reply = replies.group(self.world.groups, asked.groupName)
+            case Proto.RANK:
+                reply = self._rank(asked)
+        return reply, 0.0
 
     def _login(self, connection: ClientConnection, asked: Message) -> Message:
         session = connection.session
@@ -196,6 +204,17 @@ class Simulator:
         else:
             reply = self._page(outcome)
         return reply, latency.total_seconds()
+
+    def _rank(self, asked: Message) -> Message:
+        if self._ranking.world is not self.world:
+            self._ranking = Ranking(self.world)
+        if asked.count > PAGE_SYMBOLS:
+            return replies.refusal(Proto.RANK, f"count 参数超出范围（1~{PAGE_SYMBOLS}）")
+        market = replies.market_of_number(asked.market)
+        if market is None or not market.has_rank:
+            return replies.refusal(Proto.RANK, "不支持的市场")
+        whole = self._ranking.at(market, self._now())
+        return replies.rank(market, len(whole), whole[asked.offset : asked.offset + asked.count])
 
     def _page(self, answer: WorldAnswer) -> Message:
         return replies.short_interest(answer)

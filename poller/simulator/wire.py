@@ -48,6 +48,7 @@ class Proto(IntEnum):
     GROUP = 3213
     GROUPS = 3222
     SHORT_INTEREST = 3249
+    RANK = 3415
 
 
 NOTIFY: Final = 1003
@@ -60,6 +61,7 @@ _MODULES: Final = {
     Proto.GROUP: "Qot_GetUserSecurity_pb2",
     Proto.GROUPS: "Qot_GetUserSecurityGroup_pb2",
     Proto.SHORT_INTEREST: "Qot_GetShortInterest_pb2",
+    Proto.RANK: "Qot_GetShortSellingRank_pb2",
 }
 
 

@@ -145,6 +145,23 @@ class World:
         """Return all rows of a code at `now`, newest first."""
         return tuple(self._newest_first(code, now))
 
+    def newest(self, code: Code, now: datetime) -> Record | None:
+        """Return the newest row of a code at `now`."""
+        return next(self._newest_first(code, now), None)
+
+    def next_change(self, market: Market, now: datetime) -> datetime | None:
+        """Return until when no figure of a market changes: `now` while a release is under way.
+
+        Rows that are given as functions are left out.
+        """
+        year_ahead = now.astimezone(market.zone).date() + timedelta(days=366)
+        begins = [self.begins(market, day) for day in self.days(market, year_ahead)]
+        if any(at <= now < at + self.stagger for at in begins):
+            return now
+        begins += [revision.at for revision in self.revisions]
+        begins += [split.at for split in self.splits]
+        return min((at for at in begins if at > now), default=None)
+
     def answer(
         self, request: ShortInterest, now: datetime
     ) -> tuple[WorldAnswer | Refusal, timedelta]:
