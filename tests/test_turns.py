@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.schedule.market import LONG_AGO
+from poller.schedule.watch import LONG_AGO
 from poller.schedule.release import Intervals
 from poller.schedule.retries import FAILING_SHARE
 from poller.schedule.rights import Access

@@ -3,10 +3,11 @@
 A release is one common event: the first newer day makes every symbol of the market outstanding.
 """
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from poller.markets import Market
@@ -20,16 +21,24 @@ from poller.schedule.release import (
     Sighting,
     Window,
     expected,
-    next_probe,
 )
 from poller.schedule.sweep import Sweep
-from poller.schedule.symbol import Key, Queue, Symbol, SymbolState, best, head, taken
+from poller.schedule.symbol import (
+    Key,
+    Queue,
+    Symbol,
+    SymbolState,
+    best,
+    head,
+    key_of,
+    taken,
+    taken_out,
+    told,
+)
+from poller.schedule.watch import LONG_AGO, Watch
 
 LAPSED_AFTER: Final = 3
 """Missed releases after which a symbol is looked at once a day."""
-SCATTERED: Final = 4
-"""How much oftener a market is watched whose reports came symbol by symbol: few of many show it."""
-LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 
 _DAY: Final = timedelta(days=1)
 _QUIET: Final = 36  # idle intervals between two looks at a symbol without rows, a day at most
@@ -43,11 +52,12 @@ class MarketQueue:
         self.market = market
         self.newest: date | None = None
         self.sweep = Sweep(intervals)
+        self.watch = Watch(market, intervals)
         self.version = 0  # grows with whatever `state` tells
-        self.configure(intervals)
+        self._intervals = intervals
         self._tickets = tickets
-        self._watch_at = LONG_AGO
-        self._watch_reason = "nothing of this market was looked at since the start"
+        self._held_until = LONG_AGO
+        self._suspects: deque[Symbol] = deque()
         self._dormant_at = LONG_AGO
         self._sightings: list[Sighting] = []
         self._looked_at: datetime | None = None
@@ -68,7 +78,7 @@ class MarketQueue:
     def configure(self, intervals: Intervals) -> None:
         """Plan by these intervals from now on."""
         self._intervals = intervals
-        self._scattered = replace(intervals, due=intervals.due / SCATTERED)
+        self.watch.configure(intervals)
         self.sweep.configure(intervals)
 
     def load(self, state: MarketState) -> None:
@@ -158,10 +168,33 @@ class MarketQueue:
                 self._rotation.setdefault(symbol.weight, deque()).append(entry)
             case SymbolState.ACTIVE:
                 lag = max(self._missed(symbol.watermark) - 1, 0)
-                key = (symbol.rounds, -symbol.weight, lag)
-                self._outstanding.setdefault(key, deque()).append(entry)
+                self._outstanding.setdefault(key_of(symbol, lag), deque()).append(entry)
             case SymbolState.REFUSED:
                 pass  # the schedule retries it later
+
+    def claim(self, moves: Mapping[Code, float | None]) -> None:
+        """Poll symbols in a sweep by how much they are said to have moved; None: nobody says.
+
+        A hint that decides on order alone; see `Symbol.move`.
+        """
+        for code, move in moves.items():
+            symbol = self._members.get(code)
+            if symbol is None or symbol.move == move:
+                continue
+            symbol.move = move
+            waits = symbol.ticket != 0 and symbol.state is SymbolState.ACTIVE
+            if waits and not self._is_up_to_date(symbol):
+                self.place(symbol)
+
+    def suspect(self, codes: Iterable[Code], reason: str) -> None:
+        """Probe at once, one of these symbols if it can be: a report may be out."""
+        members = (self._members[code] for code in codes if code in self._members)
+        self._suspects = deque(one for one in members if one.state is SymbolState.ACTIVE)
+        self.watch.hurry(reason)
+
+    def hold(self, until: datetime) -> None:
+        """Let a sweep wait until then, because the order is being read."""
+        self._held_until = until
 
     def sighted(self, day: date) -> None:
         """Poll all others at the full rate if a day is newer than any seen."""
@@ -183,7 +216,8 @@ class MarketQueue:
         symbol.watermark = watermark
         symbol.state = SymbolState.DORMANT if watermark is None else self._state_of(watermark)
         self._count(symbol, 1)
-        symbol.rounds = 0 if self._is_up_to_date(symbol) else symbol.rounds
+        if self._is_up_to_date(symbol):
+            symbol.rounds, symbol.move = 0, None
         notices = self._superseded(now)
         # a later day at first sight is no release: the others had stopped reporting earlier
         notices += self._detected(symbol, moved=seen and watermark != before, now=now)
@@ -256,7 +290,10 @@ class MarketQueue:
 
     def _raise_to(self, day: date) -> None:
         """Make `day` the newest; every active symbol becomes outstanding."""
-        wanted = {(0, -weight, 0): queue for weight, queue in self._rotation.items()}
+        wanted: dict[Key, Queue] = {}
+        for ticket, symbol in itertools.chain.from_iterable(self._rotation.values()):
+            if symbol.ticket == ticket:
+                wanted.setdefault(key_of(symbol, 0), deque()).append((ticket, symbol))
         for (_, weight, lag), queue in sorted(self._outstanding.items(), key=lambda one: one[0]):
             wanted.setdefault((0, weight, lag + 1), deque()).extend(queue)
         self._outstanding, self._rotation, self._current = wanted, {}, 0
@@ -285,7 +322,7 @@ class MarketQueue:
             return LONG_AGO
         if self._lags() is None:
             return None
-        return LONG_AGO if self.sweep.running else self.sweep.resumes
+        return self._held_until if self.sweep.running else self.sweep.resumes
 
     def rank(self) -> tuple[bool, int]:
         """Return the sort key among markets: those that bring news, then the fewest to go."""
@@ -298,20 +335,24 @@ class MarketQueue:
             return taken(self._fresh, "it was not looked at since the start")
         if not self.sweep.running:
             self.sweep.resume()
-        return taken(
-            queue, f"the report of {self.newest} is out: {self.outstanding} to go", swept=True
-        )
+        reason = f"the report of {self.newest} is out: {self.outstanding} to go"
+        return taken(queue, reason + told(queue[0][1].move), swept=True)
 
     def probe_at(self) -> datetime | None:
         """Return when one symbol is probed next; None during a sweep or without symbols."""
         if self.sweep.running or self._watched() is None:
             return None
-        return self._watch_at
+        return self.watch.at
 
     def take_probe(self, now: datetime) -> Symbol | None:
         """Return the symbol to probe; call it only when `probe_at` is due."""
-        reason, queue = self._watch_reason, self._watched()
+        reason, queue = self.watch.reason, self._watched()
         self._plan_watch(now)
+        while self._suspects:
+            symbol = self._suspects.popleft()
+            if symbol.ticket != 0 and self._is_up_to_date(symbol):
+                self._suspects.clear()
+                return taken_out(symbol, reason + told(symbol.move))
         if queue is None:
             return None
         return taken(queue, reason, swept=not self._is_up_to_date(queue[0][1]))
@@ -341,9 +382,7 @@ class MarketQueue:
         window = self.window()
         if window is not None:
             scattered = bool(self._sightings) and self._sightings[-1].scattered
-            steps = self._scattered if scattered else self._intervals
-            plan = next_probe(self.market, window, now, steps)
-            self._watch_at, self._watch_reason = plan
+            self.watch.plan(window, now, scattered=scattered)
 
     def window(self) -> Window | None:
         """Return when the next report is expected; None before any was seen."""
@@ -377,7 +416,8 @@ class MarketQueue:
 
     def cap_waits(self, latest: datetime) -> None:
         """Cap every wait at `latest`; called when the clock was set back."""
-        self._watch_at = min(self._watch_at, latest)
+        self.watch.cap(latest)
+        self._held_until = min(self._held_until, latest)
         self._dormant_at = min(self._dormant_at, latest)
         if self.sweep.resumes is not None:
             self.sweep.resumes = min(self.sweep.resumes, latest)
@@ -391,11 +431,12 @@ class MarketQueue:
                 return None, "it has no rows, or missed three releases: looked at once a day"
             case _ if not self._is_up_to_date(symbol):
                 reason = f"the report of {self.newest} is out, and it does not show it"
+                reason += told(symbol.move)
                 return (None if self.sweep.running else self.sweep.resumes), reason
             case _:
                 turn = f"one of {self._current} symbols watched in rotation"
-                at = self._watch_at if self._current == 1 else None
-                return at, f"{turn}; {self._watch_reason}"
+                at = self.watch.at if self._current == 1 else None
+                return at, f"{turn}; {self.watch.reason}"
 
 
 def _oldest(queues: Iterable[Queue]) -> Queue | None:

@@ -14,12 +14,13 @@ from typing import Final
 
 from poller.markets import Market, all_markets
 from poller.model import Code, market_of
-from poller.schedule.market import LONG_AGO, MarketQueue, once_a_day
+from poller.schedule.market import MarketQueue, once_a_day
 from poller.schedule.notice import Notice
 from poller.schedule.release import Intervals, MarketState
 from poller.schedule.retries import FAILING_SHARE, Retries
 from poller.schedule.rights import EVERYTHING, Access
 from poller.schedule.symbol import Symbol, SymbolState, taken
+from poller.schedule.watch import LONG_AGO
 
 _STEP: Final = timedelta(minutes=1)
 _WATCH_SHARE: Final = 10
