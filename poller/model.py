@@ -81,6 +81,10 @@ class Page:
     oddities: tuple[str, ...] = ()
 
 
+RANK_PAGE: Final = 35
+"""Symbols of a market's rank that a request shows at the most, by Futu's description."""
+
+
 @dataclass(frozen=True, slots=True)
 class RankPage:
     """A stretch of a market's list of symbols, largest short position first.

@@ -10,20 +10,24 @@ import gc
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 from poller.errors import TooFrequent, Unavailable
 from poller.gateway.vendor import error_of
 from poller.markets import Market
-from poller.model import Code, EventType, Page, market_of
+from poller.model import RANK_PAGE, Code, Event, EventType, Page, RankPage, market_of
 from poller.polling.budget import Budget
 from poller.polling.poll import Poller
+from poller.polling.ranks import RANK_PERIOD, RANK_REQUESTS, RankReader
+from poller.schedule.hints import Hints
+from poller.schedule.rank import move_of
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import Schedule
 from poller.simulator.bounds import Latencies
+from poller.simulator.ranking import Listed, Ranking
 from poller.simulator.season import Season
 from poller.simulator.virtual import run_virtually
 from poller.simulator.window import SlidingWindow
@@ -31,10 +35,13 @@ from poller.simulator.world import END, Refusal, ShortInterest
 from poller.store.memory import MemoryStreams, PollerMemory
 from poller.store.ports import Ledger
 from poller.store.store import ONE_OFF
-from poller.telemetry.observe import Fact, Published
+from poller.telemetry.observe import Fact, Published, to_all
 
 WARM_UP: Final = timedelta(days=1)
 """Time before the season, in which every symbol is polled for the first time."""
+
+RANK_LATENCY: Final = 0.05
+"""Seconds from a request for the rank to its answer."""
 
 _DAY: Final = 86_400.0
 _CHANGES: Final = (EventType.REVISED, EventType.RESTATED)
@@ -52,6 +59,9 @@ class Setting:
         restarts: When one process ends and another takes over, in seconds of the season.
         refusals: Returns the text an account is refused a code with at some second of the season;
             None where it is answered.
+        hints: Whether the rank of the market is read: "auto" or "off".
+        listed: Market's name → how many symbols its rank has, if more than are polled.
+        shown: Returns what the rank shows at some second of the season; by default the truth.
     """
 
     season: Season
@@ -64,6 +74,9 @@ class Setting:
     restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     refusals: Callable[[str, Code, float], str | None] = lambda *_: None
+    hints: Literal["auto", "off"] = "auto"
+    listed: Mapping[str, int] = field(default_factory=dict)
+    shown: Callable[[Market, Listed, float], Listed] = lambda _market, listed, _at: listed
 
 
 @dataclass
@@ -72,8 +85,10 @@ class Measured:
 
     Attributes:
         releases: Market and number of the day → its symbols' latencies, in seconds.
+        moves: The same → how far each symbol moved, in the same order; see `rank.move_of`.
         sent: The instant of each request, in seconds of the season.
         polls: How many requests each symbol got.
+        looks: How many requests for the rank were sent in the season.
         missed: Days of symbols that were never published.
         doubled: Days of symbols that were published more than once.
         most_in_window: Most requests of an account in a period.
@@ -84,8 +99,10 @@ class Measured:
 
     season: Season
     releases: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
+    moves: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
     sent: list[float] = field(default_factory=list)
     polls: Counter[Code] = field(default_factory=Counter)
+    looks: int = 0
     missed: int = 0
     doubled: int = 0
     most_in_window: int = 0
@@ -102,6 +119,25 @@ class Measured:
     def latencies(self) -> Latencies:
         """The latencies over all symbols and releases."""
         return Latencies.of([s for each in self.releases.values() for s in each], self.requests)
+
+    def biggest(self, market: Market, count: int = 10) -> list[float]:
+        """Return the latencies of the biggest moves of every release of a market, in seconds."""
+        found = []
+        for key, seconds in self.releases.items():
+            if key[0] is market:
+                ordered = sorted(zip(self.moves[key], seconds, strict=True), reverse=True)
+                found += [late for move, late in ordered[:count] if move]
+        return found
+
+    def weighted(self) -> float:
+        """Return the mean latency in seconds, each symbol weighted by its move."""
+        pairs = [
+            (move, late)
+            for key, seconds in self.releases.items()
+            for move, late in zip(self.moves[key], seconds, strict=True)
+        ]
+        whole = sum(move for move, _ in pairs)
+        return sum(move * late for move, late in pairs) / whole if whole else 0.0
 
 
 class _Gateway:
@@ -123,6 +159,10 @@ class _Gateway:
     async def page(self, code: Code, key: str | None) -> Page:
         """Return the page as of the request's arrival."""
         return await self._run.answer(self.account, code, key)
+
+    async def rank(self, market: Market, offset: int) -> RankPage:
+        """Return a stretch of the market's list as of the request's arrival."""
+        return await self._run.rank(self.account, market, offset)
 
 
 class _LoopPace:
@@ -150,7 +190,13 @@ class _Run:
         self._windows = {
             name: setting.window(setting.requests, setting.period) for name in setting.accounts
         }
+        self._rank_windows = {
+            name: setting.window(RANK_REQUESTS, RANK_PERIOD) for name in setting.accounts
+        }
+        listed = replace(self.season.world, made_up={**self.season.world.made_up, **setting.listed})
+        self._ranking = Ranking(listed)
         self._chance = Random(self.season.world.seed)
+        self._gateways = [_Gateway(f"{n}", name, self) for n, name in enumerate(setting.accounts)]
         self._trace = hashlib.sha256()
         self._published: set[tuple[Code, int]] = set()
         self._index = {
@@ -163,10 +209,12 @@ class _Run:
         store = PollerMemory(asyncio.get_running_loop().time)
         length = self.season.length
         for until in (*self.setting.restarts, length):
-            poller = self._poller(store, make())
+            schedule = make()
+            ranks = self._ranks(store, schedule)
+            poller = self._poller(store, schedule, ranks)
             poller.turn = _DAY  # there is no watchdog here
             poller.watch(self.season.world.codes())
-            polling = asyncio.create_task(poller.run(ONE_OFF), name="polling")
+            polling = asyncio.create_task(_both(poller, ranks), name="polling")
             while self._seconds() < until and not polling.done():
                 await asyncio.wait([polling], timeout=min(_DAY, until - self._seconds()))
                 self._progress(max(self._seconds(), 0) / length)
@@ -174,19 +222,32 @@ class _Run:
             with contextlib.suppress(asyncio.CancelledError):
                 await polling
 
-    def _poller(self, store: PollerMemory, schedule: Schedule) -> Poller:
+    def _poller(self, store: PollerMemory, schedule: Schedule, ranks: RankReader) -> Poller:
+        setting = self.setting
         return Poller(
             store,
-            [_Gateway(f"{n}", name, self) for n, name in enumerate(self.setting.accounts)],
-            {name: self._budget(store.ledger, name) for name in self._windows},
+            self._gateways,
+            {
+                name: self._budget(store.ledger, name, setting.requests, setting.period)
+                for name in self._windows
+            },
             schedule,
             history=1,
-            observe=lambda fact: self._observe(fact, store.streams),
+            observe=to_all(lambda fact: self._observe(fact, store.streams), ranks.notice),
             now=self._now,
         )
 
-    def _budget(self, ledger: Ledger, account: str) -> Budget:
-        requests, period = self.setting.requests, self.setting.period
+    def _ranks(self, store: PollerMemory, schedule: Schedule) -> RankReader:
+        budgets = {
+            name: self._budget(store.ledger, f"{name}:rank", RANK_REQUESTS, RANK_PERIOD)
+            for name in self._windows
+        }
+        hints = Hints(lambda: schedule.markets)
+        reader = RankReader(self._gateways, budgets, hints, self.measured.facts.append, self._now)
+        reader.configure(self.setting.hints)
+        return reader
+
+    def _budget(self, ledger: Ledger, account: str, requests: int, period: float) -> Budget:
         pace = _LoopPace(requests, period)
         return Budget(ledger, account, "sim", requests=requests, period=period, pace=pace)
 
@@ -218,6 +279,17 @@ class _Run:
             raise error_of(refused)
         return Page(answer.records, None if answer.next_key == END else answer.next_key)
 
+    async def rank(self, account: str, market: Market, offset: int) -> RankPage:
+        """Answer one request for a stretch of the rank, `RANK_LATENCY` after it arrived."""
+        at = self._seconds()
+        self.measured.looks += at >= 0
+        admitted = self._rank_windows[account].admit(at)
+        listed = self.setting.shown(market, self._ranking.at(market, self._now()), at)
+        await asyncio.sleep(RANK_LATENCY)
+        if not admitted:
+            raise TooFrequent("频率太高")
+        return RankPage(len(listed), dict(listed[offset : offset + RANK_PAGE]))
+
     def _observe(self, fact: Fact, streams: MemoryStreams) -> None:
         if not isinstance(fact, Published):
             self.measured.facts.append(fact)
@@ -234,6 +306,8 @@ class _Run:
             if event.type is EventType.REPORTED and appeared >= 0:
                 release = self.measured.releases.setdefault((market_of(fact.code), index), [])
                 release.append(self._seconds() - appeared)
+                moves = self.measured.moves.setdefault((market_of(fact.code), index), [])
+                moves.append(_moved(event))
 
     def result(self) -> Measured:
         """Return the results of the run."""
@@ -245,6 +319,19 @@ class _Run:
                 due = begins >= 0 and self.season.appears(code, index) <= self.season.length
                 found.missed += due and (code, index) not in self._published
         return found
+
+
+async def _both(poller: Poller, ranks: RankReader) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(poller.run(ONE_OFF), name="poll")
+        group.create_task(ranks.run(poller), name="rank")
+
+
+def _moved(event: Event) -> float:
+    before, after = event.previous, event.vintage.record.shares
+    if before is None or before.shares is None or after is None:
+        return 0.0
+    return move_of(before.shares, after)
 
 
 def simulate(

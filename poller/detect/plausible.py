@@ -71,7 +71,12 @@ class MarketMoves:
         return ordinary > extreme
 
     def after(self, code: Code, day: date, *, extreme: bool) -> "MarketMoves":
-        """Return the moves with the verdict on `code` replaced by this one."""
+        """Return the moves with the verdict on `code` replaced by this one.
+
+        The same verdict stays where it is: an answer that is compared again is no later one.
+        """
+        if (code, day, extreme) in self.verdicts:
+            return self
         others = [verdict for verdict in self.verdicts if verdict[0] != code]
         return MarketMoves((*others, (code, day, extreme))[-_LAST:])
 

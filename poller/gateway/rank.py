@@ -10,10 +10,7 @@ from poller.codec import LARGEST_WHOLE
 from poller.errors import Malformed, Outdated
 from poller.gateway import vendor
 from poller.markets import Market
-from poller.model import RankPage, parse_code
-
-PAGE_SYMBOLS: Final = 35
-"""Symbols a request brings at the most (Futu's description of the call)."""
+from poller.model import RANK_PAGE, RankPage, parse_code
 
 MOST_SYMBOLS: Final = 100_000
 """No market has so many symbols."""
@@ -27,7 +24,7 @@ def read_rank(context: Any, market: Market, offset: int) -> RankPage:  # noqa: A
     call = getattr(context, "get_short_selling_rank", None)
     if call is None:
         raise Outdated("this futu-api has no rank of short positions: install 10.11 or later")
-    status, answer = call(market=market.name, count=PAGE_SYMBOLS, offset=offset, **_ORDER)
+    status, answer = call(market=market.name, count=RANK_PAGE, offset=offset, **_ORDER)
     if status != 0:
         raise vendor.error_of(answer)
     return rank_page_of(market, answer)

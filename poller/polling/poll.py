@@ -6,7 +6,7 @@ A thin driver: `schedule` decides what is polled and why, `budget` when a reques
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from typing import Final
@@ -30,6 +30,7 @@ from poller.errors import (
     Unwritable,
 )
 from poller.gateway.opend import Gateway, any_ready
+from poller.markets import Market
 from poller.model import Code, market_of
 from poller.polling.budget import Budget
 from poller.polling.entitlements import Entitlements
@@ -38,6 +39,7 @@ from poller.polling.gate import Gate
 from poller.polling.plan_store import PlanStore
 from poller.polling.publish import PUBLISHING, Publisher
 from poller.polling.request import PollJob
+from poller.schedule.rank import HOLD
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import (
     Answered,
@@ -48,6 +50,7 @@ from poller.schedule.schedule import (
     Reply,
     Schedule,
     Unanswered,
+    Wait,
 )
 from poller.store.ports import PollerStore
 from poller.store.store import Lease
@@ -62,6 +65,7 @@ from poller.telemetry.observe import (
     PollOutcome,
     Recovered,
     Trouble,
+    budget_of,
     dispatcher,
     forgotten,
     heartbeat,
@@ -141,6 +145,14 @@ class Poller:
         self._entitlements.hurry(account)
         self._notify()
 
+    def replan(self) -> None:
+        """Look again at what is due: a hint has changed the plan."""
+        self._notify()
+
+    def resting(self, account: str) -> Collection[Market]:
+        """Return the markets an account is not asked for now."""
+        return self._entitlements.access(account).resting.keys()
+
     def watch(self, codes: Sequence[Code]) -> None:
         """Watch exactly these codes from now on."""
         new, gone = self._schedule.watch(codes)
@@ -216,7 +228,7 @@ class Poller:
             return
         self._observe(Recovered("redis"))
         self._observe(Recovered(f"ledger of account {account}"))
-        decision = self._schedule.next(self._now(), self._entitlements.access(account))
+        decision = await self._decide(account)
         if isinstance(decision, Probe) and gateway.ready:
             rights = self._entitlements
             rights.asked(account, decision.code)
@@ -225,6 +237,16 @@ class Poller:
         if isinstance(decision, Probe):
             self._record(decision.code, Postponed())
         await budget.settle(grant, answered=True)
+
+    async def _decide(self, account: str) -> Probe | Wait:
+        """Decide who is asked; the grant outlives a short wait for a sweep's order."""
+        until = self._now() + HOLD
+        while True:
+            wake, now = self._wake, self._now()
+            decision = self._schedule.next(now, self._entitlements.access(account))
+            if isinstance(decision, Probe) or decision.until is None or decision.until > until:
+                return decision
+            await wait_set(wake, (decision.until - now).total_seconds())
 
     async def _until_due(self, account: str, beat: Callable[[], None]) -> None:
         while True:
@@ -303,7 +325,7 @@ class Poller:
 
     async def _look(self, job: PollJob) -> Reply:  # noqa: PLR0911  a return per reaction
         """Poll one symbol whole, and say what came of it, by what to do next."""
-        account = f"budget of account {job.budget.account}"
+        account = budget_of(job.budget.account)
         try:
             watermark = await self._publisher.publish(job)
         except TooFrequent:
@@ -350,7 +372,7 @@ class Poller:
         """Let end what a usable answer ends."""
         account, code = job.budget.account, job.code
         if job.budget.is_uncontended():  # who spends now and then is one trouble
-            self._observe(Recovered(f"budget of account {account}"))
+            self._observe(Recovered(budget_of(account)))
         self._failures.answered(job.gateway.name, code)
         if self._entitlements.answered(account, code):
             self._schedule.relieve(market_of(code))

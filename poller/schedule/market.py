@@ -5,7 +5,7 @@ A release is one common event: the first newer day makes every symbol of the mar
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -24,6 +24,7 @@ from poller.schedule.release import (
 )
 from poller.schedule.sweep import Sweep
 from poller.schedule.symbol import (
+    EXTREME,
     Key,
     Queue,
     Symbol,
@@ -31,6 +32,7 @@ from poller.schedule.symbol import (
     best,
     head,
     key_of,
+    ordinary,
     taken,
     taken_out,
     told,
@@ -41,6 +43,7 @@ LAPSED_AFTER: Final = 3
 """Missed releases after which a symbol is looked at once a day."""
 
 _DAY: Final = timedelta(days=1)
+_ORDINARY_TURNS: Final = (1, 3, 4)  # of five in which a symbol is due that moved extremely
 _QUIET: Final = 36  # idle intervals between two looks at a symbol without rows, a day at most
 
 
@@ -56,7 +59,9 @@ class MarketQueue:
         self.version = 0  # grows with whatever `state` tells
         self._intervals = intervals
         self._tickets = tickets
+        self.waits_for_rank: timedelta | None = None  # a sweep that begins: for its order
         self._held_until = LONG_AGO
+        self._extreme = 0  # turns in which a symbol was due that moved extremely
         self._suspects: deque[Symbol] = deque()
         self._dormant_at = LONG_AGO
         self._sightings: list[Sighting] = []
@@ -105,6 +110,25 @@ class MarketQueue:
     def active(self) -> int:
         """How many symbols take part in releases."""
         return self._counts[SymbolState.ACTIVE]
+
+    @property
+    def intervals(self) -> Intervals:
+        """The intervals it is probed at."""
+        return self._intervals
+
+    @property
+    def codes(self) -> KeysView[Code]:
+        """The symbols that are followed."""
+        return self._members.keys()
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether a symbol was answered since the start."""
+        return self._looked_at is not None
+
+    def shows_newest(self, code: Code) -> bool:
+        """Return whether a symbol that is followed shows the newest day."""
+        return self._is_up_to_date(self._members[code])
 
     @property
     def symbols(self) -> int:
@@ -212,6 +236,8 @@ class MarketQueue:
             self._raise_to(watermark)
             if not first:
                 self.sweep.begin()
+                if self.waits_for_rank is not None:
+                    self.hold(now + self.waits_for_rank)
         self._count(symbol, -1)
         symbol.watermark = watermark
         symbol.state = SymbolState.DORMANT if watermark is None else self._state_of(watermark)
@@ -335,6 +361,10 @@ class MarketQueue:
             return taken(self._fresh, "it was not looked at since the start")
         if not self.sweep.running:
             self.sweep.resume()
+        if (queue[0][1].move or 0) >= EXTREME:
+            self._extreme += 1
+            if self._extreme % 5 in _ORDINARY_TURNS:
+                queue = ordinary(self._outstanding) or queue
         reason = f"the report of {self.newest} is out: {self.outstanding} to go"
         return taken(queue, reason + told(queue[0][1].move), swept=True)
 

@@ -5,6 +5,7 @@ for and a decision costs the same with a thousand symbols as with a hundred thou
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum, auto
@@ -15,6 +16,11 @@ from poller.model import Code
 
 TYPICAL: Final = 0.035
 """The move of a symbol of which nobody says anything: the median in 396 files of the SFC."""
+
+EXTREME: Final = 0.9
+"""A move of which a sweep asks only two in five: were the extreme ones asked before all others,
+they would look like a fault of the whole market (`detect.plausible`) and be held.
+"""
 
 _LEAST: Final = 1e-6  # smaller moves are none
 
@@ -96,6 +102,16 @@ def best(tiers: dict[Key, Queue]) -> Queue | None:
             return tiers[key]
         del tiers[key]
     return None
+
+
+def ordinary(tiers: Mapping[Key, Queue]) -> Queue | None:
+    """Return the first queue whose symbol is said to have moved as symbols usually do."""
+    queues = (tiers[key] for key in sorted(tiers))
+    return next((queue for queue in queues if _is_ordinary(head(queue))), None)
+
+
+def _is_ordinary(symbol: Symbol | None) -> bool:
+    return symbol is not None and symbol.move is not None and 0 < symbol.move < EXTREME
 
 
 def taken(queue: Queue, reason: str, *, swept: bool = False) -> Symbol:

@@ -23,8 +23,10 @@ from poller.model import Code, newest_days
 from poller.polling.budget import Budget
 from poller.polling.leadership import LeaderObserver, keep_polling
 from poller.polling.poll import Poller
+from poller.polling.ranks import RANK_PERIOD, RANK_REQUESTS, RankReader
 from poller.polling.trim import keep_trimmed
 from poller.polling.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
+from poller.schedule.hints import Hints
 from poller.schedule.schedule import Schedule
 from poller.service.ports import Ports, address_of, keep_alive, opened, process_name
 from poller.service.reload import Reload, follow
@@ -178,13 +180,14 @@ async def _polling(
     watchlist = Watchlist(*_sources(config), ports.store.watchlist, observe, notifier.news)
     watchlist.remember(await _last_watched(ports.status_store))
     leader = LeaderObserver(observe)
+    ranks = _ranks(config, ports, schedule, leader)
     poller = Poller(
         ports.store,
         ports.gateways,
         ports.budgets,
         schedule,
         history=config.watchlist.history,
-        observe=leader,
+        observe=to_all(leader, ranks.notice),
     )
     for gateway in ports.gateways:
         gateway.follow_rights(poller.rights_told)
@@ -197,6 +200,7 @@ async def _polling(
         period=GROUP_PERIOD,
     )
     leader_tasks = _leader_tasks(config, ports.store.streams, leader)
+    leader_tasks.append(("rank", lambda: ranks.run(poller)))
 
     def watch(codes: Sequence[Code]) -> None:
         poller.watch(codes)
@@ -205,6 +209,7 @@ async def _polling(
     def apply(fresh: Config) -> None:
         watchlist.configure(*_sources(fresh))
         poller.configure(fresh.schedule.intervals, history=fresh.watchlist.history)
+        ranks.configure(fresh.schedule.hints)
 
     return [
         Component("watchlist", lambda: watchlist.follow(watch)),
@@ -217,6 +222,23 @@ async def _polling(
             lambda: keep_polling(ports.store.leases, process_name(), poller, leader, leader_tasks),
         ),
     ], apply
+
+
+def _ranks(config: Config, ports: Ports, schedule: Schedule, observe: Observe) -> RankReader:
+    """Return what reads the ranks of the markets, each account within a budget of its own."""
+    budgets = {
+        account: Budget(
+            ports.store.ledger,
+            f"{account}:rank",
+            secrets.token_hex(8),
+            requests=RANK_REQUESTS,
+            period=RANK_PERIOD,
+        )
+        for account in ports.budgets
+    }
+    reader = RankReader(ports.gateways, budgets, Hints(lambda: schedule.markets), observe)
+    reader.configure(config.schedule.hints)
+    return reader
 
 
 class _Summary:

@@ -202,11 +202,15 @@ class Budget(_Section):
 
 
 class Schedule(_Section):
-    """Seconds between probes of a market when a report is due, before that, and when it is late."""
+    """Seconds between probes of a market when a report is due, before that, and when it is late.
+
+    `hints`: whether OpenD's rank of short positions may choose order and moment.
+    """
 
     due: Seconds = 20.0
     idle: Seconds = 2400.0
     late: Seconds = 300.0
+    hints: Literal["auto", "off"] = "auto"
 
     @property
     def intervals(self) -> Intervals:

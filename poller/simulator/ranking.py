@@ -7,9 +7,6 @@ from poller.markets import Market
 from poller.model import Code, market_of
 from poller.simulator.world import World
 
-PAGE_SYMBOLS: Final = 35
-"""Symbols a request shows at the most."""
-
 _FRESH_FOR: Final = timedelta(seconds=10)
 """While a report appears symbol by symbol, the list follows at this interval."""
 

@@ -15,9 +15,10 @@ from typing import Final, Self
 
 from Crypto.PublicKey.RSA import RsaKey, import_key
 
+from poller.model import RANK_PAGE
 from poller.simulator import replies
 from poller.simulator.connection import ClientConnection, PlannedReply
-from poller.simulator.ranking import PAGE_SYMBOLS, Ranking
+from poller.simulator.ranking import Ranking
 from poller.simulator.window import SlidingWindow
 from poller.simulator.wire import NOTIFY, Garbled, Header, Message, Proto, Session, parse
 from poller.simulator.world import Refusal, ShortInterest, World, WorldAnswer
@@ -208,8 +209,8 @@ class Simulator:
     def _rank(self, asked: Message) -> Message:
         if self._ranking.world is not self.world:
             self._ranking = Ranking(self.world)
-        if asked.count > PAGE_SYMBOLS:
-            return replies.refusal(Proto.RANK, f"count 参数超出范围（1~{PAGE_SYMBOLS}）")
+        if asked.count > RANK_PAGE:
+            return replies.refusal(Proto.RANK, f"count 参数超出范围（1~{RANK_PAGE}）")
         market = replies.market_of_number(asked.market)
         if market is None or not market.has_rank:
             return replies.refusal(Proto.RANK, "不支持的市场")

@@ -285,6 +285,11 @@ def polling_of(code: Code) -> str:
     return f"poll of {code}"
 
 
+def budget_of(account: str) -> str:
+    """Return the subject of trouble with an account's budget."""
+    return f"budget of account {account}"
+
+
 def right_of(account: str, market: Market | str) -> str:
     """Return what is in trouble when an account may not see a market."""
     return f"account {account} has no right to {market} quotes"

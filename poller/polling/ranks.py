@@ -1,0 +1,273 @@
+"""Reads the ranks of the markets, and hands what they show to `schedule.hints`.
+
+A hint may cost nothing that the reports need: it has budgets of its own, its silence replaces no
+connection, and whatever goes wrong with it rests it, for ever longer, and nothing else.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal, Protocol
+
+from poller.clock import wait_set, wall_clock
+from poller.errors import (
+    Disconnected,
+    GatewayError,
+    Malformed,
+    StoreDown,
+    StoreMisfit,
+    TooFrequent,
+    Unavailable,
+)
+from poller.markets import Market
+from poller.model import Event, EventType, RankPage
+from poller.polling.budget import Budget, Grant
+from poller.schedule.hints import Hints
+from poller.schedule.rank import RankRequest, Told
+from poller.telemetry.observe import (
+    Fact,
+    Happened,
+    Observe,
+    Published,
+    Recovered,
+    Trouble,
+    budget_of,
+)
+
+RANK_REQUESTS: Final = 60
+RANK_PERIOD: Final = 30.0
+"""The limit on requests for the rank, from Futu's example of the call; not known to be apart from
+that of short interest."""
+
+IN_FLIGHT: Final = 8
+"""Pages asked for at once at an account."""
+
+_TURN: Final = 30.0  # seconds without news, after which the plan is looked at all the same
+_STORE_PAUSE: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pauses:
+    """How long a rank rests that could not be read; doubled each time."""
+
+    first: timedelta
+    longest: timedelta
+
+
+_SILENT: Final = _Pauses(timedelta(seconds=30), timedelta(hours=1))
+_REFUSED: Final = _Pauses(timedelta(hours=1), timedelta(days=1))
+_SHARED: Final = _Pauses(timedelta(days=1), timedelta(days=7))
+"""Where its requests seem to count with those for short interest, which must not suffer."""
+
+
+@dataclass(slots=True)
+class _Rest:
+    until: datetime
+    pause: timedelta
+
+
+class RankSource(Protocol):
+    """One OpenD, seen from here."""
+
+    account: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call can be made now."""
+
+    async def rank(self, market: Market, offset: int) -> RankPage:
+        """Return a market's symbols from `offset` on, largest position first."""
+
+
+class Planner(Protocol):
+    """The poller, seen from here."""
+
+    def replan(self) -> None:
+        """Look again at what is due."""
+
+    def resting(self, account: str) -> Collection[Market]:
+        """Return the markets an account is not asked for now."""
+
+
+class RankReader:
+    """Reads the ranks through every account, each within a budget of its own."""
+
+    def __init__(
+        self,
+        sources: Sequence[RankSource],
+        budgets: Mapping[str, Budget],
+        hints: Hints,
+        observe: Observe,
+        now: Callable[[], datetime] = wall_clock,
+    ) -> None:
+        """`budgets`: by account, for this call alone."""
+        self._sources = sources
+        self._budgets = budgets
+        self._hints = hints
+        self._observe = observe
+        self._now = now
+        self._rests: dict[tuple[str, Market], _Rest] = {}
+        self._asked_at: dict[str, datetime] = {}
+        self._news = asyncio.Event()
+        self._is_on = True
+
+    def configure(self, hints: Literal["auto", "off"]) -> None:
+        """Read from now on, or do without."""
+        self._is_on = hints == "auto"
+        if not self._is_on:
+            self._hints.rest(self._hints.markets)
+        self._notify()
+
+    def notice(self, fact: Fact) -> None:
+        """Take note of a fact of the poller's."""
+        match fact:
+            case Published(_, events):
+                for event in events:
+                    self._compare(event)
+                self._notify()
+            case Trouble(subject, _):
+                for account in self._budgets:
+                    if subject == budget_of(account):
+                        self._spare(account)
+
+    def _compare(self, event: Event) -> None:
+        before, after = event.previous, event.vintage.record.shares
+        if event.type is not EventType.REPORTED or before is None or before.shares is None:
+            return
+        if after is not None:
+            self._tell(self._hints.reported(event.code, before.shares, after))
+
+    def _spare(self, account: str) -> None:
+        """Rest, where a request for short interest was refused for the rate shortly after ours."""
+        asked = self._asked_at.get(account)
+        if asked is not None and self._now() - asked <= timedelta(seconds=RANK_PERIOD):
+            problem = "OpenD seems to count its requests with those for short interest"
+            for market in self._hints.markets:
+                self._rest(account, market, _SHARED, problem)
+
+    async def run(self, planner: Planner) -> None:
+        """Read for ever."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for account in self._budgets:
+                    group.create_task(self._work(account, planner, group), name=f"rank {account}")
+        finally:
+            self._hints.rest(self._hints.markets)
+
+    async def _work(self, account: str, planner: Planner, group: asyncio.TaskGroup) -> None:
+        places, budget = asyncio.Semaphore(IN_FLIGHT), self._budgets[account]
+        while True:
+            news, now = self._news, self._now()
+            self._tell(self._hints.tick(now))
+            planner.replan()
+            due_at = self._hints.due_at(self._allowed(account, planner))
+            wait = _TURN if due_at is None else (due_at - now).total_seconds()
+            source = self._source(account)
+            if source is None or wait > 0:
+                await wait_set(news, min(wait, _TURN) if source else 1.0)
+                continue
+            await places.acquire()
+            try:
+                grant = await budget.acquire()
+            except (StoreDown, StoreMisfit):  # which polling tells
+                places.release()
+                await asyncio.sleep(_STORE_PAUSE)
+                continue
+            request = self._hints.next(self._now(), self._allowed(account, planner))
+            if request is None:
+                places.release()
+                await budget.settle(grant, answered=True)
+                continue
+            name = f"rank of {request.market} from {request.offset}"
+            reading = group.create_task(self._read(source, budget, grant, request), name=name)
+            reading.add_done_callback(lambda _: places.release())
+
+    async def _read(
+        self, source: RankSource, budget: Budget, grant: Grant, request: RankRequest
+    ) -> None:
+        """Read one page, and settle it whatever comes."""
+        account, market, answered = source.account, request.market, True
+        self._asked_at[account] = self._now()
+        try:
+            page = await source.rank(market, request.offset)
+            if not page.total:
+                raise Malformed("OpenD's list is empty")
+        except Unavailable as problem:
+            answered = False
+            told = "" if isinstance(problem, Disconnected) else str(problem)
+            self._rest(account, market, _SILENT, told)
+        except TooFrequent:
+            await budget.exhaust()
+            self._rest(account, market, _SHARED, "OpenD refuses it for the rate, within its limit")
+        except GatewayError as problem:
+            self._rest(account, market, _REFUSED, str(problem))
+        else:
+            if self._rests.pop((account, market), None) is not None:
+                self._observe(Recovered(_subject(market, account)))
+            self._tell(self._hints.read(request, page, self._now()))
+            return
+        finally:
+            await budget.settle(grant, answered=answered)
+            self._notify()
+        self._hints.failed(request, self._now())
+
+    def _rest(self, account: str, market: Market, pauses: _Pauses, problem: str) -> None:
+        """Do not read a rank through an account for a while; `problem` "" is told elsewhere."""
+        now, rest = self._now(), self._rests.get((account, market))
+        if rest is not None and rest.until > now:  # what else was under way
+            return
+        pause = pauses.first if rest is None else min(2 * rest.pause, pauses.longest)
+        pause = max(pause, pauses.first)
+        self._rests[account, market] = _Rest(now + pause, pause)
+        if problem:
+            text = f"{problem}; reports are found without it; read again in {_spelled(pause)}"
+            self._observe(Trouble(_subject(market, account), text))
+        if all(self._is_resting(other, market, now) for other in self._budgets):
+            self._hints.rest([market])
+
+    def _is_resting(self, account: str, market: Market, now: datetime) -> bool:
+        rest = self._rests.get((account, market))
+        return rest is not None and rest.until > now
+
+    def _allowed(self, account: str, planner: Planner) -> Collection[Market]:
+        """Return the markets whose rank this account may be asked for now."""
+        if not self._is_on:
+            return ()
+        now, withheld = self._now(), planner.resting(account)
+        return [
+            market
+            for market in self._hints.markets
+            if market not in withheld and not self._is_resting(account, market, now)
+        ]
+
+    def _source(self, account: str) -> RankSource | None:
+        ready = (one for one in self._sources if one.account == account and one.ready)
+        return next(ready, None)
+
+    def _tell(self, told: Iterable[Told]) -> None:
+        for each in told:
+            subject = f"{each.about} of the rank of {each.market}"
+            match each.begins:
+                case None:
+                    self._observe(Happened(f"rank of {each.market}: {each.text}"))
+                case True:
+                    self._observe(Trouble(subject, each.text))
+                case False:
+                    self._observe(Recovered(subject, each.text))
+
+    def _notify(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def _subject(market: Market, account: str) -> str:
+    return f"rank of {market} at account {account}"
+
+
+def _spelled(pause: timedelta) -> str:
+    """Return a duration in its largest unit."""
+    units = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    seconds = int(pause.total_seconds())
+    name, size = next(unit for unit in units if seconds >= unit[1])
+    return f"{seconds // size} {name}"
