@@ -85,7 +85,8 @@ class Measured:
 
     Attributes:
         releases: Market and number of the day → its symbols' latencies, in seconds.
-        moves: The same → how far each symbol moved, in the same order; see `rank.move_of`.
+        moves: The same → how far each symbol moved (`rank.move_of`), and the larger of its two
+            positions, in the same order.
         sent: The instant of each request, in seconds of the season.
         polls: How many requests each symbol got.
         looks: How many requests for the rank were sent in the season.
@@ -99,7 +100,7 @@ class Measured:
 
     season: Season
     releases: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
-    moves: dict[tuple[Market, int], list[float]] = field(default_factory=dict)
+    moves: dict[tuple[Market, int], list[tuple[float, float]]] = field(default_factory=dict)
     sent: list[float] = field(default_factory=list)
     polls: Counter[Code] = field(default_factory=Counter)
     looks: int = 0
@@ -126,7 +127,7 @@ class Measured:
         for key, seconds in self.releases.items():
             if key[0] is market:
                 ordered = sorted(zip(self.moves[key], seconds, strict=True), reverse=True)
-                found += [late for move, late in ordered[:count] if move]
+                found += [late for (move, _), late in ordered[:count] if move]
         return found
 
     def weighted(self) -> float:
@@ -134,7 +135,7 @@ class Measured:
         pairs = [
             (move, late)
             for key, seconds in self.releases.items()
-            for move, late in zip(self.moves[key], seconds, strict=True)
+            for (move, _), late in zip(self.moves[key], seconds, strict=True)
         ]
         whole = sum(move for move, _ in pairs)
         return sum(move * late for move, late in pairs) / whole if whole else 0.0
@@ -327,11 +328,11 @@ async def _both(poller: Poller, ranks: RankReader) -> None:
         group.create_task(ranks.run(poller), name="rank")
 
 
-def _moved(event: Event) -> float:
+def _moved(event: Event) -> tuple[float, float]:
     before, after = event.previous, event.vintage.record.shares
     if before is None or before.shares is None or after is None:
-        return 0.0
-    return move_of(before.shares, after)
+        return 0.0, 0.0
+    return move_of(before.shares, after), max(before.shares, after)
 
 
 def simulate(

@@ -160,7 +160,7 @@ class RankReader:
         while True:
             news, now = self._news, self._now()
             self._tell(self._hints.tick(now))
-            planner.replan()
+            self._pass_on(planner)
             due_at = self._hints.due_at(self._allowed(account, planner))
             wait = _TURN if due_at is None else (due_at - now).total_seconds()
             source = self._source(account)
@@ -181,7 +181,18 @@ class RankReader:
                 continue
             name = f"rank of {request.market} from {request.offset}"
             reading = group.create_task(self._read(source, budget, grant, request), name=name)
-            reading.add_done_callback(lambda _: places.release())
+
+            def ended(_: object) -> None:
+                places.release()
+                self._pass_on(planner)
+
+            reading.add_done_callback(ended)
+
+    def _pass_on(self, planner: Planner) -> None:
+        """Let everybody look again, if there is something else to do."""
+        if self._hints.has_changed():
+            planner.replan()
+            self._notify()
 
     async def _read(
         self, source: RankSource, budget: Budget, grant: Grant, request: RankRequest
@@ -209,7 +220,6 @@ class RankReader:
             return
         finally:
             await budget.settle(grant, answered=answered)
-            self._notify()
         self._hints.failed(request, self._now())
 
     def _rest(self, account: str, market: Market, pauses: _Pauses, problem: str) -> None:

@@ -50,6 +50,14 @@ class Hints:
             if (rank := self._ranks.get(market)) is not None:
                 rank.rest()
 
+    def has_changed(self) -> bool:
+        """Return whether there is something else to do than when this was asked before."""
+        ranks = list(self._ranks.values())
+        changed = any(rank.changed for rank in ranks)
+        for rank in ranks:
+            rank.changed = False
+        return changed
+
     @property
     def markets(self) -> frozenset[Market]:
         """The markets whose rank is worth reading."""

@@ -24,13 +24,13 @@ from poller.schedule.release import (
 )
 from poller.schedule.sweep import Sweep
 from poller.schedule.symbol import (
-    EXTREME,
     Key,
     Queue,
     Symbol,
     SymbolState,
     best,
     head,
+    is_extreme,
     key_of,
     ordinary,
     taken,
@@ -60,7 +60,7 @@ class MarketQueue:
         self._intervals = intervals
         self._tickets = tickets
         self.waits_for_rank: timedelta | None = None  # a sweep that begins: for its order
-        self._held_until = LONG_AGO
+        self.held_until = LONG_AGO
         self._extreme = 0  # turns in which a symbol was due that moved extremely
         self._suspects: deque[Symbol] = deque()
         self._dormant_at = LONG_AGO
@@ -218,7 +218,7 @@ class MarketQueue:
 
     def hold(self, until: datetime) -> None:
         """Let a sweep wait until then, because the order is being read."""
-        self._held_until = until
+        self.held_until = until
 
     def sighted(self, day: date) -> None:
         """Poll all others at the full rate if a day is newer than any seen."""
@@ -348,7 +348,7 @@ class MarketQueue:
             return LONG_AGO
         if self._lags() is None:
             return None
-        return self._held_until if self.sweep.running else self.sweep.resumes
+        return self.held_until if self.sweep.running else self.sweep.resumes
 
     def rank(self) -> tuple[bool, int]:
         """Return the sort key among markets: those that bring news, then the fewest to go."""
@@ -361,7 +361,7 @@ class MarketQueue:
             return taken(self._fresh, "it was not looked at since the start")
         if not self.sweep.running:
             self.sweep.resume()
-        if (queue[0][1].move or 0) >= EXTREME:
+        if is_extreme(queue[0][1]):
             self._extreme += 1
             if self._extreme % 5 in _ORDINARY_TURNS:
                 queue = ordinary(self._outstanding) or queue
@@ -447,7 +447,7 @@ class MarketQueue:
     def cap_waits(self, latest: datetime) -> None:
         """Cap every wait at `latest`; called when the clock was set back."""
         self.watch.cap(latest)
-        self._held_until = min(self._held_until, latest)
+        self.held_until = min(self.held_until, latest)
         self._dormant_at = min(self._dormant_at, latest)
         if self.sweep.resumes is not None:
             self.sweep.resumes = min(self.sweep.resumes, latest)

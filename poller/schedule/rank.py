@@ -21,6 +21,7 @@ from typing import Final
 from poller.markets import Market
 from poller.model import RANK_PAGE, Code, RankPage
 from poller.schedule.market import MarketQueue
+from poller.schedule.symbol import NEW_POSITION
 from poller.schedule.watch import LONG_AGO
 
 HOLD: Final = timedelta(seconds=2)
@@ -44,17 +45,16 @@ PROVED: Final = 4
 USELESS: Final = 3
 """False alarms or reports not told of, in a row, after which its alarms are not followed."""
 
-LARGEST_MOVE: Final = 10.0
-"""A symbol with a position where it had none counts as moved by so much: 1,000 %."""
 
 LONG_AHEAD: Final = datetime.max.replace(tzinfo=UTC)
 
+_LARGEST: Final = 9.99  # more is not told apart
 _ENOUGH: Final = 10  # moves compared with what was reported, before the rank is judged by them
 _JUDGED: Final = 30  # moves it is judged by
 _WRONG, _RIGHT = 0.5, 0.8  # fractions told right, to lose and to regain belief
 _NEAR: Final = 2.0  # a move told within this factor is right
-_LOOKS: Final = 40  # most looks at the first page between two probes
-_DUE_LOOKS: Final = 10  # most looks in a due interval
+_LOOKS: Final = 10  # looks at the first page between two probes
+_NEXT_PAGE: Final = timedelta(seconds=0.2)  # to ask for it, if the budget allows it
 _FIRST_PAUSE: Final = timedelta(seconds=2)  # before an alarm is asked about again, then doubled
 
 
@@ -62,7 +62,7 @@ def move_of(before: float, after: float) -> float:
     """Return how far a position moved, as a fraction of the one before, without its sign."""
     if before == after:
         return 0.0
-    return min(abs(after - before) / before, LARGEST_MOVE) if before else LARGEST_MOVE
+    return min(abs(after - before) / before, _LARGEST) if before else NEW_POSITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ class MarketRank:
 
     def __init__(self, queue: MarketQueue) -> None:
         self.queue = queue
+        self.changed = False  # whether there is something else to do than before
         self._newest = queue.newest
         self._sweeps = queue.sweep.running
         self._symbols = 0
@@ -176,6 +177,7 @@ class MarketRank:
                 yield from self._counts(told_first=False)
             elif now >= alarm.next_at and not self.useless:
                 alarm.next_at, alarm.pause = now + alarm.pause, 2 * alarm.pause
+                self.changed = True
                 queue.suspect(alarm.codes, "positions moved in the rank: is a report out?")
         is_read = now - self._looked_at < 3 * self._pause()
         queue.watch.relies_on_rank = self.proved and is_read
@@ -197,7 +199,7 @@ class MarketRank:
         """Do without the rank from now on."""
         self._reading = self._next_reading = None
         self.queue.watch.relies_on_rank, self.queue.waits_for_rank = False, None
-        self.queue.hold(LONG_AGO)
+        self._hold(LONG_AGO)
 
     def due_at(self) -> datetime:
         """Return when there is something to read or to ask, if nothing else happens."""
@@ -219,7 +221,7 @@ class MarketRank:
         if (reading := self._reading) is not None and self._has_page():
             offset, reading.next_offset = reading.next_offset, reading.next_offset + RANK_PAGE
             if self._sweeps and self._believed and not reading.under_way:
-                self.queue.hold(now + HOLD)
+                self._hold(now + HOLD)
             reading.under_way.add(offset)
             request = RankRequest(self.market, offset, reading.number)
         elif now >= self._next_look:
@@ -244,7 +246,7 @@ class MarketRank:
 
     def _pause(self) -> timedelta:
         """Return the time between two looks at the first page."""
-        return max(self.queue.watch.pause / _LOOKS, self.queue.intervals.due / _DUE_LOOKS)
+        return max(self.queue.watch.pause, self.queue.intervals.due) / _LOOKS
 
     def read(self, request: RankRequest, page: RankPage, now: datetime) -> Iterator[Told]:
         """Take a page that was read."""
@@ -268,6 +270,7 @@ class MarketRank:
         if reading is not None and request.reading == reading.number:
             reading.missing.difference_update(page.positions)
             reading.under_way.discard(request.offset)
+            self.changed = True
             if not reading.under_way and not self._has_page():
                 self._end(reading)
         self._let_go(now)
@@ -278,11 +281,19 @@ class MarketRank:
             self._reading, self._next_reading = None, now + AGAIN
         self._let_go(now)
 
+    def _hold(self, until: datetime) -> None:
+        if self.queue.held_until != until:
+            self.queue.hold(until)
+            self.changed = True
+
     def _let_go(self, now: datetime) -> None:
         """Let the sweep go on when nothing of its order is under way, or about to be."""
-        is_read = self._reading is not None and self._reading.under_way
-        if not is_read and not self._may_begin(now):
-            self.queue.hold(LONG_AGO)
+        if self._reading is not None and self._reading.under_way:
+            return
+        if self._has_page():
+            self._hold(min(self.queue.held_until, now + _NEXT_PAGE))
+        elif not self._may_begin(now):
+            self._hold(LONG_AGO)
 
     def _moved(self, codes: list[Code], now: datetime) -> Iterator[Told]:
         if self._sweeps:
@@ -311,6 +322,7 @@ class MarketRank:
             self._claims |= moves
             if self._believed:
                 self.queue.claim(moves)
+                self.changed = True
 
     def _end(self, reading: _Reading) -> None:
         """Take note of what the list lacks.
@@ -319,7 +331,8 @@ class MarketRank:
         """
         self._reading = None
         watched = self.queue.codes
-        absent = dict.fromkeys(reading.missing & watched, 0)
+        largest = sorted(reading.missing & watched, key=lambda code: -self._latest.get(code, 0))
+        absent = dict.fromkeys(largest, 0)
         self._latest |= absent
         if self._sweeps or self._alarm is not None:
             self._claim(absent)
@@ -347,7 +360,7 @@ class MarketRank:
         if self._believed and right < _WRONG * of:
             self._believed = False
             self.queue.claim(dict.fromkeys(self.queue.codes))
-            self.queue.hold(LONG_AGO)
+            self._hold(LONG_AGO)
             text = f"{right} of the last {of} symbols moved as it said; sweeps do without it"
             yield Told(self.market, About.ORDER, text, begins=True)
         elif not self._believed and right >= _RIGHT * of:

@@ -17,8 +17,11 @@ from poller.model import Code
 TYPICAL: Final = 0.035
 """The move of a symbol of which nobody says anything: the median in 396 files of the SFC."""
 
+NEW_POSITION: Final = 10.0
+"""What a position counts as where there was none: more than any other move."""
+
 EXTREME: Final = 0.9
-"""A move of which a sweep asks only two in five: were the extreme ones asked before all others,
+"""Any other move from here on is one of which a sweep asks only two in five: were the extreme ones asked before all others,
 they would look like a fault of the whole market (`detect.plausible`) and be held.
 """
 
@@ -108,6 +111,11 @@ def ordinary(tiers: Mapping[Key, Queue]) -> Queue | None:
     """Return the first queue whose symbol is said to have moved as symbols usually do."""
     queues = (tiers[key] for key in sorted(tiers))
     return next((queue for queue in queues if _is_ordinary(head(queue))), None)
+
+
+def is_extreme(symbol: Symbol) -> bool:
+    """Return whether a symbol is said to have moved as few symbols do."""
+    return symbol.move is not None and EXTREME <= symbol.move < NEW_POSITION
 
 
 def _is_ordinary(symbol: Symbol | None) -> bool:

@@ -21,12 +21,19 @@ LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 
 
 class Watch:
-    """The probes of one market. `at`: when the next one is due (aware); `reason`: why."""
+    """The probes of one market.
+
+    Attributes:
+        at: When the next one is due (aware).
+        reason: Why then.
+        pause: From the last one to the next, without regard to the rank.
+        relies_on_rank: Whether the rank tells of reports first; see `RELIED`.
+    """
 
     def __init__(self, market: Market, intervals: Intervals) -> None:
         self.at = LONG_AGO
         self.reason = "nothing of this market was looked at since the start"
-        self.pause = timedelta()  # until the next probe, when it was planned
+        self.pause = timedelta()
         self.relies_on_rank = False
         self._market = market
         self.configure(intervals)
@@ -37,15 +44,16 @@ class Watch:
 
     def plan(self, window: Window, now: datetime, *, scattered: bool) -> None:
         """Plan the next probe. `scattered`: the last report came symbol by symbol."""
-        due, why = self._intervals.due, ""
+        intervals = self._intervals
         if scattered:
-            due /= SCATTERED
-        elif self.relies_on_rank:
-            due, why = min(RELIED * due, self._intervals.idle), "; the rank is read in between"
-        steps = replace(self._intervals, due=due)
-        self.at, self.reason = next_probe(self._market, window, now, steps)
+            intervals = replace(intervals, due=intervals.due / SCATTERED)
+        self.at, self.reason = next_probe(self._market, window, now, intervals)
         self.pause = self.at - now
-        self.reason += why
+        if self.relies_on_rank and not scattered:
+            due = max(intervals.due, min(RELIED * intervals.due, intervals.idle))
+            relying = replace(intervals, due=due)
+            self.at, self.reason = next_probe(self._market, window, now, relying)
+            self.reason += "; the rank is read in between"
 
     def hurry(self, reason: str) -> None:
         """Probe at once."""
