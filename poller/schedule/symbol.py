@@ -21,8 +21,9 @@ NEW_POSITION: Final = 10.0
 """What a position counts as where there was none: more than any other move."""
 
 EXTREME: Final = 0.9
-"""Any other move from here on is one of which a sweep asks only two in five: were the extreme ones asked before all others,
-they would look like a fault of the whole market (`detect.plausible`) and be held.
+"""From here on, a sweep asks symbols in two of five turns only, with ordinary ones between them.
+
+Asked all at once, they would look like a fault of the whole market (`detect.plausible`).
 """
 
 _LEAST: Final = 1e-6  # smaller moves are none
