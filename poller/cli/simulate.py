@@ -24,6 +24,9 @@ from poller.simulator.season import Season
 from poller.simulator.world import World
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
+BIGGEST: Final = 10
+"""Moves of a release whose latencies are told apart."""
+
 BEGAN: Final = datetime(2027, 1, 4, tzinfo=UTC)
 """When every season begins: a fixed Monday, so that a seed always gives the same run."""
 
@@ -118,6 +121,7 @@ def setting(config: Config, played: Season, gateways: int, accounts: int, faults
         period=config.budget.period,
         faults=faults,
         weights=config.watchlist.weights,
+        hints=config.schedule.hints,
     )
 
 
@@ -149,6 +153,8 @@ def facts(ways: dict[str, Latencies], measured: Measured) -> dict[str, Any]:
             {"way": way, **asdict(found), "ratios": _ratios(found, bound)}
             for way, found in ways.items()
         ],
+        "biggest": {str(market): asdict(found) for market, found in biggest(measured).items()},
+        "mean_weighted_by_move": measured.weighted(),
         "missed": measured.missed,
         "doubled": measured.doubled,
         "most_in_window": measured.most_in_window,
@@ -175,6 +181,11 @@ def _print(ways: dict[str, Latencies], measured: Measured) -> None:
         f"{market}: mean latency per release, up to {max(means):,.0f} s  {bars(means)}"
         for market, means in by_market(measured).items()
     ]
+    lines += [
+        f"{market}: the {BIGGEST} biggest moves of each release: p50 {found.p50:,.1f} s, "
+        f"p99 {found.p99:,.1f} s"
+        for market, found in biggest(measured).items()
+    ]
     lines.append(
         f"{measured.missed} missed, {measured.doubled} published twice, at most "
         f"{measured.most_in_window} requests in a period; trace {measured.trace[:16]}"
@@ -184,6 +195,15 @@ def _print(ways: dict[str, Latencies], measured: Measured) -> None:
 
 def _with_ratio(value: float, ratio: float | None) -> str:
     return f"{value:,.0f}" + ("" if ratio is None else f" ({ratio:.3g})")
+
+
+def biggest(measured: Measured) -> dict[Market, Latencies]:
+    """Return per market the latencies of the biggest moves of each release."""
+    markets = dict.fromkeys(market for market, _ in measured.releases)
+    return {
+        market: Latencies.of(measured.biggest(market, BIGGEST), measured.requests)
+        for market in sorted(markets, key=str)
+    }
 
 
 def by_market(measured: Measured) -> dict[Market, list[float]]:

@@ -121,7 +121,7 @@ class Measured:
         """The latencies over all symbols and releases."""
         return Latencies.of([s for each in self.releases.values() for s in each], self.requests)
 
-    def biggest(self, market: Market, count: int = 10) -> list[float]:
+    def biggest(self, market: Market, count: int) -> list[float]:
         """Return the latencies of the biggest moves of every release of a market, in seconds."""
         found = []
         for key, seconds in self.releases.items():

@@ -48,6 +48,9 @@ USELESS: Final = 3
 
 LONG_AHEAD: Final = datetime.max.replace(tzinfo=UTC)
 
+MOST_KEPT: Final = 50_000
+"""Symbols of a market whose last position is kept, watched or not: thrice what any has."""
+
 _LARGEST: Final = 9.99  # more is not told apart
 _ENOUGH: Final = 10  # moves compared with what was reported, before the rank is judged by them
 _JUDGED: Final = 30  # moves it is judged by
@@ -341,6 +344,8 @@ class MarketRank:
             if code not in self._before or (self._rebases and self.queue.shows_newest(code)):
                 self._before[code] = self._latest[code]
         self._before = {code: shares for code, shares in self._before.items() if code in watched}
+        if len(self._latest) > MOST_KEPT:
+            self._latest = {code: self._latest[code] for code in watched & self._latest.keys()}
         self._is_based, self._rebases = True, False
 
     def reported(self, code: Code, before: float, after: float) -> Iterator[Told]:
