@@ -11,9 +11,10 @@ from random import Random
 from typing import Any
 
 from poller import simulator
-from poller.markets import all_markets
+from poller.markets import Market, all_markets
 from poller.simulator import END, Proto, SlidingWindow, World, WorldAnswer, replies
 from poller.simulator.connection import ClientConnection, PlannedReply
+from poller.simulator.ranking import Listed
 from poller.simulator.wire import HEADER_SIZE, Header, Message, parse
 
 
@@ -33,7 +34,8 @@ class Seen:
     """One request, as it arrived. `at`: the simulator's monotonic clock, seconds.
 
     `connection` counts from 1. `code`, `next_key`, `num` are of short interest; `code` is the
-    group's name for its members, and `num` is None when the client left it out.
+    group's name for its members and the offset for a rank, and `num` is None when the client left
+    it out.
     """
 
     at: float
@@ -78,6 +80,9 @@ class Faults:
         `mute_markets`: no replies to what is asked of these markets; all else is answered.
         `endless_keys`, `wrong_market` (rows come in the table of another market).
         `mutate`: per code, a function that alters the reply (the SDK's protobuf Response).
+    On the rank:
+        `rank_error`: the text of a refusal. `rank_mute`: no replies.
+        `rank`: a function that alters the list, largest position first.
     """
 
     drop_accepts: bool = False
@@ -98,6 +103,9 @@ class Faults:
     endless_keys: EndlessKeys | None = None
     wrong_market: bool = False
     mutate: dict[str, Callable[[Message], None]] = field(default_factory=dict)
+    rank_error: str | None = None
+    rank_mute: bool = False
+    rank: Callable[[Listed], Listed] = lambda listed: listed
     chance: Random = field(default_factory=lambda: Random(0))
     on_kick: list[Callable[[], None]] = field(default_factory=list)
     _keys: int = 0
@@ -111,7 +119,7 @@ class Faults:
         """Tell whether this request gets no reply, and count it; `code`: of short interest."""
         if proto == Proto.INIT_CONNECT:
             return self.mute_login
-        if _market(code) in self.mute_markets:
+        if _market(code) in self.mute_markets or (proto == Proto.RANK and self.rank_mute):
             return True
         queries = (Proto.SHORT_INTEREST, Proto.GROUP, Proto.GROUPS)
         if self.silence or proto not in queries or not self.silence_next:
@@ -262,6 +270,8 @@ class Simulator(simulator.Simulator):
             num = asked.num if asked.HasField("num") else None
         elif header.proto == Proto.GROUP:
             code = asked.groupName
+        elif header.proto == Proto.RANK:
+            code = str(asked.offset)
         verdict = plan.verdict if isinstance(plan, _Judged) else Verdict.REFUSED
         self.seen.append(
             Seen(self._at, connection.number, header.proto, code, next_key, num, verdict)
@@ -306,6 +316,14 @@ class Simulator(simulator.Simulator):
         if proto is Proto.INIT_CONNECT and faults.refuse_login is not None:
             return replies.refusal(proto, faults.refuse_login), 0.0
         return super()._reply(connection, proto, asked)
+
+    def _rank(self, asked: Message) -> Message:
+        if self.faults.rank_error is not None:
+            return replies.refusal(Proto.RANK, self.faults.rank_error)
+        return super()._rank(asked)
+
+    def _listed(self, market: Market) -> Listed:
+        return self.faults.rank(super()._listed(market))
 
     def _short_interest(self, asked: Message) -> tuple[Message, float]:
         faults = self.faults

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
-from poller.schedule.watch import LONG_AGO
 from poller.schedule.release import Intervals
 from poller.schedule.retries import FAILING_SHARE
 from poller.schedule.rights import Access
@@ -27,6 +26,7 @@ from poller.schedule.schedule import (
     Unanswered,
     Wait,
 )
+from poller.schedule.watch import LONG_AGO
 
 INTERVALS = Intervals(timedelta(seconds=30), timedelta(minutes=20), timedelta(minutes=5))
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)

@@ -204,10 +204,11 @@ class RankReader:
             page = await source.rank(market, request.offset)
             if not page.total:
                 raise Malformed("OpenD's list is empty")
+        except Disconnected:
+            answered = False  # the gateway's trouble, which its supervisor tells
         except Unavailable as problem:
             answered = False
-            told = "" if isinstance(problem, Disconnected) else str(problem)
-            self._rest(account, market, _SILENT, told)
+            self._rest(account, market, _SILENT, str(problem))
         except TooFrequent:
             await budget.exhaust()
             self._rest(account, market, _SHARED, "OpenD refuses it for the rate, within its limit")
@@ -223,16 +224,15 @@ class RankReader:
         self._hints.failed(request, self._now())
 
     def _rest(self, account: str, market: Market, pauses: _Pauses, problem: str) -> None:
-        """Do not read a rank through an account for a while; `problem` "" is told elsewhere."""
+        """Do not read a rank through an account for a while, and tell it."""
         now, rest = self._now(), self._rests.get((account, market))
         if rest is not None and rest.until > now:  # what else was under way
             return
         pause = pauses.first if rest is None else min(2 * rest.pause, pauses.longest)
         pause = max(pause, pauses.first)
         self._rests[account, market] = _Rest(now + pause, pause)
-        if problem:
-            text = f"{problem}; reports are found without it; read again in {_spelled(pause)}"
-            self._observe(Trouble(_subject(market, account), text))
+        text = f"{problem}; reports are found without it; read again in {_spelled(pause)}"
+        self._observe(Trouble(_subject(market, account), text))
         if all(self._is_resting(other, market, now) for other in self._budgets):
             self._hints.rest([market])
 

@@ -466,7 +466,10 @@ class MarketQueue:
             case _:
                 turn = f"one of {self._current} symbols watched in rotation"
                 at = self.watch.at if self._current == 1 else None
-                return at, f"{turn}; {self.watch.reason}"
+                sooner = (
+                    f", or once the rank of {self.market} moves" if self.watch.hears_rank else ""
+                )
+                return at, f"{turn}; {self.watch.reason}{sooner}"
 
 
 def _oldest(queues: Iterable[Queue]) -> Queue | None:

@@ -27,14 +27,14 @@ from poller.schedule.watch import LONG_AGO
 HOLD: Final = timedelta(seconds=2)
 """Longest wait of a sweep for pages of the rank that are under way."""
 
-PATIENCE: Final = timedelta(minutes=10)
-"""An alarm is a false one if no report is found for so long."""
+PATIENCE: Final = 30
+"""Due intervals (10 min) without a report, after which an alarm was a false one."""
 
-SETTLED: Final = timedelta(minutes=10)
-"""After a sweep, before its positions are read as those that the next report is compared with."""
+SETTLED: Final = 30
+"""Due intervals (10 min) after a sweep, until the list is read that the next one compares with."""
 
-AGAIN: Final = timedelta(seconds=30)
-"""Between two readings in one release, which may appear symbol by symbol."""
+AGAIN: Final = 1.5
+"""Due intervals (30 s) between two readings in one release, which may appear symbol by symbol."""
 
 REFRESH: Final = timedelta(days=1)
 """Between two readings while nothing happens."""
@@ -57,8 +57,8 @@ _JUDGED: Final = 30  # moves it is judged by
 _WRONG, _RIGHT = 0.5, 0.8  # fractions told right, to lose and to regain belief
 _NEAR: Final = 2.0  # a move told within this factor is right
 _LOOKS: Final = 10  # looks at the first page between two probes
+_LEAST_PAUSE: Final = timedelta(seconds=2)  # between two looks: a quarter of the call's limit
 _NEXT_PAGE: Final = timedelta(seconds=0.2)  # to ask for it, if the budget allows it
-_FIRST_PAUSE: Final = timedelta(seconds=2)  # before an alarm is asked about again, then doubled
 
 
 def move_of(before: float, after: float) -> float:
@@ -101,7 +101,7 @@ class _Alarm:
     since: datetime
     codes: tuple[Code, ...]
     next_at: datetime
-    pause: timedelta = _FIRST_PAUSE
+    pause: timedelta
 
 
 @dataclass(slots=True)
@@ -137,6 +137,7 @@ class MarketRank:
         self._next_reading: datetime | None = None  # soon after the start
         self._next_look = LONG_AGO
         self._looked_at = LONG_AGO
+        self._is_looking = False
         self._first: deque[bool] = deque(maxlen=max(PROVED, USELESS))
         self._right: deque[bool] = deque(maxlen=_JUDGED)
         self._believed = True
@@ -150,6 +151,10 @@ class MarketRank:
     def is_urgent(self) -> bool:
         """Whether a release is being swept, or likely."""
         return self._sweeps or self._alarm is not None
+
+    @property
+    def _due(self) -> timedelta:
+        return self.queue.intervals.due
 
     @property
     def proved(self) -> bool:
@@ -166,16 +171,22 @@ class MarketRank:
         queue = self.queue
         if self._next_reading is None or self._symbols != queue.symbols:
             self._symbols = queue.symbols
-            self._next_reading = min(self._next_reading or now + AGAIN, now + AGAIN)
+            soon = now + AGAIN * self._due
+            self._next_reading = min(self._next_reading or soon, soon)
+        # pauses grow shorter, and clocks are set back
+        self._next_reading = min(self._next_reading, now + REFRESH)
+        self._next_look = min(self._next_look, now + self._pause())
+        if self._alarm is not None and now < self._alarm.since:
+            self._alarm = None
         if queue.newest != self._newest:
             if self._newest is not None:
                 yield from self._released(now)
             self._newest = queue.newest
         if self._sweeps and not queue.sweep.running:
-            self._rebases, self._next_reading = True, now + SETTLED
+            self._rebases, self._next_reading = True, now + SETTLED * self._due
         self._sweeps = queue.sweep.running
         if (alarm := self._alarm) is not None:
-            if now >= alarm.since + PATIENCE:
+            if now >= alarm.since + PATIENCE * self._due:
                 self._alarm = None
                 yield from self._counts(told_first=False)
             elif now >= alarm.next_at and not self.useless:
@@ -183,6 +194,7 @@ class MarketRank:
                 self.changed = True
                 queue.suspect(alarm.codes, "positions moved in the rank: is a report out?")
         is_read = now - self._looked_at < 3 * self._pause()
+        queue.watch.hears_rank = is_read and not self.useless
         queue.watch.relies_on_rank = self.proved and is_read
         queue.waits_for_rank = HOLD if self._is_based and self._believed and is_read else None
 
@@ -194,26 +206,29 @@ class MarketRank:
             self._claims.clear()
         else:
             yield from self._counts(told_first=True)
-        if alarm is None or now - self._read_at >= AGAIN:
+        if alarm is None or now - self._read_at >= AGAIN * self._due:
             self._reading, self._next_reading = None, now
         self._let_go(now)
 
     def rest(self) -> None:
         """Do without the rank from now on."""
         self._reading = self._next_reading = None
-        self.queue.watch.relies_on_rank, self.queue.waits_for_rank = False, None
+        self._is_looking = False
+        self.queue.watch.relies_on_rank = self.queue.watch.hears_rank = False
+        self.queue.waits_for_rank = None
         self._hold(LONG_AGO)
 
     def due_at(self) -> datetime:
         """Return when there is something to read or to ask, if nothing else happens."""
         if self._has_page():
             return LONG_AGO
-        moments = [self._next_look]
+        moments = [] if self._is_looking else [self._next_look]
         if self._may_begin(LONG_AHEAD) and self._next_reading is not None:
             moments.append(self._next_reading)
         if self._alarm is not None:
-            moments.append(self._alarm.since + PATIENCE if self.useless else self._alarm.next_at)
-        return min(moments)
+            ends = self._alarm.since + PATIENCE * self._due
+            moments.append(ends if self.useless else self._alarm.next_at)
+        return min(moments, default=LONG_AHEAD)
 
     def next(self, now: datetime) -> RankRequest | None:
         """Return the page to read now; `read` or `failed` must follow."""
@@ -227,7 +242,8 @@ class MarketRank:
                 self._hold(now + HOLD)
             reading.under_way.add(offset)
             request = RankRequest(self.market, offset, reading.number)
-        elif now >= self._next_look:
+        elif now >= self._next_look and not self._is_looking:
+            self._is_looking = True
             request = RankRequest(self.market)
         else:
             return None
@@ -249,10 +265,11 @@ class MarketRank:
 
     def _pause(self) -> timedelta:
         """Return the time between two looks at the first page."""
-        return max(self.queue.watch.pause, self.queue.intervals.due) / _LOOKS
+        return max(self.queue.watch.pause / _LOOKS, _LEAST_PAUSE)
 
     def read(self, request: RankRequest, page: RankPage, now: datetime) -> Iterator[Told]:
         """Take a page that was read."""
+        self._ended(request)
         moved = [
             code
             for code, shares in page.positions.items()
@@ -280,9 +297,15 @@ class MarketRank:
 
     def failed(self, request: RankRequest, now: datetime) -> None:
         """Take note that a page could not be read."""
+        self._ended(request)
         if self._reading is not None and request.reading == self._reading.number:
-            self._reading, self._next_reading = None, now + AGAIN
+            self._reading, self._next_reading = None, now + AGAIN * self._due
         self._let_go(now)
+
+    def _ended(self, request: RankRequest) -> None:
+        if not request.reading:
+            self._is_looking = False
+            self.changed = True  # the next look can be waited for
 
     def _hold(self, until: datetime) -> None:
         if self.queue.held_until != until:
@@ -301,12 +324,12 @@ class MarketRank:
     def _moved(self, codes: list[Code], now: datetime) -> Iterator[Told]:
         if self._sweeps:
             if self._reading is None:
-                self._next_reading = max(now, self._read_at + AGAIN)
+                self._next_reading = max(now, self._read_at + AGAIN * self._due)
             return
         settles = self._reading is not None and self._rebases
         if self._alarm is not None or settles or not self.queue.active:
             return
-        self._alarm = _Alarm(now, tuple(codes), now)
+        self._alarm = _Alarm(now, tuple(codes), now, _LEAST_PAUSE)
         self._claims.clear()
         if not self.useless:
             if self._is_based:

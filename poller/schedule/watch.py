@@ -27,6 +27,7 @@ class Watch:
         at: When the next one is due (aware).
         reason: Why then.
         pause: From the last one to the next, without regard to the rank.
+        hears_rank: Whether a move in the market's rank brings it forward.
         relies_on_rank: Whether the rank tells of reports first; see `RELIED`.
     """
 
@@ -34,7 +35,7 @@ class Watch:
         self.at = LONG_AGO
         self.reason = "nothing of this market was looked at since the start"
         self.pause = timedelta()
-        self.relies_on_rank = False
+        self.hears_rank = self.relies_on_rank = False
         self._market = market
         self.configure(intervals)
 
@@ -53,7 +54,6 @@ class Watch:
             due = max(intervals.due, min(RELIED * intervals.due, intervals.idle))
             relying = replace(intervals, due=due)
             self.at, self.reason = next_probe(self._market, window, now, relying)
-            self.reason += "; the rank is read in between"
 
     def hurry(self, reason: str) -> None:
         """Probe at once."""

@@ -15,10 +15,11 @@ from typing import Final, Self
 
 from Crypto.PublicKey.RSA import RsaKey, import_key
 
+from poller.markets import Market
 from poller.model import RANK_PAGE
 from poller.simulator import replies
 from poller.simulator.connection import ClientConnection, PlannedReply
-from poller.simulator.ranking import Ranking
+from poller.simulator.ranking import Listed, Ranking
 from poller.simulator.window import SlidingWindow
 from poller.simulator.wire import NOTIFY, Garbled, Header, Message, Proto, Session, parse
 from poller.simulator.world import Refusal, ShortInterest, World, WorldAnswer
@@ -207,15 +208,18 @@ class Simulator:
         return reply, latency.total_seconds()
 
     def _rank(self, asked: Message) -> Message:
-        if self._ranking.world is not self.world:
-            self._ranking = Ranking(self.world)
         if asked.count > RANK_PAGE:
             return replies.refusal(Proto.RANK, f"count 参数超出范围（1~{RANK_PAGE}）")
         market = replies.market_of_number(asked.market)
         if market is None or not market.has_rank:
             return replies.refusal(Proto.RANK, "不支持的市场")
-        whole = self._ranking.at(market, self._now())
+        whole = self._listed(market)
         return replies.rank(market, len(whole), whole[asked.offset : asked.offset + asked.count])
+
+    def _listed(self, market: Market) -> Listed:
+        if self._ranking.world is not self.world:
+            self._ranking = Ranking(self.world)
+        return self._ranking.at(market, self._now())
 
     def _page(self, answer: WorldAnswer) -> Message:
         return replies.short_interest(answer)
