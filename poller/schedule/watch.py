@@ -1,6 +1,6 @@
 """When one symbol of a market is probed next while no release is swept, and why. Pure."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -10,11 +10,11 @@ from poller.schedule.release import Intervals, Window, next_probe
 SCATTERED: Final = 4
 """How much oftener a market is watched whose reports came symbol by symbol: few of many show it."""
 
-RELIED: Final = 4
-"""How much more rarely a market is probed while a report is due and its rank tells of it first.
+RELIED: Final = 6
+"""How much more rarely a market is probed whose rank has told of its reports first.
 
-Not more rarely still: the one report that the rank fails to tell of is then seen this much later,
-and requests that are not spent on probes have no other use.
+Not more rarely still: the one report that the rank fails to tell of is seen that much later. One in
+a year costs 0.9 % of the mean latency, and leaves 1.2 requests a symbol and report.
 """
 
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
@@ -51,8 +51,7 @@ class Watch:
         self.at, self.reason = next_probe(self._market, window, now, intervals)
         self.pause = self.at - now
         if self.relies_on_rank and not scattered:
-            due = max(intervals.due, min(RELIED * intervals.due, intervals.idle))
-            relying = replace(intervals, due=due)
+            relying = Intervals(*(RELIED * each for each in astuple(intervals)))
             self.at, self.reason = next_probe(self._market, window, now, relying)
 
     def hurry(self, reason: str) -> None:
