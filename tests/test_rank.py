@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from poller.markets.hk import HONG_KONG
 from poller.model import RANK_PAGE, Code, RankPage
 from poller.schedule.hints import Hints
+from poller.schedule.order import EXTREME, NEW_POSITION
 from poller.schedule.rank import (
     AGAIN,
     HOLD,
@@ -23,7 +24,6 @@ from poller.schedule.rank import (
     move_of,
 )
 from poller.schedule.schedule import Answered, Probe, Wait
-from poller.schedule.symbol import EXTREME, NEW_POSITION
 from poller.schedule.watch import RELIED
 from tests.test_schedule import INTERVALS, NOW, OLD, SECOND, codes, following
 

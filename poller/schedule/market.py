@@ -3,7 +3,6 @@
 A release is one common event: the first newer day makes every symbol of the market outstanding.
 """
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Final
 from poller.markets import Market
 from poller.model import Code
 from poller.schedule.notice import Completed, Detected, Notice
+from poller.schedule.order import SweepOrder, told
 from poller.schedule.release import (
     ODD_HOURS,
     REMEMBERED,
@@ -23,27 +23,13 @@ from poller.schedule.release import (
     expected,
 )
 from poller.schedule.sweep import Sweep
-from poller.schedule.symbol import (
-    Key,
-    Queue,
-    Symbol,
-    SymbolState,
-    best,
-    head,
-    is_extreme,
-    key_of,
-    ordinary,
-    taken,
-    taken_out,
-    told,
-)
+from poller.schedule.symbol import Queue, Symbol, SymbolState, head, taken, taken_out
 from poller.schedule.watch import LONG_AGO, Watch
 
 LAPSED_AFTER: Final = 3
 """Missed releases after which a symbol is looked at once a day."""
 
 _DAY: Final = timedelta(days=1)
-_ORDINARY_TURNS: Final = (1, 3, 4)  # of five in which a symbol is due that moved extremely
 _QUIET: Final = 36  # idle intervals between two looks at a symbol without rows, a day at most
 
 
@@ -61,14 +47,13 @@ class MarketQueue:
         self._tickets = tickets
         self.waits_for_rank: timedelta | None = None  # a sweep that begins: for its order
         self.held_until = LONG_AGO
-        self._extreme = 0  # turns in which a symbol was due that moved extremely
         self._suspects: deque[Symbol] = deque()
         self._dormant_at = LONG_AGO
         self._sightings: list[Sighting] = []
         self._looked_at: datetime | None = None
         self._fresh: Queue = deque()
         self._rotation: dict[float, Queue] = {}
-        self._outstanding: dict[Key, Queue] = {}
+        self._order = SweepOrder()  # of those that do not show the newest day
         self._quiet: Queue = deque()
         self._counts = dict.fromkeys(SymbolState, 0)
         self._current = 0  # active symbols that show the newest day
@@ -191,8 +176,8 @@ class MarketQueue:
             case SymbolState.ACTIVE if self._is_up_to_date(symbol):
                 self._rotation.setdefault(symbol.weight, deque()).append(entry)
             case SymbolState.ACTIVE:
-                lag = max(self._missed(symbol.watermark) - 1, 0)
-                self._outstanding.setdefault(key_of(symbol, lag), deque()).append(entry)
+                missed = max(self._missed(symbol.watermark) - 1, 0)
+                self._order.add(symbol.ticket, symbol, missed)
             case SymbolState.REFUSED:
                 pass  # the schedule retries it later
 
@@ -316,13 +301,8 @@ class MarketQueue:
 
     def _raise_to(self, day: date) -> None:
         """Make `day` the newest; every active symbol becomes outstanding."""
-        wanted: dict[Key, Queue] = {}
-        for ticket, symbol in itertools.chain.from_iterable(self._rotation.values()):
-            if symbol.ticket == ticket:
-                wanted.setdefault(key_of(symbol, 0), deque()).append((ticket, symbol))
-        for (_, weight, lag), queue in sorted(self._outstanding.items(), key=lambda one: one[0]):
-            wanted.setdefault((0, weight, lag + 1), deque()).extend(queue)
-        self._outstanding, self._rotation, self._current = wanted, {}, 0
+        self._order.begin(self._rotation.values())
+        self._rotation, self._current = {}, 0
         self.newest = day
         self.version += 1
 
@@ -356,17 +336,11 @@ class MarketQueue:
 
     def take_job(self) -> Symbol:
         """Return the symbol to poll; call it only when `job_at` is due."""
-        queue = self._lags()
-        if head(self._fresh) is not None or queue is None:
+        if head(self._fresh) is not None or self._lags() is None:
             return taken(self._fresh, "it was not looked at since the start")
         if not self.sweep.running:
             self.sweep.resume()
-        if is_extreme(queue[0][1]):
-            self._extreme += 1
-            if self._extreme % 5 in _ORDINARY_TURNS:
-                queue = ordinary(self._outstanding) or queue
-        reason = f"the report of {self.newest} is out: {self.outstanding} to go"
-        return taken(queue, reason + told(queue[0][1].move), swept=True)
+        return self._order.take(f"the report of {self.newest} is out: {self.outstanding} to go")
 
     def probe_at(self) -> datetime | None:
         """Return when one symbol is probed next; None during a sweep or without symbols."""
@@ -382,7 +356,7 @@ class MarketQueue:
             symbol = self._suspects.popleft()
             if symbol.ticket != 0 and self._is_up_to_date(symbol):
                 self._suspects.clear()
-                return taken_out(symbol, reason + told(symbol.move))
+                return taken_out(symbol, reason + told(symbol))
         if queue is None:
             return None
         return taken(queue, reason, swept=not self._is_up_to_date(queue[0][1]))
@@ -406,7 +380,7 @@ class MarketQueue:
         return [queue for queue in self._rotation.values() if head(queue) is not None]
 
     def _lags(self) -> Queue | None:
-        return best(self._outstanding)
+        return self._order.first()
 
     def _plan_watch(self, now: datetime) -> None:
         window = self.window()
@@ -461,7 +435,7 @@ class MarketQueue:
                 return None, "it has no rows, or missed three releases: looked at once a day"
             case _ if not self._is_up_to_date(symbol):
                 reason = f"the report of {self.newest} is out, and it does not show it"
-                reason += told(symbol.move)
+                reason += told(symbol)
                 return (None if self.sweep.running else self.sweep.resumes), reason
             case _:
                 turn = f"one of {self._current} symbols watched in rotation"

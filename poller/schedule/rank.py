@@ -21,7 +21,7 @@ from typing import Final
 from poller.markets import Market
 from poller.model import RANK_PAGE, Code, RankPage
 from poller.schedule.market import MarketQueue
-from poller.schedule.symbol import NEW_POSITION
+from poller.schedule.order import NEW_POSITION
 from poller.schedule.watch import LONG_AGO
 
 HOLD: Final = timedelta(seconds=2)

@@ -5,28 +5,11 @@ for and a decision costs the same with a thousand symbols as with a hundred thou
 """
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum, auto
-from math import log2
-from typing import Final
 
 from poller.model import Code
-
-TYPICAL: Final = 0.035
-"""The move of a symbol of which nobody says anything: the median in 396 files of the SFC."""
-
-NEW_POSITION: Final = 10.0
-"""What a position counts as where there was none: more than any other move."""
-
-EXTREME: Final = 0.9
-"""From here on, a sweep asks symbols in two of five turns only, with ordinary ones between them.
-
-Asked all at once, they would look like a fault of the whole market (`detect.plausible`).
-"""
-
-_LEAST: Final = 1e-6  # smaller moves are none
 
 
 class SymbolState(Enum):
@@ -64,28 +47,6 @@ class Symbol:
 
 
 Queue = deque[tuple[int, Symbol]]
-Key = tuple[int, float, int]
-
-
-def key_of(symbol: Symbol, lag: int) -> Key:
-    """Return where an outstanding symbol stands; `lag`: releases it missed before this one.
-
-    First those asked least since the release, then by weight and move, then those that kept up.
-    """
-    move = TYPICAL if symbol.move is None else symbol.move
-    return (symbol.rounds, -symbol.weight * _step(move), lag)
-
-
-def _step(move: float) -> float:
-    """Round a move to a quarter of an octave, so that there are few keys however many symbols."""
-    return 2.0 ** (round(4 * log2(move)) / 4) if move > _LEAST else 0.0
-
-
-def told(move: float | None) -> str:
-    """Return what a hint says of a symbol, as the end of a reason."""
-    if move is None:
-        return ""
-    return f"; the rank says it moved by {move:.1%}" if move else "; the rank says it did not move"
 
 
 def head(queue: Queue) -> Symbol | None:
@@ -96,31 +57,6 @@ def head(queue: Queue) -> Symbol | None:
             return symbol
         queue.popleft()
     return None
-
-
-def best(tiers: dict[Key, Queue]) -> Queue | None:
-    """Return the first queue that holds a symbol; empty ones are dropped."""
-    while tiers:
-        key = min(tiers)
-        if head(tiers[key]) is not None:
-            return tiers[key]
-        del tiers[key]
-    return None
-
-
-def ordinary(tiers: Mapping[Key, Queue]) -> Queue | None:
-    """Return the first queue whose symbol is said to have moved as symbols usually do."""
-    queues = (tiers[key] for key in sorted(tiers))
-    return next((queue for queue in queues if _is_ordinary(head(queue))), None)
-
-
-def is_extreme(symbol: Symbol) -> bool:
-    """Return whether a symbol is said to have moved as few symbols do."""
-    return symbol.move is not None and EXTREME <= symbol.move < NEW_POSITION
-
-
-def _is_ordinary(symbol: Symbol | None) -> bool:
-    return symbol is not None and symbol.move is not None and 0 < symbol.move < EXTREME
 
 
 def taken(queue: Queue, reason: str, *, swept: bool = False) -> Symbol:
