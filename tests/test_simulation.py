@@ -8,8 +8,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,7 +20,8 @@ import pytest
 from poller.cli.simulate import season as season_of
 from poller.cli.simulate import setting
 from poller.cli.simulation import Measured, Setting, simulate
-from poller.markets import all_markets
+from poller.errors import NoRight
+from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code, EventType
@@ -28,8 +32,9 @@ from poller.schedule.schedule import Answered, Probe, Reply, Schedule, Wait
 from poller.settings.config import Config
 from poller.simulator import Revision, SlidingWindow, Split, World
 from poller.simulator.bounds import Latencies, Rate, oracle
+from poller.simulator.ranking import Listed
 from poller.simulator.season import Season
-from poller.telemetry.observe import Announced
+from poller.telemetry.observe import Announced, Trouble
 from tests.seasons import after_holidays, daily, round_robin
 
 DUE, IDLE, LATE = 20.0, 2400.0, 300.0
@@ -53,6 +58,54 @@ def play(season: Season, **options: Any) -> Measured:  # noqa: ANN401
     assert measured.most_in_window <= 30
     assert measured.releases
     return measured
+
+
+RANKED = small(made_up={"HK": 120}, weeks=4)
+
+
+def test_the_biggest_moves_come_first() -> None:
+    """With the rank, they are on the stream seconds after the report, and nothing else is later."""
+    blind, ranked = play(RANKED), play(RANKED, hints="auto")
+    bound = oracle(RANKED, Rate())
+    biggest = Latencies.of(ranked.biggest(HONG_KONG, 10), 0)
+    assert biggest.p50 <= 12
+    assert biggest.mean < Latencies.of(blind.biggest(HONG_KONG, 10), 0).mean / 3
+    assert ranked.weighted() <= 0.5 * bound.mean
+    assert ranked.latencies.mean <= blind.latencies.mean
+    assert ranked.requests <= 1.02 * blind.requests
+
+
+def stale(market: Market, listed: Listed, at: float, kept: dict[Market, Listed]) -> Listed:
+    """Show, from the second week on, what was shown then."""
+    return listed if at < 8 * 86_400 else kept.setdefault(market, listed)
+
+
+def lying(_: Market, listed: Listed, at: float, kept: dict[Market, Listed]) -> Listed:
+    """Show positions of others, and others every minute."""
+    del kept
+    shares = [position for _, position in listed]
+    Random(int(at // 60)).shuffle(shares)
+    return tuple((code, position) for (code, _), position in zip(listed, shares, strict=True))
+
+
+@pytest.mark.parametrize("shown", [stale, lying])
+def test_a_wrong_rank_costs_next_to_nothing(shown: Callable[..., Listed]) -> None:
+    """It is noticed; mean latency and requests are as good as those without a rank."""
+    blind = play(RANKED)
+    wrong = play(RANKED, hints="auto", shown=partial(shown, kept={}))
+    assert wrong.latencies.mean <= 1.02 * blind.latencies.mean
+    assert wrong.requests <= 1.05 * blind.requests
+    told = [fact for fact in wrong.facts if isinstance(fact, Trouble) and "rank" in fact.subject]
+    assert told
+
+
+def test_a_rank_that_is_refused_costs_nothing() -> None:
+    """The trace of short-interest requests is the one without a rank."""
+
+    def refuse(_: Market, __: Listed, ___: float) -> Listed:
+        raise NoRight("无权限")
+
+    assert play(RANKED, hints="auto", shown=refuse).trace == play(RANKED).trace
 
 
 CODE = small().world.codes()[0]

@@ -74,7 +74,7 @@ class Setting:
     restarts: tuple[float, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     refusals: Callable[[str, Code, float], str | None] = lambda *_: None
-    hints: Literal["auto", "off"] = "auto"
+    hints: Literal["auto", "off"] = "off"
     listed: Mapping[str, int] = field(default_factory=dict)
     shown: Callable[[Market, Listed, float], Listed] = lambda _market, listed, _at: listed
 
