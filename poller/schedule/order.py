@@ -25,6 +25,7 @@ Asked all at once, they would look like a fault of the whole market (`detect.pla
 
 _LEAST: Final = 1e-6  # smaller moves are none
 
+_STEPS: Final = 16  # of moves that are told apart, from one to twice as much
 _ORDINARY_TURNS: Final = (1, 3, 4)  # of five in which a symbol is due that moved extremely
 
 Key = tuple[int, float, int]
@@ -90,8 +91,8 @@ def _key(symbol: Symbol, missed: int) -> Key:
 
 
 def _step(move: float) -> float:
-    """Round a move to a quarter of an octave, so that there are few keys however many symbols."""
-    return 2.0 ** (round(4 * log2(move)) / 4) if move > _LEAST else 0.0
+    """Round a move to 4 %, so that there are few keys however many symbols."""
+    return 2.0 ** (round(_STEPS * log2(move)) / _STEPS) if move > _LEAST else 0.0
 
 
 def _is_extreme(symbol: Symbol) -> bool:
