@@ -8,7 +8,7 @@ from math import sqrt
 from typing import Final
 
 LEAST_MOVES: Final = 8
-"""Earlier moves without which nothing is called unusual: two months in Hong Kong, four in the US."""
+"""Earlier moves without which none is called unusual: two months in Hong Kong, four in the US."""
 
 _LARGEST: Final = 1e6  # a move this far is no measure of what is usual
 
