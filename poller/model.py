@@ -181,6 +181,10 @@ class Change:
         delay_hours: From 00:00 of the trading day in the market's time zone to the observation.
         split_factor: By how much a split or consolidation since the last report multiplied the
             shares, if the history is not adjusted for it; None: there was none.
+        days_to_cover: The difference of the days to cover; None where one is absent or at the cap.
+        zscore: How many standard deviations the day's move in percent is above the mean of the
+            symbol's earlier moves; None without eight of them.
+        streak: Reports in a row, up to this one, that rose (positive) or fell (negative).
     """
 
     shares: Whole | Figure | None = None  # decimals where the market reports them
@@ -194,6 +198,9 @@ class Change:
     history_days: Whole | None = None
     delay_hours: Figure | None = None
     split_factor: Figure | None = None
+    days_to_cover: Figure | None = None
+    zscore: Figure | None = None
+    streak: Whole | None = None
 
     def columns(self) -> dict[str, Any]:
         """Return name → figure, in order; faster than `dataclasses.asdict`, which copies."""

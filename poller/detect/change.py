@@ -11,7 +11,8 @@ from typing import Final
 from poller.codec import is_within
 from poller.detect.restate import Rescaled
 from poller.detect.split import split_factor
-from poller.markets import Market, Record, Shares, difference, exact
+from poller.detect.trend import NO_TREND, Level, Trend, trends
+from poller.markets import Market, Record, Shares, difference, exact, is_below_threshold
 from poller.model import Cause, Change, Code, Event, EventType, Vintage, market_of
 
 _YEAR: Final = timedelta(days=365)
@@ -36,7 +37,7 @@ def events_of(
         records |= {day: vintage.record for day, vintage in rescaled.vintages.items()}
     records |= {day: vintage.record for day, (_, vintage) in found.items()}
     timeline = Timeline(records)
-    ranks = timeline.ranks(found)
+    ranks, moves = timeline.ranks(found), timeline.trends(found)
     events = []
     for day in sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day)):
         kind, vintage = found[day]
@@ -46,7 +47,8 @@ def events_of(
         fact = rescaled.fact if rescaled is not None and kind is EventType.RESTATED else None
         change = None
         if previous is not None and (fact is None or fact.cause is not Cause.REPLACED):
-            change = _change(market, previous, vintage, ranks[day], factor)
+            trend = moves.get(day, NO_TREND)
+            change = _change(market, previous, vintage, ranks[day], trend, factor)
         events.append(Event(kind, code, vintage, previous, change, fact))
     return tuple(events)
 
@@ -110,6 +112,15 @@ class Timeline:
                 found[day] = self._rank(day, levels)
         return found
 
+    def trends(self, wanted: Collection[date]) -> dict[date, Trend]:
+        """Return the trend of each of these days that has a figure, in one pass."""
+        return trends(map(self._on_scale, self._days), wanted)
+
+    def _on_scale(self, day: date) -> Level:
+        record = self._timeline[day]
+        step = self._scaled(day, record.STEP)
+        return Level(day, self._level(day), step, is_known=not is_below_threshold(record))
+
     def _rank(self, day: date, levels: list[int | Fraction]) -> Rank:
         """Return a day's rank among `levels`, the sorted figures up to that day."""
         shares = self._timeline[day].shares
@@ -152,7 +163,12 @@ def _splits(timeline: Mapping[date, Record], days: list[date]) -> dict[date, Fra
 
 
 def _change(
-    market: Market, previous: Record, vintage: Vintage, rank: Rank, factor: Fraction | None
+    market: Market,
+    previous: Record,
+    vintage: Vintage,
+    rank: Rank,
+    trend: Trend,
+    factor: Fraction | None,
 ) -> Change:
     """Return the change from `previous`; `factor`: of a split between the two."""
     now = vintage.record
@@ -169,15 +185,24 @@ def _change(
         shares=shares,
         percent=_percent(shares, base),
         ratio_points=_round(_difference(now.ratio, previous.ratio)),
+        days_to_cover=_round(_difference(_computed_cover(now), _computed_cover(previous))),
         days=(now.day - previous.day).days,
         price_percent=_percent(_difference(now.close_price, price), price),
         percentile=None if now.shares is None else round(100 * rank.not_above / rank.known, 1),
         year_high=rank.year_high,
         year_low=rank.year_low,
         history_days=rank.known,
+        zscore=trend.zscore,
+        streak=trend.streak,
         delay_hours=round((vintage.observed_at - midnight).total_seconds() / 3600, 2),
         split_factor=None if factor is None else float(factor),
     )
+
+
+def _computed_cover(record: Record) -> float | None:
+    """Return days to cover, where they were computed: a cap says nothing of the true figure."""
+    bound = record.cover_bound
+    return None if bound is not None and not bound.is_computed else record.days_to_cover
 
 
 def _rescaled(shares: Shares, scale: Fraction, step: int | Fraction) -> Shares:

@@ -5,7 +5,15 @@ No other package compares markets or names a vendor's column: every difference i
 """
 
 from poller.markets.market import Figures, Market
-from poller.markets.record import CoverBound, Record, Shares, columns_of, difference, exact
+from poller.markets.record import (
+    CoverBound,
+    Record,
+    Shares,
+    columns_of,
+    difference,
+    exact,
+    is_below_threshold,
+)
 from poller.markets.registry import MARKETS, all_markets, market_named, market_names, register
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "columns_of",
     "difference",
     "exact",
+    "is_below_threshold",
     "market_named",
     "market_names",
     "register",

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from poller.codec import Figure, Whole
 from poller.markets.exchange import FRIDAY, Exchange
 from poller.markets.market import PRICE, SHARES, Bounds, Figures, Labels, Market, SimulationProfile
-from poller.markets.record import Record
+from poller.markets.record import BELOW_THRESHOLD, Record
 
 _EXCHANGE: Final = Exchange.known("hong_kong_stock_exchange", "XHKG")
 _WEEK: Final = timedelta(days=7)
@@ -47,7 +47,7 @@ class HkRecord(Record):
     @property
     def flags(self) -> tuple[str, ...]:
         """Caveats: 0 shares means below the reporting threshold, not none."""
-        return ("below_threshold",) if self.aggregated_short == 0 else ()
+        return (BELOW_THRESHOLD,) if self.aggregated_short == 0 else ()
 
 
 def _reporting_days(start: date) -> Iterator[date]:

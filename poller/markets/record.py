@@ -5,9 +5,12 @@ from dataclasses import dataclass, fields
 from datetime import date
 from fractions import Fraction
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from poller.codec import DayText, Whole
+
+BELOW_THRESHOLD: Final = "below_threshold"
+"""The flag of a record whose 0 shares mean "too few to be reported", and not "none"."""
 
 Shares = int | float
 """A number of shares; it may have decimals in a market that counts in another unit."""
@@ -94,6 +97,11 @@ class Record(ABC):
     def columns(self) -> dict[str, Any]:
         """Return column → value, in order; faster than `dataclasses.asdict`, which copies."""
         return {name: getattr(self, name) for name in columns_of(type(self))}
+
+
+def is_below_threshold(record: Record) -> bool:
+    """Return whether the shares are no figure: the position is below the reporting threshold."""
+    return BELOW_THRESHOLD in record.flags
 
 
 @cache

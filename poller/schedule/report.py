@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from poller.markets import Record, Shares, difference
+from poller.markets import Record, Shares, difference, is_below_threshold
 from poller.model import Code, Vintage
 
 MISSED: Final = 3
 """Reports in a row that a symbol has missed when it is no longer expected, as in a sweep."""
-
-_BELOW: Final = "below_threshold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Standing:
 
 def change_of(record: Record, previous: Record | None) -> Shares | None:
     """Return the change in shares; None where either figure is below the threshold or unknown."""
-    if previous is None or _BELOW in (*record.flags, *previous.flags):
+    if previous is None or is_below_threshold(record) or is_below_threshold(previous):
         return None
     return difference(record.shares, previous.shares)
 

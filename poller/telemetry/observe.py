@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from poller.detect.held import QuarantinedFigure
 from poller.detect.impossible import explained
-from poller.markets import Market, Record
+from poller.markets import Market, Record, is_below_threshold
 from poller.model import Code, Event, EventType, market_of
 from poller.schedule.notice import Completed, Notice
 from poller.telemetry.log import fingerprint, log_defect, write
@@ -414,7 +414,7 @@ def _summary(events: tuple[Event, ...]) -> dict[str, object]:
     details: dict[str, object] = {"trading_day": str(last.vintage.day)}
     details |= Counter(event.type.rpartition(".")[2] for event in events)
     if len(events) == 1 and last.type is not EventType.BACKFILLED:
-        if "below_threshold" in last.vintage.record.flags:  # 0 and its change are no figures
+        if is_below_threshold(last.vintage.record):  # 0 and its change are no figures
             return details | {"below_threshold": True}
         details["shares"] = last.vintage.record.shares
         details["change"] = last.change.shares if last.change else None

@@ -14,9 +14,9 @@ from statistics import median
 from typing import Final
 from xml.sax.saxutils import escape
 
-from poller.markets import Shares
+from poller.markets import Shares, is_below_threshold
 from poller.model import Vintage
-from poller.web.watchlist_view import figure, is_below
+from poller.web.watchlist_view import figure
 
 _SPARK_WIDTH: Final = 104
 _SPARK_HEIGHT: Final = 24
@@ -191,7 +191,7 @@ def _ratios(vintages: Sequence[Vintage], percent: float) -> list[tuple[date, flo
     follows = True
     for vintage in vintages:
         ratio, shares = _drawn(vintage.record.ratio), figure(vintage.record)
-        if ratio is None or is_below(vintage.record):
+        if ratio is None or is_below_threshold(vintage.record):
             drawn.append((vintage.day, None))
             continue
         drawn.append((vintage.day, ratio / percent))
@@ -212,7 +212,7 @@ def _hatched(
     places = [across(vintage.day) for vintage in vintages]
     middles = [places[0], *((a + b) / 2 for a, b in pairwise(places)), places[-1]]
     start = 0
-    for below, run in groupby(vintages, key=lambda vintage: is_below(vintage.record)):
+    for below, run in groupby(vintages, key=lambda vintage: is_below_threshold(vintage.record)):
         stretch = list(run)
         end = start + len(stretch)
         if below:

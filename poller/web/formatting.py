@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from poller.events import StreamEvent, decode
-from poller.markets import Market, Record, Shares
+from poller.markets import Market, Record, Shares, is_below_threshold
 from poller.model import isoformat
 from poller.store.store import Entry
 from poller.telemetry.roles import parts_of
@@ -190,7 +190,7 @@ def _line(entry: Entry) -> Line | None:
     event = decode(entry.id, entry.fields)
     if not isinstance(event, StreamEvent):
         return None
-    is_below = "below_threshold" in event.record.flags
+    is_below = is_below_threshold(event.record)
     return Line(
         entry.id,
         isoformat(event.observed_at),

@@ -10,7 +10,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from poller import __version__
-from poller.markets import all_markets
+from poller.markets import all_markets, is_below_threshold
 from poller.model import Code, Vintage, market_of
 from poller.printable import printable
 from poller.telemetry.status import Polls
@@ -22,7 +22,7 @@ from poller.web.histories import names_of, read, readable
 from poller.web.service_status import ServiceStatus, further, unready
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
-from poller.web.watchlist_view import View, WatchlistRow, is_below, listed
+from poller.web.watchlist_view import View, WatchlistRow, listed
 
 _LINES: Final = 12
 _FIELDS: Final = 8  # most fields parsed of the login form, which has one
@@ -64,7 +64,7 @@ def templates() -> jinja2.Environment:
     )
     for name in FILTERS:
         made.filters[name] = getattr(formatting, name)
-    made.tests["below_threshold"] = is_below
+    made.tests["below_threshold"] = is_below_threshold
     made.globals |= {"version": __version__}
     return made
 

@@ -6,7 +6,14 @@ from datetime import date, datetime
 from itertools import islice
 from typing import Any, Final
 
-from poller.markets import Market, Record, Shares, all_markets, difference
+from poller.markets import (
+    Market,
+    Record,
+    Shares,
+    all_markets,
+    difference,
+    is_below_threshold,
+)
 from poller.model import Code, isoformat, market_of
 from poller.schedule.calendar import expected_after, release_of, released_by
 from poller.telemetry.status import Phase, ReleaseState
@@ -72,15 +79,10 @@ class WatchlistRow:
         }
 
 
-def is_below(record: Record) -> bool:
-    """Return whether the shares are below the reporting threshold: a 0 that does not mean none."""
-    return "below_threshold" in record.flags
-
-
 def figure(record: Record) -> Shares | None:
     """Return the shares; None if they are below the threshold, absent, or out of range."""
     shares = record.shares
-    if is_below(record) or shares is None or not 0 <= shares < LARGEST:
+    if is_below_threshold(record) or shares is None or not 0 <= shares < LARGEST:
         return None
     return shares
 
@@ -106,7 +108,7 @@ def row_of(code: Code, history: Mapping[str, str]) -> WatchlistRow:
         last.revision,
         last.observed_at,
         ",".join(_written(vintage.record) for vintage in reversed(newest)),
-        is_below(last.record),
+        is_below_threshold(last.record),
     )
 
 
