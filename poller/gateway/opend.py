@@ -31,6 +31,7 @@ from poller.gateway.sdk import (
     read_page,
     read_state,
 )
+from poller.gateway.securities import ShareCounts, read_names, read_share_counts
 from poller.gateway.state import changes_rights, trouble_in, trouble_of
 from poller.model import Code, Page
 
@@ -162,6 +163,14 @@ class OpenD:
     async def group(self, name: str) -> list[str]:
         """See `Gateway.group`."""
         return await self._ask(lambda context: read_group(context, name))
+
+    async def names(self, codes: Sequence[Code]) -> dict[Code, str]:
+        """Return the names of symbols of one market that have one; raises GatewayError."""
+        return await self._ask(lambda context: read_names(context, codes))
+
+    async def share_counts(self, codes: Sequence[Code]) -> dict[Code, ShareCounts]:
+        """Return how many shares there are, in the same way; this needs a right to quotes."""
+        return await self._ask(lambda context: read_share_counts(context, codes))
 
     async def state(self) -> dict[str, Any]:
         """Return how OpenD says it is, which spends nothing; raises GatewayError."""

@@ -182,7 +182,7 @@ def _next_key(attributes: Mapping[Hashable, Any]) -> str | None:
 
 
 def _record(market: Market, row: Mapping[str, Any]) -> Record:
-    timestamp = _whole(row["timestamp"])
+    timestamp = whole(row["timestamp"])
     values: dict[str, Any] = {"timestamp": timestamp, "timestamp_str": _day(market, row, timestamp)}
     for column, name, read in _cells(market):
         if column not in values:
@@ -197,7 +197,7 @@ def _cells(market: Market) -> tuple[tuple[str, str, Callable[[object], float | N
         (
             column.name,
             market.vendor_names.get(column.name, column.name),
-            _whole if column.type == Whole | None else _real,
+            whole if column.type == Whole | None else _real,
         )
         for column in fields(market.record)
     )
@@ -224,7 +224,8 @@ def _day(market: Market, row: Mapping[str, Any], timestamp: int | None) -> str:
         raise ValueError(f"timestamp is {timestamp}, not a day") from None
 
 
-def _whole(value: object) -> int | None:
+def whole(value: object) -> int | None:
+    """Return a whole number, or None for what stands for absent; raises ValueError."""
     if type(value) is int and value.bit_length() <= _BITS:  # most cells are
         return value
     number = _real(value)

@@ -21,7 +21,9 @@ from poller.delivery.relay import Relay
 from poller.errors import StoreError
 from poller.model import Code, newest_days
 from poller.polling.budget import Budget
+from poller.polling.instruments import CALLS, Call, Directory, Reader
 from poller.polling.leadership import LeaderObserver, keep_polling
+from poller.polling.naming import NamedStore
 from poller.polling.poll import Poller
 from poller.polling.trim import keep_trimmed
 from poller.polling.watchlist import GROUP_PERIOD, GROUP_REQUESTS, Watchlist
@@ -178,16 +180,24 @@ async def _polling(
     watchlist = Watchlist(*_sources(config), ports.store.watchlist, observe, notifier.news)
     watchlist.remember(await _last_watched(ports.status_store))
     leader = LeaderObserver(observe)
+    directory = Directory(ports.store.instruments, wall_clock)
     poller = Poller(
-        ports.store,
+        NamedStore(ports.store, directory.name_of),
         ports.gateways,
         ports.budgets,
         schedule,
         history=config.watchlist.history,
         observe=leader,
     )
+    readers = [_reader(call, ports, directory, poller, leader) for call in CALLS]
+
+    def rights_told(account: str) -> None:
+        poller.rights_told(account)
+        for reader in readers:
+            reader.rights_told(account)
+
     for gateway in ports.gateways:
-        gateway.follow_rights(poller.rights_told)
+        gateway.follow_rights(rights_told)
     account = config.opend[0].account  # of several accounts, the first one's groups are read
     group_budget = Budget(
         ports.store.ledger,
@@ -196,9 +206,13 @@ async def _polling(
         requests=GROUP_REQUESTS,
         period=GROUP_PERIOD,
     )
-    leader_tasks = _leader_tasks(config, ports.store.streams, leader)
+    leader_tasks = [
+        *_leader_tasks(config, ports.store.streams, leader),
+        *((reader.call.what, reader.run) for reader in readers),
+    ]
 
     def watch(codes: Sequence[Code]) -> None:
+        directory.watch(codes)
         poller.watch(codes)
         reporter.watch(codes)
 
@@ -217,6 +231,23 @@ async def _polling(
             lambda: keep_polling(ports.store.leases, process_name(), poller, leader, leader_tasks),
         ),
     ], apply
+
+
+def _reader(
+    call: Call, ports: Ports, directory: Directory, poller: Poller, observe: Observe
+) -> Reader:
+    """Return what keeps names, or numbers of shares, up to date; on budgets of their own."""
+    budgets = {
+        account: Budget(
+            ports.store.ledger,
+            f"{account}:{call.ledger}",
+            secrets.token_hex(8),
+            requests=call.requests,
+            period=call.period,
+        )
+        for account in ports.budgets
+    }
+    return Reader(call, directory, ports.gateways, budgets, poller.withholds, observe)
 
 
 class _Summary:

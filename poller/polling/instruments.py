@@ -1,0 +1,338 @@
+"""Reads names and numbers of shares of the watched symbols from OpenD, once a day, and caches them.
+
+They decide nothing that is published. So whatever goes wrong here is told once and rests, ever
+longer; it costs names and nothing else. Each of the two calls has a task, a budget and rests of its
+own, because only one of them needs a right to quotes.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from poller.clock import wait_set
+from poller.errors import (
+    Disconnected,
+    GatewayError,
+    Refused,
+    StoreDown,
+    StoreMisfit,
+    TooFrequent,
+)
+from poller.gateway.opend import Gateway, any_ready
+from poller.gateway.securities import (
+    NAME_PERIOD,
+    NAME_REQUESTS,
+    NAMES_TOGETHER,
+    SHARE_PERIOD,
+    SHARE_REQUESTS,
+    SHARES_TOGETHER,
+    ShareCounts,
+)
+from poller.markets import Market, all_markets
+from poller.model import Code, Instrument, market_of
+from poller.polling.budget import Budget
+from poller.polling.request import spend
+from poller.store.ports import Instruments
+from poller.telemetry.observe import Observe, Recovered, Trouble
+
+EVERY: Final = timedelta(days=1)
+"""How long an answer counts, also one that had nothing to say of a symbol."""
+
+FIRST_PAUSE: Final = timedelta(minutes=1)
+"""Pause after a request of an account without a usable answer; doubled each time it happens."""
+
+LONGEST_PAUSE: Final = timedelta(days=1)
+
+MOST_REFUSED: Final = 16
+"""Refusals in a row after which they are taken for the account's and not for a symbol's.
+
+To find one unknown code among `SHARES_TOGETHER` takes ten.
+"""
+
+LOOK: Final = 15.0
+"""Seconds between two looks at what is due; new symbols are looked at when they come."""
+
+_STORE_PAUSE: Final = 10.0
+
+_NOTHING: Final = Instrument()
+
+
+class SecuritiesGateway(Gateway, Protocol):
+    """One OpenD, seen from here."""
+
+    async def names(self, codes: Sequence[Code]) -> Mapping[Code, str]:
+        """Return the names of symbols of one market that have one; raises GatewayError."""
+
+    async def share_counts(self, codes: Sequence[Code]) -> Mapping[Code, ShareCounts]:
+        """Return how many shares there are, in the same way; this needs a right to quotes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One of the two calls.
+
+    Attributes:
+        what: What it brings, in words; also the name of its task.
+        ledger: Follows the account's name in the name of its budget.
+        requests: Its limit: so many in any `period` seconds.
+        together: Most symbols of one request.
+        needs_right: Whether it needs the right to a market's quotes.
+        ask: Asks a gateway for symbols of one market.
+        read_at: Returns when a symbol was asked for last.
+        told: Returns what is known after an answer; None: it did not tell of the symbol.
+    """
+
+    what: str
+    ledger: str
+    requests: int
+    period: float
+    together: int
+    needs_right: bool
+    ask: Callable[[SecuritiesGateway, Sequence[Code]], Awaitable[Mapping[Code, Any]]]
+    read_at: Callable[[Instrument], datetime | None]
+    told: Callable[[Instrument, Any, datetime], Instrument]
+
+
+def _named(known: Instrument, name: str | None, now: datetime) -> Instrument:
+    return replace(known, name=name or known.name, named_at=now)  # a name once known stays
+
+
+def _counted(known: Instrument, counts: ShareCounts | None, now: datetime) -> Instrument:
+    issued, outstanding = counts or (None, None)
+    return replace(known, issued_shares=issued, outstanding_shares=outstanding, counted_at=now)
+
+
+NAMES: Final = Call(
+    "names",
+    "names",
+    NAME_REQUESTS,
+    NAME_PERIOD,
+    NAMES_TOGETHER,
+    needs_right=False,
+    ask=lambda gateway, codes: gateway.names(codes),
+    read_at=lambda known: known.named_at,
+    told=_named,
+)
+SHARE_COUNTS: Final = Call(
+    "share counts",
+    "snapshots",
+    SHARE_REQUESTS,
+    SHARE_PERIOD,
+    SHARES_TOGETHER,
+    needs_right=True,
+    ask=lambda gateway, codes: gateway.share_counts(codes),
+    read_at=lambda known: known.counted_at,
+    told=_counted,
+)
+CALLS: Final = (NAMES, SHARE_COUNTS)
+
+
+class Directory:
+    """What is known of the watched symbols besides their short interest.
+
+    Attributes:
+        grown: Set, and replaced by a new event, whenever symbols are added.
+    """
+
+    def __init__(self, cache: Instruments, now: Callable[[], datetime]) -> None:
+        self.grown = asyncio.Event()
+        self._cache = cache
+        self._now = now
+        self._codes: tuple[Code, ...] = ()
+        self._known: dict[Code, Instrument] = {}
+        self._unsaved: set[Code] = set()
+        self._loading = asyncio.Lock()
+
+    def watch(self, codes: Sequence[Code]) -> None:
+        """Keep what is known of exactly these symbols up to date from now on."""
+        self._codes = tuple(codes)
+        for code in self._known.keys() - set(codes):
+            del self._known[code]
+        self._unsaved &= self._known.keys()
+        self.grown.set()
+        self.grown = asyncio.Event()
+
+    def name_of(self, code: Code) -> str | None:
+        """Return a symbol's name; None if it is not known, or not yet."""
+        return self._known.get(code, _NOTHING).name
+
+    async def load(self) -> None:
+        """Read the cache of symbols not read before; raises StoreError."""
+        async with self._loading:
+            if new := [code for code in self._codes if code not in self._known]:
+                found = await self._cache.instruments(new)
+                self._known |= {code: found.get(code, _NOTHING) for code in new}
+
+    def due(self, call: Call, market: Market, most: int) -> list[Code]:
+        """Return symbols of a market to ask for, at most so many: the newest on the list first."""
+        now = self._now()
+        never, old = list[Code](), list[Code]()
+        for code in reversed(self._codes):
+            if market_of(code) is market and (known := self._known.get(code)) is not None:
+                read_at = call.read_at(known)
+                if read_at is None:
+                    never.append(code)
+                elif not now - EVERY < read_at <= now:  # later: the clock was set back
+                    old.append(code)
+        return [*never, *old][:most]
+
+    async def note(self, call: Call, codes: Iterable[Code], answer: Mapping[Code, Any]) -> None:
+        """Take an answer, and save it; raises StoreError, and then saves it with the next one."""
+        now = self._now()
+        for code in codes:
+            if (known := self._known.get(code)) is not None:  # else it is no longer watched
+                self._known[code] = call.told(known, answer.get(code), now)
+                self._unsaved.add(code)
+        await self.save()
+
+    async def save(self) -> None:
+        """Save what has not been saved yet; raises StoreError."""
+        if unsaved := set(self._unsaved):
+            await self._cache.save_instruments({code: self._known[code] for code in unsaved})
+            self._unsaved -= unsaved
+
+
+@dataclass(slots=True)
+class _Rest:
+    """An account is not asked for a market until then, in seconds of the loop's clock."""
+
+    until: float
+    pause: timedelta
+
+
+@dataclass(slots=True)
+class _Market:
+    """What a call has seen of a market.
+
+    Attributes:
+        together: Symbols of the next request: fewer after a refusal, until its cause is found.
+        refused: Refusals in a row.
+        rests: By account.
+    """
+
+    together: int
+    refused: int = 0
+    rests: dict[str, _Rest] = field(default_factory=dict)
+
+
+class Reader:
+    """Keeps what one call brings up to date."""
+
+    def __init__(
+        self,
+        call: Call,
+        directory: Directory,
+        gateways: Sequence[SecuritiesGateway],
+        budgets: Mapping[str, Budget],
+        withheld: Callable[[str, Code], bool],
+        observe: Observe,
+    ) -> None:
+        """`budgets`: by account. `withheld`: whether an account has no right to a symbol's quotes.
+
+        The account is not asked then, if the call needs that right.
+        """
+        self.call = call
+        self._directory = directory
+        self._gateways = gateways
+        self._budgets = budgets
+        self._withheld = withheld
+        self._observe = observe
+        self._markets = self._unseen()
+
+    async def run(self) -> None:
+        """Read what is due, for ever."""
+        self._markets = self._unseen()
+        while True:
+            grown, pause = self._directory.grown, LOOK
+            await any_ready(self._gateways)
+            try:
+                await self._directory.load()
+                await self._directory.save()
+                for market in all_markets():
+                    while await self._read_some(market):
+                        pass
+            except StoreDown:
+                pause = _STORE_PAUSE  # the poller reports it
+            except StoreMisfit as problem:
+                self._observe(Trouble(f"cache of {self.call.what}", str(problem)))
+            else:
+                self._observe(Recovered(f"cache of {self.call.what}"))
+            await wait_set(grown, pause)
+
+    def rights_told(self, account: str) -> None:
+        """Take the hint that the rights of an account have changed: ask it again at once."""
+        for seen in self._markets.values():
+            if account in seen.rests:
+                seen.rests[account] = _Rest(float("-inf"), FIRST_PAUSE)
+
+    def _unseen(self) -> defaultdict[Market, _Market]:
+        return defaultdict(lambda: _Market(self.call.together))
+
+    async def _read_some(self, market: Market) -> bool:
+        """Send one request for symbols that are due; return whether to go on with this market."""
+        seen = self._markets[market]
+        codes = self._directory.due(self.call, market, seen.together)
+        gateway = self._gateway_for(codes)
+        if gateway is None:
+            return False
+        try:
+            answer = await self._ask(gateway, codes)
+        except Disconnected:
+            return False
+        except Refused as problem:
+            seen.refused += 1
+            if seen.refused >= MOST_REFUSED:
+                self._rest(gateway.account, market, problem)
+            elif len(codes) > 1:
+                seen.together = len(codes) // 2
+            else:
+                await self._directory.note(self.call, codes, {})
+            return True
+        except GatewayError as problem:
+            self._rest(gateway.account, market, problem)
+            return True
+        seen.refused, seen.together = 0, min(2 * seen.together, self.call.together)
+        seen.rests.pop(gateway.account, None)
+        self._observe(Recovered(self._subject(gateway.account, market)))
+        await self._directory.note(self.call, codes, answer)
+        return True
+
+    def _gateway_for(self, codes: Sequence[Code]) -> SecuritiesGateway | None:
+        """Return a gateway that may be asked for these symbols now; None: there is none."""
+        if not codes:
+            return None
+        now, rests = asyncio.get_running_loop().time(), self._markets[market_of(codes[0])].rests
+        for gateway in self._gateways:
+            rest = rests.get(gateway.account)
+            is_withheld = self.call.needs_right and self._withheld(gateway.account, codes[0])
+            if gateway.ready and not is_withheld and (rest is None or rest.until <= now):
+                return gateway
+        return None
+
+    async def _ask(self, gateway: SecuritiesGateway, codes: Sequence[Code]) -> Mapping[Code, Any]:
+        budget = self._budgets[gateway.account]
+        try:
+            return await spend(
+                budget, await budget.acquire(), lambda: self.call.ask(gateway, codes)
+            )
+        except TooFrequent:
+            await budget.exhaust()
+            raise
+
+    def _rest(self, account: str, market: Market, problem: GatewayError) -> None:
+        """Do not ask an account for a market for a while, longer each time; tell it once."""
+        seen = self._markets[market]
+        before = seen.rests.get(account)
+        pause = FIRST_PAUSE if before is None else min(2 * before.pause, LONGEST_PAUSE)
+        until = asyncio.get_running_loop().time() + pause.total_seconds()
+        seen.rests[account] = _Rest(until, pause)
+        seen.refused, seen.together = 0, self.call.together
+        if before is None:
+            text = f"{problem}; everything else goes on; asked again ever more rarely"
+            self._observe(Trouble(self._subject(account, market), text))
+
+    def _subject(self, account: str, market: Market) -> str:
+        return f"{self.call.what} of {market}, account {account}"
