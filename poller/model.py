@@ -262,7 +262,7 @@ def plain_name(text: str) -> str | None:
 
 
 def titled(code: str, name: str | None) -> str:
-    """Return a symbol as people are told of it: `TENCENT (HK.00700)`; the code if it has no name."""
+    """Return a symbol as people are told of it: `TENCENT (HK.00700)`; without a name, its code."""
     return f"{name} ({code})" if name else code
 
 

@@ -78,6 +78,9 @@ class Faults:
         `mute_markets`: no replies to what is asked of these markets; all else is answered.
         `endless_keys`, `wrong_market` (rows come in the table of another market).
         `mutate`: per code, a function that alters the reply (the SDK's protobuf Response).
+    On any call:
+        `mute_calls`: no replies to these. `alter`: per call, a function that returns another
+        reply, given the request's `c2s` and the reply.
     """
 
     drop_accepts: bool = False
@@ -98,6 +101,8 @@ class Faults:
     endless_keys: EndlessKeys | None = None
     wrong_market: bool = False
     mutate: dict[str, Callable[[Message], None]] = field(default_factory=dict)
+    mute_calls: set[Proto] = field(default_factory=set)
+    alter: dict[Proto, Callable[[Message, Message], Message]] = field(default_factory=dict)
     chance: Random = field(default_factory=lambda: Random(0))
     on_kick: list[Callable[[], None]] = field(default_factory=list)
     _keys: int = 0
@@ -111,7 +116,7 @@ class Faults:
         """Tell whether this request gets no reply, and count it; `code`: of short interest."""
         if proto == Proto.INIT_CONNECT:
             return self.mute_login
-        if _market(code) in self.mute_markets:
+        if _market(code) in self.mute_markets or proto in self.mute_calls:
             return True
         queries = (Proto.SHORT_INTEREST, Proto.GROUP, Proto.GROUPS)
         if self.silence or proto not in queries or not self.silence_next:
@@ -305,7 +310,14 @@ class Simulator(simulator.Simulator):
             return replies.global_state(self._now(), logged_in=logged_in, status=status), 0.0
         if proto is Proto.INIT_CONNECT and faults.refuse_login is not None:
             return replies.refusal(proto, faults.refuse_login), 0.0
-        return super()._reply(connection, proto, asked)
+        if proto is Proto.SNAPSHOT:
+            for security in asked.securityList:
+                text = faults.no_right.get(_market(replies.code_of(security)))
+                if text is not None:
+                    return replies.refusal(proto, text), 0.0
+        reply, latency = super()._reply(connection, proto, asked)
+        alter = faults.alter.get(proto)
+        return (reply if alter is None else alter(asked, reply)), latency
 
     def _short_interest(self, asked: Message) -> tuple[Message, float]:
         faults = self.faults

@@ -6,7 +6,7 @@ so that the replies on one connection may overtake each other.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from secrets import randbits
@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from Crypto.PublicKey.RSA import RsaKey, import_key
 
-from poller.simulator import replies
+from poller.simulator import replies, securities
 from poller.simulator.connection import ClientConnection, PlannedReply
 from poller.simulator.window import SlidingWindow
 from poller.simulator.wire import NOTIFY, Garbled, Header, Message, Proto, Session, parse
@@ -29,8 +29,19 @@ _CALLS: Final = {
     Proto.SHORT_INTEREST: "空头持仓",
     Proto.GROUP: "自选股列表",
     Proto.GROUPS: "自选股分组",
+    Proto.STATIC_INFO: "股票静态信息",
+    Proto.SNAPSHOT: "市场快照",
 }
 _GROUP_REQUESTS: Final = 10
+_STATIC_INFO_REQUESTS: Final = 10
+_SNAPSHOT_REQUESTS: Final = 60
+_ANSWERS: Final[Mapping[Proto, Callable[[World, Message, datetime], Message]]] = {
+    Proto.GROUPS: lambda world, asked, _: replies.groups(world.groups, asked.groupType),
+    Proto.GROUP: lambda world, asked, _: replies.group(world.groups, asked.groupName),
+    Proto.STATIC_INFO: securities.static_info,
+    Proto.SNAPSHOT: securities.snapshot,
+}
+"""The calls that are answered at once, from the world alone."""
 
 
 def _utc_now() -> datetime:
@@ -60,6 +71,8 @@ class Simulator:
             Proto.SHORT_INTEREST: SlidingWindow(requests, period),
             Proto.GROUP: SlidingWindow(_GROUP_REQUESTS),
             Proto.GROUPS: SlidingWindow(_GROUP_REQUESTS),
+            Proto.STATIC_INFO: SlidingWindow(_STATIC_INFO_REQUESTS),
+            Proto.SNAPSHOT: SlidingWindow(_SNAPSHOT_REQUESTS),
         }
         self._now = now
         self._rsa: RsaKey | None = import_key(rsa_private_key) if rsa_private_key else None
@@ -172,12 +185,10 @@ class Simulator:
                 return replies.heartbeat(self._now()), 0.0
             case Proto.GLOBAL_STATE:
                 return replies.global_state(self._now(), logged_in=True), 0.0
-            case Proto.GROUPS:
-                return replies.groups(self.world.groups, asked.groupType), 0.0
-            case Proto.GROUP:
-                return replies.group(self.world.groups, asked.groupName), 0.0
             case Proto.SHORT_INTEREST:
                 return self._short_interest(asked)
+            case _:
+                return _ANSWERS[proto](self.world, asked, self._now()), 0.0
 
     def _login(self, connection: ClientConnection, asked: Message) -> Message:
         session = connection.session
