@@ -319,13 +319,19 @@ async def page(
     """Serve the page until cancelled; `is_only_role`: no other component runs in this process."""
     store = ports.store
     overview = Overview(
-        store.streams, store.records, ports.status_store, config.watchlist.codes, notifier.news
+        store.streams,
+        store.records,
+        ports.status_store,
+        store.instruments,
+        config.watchlist.codes,
+        notifier.news,
     )
     sources = Sources(
         config,
         store.streams,
         store.ledger,
         ports.status_store,
+        store.instruments,
         ports.outbox,
         overview,
         metrics,
