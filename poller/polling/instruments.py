@@ -52,10 +52,11 @@ MOST_REFUSED: Final = 16
 To find one unknown code among `SHARES_TOGETHER` takes ten.
 """
 
-LOOK: Final = 15.0
+LOOK: Final = 60.0
 """Seconds between two looks at what is due; new symbols are looked at when they come."""
 
-_STORE_PAUSE: Final = 10.0
+_PAUSE: Final = 10.0
+"""Seconds to the next look when Redis is away, or the connection to OpenD was lost."""
 
 _NOTHING: Final = Instrument()
 
@@ -254,8 +255,8 @@ class Reader:
                 for market in all_markets():
                     while await self._read_some(market):
                         pass
-            except StoreDown:
-                pause = _STORE_PAUSE  # the poller reports it
+            except (StoreDown, Disconnected):
+                pause = _PAUSE  # the poller, or the gateway, reports it
             except StoreMisfit as problem:
                 self._observe(Trouble(f"cache of {self.call.what}", str(problem)))
             else:
@@ -281,7 +282,7 @@ class Reader:
         try:
             answer = await self._ask(gateway, codes)
         except Disconnected:
-            return False
+            raise
         except Refused as problem:
             seen.refused += 1
             if seen.refused >= MOST_REFUSED:
