@@ -231,7 +231,7 @@ def test_a_code_that_is_refused_costs_the_others_nothing(bad: Sequence[Code]) ->
     found = known(desk, HK)
     assert [code for code in HK if found[code].name is None] == list(bad)
     assert all(each.named_at is not None for each in found.values())
-    assert len(opend.asked) <= 2 + len(bad) * 20
+    assert len(opend.asked) <= 6 + len(bad) * 12
     assert desk.troubles == []
 
 

@@ -69,7 +69,7 @@ class _Row:
         record, previous, change = event.record, event.previous, event.change
         return cls(
             code=event.code,
-            name=" ".join((event.name or "").translate(_MARKUP).split()) or None,
+            name=_unmarked(event.name or "") or None,
             kind=event.kind if event.kind in _LISTED else _REPORTED,
             day=event.trading_day,
             shares=record.shares,
@@ -97,6 +97,11 @@ class _Row:
     def rank(self) -> tuple[float, float, str]:
         """Sort key, biggest move first: by percent, then by shares."""
         return -abs(self.percent or 0), -abs(self.change or 0), self.code
+
+
+def _unmarked(name: str) -> str:
+    """Return a name without what a chat service may take for formatting or a link."""
+    return " ".join(name.replace("://", " ").translate(_MARKUP).split())
 
 
 def digest(

@@ -58,6 +58,9 @@ LOOK: Final = 60.0
 _PAUSE: Final = 10.0
 """Seconds to the next look when Redis is away, or the connection to OpenD was lost."""
 
+_GROWTH: Final = 4
+"""Factor by which requests grow again after a code was found that is refused."""
+
 _NOTHING: Final = Instrument()
 
 
@@ -209,14 +212,35 @@ class _Market:
     """What a call has seen of a market.
 
     Attributes:
-        together: Symbols of the next request: fewer after a refusal, until its cause is found.
+        most: Symbols of a request; few after a code was found that is refused, as there may be
+            others, and then more and more again.
+        suspects: So many of the next symbols hold a code that is refused; 0: not that is known.
         refused: Refusals in a row.
         rests: By account.
     """
 
-    together: int
+    most: int
+    suspects: int = 0
     refused: int = 0
     rests: dict[str, _Rest] = field(default_factory=dict)
+
+    @property
+    def together(self) -> int:
+        """How many symbols the next request has: half of the suspects."""
+        return max(self.suspects // 2, 1) if self.suspects else self.most
+
+    def answered(self, count: int, most: int) -> None:
+        """Take an answer about so many symbols; `most`: as many as a request may have."""
+        self.refused, self.suspects = 0, max(self.suspects - count, 0)
+        if not self.suspects:
+            self.most = min(_GROWTH * self.most, most)
+
+    def refuse(self, count: int) -> None:
+        """Take a refusal of so many symbols."""
+        self.refused += 1
+        self.suspects = count
+        if count == 1:  # it is found
+            self.suspects, self.most = 0, _GROWTH
 
 
 class Reader:
@@ -284,18 +308,16 @@ class Reader:
         except Disconnected:
             raise
         except Refused as problem:
-            seen.refused += 1
+            seen.refuse(len(codes))
             if seen.refused >= MOST_REFUSED:
                 self._rest(gateway.account, market, problem)
-            elif len(codes) > 1:
-                seen.together = len(codes) // 2
-            else:
+            elif len(codes) == 1:
                 await self._directory.note(self.call, codes, {})
             return True
         except GatewayError as problem:
             self._rest(gateway.account, market, problem)
             return True
-        seen.refused, seen.together = 0, min(2 * seen.together, self.call.together)
+        seen.answered(len(codes), self.call.together)
         seen.rests.pop(gateway.account, None)
         self._observe(Recovered(self._subject(gateway.account, market)))
         await self._directory.note(self.call, codes, answer)
@@ -330,7 +352,7 @@ class Reader:
         pause = FIRST_PAUSE if before is None else min(2 * before.pause, LONGEST_PAUSE)
         until = asyncio.get_running_loop().time() + pause.total_seconds()
         seen.rests[account] = _Rest(until, pause)
-        seen.refused, seen.together = 0, self.call.together
+        seen.refused = seen.suspects = 0
         if before is None:
             text = f"{problem}; everything else goes on; asked again ever more rarely"
             self._observe(Trouble(self._subject(account, market), text))
