@@ -195,7 +195,9 @@ async def test_whatever_goes_wrong_there_stops_nothing_else(tmp_path: Path, trou
             release(opend, TENCENT)
             entry = await reported(store, TENCENT)
             assert "name" not in json.loads(entry.fields["data"])
-            assert json.loads(await page(service, "/readyz"))["ready"]
+            async with at_most(what="a service that is ready"):  # the first report takes a second
+                while not json.loads(await page(service, "/readyz"))["ready"]:
+                    await asyncio.sleep(0.1)
             assert service.told("names of HK") == (told is not None)
             assert service.told("defect") == 0
             assert service.told("the connection was lost") == 0
