@@ -28,8 +28,8 @@ from poller.polling.instruments import (
     EVERY,
     LOOK,
     MOST_REFUSED,
-    NAMES,
-    SHARE_COUNTS,
+    NAME_CALL,
+    SHARE_CALL,
     Call,
     Directory,
     Reader,
@@ -116,7 +116,7 @@ def play(
     codes: Sequence[Code],
     seconds: float,
     *,
-    call: Call = NAMES,
+    call: Call = NAME_CALL,
     store: MemoryStore | None = None,
     withheld: Callable[[str, Code], bool] = lambda _, __: False,
     meanwhile: Callable[[Desk], Any] = lambda _: asyncio.sleep(0),
@@ -181,7 +181,7 @@ def raising(problem: Callable[[], GatewayError], until: float = float("inf")) ->
     return check
 
 
-@pytest.mark.parametrize("call", [NAMES, SHARE_COUNTS], ids=["names", "shares"])
+@pytest.mark.parametrize("call", [NAME_CALL, SHARE_CALL], ids=["names", "shares"])
 def test_once_a_day_in_few_requests(call: Call) -> None:
     """Every symbol of both markets once a day, as many in a request as OpenD takes."""
     opend = OpenD()
@@ -190,7 +190,7 @@ def test_once_a_day_in_few_requests(call: Call) -> None:
     assert len(opend.asked) == 3 * requests
     assert all(len({code[:2] for code in codes}) == 1 for _, codes in opend.asked)
     found = known(desk, [*HK, *US])
-    if call is NAMES:
+    if call is NAME_CALL:
         assert all(each.name == f"name of {code}" for code, each in found.items())
         assert desk.directory.name_of(US[0]) == "name of US.AAPL"
     else:
@@ -279,13 +279,13 @@ def test_another_account_and_another_market_go_on() -> None:
             raise NoRight("no right")
 
     main, other = OpenD("main", check=no_us), OpenD("other")
-    desk = play([main, other], [*HK[:3], *US], 60, call=SHARE_COUNTS)
+    desk = play([main, other], [*HK[:3], *US], 60, call=SHARE_CALL)
     assert [codes for _, codes in other.asked] == [tuple(reversed(US))]
     assert desk.troubles == ["share counts of US, account main"]
     assert {each.issued_shares for each in known(desk, [*HK[:3], *US]).values()} == {100}
 
 
-@pytest.mark.parametrize(("call", "asks"), [(NAMES, True), (SHARE_COUNTS, False)])
+@pytest.mark.parametrize(("call", "asks"), [(NAME_CALL, True), (SHARE_CALL, False)])
 def test_only_shares_need_a_right(call: Call, *, asks: bool) -> None:
     """Where an account is known to have no right, only names are asked for, without a trouble."""
     opend = OpenD()
@@ -304,7 +304,7 @@ def test_a_hint_that_rights_have_changed_ends_a_rest() -> None:
         await asyncio.sleep(LOOK + 1)
         assert desk.recovered == ["share counts of US, account main"]
 
-    play([opend], US, 11 * HOUR, call=SHARE_COUNTS, meanwhile=hint)
+    play([opend], US, 11 * HOUR, call=SHARE_CALL, meanwhile=hint)
 
 
 def test_a_gateway_that_is_away_is_waited_for() -> None:
@@ -322,7 +322,7 @@ def test_a_gateway_that_is_away_is_waited_for() -> None:
     assert desk.directory.name_of(US[0]) is not None
 
 
-@pytest.mark.parametrize("call", [NAMES, SHARE_COUNTS], ids=["names", "shares"])
+@pytest.mark.parametrize("call", [NAME_CALL, SHARE_CALL], ids=["names", "shares"])
 def test_the_limit_of_the_call_is_kept_apart(call: Call) -> None:
     """No period holds more than OpenD allows, and short interest's own ledger holds nothing."""
     many = [
@@ -360,6 +360,21 @@ def test_a_cache_that_cannot_be_used_stops_no_name(problem: Exception) -> None:
     assert set(known(desk, US)) == set(US)
     misfit = isinstance(problem, StoreMisfit)
     assert set(desk.troubles) == ({"cache of names"} if misfit else set())
+
+
+def test_a_cache_that_cannot_be_read_stops_no_name() -> None:
+    """A foreign key under its name is told once; names are read all the same, of all markets."""
+    opend, store = OpenD(), MemoryStore(lambda: 0.0)
+
+    async def refuse(_: object) -> dict[Code, Instrument]:
+        raise StoreMisfit("holds a list")
+
+    for method in ("instruments", "save_instruments"):
+        setattr(store.instruments, method, refuse)
+    desk = play([opend], [*HK, *US], 2 * HOUR, store=store)
+    assert all(desk.directory.name_of(code) for code in [*HK, *US])
+    assert set(desk.troubles) == {"cache of names"}
+    assert len(opend.asked) == 3
 
 
 def test_a_clock_that_was_set_back_does_not_stop_it() -> None:

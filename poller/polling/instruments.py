@@ -109,7 +109,7 @@ def _counted(known: Instrument, counts: ShareCounts | None, now: datetime) -> In
     return replace(known, issued_shares=issued, outstanding_shares=outstanding, counted_at=now)
 
 
-NAMES: Final = Call(
+NAME_CALL: Final = Call(
     "names",
     "names",
     NAME_REQUESTS,
@@ -120,7 +120,7 @@ NAMES: Final = Call(
     read_at=lambda known: known.named_at,
     told=_named,
 )
-SHARE_COUNTS: Final = Call(
+SHARE_CALL: Final = Call(
     "share counts",
     "snapshots",
     SHARE_REQUESTS,
@@ -131,44 +131,51 @@ SHARE_COUNTS: Final = Call(
     read_at=lambda known: known.counted_at,
     told=_counted,
 )
-CALLS: Final = (NAMES, SHARE_COUNTS)
+CALLS: Final = (NAME_CALL, SHARE_CALL)
 
 
 class Directory:
     """What is known of the watched symbols besides their short interest.
 
     Attributes:
-        grown: Set, and replaced by a new event, whenever symbols are added.
+        changed: Set, and replaced by a new event, whenever other symbols are watched.
     """
 
     def __init__(self, cache: Instruments, now: Callable[[], datetime]) -> None:
-        self.grown = asyncio.Event()
+        self.changed = asyncio.Event()
         self._cache = cache
         self._now = now
         self._codes: tuple[Code, ...] = ()
         self._known: dict[Code, Instrument] = {}
         self._unsaved: set[Code] = set()
-        self._loading = asyncio.Lock()
+        self._caching = asyncio.Lock()  # both readers share it, and each writes whole entries
 
     def watch(self, codes: Sequence[Code]) -> None:
         """Keep what is known of exactly these symbols up to date from now on."""
         self._codes = tuple(codes)
         for code in self._known.keys() - set(codes):
             del self._known[code]
-        self._unsaved &= self._known.keys()
-        self.grown.set()
-        self.grown = asyncio.Event()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def name_of(self, code: Code) -> str | None:
         """Return a symbol's name; None if it is not known, or not yet."""
         return self._known.get(code, _NOTHING).name
 
     async def load(self) -> None:
-        """Read the cache of symbols not read before; raises StoreError."""
-        async with self._loading:
-            if new := [code for code in self._codes if code not in self._known]:
+        """Read the cache of symbols not read before.
+
+        Raises StoreMisfit once if it cannot be read, and then goes on as if it held nothing.
+        """
+        async with self._caching:
+            if not (new := [code for code in self._codes if code not in self._known]):
+                return
+            try:
                 found = await self._cache.instruments(new)
-                self._known |= {code: found.get(code, _NOTHING) for code in new}
+            except StoreMisfit:
+                self._known |= dict.fromkeys(new, _NOTHING)
+                raise
+            self._known |= {code: found.get(code, _NOTHING) for code in new}
 
     def due(self, call: Call, market: Market, most: int) -> list[Code]:
         """Return symbols of a market to ask for, at most so many: the newest on the list first."""
@@ -183,20 +190,27 @@ class Directory:
                     old.append(code)
         return [*never, *old][:most]
 
-    async def note(self, call: Call, codes: Iterable[Code], answer: Mapping[Code, Any]) -> None:
-        """Take an answer, and save it; raises StoreError, and then saves it with the next one."""
+    def note(self, call: Call, codes: Iterable[Code], answer: Mapping[Code, Any]) -> None:
+        """Take an answer; it counts at once, also if it cannot be saved."""
         now = self._now()
         for code in codes:
             if (known := self._known.get(code)) is not None:  # else it is no longer watched
                 self._known[code] = call.told(known, answer.get(code), now)
                 self._unsaved.add(code)
-        await self.save()
 
-    async def save(self) -> None:
-        """Save what has not been saved yet; raises StoreError."""
-        if unsaved := set(self._unsaved):
-            await self._cache.save_instruments({code: self._known[code] for code in unsaved})
-            self._unsaved -= unsaved
+    async def save(self) -> bool:
+        """Save what has not been saved yet, and return whether there was any; raises StoreError."""
+        async with self._caching:
+            taken, self._unsaved = self._unsaved, set()
+            found = {code: self._known[code] for code in taken if code in self._known}
+            if not found:
+                return False
+            try:
+                await self._cache.save_instruments(found)
+            except BaseException:
+                self._unsaved |= taken
+                raise
+        return True
 
 
 @dataclass(slots=True)
@@ -270,22 +284,31 @@ class Reader:
     async def run(self) -> None:
         """Read what is due, for ever."""
         self._markets = self._unseen()
+        budget = f"budget of {self.call.what}"
         while True:
-            grown, pause = self._directory.grown, LOOK
+            changed, pause = self._directory.changed, LOOK
             await any_ready(self._gateways)
             try:
-                await self._directory.load()
-                await self._directory.save()
-                for market in all_markets():
-                    while await self._read_some(market):
-                        pass
+                while await self._turn():
+                    pass
             except (StoreDown, Disconnected):
                 pause = _PAUSE  # the poller, or the gateway, reports it
             except StoreMisfit as problem:
-                self._observe(Trouble(f"cache of {self.call.what}", str(problem)))
+                self._observe(Trouble(budget, str(problem)))
             else:
-                self._observe(Recovered(f"cache of {self.call.what}"))
-            await wait_set(grown, pause)
+                self._observe(Recovered(budget))
+            await wait_set(changed, pause)
+
+    async def _turn(self) -> bool:
+        """Send one request for each market, and save the answers; return whether to go on."""
+        cache = f"cache of {self.call.what}"
+        try:
+            await self._directory.load()
+            if await self._directory.save():
+                self._observe(Recovered(cache))
+        except StoreMisfit as problem:  # names are read and used all the same
+            self._observe(Trouble(cache, str(problem)))
+        return any([await self._read_some(market) for market in all_markets()])
 
     def rights_told(self, account: str) -> None:
         """Take the hint that the rights of an account have changed: ask it again at once."""
@@ -312,7 +335,7 @@ class Reader:
             if seen.refused >= MOST_REFUSED:
                 self._rest(gateway.account, market, problem)
             elif len(codes) == 1:
-                await self._directory.note(self.call, codes, {})
+                self._directory.note(self.call, codes, {})
             return True
         except GatewayError as problem:
             self._rest(gateway.account, market, problem)
@@ -320,7 +343,7 @@ class Reader:
         seen.answered(len(codes), self.call.together)
         seen.rests.pop(gateway.account, None)
         self._observe(Recovered(self._subject(gateway.account, market)))
-        await self._directory.note(self.call, codes, answer)
+        self._directory.note(self.call, codes, answer)
         return True
 
     def _gateway_for(self, codes: Sequence[Code]) -> SecuritiesGateway | None:
