@@ -5,13 +5,12 @@ backfilled days and restated histories. A single event is one sentence, and so i
 absent figure is shown as –.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, date
 from itertools import takewhile
 from typing import Final, Self
-
-from rich.cells import cell_len, set_cell_size
 
 from poller.codec import read_day
 from poller.errors import Unreadable
@@ -269,16 +268,22 @@ def _listed(
     shown = lines[:most]
     table = [header, *shown] if header and shown else list(shown)
     if table and monospaced:
-        widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+        widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
         yield "```"
         for first, *others in table:
             right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-            yield "  ".join([set_cell_size(first, widths[0]), *right])
+            yield "  ".join([first + " " * (widths[0] - _width(first)), *right])
         yield "```"
     else:
         yield from ("  ".join(line) for line in table)
     if more := len(lines) - len(shown):
         yield f"… and {more:,} more"
+
+
+def _width(text: str) -> int:
+    """Return how many columns a text takes in a monospaced font."""
+    wide = sum(unicodedata.east_asian_width(character) in {"W", "F"} for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def _sentence(row: _Row) -> str:

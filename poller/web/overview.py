@@ -84,7 +84,8 @@ class Overview:
             self._checked = time.monotonic()
         if self._renamed.is_set():
             renamed = self._news(NAMES)
-            await self._read_names(self.rows.keys())
+            # many signals follow one another; a name that changes is read with the next event
+            await self._read_names([code for code, row in self.rows.items() if row.name is None])
             self._renamed = renamed
         entries = await self._streams.read(self._after, count=_BATCH, block=None)
         if entries:
@@ -106,7 +107,6 @@ class Overview:
         before = self.rows
         self.rows = {code: before.get(code, WatchlistRow(code)) for code in watched}
         new = [code for code in watched if code not in before or not self.loaded]
-        await self._read_names(new)
         await self._read(new)
         self.loaded = True
 
@@ -117,16 +117,17 @@ class Overview:
 
     async def _read(self, codes: Collection[Code]) -> None:
         wanted = list(codes)
+        await self._read_names(wanted)
         for start in range(0, len(wanted), _TOGETHER):
             some = wanted[start : start + _TOGETHER]
             for code, history in zip(some, await self._status_store.histories(some), strict=True):
                 self.rows[code] = row_of(code, history, self.rows[code].name)
             await asyncio.sleep(0)
 
-    async def _read_names(self, codes: Collection[Code]) -> None:
+    async def _read_names(self, codes: Sequence[Code]) -> None:
         """Read the names of watched symbols; if they cannot be read, the poller reports it."""
         with contextlib.suppress(StoreMisfit):
-            for code, each in (await self._instruments.instruments(list(codes))).items():
+            for code, each in (await self._instruments.instruments(codes)).items():
                 if each.name != self.rows[code].name:
                     self.rows[code] = replace(self.rows[code], name=each.name)
 
