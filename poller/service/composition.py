@@ -190,14 +190,8 @@ async def _polling(
         observe=leader,
     )
     readers = [_reader(call, ports, directory, poller, leader) for call in CALLS]
-
-    def rights_told(account: str) -> None:
-        poller.rights_told(account)
-        for reader in readers:
-            reader.rights_told(account)
-
     for gateway in ports.gateways:
-        gateway.follow_rights(rights_told)
+        gateway.follow_rights(_to_each([poller, *readers]))
     account = config.opend[0].account  # of several accounts, the first one's groups are read
     group_budget = Budget(
         ports.store.ledger,
@@ -231,6 +225,16 @@ async def _polling(
             lambda: keep_polling(ports.store.leases, process_name(), poller, leader, leader_tasks),
         ),
     ], apply
+
+
+def _to_each(listeners: Sequence[Poller | Reader]) -> Callable[[str], None]:
+    """Return a function that tells all of these that the rights of an account have changed."""
+
+    def rights_told(account: str) -> None:
+        for each in listeners:
+            each.rights_told(account)
+
+    return rights_told
 
 
 def _reader(
