@@ -140,7 +140,7 @@ async def test_from_the_gateway_to_every_reader(tmp_path: Path) -> None:
         assert (sent["detected"]["market"], sent["detected"]["code"]) == ("JP", FIRST)
         assert other.seen == []
         assert f" reported {report.shares:,} shares short" in posts[0]
-    assert FIRST in posts[0]  # behind its name, if that was known by then
+        assert FIRST in posts[0]  # behind its name, if that was known by then
         await shown_by_the_commands(service, report)
         url = next(line["url"] for line in service.log() if line["event"].startswith("page"))
         await shown_by_the_page(str(url).rstrip("/"), report)
