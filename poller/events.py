@@ -18,7 +18,16 @@ from pydantic import Field
 from poller.codec import Codec, Figure, Whole, matching, read_day, read_json, read_moment
 from poller.errors import BadCode, Unreadable
 from poller.markets import Market, Record, all_markets, market_named
-from poller.model import Change, Code, Event, isoformat, market_of, parse_code, to_json
+from poller.model import (
+    Change,
+    Code,
+    Event,
+    isoformat,
+    market_of,
+    parse_code,
+    plain_name,
+    to_json,
+)
 from poller.schedule.notice import MOST_NAMED, TYPES, Completed, Detected, Notice, fields_of
 
 _TYPE: Final = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){1,2}", re.ASCII)
@@ -168,6 +177,7 @@ def encode(message: Event | Notice) -> dict[str, str]:
         "change": message.change.columns() if message.change else None,
         "flags": message.flags,
         "restated": message.restated.columns() if message.restated else None,
+        **({"name": message.name} if message.name is not None else {}),
     }
     return {**flat, "revision": str(message.vintage.revision), "data": to_json(data)}
 
@@ -217,7 +227,7 @@ def _event(position: str, flat: Mapping[str, str], data: str) -> StreamEvent:
         change=read.change,
         flags=read.flags,
         restated=read.restated,
-        name=read.name,
+        name=None if read.name is None else plain_name(read.name),
         data_json=data,
     )
 

@@ -12,11 +12,12 @@ from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Annotated, Any, Final, NewType
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from poller.codec import FIRST_YEAR, LAST_YEAR, Codec, Figure, Moment, Whole
 from poller.errors import BadCode, Unreadable
 from poller.markets import Market, Record, all_markets, market_named, market_names
+from poller.printable import without_unprintable
 
 Code = NewType("Code", str)
 """`HK.00700`, `US.AAPL`: a market and a symbol as the SDK writes them. Made by `parse_code`."""
@@ -249,7 +250,10 @@ class Restatement:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event to publish. `restated` is set for that type only: one event for all its days."""
+    """One event to publish. `restated` is set for that type only: one event for all its days.
+
+    `name`: the symbol's, if known; it decides nothing.
+    """
 
     type: EventType
     code: Code
@@ -257,6 +261,7 @@ class Event:
     previous: Record | None
     change: Change | None
     restated: Restatement | None = None
+    name: str | None = None
 
     @property
     def id(self) -> str:
@@ -268,6 +273,60 @@ class Event:
         """The record's caveats, and `split` if one lies between it and the previous record."""
         is_split = self.change is not None and self.change.split_factor is not None
         return (*self.vintage.record.flags, *(("split",) if is_split else ()))
+
+
+MOST_NAME: Final = 100
+"""Characters kept of a name. The longest on these markets have some 60."""
+
+
+def plain_name(text: str) -> str | None:
+    """Return a name that is safe to publish and to show; None if nothing is left of it."""
+    name = without_unprintable(text, MOST_NAME)
+    return None if name in {"", "N/A"} else name  # the SDK writes N/A for what is absent
+
+
+def titled(code: str, name: str | None) -> str:
+    """Return a symbol as people are told of it: `TENCENT (HK.00700)`; without a name, its code."""
+    return f"{name} ({code})" if name else code
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What is known of a symbol besides its short interest; it decides nothing that is published.
+
+    Attributes:
+        name: As OpenD writes it; None if it is not known.
+        issued_shares: All shares of the company; None if they are not known.
+        outstanding_shares: Those that trade freely; None if they are not known.
+        named_at: When OpenD last said what the name is, aware; None: never.
+        counted_at: When it last said how many shares there are, aware; None: never.
+    """
+
+    name: Annotated[str, Field(max_length=4 * MOST_NAME), AfterValidator(plain_name)] | None = None
+    issued_shares: Annotated[Whole, Field(ge=0)] | None = None
+    outstanding_shares: Annotated[Whole, Field(ge=0)] | None = None
+    named_at: Moment | None = None
+    counted_at: Moment | None = None
+
+    def to_json(self) -> str:
+        """Return the JSON that the store keeps."""
+        return to_json(
+            {
+                "name": self.name,
+                "issued_shares": self.issued_shares,
+                "outstanding_shares": self.outstanding_shares,
+                "named_at": None if self.named_at is None else isoformat(self.named_at),
+                "counted_at": None if self.counted_at is None else isoformat(self.counted_at),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Instrument":
+        """Read what `to_json` wrote, in any version; raises Unreadable."""
+        return _INSTRUMENTS.read(text)
+
+
+_INSTRUMENTS: Final = Codec[Instrument](Instrument, most=4_000)
 
 
 def to_json(value: object) -> str:

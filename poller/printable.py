@@ -33,6 +33,8 @@ _INVISIBLE: Final = re.compile(
 
 _NOT_PLAIN: Final = re.compile(r"[^ -~\n]")
 _BYTES_PER_CHARACTER: Final = 4  # at most, in UTF-8
+_READ: Final = 4
+"""Characters that are read for each one that is kept; further ones cost no time."""
 
 
 def printable(text: object, limit: int = LIMIT) -> str:
@@ -57,6 +59,16 @@ def text_of(value: object) -> str:
         return str(value)
     except Exception:  # noqa: BLE001
         return f"<{type(value).__name__} that cannot be shown>"
+
+
+def without_unprintable(text: str, limit: int) -> str:
+    """Return `text` on one line, trimmed, without what `printable` would escape, cut to `limit`.
+
+    For a text that is kept and published: an escape would be taken for a part of it.
+    """
+    folded = " ".join(text[: _READ * limit].split())
+    kept = "".join(piece for piece in _pieces(folded, breaks="") if len(piece) == 1)
+    return " ".join(kept.split())[:limit].rstrip()
 
 
 def printable_json(document: str) -> str:

@@ -72,10 +72,18 @@ def say_json(document: str) -> None:
 
 
 def entry_line(entry: Entry) -> Text:
-    """Return one line of `tail`: time (UTC), symbol, day, kind, shares, ratio, change."""
+    """Return one line of `tail`: time (UTC), symbol, day, kind, shares, ratio, change, name.
+
+    The name is last, because wide characters in it would shift the columns after it.
+    """
     event = decode(entry.id, entry.fields)
     if not isinstance(event, StreamEvent):
         return _foreign(entry, event)
+    line = _figures_line(event)
+    return line.append(f"  {event.name}", "dim") if event.name else line
+
+
+def _figures_line(event: StreamEvent) -> Text:
     line = _start_of_line(event, event.code, event.kind)
     below = "below_threshold" in event.flags
     shares = "below threshold" if below else f"{_number(event.record.shares):>15} short"

@@ -115,12 +115,15 @@ async def desk(
         stack.push_async_callback(raw.aclose)
         facts: list[Fact] = []
         notifier = Notifier(store.streams, facts.append)
-        overview = Overview(store.streams, store.records, status_store, (HK,), notifier.news)
+        overview = Overview(
+            store.streams, store.records, status_store, store.instruments, (HK,), notifier.news
+        )
         sources = Sources(
             config,
             store.streams,
             store.ledger,
             status_store,
+            store.instruments,
             outbox,
             overview,
             Metrics(NOW),

@@ -10,12 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from poller.errors import LeaseLost
-from poller.model import Code, Vintage
+from poller.model import Code, Instrument, Vintage
 from poller.store import memory
 from poller.store.memory import KEYS, MemoryPlans
-from poller.store.ports import Leases, LiveWatchlist, Signals, Spent, Streams, Vintages
+from poller.store.ports import (
+    Instruments,
+    Leases,
+    LiveWatchlist,
+    Signals,
+    Spent,
+    Streams,
+    Vintages,
+)
 from poller.store.snapshots import read_vintages
 from poller.store.store import (
+    NAMES,
     SIGNALS_KEPT,
     WATCHLIST,
     Entry,
@@ -37,6 +46,7 @@ class MemoryStore:
         self.ledger = MemoryLedger(clock)
         self.streams = MemoryStreams(clock)
         self.watchlist = MemoryWatchlist(self.streams)
+        self.instruments = MemoryInstruments(self.streams)
         self.records = MemoryRecords(self.streams, self.leases.refuse)
         self.plans = MemoryPlans(self.streams, self.leases.refuse)
 
@@ -163,6 +173,23 @@ class MemoryWatchlist(LiveWatchlist):
 
     async def version(self) -> int:
         return self.changes
+
+
+@dataclass
+class MemoryInstruments(Instruments):
+    """The names and numbers of shares."""
+
+    streams: MemoryStreams
+    texts: dict[Code, str] = field(default_factory=dict)
+
+    async def instruments(self, codes: Sequence[Code]) -> dict[Code, Instrument]:
+        return {
+            code: Instrument.from_json(self.texts[code]) for code in codes if code in self.texts
+        }
+
+    async def save_instruments(self, found: Mapping[Code, Instrument]) -> None:
+        self.texts |= {code: each.to_json() for code, each in found.items()}
+        await self.streams.signal(NAMES)
 
 
 @dataclass

@@ -11,10 +11,9 @@ from random import Random
 from typing import Any
 
 from poller import simulator
-from poller.markets import Market, all_markets
+from poller.markets import all_markets
 from poller.simulator import END, Proto, SlidingWindow, World, WorldAnswer, replies
 from poller.simulator.connection import ClientConnection, PlannedReply
-from poller.simulator.ranking import Listed
 from poller.simulator.wire import HEADER_SIZE, Header, Message, parse
 
 
@@ -80,9 +79,9 @@ class Faults:
         `mute_markets`: no replies to what is asked of these markets; all else is answered.
         `endless_keys`, `wrong_market` (rows come in the table of another market).
         `mutate`: per code, a function that alters the reply (the SDK's protobuf Response).
-    On the rank:
-        `rank_error`: the text of a refusal. `rank_mute`: no replies.
-        `rank`: a function that alters the list, largest position first.
+    On any call:
+        `mute_calls`: no replies to these. `alter`: per call, a function that returns another
+        reply, given the request's `c2s` and the reply.
     """
 
     drop_accepts: bool = False
@@ -103,9 +102,8 @@ class Faults:
     endless_keys: EndlessKeys | None = None
     wrong_market: bool = False
     mutate: dict[str, Callable[[Message], None]] = field(default_factory=dict)
-    rank_error: str | None = None
-    rank_mute: bool = False
-    rank: Callable[[Listed], Listed] = lambda listed: listed
+    mute_calls: set[Proto] = field(default_factory=set)
+    alter: dict[Proto, Callable[[Message, Message], Message]] = field(default_factory=dict)
     chance: Random = field(default_factory=lambda: Random(0))
     on_kick: list[Callable[[], None]] = field(default_factory=list)
     _keys: int = 0
@@ -119,7 +117,7 @@ class Faults:
         """Tell whether this request gets no reply, and count it; `code`: of short interest."""
         if proto == Proto.INIT_CONNECT:
             return self.mute_login
-        if _market(code) in self.mute_markets or (proto == Proto.RANK and self.rank_mute):
+        if _market(code) in self.mute_markets or proto in self.mute_calls:
             return True
         queries = (Proto.SHORT_INTEREST, Proto.GROUP, Proto.GROUPS)
         if self.silence or proto not in queries or not self.silence_next:
@@ -315,15 +313,14 @@ class Simulator(simulator.Simulator):
             return replies.global_state(self._now(), logged_in=logged_in, status=status), 0.0
         if proto is Proto.INIT_CONNECT and faults.refuse_login is not None:
             return replies.refusal(proto, faults.refuse_login), 0.0
-        return super()._reply(connection, proto, asked)
-
-    def _rank(self, asked: Message) -> Message:
-        if self.faults.rank_error is not None:
-            return replies.refusal(Proto.RANK, self.faults.rank_error)
-        return super()._rank(asked)
-
-    def _listed(self, market: Market) -> Listed:
-        return self.faults.rank(super()._listed(market))
+        if proto is Proto.SNAPSHOT:
+            for security in asked.securityList:
+                text = faults.no_right.get(_market(replies.code_of(security)))
+                if text is not None:
+                    return replies.refusal(proto, text), 0.0
+        reply, latency = super()._reply(connection, proto, asked)
+        alter = faults.alter.get(proto)
+        return (reply if alter is None else alter(asked, reply)), latency
 
     def _short_interest(self, asked: Message) -> tuple[Message, float]:
         faults = self.faults

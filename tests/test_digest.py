@@ -344,3 +344,44 @@ def test_the_biggest_move_comes_first(rows: list[StreamEvent]) -> None:
 
 
 _PERCENT = re.compile(r"^HK\.\d+  ([+-][\d,.]+) %", re.MULTILINE)
+
+
+def named(event: StreamEvent, name: str) -> StreamEvent:
+    """Return the same event of a symbol with this name."""
+    return replace(event, name=name)
+
+
+def test_names_in_a_table() -> None:
+    """Columns line up with wide characters, too, and a long name is cut."""
+    rows = [
+        named(ONE_DAY[1], "騰訊控股"),
+        named(ONE_DAY[2], "A name that is far too long for a row of a table"),
+        ONE_DAY[0],
+    ]
+    body = digest(rows, limit=2_000, monospaced=True).body
+    assert body == (
+        "1 up, 1 down, 1 unchanged\n"
+        "```\n"
+        "symbol                                  change      short    ratio\n"
+        "A name that is far too … (HK.06089)   +82.63 %     17,076   0.17 %\n"
+        "騰訊控股 (HK.00700)                   -21.61 %  1,480,638  14.81 %\n"
+        "HK.00005                             unchanged  1,000,000  10.00 %\n"
+        "```"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("TENCENT", "TENCENT (HK.00700)"),
+        ("A&B 'Co'", "A&B 'Co' (HK.00700)"),
+        ("<!channel> @everyone `rm`", "!channel everyone rm (HK.00700)"),
+        ('<at user_id="all"></at>', 'at user id="all" /at (HK.00700)'),
+        ("[x](https://example.org)", "x (https example.org) (HK.00700)"),
+        ("**", "HK.00700"),
+    ],
+)
+def test_a_name_is_no_markup(name: str, title: str) -> None:
+    """What a chat may take for formatting, a link or a mention of everybody is left out."""
+    text = digest([named(ONE_DAY[1], name)], limit=2_000).text
+    assert text.startswith(f"{title} reported 1,480,638 shares short")

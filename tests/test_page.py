@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
-from poller.model import Code
+from poller.model import Code, Instrument
 from tests.desk import HK, US, Desk, desk
 from tests.machine import needs, scaled
 from tests.service import until
@@ -51,6 +51,14 @@ async def page(tmp_path: Path) -> AsyncIterator[Desk]:
         await made.shows(US, 5_001_000)
         await made.report()
         yield made
+
+
+async def named(page: Desk) -> None:
+    """Give both symbols names that take room, and as many shares as there can be."""
+    await page.store.instruments.save_instruments(
+        {HK: Instrument("騰" * 100, 2**62, 2**61), US: Instrument('Long "Q" <Holdings> & Co ' * 4)}
+    )
+    await until(lambda: None not in {row.name for row in page.sources.overview.rows.values()})
 
 
 async def test_by_keyboard_alone(page: Desk) -> None:
@@ -142,6 +150,7 @@ _CONTRASTS = """() => {
 
 async def test_on_a_phone(page: Desk) -> None:
     """Nothing is wider than the screen, figures are there, and what is tapped is large enough."""
+    await named(page)
     async with browser(viewport=PHONE, has_touch=True) as (window, _):
         for address in (page.url, f"{page.url}/symbols/{HK}"):
             await window.goto(address)
@@ -241,6 +250,7 @@ async def test_no_page_is_wider_than_its_window(page: Desk) -> None:
 
     What is shown of the last look while Redis is away is legible in either scheme.
     """
+    await named(page)
     longest = Code("US.ABCDEFGHIJKLMNOPQRST")
     await page.status_store.save_symbols((HK, US, longest))
     await until(lambda: longest in page.sources.overview.rows)

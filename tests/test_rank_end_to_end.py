@@ -13,7 +13,7 @@ from poller.errors import Malformed
 from poller.gateway.rank import rank_page_of
 from poller.markets.hk import HONG_KONG
 from poller.model import Code
-from poller.simulator import Proto, World
+from poller.simulator import Proto, World, replies
 from poller.simulator.ranking import Ranking
 from tests.opend import Simulator, Verdict
 from tests.service import Service, entries, later, now, poller, simulator, until
@@ -87,11 +87,11 @@ async def test_a_rank_that_is_not_to_be_had_is_told_once(tmp_path: Path, fault: 
     async with simulator(WORLD) as opend:
         match fault:
             case "refused":
-                opend.faults.rank_error = "无权限"
+                opend.faults.alter[Proto.RANK] = lambda *_: replies.refusal(Proto.RANK, "无权限")
             case "mute":
-                opend.faults.rank_mute = True
+                opend.faults.mute_calls.add(Proto.RANK)
             case _:
-                opend.faults.rank = lambda _: ()
+                opend.faults.alter[Proto.RANK] = lambda *_: replies.rank(HONG_KONG, 0, [])
         async with running(tmp_path, [opend], HK, **HINTED) as (service, store):
             await entries(store, len(HK))
             await service.said("rank of HK at account main")

@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def test_a_line_of_tail(shares: int, told: str) -> None:
     assert line.startswith("05-08 09:15:02  HK.00700")
     assert told in line
     assert " 0 short" not in line
+
+
+def test_a_name_ends_a_line_of_tail() -> None:
+    """After the figures, whose columns it would shift; one that is not known is left out."""
+    event = Event(
+        EventType.REPORTED, Code("HK.00700"), vintage(7), None, None, name="騰訊\u202e控股"
+    )
+    line = show.entry_line(Entry("1-0", encode(event))).plain
+    without = show.entry_line(Entry("1-0", encode(replace(event, name=None)))).plain
+    assert line == f"{without}  騰訊控股"
 
 
 @pytest.mark.parametrize(

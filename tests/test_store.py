@@ -21,7 +21,7 @@ from poller.detect.compare import Comparison, Known, compare
 from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.markets.hk import HONG_KONG, HkRecord
-from poller.model import Code, Vintage
+from poller.model import Code, Instrument, Vintage
 from poller.schedule.notice import Completed, Detected, fields_of
 from poller.store.embedded import Embedded
 from poller.store.position import LAST
@@ -30,6 +30,7 @@ from poller.store.redisstore import RedisStore
 from poller.store.retention import Group
 from poller.store.snapshots import as_known_at
 from poller.store.store import (
+    NAMES,
     ONE_OFF,
     SIGNALS_KEPT,
     WATCHLIST,
@@ -856,3 +857,25 @@ async def test_a_seeded_watermark_counts(store: Store) -> None:
     empty = replace(await store.records.snapshot(CODE), known=Known(date(2026, 4, 2)))
     found = look(empty, row(2), row(9))
     assert [event.id for event in found.events] == ["HK.00700:2026-04-09:0"]
+
+
+async def test_names_are_kept_by_symbol(store: Store) -> None:
+    """What is saved is read back, symbol by symbol; what was never saved is left out."""
+    first = Instrument("腾讯控股", 2**53 + 1, None, SEEN, None)
+    second = Instrument(counted_at=SEEN)
+    us = Code("US.AAPL")
+    await store.instruments.save_instruments({CODE: first, us: second})
+    assert await store.instruments.instruments([CODE, us, Code("HK.00005")]) == {
+        CODE: first,
+        us: second,
+    }
+    await store.instruments.save_instruments({us: first})
+    assert await store.instruments.instruments([us]) == {us: first}
+    assert await store.instruments.instruments([]) == {}
+
+
+async def test_new_names_are_signalled(store: Store) -> None:
+    """Who shows them need not look again and again."""
+    position = (await store.streams.news(None, block=0)).position
+    await store.instruments.save_instruments({CODE: Instrument("TENCENT")})
+    assert NAMES in ((await store.streams.news(position, block=5)).topics or {NAMES})

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from poller.delivery.outbox import Status
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError
-from poller.model import Code
+from poller.model import Code, Instrument
 from poller.settings.config import load
 from poller.simulator import World
 from poller.store.embedded import Embedded
@@ -240,14 +240,16 @@ async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession
     await page.raw.xgroup_create("short-interest", "webhook:desk", "$")
     state = {"disabled": "", "failing_since": "1000", "last_error": HOSTILE}
     await page.raw.hset("{short-interest}:webhook:desk:state", mapping=state)
+    await page.store.instruments.save_instruments({HK: Instrument(HOSTILE)})
     await page.report(troubles={HOSTILE: HOSTILE})
+    await until(lambda: page.sources.overview.rows[HK].name == HOSTILE)
     for path in ("/", f"/?q={HOSTILE}", f"/symbols/{HK}"):
         text, headers = await get(http, page.url + path)
         assert "<script>alert" not in text
         assert "<img src" not in text
         assert "script-src 'self'" in headers["Content-Security-Policy"]
     text, _ = await get(http, page.url)
-    assert text.count("&lt;script&gt;") >= 4
+    assert text.count("&lt;script&gt;") >= 5
 
 
 @pytest.mark.parametrize(

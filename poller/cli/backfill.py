@@ -12,8 +12,9 @@ from poller.cli.stores import Failure
 from poller.cli.watched import troubles_only
 from poller.errors import NoRight, Overdue, PollerError
 from poller.gateway.opend import OpenD, any_ready
-from poller.model import Code
+from poller.model import Code, Instrument
 from poller.polling.backfill import backfill_symbol
+from poller.polling.naming import NamedRecords
 from poller.service.ports import Ports, opened
 from poller.settings.config import Config
 
@@ -71,7 +72,8 @@ async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
 
 async def _read(ports: Ports, first: OpenD, code: Code, since: date) -> int:
     """Read a symbol through this gateway, or through another account where this may not see it."""
-    records, budgets = ports.store.records, ports.budgets
+    name = (await ports.store.instruments.instruments([code])).get(code, Instrument()).name
+    records, budgets = NamedRecords(ports.store.records, lambda _: name), ports.budgets
     try:
         return await backfill_symbol(records, first, budgets[first.account], code, since)
     except (NoRight, Overdue):

@@ -13,7 +13,7 @@ from poller import show
 from poller.cli.options import ConfigFile, Format, aware, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, beside, store_of
-from poller.model import Code, Vintage
+from poller.model import Code, Vintage, titled
 from poller.schedule.report import change_of, percent_of
 from poller.settings.config import Config
 from poller.store.archive import Archive
@@ -61,6 +61,7 @@ async def _print_histories(
                 found[each.code] = each.vintages
             elif not each.unreadable:
                 problems.append(unknown(each.code, moment))
+        instruments = await store.instruments.instruments(list(found))
     if found:
         several = len(codes) > 1
         match form:
@@ -73,7 +74,8 @@ async def _print_histories(
             case _ if wide:
                 _print_wide(found, several=several)
             case _:
-                _print_tables(found, several=several)
+                titles = {c: titled(c, each.name) for c, each in instruments.items() if each.name}
+                _print_tables(found, titles)
         sys.stdout.flush()
     if problems:
         raise Failure("\n".join(problems))
@@ -116,11 +118,12 @@ def _wide_cell(name: str, value: object) -> str:
     return str(value)
 
 
-def _print_tables(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> None:
-    """Print a table per symbol, below its code if there are several."""
+def _print_tables(found: Mapping[Code, Sequence[Vintage]], titles: Mapping[Code, str]) -> None:
+    """Print a table per symbol, below its title; a single one without a name needs none."""
     for place, (code, vintages) in enumerate(found.items()):
-        if several:
-            show.console().print(*([""] if place else []), Text(code, "bold"), sep="\n")
+        title = titles.get(code, code if len(found) > 1 else None)
+        if title is not None:
+            show.console().print(*([""] if place else []), Text(title, "bold"), sep="\n")
         show.print_figures(NAMES, cells_of(vintages))
 
 

@@ -44,7 +44,7 @@ def watch_remove(codes: tuple[str, ...], /, *, config: ConfigFile = None) -> Non
 def watch_list(
     codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFile = None
 ) -> None:
-    """List the watched codes, where each comes from, and its watermark.
+    """List the watched codes, their names, where each comes from, and its watermark.
 
     Args:
         codes: only these; all that are watched, if none is named
@@ -72,11 +72,17 @@ async def _print_list(config: Config, codes: Sequence[Code], *, as_json: bool) -
     async with store_of(config, existing=True) as store:
         sources = await sources_of(config, store)
         watermarks = await store.records.watermarks()
+        instruments = await store.instruments.instruments(list(sources))
     found = {code: why for code, why in sources.items() if not codes or code in codes}
+    names = {code: each.name for code, each in instruments.items()}
     rows = [(c, ", ".join(why), str(watermarks.get(c, "-"))) for c, why in found.items()]
     if as_json:
-        names = ("code", "sources", "watermark")
-        show.say_json(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        listed = [
+            {"code": code, "name": names.get(code), "sources": why, "watermark": day}
+            for code, why, day in rows
+        ]
+        show.say_json(json.dumps(listed))
     else:
-        show.print_table(("code", "from", "watermark"), rows)
+        cells = [(code, names.get(code) or "-", why, day) for code, why, day in rows]
+        show.print_table(("code", "name", "from", "watermark"), cells)
     mention_groups(config)

@@ -5,6 +5,7 @@ backfilled days and restated histories. A single event is one sentence, and so i
 absent figure is shown as –.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, date
@@ -15,12 +16,18 @@ from poller.codec import read_day
 from poller.errors import Unreadable
 from poller.events import Restated, StreamEvent, StreamNotice
 from poller.markets import Market, Shares
-from poller.model import Cause, Code, market_of
+from poller.model import Cause, Code, market_of, titled
 from poller.schedule.calendar import reporting_days
 from poller.schedule.notice import Detected
 
 MOST_ROWS: Final = 20
 """Most rows of a table; `poller tail` shows the rest."""
+
+MOST_NAME: Final = 24
+"""Characters of a name in a row: enough to know it by."""
+
+_MARKUP: Final = str.maketrans(dict.fromkeys("`*_~<>[]|@#\\", " "))
+"""What a chat service may take for formatting, a link, or a mention of everybody."""
 
 _ABSENT: Final = "–"
 
@@ -43,6 +50,7 @@ class _Row:
     """One event. `ratio`: percent. `change`: in shares. `percent`: of the previous shares."""
 
     code: str
+    name: str | None
     kind: str
     day: date
     shares: Shares | None
@@ -60,6 +68,7 @@ class _Row:
         record, previous, change = event.record, event.previous, event.change
         return cls(
             code=event.code,
+            name=_unmarked(event.name or "") or None,
             kind=event.kind if event.kind in _LISTED else _REPORTED,
             day=event.trading_day,
             shares=record.shares,
@@ -74,9 +83,24 @@ class _Row:
         )
 
     @property
+    def title(self) -> str:
+        """The symbol as a sentence tells of it."""
+        return titled(self.code, self.name)
+
+    @property
+    def short_title(self) -> str:
+        """The symbol as a row tells of it."""
+        return titled(self.code, self.name and _cut(self.name, MOST_NAME))
+
+    @property
     def rank(self) -> tuple[float, float, str]:
         """Sort key, biggest move first: by percent, then by shares."""
         return -abs(self.percent or 0), -abs(self.change or 0), self.code
+
+
+def _unmarked(name: str) -> str:
+    """Return a name without what a chat service may take for formatting or a link."""
+    return " ".join(name.replace("://", " ").translate(_MARKUP).split())
 
 
 def digest(
@@ -179,26 +203,26 @@ _Line = tuple[str, ...]
 
 
 def _cells(row: _Row, *, has_cover: bool) -> _Line:
-    cells = (row.code, _change(row), _shares(row.shares), _percent(row.ratio))
+    cells = (row.short_title, _change(row), _shares(row.shares), _percent(row.ratio))
     if not has_cover:
         return cells
     return (*cells, _ABSENT if row.days_to_cover is None else f"{row.days_to_cover:,.2f} d")
 
 
 def _revised_cells(row: _Row) -> _Line:
-    return row.code, _change(row), _shares(row.previous_shares), "→", _shares(row.shares)
+    return row.short_title, _change(row), _shares(row.previous_shares), "→", _shares(row.shares)
 
 
 def _backfilled_cells(row: _Row) -> _Line:
-    return row.code, _shares(row.shares), _percent(row.ratio)
+    return row.short_title, _shares(row.shares), _percent(row.ratio)
 
 
 def _restated_cells(row: _Row) -> _Line:
     if row.restated is None:
-        return (row.code,)
+        return (row.short_title,)
     what, _ = _effect(row.restated)
     factor = "" if row.restated.factor is None else f" × {row.restated.factor:,g}"
-    return row.code, _days(row.restated), f"{what}{factor}"
+    return row.short_title, _days(row.restated), f"{what}{factor}"
 
 
 _REPORTED: Final = "reported"
@@ -244,16 +268,22 @@ def _listed(
     shown = lines[:most]
     table = [header, *shown] if header and shown else list(shown)
     if table and monospaced:
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
         yield "```"
         for first, *others in table:
             right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-            yield "  ".join([first.ljust(widths[0]), *right])
+            yield "  ".join([first + " " * (widths[0] - _width(first)), *right])
         yield "```"
     else:
         yield from ("  ".join(line) for line in table)
     if more := len(lines) - len(shown):
         yield f"… and {more:,} more"
+
+
+def _width(text: str) -> int:
+    """Return how many columns a text takes in a monospaced font."""
+    wide = sum(unicodedata.east_asian_width(character) in {"W", "F"} for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def _sentence(row: _Row) -> str:
@@ -263,18 +293,18 @@ def _sentence(row: _Row) -> str:
     match row.kind:
         case "revised":
             return (
-                f"{row.code} was revised for {day}: {_shares(row.previous_shares)} → "
+                f"{row.title} was revised for {day}: {_shares(row.previous_shares)} → "
                 f"{_shares(row.shares)} shares short{percent}, ratio "
                 f"{_percent(row.previous_ratio)} → {_percent(row.ratio)}."
             )
         case "backfilled":
             return (
-                f"{row.code}: {day}, which was missing, was backfilled: {_shares(row.shares)} "
+                f"{row.title}: {day}, which was missing, was backfilled: {_shares(row.shares)} "
                 f"shares short, ratio {_percent(row.ratio)}."
             )
         case "restated":
-            return f"{row.code} was restated{_restatement(row.restated)}."
-    words = f"{row.code} reported {_shares(row.shares)} shares short on {day}"
+            return f"{row.title} was restated{_restatement(row.restated)}."
+    words = f"{row.title} reported {_shares(row.shares)} shares short on {day}"
     if row.change == 0:
         words += f", unchanged since {_day(row.previous_day)}"
     elif row.change is not None:

@@ -76,6 +76,12 @@ class Comparison:
     moves: MarketMoves = NO_MOVES
     extreme: date | None = None
 
+    def named(self, name: str | None) -> "Comparison":
+        """Return the same with the symbol's name in its events, where it is known."""
+        if name is None or not self.events:
+            return self
+        return replace(self, events=tuple(replace(event, name=name) for event in self.events))
+
     def waiting(self, known: Known) -> tuple[QuarantinedFigure, ...]:
         """Return the figures that await a decision after this commit, oldest day first."""
         after = {**known.held, **{each.day: each for each in self.held}}

@@ -32,6 +32,7 @@ from poller.gateway.sdk import (
     read_page,
     read_state,
 )
+from poller.gateway.securities import ShareCounts, read_names, read_share_counts
 from poller.gateway.state import changes_rights, trouble_in, trouble_of
 from poller.markets import Market
 from poller.model import Code, Page, RankPage
@@ -171,6 +172,14 @@ class OpenD:
         Raises GatewayError. Its silence says nothing of the connection: this is a hint.
         """
         return await self._check(lambda context: read_rank(context, market, offset))
+
+    async def names(self, codes: Sequence[Code]) -> dict[Code, str]:
+        """Return the names of symbols of one market that have one; raises GatewayError."""
+        return await self._ask(lambda context: read_names(context, codes))
+
+    async def share_counts(self, codes: Sequence[Code]) -> dict[Code, ShareCounts]:
+        """Return how many shares there are, in the same way; this needs a right to quotes."""
+        return await self._ask(lambda context: read_share_counts(context, codes))
 
     async def state(self) -> dict[str, Any]:
         """Return how OpenD says it is, which spends nothing; raises GatewayError."""

@@ -153,6 +153,10 @@ class Poller:
         """Return the markets an account is not asked for now."""
         return self._entitlements.access(account).resting.keys()
 
+    def withholds(self, account: str, code: Code) -> bool:
+        """Return whether an account has no right to a symbol's market, as far as is known."""
+        return self._entitlements.rests(account, code)
+
     def watch(self, codes: Sequence[Code]) -> None:
         """Watch exactly these codes from now on."""
         new, gone = self._schedule.watch(codes)

@@ -1,7 +1,9 @@
 """One request of a poll: whom to ask, what was spent for it, and how it is settled."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from poller.errors import GatewayError, Unavailable
 from poller.gateway.opend import Gateway
@@ -9,6 +11,8 @@ from poller.model import Code, Page
 from poller.polling.budget import Budget, Grant
 from poller.polling.entitlements import Entitlements
 from poller.store.store import Lease
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,11 @@ class PollJob:
 async def fetch(
     gateway: Gateway, budget: Budget, grant: Grant, code: Code, key: str | None
 ) -> Page:
+    """Ask for one page of short interest; see `spend`."""
+    return await spend(budget, grant, lambda: gateway.page(code, key))
+
+
+async def spend(budget: Budget, grant: Grant, ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """Send one request that `grant` was spent for, and settle it whatever comes.
 
     A grant that has become too old, because Redis stalled meanwhile, is given up for a new one.
@@ -36,7 +45,7 @@ async def fetch(
         grant = await budget.acquire()
     answered, replaced = False, None
     try:
-        page = await gateway.page(code, key)
+        answer = await ask()
         answered = True
     except Unavailable as problem:
         replaced = problem.replaced
@@ -46,4 +55,4 @@ async def fetch(
         raise
     finally:
         await budget.settle(grant, answered=answered, replaced=replaced)
-    return page
+    return answer

@@ -21,7 +21,9 @@ from poller.delivery.relay import Relay
 from poller.errors import StoreError
 from poller.model import Code, newest_days
 from poller.polling.budget import Budget
+from poller.polling.instruments import CALLS, Call, Directory, Reader
 from poller.polling.leadership import LeaderObserver, keep_polling
+from poller.polling.naming import NamedStore
 from poller.polling.poll import Poller
 from poller.polling.ranks import RANK_PERIOD, RANK_REQUESTS, RankReader
 from poller.polling.trim import keep_trimmed
@@ -181,16 +183,18 @@ async def _polling(
     watchlist.remember(await _last_watched(ports.status_store))
     leader = LeaderObserver(observe)
     ranks = _ranks(config, ports, schedule, leader)
+    directory = Directory(ports.store.instruments, wall_clock)
     poller = Poller(
-        ports.store,
+        NamedStore(ports.store, directory.name_of),
         ports.gateways,
         ports.budgets,
         schedule,
         history=config.watchlist.history,
         observe=to_all(leader, ranks.notice),
     )
+    readers = [_reader(call, ports, directory, poller, leader) for call in CALLS]
     for gateway in ports.gateways:
-        gateway.follow_rights(poller.rights_told)
+        gateway.follow_rights(_to_each([poller, *readers]))
     account = config.opend[0].account  # of several accounts, the first one's groups are read
     group_budget = Budget(
         ports.store.ledger,
@@ -199,10 +203,14 @@ async def _polling(
         requests=GROUP_REQUESTS,
         period=GROUP_PERIOD,
     )
-    leader_tasks = _leader_tasks(config, ports.store.streams, leader)
-    leader_tasks.append(("rank", lambda: ranks.run(poller)))
+    leader_tasks = [
+        *_leader_tasks(config, ports.store.streams, leader),
+        ("rank", lambda: ranks.run(poller)),
+        *((reader.call.what, reader.run) for reader in readers),
+    ]
 
     def watch(codes: Sequence[Code]) -> None:
+        directory.watch(codes)
         poller.watch(codes)
         reporter.watch(codes)
 
@@ -239,6 +247,33 @@ def _ranks(config: Config, ports: Ports, schedule: Schedule, observe: Observe) -
     reader = RankReader(ports.gateways, budgets, Hints(lambda: schedule.markets), observe)
     reader.configure(config.schedule.hints)
     return reader
+
+
+def _to_each(listeners: Sequence[Poller | Reader]) -> Callable[[str], None]:
+    """Return a function that tells all of these that the rights of an account have changed."""
+
+    def rights_told(account: str) -> None:
+        for each in listeners:
+            each.rights_told(account)
+
+    return rights_told
+
+
+def _reader(
+    call: Call, ports: Ports, directory: Directory, poller: Poller, observe: Observe
+) -> Reader:
+    """Return what keeps names, or numbers of shares, up to date; on budgets of their own."""
+    budgets = {
+        account: Budget(
+            ports.store.ledger,
+            f"{account}:{call.ledger}",
+            secrets.token_hex(8),
+            requests=call.requests,
+            period=call.period,
+        )
+        for account in ports.budgets
+    }
+    return Reader(call, directory, ports.gateways, budgets, poller.withholds, observe)
 
 
 class _Summary:
@@ -310,13 +345,19 @@ async def page(
     """Serve the page until cancelled; `is_only_role`: no other component runs in this process."""
     store = ports.store
     overview = Overview(
-        store.streams, store.records, ports.status_store, config.watchlist.codes, notifier.news
+        store.streams,
+        store.records,
+        ports.status_store,
+        store.instruments,
+        config.watchlist.codes,
+        notifier.news,
     )
     sources = Sources(
         config,
         store.streams,
         store.ledger,
         ports.status_store,
+        store.instruments,
         ports.outbox,
         overview,
         metrics,

@@ -6,7 +6,7 @@ so that the replies on one connection may overtake each other.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from secrets import randbits
@@ -17,7 +17,7 @@ from Crypto.PublicKey.RSA import RsaKey, import_key
 
 from poller.markets import Market
 from poller.model import RANK_PAGE
-from poller.simulator import replies
+from poller.simulator import replies, securities
 from poller.simulator.connection import ClientConnection, PlannedReply
 from poller.simulator.ranking import Listed, Ranking
 from poller.simulator.window import SlidingWindow
@@ -33,9 +33,20 @@ _CALLS: Final = {
     Proto.GROUP: "自选股列表",
     Proto.GROUPS: "自选股分组",
     Proto.RANK: "卖空异动榜",
+    Proto.STATIC_INFO: "股票静态信息",
+    Proto.SNAPSHOT: "市场快照",
 }
 _GROUP_REQUESTS: Final = 10
 _RANK_REQUESTS: Final = 60
+_STATIC_INFO_REQUESTS: Final = 10
+_SNAPSHOT_REQUESTS: Final = 60
+_ANSWERS: Final[Mapping[Proto, Callable[[World, Message, datetime], Message]]] = {
+    Proto.GROUPS: lambda world, asked, _: replies.groups(world.groups, asked.groupType),
+    Proto.GROUP: lambda world, asked, _: replies.group(world.groups, asked.groupName),
+    Proto.STATIC_INFO: securities.static_info,
+    Proto.SNAPSHOT: securities.snapshot,
+}
+"""The calls that are answered at once, from the world alone."""
 
 
 def _utc_now() -> datetime:
@@ -66,6 +77,8 @@ class Simulator:
             Proto.GROUP: SlidingWindow(_GROUP_REQUESTS),
             Proto.GROUPS: SlidingWindow(_GROUP_REQUESTS),
             Proto.RANK: SlidingWindow(_RANK_REQUESTS, period),
+            Proto.STATIC_INFO: SlidingWindow(_STATIC_INFO_REQUESTS),
+            Proto.SNAPSHOT: SlidingWindow(_SNAPSHOT_REQUESTS),
         }
         self._ranking = Ranking(world)
         self._now = now
@@ -173,21 +186,18 @@ class Simulator:
     ) -> tuple[Message, float]:
         """Return the reply to an admitted request, and how many seconds it takes."""
         match proto:
+            case Proto.INIT_CONNECT:
+                return self._login(connection, asked), 0.0
+            case Proto.KEEP_ALIVE:
+                return replies.heartbeat(self._now()), 0.0
+            case Proto.GLOBAL_STATE:
+                return replies.global_state(self._now(), logged_in=True), 0.0
             case Proto.SHORT_INTEREST:
                 return self._short_interest(asked)
-            case Proto.INIT_CONNECT:
-                reply = self._login(connection, asked)
-            case Proto.KEEP_ALIVE:
-                reply = replies.heartbeat(self._now())
-            case Proto.GLOBAL_STATE:
-                reply = replies.global_state(self._now(), logged_in=True)
-            case Proto.GROUPS:
-                reply = replies.groups(self.world.groups, asked.groupType)
-            case Proto.GROUP:
-                reply = replies.group(self.world.groups, asked.groupName)
             case Proto.RANK:
-                reply = self._rank(asked)
-        return reply, 0.0
+                return self._rank(asked), 0.0
+            case _:
+                return _ANSWERS[proto](self.world, asked, self._now()), 0.0
 
     def _login(self, connection: ClientConnection, asked: Message) -> Message:
         session = connection.session

@@ -119,6 +119,14 @@ class World:
         """Return every known code, Tencent's first."""
         return self._codes
 
+    def knows(self, code: str) -> bool:
+        """Return whether a code exists."""
+        return code in self._known
+
+    def scale(self, code: Code, now: datetime) -> float:
+        """Return the factor of all splits of a code up to `now`."""
+        return prod(one.factor for one in self.splits if one.code == code and one.at <= now)
+
     def days(self, market: Market, until: date) -> tuple[date, ...]:
         """Return a market's reporting days, oldest first, to the end of the year of `until`."""
         return _timeline(self.reports, market, self.since, self.history, until.year)
@@ -176,7 +184,7 @@ class World:
         if (text := self.refused.get(code)) is not None:
             return Refusal(text)
         if code not in self._known:
-            return Refusal(_why_unknown(code))
+            return Refusal(why_unknown(code))
         try:
             before = date.fromordinal(int(request.next_key, 16)) if request.next_key else None
         except ValueError:
@@ -202,7 +210,7 @@ class World:
     ) -> Iterator[Record]:
         """Yield the rows before `before`, with the revisions and splits up to `now` applied."""
         revisions = [one for one in self.revisions if one.code == code and one.at <= now]
-        scale = prod(one.factor for one in self.splits if one.code == code and one.at <= now)
+        scale = self.scale(code, now)
         for row in self._rows(code, now, before):
             text = row.timestamp_str
             revised = prod(one.factor for one in revisions if one.day.isoformat() == text)
@@ -280,8 +288,8 @@ def _shown(market: Market, row: Record, scale: float, revised: float) -> Record:
     return market.simulation.record(row.timestamp, row.timestamp_str, figures)
 
 
-def _why_unknown(code: str) -> str:
-    """Return OpenD's error text for a code without short interest."""
+def why_unknown(code: str) -> str:
+    """Return OpenD's error text for a code that the world does not know."""
     name, _, symbol = code.partition(".")
     market = market_named(name)
     if market is None:

@@ -4,12 +4,12 @@
 suite runs against both. Every call may raise StoreDown or StoreMisfit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Protocol
 
 from poller.detect.compare import Comparison
-from poller.model import Code, Vintage
+from poller.model import Code, Instrument, Vintage
 from poller.schedule.notice import Notice
 from poller.store.retention import Group
 from poller.store.store import Entry, Keys, Lease, LiveList, News, Snapshot, Stream, Unparsed
@@ -144,6 +144,16 @@ class LiveWatchlist(Protocol):
 
     async def version(self) -> int:
         """Return a number that changes with every change of the live watchlist."""
+
+
+class Instruments(Protocol):
+    """What OpenD said of symbols besides their short interest: a cache, read by every process."""
+
+    async def instruments(self, codes: Sequence[Code]) -> dict[Code, Instrument]:
+        """Return what is known of these symbols; an entry that cannot be read is left out."""
+
+    async def save_instruments(self, found: Mapping[Code, Instrument]) -> None:
+        """Replace what is known of these symbols, and signal NAMES."""
 
 
 class Streams(Protocol):

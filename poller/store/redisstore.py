@@ -4,6 +4,7 @@ from typing import Final
 
 from poller.errors import StoreMisfit
 from poller.store.namespace import DECISIVE, Namespace
+from poller.store.redisinstruments import RedisInstruments
 from poller.store.redisleases import RedisLeases
 from poller.store.redisledger import RedisLedger
 from poller.store.redisplans import RedisPlans
@@ -26,6 +27,7 @@ class RedisStore:
         leases: The lease of the active poller.
         ledger: The requests each account has spent.
         watchlist: The live watchlist.
+        instruments: The names and numbers of shares.
         streams: The streams and the signals.
         mark: Whether the namespace holds OpenD's reports or a simulation's.
     """
@@ -41,6 +43,7 @@ class RedisStore:
         self.mark = SimulationMark(shared)
         self.ledger = RedisLedger(shared, self.mark)
         self.watchlist = RedisWatchlist(shared)
+        self.instruments = RedisInstruments(shared)
         self.streams = RedisStreams(shared)
 
     async def close(self) -> None:

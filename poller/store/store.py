@@ -30,6 +30,9 @@ WATCHLIST: Final = "watchlist"
 SYMBOLS: Final = "symbols"
 """The subject of a signal that the symbols the active poller watches have changed."""
 
+NAMES: Final = "names"
+"""The subject of a signal that names of symbols have become known."""
+
 SIGNALS_KEPT: Final = 100
 """Least number of signals kept in Redis. A reader that missed more assumes that all were sent."""
 
@@ -89,6 +92,9 @@ class Keys:
 
     schedule = Key("hash", "schedule")
     """Market → JSON of its plan, restored after a restart."""
+
+    instruments = Key("hash", "instruments")
+    """Code → JSON of its name and its numbers of shares."""
 
     play = Key("hash", "simulated:play")
     """When a simulation began and was last played, and how many seconds it was paused."""

@@ -78,8 +78,12 @@ async def symbol(request: web.Request) -> web.StreamResponse:
     history = await history_of(sources, code)
     row = sources.overview.rows.get(code)
     polls = (await sources.polls([code])).get(code)
+    known = await sources.instrument(code)
     head = {
         "code": code,
+        "name": known.name,
+        "issued_shares": known.issued_shares,
+        "outstanding_shares": known.outstanding_shares,
         "watched": row is not None,
         "row": None if row is None else row.columns(),
         "next_poll": None

@@ -158,6 +158,7 @@ class Line:
     percent: float | None
     is_below: bool = False
     count: int = 1
+    name: str | None = None
 
     @property
     def against(self) -> str:
@@ -200,6 +201,7 @@ def _line(entry: Entry) -> Line | None:
         event.record.shares,
         None if is_below or event.change is None else event.change.percent,
         is_below,
+        name=event.name,
     )
 
 

@@ -49,7 +49,7 @@ def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[st
             "/api/symbols": _get(
                 "One page of the watchlist",
                 listing,
-                _query("q", _TEXT, "part of a code"),
+                _query("q", _TEXT, "part of a code or a name"),
                 _query("market", {"enum": ["", *_NAMES]}, "this market alone; empty: all"),
                 _query("sort", sort, "by this figure, with a minus the largest first"),
                 _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
@@ -167,6 +167,7 @@ def _endpoint() -> Schema:
 def _row() -> Schema:
     return _object(
         code=_TEXT,
+        name=_or_null(_TEXT),
         market=_MARKET,
         trading_day=_or_null(_DAY),
         shares=_or_null(_SHARES),
@@ -181,6 +182,9 @@ def _row() -> Schema:
 def _symbol() -> Schema:
     return _object(
         code=_TEXT,
+        name=_or_null(_TEXT),
+        issued_shares=_or_null(_WHOLE),
+        outstanding_shares=_or_null(_WHOLE),
         watched=_FLAG,
         row=_or_null(_row()),
         next_poll=_or_null(_object(at=_TIME, reason=_TEXT)),

@@ -5,16 +5,18 @@ again only for symbols with a new event.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from poller.clock import wait_set
 from poller.errors import BadCode, StoreDown, StoreMisfit
 from poller.model import Code, parse_code
 from poller.store.notifier import EventOf
-from poller.store.ports import Streams, Watermarks
-from poller.store.store import SYMBOLS, Entry, Stream
+from poller.store.ports import Instruments, Streams, Watermarks
+from poller.store.store import NAMES, SYMBOLS, Entry, Stream
 from poller.telemetry.observe import Observe, Recovered, Trouble
 from poller.telemetry.status_store import StatusStore
 from poller.web.watchlist_view import WatchlistRow, row_of
@@ -40,6 +42,7 @@ class Overview:
         streams: Streams,
         watermarks: Watermarks,
         status_store: StatusStore,
+        instruments: Instruments,
         codes: Sequence[Code],
         news: EventOf,
     ) -> None:
@@ -50,9 +53,11 @@ class Overview:
         self._streams = streams
         self._watermarks = watermarks
         self._status_store = status_store
+        self._instruments = instruments
         self._codes = codes
         self._news = news
         self._symbols = news(SYMBOLS)
+        self._renamed = news(NAMES)
         self._after = ""
         self._checked = float("-inf")
 
@@ -68,7 +73,7 @@ class Overview:
                 observe(Recovered("page"))
 
     async def _step(self) -> None:
-        news = self._news(Stream.EVENTS, SYMBOLS)
+        news = self._news(Stream.EVENTS, SYMBOLS, NAMES)
         if not self._after:
             newest = await self._streams.last_entries(1)
             self._after = newest[0].id if newest else "0-0"
@@ -77,6 +82,11 @@ class Overview:
             self._checked = float("-inf")  # if the next line fails, repeat it
             await self._adopt()
             self._checked = time.monotonic()
+        if self._renamed.is_set():
+            renamed = self._news(NAMES)
+            # many signals follow one another; a name that changes is read with the next event
+            await self._read_names([code for code, row in self.rows.items() if row.name is None])
+            self._renamed = renamed
         entries = await self._streams.read(self._after, count=_BATCH, block=None)
         if entries:
             await self._read(_codes_of(entries) & self.rows.keys())
@@ -96,7 +106,8 @@ class Overview:
             return
         before = self.rows
         self.rows = {code: before.get(code, WatchlistRow(code)) for code in watched}
-        await self._read([code for code in watched if code not in before or not self.loaded])
+        new = [code for code in watched if code not in before or not self.loaded]
+        await self._read(new)
         self.loaded = True
 
     async def _read_blank(self) -> None:
@@ -106,11 +117,19 @@ class Overview:
 
     async def _read(self, codes: Collection[Code]) -> None:
         wanted = list(codes)
+        await self._read_names(wanted)
         for start in range(0, len(wanted), _TOGETHER):
             some = wanted[start : start + _TOGETHER]
             for code, history in zip(some, await self._status_store.histories(some), strict=True):
-                self.rows[code] = row_of(code, history)
+                self.rows[code] = row_of(code, history, self.rows[code].name)
             await asyncio.sleep(0)
+
+    async def _read_names(self, codes: Sequence[Code]) -> None:
+        """Read the names of watched symbols; if they cannot be read, the poller reports it."""
+        with contextlib.suppress(StoreMisfit):
+            for code, each in (await self._instruments.instruments(codes)).items():
+                if each.name != self.rows[code].name:
+                    self.rows[code] = replace(self.rows[code], name=each.name)
 
     def _notify(self) -> None:
         self.grown.set()

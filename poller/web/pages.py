@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from poller import __version__
 from poller.markets import all_markets, is_below_threshold
-from poller.model import Code, Vintage, market_of
+from poller.model import Code, Vintage, market_of, titled
 from poller.printable import printable
 from poller.telemetry.status import Polls
 from poller.web import formatting
@@ -123,14 +123,18 @@ async def symbol(request: web.Request) -> web.Response:
     vintages = history.vintages
     service = await sources.service_status()
     row = sources.overview.rows.get(code)
+    known = await sources.instrument(code)
+    title = titled(code, known.name)
     return _page(
         request,
         "symbol.html.jinja",
         service=service,
         code=code,
+        title=title,
+        known=known,
         market=market_of(code),
         row=row,
-        charts=_charts(f"Short interest of {code}", vintages),
+        charts=_charts(f"Short interest of {title}", vintages),
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(service, [row] if row is not None else []),
         vintages=vintages,

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from poller.delivery.outbox import Outbox, Status
 from poller.errors import StoreError, StoreMisfit
-from poller.model import Code
+from poller.model import Code, Instrument
 from poller.settings.config import Config
-from poller.store.ports import Spent, Streams
+from poller.store.ports import Instruments, Spent, Streams
 from poller.telemetry.observe import Observe
 from poller.telemetry.status import Polls, ProcessReport, living
 from poller.telemetry.status_store import StatusStore
@@ -38,6 +38,7 @@ class Sources:
     streams: Streams
     ledger: Spent
     status_store: StatusStore
+    instruments: Instruments
     outbox: Outbox
     overview: Overview
     metrics: Metrics
@@ -85,6 +86,12 @@ class Sources:
             return found
         each = [await _readable(self.status_store.polls([code]), {}) for code in codes]
         return {code: polls for some in each for code, polls in some.items()}
+
+    async def instrument(self, code: Code) -> Instrument:
+        """Return what is known of a symbol besides its short interest."""
+        nobody: dict[Code, Instrument] = {}
+        found = await _readable(self.instruments.instruments([code]), nobody)
+        return found.get(code, Instrument())
 
     async def _read(self) -> ServiceStatus:
         spoiled: dict[str, str] = {}

@@ -52,6 +52,7 @@ class WatchlistRow:
     observed_at: datetime | None = None
     reports: str = ""
     is_below: bool = False
+    name: str | None = None
 
     @property
     def drawn(self) -> tuple[Shares | None, ...]:
@@ -68,6 +69,7 @@ class WatchlistRow:
         """Return the row as the API shows it."""
         return {
             "code": self.code,
+            "name": self.name,
             "market": str(self.market),
             "trading_day": None if self.day is None else str(self.day),
             "shares": self.shares,
@@ -87,13 +89,13 @@ def figure(record: Record) -> Shares | None:
     return shares
 
 
-def row_of(code: Code, history: Mapping[str, str]) -> WatchlistRow:
+def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> WatchlistRow:
     """Return the row of a symbol from its history hash; an unreadable day counts as absent."""
     market = market_of(code)
     readings = (readable(market, name, history[name]) for name in names_of(history))
     newest = list(islice(filter(None, readings), REPORTS_DRAWN))
     if not newest:
-        return WatchlistRow(code)
+        return WatchlistRow(code, name=name)
     last = newest[0]
     shares = figure(last.record)
     before = figure(newest[1].record) if len(newest) > 1 else None
@@ -109,6 +111,7 @@ def row_of(code: Code, history: Mapping[str, str]) -> WatchlistRow:
         last.observed_at,
         ",".join(_written(vintage.record) for vintage in reversed(newest)),
         is_below_threshold(last.record),
+        name,
     )
 
 
@@ -126,7 +129,7 @@ class View:
     """What part of the watchlist to show.
 
     Attributes:
-        text: Only codes that contain this.
+        text: Only symbols whose code or name contains this.
         market: Only this market; None: all.
         sort: A key of `SORTS`.
         descending: Whether the largest comes first.
@@ -183,7 +186,8 @@ def listed(rows: Sequence[WatchlistRow], view: View) -> Listing:
     chosen = [
         row
         for row in rows
-        if text in row.code and (view.market is None or row.market is view.market)
+        if (text in row.code or text in (row.name or "").upper())
+        and (view.market is None or row.market is view.market)
     ]
     key = SORTS[view.sort]
     chosen.sort(key=lambda row: row.code)

@@ -15,7 +15,7 @@ from poller.errors import StoreMisfit, Unreadable
 from poller.events import StreamEvent, decode, encode
 from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG
-from poller.model import Code, Vintage, market_of, to_json
+from poller.model import MOST_NAME, Code, Instrument, Vintage, market_of, to_json
 from poller.schedule.release import Intervals, MarketState
 from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.store.plain import history_rows
@@ -81,6 +81,15 @@ def hashes_under(part: str) -> list[bytes]:
 
 def _both(read: Callable[[Market, str], object]) -> Callable[[str], object]:
     return lambda text: [read(market, text) for market in all_markets()]
+
+
+def _instrument(text: str) -> None:
+    """Read what is kept of a symbol's name and shares, and show it."""
+    known = Instrument.from_json(text)
+    if known.name is not None:
+        bounded(known.name, MOST_NAME)
+    formatting.number(known.issued_shares)
+    known.to_json()
 
 
 def _symbols() -> list[bytes]:
@@ -220,6 +229,12 @@ TARGETS: Final = (
         lambda: values_under("held"),
         refused(_both(QuarantinedFigure.from_json)),
         ("held:<code>",),
+    ),
+    Target(
+        "instrument",
+        lambda: [Instrument("騰訊", 9, 8, NOW, NOW).to_json().encode()],
+        refused(_instrument),
+        ("instruments",),
     ),
     Target("plan", lambda: values_under("schedule"), refused(_plan), ("schedule",)),
     Target("report", lambda: values_under("status"), plain(_report), ("status",)),

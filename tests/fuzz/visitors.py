@@ -114,13 +114,19 @@ class Page:
             store = _store(clock)
             status_store = _Unchanging(store)
             overview = Overview(
-                store.streams, store.records, cast("Any", status_store), (_HK,), never
+                store.streams,
+                store.records,
+                cast("Any", status_store),
+                store.instruments,
+                (_HK,),
+                never,
             )
             sources = Sources(
                 Config(state_dir=folder, web=Web(token=token)),
                 store.streams,
                 store.ledger,
                 cast("Any", status_store),
+                store.instruments,
                 cast("Any", MemoryOutbox(store, clock)),
                 overview,
                 Metrics(NOW),
