@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tests import family
 from tests.mutations import Mutation, Signatures, in_lua, in_python, signatures
 
 ROOT: Final = Path(__file__).parent.parent
@@ -234,8 +235,8 @@ class Copies:
             self._free.put(root)
 
 
-_running: Final = set[int]()
-"""The processes under way: each leads a group of its own."""
+_FAMILY: Final = f"mutants-{os.getpid()}"
+"""Of all that is started here; each run of tests is a branch of it."""
 
 
 def _run(root: Path, tests: Tests, limit: float | None) -> int | None:
@@ -245,7 +246,9 @@ def _run(root: Path, tests: Tests, limit: float | None) -> int | None:
     command += ["--hypothesis-profile=ci", "-o", f"timeout={_LONGEST_TEST}"]
     command += ["-k", _ONE_SERVER] if _SUITES.intersection(tests) else []
     command += [f"tests/test_{name}.py" for name in tests]
+    branch = f"{_FAMILY}.{root.name}"
     environment = os.environ | {
+        **family.environment(branch),
         "PYTHONPATH": str(root),
         "PYTHONDONTWRITEBYTECODE": "" if limit is None else "1",
         "TESTS_PATIENCE": os.environ.get("TESTS_PATIENCE", _PATIENCE),
@@ -258,19 +261,12 @@ def _run(root: Path, tests: Tests, limit: float | None) -> int | None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as running:
-        _running.add(running.pid)
         try:
             return running.wait(limit)
         except subprocess.TimeoutExpired:
             return None
         finally:
-            _kill(running.pid)  # whatever it has started as well
-            _running.discard(running.pid)
-
-
-def _kill(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+            family.end(branch)  # servers and services that the tests have left, too
 
 
 def _stopped(number: int, _frame: object) -> None:
@@ -295,8 +291,7 @@ def outcomes_of(chosen: Sequence[Mutant], folder: Path, workers: int) -> Counter
                     _say(f"{outcome} {mutant}")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for group in list(_running):
-                _kill(group)
+            family.end(_FAMILY)
     return found
 
 
@@ -304,10 +299,11 @@ def main() -> int:
     """Draw, run and report; 1 when too many survived."""
     count, seed, workers = (int(os.environ.get(name, default)) for name, default in _DEFAULTS)
     os.nice(10)
-    signal.signal(signal.SIGTERM, _stopped)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stopped)
     chosen = drawn(ROOT, count, seed, os.environ.get("MUTANTS_ONLY", ""))
     _say(f"{len(chosen)} mistakes, seed {seed}")
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, family.guarded(_FAMILY):
         found = outcomes_of(chosen, Path(folder), workers)
     for area in AREAS:
         if total := sum(found[area, outcome] for outcome in _OUTCOMES):
