@@ -209,10 +209,11 @@ def p99(figures: list[float]) -> float:
 LOAD = """
 import asyncio
 from pathlib import Path
-from poller import app, cli
-from poller.cli import serving
-sdk = app.Sdk(Path.home(), None)
-asyncio.run(sdk.load())
+from poller.frozen import frozen_import
+with frozen_import():
+    from poller.cli import main, serving
+from poller.gateway.sdk import Sdk
+asyncio.run(Sdk(Path.home(), None).load())
 """
 """What `poller run` loads before it does anything."""
 
