@@ -50,11 +50,12 @@ Area = Mapping[str, Tests]
 AREAS: Final[Mapping[str, Area]] = {
     "detect": {
         "poller/detect/rebuild.py": ("rebuild",),
-        "poller/detect/change.py": ("change", "quarantine", "promises"),
+        "poller/detect/change.py": ("change", "causes", "quarantine", "promises"),
         "poller/detect/*.py": ("bounds", "promises", "quarantine", "gate", "causes"),
     },
     "schedule": {
         "poller/schedule/report.py": ("market_report", "market"),
+        "poller/schedule/rights.py": ("rights", "rights_played"),
         "poller/schedule/calendar.py": ("calendar", "expectation"),
         "poller/schedule/*.py": ("market", "expectation", "calendar", "schedule", "market_report"),
         "poller/markets/*.py": ("calendar", "expectation", "quarantine", "simulator_world"),
@@ -65,9 +66,12 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/polling/watchlist.py": ("watchlist",),
         "poller/polling/leadership.py": ("leadership", "bulkheads"),
         "poller/polling/gate.py": ("gate",),
+        "poller/polling/entitlements.py": ("turns", "rights_played"),
         "poller/polling/failures.py": ("failure_tracker",),
         "poller/polling/settling.py": ("settling",),
-        "poller/polling/*.py": ("poll", "bulkheads", "leadership", "restored", "gate", "schedule"),
+        "poller/polling/*.py": (
+            *("poll", "bulkheads", "leadership", "restored", "gate", "turns", "schedule"),
+        ),
     },
     "delivery": {
         "poller/delivery/retry.py": ("retry", "relay"),
@@ -77,6 +81,7 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/delivery/masking.py": ("masking",),
         "poller/delivery/target.py": ("target",),
         "poller/delivery/selection.py": ("selection",),
+        "poller/delivery/log_lines.py": ("log_lines", "relay"),
         "poller/delivery/digest.py": ("digest", "chat"),
         "poller/delivery/client.py": ("client",),
         "poller/delivery/destinations/*.py": ("target", "chat", "destinations", "webhook"),
@@ -108,6 +113,12 @@ _FAILED: Final = "pause = min(self._intervals.due * 2 ** min(symbol.failures - 1
 _REFUSED: Final = (
     "pause = min(idle * 2 ** min(symbol.failures - 1, 16), once_a_day(self._intervals))"
 )
+_TYPED: Final = "whoever calls it knows that there is one: the other half is for the type checker"
+_SPLIT: Final = "poller/detect/split.py"
+_SPLIT_LINES: Final = (
+    "was, shares = before.shares or 1, now.shares or 1",
+    "moved, price = shares / was, (now.close_price or 1) / (before.close_price or 1)",
+)
 _LARGE: Final = "it only keeps the number from growing without end: the other bound is far below"
 UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     (_HK, _FRIDAY, "(day >= start)"): (
@@ -120,7 +131,7 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
         _MARKET,
         "if head(self._fresh) is not None or queue is None:",
         "(head(self._fresh) is not None)",
-    ): "whoever calls it knows that there is one: the other half is for the type checker",
+    ): _TYPED,
     (
         _MARKET,
         "reference = lags[0][1].watermark or reference",
@@ -131,6 +142,29 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     ("poller/events.py", "missing: int = 0", "(1)"): _SET,
     ("poller/events.py", "missing: int = 0", "(-1)"): _SET,
     **dict.fromkeys(itertools.product([_SCHEDULE], [_FAILED, _REFUSED], ["(15)", "(17)"]), _LARGE),
+    **dict.fromkeys(itertools.product([_SPLIT], _SPLIT_LINES, ["(0)", "(2)"]), _TYPED),
+    (
+        "poller/detect/screening.py",
+        "and now.previous.day <= earlier.day < now.day",
+        "(now.previous.day <= earlier.day <= now.day)",
+    ): "a day is screened once a round, so that none waits of the same day",
+    ("poller/polling/watchlist.py", "self._signalled = news(WATCHLIST)", "pass"): _SET,
+    **dict.fromkeys(
+        itertools.product(
+            ["poller/store/lua/spend.lua"],
+            ["redis.call('PEXPIRE', KEYS[1], math.ceil((ARGV[1] + ARGV[2]) / 500))"],
+            ["499", "501"],
+        ),
+        "it has to outlast the period, no more",
+    ),
+    **dict.fromkeys(
+        itertools.product(
+            ["poller/store/lua/announce.lua"],
+            ["redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"],
+            ["2", "4"],
+        ),
+        "the ids count: nobody reads what stands beside them",
+    ),
     (_ENABLE, "return 1", "2"): _UNREAD,
     (_ENABLE, "return 1", "0"): _UNREAD,
 }

@@ -35,6 +35,7 @@ def changed(source: str, kinds: dict[str, list[str]] | None = None) -> set[str]:
         ("min(a)", {"max(a)", "pass"}),
         ("raise E", {"pass"}),
         ("x = f'{a - b}'", set()),
+        ("x = list(zip(a, b, strict=True))", set()),
         ("'a docstring'", set()),
         ("x = a if b else c", {"x = a if not b else c"}),
     ],
@@ -58,6 +59,8 @@ def test_nothing_is_returned() -> None:
         2, "def f():\n    return None\n",
     )  # fmt: skip
     assert in_python("def f():\n    return None\n", NO_FUNCTIONS) == []
+    (other,) = in_python("def f():\n    return False\n", NO_FUNCTIONS)
+    assert other.after == "(True)"  # nobody tells None from False
 
 
 def test_lua() -> None:

@@ -118,6 +118,10 @@ class Scene:
         """Return how the polls ended, in order."""
         return [fact.outcome for fact in self.facts if isinstance(fact, Polled)]
 
+    def answers(self) -> list[str]:
+        """Return what the polls brought, in words."""
+        return [fact.answer for fact in self.facts if isinstance(fact, Polled)]
+
 
 def virtually(work: Callable[[], Coroutine[None, None, None]]) -> None:
     """Run a test in virtual time."""
@@ -546,6 +550,35 @@ def test_a_refused_symbol_is_kept_out() -> None:
         reasons = {f.reason for f in scene.facts if isinstance(f, Trouble) and f.subject == CODE}
         assert len(reasons) == 1
         assert f"poller watch remove {CODE}" in reasons.pop()
+        assert scene.answers() == ["unknown stock"] * 3
+
+    virtually(work)
+
+
+class Wordless(Answering):
+    """A gateway that refuses every code without a word."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Refuse."""
+        self.asked.append((code, key))
+        raise Refused
+
+
+@pytest.mark.parametrize(
+    ("gateway", "answer"),
+    [
+        (Answering({None: NEWEST}), "newest day 2026-11-06"),
+        (Answering({None: Page((), None)}), "no rows"),
+        (Wordless({}), "no usable answer"),
+    ],
+)
+def test_what_a_poll_brought_is_told_in_words(gateway: Answering, answer: str) -> None:
+    """Also where OpenD had none for it: `explain` and the page show them."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time), gateway)
+        await scene.polls(10)
+        assert set(scene.answers()) == {answer}
 
     virtually(work)
 

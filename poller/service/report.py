@@ -133,10 +133,7 @@ class Reporter:
             case Defect(component):
                 self._troubles[component] = self._defects[component] = fact.reason
             case Quarantined(code, held):
-                if held:
-                    self._held[code] = len(held)
-                else:
-                    self._held.pop(code, None)
+                self._held[code] = len(held)
                 subject = f"{code} quarantine"
                 wanted = Trouble(subject, decision_needed(code, held)) if held else None
                 return self._changes(wanted or Recovered(subject))
