@@ -1,74 +1,70 @@
-"""Ends a process with all that it started, also those that lead a session of their own.
+"""Runs a command and ends all that it has started: `python -m tests.family COMMAND…`. Linux only.
 
-A process hands its environment on to whatever it starts. So a variable tells who belongs to a
-family, even when its parents are gone: the embedded server leaves the group of its program, and a
-program that is killed leaves its own children behind. Linux only.
+A process that leaves its group, as the embedded server does, outlives whoever kills that group.
+Here it does not: orphans of the command are adopted, so that all are descendants of this process.
+They are killed when the command has ended, and also when standard input ends: whoever holds the
+other end of it need not live to stop the command.
 """
 
 import contextlib
+import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-_VARIABLE: Final = "TESTS_FAMILY"
-_LIMIT: Final = 10.0  # seconds until the kernel has ended who was killed
+ENDED: Final = 128
+"""The exit code is above it when the command was ended by a signal or by the end of the input."""
+
+_ADOPT: Final = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 _PAUSE: Final = 0.02
 
 
-def environment(family: str) -> dict[str, str]:
-    """Return what to add to the environment of a family's first process.
-
-    `family` may be followed by a dot and the name of a branch, which can be ended by itself.
-    """
-    return {_VARIABLE: family}
-
-
-def members(family: str) -> list[int]:
-    """Return the process ids of a family and its branches."""
-    marks = [f"{_VARIABLE}={family}{end}".encode() for end in ("\0", ".")]
-    found = []
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started or adopted, and theirs."""
+    children = defaultdict[int, list[int]](list)
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            variables = b"\0" + (folder / "environ").read_bytes()
-            if any(b"\0" + mark in variables for mark in marks):
-                found.append(int(folder.name))
-    return found
+        with contextlib.suppress(OSError):  # it has ended
+            # after the name, which may hold anything: its state, then its parent
+            parent = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1]
+            children[int(parent)].append(int(folder.name))
+    found = [pid]
+    for each in found:
+        found += children[each]
+    return found[1:]
 
 
-def end(family: str) -> None:
-    """Kill a family and its branches, and wait until the processes are gone.
+def end_all() -> None:
+    """Kill the descendants of this process, until none is left.
 
-    Asks again until nobody is found: a process may start another one while it is searched for.
+    Asks again and again: a process may start another one while it is searched for.
     """
-    limit = time.monotonic() + _LIMIT
-    while (found := members(family)) and time.monotonic() < limit:
+    while found := descendants(os.getpid()):
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         time.sleep(_PAUSE)
 
 
-@contextlib.contextmanager
-def guarded(family: str) -> Iterator[None]:
-    """End a family after the block, and also when this process is killed in it.
-
-    Another process waits for the end of a pipe, which the kernel closes however this one ends.
-    """
-    command = [sys.executable, "-m", __name__, family]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
-        try:
-            yield
-        finally:
-            assert guard.stdin is not None
-            guard.stdin.close()
-            guard.wait()
+def main(command: list[str]) -> int:
+    """Run a command to its end, or to that of standard input; returns the exit code."""
+    ctypes.CDLL(None).prctl(_ADOPT, 1, 0, 0, 0)
+    running = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        select.select([os.pidfd_open(running.pid), sys.stdin], [], [])
+        code = running.poll()
+    finally:
+        end_all()
+    return ENDED if code is None else code if code >= 0 else ENDED - code
 
 
 if __name__ == "__main__":
-    sys.stdin.read()
-    end(sys.argv[1])
+    sys.exit(main(sys.argv[1:]))

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tests import family
+from tests.family import ENDED
 from tests.mutations import Mutation, Signatures, in_lua, in_python, signatures
 
 ROOT: Final = Path(__file__).parent.parent
@@ -258,7 +258,7 @@ class Copies:
             path.write_text(mutant.mutation.applied(source), "utf-8")
             code = _run(root, mutant.tests, self._limits[mutant.tests])
             path.write_text(source, "utf-8")
-        return "survived" if code == 0 else "hung" if code is None or code < 0 else "noticed"
+        return "survived" if code == 0 else "hung" if code is None or code >= ENDED else "noticed"
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Path]:
@@ -269,20 +269,24 @@ class Copies:
             self._free.put(root)
 
 
-_FAMILY: Final = f"mutants-{os.getpid()}"
-"""Of all that is started here; each run of tests is a branch of it."""
+_running: Final = set[subprocess.Popen[bytes]]()
+"""Each ends with all that it has started once its input ends; so it does when this process dies."""
 
 
 def _run(root: Path, tests: Tests, limit: float | None) -> int | None:
-    """Run tests in a copy; returns their exit code, a signal's, or None: not within `limit`."""
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
+    """Run tests in a copy; returns their exit code, or None: not within `limit`."""
+    command = [sys.executable, "-m", "tests.family", sys.executable, "-m", "pytest", "-qx"]
     # the same examples each time, and none kept from one mistake to the next
-    command += ["--hypothesis-profile=ci", "-o", f"timeout={_LONGEST_TEST}"]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-profile=ci",
+        "-o",
+        f"timeout={_LONGEST_TEST}",
+    ]
     command += ["-k", _ONE_SERVER] if _SUITES.intersection(tests) else []
     command += [f"tests/test_{name}.py" for name in tests]
-    branch = f"{_FAMILY}.{root.name}"
     environment = os.environ | {
-        **family.environment(branch),
         "PYTHONPATH": str(root),
         "PYTHONDONTWRITEBYTECODE": "" if limit is None else "1",
         "TESTS_PATIENCE": os.environ.get("TESTS_PATIENCE", _PATIENCE),
@@ -291,16 +295,24 @@ def _run(root: Path, tests: Tests, limit: float | None) -> int | None:
         command,
         cwd=root,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as running:
+        _running.add(running)
         try:
             return running.wait(limit)
         except subprocess.TimeoutExpired:
             return None
         finally:
-            family.end(branch)  # servers and services that the tests have left, too
+            _running.discard(running)
+            _end(running)
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
+    if running.stdin is not None:
+        running.stdin.close()
 
 
 def _stopped(number: int, _frame: object) -> None:
@@ -325,7 +337,8 @@ def outcomes_of(chosen: Sequence[Mutant], folder: Path, workers: int) -> Counter
                     _say(f"{outcome} {mutant}")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            family.end(_FAMILY)
+            for running in list(_running):
+                _end(running)
     return found
 
 
@@ -337,7 +350,7 @@ def main() -> int:
         signal.signal(number, _stopped)
     chosen = drawn(ROOT, count, seed, os.environ.get("MUTANTS_ONLY", ""))
     _say(f"{len(chosen)} mistakes, seed {seed}")
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, family.guarded(_FAMILY):
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         found = outcomes_of(chosen, Path(folder), workers)
     for area in AREAS:
         if total := sum(found[area, outcome] for outcome in _OUTCOMES):
