@@ -328,8 +328,17 @@ def by_ratio(ratios: Sequence[float | None], first: int = 1_000_000) -> list[HkR
         ([each * 100 for each in RATIOS], 100),
         ([each * 2 for each in RATIOS], 2),
         ([round(each + 0.05 * (n % 3 + 1), 2) for n, each in enumerate(RATIOS)], None),
+        ([round(each * 2 + 0.04 * (n == 4), 2) for n, each in enumerate(RATIOS)], None),
     ],
-    ids=["rounded", "not rounded", "a part of 1", "basis points", "twice", "no factor"],
+    ids=[
+        "rounded",
+        "not rounded",
+        "a part of 1",
+        "basis points",
+        "twice",
+        "no factor",
+        "one day beyond any rounding",
+    ],
 )
 def test_a_ratio_computed_anew_is_one_event(now: list[float], factor: float | None) -> None:
     """It names the vendor's column, and the factor where one fits; nothing is held."""

@@ -561,6 +561,16 @@ def test_an_impossible_figure_holds_back_nothing_else() -> None:
     assert symbol.held() == {}
 
 
+def test_without_a_watermark_the_newest_known_day_is_one() -> None:
+    """Somebody deleted it: nothing that is known is published as if it were new."""
+    figures = {n: 10_000 + n for n in range(1, 4)}
+    symbol = after(figures)
+    symbol.known = replace(symbol.known, watermark=None)
+    assert symbol.shows(figures) == []
+    symbol.known = replace(symbol.known, watermark=None)
+    assert symbol.shows({**figures, 4: 10_004}) == [(REPORTED, day(4))]
+
+
 def test_an_impossible_revision_is_taken_back() -> None:
     """The known figure stays, and settles the doubt when it is shown again."""
     symbol = Symbol(HK)
