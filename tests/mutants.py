@@ -129,6 +129,7 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     (_HK, _FRIDAY, "(6)"): "the day five days before a Friday is a Sunday",
     (_MARKET, _VERSION, "(-1)"): _ANY_START,
     (_MARKET, _VERSION, "(1)"): _ANY_START,
+    (_MARKET, "self.version += 1", "(2)"): _ANY_START,
     (
         _MARKET,
         "if head(self._fresh) is not None or queue is None:",
