@@ -1,7 +1,7 @@
 """The poll loop on fakes, in virtual time: what is spent, what is believed, and what ends it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, Refused, StoreDown, Superseded
+from poller.errors import LeaseLost, Refused, StoreDown, StoreMisfit, Superseded
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Page
 from poller.polling.backfill import backfill_symbol
@@ -507,6 +507,47 @@ def test_a_notice_waits_for_the_store() -> None:
                 await kept.keep(ONE_OFF)
         assert 30 <= plans.announced <= 62
         assert [type(fact) for fact in scene.facts].count(Announced) == 1
+
+    virtually(work)
+
+
+class Unsaved(MemoryPlans):
+    """A store that takes no plan in the first ten minutes, for this reason."""
+
+    problem: StoreDown | StoreMisfit = StoreDown("away")
+    tries = 0
+
+    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
+        """Count the tries."""
+        self.tries += 1
+        if asyncio.get_running_loop().time() < 600:
+            raise self.problem
+        await super().save_schedule(texts, lease)
+
+
+@pytest.mark.parametrize(
+    ("problem", "fewest", "most"), [(StoreDown("away"), 110, 121), (StoreMisfit("odd"), 10, 16)]
+)
+def test_a_plan_waits_for_the_store(
+    problem: StoreDown | StoreMisfit, fewest: int, most: int
+) -> None:
+    """While it is away every five seconds; what an operator must mend, ever more rarely."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        plans = Unsaved(scene.store.streams)
+        plans.problem = problem
+        schedule = Schedule(INTERVALS)
+        kept = PlanStore(scene.store.records, plans, schedule, scene.observe)
+        await kept.restore()
+        schedule.watch([CODE])
+        assert isinstance(schedule.next(BEGAN), Probe)
+        kept.note(schedule.record(CODE, Answered(date(2026, 11, 6)), BEGAN))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(700):
+                await kept.keep(ONE_OFF)
+        assert fewest <= plans.tries <= most
+        assert MarketState.from_json(plans.texts["HK"]).newest == date(2026, 11, 6)
 
     virtually(work)
 

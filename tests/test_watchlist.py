@@ -628,6 +628,21 @@ def test_a_group_is_the_one_of_its_account(desk: Desk) -> None:
     assert other.asked == []
 
 
+def test_a_group_that_was_read_counts_from_its_answer(desk: Desk) -> None:
+    """Nothing is on its way any more, which would count for half a period longer."""
+    desk.groups, desk.gateway = ["mine"], Group()
+    counted: list[float] = []
+
+    async def work() -> None:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(GROUPS_EVERY)
+        counted.extend(at - began for at in desk.store.ledger.budgets["main:g"].values())
+
+    desk.follow(work(), file=False)
+    assert len(counted) == 1
+    assert counted[0] < 5
+
+
 class Noting(ThreadPoolExecutor):
     """Threads that note what they were asked to do."""
 
