@@ -261,13 +261,19 @@ def play(
 
 
 def test_the_retry_timeline() -> None:
-    """Ten attempts within 75 hours, each delay within a fifth of its length; then a dead letter."""
+    """Ten attempts within 75 hours, each delay within a fifth of its length; then a dead letter.
+
+    Which is told, by the id of its event.
+    """
 
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
         await asyncio.sleep(100 * 3600)
         (letter,) = await scene.outbox.dead("desk")
         assert [attempt.status for attempt in letter.attempts] == [503] * 10
+        (told,) = [fact for fact in scene.said(Happened) if "gave up on" in str(fact)]
+        assert letter.message is not None
+        assert letter.message.id in str(told)
         assert (await scene.outbox.status("desk")).waiting == 0
 
     line = Line(lambda *_: DOWN)
