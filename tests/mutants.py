@@ -148,6 +148,15 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
         ),
         "whoever looks a name up gives a port",
     ),
+    ("poller/events.py", "if not fields.keys() >= _NAMES:", "(fields.keys() > _NAMES)"): (
+        "a shortcut: what stands in the fields goes before the data in any case"
+    ),
+    **dict.fromkeys(
+        itertools.product(
+            ["poller/supervisor.py"], ["step = min(left, LONGEST_TURN / 2)"], ["(1)", "(3)"]
+        ),
+        "any part of a turn is soon enough to beat",
+    ),
     ("poller/polling/watchlist.py", "changed_at: float = 0.0", "(1.0)"): _SET,
     ("poller/polling/watchlist.py", "changed_at: float = 0.0", "(-1.0)"): _SET,
     ("poller/events.py", "missing: int = 0", "(1)"): _SET,
