@@ -4,8 +4,9 @@ import ast
 
 import pytest
 
-from tests.mutants import AREAS, ROOT, UNNOTICEABLE, drawn, mutants_of
+from tests.mutants import AREAS, ROOT, drawn, mutants_of
 from tests.mutations import in_lua, in_python
+from tests.unnoticeable import UNNOTICEABLE
 
 NO_FUNCTIONS: dict[str, list[str]] = {}
 
