@@ -152,7 +152,8 @@ def _other_value(node: ast.expr) -> Iterator[str]:
         case ast.Constant(value=bool() as value):
             yield str(not value)
         case ast.Constant(value=int() | float() as value):
-            yield from (str(value + 1), str(value - 1))
+            # a large float stays the same
+            yield from (str(other) for other in (value + 1, value - 1) if other != value)
 
 
 def _other_call(node: ast.Call, known: Signatures) -> Iterator[_Change]:
