@@ -290,6 +290,14 @@ def test_the_year_after_a_split_is_compared_with_the_year_before() -> None:
     )  # fmt: skip
 
 
+def test_shares_stay_whole_across_a_split() -> None:
+    """Their number before it is a whole one of the new shares, too."""
+    weeks = [row(n, 1_000_001) for n in range(5)]
+    (event,) = news(knowing(weeks), [*weeks, split(row(5, 1_100_001, 0.55), 3)])
+    assert event.change is not None
+    assert (event.change.shares, type(event.change.shares)) == (300_000, int)
+
+
 def test_a_split_is_no_extreme_move() -> None:
     """The wholesale gate does not take it for one."""
     weeks = [row(n, 1_000_000) for n in range(5)]

@@ -22,7 +22,7 @@ from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.telemetry.observe import Fact, Published
 from tests.memorystore import MemoryStore
-from tests.test_quarantine import REPORTED, M, after, day, row, rows
+from tests.test_quarantine import REPORTED, REVISED, M, after, day, row, rows
 from tests.test_vitals import NoPace
 
 BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
@@ -113,6 +113,15 @@ def test_a_market_at_fault_holds_everything() -> None:
     assert symbol.held() == {day(2): Reason.WHOLESALE}
     symbol.moves = moved(0, 3, day(3))
     assert symbol.shows({1: M, 2: M + 9, 3: M}) == [(REPORTED, day(2)), (REPORTED, day(3))]
+
+
+def test_only_new_days_are_moves_and_are_held_with_the_market() -> None:
+    """A figure that is corrected says nothing of how the market moves, nor does it wait for it."""
+    symbol = after({1: M, 2: M + 9})
+    symbol.moves = at_fault = moved(20, 5, day(2))
+    found = symbol.polled(rows({1: M, 2: 2 * M}))
+    assert [(event.type, event.vintage.day) for event in found.events] == [(REVISED, day(2))]
+    assert (found.moves, found.extreme, symbol.held()) == (at_fault, None, {})
 
 
 def test_a_fault_that_begins_later_is_stopped() -> None:
