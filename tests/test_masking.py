@@ -100,9 +100,9 @@ def test_no_user_and_no_password_is_left(user: str, password: str, spelled: str)
 def test_log_lines_hide_tokens_and_keep_words() -> None:
     """They may be about anything: a word of a URL would be blotted out wherever it is said."""
     token, long, spaced = "t0ken-x", "a-long-word-of-a-path", "Two%20Words"
-    url = f"https://example.org/services/{token}/{long}?key={spaced}"
+    url = f"https://example.org/services/{token}/{long}?key={spaced}&alone-t0ken"
     found = set(secrets_in_lines(url))
-    assert {token, long, spaced, "Two Words"} <= found
+    assert {token, long, spaced, "Two Words", "alone-t0ken"} <= found
     assert not found & {"services", "key", "example.org"}
 
 

@@ -286,6 +286,24 @@ def test_the_retry_timeline() -> None:
     assert abs((times[-1] - times[0]) / (75.6 * 3600) - 1) <= 0.2
 
 
+def test_whoever_has_caught_up_goes_on_with_the_others() -> None:
+    """An endpoint that was away is behind at first; what comes then it gets as promptly."""
+
+    async def act(scene: Scene) -> None:
+        scene.relay.configure([endpoint()])
+        await scene.publish("HK.00700", 1, 2)
+        await asyncio.sleep(30)
+        scene.relay.configure([endpoint(), endpoint("late")])
+        await asyncio.sleep(30)
+        await scene.publish("HK.00700", 3)
+        await asyncio.sleep(30)
+
+    desk, late = Line(lambda *_: Delivered()), Line(lambda *_: Delivered())
+    play(act, endpoint(), endpoint("late"), desk=desk, late=late)
+    assert len(desk.calls) == 3
+    assert [sent for _, sent in late.calls] == [sent for _, sent in desk.calls]
+
+
 def test_a_long_outage_loses_nothing_and_keeps_the_order() -> None:
     """Back after 30 hours, everything arrives, each symbol in order; told once, ended once."""
     codes = [f"HK.{n:05}" for n in range(1, 21)]
