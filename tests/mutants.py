@@ -7,7 +7,6 @@ path contains it. Fails when less than 92 % are noticed.
 """
 
 import contextlib
-import itertools
 import os
 import queue
 import random
@@ -25,7 +24,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tests.family import ENDED
 from tests.mutations import Mutation, Signatures, in_lua, in_python, signatures
+from tests.unnoticeable import UNNOTICEABLE
 
 ROOT: Final = Path(__file__).parent.parent
 TARGET: Final = 0.92
@@ -49,11 +50,14 @@ Area = Mapping[str, Tests]
 AREAS: Final[Mapping[str, Area]] = {
     "detect": {
         "poller/detect/rebuild.py": ("rebuild",),
-        "poller/detect/change.py": ("change", "quarantine", "promises"),
+        "poller/detect/change.py": ("change", "causes", "quarantine", "promises"),
+        "poller/detect/compare.py": ("poll", "causes", "quarantine", "promises", "bounds"),
+        "poller/detect/held.py": ("quarantine", "causes", "gate", "bounds", "store"),
         "poller/detect/*.py": ("bounds", "promises", "quarantine", "gate", "causes"),
     },
     "schedule": {
         "poller/schedule/report.py": ("market_report", "market"),
+        "poller/schedule/rights.py": ("rights", "rights_played"),
         "poller/schedule/calendar.py": ("calendar", "expectation"),
         "poller/schedule/*.py": ("market", "expectation", "calendar", "schedule", "market_report"),
         "poller/markets/*.py": ("calendar", "expectation", "quarantine", "simulator_world"),
@@ -64,9 +68,12 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/polling/watchlist.py": ("watchlist",),
         "poller/polling/leadership.py": ("leadership", "bulkheads"),
         "poller/polling/gate.py": ("gate",),
+        "poller/polling/entitlements.py": ("turns", "rights_played"),
         "poller/polling/failures.py": ("failure_tracker",),
         "poller/polling/settling.py": ("settling",),
-        "poller/polling/*.py": ("poll", "bulkheads", "leadership", "restored", "gate", "schedule"),
+        "poller/polling/*.py": (
+            *("poll", "bulkheads", "leadership", "restored", "gate", "turns", "schedule"),
+        ),
     },
     "delivery": {
         "poller/delivery/retry.py": ("retry", "relay"),
@@ -76,6 +83,7 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/delivery/masking.py": ("masking",),
         "poller/delivery/target.py": ("target",),
         "poller/delivery/selection.py": ("selection",),
+        "poller/delivery/log_lines.py": ("log_lines", "relay"),
         "poller/delivery/digest.py": ("digest", "chat"),
         "poller/delivery/client.py": ("client",),
         "poller/delivery/destinations/*.py": ("target", "chat", "destinations", "webhook"),
@@ -93,47 +101,6 @@ AREAS: Final[Mapping[str, Area]] = {
     "scripts of the store": {"poller/store/lua/*.lua": ("store",)},
     "scripts of the outbox": {"poller/delivery/lua/*.lua": ("outbox", "vanish", "poison")},
 }
-
-_ANY_START: Final = "only that it grows counts"
-_SET: Final = "it is set before anybody reads it"
-_UNREAD: Final = "nobody reads what the script returns"
-_HK: Final = "poller/markets/hk.py"
-_MARKET: Final = "poller/schedule/market.py"
-_ENABLE: Final = "poller/delivery/lua/enable.lua"
-_FRIDAY: Final = "if day > friday - timedelta(days=5) and day >= start:"
-_VERSION: Final = "self.version = 0  # grows with whatever `state` tells"
-_SCHEDULE: Final = "poller/schedule/schedule.py"
-_FAILED: Final = "pause = min(self._intervals.due * 2 ** min(symbol.failures - 1, 16), idle)"
-_REFUSED: Final = (
-    "pause = min(idle * 2 ** min(symbol.failures - 1, 16), once_a_day(self._intervals))"
-)
-_LARGE: Final = "it only keeps the number from growing without end: the other bound is far below"
-UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
-    (_HK, _FRIDAY, "(day >= start)"): (
-        "no week from 1990 to 2060 is without a trading day in Hong Kong"
-    ),
-    (_HK, _FRIDAY, "(6)"): "the day five days before a Friday is a Sunday",
-    (_MARKET, _VERSION, "(-1)"): _ANY_START,
-    (_MARKET, _VERSION, "(1)"): _ANY_START,
-    (
-        _MARKET,
-        "if head(self._fresh) is not None or queue is None:",
-        "(head(self._fresh) is not None)",
-    ): "whoever calls it knows that there is one: the other half is for the type checker",
-    (
-        _MARKET,
-        "reference = lags[0][1].watermark or reference",
-        "(lags[0][1].watermark)",
-    ): "whoever is wanted has a watermark: the other half is for the type checker",
-    ("poller/polling/watchlist.py", "changed_at: float = 0.0", "(1.0)"): _SET,
-    ("poller/polling/watchlist.py", "changed_at: float = 0.0", "(-1.0)"): _SET,
-    ("poller/events.py", "missing: int = 0", "(1)"): _SET,
-    ("poller/events.py", "missing: int = 0", "(-1)"): _SET,
-    **dict.fromkeys(itertools.product([_SCHEDULE], [_FAILED, _REFUSED], ["(15)", "(17)"]), _LARGE),
-    (_ENABLE, "return 1", "2"): _UNREAD,
-    (_ENABLE, "return 1", "0"): _UNREAD,
-}
-"""Mistakes that are none: file, the line, what part of it would be → why nothing shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +190,7 @@ class Copies:
             path.write_text(mutant.mutation.applied(source), "utf-8")
             code = _run(root, mutant.tests, self._limits[mutant.tests])
             path.write_text(source, "utf-8")
-        return "survived" if code == 0 else "hung" if code is None or code < 0 else "noticed"
+        return "survived" if code == 0 else "hung" if code is None or code >= ENDED else "noticed"
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Path]:
@@ -234,15 +201,21 @@ class Copies:
             self._free.put(root)
 
 
-_running: Final = set[int]()
-"""The processes under way: each leads a group of its own."""
+_running: Final = set[subprocess.Popen[bytes]]()
+"""Each ends with all that it has started once its input ends; so it does when this process dies."""
 
 
 def _run(root: Path, tests: Tests, limit: float | None) -> int | None:
-    """Run tests in a copy; returns their exit code, a signal's, or None: not within `limit`."""
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
+    """Run tests in a copy; returns their exit code, or None: not within `limit`."""
+    command = [sys.executable, "-m", "tests.family", sys.executable, "-m", "pytest", "-qx"]
     # the same examples each time, and none kept from one mistake to the next
-    command += ["--hypothesis-profile=ci", "-o", f"timeout={_LONGEST_TEST}"]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-profile=ci",
+        "-o",
+        f"timeout={_LONGEST_TEST}",
+    ]
     command += ["-k", _ONE_SERVER] if _SUITES.intersection(tests) else []
     command += [f"tests/test_{name}.py" for name in tests]
     environment = os.environ | {
@@ -254,23 +227,24 @@ def _run(root: Path, tests: Tests, limit: float | None) -> int | None:
         command,
         cwd=root,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as running:
-        _running.add(running.pid)
+        _running.add(running)
         try:
             return running.wait(limit)
         except subprocess.TimeoutExpired:
             return None
         finally:
-            _kill(running.pid)  # whatever it has started as well
-            _running.discard(running.pid)
+            _running.discard(running)
+            _end(running)
 
 
-def _kill(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+def _end(running: subprocess.Popen[bytes]) -> None:
+    if running.stdin is not None:
+        running.stdin.close()
 
 
 def _stopped(number: int, _frame: object) -> None:
@@ -295,8 +269,8 @@ def outcomes_of(chosen: Sequence[Mutant], folder: Path, workers: int) -> Counter
                     _say(f"{outcome} {mutant}")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for group in list(_running):
-                _kill(group)
+            for running in list(_running):
+                _end(running)
     return found
 
 
@@ -304,7 +278,8 @@ def main() -> int:
     """Draw, run and report; 1 when too many survived."""
     count, seed, workers = (int(os.environ.get(name, default)) for name, default in _DEFAULTS)
     os.nice(10)
-    signal.signal(signal.SIGTERM, _stopped)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stopped)
     chosen = drawn(ROOT, count, seed, os.environ.get("MUTANTS_ONLY", ""))
     _say(f"{len(chosen)} mistakes, seed {seed}")
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:

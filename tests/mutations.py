@@ -92,7 +92,8 @@ def _meaningful(node: ast.AST) -> Iterator[ast.AST]:
         if name in {"annotation", "returns", "decorator_list", "type_params", "bases", "keywords"}:
             keywords = value if name == "keywords" and isinstance(node, ast.Call) else []
             for keyword in keywords:
-                yield from _meaningful(keyword.value)
+                if keyword.arg != "strict":  # of a zip: it guards what is right already
+                    yield from _meaningful(keyword.value)
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.JoinedStr | ast.ClassDef) and _is_text(child):
@@ -151,7 +152,8 @@ def _other_value(node: ast.expr) -> Iterator[str]:
         case ast.Constant(value=bool() as value):
             yield str(not value)
         case ast.Constant(value=int() | float() as value):
-            yield from (str(value + 1), str(value - 1))
+            # a large float stays the same
+            yield from (str(other) for other in (value + 1, value - 1) if other != value)
 
 
 def _other_call(node: ast.Call, known: Signatures) -> Iterator[_Change]:
@@ -172,7 +174,7 @@ def _other_call(node: ast.Call, known: Signatures) -> Iterator[_Change]:
 def _other_statement(node: ast.stmt) -> Iterator[_Change]:
     """Yield the statement left out, or nothing returned."""
     match node:
-        case ast.Return(value=value) if value is not None and ast.unparse(value) != "None":
+        case ast.Return(value=value) if value and ast.unparse(value) not in {"None", "False"}:
             yield node, "return None"
         case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Delete():
             yield node, "pass"

@@ -14,6 +14,7 @@ from poller.schedule.calendar import (
     knows,
     missing_days,
     release_of,
+    released_by,
     reporting_days,
 )
 
@@ -171,3 +172,16 @@ def test_missing_days(market: Market, known: list[str], now: str, missing: list[
     days = [date.fromisoformat(text) for text in known]
     found = missing_days(market, days, datetime.fromisoformat(now).replace(tzinfo=UTC))
     assert [str(day) for day in found] == missing
+
+
+@pytest.mark.parametrize("market", all_markets())
+def test_what_is_out_is_told_newest_first(market: Market) -> None:
+    """From the second at which its window opens, and as many as were asked for."""
+    out = list(islice(reporting_days(market, date(2025, 11, 1)), 12))
+    for place in (5, 8, 11):
+        opens = release_of(market, out[place]).opens
+        for count in (0, 1, 3):
+            newest = tuple(reversed(out[: place + 1]))[:count]
+            assert released_by(market, opens, count) == newest
+            before = tuple(reversed(out[:place]))[:count]
+            assert released_by(market, opens - timedelta(seconds=1), count) == before

@@ -145,6 +145,9 @@ B = (50_000_000, 0.55, 470.0)
         ((0, 0.0, 470.0), (200_000_000, 0.55, 117.5), None),
         ((50, 0.0, 470.0), (200, 0.0, 117.5), None),
         ((1_000_000, 0.02, 10.0), (1_190_000, 0.02, 8.5), None),
+        ((10_007, 0.03, 10.0), (46_021, 0.03, 10 / 4.5), 5),
+        ((1_000_000, 0.0, 10.0), (2_000_000, 0.0, 6.0), 2),
+        ((1_000_000, 0.0, 10.0), (2_000_000, 0.0, 6.01), None),
     ],
     ids=[
         "it grew as well", "it shrank as well", "2:1 and a move", "consolidation and a move",
@@ -153,7 +156,8 @@ B = (50_000_000, 0.55, 470.0)
         "consolidation", "consolidation, a part of a share", "the price stays", "a crash",
         "it doubled as the price fell", "it doubled", "it fell to a quarter", "new shares sold",
         "a usual move", "a board lot changes", "0 tells nothing", "nor does coming from 0",
-        "nor do a few shares", "p90 of all moves",
+        "nor do a few shares", "p90 of all moves", "of two usual ones the closer",
+        "unproven, a price near enough", "unproven, a price too far",
     ],
 )  # fmt: skip
 def test_what_is_a_split(
@@ -161,6 +165,19 @@ def test_what_is_a_split(
 ) -> None:
     """Shares, ratio and price must agree on one factor; a usual move beside it hides none."""
     assert split_factor(row(1, *before), row(2, *now)) == factor
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [2, 3, 4, 5, 6, 8, 10, 12, 15, 16, 20, 25, 30, 40, 50, 80, 100, 200, 250, 500, 1.5, 2.5],
+)
+@pytest.mark.parametrize("is_inverse", [False, True])
+def test_a_usual_split_is_seen_beside_a_small_move(factor: float, *, is_inverse: bool) -> None:
+    """Shares that moved by themselves show no exact factor: the usual ones are tried."""
+    usual = 1 / Fraction(factor) if is_inverse else Fraction(factor)
+    shares, ratio, price = B
+    now = row(2, int(shares * usual * Fraction("1.013")) + 1, ratio * 1.013, price / float(usual))
+    assert split_factor(row(1, *B), now) == usual
 
 
 @pytest.mark.parametrize(
@@ -273,6 +290,14 @@ def test_the_year_after_a_split_is_compared_with_the_year_before() -> None:
     )  # fmt: skip
 
 
+def test_shares_stay_whole_across_a_split() -> None:
+    """Their number before it is a whole one of the new shares, too."""
+    weeks = [row(n, 1_000_001) for n in range(5)]
+    (event,) = news(knowing(weeks), [*weeks, split(row(5, 1_100_001, 0.55), 3)])
+    assert event.change is not None
+    assert (event.change.shares, type(event.change.shares)) == (300_000, int)
+
+
 def test_a_split_is_no_extreme_move() -> None:
     """The wholesale gate does not take it for one."""
     weeks = [row(n, 1_000_000) for n in range(5)]
@@ -311,8 +336,17 @@ def by_ratio(ratios: Sequence[float | None], first: int = 1_000_000) -> list[HkR
         ([each * 100 for each in RATIOS], 100),
         ([each * 2 for each in RATIOS], 2),
         ([round(each + 0.05 * (n % 3 + 1), 2) for n, each in enumerate(RATIOS)], None),
+        ([round(each * 2 + 0.04 * (n == 4), 2) for n, each in enumerate(RATIOS)], None),
     ],
-    ids=["rounded", "not rounded", "a part of 1", "basis points", "twice", "no factor"],
+    ids=[
+        "rounded",
+        "not rounded",
+        "a part of 1",
+        "basis points",
+        "twice",
+        "no factor",
+        "one day beyond any rounding",
+    ],
 )
 def test_a_ratio_computed_anew_is_one_event(now: list[float], factor: float | None) -> None:
     """It names the vendor's column, and the factor where one fits; nothing is held."""
@@ -483,6 +517,18 @@ def test_figures_held_before_go_with_it() -> None:
     symbol.polled([*company(OLD, 5), row(5, 10**9)], at=SEEN)
     assert symbol.held() == {day(5): Reason.UNIT_SLIP}
     symbol.polled(company(NEW, 6), at=SEEN)
+    news(symbol, company(NEW, 7))
+    assert (shares(symbol), symbol.held()) == (of(company(NEW, 7)), {})
+
+
+def test_what_is_doubtful_in_the_accepted_history_waits_on() -> None:
+    """The figure that stood for the whole answer is held for itself, until a better one comes."""
+    symbol = knowing(company(OLD, 5))
+    slipped = row(5, 1_000 * NEW)
+    symbol.polled([*company(NEW, 5), slipped], at=SEEN)
+    events = news(symbol, [*company(NEW, 5), slipped, *company(NEW, 7)[6:]])
+    assert told(events) == [RESTATED, REPORTED]
+    assert list(symbol.known.held) == [day(5)]
     news(symbol, company(NEW, 7))
     assert (shares(symbol), symbol.held()) == (of(company(NEW, 7)), {})
 

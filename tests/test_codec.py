@@ -59,6 +59,12 @@ def test_figures_and_days_have_bounds(name: str, taken: str, refused: str) -> No
         CODEC.read(f'{{"{name}": {refused}}}')
 
 
+def test_of_several_faults_the_first_is_named() -> None:
+    """In the order of the fields, whatever the order of the text."""
+    with pytest.raises(Unreadable, match=r"^whole: .{10,}"):
+        CODEC.read('{"day": 1, "figure": "x", "whole": "x"}')
+
+
 def test_a_text_has_a_length() -> None:
     """As many characters as are allowed are read, one more is not."""
     assert CODEC.read("{}".ljust(100)) == Bounded()

@@ -244,6 +244,13 @@ def test_a_notice_that_cannot_be_used_is_foreign(told: dict[str, str], reason: s
         assert reason in found.reason
 
 
+def test_a_notice_that_names_nobody_lacks_nobody() -> None:
+    """Nor does one of another program that says nothing of it."""
+    found = decode("1-0", encode(NOTICES[1]) | {"data": '{"found": 1, "expected": 1}'})
+    assert isinstance(found, StreamNotice)
+    assert (found.missing, found.missing_codes) == (0, ())
+
+
 def test_the_schemas_are_complete() -> None:
     """Whatever part they refer to is among them."""
     schemas = data_schemas("#/{model}")

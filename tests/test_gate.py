@@ -11,10 +11,10 @@ from poller.detect.compare import compare
 from poller.detect.held import Reason
 from poller.detect.plausible import NO_MOVES, MarketMoves, is_extreme
 from poller.markets.hk import HkRecord
-from poller.markets.us import UsRecord
+from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Code, EventType, Page
 from poller.polling.budget import Budget
-from poller.polling.gate import LONGEST_WAIT
+from poller.polling.gate import LONGEST_WAIT, Gate
 from poller.polling.leadership import keep_polling
 from poller.polling.poll import Poller
 from poller.schedule.release import Intervals
@@ -22,7 +22,7 @@ from poller.schedule.schedule import Schedule
 from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.telemetry.observe import Fact, Published
 from tests.memorystore import MemoryStore
-from tests.test_quarantine import REPORTED, M, after, day, row, rows
+from tests.test_quarantine import REPORTED, REVISED, M, after, day, row, rows
 from tests.test_vitals import NoPace
 
 BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
@@ -113,6 +113,15 @@ def test_a_market_at_fault_holds_everything() -> None:
     assert symbol.held() == {day(2): Reason.WHOLESALE}
     symbol.moves = moved(0, 3, day(3))
     assert symbol.shows({1: M, 2: M + 9, 3: M}) == [(REPORTED, day(2)), (REPORTED, day(3))]
+
+
+def test_only_new_days_are_moves_and_are_held_with_the_market() -> None:
+    """A figure that is corrected says nothing of how the market moves, nor does it wait for it."""
+    symbol = after({1: M, 2: M + 9})
+    symbol.moves = at_fault = moved(20, 5, day(2))
+    found = symbol.polled(rows({1: M, 2: 2 * M}))
+    assert [(event.type, event.vintage.day) for event in found.events] == [(REVISED, day(2))]
+    assert (found.moves, found.extreme, symbol.held()) == (at_fault, None, {})
 
 
 def test_a_fault_that_begins_later_is_stopped() -> None:
@@ -254,6 +263,27 @@ def test_the_first_symbol_of_a_release_holds_nobody_up() -> None:
         found = played(market, seconds=60)
         assert found.published.keys() == set(watched)
         assert max(found.published.values()) - min(found.published.values()) < 3
+
+
+def test_whoever_waits_goes_on_once_all_do() -> None:
+    """Nothing can decide any more; alone, a symbol waits for the others as long as is allowed."""
+
+    async def run(*arrivals: float) -> list[float]:
+        loop, outstanding, ended = asyncio.get_running_loop(), {"HK.1", "HK.2"}, list[float]()
+        gate, began = Gate(lambda _: len(outstanding)), loop.time()
+
+        async def wait(pause: float) -> None:
+            await asyncio.sleep(pause)
+            await gate.settled(UNITED_STATES, day(1))
+            ended.append(loop.time() - began)
+            outstanding.pop()  # it shows the day now
+            gate.changed()
+
+        await asyncio.gather(*map(wait, arrivals))
+        return ended
+
+    assert run_virtually(BEGAN, run(0, 5)) == [5, 5]
+    assert run_virtually(BEGAN, run(0)) == [LONGEST_WAIT]
 
 
 def test_stopping_leaves_who_waits_to_the_next_poller() -> None:

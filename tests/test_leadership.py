@@ -9,7 +9,7 @@ import pytest
 from poller.markets.hk import HkRecord
 from poller.model import Code, Page
 from poller.polling.budget import Budget
-from poller.polling.leadership import TTL, LeaderObserver, keep_polling
+from poller.polling.leadership import LOOK, TTL, LeaderObserver, keep_polling
 from poller.polling.poll import Poller
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import Schedule
@@ -17,6 +17,7 @@ from poller.simulator.virtual import VirtualLoop, run_virtually
 from poller.store.store import Lease
 from poller.telemetry.observe import (
     LONGEST_TURN,
+    Active,
     Fact,
     HeartbeatBeat,
     Observe,
@@ -144,6 +145,30 @@ def test_who_stands_by_is_in_no_trouble() -> None:
     facts = watched(interrupt, 10)
     assert any(isinstance(fact, Standby) for fact in facts)
     assert open_troubles(facts) == TROUBLES
+
+
+def test_whoever_comes_second_says_once_why_it_waits() -> None:
+    """And polls as soon as the lease is free."""
+
+    async def run() -> list[tuple[float, Fact]]:
+        loop = asyncio.get_running_loop()
+        facts, began = list[tuple[float, Fact]](), loop.time()
+        store = MemoryStore(loop.time)
+        store.leases.holder, store.leases.holder_until = OTHER, began + TTL
+        leader = LeaderObserver(lambda fact: facts.append((loop.time() - began, fact)))
+        poller = poller_of(store, leader)
+        polling = asyncio.create_task(keep_polling(store.leases, "test", poller, leader))
+        await asyncio.sleep(90)
+        polling.cancel()
+        await asyncio.wait([polling])
+        return facts
+
+    facts = run_virtually(BEGAN, run())
+    assert [(at, f.reason) for at, f in facts if isinstance(f, Standby)] == [
+        (0, "another poller is active")
+    ]
+    (active,) = [at for at, fact in facts if isinstance(fact, Active)]
+    assert TTL <= active <= TTL + 2 * LOOK
 
 
 class Taken(MemoryLeases):

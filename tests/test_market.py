@@ -104,6 +104,18 @@ def test_whatever_is_to_be_saved_has_another_version(answers: list[Reply]) -> No
             assert played.plan.version > version
 
 
+def test_what_has_not_changed_keeps_its_version() -> None:
+    """Polls between two releases, and those of a sweep under way, bring nothing to save."""
+    played = Played(codes(40))
+    for day in (OLD, DAY):
+        for _ in range(5):  # the first ones begin what the others go on with
+            played.step(Answered(day))
+        version = played.plan.version
+        for _ in range(9):
+            played.step(Answered(day))
+        assert played.plan.version == version
+
+
 @pytest.mark.parametrize("place", [0, 3])
 def test_a_refused_symbol_holds_up_no_release(place: int) -> None:
     """It takes no part while it is refused: the others complete the release without it."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.masking import LEAST, MASK, Mask
+from poller.delivery.masking import LEAST, MASK, Mask, secrets_in_lines
 from poller.delivery.retry import Failed
 from poller.delivery.selection import Selection
 from tests.receiver import RawReceiver, status
@@ -95,6 +95,15 @@ def test_no_user_and_no_password_is_left(user: str, password: str, spelled: str)
         assert header not in mask(f"<{spell(header)}>")
     for secret in (user, password, unquote(password)):
         assert spell(secret) not in words_of(mask(f"<{spell(secret)}>"))
+
+
+def test_log_lines_hide_tokens_and_keep_words() -> None:
+    """They may be about anything: a word of a URL would be blotted out wherever it is said."""
+    token, long, spaced = "t0ken-x", "a-long-word-of-a-path", "Two%20Words"
+    url = f"https://example.org/services/{token}/{long}?key={spaced}&alone-t0ken"
+    found = set(secrets_in_lines(url))
+    assert {token, long, spaced, "Two Words", "alone-t0ken"} <= found
+    assert not found & {"services", "key", "example.org"}
 
 
 def test_a_short_password_is_one() -> None:

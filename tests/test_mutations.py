@@ -4,8 +4,9 @@ import ast
 
 import pytest
 
-from tests.mutants import AREAS, ROOT, UNNOTICEABLE, drawn, mutants_of
+from tests.mutants import AREAS, ROOT, drawn, mutants_of
 from tests.mutations import in_lua, in_python
+from tests.unnoticeable import UNNOTICEABLE
 
 NO_FUNCTIONS: dict[str, list[str]] = {}
 
@@ -29,12 +30,14 @@ def changed(source: str, kinds: dict[str, list[str]] | None = None) -> set[str]:
         ("a * (b - c)", {"a / (b - c)", "a * (b + c)"}),
         ("f(1)", {"f(2)", "f(0)", "pass"}),
         ("x = True", {"x = False"}),
+        ("x = 1e18", set()),
         ("x: int = a", set()),
         ("x.y = a", {"pass"}),
         ("x += a", {"pass"}),
         ("min(a)", {"max(a)", "pass"}),
         ("raise E", {"pass"}),
         ("x = f'{a - b}'", set()),
+        ("x = list(zip(a, b, strict=True))", set()),
         ("'a docstring'", set()),
         ("x = a if b else c", {"x = a if not b else c"}),
     ],
@@ -58,6 +61,8 @@ def test_nothing_is_returned() -> None:
         2, "def f():\n    return None\n",
     )  # fmt: skip
     assert in_python("def f():\n    return None\n", NO_FUNCTIONS) == []
+    (other,) = in_python("def f():\n    return False\n", NO_FUNCTIONS)
+    assert other.after == "(True)"  # nobody tells None from False
 
 
 def test_lua() -> None:

@@ -25,6 +25,7 @@ from poller.delivery.outbox import (
     QueueItem,
     Settlement,
     Take,
+    Taken,
     WrongKeyType,
 )
 from poller.delivery.queued import (
@@ -264,6 +265,19 @@ async def test_a_new_endpoint_starts_with_what_comes_next(place: Place) -> None:
     assert await place.begin("new") == (await place.store.streams.last_entries(1))[0].id
     assert (await place.outbox.status("new")).lag == 0
     assert (await place.outbox.status(NAME)).lag == 1
+
+
+async def test_the_group_tells_how_far_the_endpoint_is(place: Place) -> None:
+    """Whoever asks the server sees how much was read, where the server counts it."""
+    if place.raw is None:
+        return
+    after = await place.begin()
+    first, *_ = await place.publish(A, 2, 3, 4)
+    taken = await place.outbox.take([Take(NAME, after, first.id)], read=1)
+    assert taken[NAME] == Taken()
+    (group,) = await place.raw.xinfo_groups("short-interest")
+    assert group["last-delivered-id"] == first.id
+    assert (group.get("entries-read", 1), group.get("lag", 2)) == (1, 2)
 
 
 async def test_the_releases_are_taken_beside_the_events(place: Place) -> None:
@@ -597,6 +611,20 @@ async def test_only_time_in_which_it_was_tried_counts_as_failing(place: Place, h
     told = await place.exchange()
     assert told.failing_since is not None
     assert timedelta(0) <= told.at - told.failing_since < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(("minutes", "counts"), [(55, True), (65, False)])
+async def test_a_pause_counts_as_failing_up_to_an_hour(
+    place: Place, minutes: int, *, counts: bool
+) -> None:
+    """As long as the longest pauses between retries at the beginning; longer, nobody tried."""
+    await place.queue(*await place.publish(A, 2))
+    (claim,) = await place.claim()
+    await place.settle(failed(claim))
+    await place.later(timedelta(minutes=minutes))
+    told = await place.exchange()
+    assert told.failing_since is not None
+    assert (told.at - told.failing_since > timedelta(minutes=50)) == counts
 
 
 def gathered(entry: Entry, wait: float = WAIT) -> QueueItem:

@@ -1,7 +1,7 @@
 """The poll loop on fakes, in virtual time: what is spent, what is believed, and what ends it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, Refused, StoreDown, Superseded
+from poller.errors import LeaseLost, Refused, StoreDown, StoreMisfit, Superseded
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Page
 from poller.polling.backfill import backfill_symbol
@@ -117,6 +117,10 @@ class Scene:
     def outcomes(self) -> list[str]:
         """Return how the polls ended, in order."""
         return [fact.outcome for fact in self.facts if isinstance(fact, Polled)]
+
+    def answers(self) -> list[str]:
+        """Return what the polls brought, in words."""
+        return [fact.answer for fact in self.facts if isinstance(fact, Polled)]
 
 
 def virtually(work: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -507,6 +511,47 @@ def test_a_notice_waits_for_the_store() -> None:
     virtually(work)
 
 
+class Unsaved(MemoryPlans):
+    """A store that takes no plan in the first ten minutes, for this reason."""
+
+    problem: StoreDown | StoreMisfit = StoreDown("away")
+    tries = 0
+
+    async def save_schedule(self, texts: Mapping[str, str], lease: Lease) -> None:
+        """Count the tries."""
+        self.tries += 1
+        if asyncio.get_running_loop().time() < 600:
+            raise self.problem
+        await super().save_schedule(texts, lease)
+
+
+@pytest.mark.parametrize(
+    ("problem", "fewest", "most"), [(StoreDown("away"), 110, 121), (StoreMisfit("odd"), 10, 16)]
+)
+def test_a_plan_waits_for_the_store(
+    problem: StoreDown | StoreMisfit, fewest: int, most: int
+) -> None:
+    """While it is away every five seconds; what an operator must mend, ever more rarely."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        plans = Unsaved(scene.store.streams)
+        plans.problem = problem
+        schedule = Schedule(INTERVALS)
+        kept = PlanStore(scene.store.records, plans, schedule, scene.observe)
+        await kept.restore()
+        schedule.watch([CODE])
+        assert isinstance(schedule.next(BEGAN), Probe)
+        kept.note(schedule.record(CODE, Answered(date(2026, 11, 6)), BEGAN))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(700):
+                await kept.keep(ONE_OFF)
+        assert fewest <= plans.tries <= most
+        assert MarketState.from_json(plans.texts["HK"]).newest == date(2026, 11, 6)
+
+    virtually(work)
+
+
 def test_a_plan_that_cannot_be_read_is_replaced() -> None:
     """At once, and not when something is learned: every start would tell of it until then."""
 
@@ -546,6 +591,35 @@ def test_a_refused_symbol_is_kept_out() -> None:
         reasons = {f.reason for f in scene.facts if isinstance(f, Trouble) and f.subject == CODE}
         assert len(reasons) == 1
         assert f"poller watch remove {CODE}" in reasons.pop()
+        assert scene.answers() == ["unknown stock"] * 3
+
+    virtually(work)
+
+
+class Wordless(Answering):
+    """A gateway that refuses every code without a word."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Refuse."""
+        self.asked.append((code, key))
+        raise Refused
+
+
+@pytest.mark.parametrize(
+    ("gateway", "answer"),
+    [
+        (Answering({None: NEWEST}), "newest day 2026-11-06"),
+        (Answering({None: Page((), None)}), "no rows"),
+        (Wordless({}), "no usable answer"),
+    ],
+)
+def test_what_a_poll_brought_is_told_in_words(gateway: Answering, answer: str) -> None:
+    """Also where OpenD had none for it: `explain` and the page show them."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time), gateway)
+        await scene.polls(10)
+        assert set(scene.answers()) == {answer}
 
     virtually(work)
 

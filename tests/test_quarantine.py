@@ -449,6 +449,18 @@ def test_a_whole_history_in_other_units_is_one_hold() -> None:
     assert symbol.known.vintages[day(1)].record.shares == slipped[1]
 
 
+@pytest.mark.parametrize(
+    ("factor", "is_held"), [(899, False), (900, True), (1 / 899, False), (1 / 900, True)]
+)
+def test_how_far_a_history_may_be_rescaled(factor: float, *, is_held: bool) -> None:
+    """Splits and consolidations are published up to the factor of a slip of the unit."""
+    figures = {n: 899 * 900 * (100 + n) for n in range(1, 6)}
+    symbol = after(figures)
+    published = symbol.shows({n: round(shares * factor) for n, shares in figures.items()})
+    assert published == ([] if is_held else [(RESTATED, day(5))])
+    assert symbol.held() == ({day(5): Reason.UNIT_SLIP} if is_held else {})
+
+
 def test_a_backfill_leaves_held_days_alone() -> None:
     """Older days are added; a held one is not smuggled into history."""
     symbol = after({2: M})
@@ -547,6 +559,16 @@ def test_an_impossible_figure_holds_back_nothing_else() -> None:
     found = symbol.polled([AFTER, FITTING, BEFORE])
     assert [(event.type, event.vintage.record) for event in found.events] == [(BACKFILLED, FITTING)]
     assert symbol.held() == {}
+
+
+def test_without_a_watermark_the_newest_known_day_is_one() -> None:
+    """Somebody deleted it: nothing that is known is published as if it were new."""
+    figures = {n: 10_000 + n for n in range(1, 4)}
+    symbol = after(figures)
+    symbol.known = replace(symbol.known, watermark=None)
+    assert symbol.shows(figures) == []
+    symbol.known = replace(symbol.known, watermark=None)
+    assert symbol.shows({**figures, 4: 10_004}) == [(REPORTED, day(4))]
 
 
 def test_an_impossible_revision_is_taken_back() -> None:

@@ -261,13 +261,19 @@ def play(
 
 
 def test_the_retry_timeline() -> None:
-    """Ten attempts within 75 hours, each delay within a fifth of its length; then a dead letter."""
+    """Ten attempts within 75 hours, each delay within a fifth of its length; then a dead letter.
+
+    Which is told, by the id of its event.
+    """
 
     async def act(scene: Scene) -> None:
         await scene.publish("HK.00700", 1)
         await asyncio.sleep(100 * 3600)
         (letter,) = await scene.outbox.dead("desk")
         assert [attempt.status for attempt in letter.attempts] == [503] * 10
+        (told,) = [fact for fact in scene.said(Happened) if "gave up on" in str(fact)]
+        assert letter.message is not None
+        assert letter.message.id in str(told)
         assert (await scene.outbox.status("desk")).waiting == 0
 
     line = Line(lambda *_: DOWN)
@@ -278,6 +284,24 @@ def test_the_retry_timeline() -> None:
     for delay, planned in zip(delays, DELAYS, strict=True):
         assert abs(delay / planned.total_seconds() - 1) <= 0.2 + 1e-3
     assert abs((times[-1] - times[0]) / (75.6 * 3600) - 1) <= 0.2
+
+
+def test_whoever_has_caught_up_goes_on_with_the_others() -> None:
+    """An endpoint that was away is behind at first; what comes then it gets as promptly."""
+
+    async def act(scene: Scene) -> None:
+        scene.relay.configure([endpoint()])
+        await scene.publish("HK.00700", 1, 2)
+        await asyncio.sleep(30)
+        scene.relay.configure([endpoint(), endpoint("late")])
+        await asyncio.sleep(30)
+        await scene.publish("HK.00700", 3)
+        await asyncio.sleep(30)
+
+    desk, late = Line(lambda *_: Delivered()), Line(lambda *_: Delivered())
+    play(act, endpoint(), endpoint("late"), desk=desk, late=late)
+    assert len(desk.calls) == 3
+    assert [sent for _, sent in late.calls] == [sent for _, sent in desk.calls]
 
 
 def test_a_long_outage_loses_nothing_and_keeps_the_order() -> None:

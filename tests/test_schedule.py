@@ -373,6 +373,15 @@ def test_a_plan_survives_as_text() -> None:
             MarketState.from_json(text)
 
 
+def test_a_pause_that_a_plan_remembers_has_a_bound() -> None:
+    """A week is read; what is longer was not written by this service, nor was what is below 0."""
+    week = timedelta(days=7).total_seconds()
+    assert MarketState.from_json(f'{{"pause": {week}}}').pause == week
+    for pause in (week + 1, -1):
+        with pytest.raises(ValueError, match="pause"):
+            MarketState.from_json(f'{{"pause": {pause}}}')
+
+
 def test_an_unusable_plan_is_learned_again() -> None:
     """A plan edited by hand into rubbish is named and left; polling begins all the same."""
 

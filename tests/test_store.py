@@ -535,6 +535,22 @@ async def test_a_repeated_hold_is_refused(store: Store) -> None:
     assert (held.record.shares, held.decision) == (2 * SLIP, Decision.HELD)
 
 
+async def test_several_figures_are_held_and_settled_together(store: Store) -> None:
+    """Each with its own day and figure, in one commit; so are they moved into history."""
+    await publish(store, row(2, 10_000))
+    doubtful = {date(2026, 4, 2 + n): SLIP * 50**n for n in (1, 2, 3)}
+    answer = [row(2, 10_000), *(row(day.day, shares) for day, shares in doubtful.items())]
+    await publish(store, *answer)
+    snapshot = await store.records.snapshot(CODE)
+    held = snapshot.known.held
+    assert {day: each.record.shares for day, each in held.items()} == doubtful
+    await store.records.commit(CODE, decision(snapshot, Decision.RELEASED), snapshot, ONE_OFF)
+    await publish(store, *answer)
+    known = (await store.records.snapshot(CODE)).known
+    assert known.held == {}
+    assert doubtful.items() <= {d: v.record.shares for d, v in known.vintages.items()}.items()
+
+
 def decision(snapshot: Snapshot, what: Decision) -> Comparison:
     """Return the operator's decision on everything held."""
     held = tuple(replace(each, decision=what) for each in snapshot.known.held.values())

@@ -113,6 +113,19 @@ def test_what_the_project_knows_is_trouble_and_no_defect() -> None:
     virtually(story)
 
 
+def test_an_error_without_words_is_told_by_its_name() -> None:
+    """A line that ends with a colon would tell nobody anything."""
+
+    async def story() -> None:
+        facts: list[Fact] = []
+        task = asyncio.create_task(supervise("plan", Component(StoreMisfit()), facts.append))
+        await asyncio.sleep(5)
+        assert Trouble("plan", "StoreMisfit") in facts
+        task.cancel()
+
+    virtually(story)
+
+
 @pytest.mark.parametrize(
     "ending", [LeaseLost("x"), ExceptionGroup("two", [ValueError(), LeaseLost("x")])]
 )

@@ -28,7 +28,7 @@ from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.simulator.virtual import run_virtually
 from poller.store.store import LiveList
 from poller.telemetry.observe import Fact, Happened, Recovered, Trouble
-from tests.memorystore import MemoryStore, MemoryStreams, MemoryWatchlist
+from tests.memorystore import MemoryLedger, MemoryStore, MemoryStreams, MemoryWatchlist
 from tests.test_vitals import NoPace
 
 BEGAN = datetime(2026, 11, 16, tzinfo=UTC)
@@ -626,6 +626,47 @@ def test_a_group_is_the_one_of_its_account(desk: Desk) -> None:
     desk.follow(work(), file=False)
     assert desk.current() == (*ALL,)
     assert other.asked == []
+
+
+def test_a_group_that_was_read_counts_from_its_answer(desk: Desk) -> None:
+    """Nothing is on its way any more, which would count for half a period longer."""
+    desk.groups, desk.gateway = ["mine"], Group()
+    counted: list[float] = []
+
+    async def work() -> None:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(GROUPS_EVERY)
+        counted.extend(at - began for at in desk.store.ledger.budgets["main:g"].values())
+
+    desk.follow(work(), file=False)
+    assert len(counted) == 1
+    assert counted[0] < 5
+
+
+class Unreached(MemoryLedger):
+    """A ledger that nobody reaches in its first minute."""
+
+    async def grant(
+        self, account: str, request: str, *, limit: int, period: float, margin: float
+    ) -> float:
+        """Grant the request, later."""
+        if self.clock() < 60:
+            raise StoreDown("away")
+        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+
+
+def test_a_group_waits_for_the_ledger_and_says_so(desk: Desk) -> None:
+    """What it holds is unknown meanwhile, and it is not asked for beyond the budget."""
+    desk.groups, desk.gateway = ["mine"], Group()
+    desk.store.ledger = Unreached(desk.store.ledger.clock)
+
+    async def work() -> None:
+        await asyncio.sleep(50)
+        assert (desk.troubles, desk.gateway.asked) == (["away"], [])
+        await asyncio.sleep(2 * GROUPS_EVERY)
+
+    desk.follow(work(), file=False)
+    assert desk.current() == (*ALL,)
 
 
 class Noting(ThreadPoolExecutor):

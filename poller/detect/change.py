@@ -173,9 +173,11 @@ def _change(
     """Return the change from `previous`; `factor`: of a split between the two."""
     now = vintage.record
     scale = factor or Fraction(1)
-    base = None if previous.shares is None else _rescaled(previous.shares, scale, now.STEP)
-    if base is not None and now.shares is not None and _is_a_part(now.shares, previous, scale):
-        base = now.shares
+    base = None
+    if previous.shares is not None:
+        base = _rescaled(previous.shares, scale, now.STEP)
+        if now.shares is not None and _is_a_part(now.shares, previous.shares, scale, now.STEP):
+            base = now.shares
     shares = _bounded(difference(now.shares, base))
     price = None if previous.close_price is None else previous.close_price / float(scale)
     if factor is not None and not previous.shares:
@@ -213,10 +215,9 @@ def _rescaled(shares: Shares, scale: Fraction, step: int | Fraction) -> Shares:
     return steps if step == 1 else float(steps * step)
 
 
-def _is_a_part(shares: Shares, previous: Record, scale: Fraction) -> bool:
+def _is_a_part(shares: Shares, before: Shares, scale: Fraction, step: int | Fraction) -> bool:
     """Return whether the only difference is a fraction that a consolidation rounded off."""
-    left = exact(shares) - exact(previous.shares or 0) * scale
-    return scale != 1 and abs(left) < previous.STEP
+    return scale != 1 and abs(exact(shares) - exact(before) * scale) < step
 
 
 def _difference(now: float | None, previous: float | None) -> float | None:

@@ -5,7 +5,6 @@ The bounds are far outside what is real: they catch faults of the source, not un
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from math import isfinite
 from typing import Any, Final
 
 from poller.codec import LARGEST_FIGURE, LARGEST_WHOLE
@@ -56,7 +55,7 @@ def storable(record: Record) -> Record:
 def _is_readable(value: object) -> bool:
     match value:
         case float():
-            return isfinite(value) and abs(value) <= LARGEST_FIGURE
+            return abs(value) <= LARGEST_FIGURE  # what is not finite is not
         case int():
             return abs(value) <= LARGEST_WHOLE
         case _:

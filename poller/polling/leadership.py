@@ -60,8 +60,10 @@ class LeaderObserver:
                 self._ends[component] = (Recovered(component),)
             case Recovered(subject):
                 self._ends.pop(subject, None)
-            case Quarantined(code, held):
-                self._ends[f"{code} quarantine"] = forgotten(code) if held else ()
+            case Quarantined(code, ()):
+                self._ends.pop(f"{code} quarantine", None)
+            case Quarantined(code):
+                self._ends[f"{code} quarantine"] = forgotten(code)
             case Standby():
                 for end in itertools.chain.from_iterable(self._ends.values()):
                     self._observe(end)

@@ -5,4 +5,3 @@ local clock = redis.call('TIME')
 local at = clock[1] * 1000000 + clock[2] + ARGV[2]
 for i = 3, #ARGV do redis.call('ZADD', KEYS[1], at, ARGV[i]) end
 redis.call('PEXPIRE', KEYS[1], math.ceil((ARGV[1] + ARGV[2]) / 500))
-return #ARGV - 2
