@@ -194,6 +194,20 @@ def read_state(context: Any) -> dict[str, Any]:  # noqa: ANN401  as above
     return dict(state)
 
 
+def read_user(context: Any) -> dict[str, Any]:  # noqa: ANN401  as above
+    """Ask who is logged in and what that user may see; spends nothing; raises GatewayError."""
+    status, info = context.get_user_info()
+    if status != 0:
+        raise vendor.error_of(info)
+    return dict(info)
+
+
+def login_of(context: Any) -> str:  # noqa: ANN401  as above
+    """Return the number of the user that OpenD named at the login; "" if it named none."""
+    user = context.get_login_user_id()
+    return str(user) if user else ""
+
+
 def discard(context: Any) -> None:  # noqa: ANN401  the SDK has no types
     """Close a connection, and the callback thread its `close` forgets after a refused login."""
     context.close()

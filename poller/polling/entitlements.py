@@ -1,6 +1,6 @@
 """Reports which markets each account has a right to; `schedule.rights` decides."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -84,6 +84,10 @@ class Entitlements:
         """Try the resting markets of an account soon: its rights may have changed."""
         self._rights.hurry(account, self._now())
 
+    def hint(self, account: str, without: Collection[Market]) -> None:
+        """Take which markets OpenD says the account has no right to."""
+        self._rights.hint(account, without, self._now())
+
     def rests(self, account: str, code: Code) -> bool:
         """Return whether the market of a symbol rests at an account."""
         return self._rights.rests(account, market_of(code))
@@ -101,8 +105,10 @@ class Entitlements:
             if self._watches(other) and not self._rights.rests(withheld.account, other)
         ]
         goes_on = f"{' and '.join(others)} goes on; " if others else ""
+        hinted = self._rights.hinted(withheld.account, market)
+        says = "OpenD itself says that it has none; " if hinted else ""
         return (
-            f"{withheld.refusal.code} and others: {problem}; {goes_on}asked again in "
+            f"{withheld.refusal.code} and others: {problem}; {says}{goes_on}asked again in "
             f"{FIRST_PAUSE // _MINUTE} min, then ever more rarely, at least once in "
             f"{LONGEST_PAUSE // _HOUR} h; give the account the vendor's quote card for {market}, "
             "or add an [[opend]] whose account has it"

@@ -13,7 +13,7 @@ answer ends the rest.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -53,12 +53,15 @@ class Access:
         resting: Markets that are not asked, and when each is tried next.
         controls: Markets whose answer shows whether another one's trouble is the gateway's.
         full: Markets that are not asked until a request under way has ended.
+        doubtful: Markets that OpenD says it has no right to, though none of their symbols was
+            refused yet: the others come first.
     """
 
     account: str = ""
     resting: Mapping[Market, datetime] = field(default_factory=dict)
     controls: frozenset[Market] = frozenset()
     full: frozenset[Market] = frozenset()
+    doubtful: frozenset[Market] = frozenset()
 
 
 EVERYTHING: Final = Access()
@@ -133,13 +136,19 @@ class _Sight:
     control_at: datetime | None = None  # when one of its symbols was last asked as a control
     resting: Withheld | None = None
     under_way: int = 0
+    hinted: bool = False  # whether OpenD says that the account has no right to it
 
     @property
     def full(self) -> bool:
         """Whether no further symbol is asked now."""
         is_proven = self.answered_at is not None and not self.refused
-        most = UNPROVEN if self.suspect is None else 1
+        most = UNPROVEN if self.suspect is None and not self.doubtful else 1
         return self.under_way >= most and not is_proven
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether OpenD says that there is no right, and no answer has shown that there is."""
+        return self.hinted and self.answered_at is None
 
     def was_control(self, now: datetime) -> bool:
         """Return whether one of its symbols was asked as a control within `FIRST_PAUSE`."""
@@ -186,7 +195,9 @@ class Rights:
         }
         own = {market: s for (other, market), s in self._sights.items() if other == account}
         full = frozenset(m for m, s in own.items() if s.full or self._waits(m, own, now))
-        return Access(account, resting, frozenset(self._controls(account, now)) - full, full)
+        controls = frozenset(self._controls(account, now)) - full
+        doubtful = frozenset(m for m, s in own.items() if s.doubtful)
+        return Access(account, resting, controls, full, doubtful)
 
     @staticmethod
     def _waits(market: Market, own: Mapping[Market, _Sight], now: datetime) -> bool:
@@ -286,6 +297,23 @@ class Rights:
                 soonest = (resting.tried_at or resting.since) + HINT_PAUSE
                 next_at = min(resting.next_at, max(now, soonest))
                 sight.resting = replace(resting, next_at=next_at, pause=FIRST_PAUSE)
+
+    def hint(self, account: str, without: Collection[Market], now: datetime) -> None:
+        """Take which markets OpenD says the account has no right to.
+
+        A right that has come back is tried at once.
+        """
+        known = {market for other, market in self._sights if other == account}
+        for market in known.union(without):
+            sight = self._sight(account, market)
+            came_back = sight.hinted and market not in without
+            sight.hinted = market in without
+            if came_back and sight.resting is not None:
+                sight.resting = replace(sight.resting, next_at=now, pause=FIRST_PAUSE)
+
+    def hinted(self, account: str, market: Market) -> bool:
+        """Return whether OpenD says that the account has no right to a market."""
+        return self._sight(account, market).hinted
 
     def forget(self, codes: Iterable[Code]) -> None:
         """Forget symbols that are no longer watched."""

@@ -45,6 +45,7 @@ class Proto(IntEnum):
     INIT_CONNECT = 1001
     GLOBAL_STATE = 1002
     KEEP_ALIVE = 1004
+    USER_INFO = 1005
     GROUP = 3213
     GROUPS = 3222
     SHORT_INTEREST = 3249
@@ -57,6 +58,7 @@ _MODULES: Final = {
     Proto.INIT_CONNECT: "InitConnect_pb2",
     Proto.GLOBAL_STATE: "GetGlobalState_pb2",
     Proto.KEEP_ALIVE: "KeepAlive_pb2",
+    Proto.USER_INFO: "GetUserInfo_pb2",
     Proto.GROUP: "Qot_GetUserSecurity_pb2",
     Proto.GROUPS: "Qot_GetUserSecurityGroup_pb2",
     Proto.SHORT_INTEREST: "Qot_GetShortInterest_pb2",

@@ -26,6 +26,8 @@ TARGETS: Final[tuple[Target, ...]] = (
 WITHOUT_DECODER: Final[Mapping[str, str]] = {
     "budget:<account>": "counted by grant.lua and spend.lua, by score alone",
     "budget:<account>:groups": "the same",
+    "budget:login:<user>": "the same",
+    "budget:login:<user>:groups": "the same",
     "lease": "compared as a whole by commit.lua and renew.lua; the page takes it by one pattern",
     "fence": "counted up by lease.lua; what is no number is named",
     "signals": "a subject is compared with what is waited for",
