@@ -68,7 +68,8 @@ _MODULES: Final = {
 @cache
 def messages(name: str) -> Message:
     """Import a generated module of the SDK by its bare name, as these modules import each other."""
-    spec = importlib.util.find_spec("futu")
+    either = (importlib.util.find_spec(sdk) for sdk in ("futu", "moomoo"))  # one of them will do
+    spec = next((found for found in either if found is not None), None)
     if spec is None or not spec.submodule_search_locations:
         msg = "the simulator needs the messages of futu-api, which is not installed"
         raise ModuleNotFoundError(msg)
