@@ -113,8 +113,8 @@ async def besides() -> str:
         f"20 HK codes beside 100 US codes without right, {RELEASES} releases, the first of them "
         f"right after the start, intervals {QUICKER} times shorter than in life. Before rights "
         "were learned the first row came after 38 s and 32 s instead of 3.5 s, ten connections "
-        "were thrown away, `/readyz` was 503, and up to 26 of 30 requests went to the US codes. Goal: "
-        "1.2 times as late as alone, no rebuild, always ready, 5 % of the requests:\n\n"
+        "were thrown away, `/readyz` was 503, and up to 26 of 30 requests went to the US codes. "
+        "Goal: 1.2 times as late as alone, no rebuild, always ready, 5 % of the requests:\n\n"
         "| US codes answer | first row, mean s | latest s | rebuilds | not ready | US requests |\n"
         f"|---|---|---|---|---|---|\n{''.join(lines)}\n"
     )
@@ -178,7 +178,8 @@ def virtually() -> str:
         f"of processor for {run.requests:,} requests, OpenD's part included; {run.missed} missed, "
         f"{run.doubled} published twice); mean latency {ours.mean:.1f} s, bound "
         f"{oracle.mean:.1f} s ({ours.mean / oracle.mean:.3f}); from the first row of a release to "
-        "its last, goal 1.05 times the bound:\n\n| market | symbols | releases | sweep s | bound s | ratio |\n"
+        "its last, goal 1.05 times the bound:\n\n"
+        "| market | symbols | releases | sweep s | bound s | ratio |\n"
         f"|---|---|---|---|---|---|\n{''.join(lines)}\n"
     )
 
@@ -257,7 +258,8 @@ async def for_real(folder: Path) -> str:
         f"The same by the real process through the SDK, {len(hong_kong):,} HK symbols of "
         f"{len(world.codes()):,} watched, at the real limit: **{sweep:.1f} s**, bound "
         f"{least:.0f} s ({sweep / least:.3f}), with {100 * core:.0f} % of a core (goal 30 %), "
-        f"{100 * idle:.1f} % before the release; at most {most} requests of an account in a period.\n"
+        f"{100 * idle:.1f} % before the release; at most {most} requests of an account in a "
+        "period.\n"
     )
 
 

@@ -16,8 +16,9 @@ from poller.gateway.user import User, user_of
 from poller.markets import Market
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
+from poller.schedule.evidence import Refusal
 from poller.schedule.release import Intervals
-from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE, Refusal, Rights
+from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE, Rights
 from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.settings.config import load
 from poller.simulator import Proto, replies

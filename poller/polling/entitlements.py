@@ -7,14 +7,8 @@ from typing import Final
 from poller.errors import GatewayError, NoRight, Overdue
 from poller.markets import Market, all_markets
 from poller.model import Code, market_of
-from poller.schedule.rights import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    Access,
-    Refusal,
-    Rights,
-    Withheld,
-)
+from poller.schedule.evidence import Refusal
+from poller.schedule.rights import FIRST_PAUSE, LONGEST_PAUSE, Access, Rights, Withheld
 from poller.telemetry.observe import MarketRight, Observe, Recovered, Trouble, right_of
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -105,8 +99,8 @@ class Entitlements:
             if self._watches(other) and not self._rights.rests(withheld.account, other)
         ]
         goes_on = f"{' and '.join(others)} goes on; " if others else ""
-        hinted = self._rights.hinted(withheld.account, market)
-        says = "OpenD itself says that it has none; " if hinted else ""
+        said = self._rights.said_none(withheld.account, market)
+        says = "OpenD itself says that it has none; " if said else ""
         return (
             f"{withheld.refusal.code} and others: {problem}; {says}{goes_on}asked again in "
             f"{FIRST_PAUSE // _MINUTE} min, then ever more rarely, at least once in "
