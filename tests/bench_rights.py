@@ -29,7 +29,7 @@ from poller.store.redisstore import RedisStore
 from tests import benchmarks
 from tests.opend import Simulator
 from tests.service import Service, later, now, store_of
-from tests.test_rights_end_to_end import HK, TEXTS, US, WORLD, asked, page, release, running
+from tests.test_rights_end_to_end import HK, TEXTS, US, WORLD, asked, page, running
 
 QUICKER: Final = 10
 """How much shorter than in life all intervals are beside a market without right."""
@@ -88,7 +88,7 @@ async def beside(text: str | None, folder: Path) -> Beside:
             for number in range(1, RELEASES + 1):
                 await asyncio.sleep(PERIOD * chance.uniform(1, 2))
                 at = time.time()
-                release(opend)
+                opend.world = with_a_day_more(opend.world, HK)
                 shown = await published(store, (number + 1) * len(HK))
                 first.append(next(each for each in shown if each >= at) - at)
                 unready += (await page(service, "/readyz"))[0] != 200
@@ -273,10 +273,7 @@ def limit(gateways: Sequence[Simulator], period: float) -> None:
 def with_a_day_more(world: World, codes: Sequence[Code]) -> World:
     """Return a world in which these symbols of Hong Kong show one more day."""
     shown = {code: world.records(code, now()) for code in codes}
-    extra = {
-        code: (later(rows[0], days=1, aggregated_short=(rows[0].shares or 0) + 1), *rows)
-        for code, rows in shown.items()
-    }
+    extra = {code: (later(rows[0], days=1), *rows) for code, rows in shown.items()}
     return replace(world, extra=extra)
 
 

@@ -22,14 +22,14 @@ from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE, Rights
 from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.settings.config import load
 from poller.simulator import Proto, replies
-from poller.simulator.replies import Login
+from poller.simulator.replies import NO_RIGHT, Login
 from tests.machine import at_most
 from tests.opend import Simulator
 from tests.service import entries, simulator
 from tests.test_rights_end_to_end import HK, LEARNED, TIMED_OUT, US, WORLD, asked, running, told
 
-NONE, LEVEL1, LEVEL2 = 5, 2, 3
-NO_US = Login(7, {"HK": LEVEL2, "US": NONE})
+LEVEL1, LEVEL2 = 2, 3
+NO_US = Login(7, {"HK": LEVEL2, "US": NO_RIGHT})
 ALL = Login(7, {"HK": LEVEL2, "US": LEVEL1})
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 AAPL, TENCENT = Code("US.AAPL"), Code("HK.00700")

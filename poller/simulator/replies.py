@@ -16,6 +16,9 @@ _CLOSED: Final = 6
 _STOCK: Final = 3
 _CUSTOM_GROUP, _ALL_GROUPS = 1, 3
 
+NO_RIGHT: Final = 5
+"""The SDK's number of a quote right that is missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Login:
@@ -23,8 +26,8 @@ class Login:
 
     Attributes:
         user: The user's number; 0: it does not tell.
-        rights: Market → the SDK's number of the quote right to it: 2 is LV1, 3 LV2, 5 none. They
-            are only said: what the world answers does not depend on them.
+        rights: Market → the SDK's number of the quote right to it: 2 is LV1, 3 LV2. They are only
+            said: what the world answers does not depend on them.
         disclaimer: Whether a disclaimer waits to be accepted.
         update: 1 advises a newer version, 2 demands it.
     """
