@@ -165,7 +165,7 @@ async def test_global_state(connect: Connect, *, logged_out: bool) -> None:
 
 async def test_user_info(connect: Connect) -> None:
     """The user, also as the login named it, the right to each market, and what waits."""
-    login = Login(77, {"HK": 3, "US": NO_RIGHT}, disclaimer=True, update=2)
+    login = Login(77, {"hk": 3, "us": NO_RIGHT}, disclaimer=True, update=2)
     async with Simulator(WORLD, login=login) as simulator, connect(simulator) as sdk:
         ret, info = await asyncio.to_thread(sdk.context.get_user_info)
         assert (ret, info["user_id"], sdk.context.get_login_user_id()) == (0, 77, 77)

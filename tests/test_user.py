@@ -29,8 +29,8 @@ from tests.service import entries, simulator
 from tests.test_rights_end_to_end import HK, LEARNED, TIMED_OUT, US, WORLD, asked, running, told
 
 LEVEL1, LEVEL2 = 2, 3
-NO_US = Login(7, {"HK": LEVEL2, "US": NO_RIGHT})
-ALL = Login(7, {"HK": LEVEL2, "US": LEVEL1})
+NO_US = Login(7, {"hk": LEVEL2, "us": NO_RIGHT})
+ALL = Login(7, {"hk": LEVEL2, "us": LEVEL1})
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 AAPL, TENCENT = Code("US.AAPL"), Code("HK.00700")
 

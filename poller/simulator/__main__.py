@@ -71,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rsa_private_key=chosen.key.read_bytes() if chosen.key else None,
         )
         login = simulator.login
-        rights = {**login.rights, **dict.fromkeys(chosen.without, NO_RIGHT)}
+        tables = {market.name: market.table for market in all_markets()}
+        without = {tables[name]: NO_RIGHT for name in chosen.without}
         user = login.user if chosen.user is None else chosen.user
-        simulator.login = replace(login, user=user, rights=rights)
+        simulator.login = replace(login, user=user, rights={**login.rights, **without})
         asyncio.run(_serve(simulator, chosen.port))
     except (OSError, ValueError) as problem:
         parser.error(str(problem))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from poller.markets import Market, Record
+from poller.markets import Market, Record, all_markets
 from poller.simulator.wire import Message, Proto, market_numbers, messages, response
 from poller.simulator.world import WorldAnswer
 
@@ -14,6 +14,8 @@ _SERVER_VERSION: Final = 1011
 _SERVER_BUILD: Final = 7108
 _CLOSED: Final = 6
 _STOCK: Final = 3
+_LEVEL_1: Final = 2
+_TABLES: Final = tuple(market.table for market in all_markets())
 _CUSTOM_GROUP, _ALL_GROUPS = 1, 3
 
 NO_RIGHT: Final = 5
@@ -26,14 +28,14 @@ class Login:
 
     Attributes:
         user: The user's number; 0: it does not tell.
-        rights: Market → the SDK's number of the quote right to it: 2 is LV1, 3 LV2. They are only
-            said: what the world answers does not depend on them.
+        rights: A market's table → the SDK's number of the quote right to it: 2 is LV1, 3 LV2. They
+            are only said: what the world answers does not depend on them.
         disclaimer: Whether a disclaimer waits to be accepted.
         update: 1 advises a newer version, 2 demands it.
     """
 
     user: int = 10_000_001
-    rights: Mapping[str, int] = field(default_factory=lambda: {"HK": 3, "US": 2})
+    rights: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(_TABLES, _LEVEL_1))
     disclaimer: bool = False
     update: int = 0
 
@@ -89,8 +91,8 @@ def _notification(kind: int) -> Message:
 def user_info(login: Login) -> Message:
     """Return the reply to GetUserInfo."""
     reply = _success(Proto.USER_INFO)
-    for market, right in login.rights.items():
-        setattr(reply.s2c, f"{market.lower()}QotRight", right)
+    for table, right in login.rights.items():
+        setattr(reply.s2c, f"{table}QotRight", right)
     reply.s2c.isNeedAgreeDisclaimer, reply.s2c.updateType = login.disclaimer, login.update
     if login.user:
         reply.s2c.userID = login.user
