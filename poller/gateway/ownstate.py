@@ -54,14 +54,14 @@ class OwnState:
             self._tell()
 
     async def look(self, context: Any) -> None:  # noqa: ANN401  the SDK has no types
-        """Ask for what is due, and tell it; a silence costs as long as `Sdk.check` takes."""
+        """Ask for what is due, and tell it; each silence costs as long as `Sdk.check` takes.
+
+        One after the other: many gateways that connect at once take a thread each, and not two.
+        """
         now = asyncio.get_running_loop().time()
-        asked = []
-        if now >= self._state_at:
-            asked.append(self._ask_state(context))
-        if now >= self._user_at:
-            asked.append(self._ask_user(context))
-        if any(await asyncio.gather(*asked)):
+        told = now >= self._state_at and await self._ask_state(context)
+        told |= now >= self._user_at and await self._ask_user(context)
+        if told:
             self._tell()
 
     def _tell(self) -> None:
