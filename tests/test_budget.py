@@ -90,14 +90,15 @@ def test_no_window_holds_more_than_the_limit(seed: int, names: tuple[str, str]) 
 
     async def trial() -> Account:
         loop = asyncio.get_running_loop()
-        ledger, account, numbers = MemoryLedger(loop.time), Account(chance), count()
+        ledger, account = MemoryLedger(loop.time), Account(chance)
+        numbers = {name: count() for name in names}  # one process has a budget of each name
 
         async def lives(name: str) -> None:
             while account.arrived < TOTAL:
                 budget = Budget(
                     ledger,
                     name,
-                    f"p{next(numbers)}",
+                    f"p{next(numbers[name])}",
                     requests=REQUESTS,
                     period=PERIOD,
                     pace=NoPace(),

@@ -114,7 +114,8 @@ class Budget:
         self._pace = pace or Throttler(requests, self._period, min(0.02, period / 1000))
         # asyncio-throttle serves waiters in no order, and each of them polls: admit one at a time
         self._turn = asyncio.Lock()
-        self._names = (f"{owner}-{n}" for n in itertools.count())
+        # with the account, because two of one owner may be counted in one ledger, their user's
+        self._names = (f"{owner}-{account}-{n}" for n in itertools.count())
 
     async def acquire(self, *, leave_reserve: bool = False) -> Grant:
         """Wait for one request's worth of budget, first come first served.
