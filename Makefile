@@ -56,6 +56,7 @@ bench: $(SET_UP)
 	$(BIN)/python -m tests.bench_latency
 	$(BIN)/python -m tests.bench_schedule
 	$(BIN)/python -m tests.bench_rank
+	$(BIN)/python -m tests.bench_rights
 	$(BIN)/python -m tests.bench_webhooks
 
 # the unit under a real systemd, in a tree of its own; needs root and systemd-nspawn

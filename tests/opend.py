@@ -67,6 +67,7 @@ class Faults:
         `refuse_login`: the text of a refusal. `mute_login`: no reply to it.
         `logged_out`: the global state says that the quote server is not logged in.
         `program_status`: the number and the words it gives for the state of the program.
+        `unserved`: the text per call that every request of it is refused with; "": no reply to it.
     On any reply:
         `delay`: seconds, `jitter`: up to so many more, uniformly. `cut`: send only so many bytes
         of the next reply, then hang up. `garbage_next`: so many bodies arrive scrambled.
@@ -89,6 +90,7 @@ class Faults:
     mute_login: bool = False
     logged_out: bool = False
     program_status: tuple[int, str] | None = None
+    unserved: dict[int, str] = field(default_factory=dict)
     delay: float = 0.0
     jitter: float = 0.0
     cut: int | None = None
@@ -118,6 +120,8 @@ class Faults:
         if proto == Proto.INIT_CONNECT:
             return self.mute_login
         if _market(code) in self.mute_markets or proto in self.mute_calls:
+            return True
+        if self.unserved.get(proto) == "":
             return True
         queries = (Proto.SHORT_INTEREST, Proto.GROUP, Proto.GROUPS)
         if self.silence or proto not in queries or not self.silence_next:
@@ -210,10 +214,16 @@ class Simulator(simulator.Simulator):
         now: Callable[[], datetime] = _utc_now,
         clock: Callable[[], float] = time.monotonic,
         rsa_private_key: str | bytes | None = None,
+        login: replies.Login | None = None,
         remember: int | None = None,
     ) -> None:
         super().__init__(
-            world, requests=requests, period=period, now=now, rsa_private_key=rsa_private_key
+            world,
+            requests=requests,
+            period=period,
+            now=now,
+            rsa_private_key=rsa_private_key,
+            login=login,
         )
         self.faults = faults if faults is not None else Faults()
         self.seen: list[Seen] = []
@@ -308,6 +318,8 @@ class Simulator(simulator.Simulator):
         self, connection: ClientConnection, proto: Proto, asked: Message
     ) -> tuple[Message, float]:
         faults = self.faults
+        if (text := faults.unserved.get(proto)) is not None:
+            return replies.refusal(proto, text), 0.0
         if proto is Proto.GLOBAL_STATE:
             logged_in, status = not faults.logged_out, faults.program_status
             return replies.global_state(self._now(), logged_in=logged_in, status=status), 0.0

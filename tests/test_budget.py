@@ -8,7 +8,7 @@ import contextlib
 import os
 import random
 import tracemalloc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from itertools import count
 
@@ -80,31 +80,37 @@ async def process(budget: Budget, account: Account) -> None:
 
 @pytest.mark.timeout(120 + TOTAL // 2000)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_no_window_holds_more_than_the_limit(seed: int) -> None:
-    """Two processes of an account, killed at random, with requests lost and late: never over."""
+@pytest.mark.parametrize("names", [("main", "main"), ("main", "other")], ids="-".join)
+def test_no_window_holds_more_than_the_limit(seed: int, names: tuple[str, str]) -> None:
+    """Two processes of a user, killed at random, with requests lost and late: never over.
+
+    Whether both name one account or each another.
+    """
     chance = random.Random(seed)
 
     async def trial() -> Account:
         loop = asyncio.get_running_loop()
-        ledger, account, names = MemoryLedger(loop.time), Account(chance), count()
+        ledger, account = MemoryLedger(loop.time), Account(chance)
+        numbers = {name: count() for name in names}  # one process has a budget of each name
 
-        async def lives() -> None:
+        async def lives(name: str) -> None:
             while account.arrived < TOTAL:
                 budget = Budget(
                     ledger,
-                    "main",
-                    f"p{next(names)}",
+                    name,
+                    f"p{next(numbers[name])}",
                     requests=REQUESTS,
                     period=PERIOD,
                     pace=NoPace(),
+                    logins=lambda: ["7"],
                 )
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(chance.expovariate(1 / 60)):
                         await process(budget, account)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(lives())
-            group.create_task(lives())
+            for name in names:
+                group.create_task(lives(name))
         return account
 
     account = run_virtually(BEGAN, trial())
@@ -133,9 +139,17 @@ def test_a_busy_poller_uses_what_it_may() -> None:
 class Unwritable(MemoryLedger):
     """A ledger that went away after the grant."""
 
-    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+    async def settle(
+        self,
+        account: str,
+        request: str,
+        *,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
+    ) -> None:
         """Fail, and `exhaust` with it."""
-        del account, request, period, margin
+        del account, request, period, margin, logins
         raise StoreDown("nobody listens")
 
 
@@ -322,15 +336,30 @@ class Forgetful(MemoryLedger):
     """A ledger that grants whatever is asked, and keeps nothing."""
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Grant it."""
-        del account, request, limit, period, margin
+        del account, request, limit, period, margin, logins
         return 0
 
-    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+    async def settle(
+        self,
+        account: str,
+        request: str,
+        *,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
+    ) -> None:
         """Do nothing."""
-        del account, request, period, margin
+        del account, request, period, margin, logins
 
 
 async def answered(budget: Budget, grant: Grant) -> None:

@@ -4,6 +4,7 @@ The parts take their ports as arguments, so a defect is a port that raises what 
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -183,22 +184,40 @@ class NoGrants(MemoryLedger):
     """A ledger that cannot grant a request for a while: its key is somebody else's."""
 
     async def grant(  # noqa: D102
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         if self.clock() < 100:
             raise StoreMisfit("the key holds a list")
-        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+        return await super().grant(
+            account, request, limit=limit, period=period, margin=margin, logins=logins
+        )
 
 
 class BrokenGrants(MemoryLedger):
     """A ledger whose grants are a defect for a while."""
 
     async def grant(  # noqa: D102
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         if self.clock() < 100:
             raise ZeroDivisionError
-        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+        return await super().grant(
+            account, request, limit=limit, period=period, margin=margin, logins=logins
+        )
 
 
 def test_a_ledger_that_cannot_be_used_is_trouble() -> None:

@@ -45,7 +45,7 @@ PAGES = {
 }
 SHIPPED = Path("config/poller.toml").read_text(encoding="utf-8")
 LISTS: dict[str, type[BaseModel]] = {"opend": Opend, "webhooks": Webhook}
-PLACES = {"code": Code("<code>"), "account": "<account>", "group": "<group>"}
+PLACES = {"code": Code("<code>"), "account": "<account>", "user": "<user>", "group": "<group>"}
 
 
 def table(page: str, header: str) -> list[list[str]]:

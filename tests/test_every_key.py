@@ -18,6 +18,7 @@ from redis import Redis
 
 from poller.model import Code
 from poller.simulator import World
+from poller.simulator.replies import Login
 from tests.nodes import Node
 from tests.opend import Simulator
 from tests.receiver import SECRET, Receiver
@@ -26,6 +27,7 @@ from tests.service import PATIENCE, Service, later, now, simulator, with_rows
 DOCUMENT: Final = Path("docs/events.md").read_text(encoding="utf-8")
 GOOD, VICTIM = Code("HK.00700"), Code("HK.00005")
 WORLD: Final = World(named=(VICTIM,), history=8)
+USER: Final = Login().user
 PARTS: Final = {
     "state": "hash",
     "due": "zset",
@@ -37,7 +39,13 @@ PARTS: Final = {
 }
 """The keys of an endpoint, which the table tells together."""
 
-PLACES: Final = {"<code>": VICTIM, "<account>": "main", "<name>": "desk", "<group>": "readers"}
+PLACES: Final = {
+    "<code>": VICTIM,
+    "<account>": "main",
+    "<user>": str(USER),
+    "<name>": "desk",
+    "<group>": "readers",
+}
 TYPES: Final = {"sorted set": "zset", "hashes": "hash", "sorted sets": "zset"}
 NEVER: Final = {"rehearsal", "replicated"}
 """Kept for an instant only, or with replicas alone."""
@@ -47,6 +55,7 @@ ESSENTIAL: Final = {
     "{short-interest}:watermark",
     "{short-interest}:quarantine",
     "{short-interest}:budget:main",
+    f"{{short-interest}}:budget:login:{USER}",
 }
 """A commit touches them, or a request: with another type there, nothing can be published."""
 
@@ -143,6 +152,7 @@ async def trial(folder: Path) -> AsyncIterator[Trial]:
         Receiver().running() as other,
     ):
         node.start()
+        opend.login = Login()
         settings = {"POLLER_REDIS__URL": node.url, "POLLER_OPEND__ACCOUNT": "main"}
         for n, (name, receiver) in enumerate({"desk": desk, "other": other}.items()):
             each = {"NAME": name, "URL": receiver.url, "SECRET": SECRET}

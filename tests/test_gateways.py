@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from poller.simulator import Proto, SlidingWindow, World
+from poller.simulator.replies import Login
 from poller.store.redisstore import RedisStore
 from poller.store.store import Entry
 from tests.opend import Simulator, Verdict
@@ -129,3 +130,34 @@ async def test_gateways_of_one_account_are_one_budget(tmp_path: Path) -> None:
         asked = [[s.at for s in g.seen if s.proto == Proto.SHORT_INTEREST] for g in (first, second)]
         assert min(map(len, asked)) > SYMBOLS / 4
         assert window.most <= REQUESTS
+
+
+async def test_two_accounts_of_one_user_are_one_budget(tmp_path: Path) -> None:
+    """From the first request on, in one service and in two side by side; told once, with the cure.
+
+    Three gateways, under three names, of a user whose requests one window counts.
+    """
+    window, user = SlidingWindow(REQUESTS, PERIOD), Login(user=7)
+    async with opend(window) as first, opend(window) as second, opend(window) as third:
+        for gateway in (first, second, third):
+            gateway.login = user
+        both = service(tmp_path / "home", [(first, "main"), (second, "other")])
+        async with both as (running, store):
+            url = str(store.url)
+            alone = service(tmp_path / "desk", [(third, "desk")])
+            async with alone as (beside, _):
+                redis = {"POLLER_REDIS__URL": url, "POLLER_REDIS__NAMESPACE": "desk"}
+                beside.settings = {**beside.settings, **redis}
+                await asyncio.gather(running.start(), beside.start())
+                nothing_lost(await entries(store, SYMBOLS), 1)
+                await third.until_seen(REQUESTS)
+        told = (
+            "accounts: [[opend]] 1 (account main) and 2 (account other) are logged in as the same"
+        )
+        assert running.told(told) == running.told("give them the same account") == 1
+        assert not beside.told("accounts:")
+        asked = [[s.at for s in g.seen if s.proto == Proto.SHORT_INTEREST] for g in (first, second)]
+        assert min(map(len, asked)) > 0
+        assert window.most <= REQUESTS
+        for gateway in (first, second, third):
+            assert all(one.verdict is not Verdict.TOO_FREQUENT for one in gateway.seen)

@@ -320,11 +320,20 @@ class Distant(MemoryLedger):
     """A ledger that takes its time over a grant."""
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Grant it after a while."""
         await asyncio.sleep(0.01)
-        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+        return await super().grant(
+            account, request, limit=limit, period=period, margin=margin, logins=logins
+        )
 
 
 class Lengthy(MemoryRecords):
@@ -373,11 +382,20 @@ class Slow(MemoryLedger):
     gateway: Answering
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Grant the request, and lose the gateway."""
         self.gateway.ready = False
-        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+        return await super().grant(
+            account, request, limit=limit, period=period, margin=margin, logins=logins
+        )
 
 
 def test_a_grant_that_is_not_used_counts_from_now_on_and_no_longer() -> None:

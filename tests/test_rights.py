@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code, market_of
-from poller.schedule.rights import (
-    ALIKE,
-    EXPLICIT,
-    FIRST_PAUSE,
-    HINT_PAUSE,
-    LONGEST_PAUSE,
-    UNPROVEN,
-    Refusal,
-    Rights,
-)
+from poller.schedule.evidence import ALIKE, EXPLICIT, UNPROVEN, Refusal
+from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE, LONGEST_PAUSE, Rights
 
 NOW = datetime(2026, 11, 20, 2, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

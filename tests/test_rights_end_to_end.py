@@ -15,7 +15,8 @@ import pytest
 from poller.gateway.opend import LATE
 from poller.gateway.sdk import CALL_LIMIT
 from poller.model import Code
-from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE, UNPROVEN
+from poller.schedule.evidence import UNPROVEN
+from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE
 from poller.simulator import Proto, World, replies
 from poller.store.redisstore import RedisStore
 from tests.machine import at_most

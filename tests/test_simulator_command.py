@@ -17,7 +17,7 @@ async def test_the_command_serves_until_told_to_stop() -> None:
     """`python -m poller.simulator` says where it listens, serves, and leaves with 0 on SIGTERM."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "poller.simulator", "--port", "0", "--hk", "3", "--us", "2"),
-        *("--code", "US.AAPL"),
+        *("--code", "US.AAPL", "--user", "77", "--without", "US"),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -28,7 +28,8 @@ async def test_the_command_serves_until_told_to_stop() -> None:
         "127.0.0.1", int(line.partition(",")[0].rpartition(":")[2])
     )
     client = Client(reader, writer)
-    assert (await client.login()).retType == 0
+    reply = await client.login()
+    assert (reply.retType, reply.s2c.loginUserID) == (0, 77)
     client.page("US.AAPL", num=5)
     assert len((await client.receive())[1].s2c.usItemList) == 5
     send(process, signal.SIGTERM)

@@ -18,6 +18,7 @@ from poller.markets.hk import HkRecord
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
 from poller.simulator import END, TENCENT, TENCENT_ROWS, Proto, World
+from poller.simulator.replies import NO_RIGHT, Login
 from tests.machine import at_most, scaled
 from tests.opend import EndlessKeys, Faults, Simulator, Verdict
 
@@ -160,6 +161,20 @@ async def test_global_state(connect: Connect, *, logged_out: bool) -> None:
         ret, state = await sdk.state()
         assert (ret, state["qot_logined"]) == (0, not logged_out)
         assert state["timestamp"] == str(int(NOW.timestamp()))
+
+
+async def test_user_info(connect: Connect) -> None:
+    """The user, also as the login named it, the right to each market, and what waits."""
+    login = Login(77, {"hk": 3, "us": NO_RIGHT}, disclaimer=True, update=2)
+    async with Simulator(WORLD, login=login) as simulator, connect(simulator) as sdk:
+        ret, info = await asyncio.to_thread(sdk.context.get_user_info)
+        assert (ret, info["user_id"], sdk.context.get_login_user_id()) == (0, 77, 77)
+        assert (info["hk_qot_right"], info["us_qot_right"]) == ("LV2", "NO")
+        assert (info["is_need_agree_disclaimer"], info["update_type"]) == (True, "FORCE")
+        assert info["cn_qot_right"] == "N/A"
+        simulator.login = Login(0, {})
+        ret, info = await asyncio.to_thread(sdk.context.get_user_info)
+        assert (ret, info["user_id"], info["hk_qot_right"]) == (0, "N/A", "N/A")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,27 @@ async def test_the_budget_is_exact(store: Store) -> None:
     await store.ledger.exhaust("b", limit=3, period=60)
     assert await store.ledger.grant("b", "r4", limit=3, period=60, margin=30) > 0
     assert await store.ledger.spent("a", period=60) == 3
+
+
+async def test_accounts_of_one_user_share_a_budget(store: Store) -> None:
+    """Each request is counted by account and by user, and either may be full; so is settling."""
+    a, b, c, d, e, f = (secrets.token_hex(4) for _ in range(6))
+    one, two, three, four = (secrets.token_hex(4) for _ in range(4))
+    spend = partial(store.ledger.grant, limit=2, period=60, margin=30)
+    assert await spend(a, "r1", logins=[one]) == 0
+    assert await spend(b, "r2", logins=[one]) == 0
+    assert await spend(b, "r2", logins=[one]) == 0
+    for account in (a, b, c):
+        assert 50 < await spend(account, "r3", logins=[one]) <= 60
+    assert await store.ledger.spent(a, period=60) == await store.ledger.spent(b, period=60) == 1
+    assert await spend(a, "r3", logins=[two]) == 0
+    assert await spend(a, "r4", logins=[two]) > 0  # for the account's own two
+    assert await spend(c, "r4", logins=[one, three]) > 0
+    assert await spend(c, "r4", logins=[three]) == 0
+    await store.ledger.settle(c, "r5", period=60, margin=0, logins=[three])
+    assert await spend(d, "r6", logins=[three]) > 0
+    await store.ledger.exhaust(e, limit=2, period=60, logins=[four])
+    assert await spend(f, "r7", logins=[four]) > 0
 
 
 async def test_asking_moves_no_request(store: Store) -> None:

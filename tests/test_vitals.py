@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -199,10 +199,17 @@ class Hanging(MemoryLedger):
     """A ledger that never answers who asks to spend."""
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Wait for ever."""
-        del account, request, limit, period, margin
+        del account, request, limit, period, margin, logins
         await asyncio.sleep(1e9)
         return 0.0
 
@@ -220,10 +227,17 @@ class Full(MemoryLedger):
     """A ledger that is always full: other programs spend everything."""
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Bid the caller wait."""
-        del account, request, limit, period, margin
+        del account, request, limit, period, margin, logins
         return 45.0
 
 
@@ -231,10 +245,17 @@ class Away(MemoryLedger):
     """A ledger that is down from the first spending on."""
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Fail."""
-        del account, request, limit, period, margin
+        del account, request, limit, period, margin, logins
         raise StoreDown("nobody listens")
 
 

@@ -7,8 +7,10 @@ from typing import Final
 
 from poller.cli.stores import store_of
 from poller.errors import GatewayError, NoRight, PollerError, Refused, TooFrequent
+from poller.gateway.logins import logins_of, shared_logins
 from poller.gateway.opend import OpenD
 from poller.gateway.state import trouble_of, version_of
+from poller.gateway.user import User
 from poller.markets import Market, all_markets
 from poller.model import Code, market_of, unique
 from poller.polling.budget import Budget
@@ -27,17 +29,34 @@ _LATE: Final = f"no request could be spent within {_LONGEST:g} s: try again in a
 
 
 async def states_of(gateways: Sequence[OpenD]) -> dict[str, tuple[str, str]]:
-    """Return of each gateway what is wrong with it by its own account, or "", and its version."""
+    """Return what is wrong with each gateway by its own account, or "", and what else it says."""
     found = await asyncio.gather(*map(_state, gateways))
     return {gateway.name: state for gateway, state in zip(gateways, found, strict=True)}
 
 
 async def _state(gateway: OpenD) -> tuple[str, str]:
+    user = await _user(gateway)
     try:
         state = await gateway.state()
     except GatewayError as problem:
         return f"it does not say how it is: {problem}", ""
-    return trouble_of(state), version_of(state)
+    version, rights = version_of(state), str(user)
+    found = [f"version {version}"] if version else []
+    found += [f"quote rights: {rights}"] if rights else []
+    return trouble_of(state) or user.trouble, ", ".join(found)
+
+
+async def _user(gateway: OpenD) -> User:
+    try:
+        return await gateway.user()
+    except GatewayError:  # it need not tell; the requests for each market show what it may see
+        return User()
+
+
+def same_user(gateways: Sequence[OpenD]) -> list[Finding]:
+    """Return a row if accounts are logged in as one user: the service counts them together."""
+    told = shared_logins(gateways)
+    return [("accounts", "warning", told)] if told else []
 
 
 async def ask_for_markets(config: Config, gateways: Sequence[OpenD]) -> list[Finding]:
@@ -76,7 +95,14 @@ async def _ask(
 ) -> tuple[str, Market, str, str]:
     table = config.budget
     owner = f"check-{secrets.token_hex(4)}"
-    budget = Budget(ledger, gateway.account, owner, requests=table.requests, period=table.period)
+    budget = Budget(
+        ledger,
+        gateway.account,
+        owner,
+        requests=table.requests,
+        period=table.period,
+        logins=logins_of([gateway], gateway.account),
+    )
     market = market_of(code)
     try:
         page = await fetch(gateway, budget, await budget.acquire(), code, None)

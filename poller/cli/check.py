@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from poller import show
-from poller.cli.asking import Finding, ask_for_markets, states_of
+from poller.cli.asking import Finding, ask_for_markets, same_user, states_of
 from poller.cli.backfill import CONNECT_LIMIT
 from poller.cli.options import ConfigFile, load_config
 from poller.cli.runner import finish
@@ -153,14 +153,15 @@ async def _gateways(config: Config) -> list[Finding]:
         states = await states_of(ready)
         for gateway in gateways:
             if gateway in ready:
-                trouble, version = states[gateway.name]
+                trouble, said = states[gateway.name]
                 found = f"logged in after {spent:.1f} s, account {gateway.account}"
-                found += f", version {version}" if version else ""
+                found += f", {said}" if said else ""
                 row = ("failed", trouble) if trouble else ("ok", found)
                 rows.append((f"OpenD {gateway.name}", *row))
             else:
                 reason = troubles.get(gateway.name, _NO_LOGIN)
                 rows.append((f"OpenD {gateway.name}", "failed", reason))
+        rows += same_user(gateways)
         rows += await ask_for_markets(config, ready)
         for task in (*supervisors, *waits):
             task.cancel()

@@ -21,6 +21,7 @@ from poller.errors import (
     Silent,
     Unavailable,
 )
+from poller.gateway.ownstate import OwnState, RightsTold
 from poller.gateway.rank import read_rank
 from poller.gateway.sdk import (
     CHECK_LIMIT,
@@ -28,12 +29,14 @@ from poller.gateway.sdk import (
     Sdk,
     discard,
     drop_on_close,
+    login_of,
     read_group,
     read_page,
     read_state,
+    read_user,
 )
 from poller.gateway.securities import ShareCounts, read_names, read_share_counts
-from poller.gateway.state import changes_rights, trouble_in, trouble_of
+from poller.gateway.user import User, user_of
 from poller.markets import Market
 from poller.model import Code, Page, RankPage
 
@@ -45,9 +48,6 @@ LATE: Final = 5.0
 
 The SDK gives a request up after 12 s: so long all would be said to be well while a link stalls.
 """
-
-STATE_EVERY: Final = 60.0
-"""Seconds between two looks at how OpenD says it is; the first is at once."""
 
 _LOOK: Final = 0.2  # seconds between two looks at the SDK's status
 _STEADY: Final = 30.0  # a connection that held this long resets the backoff
@@ -129,9 +129,8 @@ class OpenD:
         self._address = address
         self._sdk = sdk
         self._changed = changed
-        self._state_told = state_told
-        self._state_at = 0.0  # when it is looked at next
-        self._rights_told: Callable[[str], None] = lambda _: None
+        self._own = OwnState(sdk, self.account, state_told)
+        self._login = ""
         self._context: Any = None
         self._usable = asyncio.Event()
         self._reported: bool | None = None
@@ -145,9 +144,9 @@ class OpenD:
         self._builds = 0
         self._connections = 0  # those that became usable
 
-    def follow_rights(self, told: Callable[[str], None]) -> None:
-        """Call `told` with the account whenever OpenD says that its rights have changed."""
-        self._rights_told = told
+    def follow_rights(self, told: RightsTold) -> None:
+        """Call `told` whenever OpenD says which rights the account has, or that they changed."""
+        self._own.rights_told = told
 
     @property
     def ready(self) -> bool:
@@ -157,6 +156,11 @@ class OpenD:
     async def wait_ready(self) -> None:
         """See `Gateway.wait_ready`."""
         await self._usable.wait()
+
+    @property
+    def login(self) -> str:
+        """The user it is, or was last, logged in as: OpenD counts requests by user; "": unknown."""
+        return self._own.user.login or self._login
 
     async def page(self, code: Code, key: str | None) -> Page:
         """See `Gateway.page`."""
@@ -187,15 +191,23 @@ class OpenD:
 
     async def _check(self, ask: Callable[[Any], Result]) -> Result:
         """Ask what is answered at once or not at all; the connection is not judged by it."""
-        context = self._context
-        if context is None:
-            raise Disconnected(f"OpenD {self.name} is not connected")
+        context = self._connected()
         return await self._sdk.check(lambda: ask(context))
 
-    async def _ask(self, ask: Callable[[Any], Result]) -> Result:
-        context, connection = self._context, self._connections
-        if context is None:
+    async def user(self) -> User:
+        """Return what it says of the user it is logged in as, which spends nothing.
+
+        Raises GatewayError.
+        """
+        return user_of(await self._check(read_user))
+
+    def _connected(self) -> Any:  # noqa: ANN401  the SDK has no types
+        if self._context is None:
             raise Disconnected(f"OpenD {self.name} is not connected")
+        return self._context
+
+    async def _ask(self, ask: Callable[[Any], Result]) -> Result:
+        context, connection = self._connected(), self._connections
         if not self._under_way:
             self._unheard = asyncio.get_running_loop().time()
         self._under_way += 1
@@ -270,8 +282,9 @@ class OpenD:
             self._builds += 1
             await self._until_ready(context)
             await self._sdk.control(lambda: drop_on_close(context))
+            self._login = await self._sdk.control(lambda: login_of(context))
             self._connections += 1
-            self._state_at = 0.0
+            self._own.start_over()
             began = ended = loop.time()
             self._context, self._timeouts = context, 0
             self._usable.set()
@@ -280,7 +293,7 @@ class OpenD:
             while self._usable.is_set() and self._timeouts < _TIMEOUTS_IN_A_ROW:
                 if not await self._is_ready(context):
                     break
-                await self._look_at_state(context)
+                await self._own.look(context)
                 late = loop.time() - self._unheard if self._under_way else 0.0
                 if late > LATE - CHECK_LIMIT and not self._mute and await self._lives(context):
                     continue
@@ -307,23 +320,7 @@ class OpenD:
     def _hear(self, loop: asyncio.AbstractEventLoop, notification: object) -> None:
         """Take a notification, in a thread of the SDK's, to the loop."""
         with contextlib.suppress(RuntimeError):  # which has ended
-            loop.call_soon_threadsafe(self._notified, notification)
-
-    def _notified(self, notification: object) -> None:
-        if changes_rights(notification):
-            self._rights_told(self.account)
-        if (trouble := trouble_in(notification)) is not None:
-            self._state_at = asyncio.get_running_loop().time() + STATE_EVERY
-            self._state_told(trouble)
-
-    async def _look_at_state(self, context: Any) -> None:  # noqa: ANN401  the SDK has no types
-        """Tell what OpenD says is wrong with itself, now and then; silence is another's matter."""
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._state_at:
-            return
-        self._state_at = loop.time() + STATE_EVERY
-        with contextlib.suppress(GatewayError):
-            self._state_told(trouble_of(await self._sdk.check(lambda: read_state(context))))
+            loop.call_soon_threadsafe(self._own.take, notification)
 
     async def _listening(self) -> str:
         """Return the IP address after a plain TCP connect, which fails in bounded time.

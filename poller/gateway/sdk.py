@@ -115,14 +115,12 @@ class Sdk:
         os.environ["HOME"] = str(self._home)
         try:
             with frozen_import():
-                import futu  # noqa: PLC0415  slow, and wants to be in this thread
-                from futu.common.ft_logger import logger  # noqa: PLC0415
+                return _import_either()
         finally:
             if before is None:
                 del os.environ["HOME"]
             else:
                 os.environ["HOME"] = before
-        return futu, logger
 
     def open(self, ip: str, port: int, notified: Callable[[object], None]) -> Any:  # noqa: ANN401  the SDK has no types
         """Return a connection that is still being made; this never blocks.
@@ -135,6 +133,19 @@ class Sdk:
         context.set_sync_query_connect_timeout(2)
         context.set_handler(_listener(self._module, notified))
         return context
+
+
+def _import_either() -> tuple[Any, Any]:
+    """Import futu-api or, where only that is there, moomoo-api: the SDK under its other name."""
+    try:
+        import futu as sdk  # noqa: PLC0415  slow, and wants to be in this thread
+        from futu.common.ft_logger import logger  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        if missing.name != "futu":
+            raise
+        import moomoo as sdk  # noqa: PLC0415
+        from moomoo.common.ft_logger import logger  # noqa: PLC0415
+    return sdk, logger
 
 
 def _listener(module: Any, notified: Callable[[object], None]) -> object:  # noqa: ANN401  as above
@@ -192,6 +203,20 @@ def read_state(context: Any) -> dict[str, Any]:  # noqa: ANN401  as above
     if status != 0:
         raise vendor.error_of(state)
     return dict(state)
+
+
+def read_user(context: Any) -> dict[str, Any]:  # noqa: ANN401  as above
+    """Ask who is logged in and what that user may see; spends nothing; raises GatewayError."""
+    status, info = context.get_user_info()
+    if status != 0:
+        raise vendor.error_of(info)
+    return dict(info)
+
+
+def login_of(context: Any) -> str:  # noqa: ANN401  as above
+    """Return the number of the user that OpenD named at the login; "" if it named none."""
+    user = context.get_login_user_id()
+    return str(user) if user else ""
 
 
 def discard(context: Any) -> None:  # noqa: ANN401  the SDK has no types

@@ -4,12 +4,15 @@
 store decides: it is exact, uses one clock, and spans restarts and all processes of the account. A
 request is spent before it is sent. Until its answer arrives it counts as sent `MARGIN` after the
 grant, then as sent when the answer came: the gateway counts it somewhere in between.
+
+OpenD counts by user. So a request is counted against the account that the configuration names, and
+against the user that its gateways are logged in as, whom another account may share.
 """
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -58,16 +61,19 @@ class Grant:
     Attributes:
         name: The request's name in the ledger.
         asked: When the ledger was asked for it, in seconds of the loop's clock.
+        logins: The users it is counted against.
     """
 
     name: str
     asked: float
+    logins: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class _Late:
     """A request without an answer: when it was given up and last counted, in loop seconds."""
 
+    grant: Grant
     replaced: Callable[[], bool]
     since: float
     counted: float
@@ -76,7 +82,7 @@ class _Late:
 class Budget:
     """The budget of one account in this process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is one independent property of the budget
         self,
         ledger: Ledger,
         account: str,
@@ -86,14 +92,18 @@ class Budget:
         period: float,
         pace: Throttle | None = None,
         waiting: Callable[[], None] = lambda: None,
+        logins: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """`owner`: a name no other process uses. `period`: seconds.
+
+        `logins` returns the users that the account's gateways are logged in as, as far as known.
 
         `waiting` is called whenever the ledger makes a caller wait, to show it is not stuck.
         """
         self.account = account
         self._ledger = ledger
         self._waiting = waiting
+        self.logins = logins
         self._requests = requests
         self._period = period * (1 + GUARD)
         self._margin = period * MARGIN
@@ -104,7 +114,8 @@ class Budget:
         self._pace = pace or Throttler(requests, self._period, min(0.02, period / 1000))
         # asyncio-throttle serves waiters in no order, and each of them polls: admit one at a time
         self._turn = asyncio.Lock()
-        self._names = (f"{owner}-{n}" for n in itertools.count())
+        # with the account, because two of one owner may be counted in one ledger, their user's
+        self._names = (f"{owner}-{account}-{n}" for n in itertools.count())
 
     async def acquire(self, *, leave_reserve: bool = False) -> Grant:
         """Wait for one request's worth of budget, first come first served.
@@ -117,16 +128,24 @@ class Budget:
         async with self._turn:
             await self._pace.acquire()
             asked = loop.time()
-            while wait := await self._grant(name, limit):
+            while wait := await self._grant(name, limit, logins := self._known_logins()):
                 self._waiting()
                 await asyncio.sleep(min(wait, _LONGEST_SLEEP))
                 asked = loop.time()
-        return Grant(name, asked)
+        return Grant(name, asked, logins)
 
-    async def _grant(self, name: str, limit: int) -> float:
+    def _known_logins(self) -> tuple[str, ...]:
+        return tuple(sorted(self.logins()))
+
+    async def _grant(self, name: str, limit: int, logins: tuple[str, ...]) -> float:
         await self._count_late()
         return await self._ledger.grant(
-            self.account, name, limit=limit, period=self._period, margin=self._margin
+            self.account,
+            name,
+            limit=limit,
+            period=self._period,
+            margin=self._margin,
+            logins=logins,
         )
 
     async def _count_late(self) -> None:
@@ -140,9 +159,7 @@ class Budget:
             replaced = late.replaced()
             if replaced or now > late.counted + self._margin / 2:
                 late.counted = now
-                await self._ledger.settle(
-                    self.account, name, period=self._period, margin=self._margin
-                )
+                await self._settle(late.grant, self._margin)
             if replaced or now > late.since + LATEST * self._period:
                 del self._late[name]
 
@@ -161,19 +178,29 @@ class Budget:
         name = grant.name
         if replaced is not None and not answered:
             now = asyncio.get_running_loop().time()
-            self._late[name] = _Late(replaced, now, now)
+            self._late[name] = _Late(grant, replaced, now, now)
             self._late_until = now + (LATEST + 2) * self._period
         margin = 0.0 if answered else self._margin
         # if the store is down, the ledger keeps the later time recorded at the grant
         with contextlib.suppress(StoreError):
-            await self._ledger.settle(self.account, name, period=self._period, margin=margin)
+            await self._settle(grant, margin)
+
+    async def _settle(self, grant: Grant, margin: float) -> None:
+        await self._ledger.settle(
+            self.account, grant.name, period=self._period, margin=margin, logins=grant.logins
+        )
 
     async def exhaust(self) -> None:
         """Block the budget for a full period: the gateway reports that it is used up."""
         self._refused = asyncio.get_running_loop().time()
         # if the store is down nothing is granted anyway; the gateway will refuse again if need be
         with contextlib.suppress(StoreError):
-            await self._ledger.exhaust(self.account, limit=self._requests, period=self._period)
+            await self._ledger.exhaust(
+                self.account,
+                limit=self._requests,
+                period=self._period,
+                logins=self._known_logins(),
+            )
 
     def may_be_late(self) -> bool:
         """Return whether the gateway may be counting late requests of this process."""

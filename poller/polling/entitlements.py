@@ -1,20 +1,14 @@
 """Reports which markets each account has a right to; `schedule.rights` decides."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
 from poller.errors import GatewayError, NoRight, Overdue
 from poller.markets import Market, all_markets
 from poller.model import Code, market_of
-from poller.schedule.rights import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    Access,
-    Refusal,
-    Rights,
-    Withheld,
-)
+from poller.schedule.evidence import Refusal
+from poller.schedule.rights import FIRST_PAUSE, LONGEST_PAUSE, Access, Rights, Withheld
 from poller.telemetry.observe import MarketRight, Observe, Recovered, Trouble, right_of
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -84,6 +78,10 @@ class Entitlements:
         """Try the resting markets of an account soon: its rights may have changed."""
         self._rights.hurry(account, self._now())
 
+    def hint(self, account: str, without: Collection[Market]) -> None:
+        """Take which markets OpenD says the account has no right to."""
+        self._rights.hint(account, without, self._now())
+
     def rests(self, account: str, code: Code) -> bool:
         """Return whether the market of a symbol rests at an account."""
         return self._rights.rests(account, market_of(code))
@@ -101,8 +99,10 @@ class Entitlements:
             if self._watches(other) and not self._rights.rests(withheld.account, other)
         ]
         goes_on = f"{' and '.join(others)} goes on; " if others else ""
+        said = self._rights.said_none(withheld.account, market)
+        says = "OpenD itself says that it has none; " if said else ""
         return (
-            f"{withheld.refusal.code} and others: {problem}; {goes_on}asked again in "
+            f"{withheld.refusal.code} and others: {problem}; {says}{goes_on}asked again in "
             f"{FIRST_PAUSE // _MINUTE} min, then ever more rarely, at least once in "
             f"{LONGEST_PAUSE // _HOUR} h; give the account the vendor's quote card for {market}, "
             "or add an [[opend]] whose account has it"

@@ -118,6 +118,7 @@ class Poller:
         self._observe = observe
         self._failures = FailureTracker(observe)
         self._now = now
+        self._without: dict[str, frozenset[Market]] = {}  # by account, as OpenD says
         self._entitlements = self._entitled()
         self._wake = asyncio.Event()
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
@@ -140,9 +141,13 @@ class Poller:
         self._publisher.configure(history)
         self._notify()
 
-    def rights_told(self, account: str) -> None:
-        """Take the hint that the rights of an account have changed."""
-        self._entitlements.hurry(account)
+    def rights_told(self, account: str, without: frozenset[Market] | None) -> None:
+        """Take the hint which markets an account has no right to; None: they have changed."""
+        if without is None:
+            self._entitlements.hurry(account)
+        else:
+            self._without[account] = without
+            self._entitlements.hint(account, without)
         self._notify()
 
     def replan(self) -> None:
@@ -192,7 +197,10 @@ class Poller:
 
     def _entitled(self) -> Entitlements:
         plans = self._schedule.markets
-        return Entitlements(self._observe, self._now, lambda market: plans[market].symbols > 0)
+        fresh = Entitlements(self._observe, self._now, lambda market: plans[market].symbols > 0)
+        for account, without in self._without.items():
+            fresh.hint(account, without)
+        return fresh
 
     def _forget(self, code: Code) -> None:
         self._publisher.forget(code)

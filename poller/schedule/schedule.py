@@ -216,7 +216,7 @@ class Schedule:
                 self._since_watch = 0
                 return tried
         if jobs:
-            queue = min(jobs, key=MarketQueue.rank)
+            queue = min(jobs, key=lambda each: (each.market in access.doubtful, each.rank()))
             return self._retry([queue], now, access) or queue.take_job()
         if (retried := self._retry(queues, now, access)) is not None:
             return retried

@@ -202,6 +202,7 @@ async def _polling(
         secrets.token_hex(8),
         requests=GROUP_REQUESTS,
         period=GROUP_PERIOD,
+        logins=lambda: [f"{login}:groups" for login in ports.budgets[account].logins()],
     )
     leader_tasks = [
         *_leader_tasks(config, ports.store.streams, leader),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import StoreDown, StoreMisfit
+from poller.gateway.logins import logins_of, shared_logins
 from poller.gateway.opend import Address, ConnectionChange, OpenD
 from poller.gateway.sdk import Sdk
 from poller.polling.budget import Budget
@@ -72,18 +73,13 @@ async def opened(
         there = _until_there(store, observe, simulated)
         starting.append(await stack.enter_async_context(_running(there, "wait for Redis")))
         await asyncio.gather(*starting)  # the first failure ends the start at once
-        yield Ports(
-            store,
-            outbox,
-            status_store,
-            [_gateway(address_of(table), sdk, observe) for table in asked],
-            _budgets(config, asked, store.ledger, observe),
-            embedded,
-        )
+        linked = _gateways(asked, sdk, observe)
+        budgets = _budgets(config, linked, store.ledger, observe)
+        yield Ports(store, outbox, status_store, linked, budgets, embedded)
 
 
 def _budgets(
-    config: Config, asked: Sequence[Opend], ledger: Ledger, observe: Observe
+    config: Config, gateways: Sequence[OpenD], ledger: Ledger, observe: Observe
 ) -> dict[str, Budget]:
     """Return the budget of each account."""
     owner = f"{process_name()}-{secrets.token_hex(4)}"
@@ -95,8 +91,9 @@ def _budgets(
             requests=config.budget.requests,
             period=config.budget.period,
             waiting=partial(observe, HeartbeatBeat(dispatcher(account))),
+            logins=logins_of(gateways, account),
         )
-        for account in dict.fromkeys(table.account for table in asked)
+        for account in dict.fromkeys(gateway.account for gateway in gateways)
     }
 
 
@@ -116,13 +113,23 @@ def address_of(table: Opend) -> Address:
     return Address(table.host, table.port, table.account)
 
 
-def _gateway(address: Address, sdk: Sdk, observe: Observe) -> OpenD:
-    subject = f"state of OpenD {address}"
+def _gateways(tables: Sequence[Opend], sdk: Sdk, observe: Observe) -> list[OpenD]:
+    gateways: list[OpenD] = []
+    report = _connection_fact(observe)
 
-    def tell(trouble: str) -> None:
-        observe(Trouble(subject, trouble) if trouble else Recovered(subject))
+    def changed(change: ConnectionChange) -> None:
+        report(change)
+        if change.ready:  # and has logged in
+            _tell(observe, "accounts", shared_logins(gateways))
 
-    return OpenD(address, sdk, _connection_fact(observe), tell)
+    for address in map(address_of, tables):
+        tell = partial(_tell, observe, f"state of OpenD {address}")
+        gateways.append(OpenD(address, sdk, changed, tell))
+    return gateways
+
+
+def _tell(observe: Observe, subject: str, trouble: str) -> None:
+    observe(Trouble(subject, trouble) if trouble else Recovered(subject))
 
 
 def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange

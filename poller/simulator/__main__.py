@@ -5,12 +5,14 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from poller.markets import all_markets
 from poller.model import parse_code
 from poller.simulator import Simulator, World
+from poller.simulator.replies import NO_RIGHT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,6 +30,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=30, help="the limit, per period")
     parser.add_argument("--period", type=float, default=30.0, help="seconds")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds a page takes")
+    parser.add_argument("--user", type=int, help="the number of the user it is logged in as")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=[market.name for market in all_markets()],
+        help="a market that it says the user has no right to",
+    )
     parser.add_argument("--key", type=Path, help="RSA private key (PEM, 1024 bits): encrypt")
     return parser
 
@@ -60,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             period=chosen.period,
             rsa_private_key=chosen.key.read_bytes() if chosen.key else None,
         )
+        login = simulator.login
+        tables = {market.name: market.table for market in all_markets()}
+        without = {tables[name]: NO_RIGHT for name in chosen.without}
+        user = login.user if chosen.user is None else chosen.user
+        simulator.login = replace(login, user=user, rights={**login.rights, **without})
         asyncio.run(_serve(simulator, chosen.port))
     except (OSError, ValueError) as problem:
         parser.error(str(problem))

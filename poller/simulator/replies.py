@@ -1,10 +1,11 @@
 """Turns the world's answers into the SDK's messages. No I/O."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from poller.markets import Market, Record, market_named
+from poller.markets import Market, Record, all_markets, market_named
 from poller.model import Code
 from poller.simulator.wire import Message, Proto, market_numbers, messages, response
 from poller.simulator.world import WorldAnswer
@@ -12,10 +13,32 @@ from poller.simulator.world import WorldAnswer
 _REFUSED: Final = -1
 _SERVER_VERSION: Final = 1011
 _SERVER_BUILD: Final = 7108
-_LOGIN_USER: Final = 10_000_001
 _CLOSED: Final = 6
 _STOCK: Final = 3
+_LEVEL_1: Final = 2
+_TABLES: Final = tuple(market.table for market in all_markets())
 _CUSTOM_GROUP, _ALL_GROUPS = 1, 3
+
+NO_RIGHT: Final = 5
+"""The SDK's number of a quote right that is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who an OpenD is logged in as, and what it says of that user.
+
+    Attributes:
+        user: The user's number; 0: it does not tell.
+        rights: A market's table → the SDK's number of the quote right to it: 2 is LV1, 3 LV2. They
+            are only said: what the world answers does not depend on them.
+        disclaimer: Whether a disclaimer waits to be accepted.
+        update: 1 advises a newer version, 2 demands it.
+    """
+
+    user: int = 10_000_001
+    rights: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(_TABLES, _LEVEL_1))
+    disclaimer: bool = False
+    update: int = 0
 
 
 def refusal(proto: int, text: str) -> Message:
@@ -32,11 +55,11 @@ def _success(proto: Proto) -> Message:
     return reply
 
 
-def login(connection: int, key: str, iv: str | None, *, keep_alive: int) -> Message:
+def login(user: int, connection: int, key: str, iv: str | None, *, keep_alive: int) -> Message:
     """Return the reply to InitConnect. `keep_alive`: seconds. `iv` None: not encrypted."""
     reply = _success(Proto.INIT_CONNECT)
     reply.s2c.serverVer = _SERVER_VERSION
-    reply.s2c.loginUserID = _LOGIN_USER
+    reply.s2c.loginUserID = user
     reply.s2c.connID = connection
     reply.s2c.connAESKey = key
     reply.s2c.keepAliveInterval = keep_alive
@@ -66,6 +89,17 @@ def _notification(kind: int) -> Message:
     return reply
 
 
+def user_info(login: Login) -> Message:
+    """Return the reply to GetUserInfo."""
+    reply = _success(Proto.USER_INFO)
+    for table, right in login.rights.items():
+        setattr(reply.s2c, f"{table}QotRight", right)
+    reply.s2c.isNeedAgreeDisclaimer, reply.s2c.updateType = login.disclaimer, login.update
+    if login.user:
+        reply.s2c.userID = login.user
+    return reply
+
+
 def heartbeat(now: datetime) -> Message:
     """Return the reply to KeepAlive."""
     reply = _success(Proto.KEEP_ALIVE)
@@ -81,9 +115,9 @@ def global_state(
     `status`: number and words of the program's own state; it leaves that out if None.
     """
     reply = _success(Proto.GLOBAL_STATE)
-    for field in reply.s2c.DESCRIPTOR.fields:
-        if field.name.startswith("market"):
-            setattr(reply.s2c, field.name, _CLOSED)
+    for each in reply.s2c.DESCRIPTOR.fields:
+        if each.name.startswith("market"):
+            setattr(reply.s2c, each.name, _CLOSED)
     reply.s2c.qotLogined, reply.s2c.trdLogined = logged_in, False
     reply.s2c.serverVer, reply.s2c.serverBuildNo = _SERVER_VERSION, _SERVER_BUILD
     reply.s2c.time = int(now.timestamp())

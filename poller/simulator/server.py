@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import count
-from secrets import randbits
+from secrets import randbelow, randbits
 from types import TracebackType
 from typing import Final, Self
 
@@ -47,6 +47,7 @@ _ANSWERS: Final[Mapping[Proto, Callable[[World, Message, datetime], Message]]] =
     Proto.SNAPSHOT: securities.snapshot,
 }
 """The calls that are answered at once, from the world alone."""
+_FIRST_USER: Final = 10_000_000
 
 
 def _utc_now() -> datetime:
@@ -56,9 +57,10 @@ def _utc_now() -> datetime:
 class Simulator:
     """One OpenD. `async with Simulator(world) as simulator:` serves on `simulator.port`.
 
-    `world` may be replaced at any time. At most `requests` for short interest are answered in any
-    `period` seconds. `now`: returns the world's time (aware). `rsa_private_key`: PEM; clients must
-    have it, too, and the SDK supports 1024 bits only.
+    `world` and `login` may be replaced at any time; without `login` it has a user of its own. At
+    most `requests` for short interest are answered in any `period` seconds. `now`: returns the
+    world's time (aware). `rsa_private_key`: PEM; clients must have it, too, and the SDK supports
+    1024 bits only.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class Simulator:
         period: float = 30.0,
         now: Callable[[], datetime] = _utc_now,
         rsa_private_key: str | bytes | None = None,
+        login: replies.Login | None = None,
     ) -> None:
         self.world = world
+        self.login = login or replies.Login(_FIRST_USER + randbelow(_FIRST_USER))
         self.port = 0
         self.windows = {
             Proto.SHORT_INTEREST: SlidingWindow(requests, period),
@@ -181,7 +185,7 @@ class Simulator:
         )
         return replies.refusal(proto, text)
 
-    def _reply(
+    def _reply(  # noqa: PLR0911  a return per call
         self, connection: ClientConnection, proto: Proto, asked: Message
     ) -> tuple[Message, float]:
         """Return the reply to an admitted request, and how many seconds it takes."""
@@ -192,6 +196,8 @@ class Simulator:
                 return replies.heartbeat(self._now()), 0.0
             case Proto.GLOBAL_STATE:
                 return replies.global_state(self._now(), logged_in=True), 0.0
+            case Proto.USER_INFO:
+                return replies.user_info(self.login), 0.0
             case Proto.SHORT_INTEREST:
                 return self._short_interest(asked)
             case Proto.RANK:
@@ -205,7 +211,8 @@ class Simulator:
         connection.logged_in = True
         iv = session.iv if session.encrypted else None
         # unique, because the SDK keeps its AES keys by this number for the whole process
-        return replies.login(randbits(62), session.key, iv, keep_alive=KEEP_ALIVE)
+        user, number = self.login.user, randbits(62)
+        return replies.login(user, number, session.key, iv, keep_alive=KEEP_ALIVE)
 
     def _short_interest(self, asked: Message) -> tuple[Message, float]:
         num = {"num": asked.num} if asked.HasField("num") else {}

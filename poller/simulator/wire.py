@@ -45,6 +45,7 @@ class Proto(IntEnum):
     INIT_CONNECT = 1001
     GLOBAL_STATE = 1002
     KEEP_ALIVE = 1004
+    USER_INFO = 1005
     STATIC_INFO = 3202
     SNAPSHOT = 3203
     GROUP = 3213
@@ -60,6 +61,7 @@ _MODULES: Final = {
     Proto.INIT_CONNECT: "InitConnect_pb2",
     Proto.GLOBAL_STATE: "GetGlobalState_pb2",
     Proto.KEEP_ALIVE: "KeepAlive_pb2",
+    Proto.USER_INFO: "GetUserInfo_pb2",
     Proto.STATIC_INFO: "Qot_GetStaticInfo_pb2",
     Proto.SNAPSHOT: "Qot_GetSecuritySnapshot_pb2",
     Proto.GROUP: "Qot_GetUserSecurity_pb2",
@@ -72,7 +74,8 @@ _MODULES: Final = {
 @cache
 def messages(name: str) -> Message:
     """Import a generated module of the SDK by its bare name, as these modules import each other."""
-    spec = importlib.util.find_spec("futu")
+    either = (importlib.util.find_spec(sdk) for sdk in ("futu", "moomoo"))  # one of them will do
+    spec = next((found for found in either if found is not None), None)
     if spec is None or not spec.submodule_search_locations:
         msg = "the simulator needs the messages of futu-api, which is not installed"
         raise ModuleNotFoundError(msg)

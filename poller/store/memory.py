@@ -40,28 +40,54 @@ class MemoryLedger(Ledger):
     budgets: dict[str, dict[str, float]] = field(default_factory=dict)
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         now = self.clock()
-        log = self.budgets.setdefault(account, {})
-        for name in [name for name, at in log.items() if at <= now - period]:
-            del log[name]
-        for name, at in log.items():
-            log[name] = min(at, now + margin)
-        if request in log:
+        logs = self._logs(account, logins)
+        for log in logs:
+            for name in [name for name, at in log.items() if at <= now - period]:
+                del log[name]
+            for name, at in log.items():
+                log[name] = min(at, now + margin)
+        if request in logs[0]:
             return 0
-        if len(log) < limit:
+        full = [log for log in logs if len(log) >= limit]
+        if full:
+            blocking = max(sorted(log.values())[len(log) - limit] for log in full)
+            return max(1e-6, min(blocking, now) + period - now)
+        for log in logs:
             log[request] = now + margin
-            return 0
-        return max(1e-6, min(sorted(log.values())[len(log) - limit], now) + period - now)
+        return 0
 
-    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+    def _logs(self, account: str, logins: Sequence[str]) -> list[dict[str, float]]:
+        names = [account, *(f"login:{login}" for login in logins)]
+        return [self.budgets.setdefault(name, {}) for name in names]
+
+    async def settle(
+        self,
+        account: str,
+        request: str,
+        *,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
+    ) -> None:
         del period
-        self.budgets.setdefault(account, {})[request] = self.clock() + margin
+        for log in self._logs(account, logins):
+            log[request] = self.clock() + margin
 
-    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
+    async def exhaust(
+        self, account: str, *, limit: int, period: float, logins: Sequence[str] = ()
+    ) -> None:
         for n in range(limit):
-            await self.settle(account, f"held-{n}", period=period, margin=0)
+            await self.settle(account, f"held-{n}", period=period, margin=0, logins=logins)
 
 
 @dataclass

@@ -112,9 +112,19 @@ class Ledger(Protocol):
     """The requests that each account has spent, on the server's clock."""
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Spend one request of `account`; returns 0 when granted, else how many seconds to wait.
+
+        It is counted against each of `logins` too, the users whom the account's gateways are
+        logged in as: OpenD counts by user, and two accounts may have the same.
 
         At most `limit` are granted in any `period` seconds on the server's clock, over all
         processes and namespaces of a server; only a simulation has a budget of its own.
@@ -122,10 +132,20 @@ class Ledger(Protocol):
         Asking again with the same `request` name does not spend twice.
         """
 
-    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
+    async def settle(
+        self,
+        account: str,
+        request: str,
+        *,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
+    ) -> None:
         """Record a granted request as sent `margin` seconds from now; 0 once it is answered."""
 
-    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
+    async def exhaust(
+        self, account: str, *, limit: int, period: float, logins: Sequence[str] = ()
+    ) -> None:
         """Mark the whole budget as spent now: another client has used it up."""
 
 

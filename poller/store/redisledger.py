@@ -4,7 +4,7 @@ All namespaces share it, because OpenD counts by account; a simulation has one o
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from poller.errors import StoreMisfit
@@ -30,57 +30,85 @@ class RedisLedger(Ledger, Spent):
         self._grant, self._spend = namespace.script("grant"), namespace.script("spend")
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         times = (round(period * _MICRO), round(margin * _MICRO))
         await self._namespace.catch_up()  # do not ask OpenD for what could not be published
-        async with self._account(account) as (client, key):
-            wait = await self._grant(keys=[key], args=[request, limit, *times], client=client)
+        async with self._ledgers(account, logins) as (client, keys):
+            wait = await self._grant(keys=keys, args=[request, limit, *times], client=client)
         return int(wait) / _MICRO
 
-    async def settle(self, account: str, request: str, *, period: float, margin: float) -> None:
-        await self._spend_at(account, [request], period, margin)
+    async def settle(
+        self,
+        account: str,
+        request: str,
+        *,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
+    ) -> None:
+        await self._spend_at(account, logins, [request], period, margin)
 
-    async def exhaust(self, account: str, *, limit: int, period: float) -> None:
-        await self._spend_at(account, [f"held-{n}" for n in range(limit)], period, 0)
+    async def exhaust(
+        self, account: str, *, limit: int, period: float, logins: Sequence[str] = ()
+    ) -> None:
+        requests = [f"held-{n}" for n in range(limit)]
+        await self._spend_at(account, logins, requests, period, 0)
 
     async def _spend_at(
-        self, account: str, requests: list[str], period: float, margin: float
+        self,
+        account: str,
+        logins: Sequence[str],
+        requests: Sequence[str],
+        period: float,
+        margin: float,
     ) -> None:
         times = (round(period * _MICRO), round(margin * _MICRO))
-        async with self._account(account) as (client, key):
-            await self._spend(keys=[key], args=[*times, *requests], client=client)
+        async with self._ledgers(account, logins) as (client, keys):
+            await self._spend(keys=keys, args=[*times, *requests], client=client)
 
     async def spent(self, account: str, *, period: float) -> int:
-        async with self._account(account) as (client, key):
+        async with self._ledgers(account) as (client, [key]):
             seconds, micros = await client.time()
             since = seconds * _MICRO + micros - round(period * _MICRO)
             return int(await client.zcount(key, f"({since}", "+inf"))
 
     async def check(self) -> None:
         """Raise StoreMisfit if the ledger cannot be read."""
-        async with self._account("") as (client, key):
+        async with self._ledgers("") as (client, [key]):
             await client.zcard(key)
 
     @contextlib.asynccontextmanager
-    async def _account(self, account: str) -> AsyncIterator[tuple[Any, str]]:
-        """Yield a client and the key of an account's budget; errors name the key."""
+    async def _ledgers(
+        self, account: str, logins: Sequence[str] = ()
+    ) -> AsyncIterator[tuple[Any, list[str]]]:
+        """Yield a client and the keys of an account's budget and its logins'; errors name a key."""
         keys, redis = self._namespace.keys, self._namespace.redis
         own, shared = keys.own_budget(account), keys.budget(account)
         if await self._mark.holds_simulation() or own == shared:
-            client, key = redis, own
+            client, of_login, key = redis, keys.own_login, own
         else:
-            client, key = self._namespace.budgets, shared
+            client, of_login, key = self._namespace.budgets, keys.login, shared
+        every = [key, *map(of_login, logins)]
         try:
             with translated():
                 if key != own and account not in self._carried:
                     await self._carry_over(own, shared)
                     self._carried.add(account)
-                yield client, key
+                yield client, every
         except WrongType:
             with translated():
-                found = await client.type(key)
-            raise StoreMisfit(wrong_type(key, found, "sorted set")) from None
+                for key in every:
+                    if (found := await client.type(key)) not in {"none", "zset"}:
+                        raise StoreMisfit(wrong_type(key, found, "sorted set")) from None
+            raise StoreMisfit(f"{' or '.join(every)} held another type a moment ago") from None
         except StoreMisfit as problem:
             if client is redis:
                 raise

@@ -144,6 +144,14 @@ class Keys:
         """Sorted set: the budget of a simulation; earlier versions kept every budget here."""
         return f"{{{self.namespace}}}:budget:{account}"
 
+    def login(self, user: str) -> str:
+        """Sorted set: like `budget`, of all accounts that are logged in as one user."""
+        return f"{self.budget('login')}:{user}"
+
+    def own_login(self, user: str) -> str:
+        """Sorted set: the same of a simulation."""
+        return f"{self.own_budget('login')}:{user}"
+
 
 TYPES: Final = {"stream": "stream"} | {
     name: key.kind for name, key in vars(Keys).items() if isinstance(key, Key)

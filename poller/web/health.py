@@ -5,7 +5,7 @@ from aiohttp import web
 from poller.telemetry.observe import right_of
 from poller.web.metrics import CONTENT_TYPE
 from poller.web.samples import samples_of
-from poller.web.service_status import unready
+from poller.web.service_status import further, unready
 from poller.web.sources import SOURCES
 
 
@@ -17,8 +17,8 @@ async def healthz(_: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """Answer 200 if Redis and OpenD answer and every shared component runs, else 503.
 
-    A defect of one endpoint or symbol is listed, as is a market an account has no right to, but
-    neither makes the service unready.
+    A defect of one endpoint or symbol is listed, as are a market an account has no right to and
+    all other troubles, such as what OpenD says of its own state; none makes the service unready.
     """
     service = await request.app[SOURCES].service_status()
     reasons = unready(service)
@@ -28,6 +28,7 @@ async def readyz(request: web.Request) -> web.Response:
             "reasons": reasons,
             "defects": list(service.defects),
             "resting": [f"{right_of(r.account, r.market)}: {r.reason}" for r in service.resting],
+            "troubles": [f"{subject}: {why}" for subject, why in further(service).items()],
         },
         status=503 if reasons else 200,
     )
