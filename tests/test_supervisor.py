@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +12,16 @@ from poller.errors import LeaseLost, StoreMisfit, Unavailable
 from poller.simulator.virtual import run_virtually
 from poller.supervisor import LONGEST_PAUSE, STEADY, supervise
 from poller.telemetry.log import fingerprint
-from poller.telemetry.observe import Defect, Fact, Happened, Recovered, Trouble, to_all
+from poller.telemetry.observe import (
+    LONGEST_TURN,
+    Defect,
+    Fact,
+    Happened,
+    HeartbeatBeat,
+    Recovered,
+    Trouble,
+    to_all,
+)
 
 
 def virtually(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -108,6 +118,26 @@ def test_what_the_project_knows_is_trouble_and_no_defect() -> None:
         assert Trouble("plan", "the key x holds a list") in facts
         assert not any(isinstance(fact, Defect) for fact in facts)
         assert len(work.starts) == 2
+        task.cancel()
+
+    virtually(story)
+
+
+def test_a_pause_is_no_hang() -> None:
+    """Whoever pauses for minutes beats at least once a turn, so that the watchdog waits for it."""
+
+    async def story() -> None:
+        beats: list[float] = []
+
+        def observe(fact: Fact) -> None:
+            if isinstance(fact, HeartbeatBeat):
+                beats.append(asyncio.get_running_loop().time())
+
+        failing = Component(*(ValueError() for _ in range(8)))
+        task = asyncio.create_task(supervise("page", failing, observe))
+        await asyncio.sleep(200)
+        assert len(failing.starts) == 8
+        assert max(b - a for a, b in pairwise(beats)) <= LONGEST_TURN
         task.cancel()
 
     virtually(story)

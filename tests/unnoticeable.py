@@ -59,6 +59,11 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
         ),
         "any part of a turn is soon enough to beat",
     ),
+    (
+        "poller/codec.py",
+        "first = problem.errors(include_url=False, include_context=False, include_input=False)[0]",
+        "(True)",
+    ): "of each error the place and the words are read, and nothing else",
     ("poller/polling/watchlist.py", "changed_at: float = 0.0", "(1.0)"): _SET,
     ("poller/polling/watchlist.py", "changed_at: float = 0.0", "(-1.0)"): _SET,
     ("poller/events.py", "missing: int = 0", "(1)"): _SET,
