@@ -647,12 +647,21 @@ class Unreached(MemoryLedger):
     """A ledger that nobody reaches in its first minute."""
 
     async def grant(
-        self, account: str, request: str, *, limit: int, period: float, margin: float
+        self,
+        account: str,
+        request: str,
+        *,
+        limit: int,
+        period: float,
+        margin: float,
+        logins: Sequence[str] = (),
     ) -> float:
         """Grant the request, later."""
         if self.clock() < 60:
             raise StoreDown("away")
-        return await super().grant(account, request, limit=limit, period=period, margin=margin)
+        return await super().grant(
+            account, request, limit=limit, period=period, margin=margin, logins=logins
+        )
 
 
 def test_a_group_waits_for_the_ledger_and_says_so(desk: Desk) -> None:

@@ -19,6 +19,8 @@ from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.relay import Relay
 from poller.errors import StoreError
+from poller.gateway.ownstate import RightsTold
+from poller.markets import Market
 from poller.model import Code, newest_days
 from poller.polling.budget import Budget
 from poller.polling.instruments import CALLS, Call, Directory, Reader
@@ -194,16 +196,9 @@ async def _polling(
     )
     readers = [_reader(call, ports, directory, poller, leader) for call in CALLS]
     for gateway in ports.gateways:
-        gateway.follow_rights(_to_each([poller, *readers]))
+        gateway.follow_rights(_to_each(poller, readers))
     account = config.opend[0].account  # of several accounts, the first one's groups are read
-    group_budget = Budget(
-        ports.store.ledger,
-        f"{account}:groups",
-        secrets.token_hex(8),
-        requests=GROUP_REQUESTS,
-        period=GROUP_PERIOD,
-        logins=lambda: [f"{login}:groups" for login in ports.budgets[account].logins()],
-    )
+    group_budget = _side_budget(ports, account, "groups", GROUP_REQUESTS, GROUP_PERIOD)
     leader_tasks = [
         *_leader_tasks(config, ports.store.streams, leader),
         ("rank", lambda: ranks.run(poller)),
@@ -233,16 +228,22 @@ async def _polling(
     ], apply
 
 
+def _side_budget(ports: Ports, account: str, call: str, requests: int, period: float) -> Budget:
+    """Return the budget of an account for another call than short interest."""
+    return Budget(
+        ports.store.ledger,
+        f"{account}:{call}",
+        secrets.token_hex(8),
+        requests=requests,
+        period=period,
+        logins=lambda: [f"{login}:{call}" for login in ports.budgets[account].logins()],
+    )
+
+
 def _ranks(config: Config, ports: Ports, schedule: Schedule, observe: Observe) -> RankReader:
     """Return what reads the ranks of the markets, each account within a budget of its own."""
     budgets = {
-        account: Budget(
-            ports.store.ledger,
-            f"{account}:rank",
-            secrets.token_hex(8),
-            requests=RANK_REQUESTS,
-            period=RANK_PERIOD,
-        )
+        account: _side_budget(ports, account, "rank", RANK_REQUESTS, RANK_PERIOD)
         for account in ports.budgets
     }
     reader = RankReader(ports.gateways, budgets, Hints(lambda: schedule.markets), observe)
@@ -250,12 +251,13 @@ def _ranks(config: Config, ports: Ports, schedule: Schedule, observe: Observe) -
     return reader
 
 
-def _to_each(listeners: Sequence[Poller | Reader]) -> Callable[[str], None]:
-    """Return a function that tells all of these that the rights of an account have changed."""
+def _to_each(poller: Poller, readers: Sequence[Reader]) -> RightsTold:
+    """Return a function that tells all of these what is said of the rights of an account."""
 
-    def rights_told(account: str) -> None:
-        for each in listeners:
-            each.rights_told(account)
+    def rights_told(account: str, without: frozenset[Market] | None) -> None:
+        poller.rights_told(account, without)
+        for reader in readers if without is None else ():  # they have changed
+            reader.rights_told(account)
 
     return rights_told
 
@@ -265,13 +267,7 @@ def _reader(
 ) -> Reader:
     """Return what keeps names, or numbers of shares, up to date; on budgets of their own."""
     budgets = {
-        account: Budget(
-            ports.store.ledger,
-            f"{account}:{call.ledger}",
-            secrets.token_hex(8),
-            requests=call.requests,
-            period=call.period,
-        )
+        account: _side_budget(ports, account, call.ledger, call.requests, call.period)
         for account in ports.budgets
     }
     return Reader(call, directory, ports.gateways, budgets, poller.withholds, observe)
