@@ -314,7 +314,8 @@ class MarketRank:
 
     def _let_go(self, now: datetime) -> None:
         """Let the sweep go on when nothing of its order is under way, or about to be."""
-        if self._reading is not None and self._reading.under_way:
+        is_new = self.queue.newest != self._newest  # its order is about to be read
+        if is_new or (self._reading is not None and self._reading.under_way):
             return
         if self._has_page():
             self._hold(min(self.queue.held_until, now + _NEXT_PAGE))
