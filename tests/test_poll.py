@@ -617,8 +617,10 @@ def test_a_spent_budget_is_no_fault_of_the_symbol() -> None:
         assert scene.outcomes()[0] == "postponed"
         assert scene.outcomes()[-1] == "answered"
         assert len(gateway.asked) <= 6
-        subjects = {fact.subject for fact in scene.facts if isinstance(fact, Trouble)}
-        assert subjects == {"budget of account main"}
+        told = {(f.subject, f.reason) for f in scene.facts if isinstance(f, Trouble)}
+        ((subject, reason),) = told
+        assert subject == "budget of account main"
+        assert "another program spends requests" in reason
         assert len(scene.store.streams.entries) == 1
 
     virtually(work)
