@@ -34,7 +34,7 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     (_MARKET, "self.version += 1", "(2)"): _ANY_START,
     (
         _MARKET,
-        "if head(self._fresh) is not None or queue is None:",
+        "if head(self._fresh) is not None or self._lags() is None:",
         "(head(self._fresh) is not None)",
     ): _TYPED,
     (

@@ -358,7 +358,8 @@ class MarketRank:
         """
         self._reading = None
         watched = self.queue.codes
-        largest = sorted(reading.missing & watched, key=lambda code: -self._latest.get(code, 0))
+        gone = reading.missing & watched
+        largest = sorted(gone, key=lambda code: (-self._latest.get(code, 0), code))
         absent = dict.fromkeys(largest, 0)
         self._latest |= absent
         if self._sweeps or self._alarm is not None:
