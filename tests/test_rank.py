@@ -14,7 +14,6 @@ from poller.schedule.hints import Hints
 from poller.schedule.order import EXTREME, NEW_POSITION
 from poller.schedule.rank import (
     AGAIN,
-    HOLD,
     PATIENCE,
     PROVED,
     SETTLED,
@@ -24,7 +23,7 @@ from poller.schedule.rank import (
     move_of,
 )
 from poller.schedule.schedule import Answered, Probe, Wait
-from poller.schedule.watch import RELIED
+from poller.schedule.watch import HOLD, RELIED
 from tests.test_schedule import INTERVALS, NOW, OLD, SECOND, codes, following
 
 HK, WEEK = HONG_KONG, timedelta(weeks=1)
@@ -180,16 +179,47 @@ def test_a_sweep_asks_by_weight_and_move(percents: list[int], heavy: bool) -> No
 
 def test_extreme_moves_leave_turns_to_ordinary_ones() -> None:
     """In any five requests of a sweep three are ordinary, so that no market looks at fault."""
-    watched = codes(60)
+    watched = codes(200)
     before = positions_of(watched)
     after = {
-        c: s * (3 if n < 20 else 1) + (s // 50 if n >= 20 else 0)
-        for n, (c, s) in enumerate(before.items())
+        code: shares // 20 if n < 20 else shares + shares // 50
+        for n, (code, shares) in enumerate(before.items())
     }
     asked = Played(watched, before).report(after)
     extreme = [move_of(before[code], after[code]) >= EXTREME for code in asked[1:31]]
     assert all(sum(extreme[n : n + 12]) < 6 for n in range(len(extreme) - 12))
     assert sum(extreme) >= 11
+
+
+def test_a_fault_of_the_source_orders_no_sweep() -> None:
+    """Where many moved extremely, `detect` has to see as many as there are; told once."""
+    watched = codes(200)
+    before = positions_of(watched)
+    after = {code: shares * (10 if n % 3 else 1) for n, (code, shares) in enumerate(before.items())}
+    played = Played(watched, before)
+    asked = played.report(after)
+    extreme = [move_of(before[code], after[code]) >= EXTREME for code in asked[1:61]]
+    assert 30 <= sum(extreme) <= 50
+    assert len([told for told in played.told if "extremely" in told.text]) == 1
+
+
+def test_who_stopped_reporting_is_asked_last_whatever_its_rank() -> None:
+    """Its rank may move on; were it asked first, its misses would end the sweep of the others."""
+    watched = codes(120)
+    before = positions_of(watched)
+    played = Played(watched, before)
+    lapsed = set(watched[80:])
+    played.pass_by(DUE, polled=False)
+    played.newest += WEEK
+    while isinstance(decision := played.plan.next(played.now), Probe):
+        day = OLD if decision.code in lapsed else played.newest
+        played.plan.record(decision.code, Answered(day), played.now)
+    assert played.plan.outstanding == len(lapsed)
+    played.now += WEEK
+    after = {c: s * 3 // 2 if c in lapsed else s + s // 100 for c, s in before.items()}
+    asked = played.report(after)
+    others = [n for n, code in enumerate(asked) if code not in lapsed]
+    assert max(others[:80]) < 90
 
 
 def test_a_position_that_is_gone_from_the_list_has_moved() -> None:
@@ -201,7 +231,7 @@ def test_a_position_that_is_gone_from_the_list_has_moved() -> None:
         watched[0]: 9
     }
     asked = played.report(moved(after, n70=1.1))
-    assert {watched[0], watched[59], watched[69]} <= set(asked[:4])
+    assert {watched[0], watched[59], watched[69]} <= set(asked[:7])
 
 
 def test_nothing_is_told_of_a_report_that_appeared_before_the_start() -> None:
@@ -229,6 +259,47 @@ def test_a_sweep_waits_for_its_order_for_two_seconds_at_most() -> None:
     assert played.hints.next(played.now, [HK]) is not None
     assert played.plan.next(played.now) == Wait(played.now + HOLD)
     assert isinstance(played.plan.next(played.now + HOLD), Probe)
+
+
+def test_a_sweep_waits_three_times_at_most() -> None:
+    """However slowly the pages of its order come, six seconds are all that it costs."""
+    watched = codes(300)
+    played = Played(watched, positions_of(watched))
+    played.pass_by(DUE, polled=False)
+    first = played.plan.next(played.now)
+    assert isinstance(first, Probe)
+    played.newest += WEEK
+    played.plan.record(first.code, Answered(played.newest), played.now)
+    held = 0
+    for _ in range(60):  # each page takes 1.9 s, one after the other
+        played.told += played.hints.tick(played.now)
+        request = played.hints.next(played.now, [HK])
+        for _ in range(19):
+            played.now += SECOND / 10
+            decision = played.plan.next(played.now)
+            if isinstance(decision, Probe):
+                played.plan.record(decision.code, Answered(played.newest), played.now)
+            elif played.plan.outstanding:
+                held += 1
+        if request is not None:
+            played.told += played.hints.read(request, played.page(request), played.now)
+    assert held / 10 <= 7
+
+
+def test_rest_ends_whatever_the_rank_had_begun() -> None:
+    """No symbol is suspected, no sweep waits, no probe is rarer once the rank is not read."""
+    watched = codes(40)
+    played = Played(watched, positions_of(watched))
+    played.positions = moved(played.positions, n17=1.2)
+    played.now += DUE / 10
+    played.read_all()
+    played.hints.rest([HK])
+    played.told += played.hints.tick(played.now)
+    queue = played.plan.markets[HK]
+    assert not any((queue.waits_for_order, queue.watch.hears_rank, queue.watch.relies_on_rank))
+    assert queue.held_until < played.now
+    played.poll_all()
+    assert isinstance(played.plan.next(played.now + 2 * SECOND), Wait)
 
 
 def test_a_look_under_way_lets_no_sweep_begin_without_its_order() -> None:
@@ -292,12 +363,16 @@ def test_a_rank_that_is_wrong_orders_no_sweep_until_it_is_right_again(shown: str
     truth = played.positions
     for week in range(2):
         truth = {code: shares + shares // (5 + week) for code, shares in truth.items()}
-        lie = played.positions if shown == "stale" else {c: s * 5 for c, s in truth.items()}
+        lie = (
+            played.positions
+            if shown == "stale"
+            else {code: shares + shares // 200 for code, shares in played.positions.items()}
+        )
         played.report(truth, shown=lie)
         played.rest_of_the_week()
     assert [told.begins for told in played.told if told.about == "order"] == [True]
     queue = played.plan.markets[HK]
-    assert queue.waits_for_rank is None
+    assert not queue.waits_for_order
     played.positions = truth
     for week in range(3):
         played.rest_of_the_week()

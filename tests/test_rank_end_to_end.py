@@ -120,7 +120,7 @@ async def test_one_limit_for_both_calls_is_noticed(tmp_path: Path, refused: str)
         looks = ranked(opend)
         release(opend, {})
         await entries(store, 2 * len(HK))
-        assert "read again in 1 day" in str(service.log())
+        assert "read again in 7 days" in str(service.log())
         assert service.told("rank of HK at account main") == 1
         assert ranked(opend) <= looks + 1
 

@@ -39,7 +39,6 @@ from poller.polling.gate import Gate
 from poller.polling.plan_store import PlanStore
 from poller.polling.publish import PUBLISHING, Publisher
 from poller.polling.request import PollJob
-from poller.schedule.rank import HOLD
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import (
     Answered,
@@ -52,6 +51,7 @@ from poller.schedule.schedule import (
     Unanswered,
     Wait,
 )
+from poller.schedule.watch import HOLD
 from poller.store.ports import PollerStore
 from poller.store.store import Lease
 from poller.supervisor import supervise
@@ -252,13 +252,17 @@ class Poller:
 
     async def _decide(self, account: str) -> Probe | Wait:
         """Decide who is asked; the grant outlives a short wait for a sweep's order."""
-        until = self._now() + HOLD
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + HOLD.total_seconds()
         while True:
             wake, now = self._wake, self._now()
             decision = self._schedule.next(now, self._entitlements.access(account))
-            if isinstance(decision, Probe) or decision.until is None or decision.until > until:
+            if isinstance(decision, Probe) or decision.until is None:
                 return decision
-            await wait_set(wake, (decision.until - now).total_seconds())
+            wait = (decision.until - now).total_seconds()
+            if loop.time() + wait > ends:
+                return decision
+            await wait_set(wake, wait)
 
     async def _until_due(self, account: str, beat: Callable[[], None]) -> None:
         while True:
@@ -377,7 +381,7 @@ class Poller:
         """Free the gateway of a poll that waits; the day tells the schedule of a new report."""
         if (task := asyncio.current_task()) in self._in_flight:
             self._in_flight[task] = None
-        self._schedule.sighted(code, day)
+        self._schedule.sighted(code, day, self._now())
         self._notify()
 
     def _answered(self, job: PollJob) -> None:

@@ -24,7 +24,7 @@ from poller.markets import Market
 from poller.model import Event, EventType, RankPage
 from poller.polling.budget import Budget, Grant
 from poller.schedule.hints import Hints
-from poller.schedule.rank import RankRequest, Told
+from poller.schedule.rank import About, RankRequest, Told
 from poller.telemetry.observe import (
     Fact,
     Happened,
@@ -57,14 +57,19 @@ class _Pauses:
 
 _SILENT: Final = _Pauses(timedelta(seconds=30), timedelta(hours=1))
 _REFUSED: Final = _Pauses(timedelta(hours=1), timedelta(days=1))
-_SHARED: Final = _Pauses(timedelta(days=1), timedelta(days=7))
-"""Where its requests seem to count with those for short interest, which must not suffer."""
+_SHARED: Final = _Pauses(timedelta(days=7), timedelta(days=28))
+"""Where its requests seem to count with those for short interest, which must not suffer.
+
+It is longer than a report lasts, and not forgotten: between two reports any page can be read.
+"""
 
 
 @dataclass(slots=True)
 class _Rest:
     until: datetime
     pause: timedelta
+    pauses: _Pauses
+    told: bool = True
 
 
 class RankSource(Protocol):
@@ -111,43 +116,53 @@ class RankReader:
         self._asked_at: dict[str, datetime] = {}
         self._news = asyncio.Event()
         self._is_on = True
+        self._planner: Planner | None = None
 
     def configure(self, hints: Literal["auto", "off"]) -> None:
         """Read from now on, or do without."""
         self._is_on = hints == "auto"
         if not self._is_on:
             self._hints.rest(self._hints.markets)
+            for market in self._hints.markets:
+                for about in About:
+                    self._observe(Recovered(f"{about} of the rank of {market}"))
+            for account, market in self._rests:
+                self._observe(Recovered(_subject(market, account)))
+            self._rests.clear()
         self._notify()
 
     def notice(self, fact: Fact) -> None:
         """Take note of a fact of the poller's."""
         match fact:
             case Published(_, events):
-                for event in events:
-                    self._compare(event)
+                self._compare(events)
                 self._notify()
             case Trouble(subject, _):
                 for account in self._budgets:
                     if subject == budget_of(account):
                         self._spare(account)
 
-    def _compare(self, event: Event) -> None:
-        before, after = event.previous, event.vintage.record.shares
-        if event.type is not EventType.REPORTED or before is None or before.shares is None:
+    def _compare(self, events: Sequence[Event]) -> None:
+        """Compare what the rank told of a symbol with all that it reported since it was asked."""
+        reported = [event for event in events if event.type is EventType.REPORTED]
+        if not reported or (previous := reported[0].previous) is None:
             return
-        if after is not None:
-            self._tell(self._hints.reported(event.code, before.shares, after))
+        before, after = previous.shares, reported[-1].vintage.record.shares
+        if before is not None and after is not None:
+            self._tell(self._hints.reported(reported[0].code, before, after))
 
     def _spare(self, account: str) -> None:
         """Rest, where a request for short interest was refused for the rate shortly after ours."""
         asked = self._asked_at.get(account)
-        if asked is not None and self._now() - asked <= timedelta(seconds=RANK_PERIOD):
+        age = None if asked is None else self._now() - asked
+        if age is not None and timedelta() <= age <= timedelta(seconds=RANK_PERIOD):
             problem = "OpenD seems to count its requests with those for short interest"
             for market in self._hints.markets:
                 self._rest(account, market, _SHARED, problem)
 
     async def run(self, planner: Planner) -> None:
         """Read for ever."""
+        self._planner = planner
         try:
             async with asyncio.TaskGroup() as group:
                 for account in self._budgets:
@@ -161,7 +176,7 @@ class RankReader:
             news, now = self._news, self._now()
             self._tell(self._hints.tick(now))
             self._pass_on(planner)
-            due_at = self._hints.due_at(self._allowed(account, planner))
+            due_at = self._hints.due_at(self._allowed(account))
             wait = _TURN if due_at is None else (due_at - now).total_seconds()
             source = self._source(account)
             if source is None or wait > 0:
@@ -174,7 +189,7 @@ class RankReader:
                 places.release()
                 await asyncio.sleep(_STORE_PAUSE)
                 continue
-            request = self._hints.next(self._now(), self._allowed(account, planner))
+            request = self._hints.next(self._now(), self._allowed(account))
             if request is None:
                 places.release()
                 await budget.settle(grant, answered=True)
@@ -215,10 +230,10 @@ class RankReader:
         except GatewayError as problem:
             self._rest(account, market, _REFUSED, str(problem))
         else:
-            if self._rests.pop((account, market), None) is not None:
-                self._observe(Recovered(_subject(market, account)))
-            self._tell(self._hints.read(request, page, self._now()))
-            return
+            if self._is_on:
+                self._recovered(account, market)
+                self._tell(self._hints.read(request, page, self._now()))
+                return
         finally:
             await budget.settle(grant, answered=answered)
         self._hints.failed(request, self._now())
@@ -226,23 +241,35 @@ class RankReader:
     def _rest(self, account: str, market: Market, pauses: _Pauses, problem: str) -> None:
         """Do not read a rank through an account for a while, and tell it."""
         now, rest = self._now(), self._rests.get((account, market))
-        if rest is not None and rest.until > now:  # what else was under way
-            return
         pause = pauses.first if rest is None else min(2 * rest.pause, pauses.longest)
         pause = max(pause, pauses.first)
-        self._rests[account, market] = _Rest(now + pause, pause)
+        if rest is not None and rest.until >= now + pause / 2:  # what else was under way
+            return
+        self._rests[account, market] = _Rest(now + pause, pause, pauses)
         text = f"{problem}; reports are found without it; read again in {_spelled(pause)}"
         self._observe(Trouble(_subject(market, account), text))
-        if all(self._is_resting(other, market, now) for other in self._budgets):
+        if not any(market in self._allowed(other) for other in self._budgets):
             self._hints.rest([market])
+
+    def _recovered(self, account: str, market: Market) -> None:
+        """Let a rest end; one for a shared limit is remembered, as it shows in a sweep only."""
+        rest = self._rests.get((account, market))
+        if rest is None or not rest.told:
+            return
+        self._observe(Recovered(_subject(market, account)))
+        if rest.pauses is _SHARED:
+            rest.told = False
+        else:
+            del self._rests[account, market]
 
     def _is_resting(self, account: str, market: Market, now: datetime) -> bool:
         rest = self._rests.get((account, market))
-        return rest is not None and rest.until > now
+        return rest is not None and now < rest.until <= now + rest.pause
 
-    def _allowed(self, account: str, planner: Planner) -> Collection[Market]:
+    def _allowed(self, account: str) -> Collection[Market]:
         """Return the markets whose rank this account may be asked for now."""
-        if not self._is_on:
+        planner = self._planner
+        if not self._is_on or planner is None:
             return ()
         now = self._now()
         return [
@@ -280,4 +307,5 @@ def _spelled(pause: timedelta) -> str:
     units = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
     seconds = int(pause.total_seconds())
     name, size = next(unit for unit in units if seconds >= unit[1])
-    return f"{seconds // size} {name}"
+    count = seconds // size
+    return f"{count} {name.removesuffix('s') if count == 1 and name == 'days' else name}"

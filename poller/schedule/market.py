@@ -24,7 +24,7 @@ from poller.schedule.release import (
 )
 from poller.schedule.sweep import Sweep
 from poller.schedule.symbol import Queue, Symbol, SymbolState, head, taken, taken_out
-from poller.schedule.watch import LONG_AGO, Watch
+from poller.schedule.watch import HOLD, LONG_AGO, Watch
 
 LAPSED_AFTER: Final = 3
 """Missed releases after which a symbol is looked at once a day."""
@@ -45,7 +45,8 @@ class MarketQueue:
         self.version = 0  # grows with whatever `state` tells
         self._intervals = intervals
         self._tickets = tickets
-        self.waits_for_rank: timedelta | None = None  # a sweep that begins: for its order
+        self.waits_for_order = False  # a sweep that begins, until the rank is read
+        self.changes = 0  # of the symbols that are followed
         self.held_until = LONG_AGO
         self._suspects: deque[Symbol] = deque()
         self._dormant_at = LONG_AGO
@@ -140,6 +141,7 @@ class MarketQueue:
         elif symbol.code in self._known_quiet:
             symbol.state = SymbolState.DORMANT
         self._members[symbol.code] = symbol
+        self.changes += 1
         self._count(symbol, 1)
         self.place(symbol)
         if self.outstanding and self.sweep.resumes is None:
@@ -148,6 +150,7 @@ class MarketQueue:
     def remove(self, symbol: Symbol) -> None:
         """Stop following a symbol."""
         del self._members[symbol.code]
+        self.changes += 1
         self._count(symbol, -1)
         if self._open is not None and symbol.watermark == self._open:
             self._left.add(symbol.code)
@@ -205,11 +208,16 @@ class MarketQueue:
         """Let a sweep wait until then, because the order is being read."""
         self.held_until = until
 
-    def sighted(self, day: date) -> None:
+    def sighted(self, day: date, now: datetime) -> None:
         """Poll all others at the full rate if a day is newer than any seen."""
         if self.newest is not None and day > self.newest:
             self._raise_to(day)
-            self.sweep.begin()
+            self._begin_sweep(now)
+
+    def _begin_sweep(self, now: datetime) -> None:
+        self.sweep.begin()
+        if self.waits_for_order:
+            self.hold(now + HOLD)
 
     def answered(self, symbol: Symbol, watermark: date | None, now: datetime) -> list[Notice]:
         """Record the watermark a symbol showed, queue it again, and return the notices due."""
@@ -220,9 +228,7 @@ class MarketQueue:
             first = self.newest is None
             self._raise_to(watermark)
             if not first:
-                self.sweep.begin()
-                if self.waits_for_rank is not None:
-                    self.hold(now + self.waits_for_rank)
+                self._begin_sweep(now)
         self._count(symbol, -1)
         symbol.watermark = watermark
         symbol.state = SymbolState.DORMANT if watermark is None else self._state_of(watermark)

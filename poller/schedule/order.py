@@ -18,7 +18,7 @@ NEW_POSITION: Final = 10.0
 """What a position counts as where there was none: more than any other move."""
 
 EXTREME: Final = 0.9
-"""From here on, a sweep asks symbols in two of five turns only, with ordinary ones between them.
+"""From here on, a sweep asks symbols in two of five turns only, with others between them.
 
 Asked all at once, they would look like a fault of the whole market (`detect.plausible`).
 """
@@ -73,8 +73,11 @@ class SweepOrder:
         return taken(queue, reason + told(queue[0][1]), swept=True)
 
     def _ordinary(self) -> Queue | None:
-        queues = (self._tiers[key] for key in sorted(self._tiers))
-        return next((queue for queue in queues if _is_ordinary(head(queue))), None)
+        """Return a queue of this round whose head is no extreme; one that moved, if there is."""
+        least = min(self._tiers)[0]
+        queues = [self._tiers[key] for key in sorted(self._tiers) if key[0] == least]
+        usual = [q for q in queues if (one := head(q)) is not None and not _is_extreme(one)]
+        return next((q for q in usual if q[0][1].move), next(iter(usual), None))
 
 
 def told(symbol: Symbol) -> str:
@@ -87,6 +90,8 @@ def told(symbol: Symbol) -> str:
 
 def _key(symbol: Symbol, missed: int) -> Key:
     move = TYPICAL if symbol.move is None else symbol.move
+    if missed and symbol.move is not None:
+        move = 0  # its rank may move on while it reports no more: it would end the sweep of others
     return (symbol.rounds, -symbol.weight * _step(move), missed)
 
 
@@ -96,8 +101,4 @@ def _step(move: float) -> float:
 
 
 def _is_extreme(symbol: Symbol) -> bool:
-    return symbol.move is not None and EXTREME <= symbol.move < NEW_POSITION
-
-
-def _is_ordinary(symbol: Symbol | None) -> bool:
-    return symbol is not None and symbol.move is not None and 0 < symbol.move < EXTREME
+    return symbol.move is not None and symbol.move >= EXTREME

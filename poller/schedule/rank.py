@@ -21,11 +21,18 @@ from typing import Final
 from poller.markets import Market
 from poller.model import RANK_PAGE, Code, RankPage
 from poller.schedule.market import MarketQueue
-from poller.schedule.order import NEW_POSITION
-from poller.schedule.watch import LONG_AGO
+from poller.schedule.order import EXTREME, NEW_POSITION
+from poller.schedule.watch import HOLD, LONG_AGO
 
-HOLD: Final = timedelta(seconds=2)
-"""Longest wait of a sweep for pages of the rank that are under way."""
+HOLDS: Final = 3
+"""Times a sweep waits for its order, `HOLD` each at the longest: as often as a limit of 60 pages in
+30 s lets a list of 5,300 symbols be read.
+"""
+
+FAULTY: Final = 1 / 8
+"""Share of the positions above which extreme moves are a fault of the source: `detect` has to see
+it, so the sweep asks in the order of no hint. Some 3 % of the figures move so far.
+"""
 
 PATIENCE: Final = 30
 """Due intervals (10 min) without a report, after which an alarm was a false one."""
@@ -51,12 +58,17 @@ LONG_AHEAD: Final = datetime.max.replace(tzinfo=UTC)
 MOST_KEPT: Final = 50_000
 """Symbols of a market whose last position is kept, watched or not: thrice what any has."""
 
+MOST_EMPTY: Final = 3
+"""Pages in a row without any figure of the market, after which the list is not read on."""
+
 _LARGEST: Final = 9.99  # more is not told apart
+_MANY: Final = 100  # moves that are enough to see a fault by; the list begins with what rose
 _ENOUGH: Final = 10  # moves compared with what was reported, before the rank is judged by them
 _JUDGED: Final = 30  # moves it is judged by
 _WRONG, _RIGHT = 0.5, 0.8  # fractions told right, to lose and to regain belief
 _NEAR: Final = 2.0  # a move told within this factor is right
 _LOOKS: Final = 10  # looks at the first page between two probes
+_FIRST_PAUSE: Final = timedelta(seconds=2)  # until an alarm is asked about again
 _LEAST_PAUSE: Final = timedelta(seconds=2)  # between two looks: a quarter of the call's limit
 _NEXT_PAGE: Final = timedelta(seconds=0.2)  # to ask for it, if the budget allows it
 
@@ -70,11 +82,17 @@ def move_of(before: float, after: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """A page to read now; `reading`: the number of the reading it is part of, 0 for a look."""
+    """A page to read now.
+
+    Attributes:
+        reading: The number of the reading it is part of, 0 for a look.
+        number: Grows with every request for the market's rank.
+    """
 
     market: Market
     offset: int = 0
     reading: int = 0
+    number: int = 0
 
 
 class About(StrEnum):
@@ -112,6 +130,7 @@ class _Reading:
     missing: set[Code]
     next_offset: int = 0
     under_way: set[int] = field(default_factory=set)
+    empty: int = 0  # pages in a row that showed nothing
 
 
 class MarketRank:
@@ -122,7 +141,7 @@ class MarketRank:
         self.changed = False  # whether there is something else to do than before
         self._newest = queue.newest
         self._sweeps = queue.sweep.running
-        self._symbols = 0
+        self._changes = -1
         self._total: int | None = None  # symbols in the list
         self._latest: dict[Code, int] = {}
         self._before: dict[Code, int] = {}  # at the report before, of watched symbols
@@ -130,7 +149,12 @@ class MarketRank:
         self._rebases = True
         self._claims: dict[Code, float] = {}  # made in this release, not compared yet
         self._alarm: _Alarm | None = None
-        self._undecided = False  # a report was found; whether the rank shows it is not known
+        self._undecided: int | None = None  # a report was found: do later requests show it?
+        self._requests = 0
+        self._applied: dict[int, int] = {}  # offset → the last request whose page was taken
+        self._first_page: set[Code] = set()
+        self._holds, self._held_at = 0, LONG_AGO
+        self._is_faulty = False  # in this release
         self._reading: _Reading | None = None
         self._readings = 0
         self._read_at = LONG_AGO
@@ -169,8 +193,8 @@ class MarketRank:
     def tick(self, now: datetime) -> Iterator[Told]:
         """Take note of the time, and of what the schedule has found."""
         queue = self.queue
-        if self._next_reading is None or self._symbols != queue.symbols:
-            self._symbols = queue.symbols
+        if self._next_reading is None or self._changes != queue.changes:
+            self._changes = queue.changes
             soon = now + AGAIN * self._due
             self._next_reading = min(self._next_reading or soon, soon)
         # pauses grow shorter, and clocks are set back
@@ -179,30 +203,35 @@ class MarketRank:
         if self._alarm is not None and now < self._alarm.since:
             self._alarm = None
         if queue.newest != self._newest:
-            if self._newest is not None:
+            before, self._newest = self._newest, queue.newest
+            if before is not None:
                 yield from self._released(now)
-            self._newest = queue.newest
         if self._sweeps and not queue.sweep.running:
             self._rebases, self._next_reading = True, now + SETTLED * self._due
         self._sweeps = queue.sweep.running
         if (alarm := self._alarm) is not None:
             if now >= alarm.since + PATIENCE * self._due:
                 self._alarm = None
+                self._forget_claims()
+                if not self._is_based:
+                    self._next_reading = now
                 yield from self._counts(told_first=False)
             elif now >= alarm.next_at and not self.useless:
                 alarm.next_at, alarm.pause = now + alarm.pause, 2 * alarm.pause
                 self.changed = True
                 queue.suspect(alarm.codes, "positions moved in the rank: is a report out?")
-        is_read = now - self._looked_at < 3 * self._pause()
+                alarm.codes = (*alarm.codes[1:], alarm.codes[0])  # another one, if asked again
+        is_read = timedelta() <= now - self._looked_at < 3 * self._pause()
         queue.watch.hears_rank = is_read and not self.useless
-        queue.watch.relies_on_rank = self.proved and is_read
-        queue.waits_for_rank = HOLD if self._is_based and self._believed and is_read else None
+        queue.watch.rely_on_rank(relied=self.proved and is_read)
+        queue.waits_for_order = self._is_based and self._believed and is_read
 
     def _released(self, now: datetime) -> Iterator[Told]:
         """Take note of a newer day: its sweep needs an order."""
         alarm, self._alarm, self._next_look = self._alarm, None, now
+        self._holds, self._held_at = 1, now  # the sweep waits already
         if alarm is None:
-            self._undecided = True
+            self._undecided, self._is_faulty = self._requests, False
             self._claims.clear()
         else:
             yield from self._counts(told_first=True)
@@ -212,11 +241,16 @@ class MarketRank:
 
     def rest(self) -> None:
         """Do without the rank from now on."""
-        self._reading = self._next_reading = None
-        self._is_looking = False
-        self.queue.watch.relies_on_rank = self.queue.watch.hears_rank = False
-        self.queue.waits_for_rank = None
+        self._reading = self._next_reading = self._undecided = None
+        self._is_looking, self._looked_at, self._alarm = False, LONG_AGO, None
+        self._forget_claims()
+        self.queue.watch.rely_on_rank(relied=False)
+        self.queue.watch.hears_rank = self.queue.waits_for_order = False
         self._hold(LONG_AGO)
+
+    def _forget_claims(self) -> None:
+        self._claims.clear()
+        self.queue.claim(dict.fromkeys(self.queue.codes))
 
     def due_at(self) -> datetime:
         """Return when there is something to read or to ask, if nothing else happens."""
@@ -239,17 +273,27 @@ class MarketRank:
         if (reading := self._reading) is not None and self._has_page():
             offset, reading.next_offset = reading.next_offset, reading.next_offset + RANK_PAGE
             if self._sweeps and self._believed and not reading.under_way:
-                self._hold(now + HOLD)
+                self._hold_for(now)
             reading.under_way.add(offset)
-            request = RankRequest(self.market, offset, reading.number)
+            request = RankRequest(self.market, offset, reading.number, self._number())
         elif now >= self._next_look and not self._is_looking:
             self._is_looking = True
-            request = RankRequest(self.market)
+            request = RankRequest(self.market, number=self._number())
         else:
             return None
         if request.offset == 0:
             self._next_look = now + self._pause()
         return request
+
+    def _number(self) -> int:
+        self._requests += 1
+        return self._requests
+
+    def _hold_for(self, now: datetime) -> None:
+        """Let the sweep wait for pages, no longer than `HOLD` for those of one burst."""
+        if now - self._held_at > AGAIN / 2 * self._due and self._holds < HOLDS:
+            self._holds, self._held_at = self._holds + 1, now
+        self._hold(max(self._held_at + HOLD, self.queue.held_until))
 
     def _may_begin(self, now: datetime) -> bool:
         """Return whether a reading is due; the first one waits for a time between releases."""
@@ -270,30 +314,40 @@ class MarketRank:
     def read(self, request: RankRequest, page: RankPage, now: datetime) -> Iterator[Told]:
         """Take a page that was read."""
         self._ended(request)
-        moved = [
-            code
-            for code, shares in page.positions.items()
-            if self._latest.get(code, shares) != shares
-        ]
-        self._latest.update(page.positions)
-        self._total = page.total
-        if request.offset == 0:
-            self._looked_at = now
-            if self._undecided:
-                self._undecided = False
-                yield from self._counts(told_first=bool(moved))
-        if moved:
-            yield from self._moved(moved, now)
-        if self._sweeps or self._alarm is not None:
-            self._claim(page.positions)
+        if request.number >= self._applied.get(request.offset, 0):  # else a later one was quicker
+            self._applied[request.offset] = request.number
+            yield from self._take(request, page, now)
         reading = self._reading
         if reading is not None and request.reading == reading.number:
             reading.missing.difference_update(page.positions)
             reading.under_way.discard(request.offset)
+            reading.empty = 0 if page.positions else reading.empty + 1
             self.changed = True
-            if not reading.under_way and not self._has_page():
-                self._end(reading)
+            if reading.empty >= MOST_EMPTY:
+                self._reading, self._next_reading = None, now + REFRESH
+            elif not reading.under_way and not self._has_page():
+                yield from self._end(reading)
         self._let_go(now)
+
+    def _take(self, request: RankRequest, page: RankPage, now: datetime) -> Iterator[Told]:
+        """Take the positions of a page."""
+        known, watched = self._latest, self.queue.codes
+        moved = [
+            code
+            for code, shares in page.positions.items()
+            if known.get(code, shares) != shares and (code in watched or code in self._first_page)
+        ]
+        self._latest.update(page.positions)
+        self._total = page.total
+        if request.offset == 0:
+            self._looked_at, self._first_page = now, set(page.positions)
+            if self._undecided is not None and request.number > self._undecided:
+                self._undecided = None
+                yield from self._counts(told_first=bool(moved))
+        if moved:
+            yield from self._moved(moved, now)
+        if self._sweeps or self._alarm is not None:
+            yield from self._claim(page.positions)
 
     def failed(self, request: RankRequest, now: datetime) -> None:
         """Take note that a page could not be read."""
@@ -330,28 +384,43 @@ class MarketRank:
         settles = self._reading is not None and self._rebases
         if self._alarm is not None or settles or not self.queue.active:
             return
-        self._alarm = _Alarm(now, tuple(codes), now, _LEAST_PAUSE)
+        self._alarm = _Alarm(now, tuple(codes), now, _FIRST_PAUSE)
         self._claims.clear()
+        self._is_faulty = False
         if not self.useless:
             if self._is_based:
                 self._next_reading = now
             text = f"{len(codes)} positions moved in the rank: a report may be out"
             yield Told(self.market, About.ALARMS, text)
 
-    def _claim(self, positions: Mapping[Code, int]) -> None:
+    def _claim(self, positions: Mapping[Code, int]) -> Iterator[Told]:
         """Tell the sweep how far symbols have moved since the report before."""
         moves = {
             code: move_of(self._before[code], shares)
             for code, shares in positions.items()
             if code in self._before
         }
-        if self._is_based:
-            self._claims |= moves
-            if self._believed:
-                self.queue.claim(moves)
-                self.changed = True
+        if not self._is_based or self._is_faulty:
+            return
+        self._claims |= moves
+        self.changed = True
+        if self._believed:
+            self.queue.claim(moves)
+        if len(self._claims) >= _MANY:
+            yield from self._doubt_source()
 
-    def _end(self, reading: _Reading) -> None:
+    def _doubt_source(self) -> Iterator[Told]:
+        """Let a sweep do without its order if more moved extremely than in any report."""
+        claims = self._claims.values()
+        extreme = sum(EXTREME <= move < NEW_POSITION for move in claims)
+        if len(claims) < _ENOUGH or extreme <= FAULTY * len(claims):
+            return
+        text = f"{extreme} of {len(claims)} positions moved extremely; its sweep is in no order"
+        self._is_faulty = True
+        self._forget_claims()
+        yield Told(self.market, About.ORDER, text)
+
+    def _end(self, reading: _Reading) -> Iterator[Told]:
         """Take note of what the list lacks.
 
         Between releases, what it shows is what the next report will be compared with.
@@ -363,7 +432,8 @@ class MarketRank:
         absent = dict.fromkeys(largest, 0)
         self._latest |= absent
         if self._sweeps or self._alarm is not None:
-            self._claim(absent)
+            yield from self._claim(absent)
+            yield from self._doubt_source()
             return
         for code in watched & self._latest.keys():
             if code not in self._before or (self._rebases and self.queue.shows_newest(code)):

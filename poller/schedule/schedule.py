@@ -20,7 +20,7 @@ from poller.schedule.release import Intervals, MarketState
 from poller.schedule.retries import FAILING_SHARE, Retries
 from poller.schedule.rights import EVERYTHING, Access
 from poller.schedule.symbol import Symbol, SymbolState, taken
-from poller.schedule.watch import LONG_AGO
+from poller.schedule.watch import HOLD, LONG_AGO
 
 _STEP: Final = timedelta(minutes=1)
 _WATCH_SHARE: Final = 10
@@ -296,11 +296,11 @@ class Schedule:
                 symbol.failures, symbol.retry_at = 0, None
                 self._queue(symbol.code).put_back(symbol)
 
-    def sighted(self, code: Code, day: date) -> None:
+    def sighted(self, code: Code, day: date, now: datetime) -> None:
         """Take note of a day that a symbol shows while its poll goes on: a report may be out."""
         symbol = self._symbols.get(code)
         if symbol is not None and symbol.polling:
-            self._queue(code).sighted(day)
+            self._queue(code).sighted(day, now)
 
     def record(self, code: Code, outcome: Reply, now: datetime) -> list[Notice]:
         """Plan what follows the probe of `code` that ended `now`; returns what it tells."""
@@ -343,6 +343,7 @@ class Schedule:
             self._hurry(now)
         for queue in self._markets.values():
             queue.sweep.tick(now)
+            queue.held_until = min(queue.held_until, now + HOLD)  # a clock may be set back
         self._latest = now if back else max(now, self._latest)
 
     def _hurry(self, now: datetime) -> None:

@@ -14,8 +14,11 @@ RELIED: Final = 6
 """How much more rarely a market is probed whose rank has told of its reports first.
 
 Not more rarely still: the one report that the rank fails to tell of is seen that much later. One in
-a year costs 0.9 % of the mean latency, and leaves 1.2 requests a symbol and report.
+a year costs 0.9 % of the mean latency; a symbol and report take 1.2 requests in all.
 """
+
+HOLD: Final = timedelta(seconds=2)
+"""Longest wait of a sweep at a time for pages of the rank that are under way."""
 
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 
@@ -35,6 +38,7 @@ class Watch:
         self.at = LONG_AGO
         self.reason = "nothing of this market was looked at since the start"
         self.pause = timedelta()
+        self._planned_at = LONG_AGO
         self.hears_rank = self.relies_on_rank = False
         self._market = market
         self.configure(intervals)
@@ -49,10 +53,16 @@ class Watch:
         if scattered:
             intervals = replace(intervals, due=intervals.due / SCATTERED)
         self.at, self.reason = next_probe(self._market, window, now, intervals)
-        self.pause = self.at - now
+        self.pause, self._planned_at = self.at - now, now
         if self.relies_on_rank and not scattered:
             relying = Intervals(*(RELIED * each for each in astuple(intervals)))
             self.at, self.reason = next_probe(self._market, window, now, relying)
+
+    def rely_on_rank(self, *, relied: bool) -> None:
+        """Probe more rarely from now on, or as often as ever."""
+        if self.relies_on_rank and not relied:
+            self.cap(self._planned_at + self.pause)
+        self.relies_on_rank = relied
 
     def hurry(self, reason: str) -> None:
         """Probe at once."""
