@@ -241,10 +241,10 @@ class RankReader:
     def _rest(self, account: str, market: Market, pauses: _Pauses, problem: str) -> None:
         """Do not read a rank through an account for a while, and tell it."""
         now, rest = self._now(), self._rests.get((account, market))
+        if self._is_resting(account, market, now) and rest and pauses.first <= rest.pauses.first:
+            return  # it was under way as well
         pause = pauses.first if rest is None else min(2 * rest.pause, pauses.longest)
         pause = max(pause, pauses.first)
-        if rest is not None and rest.until >= now + pause / 2:  # what else was under way
-            return
         self._rests[account, market] = _Rest(now + pause, pause, pauses)
         text = f"{problem}; reports are found without it; read again in {_spelled(pause)}"
         self._observe(Trouble(_subject(market, account), text))
