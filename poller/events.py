@@ -77,6 +77,7 @@ class StreamEvent:
         flags: Caveats, such as `below_threshold`; `split`: a split lies between `previous` and
             `record`.
         name: The company's name, if known.
+        outstanding_percent: The record's shares in percent of the outstanding shares, if known.
         data_json: The entry's whole `data`, minified; complete in itself.
     """
 
@@ -94,6 +95,7 @@ class StreamEvent:
     flags: tuple[str, ...] = ()
     restated: Restated | None = None
     name: str | None = None
+    outstanding_percent: float | None = None
     data_json: str = field(default="{}", repr=False)
 
     @property
@@ -177,8 +179,10 @@ def encode(message: Event | Notice) -> dict[str, str]:
         "change": message.change.columns() if message.change else None,
         "flags": message.flags,
         "restated": message.restated.columns() if message.restated else None,
-        **({"name": message.name} if message.name is not None else {}),
     }
+    for name in ("name", "outstanding_percent"):  # absent where it is not known
+        if (value := getattr(message, name)) is not None:
+            data[name] = value
     return {**flat, "revision": str(message.vintage.revision), "data": to_json(data)}
 
 
@@ -228,6 +232,7 @@ def _event(position: str, flat: Mapping[str, str], data: str) -> StreamEvent:
         flags=read.flags,
         restated=read.restated,
         name=None if read.name is None else plain_name(read.name),
+        outstanding_percent=read.outstanding_percent,
         data_json=data,
     )
 
@@ -278,6 +283,7 @@ class _Data(Generic[_R]):
     ] = ()
     restated: Restated | None = None
     name: Annotated[str, Field(max_length=200)] | None = None
+    outstanding_percent: Figure | None = None
 
 
 _Count = Annotated[int, Field(ge=0, le=10**9)]

@@ -65,6 +65,11 @@ def _definitions(at: str) -> dict[str, Schema]:
         "revision": {"type": "integer", "minimum": 0},
         "observed_at": _text(_MOMENT),
         "name": {"type": "string"},
+        "outstanding_percent": {
+            "type": "number",
+            "minimum": 0,
+            "description": "the record's shares in percent of the company's outstanding shares",
+        },
         "flags": {"type": "array", "items": {"type": "string"}},
         "restated": _or_null({"$ref": f"{at}Restatement"}),
     }

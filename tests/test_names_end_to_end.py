@@ -1,7 +1,9 @@
 """Names from a simulated OpenD to whoever reads them, through the unmodified SDK."""
 
 import asyncio
+import csv
 import html
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -92,7 +94,11 @@ async def test_a_name_is_everywhere(tmp_path: Path) -> None:
         await entries(store, 2)
         release(opend, MARKED)
         entry = await reported(store, MARKED)
-        assert json.loads(entry.fields["data"])["name"] == name
+        data = json.loads(entry.fields["data"])
+        assert data["name"] == name
+        known = (await store.instruments.instruments([MARKED]))[MARKED]
+        part = 100 * data["record"]["aggregated_short"] / (known.outstanding_shares or 0)
+        assert data["outstanding_percent"] == pytest.approx(part, abs=1e-4)
         _, tail, _ = await poller(service, "tail", "--no-follow")
         assert f"  {name}\n" in tail
         _, listed, _ = await poller(service, "watch", "list")
@@ -104,6 +110,14 @@ async def test_a_name_is_everywhere(tmp_path: Path) -> None:
         }
         _, history, _ = await poller(service, "history", TENCENT)
         assert history.startswith("TENCENT (HK.00700)\n")
+        _, history, _ = await poller(service, "history", MARKED)
+        assert history.endswith(" % of the outstanding shares are short\n")
+        for verb in ("history", "export"):
+            _, text, _ = await poller(service, verb, TENCENT, MARKED, "--format", "csv")
+            rows = list(csv.DictReader(io.StringIO(text)))
+            assert {row["code"]: row["name"] for row in rows} == {TENCENT: "TENCENT", MARKED: name}
+            newest = next(row for row in rows if row["code"] == MARKED)
+            assert float(newest["outstanding_percent"]) == data["outstanding_percent"]
         async with at_most(what="names on the page"):
             while "TENCENT" not in (front := await page(service, "/?q=tencent")):
                 await asyncio.sleep(0.05)

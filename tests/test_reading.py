@@ -23,6 +23,7 @@ from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, Vintage, isoformat, market_of
 from poller.store.embedded import Embedded
+from poller.store.plain import DESCRIBED
 from poller.store.redisstore import RedisStore
 from poller.store.store import ONE_OFF
 from tests.feed import publish
@@ -139,7 +140,7 @@ async def test_a_table_of_history(service: Service) -> None:
 async def test_forms_of_history(service: Service) -> None:
     """All columns, named as in the SDK's DataFrame; with several codes, the code is first."""
     one = json.loads("\n".join(await lines(service, "history", US, "--format", "json")))
-    assert list(one[0]) == [*US_COLUMNS, "revision", "observed_at"]
+    assert list(one[0]) == [*US_COLUMNS, "revision", "observed_at", *DESCRIBED]
     found = list(csv.DictReader(await lines(service, "history", HK, US, "--format", "csv")))
     assert list(found[0])[:2] == ["code", "timestamp"]
     assert {*HK_COLUMNS, *US_COLUMNS} < {*found[0]}
@@ -241,7 +242,7 @@ async def test_an_export_is_whole(service: Service, tmp_path: Path) -> None:
         assert {name: value for name, value in text.items() if value} == {
             name: str(value) for name, value in row.items() if value is not None
         }
-    assert list(rows[0]) == ["code", *HK_COLUMNS, "revision", "observed_at"]
+    assert list(rows[0]) == ["code", *HK_COLUMNS, "revision", "observed_at", *DESCRIBED]
     assert not unfinished(tmp_path)
 
 

@@ -187,7 +187,7 @@ async def _polling(
     ranks = _ranks(config, ports, schedule, leader)
     directory = Directory(ports.store.instruments, wall_clock)
     poller = Poller(
-        NamedStore(ports.store, directory.name_of),
+        NamedStore(ports.store, directory.known_of),
         ports.gateways,
         ports.budgets,
         schedule,

@@ -132,6 +132,7 @@ async def symbol(request: web.Request) -> web.Response:
         code=code,
         title=title,
         known=known,
+        outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
         market=market_of(code),
         row=row,
         charts=_charts(f"Short interest of {title}", vintages),
