@@ -19,7 +19,7 @@ from poller.simulator import Proto, World, replies
 from poller.simulator.securities import name_of
 from poller.simulator.wire import Message
 from poller.store.redisstore import RedisStore
-from poller.store.store import Entry
+from poller.store.store import Entry, Stream
 from tests.machine import at_most
 from tests.opend import Simulator
 from tests.service import Service, entries, later, now, poller, simulator, store_of, whole
@@ -132,6 +132,34 @@ async def test_a_name_is_everywhere(tmp_path: Path) -> None:
         assert {row["code"]: row["name"] for row in rows} == {TENCENT: "TENCENT", MARKED: name}
         told = json.loads(await page(service, f"/api/symbols/{TENCENT}"))
         assert (told["name"], told["issued_shares"]) == ("TENCENT", 9_192_971_000)
+
+
+async def test_who_moved_most_is_in_the_notice(tmp_path: Path) -> None:
+    """As `release` ranks the report: the same symbols, changes, ranks and names."""
+    codes = [code for code in WORLD.codes() if code.startswith("HK.") and code != TENCENT][:3]
+    async with simulator(WORLD) as opend, running(tmp_path, opend, *codes) as (service, store):
+        await named(store, *codes)
+        await entries(store, len(codes))
+        for code in codes:
+            release(opend, code)
+        async with at_most(what="a completion"):
+            while not (
+                complete := [
+                    entry
+                    for entry in await store.streams.last_entries(9, Stream.RELEASES)
+                    if entry.fields["type"] == "release.completed"
+                ]
+            ):
+                await asyncio.sleep(0.02)
+        told = json.loads(complete[0].fields["data"])["biggest"]
+        _, text, _ = await poller(service, "release", "HK", "--format", "json")
+        rows = [row for row in json.loads(text)["symbols"] if row["change"]]
+        assert [{name: row[name] for name in told[0]} for row in rows] == told
+        assert {row["name"] for row in rows} == {name_of(WORLD.seed, code) for code in codes}
+        _, line, _ = await poller(service, "tail", "--releases", "--no-follow")
+        assert f"; biggest: {told[0]['code']} {told[0]['change']:+,}" in line
+        _, table, _ = await poller(service, "release", "HK", "--sort", "zscore")
+        assert all(len(row) <= 80 for row in table.splitlines()[:-1])
 
 
 async def test_a_new_symbol_and_a_restart(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import date
 
 from poller.detect.compare import Comparison
 from poller.model import Code, Instrument
-from poller.store.ports import PollerRecords, PollerStore, Records
+from poller.store.ports import Plans, PollerRecords, PollerStore, Records
 from poller.store.store import Lease, Snapshot, Unparsed
 
 KnownOf = Callable[[Code], Instrument]
@@ -48,8 +48,8 @@ class _NamedPollerRecords(NamedRecords, PollerRecords):
 
 
 class NamedStore:
-    """The poller's store, with that in its events."""
+    """The poller's store, with that in its events. `plans`: instead of the store's own."""
 
-    def __init__(self, store: PollerStore, known_of: KnownOf) -> None:
+    def __init__(self, store: PollerStore, known_of: KnownOf, plans: Plans) -> None:
         self.records: PollerRecords = _NamedPollerRecords(store.records, known_of)
-        self.plans = store.plans
+        self.plans = plans
