@@ -352,6 +352,8 @@ async def page(
     sources = Sources(
         config,
         store.streams,
+        store.records,
+        store.archive,
         store.ledger,
         ports.status_store,
         store.instruments,

@@ -62,6 +62,8 @@ class Report:
         coverage: Who shows it, and who is missing.
         standings: One for each symbol that shows it, not ranked yet.
         unreadable: A sentence for each entry left out, with its key and the fix.
+        earlier: The day of the report before; None if none is known.
+        later: The day of the next one.
     """
 
     market: Market
@@ -69,6 +71,8 @@ class Report:
     coverage: Coverage
     standings: tuple[Standing, ...]
     unreadable: tuple[str, ...] = ()
+    earlier: date | None = None
+    later: date | None = None
 
     def ranked(self, sort: str) -> list[Standing]:
         """Return the standings by rank; `sort`: a key of SORT_WORDS."""
@@ -101,7 +105,15 @@ async def read_report(
         raise NoReport(_no_such_day(market, day, reported), unreadable, known=True)
     covered = coverage(day, known, mine)
     standings, spoiled = await _standings(archive, day, covered, zscores=zscores)
-    return Report(market, day, covered, tuple(standings), (*unreadable, *spoiled))
+    return Report(
+        market,
+        day,
+        covered,
+        tuple(standings),
+        (*unreadable, *spoiled),
+        max((each for each in reported if each < day), default=None),
+        min((each for each in reported if each > day), default=None),
+    )
 
 
 async def _standings(

@@ -118,6 +118,11 @@ def ago(moment: datetime | None, now: datetime) -> str:
     return f"{span(length)} ago" if length > timedelta() else f"in {span(length)}"
 
 
+def left(length: timedelta | None) -> str:
+    """Return how long something will still take: `about 5 min left`; "" for None."""
+    return "" if length is None else f"about {span(length)} left"
+
+
 def due(moment: datetime | None, now: datetime) -> str:
     """Return when something is due: `in 3 min`, or `now` if it is."""
     return ABSENT if moment is None else ago(max(moment, now), now)

@@ -29,7 +29,9 @@ _CODE: Final[Schema] = {
 _STREAM_ID: Final[Schema] = {"type": "string", "pattern": f"^{AFTER}$"}
 
 
-def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
+def document(
+    version: str, *, sorts: Sequence[str], report_sorts: Sequence[str], most_events: int
+) -> dict[str, Any]:
     """Return the document: every path, parameter and answer."""
     code = {"name": "code", "in": "path", "required": True, "schema": _CODE}
     sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
@@ -59,6 +61,7 @@ def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[st
             "/api/symbols/{code}/history.csv": _get(
                 "Its history as a table", {}, code, known=False, content=table
             ),
+            **_releases(report_sorts),
             "/api/events": _get(
                 "Entries of the stream, oldest first: the newest, or what follows an id",
                 _object(events=_list(_entry())),
@@ -70,6 +73,20 @@ def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[st
             "schemas": data_schemas(f"{_SCHEMAS}{{model}}")
             | {"Day": _day(), "Error": _object(error=_TEXT)}
         },
+    }
+
+
+def _releases(sorts: Sequence[str]) -> dict[str, Any]:
+    market = {"name": "market", "in": "path", "required": True, "schema": _MARKET}
+    day = {"name": "day", "in": "path", "required": True, "schema": _DAY}
+    asked = (
+        _query("sort", {"enum": list(sorts)}, "the largest first; without the figure, no rank"),
+        _query("top", {"type": "integer", "minimum": 1, "maximum": 10**6}, "most; all if absent"),
+    )
+    path = "/api/releases/{market}"
+    return {
+        path: _get("The newest report of a market", _report(), market, *asked, known=False),
+        f"{path}/{{day}}": _get("One of its reports", _report(), market, day, *asked, known=False),
     }
 
 
@@ -90,7 +107,7 @@ def _get(
     if parameters:
         answers["400"] = _error("a parameter cannot be used; the text says which and why")
     if not known:
-        answers["404"] = _error("nothing is known of this symbol")
+        answers["404"] = _error("nothing is known of it")
     return {"get": {"summary": summary, "parameters": list(parameters), "responses": answers}}
 
 
@@ -141,6 +158,7 @@ def _market() -> Schema:
         day=_or_null(_DAY),
         wanted=_WHOLE,
         covered=_WHOLE,
+        first_seen=_or_null(_TIME),
         expected_day=_DAY,
         due_since=_or_null(_TIME),
         next_day=_DAY,
@@ -190,6 +208,33 @@ def _symbol() -> Schema:
         next_poll=_or_null(_object(at=_TIME, reason=_TEXT)),
         polls=_list(_object(at=_TIME, answer=_TEXT)),
         history=_list(_reference("Day")),
+    )
+
+
+def _report() -> Schema:
+    standing = _object(
+        rank=_or_null(_WHOLE),
+        code=_CODE,
+        name=_or_null(_TEXT),
+        shares=_or_null(_SHARES),
+        change=_or_null(_SHARES),
+        percent=_or_null(_REAL),
+        ratio=_or_null(_REAL),
+        days_to_cover=_or_null(_REAL),
+        close_price=_or_null(_REAL),
+        previous_day=_or_null(_DAY),
+        revision=_WHOLE,
+        observed_at=_TIME,
+    )
+    return _object(
+        market=_MARKET,
+        trading_day=_DAY,
+        sort=_TEXT,
+        found=_WHOLE,
+        expected=_WHOLE,
+        missing=_list(_object(code=_CODE, last_day=_DAY)),
+        not_expected=_WHOLE,
+        symbols=_list(standing),
     )
 
 

@@ -13,11 +13,14 @@ from poller import __version__
 from poller.markets import all_markets, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
 from poller.printable import printable
+from poller.store.reports import SORT_WORDS
 from poller.telemetry.status import Polls
 from poller.web import formatting
-from poller.web.api import code_of, history_of, view_of
+from poller.web.api import history_of
+from poller.web.asked import ReportAsked, code_of, report_asked, sorts_of, view_of
 from poller.web.auth import grant, is_token
 from poller.web.charts import FRAMES, chart, sparkline
+from poller.web.fresh import fresh_reports, time_left
 from poller.web.histories import names_of, read, readable
 from poller.web.service_status import ServiceStatus, further, unready
 from poller.web.sources import SOURCES, Sources
@@ -28,6 +31,8 @@ _LINES: Final = 12
 _FIELDS: Final = 8  # most fields parsed of the login form, which has one
 _ENTRIES: Final = 300  # a few new symbols have as many, which the page shows in one line each
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
+_MISSING_NAMED: Final = 5  # symbols that a report lacks; more are folded
+_MOST_MISSING: Final = 500
 _EARLIER: Final = 20  # replaced vintages of one day
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
@@ -45,9 +50,22 @@ COLUMNS: Final = (
 """Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
 called second."""
 
+FIGURES: Final = (
+    ("shares", "Shares short", ""),
+    ("change", "Change", ""),
+    ("percent", "Change, %", ""),
+    ("ratio", "Ratio", ""),
+    ("days_to_cover", "Days to cover", "second"),
+    ("close", "Close", "second"),
+)
+"""The figures of a report: key, head, CSS classes as above."""
+
+RANKED: Final = 100
+"""Symbols of a report on its page, unless more are asked for."""
+
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
-    *("cover", "cover_note", "ratio_source", "ago", "due", "local", "days_old", "at_work"),
+    *("cover", "cover_note", "ratio_source", "ago", "due", "local", "days_old", "at_work", "left"),
 )
 """The functions of `formatting` that templates use."""
 
@@ -89,7 +107,8 @@ async def index(request: web.Request) -> web.Response:
     sources = request.app[SOURCES]
     view = view_of(request.query)
     service = await sources.service_status()
-    listing = listed(list(sources.overview.rows.values()), view)
+    rows = list(sources.overview.rows.values())
+    listing = listed(rows, view)
     polls, lines = dict[Code, Polls](), list[formatting.Line]()
     if not service.redis:
         polls = await sources.polls([row.code for row in listing.rows])
@@ -101,6 +120,7 @@ async def index(request: web.Request) -> web.Response:
         headline=headline(service),
         reasons=unready(service),
         troubles=further(service),
+        reports=fresh_reports(service, rows),
         listing=listing,
         view=view,
         heads=[(key, head, kind, _link(view.with_sort(key))) for key, head, kind in COLUMNS],
@@ -111,6 +131,58 @@ async def index(request: web.Request) -> web.Response:
         lines=lines,
         all_markets=list(all_markets()),
     )
+
+
+async def release(request: web.Request) -> web.Response:
+    """Show one report of a market as a whole."""
+    sources = request.app[SOURCES]
+    asked = report_asked(request, RANKED, reported=True)
+    report = await sources.report(asked.market, asked.day)
+    service = await sources.service_status()
+    ranked = report.ranked(asked.sort)
+    shown = ranked[: asked.top]
+    view = next((each for each in service.markets if each.market is asked.market), None)
+    newest = view if view is not None and view.day == report.day else None
+    return _page(
+        request,
+        "release.html.jinja",
+        service=service,
+        report=report,
+        view=newest,
+        left=None if newest is None else time_left(service, newest),
+        first_seen=service.first_seen.get((asked.market.name, report.day)),
+        shown=shown,
+        more=len(ranked) - len(shown),
+        named=_MISSING_NAMED,
+        most_missing=_MOST_MISSING,
+        sort=asked.sort,
+        words=SORT_WORDS[asked.sort],
+        heads=_heads(asked),
+        names=await sources.names([each.code for each in shown]),
+        places=formatting.places_of(each.record.close_price for each in shown),
+        link=lambda top: _report_link(asked.sort, top),
+    )
+
+
+def _heads(asked: ReportAsked) -> list[tuple[str, str, str, str]]:
+    """Return key, head, CSS class and link of a report's figures; phones show two of them."""
+    phone = {asked.sort, "change" if asked.sort == "percent" else "percent"}
+    columns = [each for each in FIGURES if each[0] in {"shares", "close", *sorts_of(asked.market)}]
+    top = None if asked.top == RANKED else asked.top
+    return [
+        (
+            key,
+            head,
+            "figure" if key in phone else f"figure wide {kind}".rstrip(),
+            _report_link(key, top) if key in SORT_WORDS else "",
+        )
+        for key, head, kind in columns
+    ]
+
+
+def _report_link(sort: str, top: int | None) -> str:
+    query = {"sort": sort} | ({} if top is None else {"top": str(top)})
+    return f"?{urlencode(query)}"
 
 
 async def symbol(request: web.Request) -> web.Response:

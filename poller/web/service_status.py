@@ -5,7 +5,7 @@ Page, API, `/readyz` and `/metrics` all show this one value.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from poller.delivery.outbox import Status
@@ -43,6 +43,8 @@ class ServiceStatus:
         simulated: Whether the figures are a simulation's.
         seen: If `redis` is set, when everything else was read, aware; None: never.
         unreadable: Subject → what another client made unreadable in Redis.
+        first_seen: (market, trading day) → when a symbol first showed that report, of the last
+            ones.
         late: Redis answers, although `redis` is set: reading took too long.
     """
 
@@ -60,6 +62,7 @@ class ServiceStatus:
     seen: datetime | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
     late: bool = False
+    first_seen: Mapping[tuple[str, date], datetime] = field(default_factory=dict)
 
     def stale(self, at: datetime, reason: str, *, late: bool = False) -> "ServiceStatus":
         """Return the same state at a later time, when Redis could not be read."""
@@ -172,7 +175,7 @@ def as_json(service: ServiceStatus) -> dict[str, Any]:
             {"account": b.account, "used": b.used, "limit": b.limit, "period_seconds": b.period}
             for b in service.budgets
         ],
-        "markets": [_market(market) for market in service.markets],
+        "markets": [_market(service, market) for market in service.markets],
         "endpoints": [_endpoint(name, status) for name, status in service.endpoints.items()],
     }
 
@@ -187,7 +190,8 @@ def _gateway(gateway: GatewayState) -> dict[str, Any]:
     }
 
 
-def _market(market: MarketView) -> dict[str, Any]:
+def _market(service: ServiceStatus, market: MarketView) -> dict[str, Any]:
+    seen = None if market.day is None else service.first_seen.get((market.market.name, market.day))
     return {
         "market": str(market.market),
         "symbols": market.symbols,
@@ -195,6 +199,7 @@ def _market(market: MarketView) -> dict[str, Any]:
         "day": None if market.day is None else str(market.day),
         "wanted": market.wanted,
         "covered": market.covered,
+        "first_seen": moment_text(seen),
         "expected_day": str(market.expected),
         "due_since": moment_text(market.due_since),
         "next_day": str(market.next_day),

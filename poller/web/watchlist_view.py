@@ -229,6 +229,11 @@ class MarketView:
     next_at: datetime
     behind: tuple[WatchlistRow, ...] = ()
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether a release is being read and some symbols still lack it."""
+        return self.phase == "sweeping" and self.covered < self.wanted
+
     def is_late(self, row: WatchlistRow) -> bool:
         """Return whether a row still shows an older day, outside a release in progress."""
         in_progress = self.phase == "sweeping"

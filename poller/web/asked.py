@@ -1,0 +1,95 @@
+"""What a request asks for: a view, a symbol, a report. Each refusal says what to write."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from aiohttp import web
+
+from poller.codec import read_day
+from poller.errors import BadCode, Unreadable
+from poller.markets import Market, market_named, market_names
+from poller.model import Code, parse_code
+from poller.schedule import report
+from poller.web.watchlist_view import SORTS, View
+
+MOST_TOP: Final = 10**6
+
+_NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
+
+
+def view_of(query: Mapping[str, str]) -> View:
+    """Return the view that the parameters ask for, or raise HTTPBadRequest with the fix."""
+    market, sort = query.get("market", ""), query.get("sort", "code")
+    chosen = market_named(market)
+    if market and chosen is None:
+        raise web.HTTPBadRequest(text=f"market: {market!r} is unknown; use {market_names(', ')}")
+    if sort.removeprefix("-") not in SORTS:
+        known = ", ".join(SORTS)
+        raise web.HTTPBadRequest(text=f"sort: {sort!r} is unknown; use {known}, or -{known[:4]}")
+    return View(
+        query.get("q", ""),
+        chosen,
+        sort.removeprefix("-"),
+        sort.startswith("-"),
+        whole(query, "page", 1, 10**6),
+    )
+
+
+def code_of(request: web.Request) -> Code:
+    """Return the code in the path, or raise HTTPBadRequest with the fix."""
+    try:
+        return parse_code(request.match_info["code"])
+    except BadCode as problem:
+        raise web.HTTPBadRequest(text=str(problem)) from None
+
+
+def whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """Return a number from 1 to `most`, or raise HTTPBadRequest."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= most:
+        raise web.HTTPBadRequest(text=f"{name}: {text!r} is no number from 1 to {most}")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAsked:
+    """A report that is asked for. `day`: None for the newest. `sort`: one of `sorts_of`."""
+
+    market: Market
+    day: date | None
+    sort: str
+    top: int
+
+
+def sorts_of(market: Market) -> list[str]:
+    """Return what a report of this market can be ranked by."""
+    return [sort for sort in report.SORTS if sort != "days_to_cover" or market.has_cover]
+
+
+def report_asked(request: web.Request, top: int, *, reported: bool) -> ReportAsked:
+    """Return the report in path and query, or raise HTTPBadRequest with the fix.
+
+    `top`: how many symbols if the query names no number. `reported`: refuse to rank by a figure
+    that the market does not report; otherwise nobody has a rank then.
+    """
+    name, text = request.match_info["market"], request.match_info.get("day")
+    market = market_named(name)
+    if market is None:
+        raise web.HTTPBadRequest(text=f"{name!r} is no market: use {market_names(' or ')}")
+    try:
+        day = None if text is None else read_day(text, any_year=True)
+    except Unreadable:
+        raise web.HTTPBadRequest(text=f"{text!r} is no day: write it like 2026-04-30") from None
+    sort, known = request.query.get("sort", "change"), list(report.SORTS)
+    if reported:
+        known = sorts_of(market)
+    if sort not in known:
+        raise web.HTTPBadRequest(
+            text=f"sort: {sort!r} does not rank a report of {market}; use {', '.join(known)}"
+        )
+    return ReportAsked(market, day, sort, whole(request.query, "top", top, MOST_TOP))
