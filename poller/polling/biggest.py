@@ -24,7 +24,7 @@ Standings = Callable[[Market, date], Awaitable[Sequence[Standing]]]
 """Reads the standing of each symbol that shows a report; may raise PollerError."""
 
 LIMIT: Final = 5.0
-"""Seconds that a notice waits for the figures. Ten thousand symbols take about half of it."""
+"""Seconds that a notice waits for the figures. Ten thousand symbols take three on a busy machine."""
 
 
 class MovingPlans(Plans):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Final
 
 from aiohttp import web
@@ -17,6 +17,10 @@ from poller.web.watchlist_view import SORTS, View
 
 MOST_TOP: Final = 10**6
 
+_MOMENT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}t[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII | re.IGNORECASE,
+)
 _NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
@@ -93,3 +97,19 @@ def report_asked(request: web.Request, top: int, *, reported: bool) -> ReportAsk
             text=f"sort: {sort!r} does not rank a report of {market}; use {', '.join(known)}"
         )
     return ReportAsked(market, day, sort, whole(request.query, "top", top, MOST_TOP))
+
+
+def known_at(request: web.Request) -> datetime | None:
+    """Return the instant (aware) as of which a history is asked for; None: now."""
+    text = request.query.get("as_known_at")
+    if text is None:
+        return None
+    refusal = web.HTTPBadRequest(
+        text=f"as_known_at: {text!r} is no time with its zone: write it like 2026-05-08T10:00:00Z"
+    )
+    if not _MOMENT.fullmatch(text):
+        raise refusal
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise refusal from None

@@ -37,6 +37,8 @@ def document(
     sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
     listing = _object(found=_WHOLE, page=_WHOLE, pages=_WHOLE, symbols=_list(_row()))
     history = _list(_reference("Day"))
+    moment = {"type": "string", "format": "date-time"}
+    known_at = _query("as_known_at", moment, "the history as it was known at this time")
     table = {"text/csv": {"schema": _TEXT}}
     return {
         "openapi": "3.1.0",
@@ -56,10 +58,14 @@ def document(
                 _query("sort", sort, "by this figure, with a minus the largest first"),
                 _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
             ),
-            "/api/symbols/{code}": _get("A symbol and its history", _symbol(), code, known=False),
-            "/api/symbols/{code}/history.json": _get("Its history", history, code, known=False),
+            "/api/symbols/{code}": _get(
+                "A symbol and its history", _symbol(), code, known_at, known=False
+            ),
+            "/api/symbols/{code}/history.json": _get(
+                "Its history", history, code, known_at, known=False
+            ),
             "/api/symbols/{code}/history.csv": _get(
-                "Its history as a table", {}, code, known=False, content=table
+                "Its history as a table", {}, code, known_at, known=False, content=table
             ),
             **_releases(report_sorts),
             "/api/events": _get(
@@ -214,6 +220,7 @@ def _symbol() -> Schema:
 def _report() -> Schema:
     standing = _object(
         rank=_or_null(_WHOLE),
+        percentile=_or_null(_REAL),
         code=_CODE,
         name=_or_null(_TEXT),
         shares=_or_null(_SHARES),

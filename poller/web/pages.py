@@ -17,7 +17,7 @@ from poller.store.reports import SORT_WORDS
 from poller.telemetry.status import Polls
 from poller.web import formatting
 from poller.web.api import history_of
-from poller.web.asked import ReportAsked, code_of, report_asked, sorts_of, view_of
+from poller.web.asked import ReportAsked, code_of, known_at, report_asked, sorts_of, view_of
 from poller.web.auth import grant, is_token
 from poller.web.charts import FRAMES, chart, sparkline
 from poller.web.fresh import fresh_reports, time_left
@@ -189,7 +189,8 @@ async def symbol(request: web.Request) -> web.Response:
     """Show one symbol: its newest days, up to `_HISTORY_SHOWN`."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    raw = await history_of(sources, code)
+    moment = known_at(request)
+    raw = await history_of(sources, code, moment)
     names = names_of(raw)
     history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
     vintages = history.vintages
@@ -204,6 +205,7 @@ async def symbol(request: web.Request) -> web.Response:
         code=code,
         title=title,
         known=known,
+        known_at=None if moment is None else moment.isoformat(),
         outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
         market=market_of(code),
         row=row,
