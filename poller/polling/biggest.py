@@ -24,7 +24,7 @@ Standings = Callable[[Market, date], Awaitable[Sequence[Standing]]]
 """Reads the standing of each symbol that shows a report; may raise PollerError."""
 
 LIMIT: Final = 5.0
-"""Seconds that a notice waits for the figures. Ten thousand symbols take three on a busy machine."""
+"""Seconds that a notice waits for the figures; ten thousand symbols take three, if it is busy."""
 
 
 class MovingPlans(Plans):
