@@ -312,7 +312,7 @@ async def test_no_page_is_wider_than_its_window(page: Desk) -> None:
             assert await too_wide(window) == [], address
         await page.raw.shutdown(nosave=True)
         await window.goto(page.url)
-        await expect(window.get_by_text("Last seen")).to_be_visible()
+        await expect(window.get_by_role("note").get_by_text("Last seen")).to_be_visible()
         assert await too_wide(window) == []
         for scheme in ("light", "dark"):
             await window.emulate_media(color_scheme=scheme)

@@ -82,11 +82,11 @@ async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientS
     words = spoken(text)
     for part in (
         "All is well: 2 symbols watched",
-        "HK.00700 2026-11-13 11 d 90 0.50 % −30 −25.00 %",
+        "HK.00700 2026-11-13 11 d 90 0.50 % – −30 −25.00 %",
         "2026-11-20 is expected in 2 d 21 h, 2026-11-27 09:00 in Hong Kong",
         "in 7 min",
         "1 of 1 reported",
-        "6,000,000 0.50 % +1,000,000 +20.00 %",
+        "6,000,000 0.50 % 2.50 +1,000,000 +20.00 %",
         "0 of 30",
         "ready 127.0.0.1:11111",
         "polling poller run",

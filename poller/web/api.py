@@ -21,7 +21,7 @@ from poller.web.asked import MOST_TOP, code_of, known_at, report_asked, view_of,
 from poller.web.histories import pieces
 from poller.web.openapi import document
 from poller.web.safe_json import entry_text, json_text
-from poller.web.service_status import as_json, moment_text
+from poller.web.service_status import as_json, moment_text, troubled
 from poller.web.sources import SOURCES, Sources
 from poller.web.watchlist_view import SORTS, listed
 
@@ -64,7 +64,9 @@ async def status(request: web.Request) -> web.Response:
 
 async def symbols(request: web.Request) -> web.Response:
     """Return one page of the watchlist."""
-    listing = listed(list(request.app[SOURCES].overview.rows.values()), view_of(request.query))
+    sources, view = request.app[SOURCES], view_of(request.query)
+    suspects = troubled(await sources.service_status()) if view.only == "trouble" else ()
+    listing = listed(list(sources.overview.rows.values()), view, suspects)
     return _json(
         {
             "found": listing.found,

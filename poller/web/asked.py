@@ -13,7 +13,7 @@ from poller.errors import BadCode, Unreadable
 from poller.markets import Market, market_named, market_names
 from poller.model import Code, parse_code
 from poller.schedule import report
-from poller.web.watchlist_view import SORTS, View
+from poller.web.watchlist_view import ONLY, PERCENT, SORTS, View
 
 MOST_TOP: Final = 10**6
 
@@ -24,21 +24,33 @@ _MOMENT: Final = re.compile(
 _NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
-def view_of(query: Mapping[str, str]) -> View:
-    """Return the view that the parameters ask for, or raise HTTPBadRequest with the fix."""
-    market, sort = query.get("market", ""), query.get("sort", "code")
+def view_of(query: Mapping[str, str], usual: str = "code") -> View:
+    """Return the view that the parameters ask for, or raise HTTPBadRequest with the fix.
+
+    `usual`: the sort if none is asked for, with a minus if the largest comes first.
+    """
+    market, sort = query.get("market", ""), query.get("sort", usual)
+    moved, only = query.get("moved", ""), query.get("only", "")
     chosen = market_named(market)
     if market and chosen is None:
         raise web.HTTPBadRequest(text=f"market: {market!r} is unknown; use {market_names(', ')}")
     if sort.removeprefix("-") not in SORTS:
         known = ", ".join(SORTS)
         raise web.HTTPBadRequest(text=f"sort: {sort!r} is unknown; use {known}, or -{known[:4]}")
+    if moved and not re.fullmatch(PERCENT, moved, re.ASCII):
+        raise web.HTTPBadRequest(text=f"moved: {moved!r} is no percentage, like 10 or 2.5")
+    if only not in ONLY:
+        known = ", ".join(filter(None, ONLY))
+        raise web.HTTPBadRequest(text=f"only: {only!r} is unknown; use {known}")
     return View(
         query.get("q", ""),
         chosen,
         sort.removeprefix("-"),
         sort.startswith("-"),
         whole(query, "page", 1, 10**6),
+        moved,
+        only,
+        usual,
     )
 
 

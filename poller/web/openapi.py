@@ -7,6 +7,7 @@ from poller.events import data_schemas
 from poller.markets import all_markets
 from poller.schedule.notice import TYPES
 from poller.store.position import AFTER
+from poller.web.watchlist_view import ONLY, PERCENT
 
 Schema = Mapping[str, Any]
 
@@ -26,6 +27,7 @@ _CODE: Final[Schema] = {
     "pattern": f"^({_PATTERNS})$",
     "example": "HK.00700",
 }
+_PERCENT: Final[Schema] = {"type": "string", "pattern": f"^({PERCENT})?$"}
 _STREAM_ID: Final[Schema] = {"type": "string", "pattern": f"^{AFTER}$"}
 
 
@@ -55,6 +57,8 @@ def document(
                 listing,
                 _query("q", _TEXT, "part of a code or a name"),
                 _query("market", {"enum": ["", *_NAMES]}, "this market alone; empty: all"),
+                _query("moved", _PERCENT, "moved by more than so many percent; empty: all"),
+                _query("only", {"enum": list(ONLY)}, "only these; empty: all"),
                 _query("sort", sort, "by this figure, with a minus the largest first"),
                 _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
             ),
@@ -164,6 +168,7 @@ def _market() -> Schema:
         day=_or_null(_DAY),
         wanted=_WHOLE,
         covered=_WHOLE,
+        probed_at=_or_null(_TIME),
         first_seen=_or_null(_TIME),
         expected_day=_DAY,
         due_since=_or_null(_TIME),
@@ -198,6 +203,8 @@ def _row() -> Schema:
         ratio=_or_null(_REAL),
         change=_or_null(_SHARES),
         percent=_or_null(_REAL),
+        days_to_cover=_or_null(_REAL),
+        year=_or_null({"type": "string", "enum": ["high", "low"]}),
         revision=_WHOLE,
         observed_at=_or_null(_TIME),
     )

@@ -22,10 +22,10 @@ from poller.web.auth import grant, is_token
 from poller.web.charts import FRAMES, chart, sparkline
 from poller.web.fresh import fresh_reports, time_left
 from poller.web.histories import names_of, read, readable
-from poller.web.service_status import ServiceStatus, further, unready
+from poller.web.service_status import ServiceStatus, folded, further, troubled, unready
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
-from poller.web.watchlist_view import View, WatchlistRow, listed
+from poller.web.watchlist_view import ONLY, View, WatchlistRow, listed
 
 _LINES: Final = 12
 _FIELDS: Final = 8  # most fields parsed of the login form, which has one
@@ -44,11 +44,15 @@ COLUMNS: Final = (
     ("day", "Last report", ""),
     ("shares", "Shares short", "figure"),
     ("ratio", "Ratio", "figure wide"),
+    ("days_to_cover", "Days to cover", "figure wide second"),
     ("change", "Change", "figure wide second"),
     ("percent", "Change, %", "figure"),
 )
 """Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
 called second."""
+
+MOVED_MOST: Final = "-moved"
+"""The usual order of the watchlist while a report is new."""
 
 FIGURES: Final = (
     ("shares", "Shares short", ""),
@@ -65,7 +69,18 @@ RANKED: Final = 100
 
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
-    *("cover", "cover_note", "ratio_source", "ago", "due", "local", "days_old", "at_work", "left"),
+    *(
+        "cover",
+        "cover_note",
+        "ratio_source",
+        "ago",
+        "due",
+        "local",
+        "days_old",
+        "at_work",
+        "left",
+        "clock",
+    ),
 )
 """The functions of `formatting` that templates use."""
 
@@ -105,31 +120,40 @@ LONGEST: Final = 4_000
 async def index(request: web.Request) -> web.Response:
     """Show the state of the service and the watchlist."""
     sources = request.app[SOURCES]
-    view = view_of(request.query)
     service = await sources.service_status()
     rows = list(sources.overview.rows.values())
-    listing = listed(rows, view)
+    reports = fresh_reports(service, rows)
+    view = view_of(request.query, MOVED_MOST if reports else "code")
+    listing = listed(rows, view, troubled(service))
     polls, lines = dict[Code, Polls](), list[formatting.Line]()
     if not service.redis:
         polls = await sources.polls([row.code for row in listing.rows])
         lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
+    has_cover = any(row.days_to_cover is not None for row in listing.rows)
     return _page(
         request,
         "index.html.jinja",
         service=service,
         headline=headline(service),
         reasons=unready(service),
-        troubles=further(service),
-        reports=fresh_reports(service, rows),
+        troubles=folded(further(service)),
+        reports=reports,
         listing=listing,
         view=view,
-        heads=[(key, head, kind, _link(view.with_sort(key))) for key, head, kind in COLUMNS],
+        heads=[
+            (key, head, kind, _link(view.with_sort(key)))
+            for key, head, kind in COLUMNS
+            if key != "days_to_cover" or has_cover
+        ],
+        has_cover=has_cover,
+        has_turns=any(each.next_at is not None for each in polls.values()),
         page_link=lambda page: f"?{urlencode(view.query(page))}",
         spark=lambda row: Markup(sparkline(row.drawn)),  # noqa: S704  made of numbers alone
         late=_late(service, listing.rows),
         polls=polls,
         lines=lines,
         all_markets=list(all_markets()),
+        only=ONLY,
     )
 
 

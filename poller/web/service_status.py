@@ -3,13 +3,15 @@
 Page, API, `/readyz` and `/metrics` all show this one value.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final
 
 from poller.delivery.outbox import Status
-from poller.model import isoformat
+from poller.markets import all_markets
+from poller.model import Code, isoformat
 from poller.telemetry.roles import parts_of
 from poller.telemetry.status import GatewayState, ProcessReport, RestingMarket
 from poller.web.watchlist_view import MarketView
@@ -123,6 +125,10 @@ def unready(service: ServiceStatus) -> list[str]:
     return reasons
 
 
+_CODE: Final = re.compile(
+    "|".join(rf"\b{each.name}\.{each.symbol.pattern}" for each in all_markets())
+)
+
 _SINGLE: Final = ("webhook ", "poll of ")
 
 
@@ -140,6 +146,29 @@ def further(service: ServiceStatus) -> dict[str, str]:
         return {}
     reasons = unready(service)
     return {s: why for s, why in service.troubles.items() if f"{s}: {why}" not in reasons}
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Troubles of one kind: for the same reason, with subjects that differ in the symbol alone."""
+
+    reason: str
+    subjects: tuple[str, ...]
+
+
+def folded(troubles: Mapping[str, str]) -> tuple[Fold, ...]:
+    """Return troubles by kind, in the order of the first of each."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for subject, reason in troubles.items():
+        kinds.setdefault((_CODE.sub("", subject), _CODE.sub("", reason)), []).append(subject)
+    return tuple(Fold(troubles[subjects[0]], tuple(subjects)) for subjects in kinds.values())
+
+
+def troubled(service: ServiceStatus) -> set[Code]:
+    """Return the symbols that a trouble is of, and those that are late."""
+    named = (Code(found[0]) for subject in service.troubles for found in _CODE.finditer(subject))
+    late = (row.code for view in service.markets for row in view.behind if view.is_late(row))
+    return {*named, *late}
 
 
 def as_json(service: ServiceStatus) -> dict[str, Any]:
@@ -200,6 +229,7 @@ def _market(service: ServiceStatus, market: MarketView) -> dict[str, Any]:
         "wanted": market.wanted,
         "covered": market.covered,
         "first_seen": moment_text(seen),
+        "probed_at": moment_text(market.probed_at),
         "expected_day": str(market.expected),
         "due_since": moment_text(market.due_since),
         "next_day": str(market.next_day),
