@@ -251,10 +251,16 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, width=_UNBOUNDED, height=1).print(table)
 
 
+_WORDS: Final = re.compile(r" (?![0-9]{2}:[0-9]{2})")
+"""Where a cell may be broken: not between the date and the time of an instant."""
+
+
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Return each column's width; none is narrower than its longest word."""
+    """Return each column's width; none is narrower than its longest word, or an instant."""
     widths = [max(map(cell_len, cells)) for cells in columns]
-    least = [max(cell_len(word) for cell in cells for word in cell.split(" ")) for cells in columns]
+    least = [
+        max(cell_len(word) for cell in cells for word in _WORDS.split(cell)) for cells in columns
+    ]
     excess = sum(widths) + 2 * (len(widths) - 1) - room
     for place in sorted(range(len(widths)), key=lambda place: least[place] - widths[place]):
         cut = max(0, min(excess, widths[place] - least[place]))

@@ -103,6 +103,14 @@ def test_a_narrow_terminal_breaks_no_value() -> None:
     assert "51,480,638" in in_terminal(10, ("code", "shares"), (row[0], row[3]))
 
 
+def test_a_narrow_terminal_breaks_no_instant() -> None:
+    """Date and time stay together, alone in their cell or before a sentence."""
+    at = "2026-11-24 09:00:00"
+    row = ("desk", at, f"{at} it answered 503 and nobody knows why it does that", at)
+    told = in_terminal(48, ("name", "last success", "last error", "next attempt"), row)
+    assert told.count(at) == 3
+
+
 def in_terminal(columns: int, names: tuple[str, ...], row: tuple[str, ...]) -> str:
     """Return what a table of one row shows on a terminal of so many columns."""
     code = f"from poller import show; show.print_table({names!r}, [{row!r}])"

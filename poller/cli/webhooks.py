@@ -88,7 +88,8 @@ def state_in_words(status: Status, *, left: bool = False) -> str:
 
 
 def _clock(moment: datetime | None) -> str:
-    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+    """Format an instant as `tail` does: without the year, so that a row fits 80 columns."""
+    return "-" if moment is None else f"{moment:%m-%d %H:%M:%S}"
 
 
 def _plain(value: object) -> object:
