@@ -1,6 +1,7 @@
 """The HTML pages: the watchlist, one symbol, the login. They are complete without script."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
@@ -51,6 +52,9 @@ COLUMNS: Final = (
 """Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
 called second."""
 
+SIZES: Final = (50, 100, 500)
+"""Symbols of the watchlist on a page, to choose from."""
+
 MOVED_MOST: Final = "-moved"
 """The usual order of the watchlist while a report is new."""
 
@@ -66,6 +70,9 @@ FIGURES: Final = (
 
 RANKED: Final = 100
 """Symbols of a report on its page, unless more are asked for."""
+
+MOST_RANKED: Final = 1000
+"""Symbols of a report on its page at most: to write more of them would delay polling."""
 
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
@@ -124,7 +131,7 @@ async def index(request: web.Request) -> web.Response:
     rows = list(sources.overview.rows.values())
     reports = fresh_reports(service, rows)
     view = view_of(request.query, MOVED_MOST if reports else "code")
-    listing = listed(rows, view, troubled(service))
+    listing = listed(rows, view, troubled(service), sources.now())
     polls, lines = dict[Code, Polls](), list[formatting.Line]()
     if not service.redis:
         polls = await sources.polls([row.code for row in listing.rows])
@@ -148,6 +155,7 @@ async def index(request: web.Request) -> web.Response:
         has_cover=has_cover,
         has_turns=any(each.next_at is not None for each in polls.values()),
         page_link=lambda page: f"?{urlencode(view.query(page))}",
+        sizes=[(size, _link(replace(view, size=size, page=1))) for size in SIZES],
         spark=lambda row: Markup(sparkline(row.drawn)),  # noqa: S704  made of numbers alone
         late=_late(service, listing.rows),
         polls=polls,
@@ -160,7 +168,7 @@ async def index(request: web.Request) -> web.Response:
 async def release(request: web.Request) -> web.Response:
     """Show one report of a market as a whole."""
     sources = request.app[SOURCES]
-    asked = report_asked(request, RANKED, reported=True)
+    asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
     report = await sources.report(asked.market, asked.day)
     service = await sources.service_status()
     ranked = report.ranked(asked.sort)
@@ -184,7 +192,8 @@ async def release(request: web.Request) -> web.Response:
         heads=_heads(asked),
         names=await sources.names([each.code for each in shown]),
         places=formatting.places_of(each.record.close_price for each in shown),
-        link=lambda top: _report_link(asked.sort, top),
+        whole_link=_report_link(asked.sort, min(len(ranked), MOST_RANKED)),
+        is_most=asked.top == MOST_RANKED,
     )
 
 
