@@ -118,6 +118,10 @@ async def test_columns_and_badges(page: Desk, http: aiohttp.ClientSession) -> No
     assert "Days to cover" in words
     assert f"{US} {DAY} 10 d year high 1,029,000 0.50 % 2.50" in words
     assert "Days to cover" not in (await get(http, f"{page.url}/?market=HK"))[0]
+    words = spoken((await get(http, f"{page.url}/symbols/{US}"))[0])
+    assert "Percentile 100.0 of its last 30 reports" in words
+    assert "the highest of the last 365 days" in words
+    assert "Percentile" not in (await get(http, f"{page.url}/symbols/{HK}"))[0]
     rows = json.loads((await get(http, f"{page.url}/api/symbols"))[0])["symbols"]
     assert [(row["days_to_cover"], row["year"]) for row in rows] == [
         *[(None, None)] * 3,

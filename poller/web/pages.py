@@ -11,6 +11,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from poller import __version__
+from poller.detect.change import Rank, Timeline
 from poller.markets import all_markets, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
 from poller.printable import printable
@@ -34,6 +35,7 @@ _ENTRIES: Final = 300  # a few new symbols have as many, which the page shows in
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
 _MISSING_NAMED: Final = 5  # symbols that a report lacks; more are folded
 _MOST_MISSING: Final = 500
+_RANKED_FROM: Final = 8  # reports of a symbol: a percentile of fewer says nothing
 _EARLIER: Final = 20  # replaced vintages of one day
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
@@ -239,6 +241,7 @@ async def symbol(request: web.Request) -> web.Response:
         known=known,
         market=market_of(code),
         row=row,
+        rank=_rank(vintages),
         charts=_charts(f"Short interest of {title}", vintages),
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(service, [row] if row is not None else []),
@@ -248,6 +251,15 @@ async def symbol(request: web.Request) -> web.Response:
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.polls([code])).get(code),
     )
+
+
+def _rank(vintages: Sequence[Vintage]) -> Rank | None:
+    """Return the rank of the newest figure among these; None where it is no figure."""
+    if len(vintages) < _RANKED_FROM or is_below_threshold(vintages[0].record):
+        return None
+    timeline = Timeline({vintage.day: vintage.record for vintage in vintages})
+    rank = timeline.ranks([vintages[0].day])[vintages[0].day]
+    return rank if rank.not_above else None
 
 
 def _charts(title: str, vintages: Sequence[Vintage]) -> list[Markup]:
