@@ -145,7 +145,10 @@ async def test_from_the_biggest_moves_to_the_whole_report(page: Desk) -> None:
 
 
 async def test_light_and_dark_are_legible(page: Desk) -> None:
-    """Either scheme has a ground of its own and text with a contrast of 4.5 or more."""
+    """Either scheme has a ground of its own and text with a contrast of 4.5 or more.
+
+    A link beside other text is underlined: colour alone would not tell it.
+    """
     await page.detected(HK, date(2026, 11, 13))
     grounds = []
     for scheme in ("light", "dark"):
@@ -154,9 +157,15 @@ async def test_light_and_dark_are_legible(page: Desk) -> None:
                 await window.goto(page.url + path)
                 found = await window.evaluate(_CONTRASTS)
                 assert min(found["contrasts"]) >= 4.5
+                assert await window.evaluate(_PLAIN_LINKS) == []
                 grounds.append(found["ground"])
     assert len(set(grounds)) == 2
 
+
+_PLAIN_LINKS = """() => [...document.querySelectorAll("p a, li a")]
+  .filter((link) => link.parentElement.textContent.trim() !== link.textContent.trim())
+  .filter((link) => getComputedStyle(link).textDecorationLine !== "underline")
+  .map((link) => link.outerHTML)"""
 
 _CONTRASTS = """() => {
   const parts = (text) => text.match(/[\\d.]+/g).map(Number);

@@ -12,7 +12,7 @@ from poller.markets.hk import HkRecord
 from poller.model import Code, Vintage
 from poller.telemetry.status import Poll, Polls, ReleaseState
 from poller.web.service_status import ServiceStatus, folded, troubled
-from poller.web.watchlist_view import row_of
+from poller.web.watchlist_view import View, listed, row_of
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.test_web import get, http, spoken
 
@@ -54,7 +54,10 @@ async def shown(http: aiohttp.ClientSession, page: Desk, query: str) -> list[str
         ("moved=2.5", [HK]),
         ("moved=0.09", [QUIET, HK, US]),
         ("only=extreme", [US]),
+        ("only=new", [QUIET, HK, US]),
         ("only=silent", [BARE]),
+        ("sort=-shares&size=2", [US, HK]),
+        ("sort=-shares&size=2&page=2", [QUIET, BARE]),
         ("only=trouble", [QUIET]),
         ("only=trouble&market=US", []),
     ],
@@ -69,7 +72,10 @@ async def test_the_list_is_ordered_and_filtered(
 
 @pytest.mark.parametrize(
     ("query", "told"),
-    [("moved=x", "moved: 'x' is no percentage"), ("only=x", "only: 'x' is unknown; use extreme")],
+    [
+        ("moved=x", "moved: 'x' is no percentage"),
+        ("only=x", "only: 'x' is unknown; use new, extreme"),
+    ],
 )
 async def test_a_filter_that_cannot_be_used(
     page: Desk, http: aiohttp.ClientSession, query: str, told: str
@@ -77,6 +83,14 @@ async def test_a_filter_that_cannot_be_used(
     """It is refused in a line that says what to write."""
     assert told in (await get(http, f"{page.url}/?{query}", 400))[0]
     assert told in (await get(http, f"{page.url}/api/symbols?{query}", 400))[0]
+
+
+def test_new_is_what_was_read_since_yesterday() -> None:
+    """A row that was read a day ago is not new any more."""
+    row = row_of(HK, history((100, 0.5, 10.0)))
+    view = View(only="new")
+    assert listed([row], view, (), NOW + timedelta(hours=23)).found == 1
+    assert listed([row], view, (), NOW + timedelta(hours=24)).found == 0
 
 
 async def test_the_order_is_by_moves_while_a_report_is_new(
@@ -104,6 +118,10 @@ async def test_columns_and_badges(page: Desk, http: aiohttp.ClientSession) -> No
     assert "Days to cover" in words
     assert f"{US} {DAY} 10 d year high 1,029,000 0.50 % 2.50" in words
     assert "Days to cover" not in (await get(http, f"{page.url}/?market=HK"))[0]
+    words = spoken((await get(http, f"{page.url}/symbols/{US}"))[0])
+    assert "Percentile 100.0 of its last 30 reports" in words
+    assert "the highest of the last 365 days" in words
+    assert "Percentile" not in (await get(http, f"{page.url}/symbols/{HK}"))[0]
     rows = json.loads((await get(http, f"{page.url}/api/symbols"))[0])["symbols"]
     assert [(row["days_to_cover"], row["year"]) for row in rows] == [
         *[(None, None)] * 3,

@@ -66,7 +66,7 @@ async def test_a_report_is_ranked_as_asked(page: Desk, http: aiohttp.ClientSessi
     assert [each["code"] for each in found["symbols"]] == [UP, DOWN]
     assert found["found"] == 3
     text, _ = await get(http, f"{page.url}/releases/HK?sort=percent&top=2")
-    assert "Show the 1 others, too" in text
+    assert "Show more: 1 follows" in text
     assert f'href="/symbols/{HK}"' not in text
     found = await report(http, page, "/US?sort=days_to_cover")
     assert found["symbols"][0]["days_to_cover"] == 2.5
@@ -94,7 +94,7 @@ async def test_what_is_published_is_in_the_report(page: Desk, http: aiohttp.Clie
             "no symbol of HK shows 2026-11-19; the nearest reports: ",
         ),
         ("/HK?sort=size", 400, "sort: 'size' does not rank a report of HK; use change, percent"),
-        ("/HK?top=0", 400, "top: '0' is no number from 1 to 1000000"),
+        ("/HK?top=0", 400, "top: '0' is no number from 1 to 1000"),
     ],
 )
 async def test_a_report_that_cannot_be_shown(

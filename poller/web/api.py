@@ -66,7 +66,7 @@ async def symbols(request: web.Request) -> web.Response:
     """Return one page of the watchlist."""
     sources, view = request.app[SOURCES], view_of(request.query)
     suspects = troubled(await sources.service_status()) if view.only == "trouble" else ()
-    listing = listed(list(sources.overview.rows.values()), view, suspects)
+    listing = listed(list(sources.overview.rows.values()), view, suspects, sources.now())
     return _json(
         {
             "found": listing.found,
@@ -161,7 +161,7 @@ async def _streamed(
 async def release(request: web.Request) -> web.Response:
     """Return one report of a market as a whole, by default with all of its symbols."""
     sources = request.app[SOURCES]
-    asked = report_asked(request, MOST_TOP, reported=False)
+    asked = report_asked(request, MOST_TOP, MOST_TOP, reported=False)
     report = await sources.report(asked.market, asked.day)
     shown = report.ranked(asked.sort)[: asked.top]
     names = await sources.names([each.code for each in shown])

@@ -13,7 +13,7 @@ from poller.errors import BadCode, Unreadable
 from poller.markets import Market, market_named, market_names
 from poller.model import Code, parse_code
 from poller.schedule import report
-from poller.web.watchlist_view import ONLY, PERCENT, SORTS, View
+from poller.web.watchlist_view import MOST_PER_PAGE, ONLY, PER_PAGE, PERCENT, SORTS, View
 
 MOST_TOP: Final = 10**6
 
@@ -51,6 +51,7 @@ def view_of(query: Mapping[str, str], usual: str = "code") -> View:
         moved,
         only,
         usual,
+        whole(query, "size", PER_PAGE, MOST_PER_PAGE),
     )
 
 
@@ -87,11 +88,11 @@ def sorts_of(market: Market) -> list[str]:
     return [sort for sort in report.SORTS if sort != "days_to_cover" or market.has_cover]
 
 
-def report_asked(request: web.Request, top: int, *, reported: bool) -> ReportAsked:
+def report_asked(request: web.Request, top: int, most: int, *, reported: bool) -> ReportAsked:
     """Return the report in path and query, or raise HTTPBadRequest with the fix.
 
-    `top`: how many symbols if the query names no number. `reported`: refuse to rank by a figure
-    that the market does not report; otherwise nobody has a rank then.
+    `top`: how many symbols if the query names no number; `most`: how many at most. `reported`:
+    refuse to rank by a figure that the market does not report; otherwise nobody has a rank then.
     """
     name, text = request.match_info["market"], request.match_info.get("day")
     market = market_named(name)
@@ -108,7 +109,7 @@ def report_asked(request: web.Request, top: int, *, reported: bool) -> ReportAsk
         raise web.HTTPBadRequest(
             text=f"sort: {sort!r} does not rank a report of {market}; use {', '.join(known)}"
         )
-    return ReportAsked(market, day, sort, whole(request.query, "top", top, MOST_TOP))
+    return ReportAsked(market, day, sort, whole(request.query, "top", top, most))
 
 
 def known_at(request: web.Request) -> datetime | None:

@@ -7,7 +7,7 @@ from poller.events import data_schemas
 from poller.markets import all_markets
 from poller.schedule.notice import TYPES
 from poller.store.position import AFTER
-from poller.web.watchlist_view import ONLY, PERCENT
+from poller.web.watchlist_view import MOST_PER_PAGE, ONLY, PERCENT
 
 Schema = Mapping[str, Any]
 
@@ -36,8 +36,6 @@ def document(
 ) -> dict[str, Any]:
     """Return the document: every path, parameter and answer."""
     code = {"name": "code", "in": "path", "required": True, "schema": _CODE}
-    sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
-    listing = _object(found=_WHOLE, page=_WHOLE, pages=_WHOLE, symbols=_list(_row()))
     history = _list(_reference("Day"))
     moment = {"type": "string", "format": "date-time"}
     known_at = _query("as_known_at", moment, "the history as it was known at this time")
@@ -52,16 +50,7 @@ def document(
         "paths": {
             "/api/openapi.json": _get("This document", {"type": "object"}),
             "/api/status": _get("The state of the whole service", _status()),
-            "/api/symbols": _get(
-                "One page of the watchlist",
-                listing,
-                _query("q", _TEXT, "part of a code or a name"),
-                _query("market", {"enum": ["", *_NAMES]}, "this market alone; empty: all"),
-                _query("moved", _PERCENT, "moved by more than so many percent; empty: all"),
-                _query("only", {"enum": list(ONLY)}, "only these; empty: all"),
-                _query("sort", sort, "by this figure, with a minus the largest first"),
-                _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
-            ),
+            "/api/symbols": _listing(sorts),
             "/api/symbols/{code}": _get(
                 "A symbol and its history", _symbol(), code, known_at, known=False
             ),
@@ -76,7 +65,7 @@ def document(
                 "Entries of the stream, oldest first: the newest, or what follows an id",
                 _object(events=_list(_entry())),
                 _query("after", _STREAM_ID, "a stream id"),
-                _query("count", {"type": "integer", "minimum": 1, "maximum": most_events}, "most"),
+                _query("count", _up_to(most_events), "most"),
             ),
         },
         "components": {
@@ -86,12 +75,31 @@ def document(
     }
 
 
+def _listing(sorts: Sequence[str]) -> dict[str, Any]:
+    sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
+    return _get(
+        "One page of the watchlist",
+        _object(found=_WHOLE, page=_WHOLE, pages=_WHOLE, symbols=_list(_row())),
+        _query("q", _TEXT, "part of a code or a name"),
+        _query("market", {"enum": ["", *_NAMES]}, "this market alone; empty: all"),
+        _query("moved", _PERCENT, "moved by more than so many percent; empty: all"),
+        _query("only", {"enum": list(ONLY)}, "only these; empty: all"),
+        _query("sort", sort, "by this figure, with a minus the largest first"),
+        _query("size", _up_to(MOST_PER_PAGE), "how many on a page"),
+        _query("page", _up_to(10**6), "from 1"),
+    )
+
+
+def _up_to(most: int) -> Schema:
+    return {"type": "integer", "minimum": 1, "maximum": most}
+
+
 def _releases(sorts: Sequence[str]) -> dict[str, Any]:
     market = {"name": "market", "in": "path", "required": True, "schema": _MARKET}
     day = {"name": "day", "in": "path", "required": True, "schema": _DAY}
     asked = (
         _query("sort", {"enum": list(sorts)}, "the largest first; without the figure, no rank"),
-        _query("top", {"type": "integer", "minimum": 1, "maximum": 10**6}, "most; all if absent"),
+        _query("top", _up_to(10**6), "most; all if absent"),
     )
     path = "/api/releases/{market}"
     return {

@@ -1,6 +1,7 @@
 """The HTML pages: the watchlist, one symbol, the login. They are complete without script."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
@@ -10,6 +11,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from poller import __version__
+from poller.detect.change import Rank, Timeline
 from poller.markets import all_markets, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
 from poller.printable import printable
@@ -33,6 +35,7 @@ _ENTRIES: Final = 300  # a few new symbols have as many, which the page shows in
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
 _MISSING_NAMED: Final = 5  # symbols that a report lacks; more are folded
 _MOST_MISSING: Final = 500
+_RANKED_FROM: Final = 8  # reports of a symbol: a percentile of fewer says nothing
 _EARLIER: Final = 20  # replaced vintages of one day
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
@@ -51,6 +54,9 @@ COLUMNS: Final = (
 """Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
 called second."""
 
+SIZES: Final = (50, 100, 500)
+"""Symbols of the watchlist on a page, to choose from."""
+
 MOVED_MOST: Final = "-moved"
 """The usual order of the watchlist while a report is new."""
 
@@ -66,6 +72,9 @@ FIGURES: Final = (
 
 RANKED: Final = 100
 """Symbols of a report on its page, unless more are asked for."""
+
+MOST_RANKED: Final = 1000
+"""Symbols of a report on its page at most: to write more of them would delay polling."""
 
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
@@ -124,7 +133,7 @@ async def index(request: web.Request) -> web.Response:
     rows = list(sources.overview.rows.values())
     reports = fresh_reports(service, rows)
     view = view_of(request.query, MOVED_MOST if reports else "code")
-    listing = listed(rows, view, troubled(service))
+    listing = listed(rows, view, troubled(service), sources.now())
     polls, lines = dict[Code, Polls](), list[formatting.Line]()
     if not service.redis:
         polls = await sources.polls([row.code for row in listing.rows])
@@ -148,6 +157,7 @@ async def index(request: web.Request) -> web.Response:
         has_cover=has_cover,
         has_turns=any(each.next_at is not None for each in polls.values()),
         page_link=lambda page: f"?{urlencode(view.query(page))}",
+        sizes=[(size, _link(replace(view, size=size, page=1))) for size in SIZES],
         spark=lambda row: Markup(sparkline(row.drawn)),  # noqa: S704  made of numbers alone
         late=_late(service, listing.rows),
         polls=polls,
@@ -160,7 +170,7 @@ async def index(request: web.Request) -> web.Response:
 async def release(request: web.Request) -> web.Response:
     """Show one report of a market as a whole."""
     sources = request.app[SOURCES]
-    asked = report_asked(request, RANKED, reported=True)
+    asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
     report = await sources.report(asked.market, asked.day)
     service = await sources.service_status()
     ranked = report.ranked(asked.sort)
@@ -184,7 +194,8 @@ async def release(request: web.Request) -> web.Response:
         heads=_heads(asked),
         names=await sources.names([each.code for each in shown]),
         places=formatting.places_of(each.record.close_price for each in shown),
-        link=lambda top: _report_link(asked.sort, top),
+        whole_link=_report_link(asked.sort, min(len(ranked), MOST_RANKED)),
+        is_most=asked.top == MOST_RANKED,
     )
 
 
@@ -233,6 +244,7 @@ async def symbol(request: web.Request) -> web.Response:
         outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
         market=market_of(code),
         row=row,
+        rank=_rank(vintages),
         charts=_charts(f"Short interest of {title}", vintages),
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(service, [row] if row is not None else []),
@@ -242,6 +254,15 @@ async def symbol(request: web.Request) -> web.Response:
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.polls([code])).get(code),
     )
+
+
+def _rank(vintages: Sequence[Vintage]) -> Rank | None:
+    """Return the rank of the newest figure among these; None where it is no figure."""
+    if len(vintages) < _RANKED_FROM or is_below_threshold(vintages[0].record):
+        return None
+    timeline = Timeline({vintage.day: vintage.record for vintage in vintages})
+    rank = timeline.ranks([vintages[0].day])[vintages[0].day]
+    return rank if rank.not_above else None
 
 
 def _charts(title: str, vintages: Sequence[Vintage]) -> list[Markup]:

@@ -26,12 +26,14 @@ REPORTS_DRAWN: Final = 26
 """Reports in a sparkline: half a year of weekly ones, a year of half-monthly ones."""
 
 PER_PAGE: Final = 100
+MOST_PER_PAGE: Final = 500
 
 PERCENT: Final = r"[0-9]{1,6}(\.[0-9]{1,4})?"
 """The pattern of a filter by percent."""
 
 ONLY: Final = {
     "": "all symbols",
+    "new": "new since yesterday",
     "extreme": "at a high or low of the year",
     "silent": "without a report",
     "trouble": "in trouble",
@@ -43,6 +45,7 @@ Extreme = Literal["high", "low"]
 _ABSENT: Final = "-"
 _READ: Final = 56  # reports parsed of a symbol: a year of weekly ones
 _LEAST_SPAN: Final = timedelta(days=180)  # of the reports before a high or low of the year
+_NEW: Final = timedelta(days=1)
 _STALE_REPORTS: Final = 3  # a symbol that missed this many releases no longer counts in a sweep
 
 
@@ -181,6 +184,7 @@ class View:
         page: Counted from 1.
         moved: Only symbols that moved by more than so many percent, as text; "": all.
         only: A key of `ONLY`.
+        size: How many rows of it are on a page.
         usual: The sort that needs no parameter, with a minus if the largest comes first.
     """
 
@@ -192,24 +196,27 @@ class View:
     moved: str = ""
     only: str = ""
     usual: str = "code"
+    size: int = PER_PAGE
 
     @property
     def is_filtered(self) -> bool:
         """Whether it leaves out any symbol."""
         return bool(self.text or self.market or self.moved or self.only)
 
-    def shows(self, row: WatchlistRow, troubled: Collection[Code]) -> bool:
+    def shows(self, row: WatchlistRow, troubled: Collection[Code], now: datetime) -> bool:
         """Return whether a row belongs to this view. `troubled`: the symbols in trouble."""
         text = self.text.strip().upper()
         return (
             (text in row.code or text in (row.name or "").upper())
             and (self.market is None or row.market is self.market)
             and (not self.moved or abs(row.percent or 0) > float(self.moved))
-            and self._is_wanted(row, troubled)
+            and self._is_wanted(row, troubled, now)
         )
 
-    def _is_wanted(self, row: WatchlistRow, troubled: Collection[Code]) -> bool:
+    def _is_wanted(self, row: WatchlistRow, troubled: Collection[Code], now: datetime) -> bool:
         match self.only:
+            case "new":
+                return row.observed_at is not None and now - row.observed_at < _NEW
             case "extreme":
                 return row.extreme is not None
             case "silent":
@@ -232,9 +239,11 @@ class View:
             "sort": f"-{self.sort}" if self.descending else self.sort,
             "moved": self.moved,
             "only": self.only,
+            "size": str(self.size),
             "page": str(page or self.page),
         }
-        defaults = dict.fromkeys(asked, "") | {"sort": self.usual, "page": "1"}
+        usual = {"sort": self.usual, "size": str(PER_PAGE), "page": "1"}
+        defaults = dict.fromkeys(asked, "") | usual
         return {name: text for name, text in asked.items() if text != defaults[name]}
 
 
@@ -261,21 +270,23 @@ class Listing:
     pages: int
 
 
-def listed(rows: Sequence[WatchlistRow], view: View, troubled: Collection[Code] = ()) -> Listing:
+def listed(
+    rows: Sequence[WatchlistRow], view: View, troubled: Collection[Code], now: datetime
+) -> Listing:
     """Return the page of `rows` that a view asks for; unknown values come last.
 
-    `troubled`: the symbols in trouble.
+    `troubled`: the symbols in trouble. `now`: aware.
     """
-    chosen = [row for row in rows if view.shows(row, troubled)]
+    chosen = [row for row in rows if view.shows(row, troubled, now)]
     key = SORTS[view.sort]
     chosen.sort(key=lambda row: row.code)
     known = [row for row in chosen if key(row) is not None]
     known.sort(key=key, reverse=view.descending)
     chosen = known + [row for row in chosen if key(row) is None]
-    pages = max(1, -(-len(chosen) // PER_PAGE))
+    pages = max(1, -(-len(chosen) // view.size))
     page = min(max(view.page, 1), pages)
-    start = (page - 1) * PER_PAGE
-    return Listing(tuple(chosen[start : start + PER_PAGE]), len(chosen), page, pages)
+    start = (page - 1) * view.size
+    return Listing(tuple(chosen[start : start + view.size]), len(chosen), page, pages)
 
 
 @dataclass(frozen=True, slots=True)
