@@ -1,21 +1,26 @@
 """The biggest moves in the notice of a complete report, and that they never keep it back."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from poller import show
+from poller.delivery.digest import announcement
 from poller.errors import StoreDown, StoreMisfit
 from poller.events import StreamNotice, decode
 from poller.markets import Market
 from poller.markets.hk import HONG_KONG, HkRecord
-from poller.model import Code, Instrument, Vintage
+from poller.model import Code, Instrument, Vintage, plain_name
 from poller.polling.biggest import LIMIT, MovingPlans, Standings
-from poller.schedule.notice import Completed, Detected
+from poller.schedule.notice import Completed, Detected, Mover, fields_of
 from poller.schedule.report import Standing
 from poller.simulator.virtual import run_virtually
-from poller.store.store import ONE_OFF
+from poller.store.store import ONE_OFF, Entry
 from poller.telemetry.observe import Fact, Happened
 from tests.memorystore import MemoryStore
 
@@ -142,3 +147,37 @@ def test_a_store_that_is_away_gets_the_whole_notice_later() -> None:
         assert len(notice.biggest or ()) == 2
 
     run_virtually(SEEN, work())
+
+
+ANY = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=9)
+    | st.sampled_from([TENCENT, "US.AAPL", "\u202e"])
+)
+MOVERS = st.fixed_dictionaries({name: ANY for name in Mover.__slots__})
+PLAUSIBLE = st.fixed_dictionaries(
+    {
+        "code": st.just(TENCENT),
+        "name": st.none() | st.text(),
+        "shares": st.integers(-(2**63), 2**64) | st.floats(-1e18, 1e18),
+        "change": st.integers(-(2**63), 2**64) | st.floats(-1e18, 1e18),
+        "percent": st.none() | st.floats(-1e18, 1e18),
+        "rank": st.integers(1, 9),
+        "percentile": st.floats(0, 100),
+    }
+)
+
+
+@given(ANY | st.lists(MOVERS | PLAUSIBLE, max_size=5) | st.lists(PLAUSIBLE, max_size=25))
+def test_whatever_stands_there_is_read_or_foreign(biggest: object) -> None:
+    """Anybody may append to the stream: nothing raises, and every reader keeps to its bounds."""
+    fields = fields_of(COMPLETE)
+    fields["data"] = json.dumps({"found": 1, "expected": 1, "biggest": biggest})
+    notice = decode("1-0", fields)
+    assert show.release_line(Entry("1-0", fields)).plain
+    if isinstance(notice, StreamNotice):
+        assert len(announcement([notice], limit=2_000).text) <= 2_000
+        assert all(each.name == plain_name(each.name) for each in notice.biggest or () if each.name)
