@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from poller.detect.compare import Comparison
-from poller.errors import LeaseLost, Refused, StoreDown, StoreMisfit, Superseded
+from poller.errors import LeaseLost, Refused, StoreDown, StoreMisfit, Superseded, TooFrequent
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Page
 from poller.polling.backfill import backfill_symbol
@@ -610,6 +610,57 @@ def test_a_refused_symbol_is_kept_out() -> None:
         assert len(reasons) == 1
         assert f"poller watch remove {CODE}" in reasons.pop()
         assert scene.answers() == ["unknown stock"] * 3
+
+    virtually(work)
+
+
+class Spent(Answering):
+    """A gateway whose account somebody else spends, in the first minute."""
+
+    async def page(self, code: Code, key: str | None) -> Page:
+        """Return a page, later."""
+        self.asked.append((code, key))
+        if asyncio.get_running_loop().time() < 60:
+            raise TooFrequent
+        return self.pages[key]
+
+
+def test_a_spent_budget_is_no_fault_of_the_symbol() -> None:
+    """It waits for a whole period, is told once, and the symbol is asked again as before."""
+
+    async def work() -> None:
+        gateway = Spent({None: NEWEST})
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time), gateway)
+        await scene.polls(100)
+        assert scene.outcomes()[0] == "postponed"
+        assert scene.outcomes()[-1] == "answered"
+        assert len(gateway.asked) <= 6
+        told = {(f.subject, f.reason) for f in scene.facts if isinstance(f, Trouble)}
+        ((subject, reason),) = told
+        assert subject == "budget of account main"
+        assert "another program spends requests" in reason
+        assert len(scene.store.streams.entries) == 1
+
+    virtually(work)
+
+
+class Illegible(MemoryPlans):
+    """A store whose plan is of another type."""
+
+    async def schedule(self) -> dict[str, str]:
+        """Refuse."""
+        raise StoreMisfit("holds a list")
+
+
+def test_a_plan_of_another_type_is_learned_again() -> None:
+    """Polling begins without it, and says so."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        scene.store.plans = Illegible(scene.store.streams)
+        await scene.polls(5)
+        assert set(scene.outcomes()) == {"answered"}
+        assert Trouble("plan", "holds a list; it is learned again") in scene.facts
 
     virtually(work)
 

@@ -231,6 +231,22 @@ def test_a_sweep_waits_for_its_order_for_two_seconds_at_most() -> None:
     assert isinstance(played.plan.next(played.now + HOLD), Probe)
 
 
+def test_a_look_under_way_lets_no_sweep_begin_without_its_order() -> None:
+    """A page that was asked for before the report was found says nothing of its order."""
+    watched = codes(100)
+    played = Played(watched, positions_of(watched))
+    played.pass_by(DUE, polled=False)
+    while (look := played.hints.next(played.now, [HK])) is None:
+        played.now += SECOND
+        played.told += played.hints.tick(played.now)
+    first = played.plan.next(played.now)
+    assert isinstance(first, Probe)
+    played.newest += WEEK
+    played.plan.record(first.code, Answered(played.newest), played.now)
+    played.told += played.hints.read(look, played.page(look), played.now)
+    assert played.plan.next(played.now) == Wait(played.now + HOLD)
+
+
 def test_false_alarms_are_followed_three_times() -> None:
     """A rank that moves for no reason costs a few requests each time, and then none."""
     watched = codes(50)

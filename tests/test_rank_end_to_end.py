@@ -15,7 +15,7 @@ from poller.markets.hk import HONG_KONG
 from poller.model import Code
 from poller.simulator import Proto, World, replies
 from poller.simulator.ranking import Ranking
-from tests.opend import Simulator, Verdict
+from tests.opend import Simulator
 from tests.service import Service, entries, later, now, poller, simulator, until
 from tests.test_rights_end_to_end import running
 
@@ -102,20 +102,27 @@ async def test_a_rank_that_is_not_to_be_had_is_told_once(tmp_path: Path, fault: 
             assert ranked(opend) <= 2
 
 
-async def test_one_limit_for_both_calls_is_noticed(tmp_path: Path) -> None:
-    """Where the rank eats the requests of short interest, it is not read for a day, told once."""
-    async with simulator(WORLD) as opend:
-        opend.windows[Proto.RANK] = opend.windows[Proto.SHORT_INTEREST]
-        async with running(tmp_path, [opend], HK, **HINTED) as (service, store):
-            await entries(store, len(HK))
-            await service.said("rank of HK at account main")
-            looks = ranked(opend)
-            release(opend, {})
-            await entries(store, 2 * len(HK))
-            assert "read again in 1 day" in str(service.log())
-            assert ranked(opend) <= looks + 1
-            after = [s for s in opend.seen[-len(HK) // 2 :] if s.proto == Proto.SHORT_INTEREST]
-            assert all(one.verdict is Verdict.ANSWERED for one in after)
+@pytest.mark.parametrize("refused", ["the rank", "short interest"])
+async def test_one_limit_for_both_calls_is_noticed(tmp_path: Path, refused: str) -> None:
+    """A refusal for the rate within the own limits: the rank is not read for a day, told once."""
+    async with (
+        simulator(WORLD) as opend,
+        running(tmp_path, [opend], HK, **HINTED) as (service, store),
+    ):
+        await entries(store, len(HK))
+        await until(lambda: ranked(opend) > 2)
+        if refused == "the rank":
+            text = "获取卖空异动榜频率太高，请求失败，每30秒最多60次。"
+            opend.faults.alter[Proto.RANK] = lambda *_: replies.refusal(Proto.RANK, text)
+        else:
+            opend.faults.too_frequent_next = 1
+        await service.said("rank of HK at account main")
+        looks = ranked(opend)
+        release(opend, {})
+        await entries(store, 2 * len(HK))
+        assert "read again in 1 day" in str(service.log())
+        assert service.told("rank of HK at account main") == 1
+        assert ranked(opend) <= looks + 1
 
 
 async def test_hints_can_be_switched_off(tmp_path: Path) -> None:

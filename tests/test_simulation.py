@@ -254,10 +254,10 @@ def test_a_sweep_uses_the_whole_budget() -> None:
 
 def test_the_same_season_is_the_same_run() -> None:
     """Twice here and once in another process with other hashes: the same requests, to the digit."""
-    made = setting(Config(), season_of({"HK": 20, "US": 20}, 1, 7, "late"), 2, 2, 0.05)
+    made = setting(Config(), season_of({"HK": 20, "US": 20}, 1, 7), 2, 2, 0.05)
     first, again = simulate(made), simulate(made)
     assert first.trace == again.trace
-    command = "simulate --hk 20 --us 20 --weeks 1 --seed 7 --release late --gateways 2"
+    command = "simulate --hk 20 --us 20 --weeks 1 --seed 7 --gateways 2"
     command += " --accounts 2 --faults 0.05 --json"
     told = subprocess.run(
         [sys.executable, "-m", "poller", *command.split()],

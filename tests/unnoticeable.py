@@ -34,7 +34,7 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     (_MARKET, "self.version += 1", "(2)"): _ANY_START,
     (
         _MARKET,
-        "if head(self._fresh) is not None or queue is None:",
+        "if head(self._fresh) is not None or self._lags() is None:",
         "(head(self._fresh) is not None)",
     ): _TYPED,
     (
@@ -79,7 +79,7 @@ UNNOTICEABLE: Final[Mapping[tuple[str, str, str], str]] = {
     **dict.fromkeys(
         itertools.product(
             ["poller/store/lua/spend.lua"],
-            ["redis.call('PEXPIRE', KEYS[1], math.ceil((ARGV[1] + ARGV[2]) / 500))"],
+            ["redis.call('PEXPIRE', key, math.ceil((ARGV[1] + ARGV[2]) / 500))"],
             ["499", "501"],
         ),
         "it has to outlast the period, no more",

@@ -175,7 +175,8 @@ class OpenD:
 
         Raises GatewayError. Its silence says nothing of the connection: this is a hint.
         """
-        return await self._check(lambda context: read_rank(context, market, offset))
+        context = self._connected()
+        return await self._sdk.hint(lambda: read_rank(context, market, offset))
 
     async def names(self, codes: Sequence[Code]) -> dict[Code, str]:
         """Return the names of symbols of one market that have one; raises GatewayError."""

@@ -37,6 +37,7 @@ CHECK_LIMIT: Final = 2.5
 """Seconds in which an OpenD that lives answers a call of another kind, which spends nothing."""
 
 _THREADS: Final = 32
+_HINT_THREADS: Final = 8
 _LOG_SIZE: Final = 1_000_000  # bytes; one older file of this size is kept
 
 Result = TypeVar("Result")
@@ -52,6 +53,8 @@ class Sdk:
         # apart from the queries, so that hanging ones cannot keep a dead connection in place
         self._control = ThreadPoolExecutor(2, thread_name_prefix="futu-control")
         self._checks = ThreadPoolExecutor(_THREADS, thread_name_prefix="futu-check")
+        # nor may what is only a hint hold up the checks by which a connection is judged
+        self._hints = ThreadPoolExecutor(_HINT_THREADS, thread_name_prefix="futu-hint")
         self._module: ModuleType | None = None
 
     async def load(self) -> None:
@@ -73,6 +76,10 @@ class Sdk:
         """Run one call that an OpenD answers at once, if it lives; raises Silent if it does not."""
         return await self._within(CHECK_LIMIT, self._checks, function)
 
+    async def hint(self, function: Callable[[], Result]) -> Result:
+        """Run one call whose answer is worth nothing once it is late; raises Silent then."""
+        return await self._within(CHECK_LIMIT, self._hints, function)
+
     async def _within(
         self, limit: float, threads: ThreadPoolExecutor, function: Callable[[], Result]
     ) -> Result:
@@ -87,6 +94,7 @@ class Sdk:
         self._queries.shutdown(wait=False, cancel_futures=True)
         self._control.shutdown(wait=False, cancel_futures=True)
         self._checks.shutdown(wait=False, cancel_futures=True)
+        self._hints.shutdown(wait=False, cancel_futures=True)
 
     def _load(self) -> None:
         # not in the main thread: there, the import would replace the handler of SIGINT

@@ -82,9 +82,9 @@ class Entitlements:
         """Take which markets OpenD says the account has no right to."""
         self._rights.hint(account, without, self._now())
 
-    def rests(self, account: str, code: Code) -> bool:
-        """Return whether the market of a symbol rests at an account."""
-        return self._rights.rests(account, market_of(code))
+    def rests(self, account: str, market: Market) -> bool:
+        """Return whether a market rests at an account."""
+        return self._rights.rests(account, market)
 
     def forget(self, codes: Iterable[Code]) -> None:
         """Forget symbols that are no longer watched."""

@@ -6,7 +6,7 @@ A thin driver: `schedule` decides what is polled and why, `budget` when a reques
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from typing import Final
@@ -154,13 +154,13 @@ class Poller:
         """Look again at what is due: a hint has changed the plan."""
         self._notify()
 
-    def resting(self, account: str) -> Collection[Market]:
-        """Return the markets an account is not asked for now."""
-        return self._entitlements.access(account).resting.keys()
+    def rests(self, account: str, market: Market) -> bool:
+        """Return whether an account is not asked for a market, for want of a right."""
+        return self._entitlements.rests(account, market)
 
     def withholds(self, account: str, code: Code) -> bool:
         """Return whether an account has no right to a symbol's market, as far as is known."""
-        return self._entitlements.rests(account, code)
+        return self._entitlements.rests(account, market_of(code))
 
     def watch(self, codes: Sequence[Code]) -> None:
         """Watch exactly these codes from now on."""
@@ -398,7 +398,7 @@ class Poller:
             if withheld is not None:  # those that failed till now have failed for this
                 self._failures.withdraw(withheld.codes)
                 self._schedule.relieve(withheld.market)
-        if self._entitlements.rests(account, code):
+        if self._entitlements.rests(account, market_of(code)):
             return Barred(f"account {account} has no right to {market_of(code)}: {problem}")
         self._failures.failed(job.gateway.name, code, problem)
         return Unanswered(str(problem))

@@ -86,8 +86,8 @@ class Planner(Protocol):
     def replan(self) -> None:
         """Look again at what is due."""
 
-    def resting(self, account: str) -> Collection[Market]:
-        """Return the markets an account is not asked for now."""
+    def rests(self, account: str, market: Market) -> bool:
+        """Return whether an account is not asked for a market, for want of a right."""
 
 
 class RankReader:
@@ -244,11 +244,11 @@ class RankReader:
         """Return the markets whose rank this account may be asked for now."""
         if not self._is_on:
             return ()
-        now, withheld = self._now(), planner.resting(account)
+        now = self._now()
         return [
             market
             for market in self._hints.markets
-            if market not in withheld and not self._is_resting(account, market, now)
+            if not (planner.rests(account, market) or self._is_resting(account, market, now))
         ]
 
     def _source(self, account: str) -> RankSource | None:

@@ -59,9 +59,9 @@ class Hints:
         return changed
 
     @property
-    def markets(self) -> frozenset[Market]:
+    def markets(self) -> list[Market]:
         """The markets whose rank is worth reading."""
-        return frozenset(rank.market for rank in self._watched())
+        return [rank.market for rank in self._watched()]
 
     def _watched(self) -> Iterator[MarketRank]:
         for market, queue in self._queues().items():

@@ -314,7 +314,8 @@ class MarketRank:
 
     def _let_go(self, now: datetime) -> None:
         """Let the sweep go on when nothing of its order is under way, or about to be."""
-        if self._reading is not None and self._reading.under_way:
+        is_new = self.queue.newest != self._newest  # its order is about to be read
+        if is_new or (self._reading is not None and self._reading.under_way):
             return
         if self._has_page():
             self._hold(min(self.queue.held_until, now + _NEXT_PAGE))
@@ -357,7 +358,8 @@ class MarketRank:
         """
         self._reading = None
         watched = self.queue.codes
-        largest = sorted(reading.missing & watched, key=lambda code: -self._latest.get(code, 0))
+        gone = reading.missing & watched
+        largest = sorted(gone, key=lambda code: (-self._latest.get(code, 0), code))
         absent = dict.fromkeys(largest, 0)
         self._latest |= absent
         if self._sweeps or self._alarm is not None:
