@@ -157,7 +157,7 @@ ANY = (
     | st.text(max_size=9)
     | st.sampled_from([TENCENT, "US.AAPL", "\u202e"])
 )
-MOVERS = st.fixed_dictionaries({name: ANY for name in Mover.__slots__})
+MOVERS = st.fixed_dictionaries(dict.fromkeys(Mover.__slots__, ANY))
 PLAUSIBLE = st.fixed_dictionaries(
     {
         "code": st.just(TENCENT),
