@@ -13,9 +13,11 @@ from redis.asyncio import Redis
 
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.compare import compare
+from poller.events import encode
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UsRecord
 from poller.model import Code, market_of
+from poller.schedule.notice import Detected
 from poller.settings.config import Config, Web
 from poller.store.embedded import Embedded
 from poller.store.notifier import Notifier
@@ -64,6 +66,11 @@ class Desk:
         snapshot = await self.store.records.snapshot(code)
         found = compare(code, rows, snapshot.known, observed_at=NOW, history=500)
         await self.store.records.commit(code, found, snapshot, ONE_OFF)
+
+    async def detected(self, code: Code, day: date, *, ago: timedelta = timedelta()) -> None:
+        """Announce that a code was the first to show its market's report of a day."""
+        notice = Detected(market_of(code), day, NOW - ago, code)
+        await self.raw.xadd("{short-interest}:releases", encode(notice))
 
     async def shows(self, code: Code, shares: int) -> None:
         """Wait until the page has read this figure."""
@@ -121,6 +128,8 @@ async def desk(
         sources = Sources(
             config,
             store.streams,
+            store.records,
+            store.archive,
             store.ledger,
             status_store,
             store.instruments,

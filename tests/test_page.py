@@ -1,10 +1,12 @@
 """The page in Chromium, where the machine has one: by keyboard, in the dark, on a phone, live."""
 
+import asyncio
 import contextlib
 import os
 import re
 import shutil
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +113,59 @@ async def test_to_a_screen_reader(page: Desk) -> None:
         await expect(days.get_by_role("rowheader")).to_have_count(52)
 
 
+async def test_from_the_biggest_moves_to_the_whole_report(page: Desk) -> None:
+    """By keyboard and by name: the moves are the first table, and a folded list stays open."""
+    more = [Code(f"HK.0000{n}") for n in range(1, 8)]
+    await page.status_store.save_symbols((HK, US, *more))
+    await until(lambda: more[-1] in page.sources.overview.rows)
+    await asyncio.gather(*(page.publish(code, 5, newest=date(2026, 11, 6)) for code in more))
+    await page.shows(more[-1], 5)
+    await page.detected(HK, date(2026, 11, 13))
+    async with browser() as (window, complaints):
+        await window.goto(page.url)
+        moves = window.get_by_role("region", name="Biggest moves of this report")
+        table = moves.get_by_role("table", name="Biggest moves of Hong Kong, 2026-11-13")
+        await expect(table.get_by_role("rowheader")).to_have_text(["HK.00700"])
+        await expect(window.get_by_role("table").first).to_have_class("movers")
+        await moves.get_by_role("link", name="The whole report").focus()
+        await window.keyboard.press("Enter")
+        await expect(window.get_by_role("heading", level=1)).to_contain_text("Hong Kong")
+        await expect(window.get_by_role("progressbar", name="Show this report")).to_be_visible()
+        await window.get_by_text("who they are").focus()
+        await window.keyboard.press("Enter")
+        await expect(window.get_by_role("link", name="HK.00007")).to_be_visible()
+        await page.publish(more[0], 5, 9)
+        await expect(window.get_by_role("rowheader")).to_have_text(["HK.00700", "HK.00001"])
+        await expect(window.get_by_role("link", name="HK.00007")).to_be_visible()
+        head = window.get_by_role("columnheader", name="Change, %")
+        await head.get_by_role("link").click()
+        await expect(head).to_have_attribute("aria-sort", "descending")
+        await expect(window.get_by_role("rowheader")).to_have_text(["HK.00001", "HK.00700"])
+        assert complaints == []
+
+
 async def test_light_and_dark_are_legible(page: Desk) -> None:
-    """Either scheme has a ground of its own and text with a contrast of 4.5 or more."""
+    """Either scheme has a ground of its own and text with a contrast of 4.5 or more.
+
+    A link beside other text is underlined: colour alone would not tell it.
+    """
+    await page.detected(HK, date(2026, 11, 13))
     grounds = []
     for scheme in ("light", "dark"):
         async with browser(color_scheme=scheme) as (window, _):
-            for address in (page.url, f"{page.url}/symbols/{HK}"):
-                await window.goto(address)
+            for path in ("", f"/symbols/{HK}", "/releases/HK"):
+                await window.goto(page.url + path)
                 found = await window.evaluate(_CONTRASTS)
                 assert min(found["contrasts"]) >= 4.5
+                assert await window.evaluate(_PLAIN_LINKS) == []
                 grounds.append(found["ground"])
     assert len(set(grounds)) == 2
 
+
+_PLAIN_LINKS = """() => [...document.querySelectorAll("p a, li a")]
+  .filter((link) => link.parentElement.textContent.trim() !== link.textContent.trim())
+  .filter((link) => getComputedStyle(link).textDecorationLine !== "underline")
+  .map((link) => link.outerHTML)"""
 
 _CONTRASTS = """() => {
   const parts = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -261,14 +304,24 @@ async def test_no_page_is_wider_than_its_window(page: Desk) -> None:
     data = '{"record":{"shares_short":1},"change":{"percent":1e308}}'
     await page.raw.xadd("short-interest", {**fields, "type": "x" * 90, "data": data})
     await page.report(troubles={"x" * 300: "y" * 300})
-    addresses = ["/", f"/symbols/{HK}", f"/symbols/{longest}", "/login", f"/symbols/{'x' * 300}"]
+    await page.detected(HK, date(2026, 11, 13))
+    await page.detected(longest, date(2026, 11, 13))
+    reports = ["/releases/HK", "/releases/US?sort=days_to_cover", "/releases/US?sort=percent"]
+    addresses = [
+        "/",
+        *reports,
+        f"/symbols/{HK}",
+        f"/symbols/{longest}",
+        "/login",
+        f"/symbols/{'x' * 300}",
+    ]
     async with browser() as (window, _):
         for address in addresses:
             await window.goto(page.url + address)
             assert await too_wide(window) == [], address
         await page.raw.shutdown(nosave=True)
         await window.goto(page.url)
-        await expect(window.get_by_text("Last seen")).to_be_visible()
+        await expect(window.get_by_role("note").get_by_text("Last seen")).to_be_visible()
         assert await too_wide(window) == []
         for scheme in ("light", "dark"):
             await window.emulate_media(color_scheme=scheme)

@@ -269,8 +269,8 @@ async def test_who_only_reads_needs_no_secret(folders: Folders) -> None:
     # nobody runs any more: the command has a server for itself
     _, out, _ = await poller(reader(folders), "webhook", "list")
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [
-        ["desk", "active"],
-        ["other", "active"],
+        ["desk", "not"],
+        ["other", "not"],
     ]
     code, _, err = await poller(reader(folders), "check")
     assert code == 2

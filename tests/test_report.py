@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from poller.detect.held import QuarantinedFigure, Reason
 from poller.errors import StoreDown
 from poller.gateway.opend import Address
-from poller.markets.hk import HkRecord
+from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code
-from poller.service.report import OTHER_WATCHLIST, Process, Reporter
+from poller.schedule.schedule import Answered, Wait
+from poller.service.report import OTHER_WATCHLIST, Process, Reporter, release_state
 from poller.simulator.virtual import run_virtually
 from poller.store.embedded import Embedded
 from poller.store.redis_status import RedisStatusStore
@@ -30,8 +31,9 @@ from poller.telemetry.observe import (
     Standby,
     Trouble,
 )
-from poller.telemetry.status import POLLS_KEPT, Polls, ProcessReport
+from poller.telemetry.status import POLLS_KEPT, Polls, ProcessReport, ReleaseState
 from tests.machine import at_most
+from tests.test_schedule import DAY, OLD, ask, codes, following, release
 
 if TYPE_CHECKING:
     from poller.telemetry.status_store import StatusStore
@@ -302,3 +304,16 @@ def test_reports_come_when_there_is_something_to_say() -> None:
     assert len([each for each in at if each < 60]) <= 5
     assert any(60 <= each <= 63.2 for each in at)
     assert any(70 <= each <= 70.2 for each in at)
+
+
+def test_a_market_tells_when_it_is_probed_next() -> None:
+    """The moment that the plan waits for; none while it is now, or a release is being read."""
+    plan = following(codes(3))
+    queue = plan.markets[HONG_KONG]
+    assert release_state(queue).next_at is None
+    plan.record(ask(plan, NOW), Answered(OLD), NOW)
+    at = release_state(queue).next_at
+    assert at is not None
+    assert plan.next(NOW) == Wait(at)
+    release(plan, at)
+    assert release_state(queue) == ReleaseState("sweeping", DAY, 3, 1, None)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -81,11 +82,11 @@ async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientS
     words = spoken(text)
     for part in (
         "All is well: 2 symbols watched",
-        "HK.00700 2026-11-13 11 d 90 0.50 % −30 −25.00 %",
+        "HK.00700 2026-11-13 11 d 90 0.50 % – −30 −25.00 %",
         "2026-11-20 is expected in 2 d 21 h, 2026-11-27 09:00 in Hong Kong",
         "in 7 min",
         "1 of 1 reported",
-        "6,000,000 0.50 % +1,000,000 +20.00 %",
+        "6,000,000 0.50 % 2.50 +1,000,000 +20.00 %",
         "0 of 30",
         "ready 127.0.0.1:11111",
         "polling poller run",
@@ -114,6 +115,30 @@ async def test_a_zero_of_hong_kong_is_no_figure(page: Desk, http: aiohttp.Client
     assert 'class="below"' in text
     rows = json.loads((await get(http, f"{page.url}/api/symbols/{HK}/history.json"))[0])
     assert rows[0]["aggregated_short"] == 0
+
+
+async def test_a_history_as_it_was_known(page: Desk, http: aiohttp.ClientSession) -> None:
+    """In the files, the API and on the page: without later events, and with a day's old figure."""
+    before = quote((NOW - timedelta(seconds=1)).isoformat())
+    after = quote(NOW.isoformat())
+    history = f"{page.url}/api/symbols/{HK}/history"
+    now = json.loads((await get(http, f"{history}.json"))[0])
+    assert len(now) == 3
+    assert json.loads((await get(http, f"{history}.json?as_known_at={after}"))[0]) == now
+    assert json.loads((await get(http, f"{history}.json?as_known_at={before}"))[0]) == []
+    text, _ = await get(http, f"{history}.csv?as_known_at={before}")
+    assert len(text.splitlines()) == 1
+    whole = f"{page.url}/api/symbols/{HK}?as_known_at="
+    assert json.loads((await get(http, f"{whole}{after}"))[0])["history"] == now
+    shown, _ = await get(http, f"{page.url}/symbols/{HK}?as_known_at={before}")
+    assert "Nothing is known yet." in shown
+    assert "as known at <time>2026-11-24T" in shown
+    for wrong in ("yesterday", "", "2026-11-24", "2026-11-24T10:00:00", "2026-11-24T25:00:00Z"):
+        said, _ = await get(http, f"{whole}{wrong}", 400)
+        assert "write it like 2026-05-08T10:00:00Z" in said
+    for early in ("0001-01-01T00:00:00%2B14:00", "2026-11-24t00:00:00.123456789z"):
+        assert json.loads((await get(http, f"{history}.json?as_known_at={early}"))[0]) == []
+    await get(http, f"{page.url}/api/symbols/HK.09999?as_known_at={before}", 404)
 
 
 async def test_who_is_late_is_named(tmp_path: Path, http: aiohttp.ClientSession) -> None:

@@ -236,7 +236,10 @@ def test_every_history_is_a_row(history: dict[str, str]) -> None:
         assert row.day is None or 1970 <= row.day.year < 2200
         markets([row], {}, NOW)
         for sort in SORTS:
-            assert listed([row, WatchlistRow(HK)], View(sort=sort, descending=True)).found == 2
+            assert (
+                listed([row, WatchlistRow(HK)], View(sort=sort, descending=True), (), NOW).found
+                == 2
+            )
 
 
 json_values = st.recursive(
@@ -347,8 +350,10 @@ def test_pages_hold_every_row_once(
     """The pages of a view hold what it asks for, sorted, what is not known last."""
     down = data.draw(st.booleans())
     view = View("0", market, sort, down)
-    first = listed(found, view)
-    pages = [listed(found, View("0", market, sort, down, n + 1)) for n in range(first.pages)]
+    first = listed(found, view, (), NOW)
+    pages = [
+        listed(found, View("0", market, sort, down, n + 1), (), NOW) for n in range(first.pages)
+    ]
     together = [row for page in pages for row in page.rows]
     wanted = [row for row in found if market in (None, row.market)]
     assert sorted(row.code for row in together) == sorted(row.code for row in wanted)

@@ -3,62 +3,38 @@
 import csv
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from rich.text import Text
 
 from poller import show
 from poller.cli.options import ConfigFile, Format, Number, load_config
 from poller.cli.runner import WRONG, CommandFailed, finish
-from poller.cli.stores import Failure, beside, store_of
+from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.cli.watched import sources_of
 from poller.markets import Market, market_named, market_names
-from poller.model import Code, isoformat, market_of, newest_days
-from poller.schedule.report import Coverage, Standing, coverage, ranked
+from poller.model import Code, newest_days
+from poller.schedule.report import Coverage, Standing
 from poller.settings.config import Config
 from poller.store.archive import Archive
 from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
+from poller.store.reports import (
+    COLUMNS,
+    SORT_WORDS,
+    NoReport,
+    Report,
+    columns_of,
+    document,
+    read_report,
+)
 
 TOP: Final = 20
 """Default number of symbols in a table; CSV and JSON have all."""
 
-SORT_WORDS: Final = {
-    "change": "|change| in shares",
-    "percent": "|change| in percent",
-    "ratio": "ratio",
-    "days_to_cover": "days to cover",
-}
-
-_NAMES: Final = (
-    "rank",
-    "code",
-    "shares",
-    "change",
-    "percent",
-    "ratio",
-    "days_to_cover",
-    "close_price",
-    "previous_day",
-    "revision",
-    "observed_at",
-)
 _NAMED: Final = 10  # missing symbols named below the table
-_LAST_DAYS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """The report to print."""
-
-    market: Market
-    day: date
-    sort: str
-    coverage: Coverage
-    standings: Sequence[Standing]
 
 
 def release(
@@ -67,7 +43,7 @@ def release(
     /,
     *,
     top: Number = None,
-    sort: Literal["change", "percent", "ratio", "days_to_cover"] = "change",
+    sort: Literal["change", "percent", "ratio", "days_to_cover", "zscore"] = "change",
     format: Format = "table",  # noqa: A002  the option's name
     config: ConfigFile = None,
 ) -> None:
@@ -77,8 +53,8 @@ def release(
         market: what its codes begin with, like HK
         day: its trading day, like 2026-04-30; the newest known, if absent
         top: how many symbols; 20 in a table, all in CSV and JSON, if absent
-        sort: by the size of the change in shares or in percent, by ratio, or by days to
-            cover, where the market reports them
+        sort: by the size of the change in shares or in percent, by ratio, by days to
+            cover, where the market reports them, or by the size of the change's z-score
         format: table, csv or json
         config: TOML file
     """
@@ -89,7 +65,8 @@ def release(
         raise CommandFailed(WRONG, [f"--top {top}: give a number above 0"])
     if sort == "days_to_cover" and not chosen.has_cover:
         raise CommandFailed(
-            WRONG, [f"--sort days_to_cover: {chosen} reports none; use change, percent or ratio"]
+            WRONG,
+            [f"--sort days_to_cover: {chosen} reports none; use change, percent, ratio or zscore"],
         )
     finish(_print_release(load_config(config, reading=True), chosen, day, top, sort, format))
 
@@ -102,26 +79,28 @@ async def _print_release(
     What cannot be read is left out; Failure, raised at the end, names it.
     """
     async with store_of(config, existing=True) as store, beside(store, Archive) as archive:
-        watched = [code for code in await _watched(config, store) if market_of(code) is market]
-        codes = [code for code in await archive.codes() if market_of(code) is market]
-        known, problems = await archive.days(list(dict.fromkeys([*codes, *watched])))
-        reported = {each for days in known.values() for each in days}
-        if not reported:
-            raise Failure(
-                "\n".join([*problems, f"nothing is known of {market}; see: poller watch list"])
-            )
-        # a watermark without a record, written by somebody else, is not a report
+        watched = await _watched(config, store)
         newest = newest_days(await store.records.watermarks()).get(market)
-        day = day or (newest if newest in reported else max(reported))
-        if day not in reported:
-            raise Failure(_no_such_day(market, day, reported))
-        covered = coverage(day, known, watched)
-        standings, unreadable = await _standings(archive, day, covered)
-        problems += unreadable
-    _print(_Report(market, day, sort, covered, ranked(standings, sort)), top, form)
+        zscores = sort == "zscore" or form != "table"  # they take each symbol's whole history
+        try:
+            report = await read_report(
+                archive, market, day, watched=watched, newest=newest, zscores=zscores
+            )
+        except NoReport as problem:
+            raise _refusal(problem) from None
+        problems = list(report.unreadable)
+        instruments = await instruments_of(store, list(report.coverage.shown), problems)
+    names = {code: each.name for code, each in instruments.items()}
+    _print(report, names, sort, top, form)
     sys.stdout.flush()
     if problems:
         raise Failure("\n".join(problems))
+
+
+def _refusal(problem: NoReport) -> Failure:
+    if problem.known:
+        return Failure(str(problem))
+    return Failure("\n".join([*problem.unreadable, f"{problem}; see: poller watch list"]))
 
 
 async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:
@@ -131,89 +110,44 @@ async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:
     return tuple(await sources_of(config, store)) if symbols is None else symbols
 
 
-async def _standings(
-    archive: Archive, day: date, covered: Coverage
-) -> tuple[list[Standing], list[str]]:
-    """Return the standing of each symbol that shows the day, and lines on what cannot be read."""
-    found: list[Standing] = []
-    unreadable: list[str] = []
-    wanted = {code: [day, *([before] if before else [])] for code, before in covered.shown.items()}
-    async for each in archive.some_days(wanted):
-        unreadable += each.unreadable
-        rows = {vintage.day: vintage for vintage in each.vintages}
-        before = covered.shown[each.code]
-        previous = rows[before].record if before in rows else None
-        if day in rows:
-            found.append(Standing(each.code, rows[day], previous))
-    return found, unreadable
-
-
-def _no_such_day(market: Market, day: date, reported: set[date]) -> str:
-    near = sorted(reported, key=lambda each: abs(each - day))[:_LAST_DAYS]
-    days = ", ".join(str(each) for each in sorted(near))
-    return f"no symbol of {market} shows {day}; the nearest reports: {days}"
-
-
-def _print(report: _Report, top: int | None, form: str) -> None:
+def _print(
+    report: Report, names: Mapping[Code, str | None], sort: str, top: int | None, form: str
+) -> None:
+    standings = report.ranked(sort)
+    rows = [
+        columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)}
+        for each in standings[:top]
+    ]
     match form:
         case "json":
-            show.say_json(json.dumps(_document(report, top), indent=2))
+            show.say_json(json.dumps(document(report, sort, rows), indent=2))
         case "csv":
-            writer = csv.DictWriter(sys.stdout, _NAMES, lineterminator="\n")
+            writer = csv.DictWriter(sys.stdout, [*COLUMNS, "zscore", "name"], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(_row(each) for each in report.standings[:top])
+            writer.writerows(rows)
         case _:
-            _print_table(report, top or TOP)
+            _print_table(report, names, standings, sort, top or TOP)
 
 
-def _row(each: Standing) -> dict[str, Any]:
-    values = (
-        each.rank,
-        each.code,
-        each.record.shares,
-        each.change,
-        each.percent,
-        each.record.ratio,
-        each.days_to_cover,
-        each.record.close_price,
-        None if each.previous is None else each.previous.timestamp_str,
-        each.vintage.revision,
-        isoformat(each.vintage.observed_at),
-    )
-    return dict(zip(_NAMES, values, strict=True))
-
-
-def _document(report: _Report, top: int | None) -> dict[str, Any]:
-    covered = report.coverage
-    return {
-        "market": report.market.name,
-        "trading_day": str(report.day),
-        "sort": report.sort,
-        "found": len(covered.shown),
-        "expected": covered.expected,
-        "missing": [
-            {"code": code, "last_day": str(last)} for code, last in covered.missing.items()
-        ],
-        "not_expected": covered.others,
-        "symbols": [_row(each) for each in report.standings[:top]],
-    }
-
-
-def _print_table(report: _Report, top: int) -> None:
-    covered, shown = report.coverage, report.standings[:top]
+def _print_table(
+    report: Report,
+    names: Mapping[Code, str | None],
+    standings: Sequence[Standing],
+    sort: str,
+    top: int,
+) -> None:
+    covered, shown = report.coverage, standings[:top]
     show.say(
         f"{report.market}, the report of {report.day}: {len(covered.shown):,} of "
-        f"{covered.expected:,} symbols show it; by {SORT_WORDS[report.sort]}"
+        f"{covered.expected:,} symbols show it; by {SORT_WORDS[sort]}"
     )
-    names, columns = ["rank", "code", "shares", "change", "change %", "ratio"], _columns(shown)
-    if any(each.days_to_cover is not None for each in shown):
-        names.append("days to cover")
-        columns.append(show.decimal_cells([each.days_to_cover for each in shown]))
-    names.append("close")
-    columns.append(show.decimal_cells([each.record.close_price for each in shown]))
-    show.print_figures(names, [list(row) for row in zip(*columns, strict=True)])
-    if more := len(report.standings) - len(shown):
-        show.say(f"{more:,} more; all: --top {len(report.standings)}")
+    columns = _columns(shown, sort)
+    if any(names.get(each.code) for each in shown):
+        columns["name"] = [Text(names.get(each.code) or "-") for each in shown]
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    show.print_figures(list(columns), rows, cut_last="name" in columns)
+    if more := len(standings) - len(shown):
+        show.say(f"{more:,} more; all: --top {len(standings)}")
     if covered.missing:
         show.say(f"missing: {_missing(covered)}")
     if covered.others:
@@ -221,16 +155,26 @@ def _print_table(report: _Report, top: int) -> None:
         show.say(f"not expected: {some} without any of the three reports before")
 
 
-def _columns(shown: Sequence[Standing]) -> list[list[Text]]:
+def _columns(shown: Sequence[Standing], sort: str) -> dict[str, list[Text]]:
+    """Return name → cells; so few that a name still fits into 80 columns."""
     moved = [show.change_cells(each.change, each.percent) for each in shown]
-    return [
-        [Text("-" if each.rank is None else str(each.rank)) for each in shown],
-        [Text(each.code) for each in shown],
-        [show.shares_cell(each.record) for each in shown],
-        [change for change, _ in moved],
-        [percent for _, percent in moved],
-        show.decimal_cells([each.record.ratio for each in shown]),
+    columns = {
+        "rank": [Text("-" if each.rank is None else str(each.rank)) for each in shown],
+        "code": [Text(each.code) for each in shown],
+        "shares": [show.shares_cell(each.record) for each in shown],
+        "change": [change for change, _ in moved],
+        "change %": [percent for _, percent in moved],
+    }
+    if sort == "zscore":
+        columns["z-score"] = show.decimal_cells([each.zscore for each in shown])
+    else:
+        columns["ratio"] = show.decimal_cells([each.record.ratio for each in shown])
+    if any(each.days_to_cover is not None for each in shown):
+        columns["cover"] = show.decimal_cells([each.days_to_cover for each in shown])
+    columns["%ile"] = [
+        Text("-" if each.percentile is None else f"{each.percentile:.1f}") for each in shown
     ]
+    return columns
 
 
 def _missing(covered: Coverage) -> str:

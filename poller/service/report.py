@@ -15,6 +15,7 @@ from poller.gateway.opend import Address
 from poller.markets import all_markets
 from poller.model import Code, market_of
 from poller.schedule.market import MarketQueue
+from poller.schedule.watch import LONG_AGO
 from poller.telemetry.counts import Tally
 from poller.telemetry.observe import (
     Active,
@@ -290,4 +291,7 @@ def release_state(queue: MarketQueue) -> ReleaseState:
     """Return the state of a market's release by its schedule."""
     sweep = queue.sweep
     phase: Phase = "sweeping" if sweep.running else "paused" if sweep.resumes else "watching"
-    return ReleaseState(phase, queue.newest, queue.active, queue.active - queue.outstanding)
+    probed = sweep.resumes or queue.watch.at
+    next_at = None if sweep.running or probed <= LONG_AGO else probed
+    covered = queue.active - queue.outstanding
+    return ReleaseState(phase, queue.newest, queue.active, covered, next_at)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from poller.errors import StoreMisfit
+from poller.store.archive import Archive
 from poller.store.namespace import DECISIVE, Namespace
 from poller.store.redisinstruments import RedisInstruments
 from poller.store.redisleases import RedisLeases
@@ -29,6 +30,7 @@ class RedisStore:
         watchlist: The live watchlist.
         instruments: The names and numbers of shares.
         streams: The streams and the signals.
+        archive: The histories of many symbols at once, for readers.
         mark: Whether the namespace holds OpenD's reports or a simulation's.
     """
 
@@ -45,10 +47,14 @@ class RedisStore:
         self.watchlist = RedisWatchlist(shared)
         self.instruments = RedisInstruments(shared)
         self.streams = RedisStreams(shared)
+        self.archive = Archive(url, namespace)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._namespace.close()
+        try:
+            await self._namespace.close()
+        finally:
+            await self.archive.close()
 
     @property
     def behind(self) -> bool:

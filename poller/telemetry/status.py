@@ -68,13 +68,15 @@ class RestingMarket:
 class ReleaseState:
     """A market's release: `covered` of the `wanted` symbols already show `day`.
 
-    An unknown phase, of another version, is read as `watching`.
+    An unknown phase, of another version, is read as `watching`. `next_at`: when a symbol of the
+    market is probed next, aware; None while a sweep is running, and for now.
     """
 
     phase: Annotated[Phase, BeforeValidator(_known)] = "watching"
     day: Day | None = None
     wanted: Whole = 0
     covered: Whole = 0
+    next_at: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)

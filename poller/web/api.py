@@ -5,27 +5,29 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from aiohttp import web
 
 from poller import __version__
-from poller.errors import BadCode
-from poller.markets import market_named, market_names
-from poller.model import Code, market_of, parse_code
+from poller.model import Code, market_of
+from poller.schedule.report import SORTS as REPORT_SORTS
 from poller.store.plain import history_rows
 from poller.store.position import AFTER
+from poller.store.reports import columns_of
+from poller.store.reports import document as report_document
+from poller.web.asked import MOST_TOP, code_of, known_at, report_asked, view_of, whole
 from poller.web.histories import pieces
 from poller.web.openapi import document
 from poller.web.safe_json import entry_text, json_text
-from poller.web.service_status import as_json, moment_text
+from poller.web.service_status import as_json, moment_text, troubled
 from poller.web.sources import SOURCES, Sources
-from poller.web.watchlist_view import SORTS, View, listed
+from poller.web.watchlist_view import SORTS, listed
 
 MOST_EVENTS: Final = 1000
 _PIECE: Final = 500  # days parsed and written at a time: some 15 ms
 _JSON: Final = "application/json; charset=utf-8"
-_NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
 def routes() -> list[web.RouteDef]:
@@ -39,6 +41,8 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/symbols/{code}", symbol),
         web.get("/api/symbols/{code}/history.json", history_json),
         web.get("/api/symbols/{code}/history.csv", history_csv),
+        web.get("/api/releases/{market}", release),
+        web.get("/api/releases/{market}/{day}", release),
         web.get("/api/events", events),
     ]
 
@@ -60,7 +64,9 @@ async def status(request: web.Request) -> web.Response:
 
 async def symbols(request: web.Request) -> web.Response:
     """Return one page of the watchlist."""
-    listing = listed(list(request.app[SOURCES].overview.rows.values()), view_of(request.query))
+    sources, view = request.app[SOURCES], view_of(request.query)
+    suspects = troubled(await sources.service_status()) if view.only == "trouble" else ()
+    listing = listed(list(sources.overview.rows.values()), view, suspects, sources.now())
     return _json(
         {
             "found": listing.found,
@@ -75,7 +81,7 @@ async def symbol(request: web.Request) -> web.StreamResponse:
     """Return a symbol's row, its last polls and its whole history, newest first."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    history = await history_of(sources, code)
+    history = await history_of(sources, code, known_at(request))
     row = sources.overview.rows.get(code)
     polls = (await sources.polls([code])).get(code)
     known = await sources.instrument(code)
@@ -102,14 +108,14 @@ async def symbol(request: web.Request) -> web.StreamResponse:
 async def history_json(request: web.Request) -> web.StreamResponse:
     """Return the history alone, as a JSON file."""
     code = code_of(request)
-    history = await history_of(request.app[SOURCES], code)
+    history = await history_of(request.app[SOURCES], code, known_at(request))
     return await _streamed(request, _file(code, "json"), _json_pieces(code, history, "[", "]"))
 
 
 async def history_csv(request: web.Request) -> web.StreamResponse:
     """Return the history as a CSV file."""
     code = code_of(request)
-    history = await history_of(request.app[SOURCES], code)
+    history = await history_of(request.app[SOURCES], code, known_at(request))
     kind = {"Content-Type": "text/csv; charset=utf-8"}
     return await _streamed(request, _file(code, "csv") | kind, _csv_pieces(code, history))
 
@@ -152,10 +158,21 @@ async def _streamed(
     return response
 
 
+async def release(request: web.Request) -> web.Response:
+    """Return one report of a market as a whole, by default with all of its symbols."""
+    sources = request.app[SOURCES]
+    asked = report_asked(request, MOST_TOP, MOST_TOP, reported=False)
+    report = await sources.report(asked.market, asked.day)
+    shown = report.ranked(asked.sort)[: asked.top]
+    names = await sources.names([each.code for each in shown])
+    rows = [columns_of(each) | {"name": names.get(each.code)} for each in shown]
+    return _json(report_document(report, asked.sort, rows))
+
+
 async def events(request: web.Request) -> web.Response:
     """Return entries of the stream: those after `after`, or the newest."""
     sources = request.app[SOURCES]
-    count = _whole(request.query, "count", 100, MOST_EVENTS)
+    count = whole(request.query, "count", 100, MOST_EVENTS)
     after = request.query.get("after")
     if after is not None and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
@@ -168,50 +185,25 @@ async def events(request: web.Request) -> web.Response:
 
 
 def _document() -> dict[str, Any]:
-    return document(__version__, sorts=list(SORTS), most_events=MOST_EVENTS)
-
-
-def view_of(query: Mapping[str, str]) -> View:
-    """Return the view that the parameters ask for, or raise HTTPBadRequest with the fix."""
-    market, sort = query.get("market", ""), query.get("sort", "code")
-    chosen = market_named(market)
-    if market and chosen is None:
-        raise web.HTTPBadRequest(text=f"market: {market!r} is unknown; use {market_names(', ')}")
-    if sort.removeprefix("-") not in SORTS:
-        known = ", ".join(SORTS)
-        raise web.HTTPBadRequest(text=f"sort: {sort!r} is unknown; use {known}, or -{known[:4]}")
-    return View(
-        query.get("q", ""),
-        chosen,
-        sort.removeprefix("-"),
-        sort.startswith("-"),
-        _whole(query, "page", 1, 10**6),
+    return document(
+        __version__,
+        sorts=list(SORTS),
+        report_sorts=list(REPORT_SORTS),
+        most_events=MOST_EVENTS,
     )
 
 
-def code_of(request: web.Request) -> Code:
-    """Return the code in the path, or raise HTTPBadRequest with the fix."""
-    try:
-        return parse_code(request.match_info["code"])
-    except BadCode as problem:
-        raise web.HTTPBadRequest(text=str(problem)) from None
-
-
-async def history_of(sources: Sources, code: Code) -> Mapping[str, str]:
-    """Return the raw history hash, or raise HTTPNotFound."""
+async def history_of(
+    sources: Sources, code: Code, moment: datetime | None = None
+) -> Mapping[str, str]:
+    """Return the raw history hash, or raise HTTPNotFound. `moment`: as it was known then."""
     (history,) = await sources.status_store.histories([code])
     if not history and code not in sources.overview.rows:
         raise web.HTTPNotFound(text=f"{code} is not watched; to watch it: poller watch add {code}")
-    return history
-
-
-def _whole(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= most:
-        raise web.HTTPBadRequest(text=f"{name}: {text!r} is no number from 1 to {most}")
-    return int(text)
+    if moment is None:
+        return history
+    known = [each async for each in sources.archive.histories([code], moment)]
+    return {str(one.day): one.to_json() for each in known for one in each.vintages}
 
 
 def _file(code: Code, kind: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import Final
 
@@ -116,6 +116,18 @@ def ago(moment: datetime | None, now: datetime) -> str:
     if abs(length) < timedelta(seconds=1):
         return "now"
     return f"{span(length)} ago" if length > timedelta() else f"in {span(length)}"
+
+
+def left(length: timedelta | None) -> str:
+    """Return how long something will still take: `about 5 min left`; "" for None."""
+    return "" if length is None else f"about {span(length)} left"
+
+
+def clock(moment: datetime, now: datetime) -> str:
+    """Return a moment of today as 14:30:17 UTC, of another day with its date."""
+    utc = moment.astimezone(UTC)
+    is_today = utc.date() == now.astimezone(UTC).date()
+    return f"{utc:%H:%M:%S} UTC" if is_today else f"{utc:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def due(moment: datetime | None, now: datetime) -> str:

@@ -7,6 +7,7 @@ from poller.events import data_schemas
 from poller.markets import all_markets
 from poller.schedule.notice import TYPES
 from poller.store.position import AFTER
+from poller.web.watchlist_view import MOST_PER_PAGE, ONLY, PERCENT
 
 Schema = Mapping[str, Any]
 
@@ -26,15 +27,18 @@ _CODE: Final[Schema] = {
     "pattern": f"^({_PATTERNS})$",
     "example": "HK.00700",
 }
+_PERCENT: Final[Schema] = {"type": "string", "pattern": f"^({PERCENT})?$"}
 _STREAM_ID: Final[Schema] = {"type": "string", "pattern": f"^{AFTER}$"}
 
 
-def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[str, Any]:
+def document(
+    version: str, *, sorts: Sequence[str], report_sorts: Sequence[str], most_events: int
+) -> dict[str, Any]:
     """Return the document: every path, parameter and answer."""
     code = {"name": "code", "in": "path", "required": True, "schema": _CODE}
-    sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
-    listing = _object(found=_WHOLE, page=_WHOLE, pages=_WHOLE, symbols=_list(_row()))
     history = _list(_reference("Day"))
+    moment = {"type": "string", "format": "date-time"}
+    known_at = _query("as_known_at", moment, "the history as it was known at this time")
     table = {"text/csv": {"schema": _TEXT}}
     return {
         "openapi": "3.1.0",
@@ -46,30 +50,61 @@ def document(version: str, *, sorts: Sequence[str], most_events: int) -> dict[st
         "paths": {
             "/api/openapi.json": _get("This document", {"type": "object"}),
             "/api/status": _get("The state of the whole service", _status()),
-            "/api/symbols": _get(
-                "One page of the watchlist",
-                listing,
-                _query("q", _TEXT, "part of a code or a name"),
-                _query("market", {"enum": ["", *_NAMES]}, "this market alone; empty: all"),
-                _query("sort", sort, "by this figure, with a minus the largest first"),
-                _query("page", {"type": "integer", "minimum": 1, "maximum": 10**6}, "from 1"),
+            "/api/symbols": _listing(sorts),
+            "/api/symbols/{code}": _get(
+                "A symbol and its history", _symbol(), code, known_at, known=False
             ),
-            "/api/symbols/{code}": _get("A symbol and its history", _symbol(), code, known=False),
-            "/api/symbols/{code}/history.json": _get("Its history", history, code, known=False),
+            "/api/symbols/{code}/history.json": _get(
+                "Its history", history, code, known_at, known=False
+            ),
             "/api/symbols/{code}/history.csv": _get(
-                "Its history as a table", {}, code, known=False, content=table
+                "Its history as a table", {}, code, known_at, known=False, content=table
             ),
+            **_releases(report_sorts),
             "/api/events": _get(
                 "Entries of the stream, oldest first: the newest, or what follows an id",
                 _object(events=_list(_entry())),
                 _query("after", _STREAM_ID, "a stream id"),
-                _query("count", {"type": "integer", "minimum": 1, "maximum": most_events}, "most"),
+                _query("count", _up_to(most_events), "most"),
             ),
         },
         "components": {
             "schemas": data_schemas(f"{_SCHEMAS}{{model}}")
             | {"Day": _day(), "Error": _object(error=_TEXT)}
         },
+    }
+
+
+def _listing(sorts: Sequence[str]) -> dict[str, Any]:
+    sort = {"type": "string", "enum": [*sorts, *(f"-{name}" for name in sorts)]}
+    return _get(
+        "One page of the watchlist",
+        _object(found=_WHOLE, page=_WHOLE, pages=_WHOLE, symbols=_list(_row())),
+        _query("q", _TEXT, "part of a code or a name"),
+        _query("market", {"enum": ["", *_NAMES]}, "this market alone; empty: all"),
+        _query("moved", _PERCENT, "moved by more than so many percent; empty: all"),
+        _query("only", {"enum": list(ONLY)}, "only these; empty: all"),
+        _query("sort", sort, "by this figure, with a minus the largest first"),
+        _query("size", _up_to(MOST_PER_PAGE), "how many on a page"),
+        _query("page", _up_to(10**6), "from 1"),
+    )
+
+
+def _up_to(most: int) -> Schema:
+    return {"type": "integer", "minimum": 1, "maximum": most}
+
+
+def _releases(sorts: Sequence[str]) -> dict[str, Any]:
+    market = {"name": "market", "in": "path", "required": True, "schema": _MARKET}
+    day = {"name": "day", "in": "path", "required": True, "schema": _DAY}
+    asked = (
+        _query("sort", {"enum": list(sorts)}, "the largest first; without the figure, no rank"),
+        _query("top", _up_to(10**6), "most; all if absent"),
+    )
+    path = "/api/releases/{market}"
+    return {
+        path: _get("The newest report of a market", _report(), market, *asked, known=False),
+        f"{path}/{{day}}": _get("One of its reports", _report(), market, day, *asked, known=False),
     }
 
 
@@ -90,7 +125,7 @@ def _get(
     if parameters:
         answers["400"] = _error("a parameter cannot be used; the text says which and why")
     if not known:
-        answers["404"] = _error("nothing is known of this symbol")
+        answers["404"] = _error("nothing is known of it")
     return {"get": {"summary": summary, "parameters": list(parameters), "responses": answers}}
 
 
@@ -141,6 +176,8 @@ def _market() -> Schema:
         day=_or_null(_DAY),
         wanted=_WHOLE,
         covered=_WHOLE,
+        probed_at=_or_null(_TIME),
+        first_seen=_or_null(_TIME),
         expected_day=_DAY,
         due_since=_or_null(_TIME),
         next_day=_DAY,
@@ -174,6 +211,8 @@ def _row() -> Schema:
         ratio=_or_null(_REAL),
         change=_or_null(_SHARES),
         percent=_or_null(_REAL),
+        days_to_cover=_or_null(_REAL),
+        year=_or_null({"type": "string", "enum": ["high", "low"]}),
         revision=_WHOLE,
         observed_at=_or_null(_TIME),
     )
@@ -190,6 +229,34 @@ def _symbol() -> Schema:
         next_poll=_or_null(_object(at=_TIME, reason=_TEXT)),
         polls=_list(_object(at=_TIME, answer=_TEXT)),
         history=_list(_reference("Day")),
+    )
+
+
+def _report() -> Schema:
+    standing = _object(
+        rank=_or_null(_WHOLE),
+        percentile=_or_null(_REAL),
+        code=_CODE,
+        name=_or_null(_TEXT),
+        shares=_or_null(_SHARES),
+        change=_or_null(_SHARES),
+        percent=_or_null(_REAL),
+        ratio=_or_null(_REAL),
+        days_to_cover=_or_null(_REAL),
+        close_price=_or_null(_REAL),
+        previous_day=_or_null(_DAY),
+        revision=_WHOLE,
+        observed_at=_TIME,
+    )
+    return _object(
+        market=_MARKET,
+        trading_day=_DAY,
+        sort=_TEXT,
+        found=_WHOLE,
+        expected=_WHOLE,
+        missing=_list(_object(code=_CODE, last_day=_DAY)),
+        not_expected=_WHOLE,
+        symbols=_list(standing),
     )
 
 

@@ -21,7 +21,7 @@ from poller.telemetry.observe import Observe, Recovered, Trouble
 from poller.telemetry.status_store import StatusStore
 from poller.web.watchlist_view import WatchlistRow, row_of
 
-_TOGETHER: Final = 20  # histories read at a time: some 10 ms of parsing, then other tasks run
+_TOGETHER: Final = 10  # histories read at a time: some 10 ms of parsing, then other tasks run
 _BATCH: Final = 500
 _PAUSE: Final = 1.0
 _SETTLE: Final = 0.1  # seconds from the first event of a burst to reading all of it

@@ -1,6 +1,7 @@
 """The HTML pages: the watchlist, one symbol, the login. They are complete without script."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
@@ -10,24 +11,31 @@ from aiohttp import web
 from markupsafe import Markup
 
 from poller import __version__
+from poller.detect.change import Rank, Timeline
 from poller.markets import all_markets, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
 from poller.printable import printable
+from poller.store.reports import SORT_WORDS
 from poller.telemetry.status import Polls
 from poller.web import formatting
-from poller.web.api import code_of, history_of, view_of
+from poller.web.api import history_of
+from poller.web.asked import ReportAsked, code_of, known_at, report_asked, sorts_of, view_of
 from poller.web.auth import grant, is_token
 from poller.web.charts import FRAMES, chart, sparkline
+from poller.web.fresh import fresh_reports, time_left
 from poller.web.histories import names_of, read, readable
-from poller.web.service_status import ServiceStatus, further, unready
+from poller.web.service_status import ServiceStatus, folded, further, troubled, unready
 from poller.web.sources import SOURCES, Sources
 from poller.web.throttle import WrongTokens
-from poller.web.watchlist_view import View, WatchlistRow, listed
+from poller.web.watchlist_view import ONLY, View, WatchlistRow, listed
 
 _LINES: Final = 12
 _FIELDS: Final = 8  # most fields parsed of the login form, which has one
 _ENTRIES: Final = 300  # a few new symbols have as many, which the page shows in one line each
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
+_MISSING_NAMED: Final = 5  # symbols that a report lacks; more are folded
+_MOST_MISSING: Final = 500
+_RANKED_FROM: Final = 8  # reports of a symbol: a percentile of fewer says nothing
 _EARLIER: Final = 20  # replaced vintages of one day
 
 TEMPLATES: Final = web.AppKey("templates", jinja2.Environment)
@@ -39,15 +47,49 @@ COLUMNS: Final = (
     ("day", "Last report", ""),
     ("shares", "Shares short", "figure"),
     ("ratio", "Ratio", "figure wide"),
+    ("days_to_cover", "Days to cover", "figure wide second"),
     ("change", "Change", "figure wide second"),
     ("percent", "Change, %", "figure"),
 )
 """Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
 called second."""
 
+SIZES: Final = (50, 100, 500)
+"""Symbols of the watchlist on a page, to choose from."""
+
+MOVED_MOST: Final = "-moved"
+"""The usual order of the watchlist while a report is new."""
+
+FIGURES: Final = (
+    ("shares", "Shares short", ""),
+    ("change", "Change", ""),
+    ("percent", "Change, %", ""),
+    ("ratio", "Ratio", ""),
+    ("days_to_cover", "Days to cover", "second"),
+    ("close", "Close", "second"),
+)
+"""The figures of a report: key, head, CSS classes as above."""
+
+RANKED: Final = 100
+"""Symbols of a report on its page, unless more are asked for."""
+
+MOST_RANKED: Final = 1000
+"""Symbols of a report on its page at most: to write more of them would delay polling."""
+
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
-    *("cover", "cover_note", "ratio_source", "ago", "due", "local", "days_old", "at_work"),
+    *(
+        "cover",
+        "cover_note",
+        "ratio_source",
+        "ago",
+        "due",
+        "local",
+        "days_old",
+        "at_work",
+        "left",
+        "clock",
+    ),
 )
 """The functions of `formatting` that templates use."""
 
@@ -87,37 +129,103 @@ LONGEST: Final = 4_000
 async def index(request: web.Request) -> web.Response:
     """Show the state of the service and the watchlist."""
     sources = request.app[SOURCES]
-    view = view_of(request.query)
     service = await sources.service_status()
-    listing = listed(list(sources.overview.rows.values()), view)
+    rows = list(sources.overview.rows.values())
+    reports = fresh_reports(service, rows)
+    view = view_of(request.query, MOVED_MOST if reports else "code")
+    listing = listed(rows, view, troubled(service), sources.now())
     polls, lines = dict[Code, Polls](), list[formatting.Line]()
     if not service.redis:
         polls = await sources.polls([row.code for row in listing.rows])
         lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
+    has_cover = any(row.days_to_cover is not None for row in listing.rows)
     return _page(
         request,
         "index.html.jinja",
         service=service,
         headline=headline(service),
         reasons=unready(service),
-        troubles=further(service),
+        troubles=folded(further(service)),
+        reports=reports,
         listing=listing,
         view=view,
-        heads=[(key, head, kind, _link(view.with_sort(key))) for key, head, kind in COLUMNS],
+        heads=[
+            (key, head, kind, _link(view.with_sort(key)))
+            for key, head, kind in COLUMNS
+            if key != "days_to_cover" or has_cover
+        ],
+        has_cover=has_cover,
+        has_turns=any(each.next_at is not None for each in polls.values()),
         page_link=lambda page: f"?{urlencode(view.query(page))}",
+        sizes=[(size, _link(replace(view, size=size, page=1))) for size in SIZES],
         spark=lambda row: Markup(sparkline(row.drawn)),  # noqa: S704  made of numbers alone
         late=_late(service, listing.rows),
         polls=polls,
         lines=lines,
         all_markets=list(all_markets()),
+        only=ONLY,
     )
+
+
+async def release(request: web.Request) -> web.Response:
+    """Show one report of a market as a whole."""
+    sources = request.app[SOURCES]
+    asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
+    report = await sources.report(asked.market, asked.day)
+    service = await sources.service_status()
+    ranked = report.ranked(asked.sort)
+    shown = ranked[: asked.top]
+    view = next((each for each in service.markets if each.market is asked.market), None)
+    newest = view if view is not None and view.day == report.day else None
+    return _page(
+        request,
+        "release.html.jinja",
+        service=service,
+        report=report,
+        view=newest,
+        left=None if newest is None else time_left(service, newest),
+        first_seen=service.first_seen.get((asked.market.name, report.day)),
+        shown=shown,
+        more=len(ranked) - len(shown),
+        named=_MISSING_NAMED,
+        most_missing=_MOST_MISSING,
+        sort=asked.sort,
+        words=SORT_WORDS[asked.sort],
+        heads=_heads(asked),
+        names=await sources.names([each.code for each in shown]),
+        places=formatting.places_of(each.record.close_price for each in shown),
+        whole_link=_report_link(asked.sort, min(len(ranked), MOST_RANKED)),
+        is_most=asked.top == MOST_RANKED,
+    )
+
+
+def _heads(asked: ReportAsked) -> list[tuple[str, str, str, str]]:
+    """Return key, head, CSS class and link of a report's figures; phones show two of them."""
+    phone = {asked.sort, "change" if asked.sort == "percent" else "percent"}
+    columns = [each for each in FIGURES if each[0] in {"shares", "close", *sorts_of(asked.market)}]
+    top = None if asked.top == RANKED else asked.top
+    return [
+        (
+            key,
+            head,
+            "figure" if key in phone else f"figure wide {kind}".rstrip(),
+            _report_link(key, top) if key in SORT_WORDS else "",
+        )
+        for key, head, kind in columns
+    ]
+
+
+def _report_link(sort: str, top: int | None) -> str:
+    query = {"sort": sort} | ({} if top is None else {"top": str(top)})
+    return f"?{urlencode(query)}"
 
 
 async def symbol(request: web.Request) -> web.Response:
     """Show one symbol: its newest days, up to `_HISTORY_SHOWN`."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    raw = await history_of(sources, code)
+    moment = known_at(request)
+    raw = await history_of(sources, code, moment)
     names = names_of(raw)
     history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
     vintages = history.vintages
@@ -132,8 +240,11 @@ async def symbol(request: web.Request) -> web.Response:
         code=code,
         title=title,
         known=known,
+        known_at=None if moment is None else moment.isoformat(),
+        outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
         market=market_of(code),
         row=row,
+        rank=_rank(vintages),
         charts=_charts(f"Short interest of {title}", vintages),
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(service, [row] if row is not None else []),
@@ -143,6 +254,15 @@ async def symbol(request: web.Request) -> web.Response:
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.polls([code])).get(code),
     )
+
+
+def _rank(vintages: Sequence[Vintage]) -> Rank | None:
+    """Return the rank of the newest figure among these; None where it is no figure."""
+    if len(vintages) < _RANKED_FROM or is_below_threshold(vintages[0].record):
+        return None
+    timeline = Timeline({vintage.day: vintage.record for vintage in vintages})
+    rank = timeline.ranks([vintages[0].day])[vintages[0].day]
+    return rank if rank.not_above else None
 
 
 def _charts(title: str, vintages: Sequence[Vintage]) -> list[Markup]:

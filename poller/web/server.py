@@ -13,6 +13,7 @@ from aiohttp import web
 
 from poller.errors import PollerError, StoreError
 from poller.model import to_json
+from poller.store.reports import NoReport
 from poller.telemetry.observe import Happened, Ready, Recovered, Trouble
 from poller.web import api, assets, health, pages, sse
 from poller.web.auth import Handle, harden, require_access
@@ -54,6 +55,8 @@ def application(sources: Sources, connections: PageConnections) -> web.Applicati
         [
             web.get("/", pages.index),
             web.get("/symbols/{code}", pages.symbol),
+            web.get("/releases/{market}", pages.release),
+            web.get("/releases/{market}/{day}", pages.release),
             web.get("/login", pages.login),
             web.post("/login", pages.enter),
             web.get("/healthz", health.healthz),
@@ -82,6 +85,8 @@ async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
         response = await handler(request)
     except StoreError as problem:
         error: web.HTTPException = web.HTTPServiceUnavailable(text=f"Redis: {problem}")
+    except NoReport as problem:
+        error = web.HTTPNotFound(text=f"{problem}")
     except web.HTTPException as raised:
         error = raised
     except ConnectionError:  # the client is gone

@@ -3,13 +3,15 @@
 Page, API, `/readyz` and `/metrics` all show this one value.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from poller.delivery.outbox import Status
-from poller.model import isoformat
+from poller.markets import all_markets
+from poller.model import Code, isoformat
 from poller.telemetry.roles import parts_of
 from poller.telemetry.status import GatewayState, ProcessReport, RestingMarket
 from poller.web.watchlist_view import MarketView
@@ -43,6 +45,8 @@ class ServiceStatus:
         simulated: Whether the figures are a simulation's.
         seen: If `redis` is set, when everything else was read, aware; None: never.
         unreadable: Subject → what another client made unreadable in Redis.
+        first_seen: (market, trading day) → when a symbol first showed that report, of the last
+            ones.
         late: Redis answers, although `redis` is set: reading took too long.
     """
 
@@ -60,6 +64,7 @@ class ServiceStatus:
     seen: datetime | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
     late: bool = False
+    first_seen: Mapping[tuple[str, date], datetime] = field(default_factory=dict)
 
     def stale(self, at: datetime, reason: str, *, late: bool = False) -> "ServiceStatus":
         """Return the same state at a later time, when Redis could not be read."""
@@ -120,6 +125,10 @@ def unready(service: ServiceStatus) -> list[str]:
     return reasons
 
 
+_CODE: Final = re.compile(
+    "|".join(rf"\b{each.name}\.{each.symbol.pattern}" for each in all_markets())
+)
+
 _SINGLE: Final = ("webhook ", "poll of ")
 
 
@@ -137,6 +146,29 @@ def further(service: ServiceStatus) -> dict[str, str]:
         return {}
     reasons = unready(service)
     return {s: why for s, why in service.troubles.items() if f"{s}: {why}" not in reasons}
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Troubles of one kind: for the same reason, with subjects that differ in the symbol alone."""
+
+    reason: str
+    subjects: tuple[str, ...]
+
+
+def folded(troubles: Mapping[str, str]) -> tuple[Fold, ...]:
+    """Return troubles by kind, in the order of the first of each."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for subject, reason in troubles.items():
+        kinds.setdefault((_CODE.sub("", subject), _CODE.sub("", reason)), []).append(subject)
+    return tuple(Fold(troubles[subjects[0]], tuple(subjects)) for subjects in kinds.values())
+
+
+def troubled(service: ServiceStatus) -> set[Code]:
+    """Return the symbols that a trouble is of, and those that are late."""
+    named = (Code(found[0]) for subject in service.troubles for found in _CODE.finditer(subject))
+    late = (row.code for view in service.markets for row in view.behind if view.is_late(row))
+    return {*named, *late}
 
 
 def as_json(service: ServiceStatus) -> dict[str, Any]:
@@ -172,7 +204,7 @@ def as_json(service: ServiceStatus) -> dict[str, Any]:
             {"account": b.account, "used": b.used, "limit": b.limit, "period_seconds": b.period}
             for b in service.budgets
         ],
-        "markets": [_market(market) for market in service.markets],
+        "markets": [_market(service, market) for market in service.markets],
         "endpoints": [_endpoint(name, status) for name, status in service.endpoints.items()],
     }
 
@@ -187,7 +219,8 @@ def _gateway(gateway: GatewayState) -> dict[str, Any]:
     }
 
 
-def _market(market: MarketView) -> dict[str, Any]:
+def _market(service: ServiceStatus, market: MarketView) -> dict[str, Any]:
+    seen = None if market.day is None else service.first_seen.get((market.market.name, market.day))
     return {
         "market": str(market.market),
         "symbols": market.symbols,
@@ -195,6 +228,8 @@ def _market(market: MarketView) -> dict[str, Any]:
         "day": None if market.day is None else str(market.day),
         "wanted": market.wanted,
         "covered": market.covered,
+        "first_seen": moment_text(seen),
+        "probed_at": moment_text(market.probed_at),
         "expected_day": str(market.expected),
         "due_since": moment_text(market.due_since),
         "next_day": str(market.next_day),

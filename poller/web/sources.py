@@ -4,19 +4,24 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final, TypeVar
 
 from aiohttp import web
 
 from poller.delivery.outbox import Outbox, Status
 from poller.errors import StoreError, StoreMisfit
-from poller.model import Code, Instrument
+from poller.markets import Market
+from poller.model import Code, Instrument, newest_days
 from poller.settings.config import Config
-from poller.store.ports import Instruments, Spent, Streams
+from poller.store.archive import Archive
+from poller.store.ports import Instruments, Spent, Streams, Watermarks
+from poller.store.reports import Report, read_report
+from poller.store.store import Entry, Stream
 from poller.telemetry.observe import Observe
 from poller.telemetry.status import Polls, ProcessReport, living
 from poller.telemetry.status_store import StatusStore
+from poller.web.fresh import first_seen
 from poller.web.histories import LARGEST
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
@@ -25,6 +30,26 @@ from poller.web.watchlist_view import markets, story_time
 
 _ANSWER_LIMIT: Final = 3.0
 """Seconds to read the state of the service."""
+
+
+_NOTICES: Final = 50  # of the stream of releases: two a report and market
+_REPORTS_KEPT: Final = 3
+_WHILE_GROWING: Final = 3  # times `fresh`, for which a report is shared although the stream grows
+_UNGROWN: Final = 30  # times `fresh`: another client may have written
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A report that was read at `at`, when `grown` was the event of the overview."""
+
+    report: Report
+    at: datetime
+    grown: asyncio.Event
+
+    def holds(self, sources: "Sources") -> bool:
+        """Return whether it may be shown."""
+        times = _WHILE_GROWING if self.grown.is_set() else _UNGROWN
+        return timedelta() <= sources.now() - self.at < times * sources.fresh
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,8 @@ class Sources:
 
     config: Config
     streams: Streams
+    watermarks: Watermarks
+    archive: Archive
     ledger: Spent
     status_store: StatusStore
     instruments: Instruments
@@ -47,6 +74,8 @@ class Sources:
     fresh: timedelta = timedelta(seconds=1)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[ServiceStatus] = field(default_factory=list)
+    _reports: dict[tuple[Market, date | None], "_Shared"] = field(default_factory=dict)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def service_status(self) -> ServiceStatus:
         """Return the state of the service, at most `fresh` old; never raises StoreError."""
@@ -93,6 +122,35 @@ class Sources:
         found = await _readable(self.instruments.instruments([code]), nobody)
         return found.get(code, Instrument())
 
+    async def names(self, codes: Sequence[Code]) -> dict[Code, str]:
+        """Return the names of these symbols, as far as they are known."""
+        nobody: dict[Code, Instrument] = {}
+        found = await _readable(self.instruments.instruments(codes), nobody)
+        return {code: each.name for code, each in found.items() if each.name is not None}
+
+    async def report(self, market: Market, day: date | None) -> Report:
+        """Return a report as a whole, None: the newest; raises NoReport and StoreError.
+
+        One is read at a time, and again when the stream has grown since, or after a while: to read
+        the days of thousands of histories takes a second.
+        """
+        async with self._reading:
+            shared = self._reports.pop((market, day), None)
+            if shared is None or not shared.holds(self):
+                at, grown = self.now(), self.overview.grown
+                report = await read_report(
+                    self.archive,
+                    market,
+                    day,
+                    watched=self.overview.rows.keys(),
+                    newest=newest_days(await self.watermarks.watermarks()).get(market),
+                )
+                shared = _Shared(report, at, grown)
+            self._reports[market, day] = shared
+            while len(self._reports) > _REPORTS_KEPT:
+                del self._reports[next(iter(self._reports))]
+            return shared.report
+
     async def _read(self) -> ServiceStatus:
         spoiled: dict[str, str] = {}
         nobody: dict[str, ProcessReport] = {}
@@ -121,7 +179,14 @@ class Sources:
             loaded=self.overview.loaded,
             simulated=simulated,
             unreadable=spoiled,
+            first_seen=await self._first_seen(spoiled),
         )
+
+    async def _first_seen(self, spoiled: dict[str, str]) -> Mapping[tuple[str, date], datetime]:
+        """Return when the last reports were first seen."""
+        last = self.streams.last_entries(_NOTICES, Stream.RELEASES)
+        nothing: list[Entry] = []
+        return first_seen(await _readable(last, nothing, spoiled, "releases"))
 
     async def _budgets(
         self,

@@ -1,20 +1,23 @@
 """The watchlist as the page shows it: one row per symbol, sorted, filtered, paged. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from fractions import Fraction
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from poller.detect.change import Timeline
 from poller.markets import (
     Market,
     Record,
     Shares,
     all_markets,
     difference,
+    exact,
     is_below_threshold,
 )
-from poller.model import Code, isoformat, market_of
+from poller.model import Code, Vintage, isoformat, market_of
 from poller.schedule.calendar import expected_after, release_of, released_by
 from poller.telemetry.status import Phase, ReleaseState
 from poller.web.histories import LARGEST, names_of, readable
@@ -23,8 +26,26 @@ REPORTS_DRAWN: Final = 26
 """Reports in a sparkline: half a year of weekly ones, a year of half-monthly ones."""
 
 PER_PAGE: Final = 100
+MOST_PER_PAGE: Final = 500
+
+PERCENT: Final = r"[0-9]{1,6}(\.[0-9]{1,4})?"
+"""The pattern of a filter by percent."""
+
+ONLY: Final = {
+    "": "all symbols",
+    "new": "new since yesterday",
+    "extreme": "at a high or low of the year",
+    "silent": "without a report",
+    "trouble": "in trouble",
+}
+"""Which symbols of the watchlist to show, in words."""
+
+Extreme = Literal["high", "low"]
 
 _ABSENT: Final = "-"
+_READ: Final = 56  # reports parsed of a symbol: a year of weekly ones
+_LEAST_SPAN: Final = timedelta(days=180)  # of the reports before a high or low of the year
+_NEW: Final = timedelta(days=1)
 _STALE_REPORTS: Final = 3  # a symbol that missed this many releases no longer counts in a sweep
 
 
@@ -34,10 +55,13 @@ class WatchlistRow:
 
     Attributes:
         day: The trading day of its last report.
-        change: Shares against the report before; None if one of the two is below the threshold.
+        change: Shares against the report before, with a split between the two taken out; None if
+            one of the two is below the threshold.
         percent: The same in percent of the report before.
         is_below: Whether the last report is below the reporting threshold, so that its 0 is no
             figure.
+        cover_sign: What to write before days to cover that are at a bound.
+        extreme: Whether its shares are above, or below, all reports of the 365 days before.
         reports: The shares of the last reports, oldest first, separated by commas: as numbers, they
             would take most of the page's memory.
     """
@@ -53,6 +77,9 @@ class WatchlistRow:
     reports: str = ""
     is_below: bool = False
     name: str | None = None
+    days_to_cover: float | None = None
+    cover_sign: str = ""
+    extreme: Extreme | None = None
 
     @property
     def drawn(self) -> tuple[Shares | None, ...]:
@@ -76,6 +103,8 @@ class WatchlistRow:
             "ratio": self.ratio,
             "change": self.change,
             "percent": None if self.percent is None else round(self.percent, 4),
+            "days_to_cover": self.days_to_cover,
+            "year": self.extreme,
             "revision": self.revision,
             "observed_at": None if self.observed_at is None else isoformat(self.observed_at),
         }
@@ -93,12 +122,15 @@ def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> W
     """Return the row of a symbol from its history hash; an unreadable day counts as absent."""
     market = market_of(code)
     readings = (readable(market, name, history[name]) for name in names_of(history))
-    newest = list(islice(filter(None, readings), REPORTS_DRAWN))
+    newest = list(islice(filter(None, readings), _READ))
     if not newest:
         return WatchlistRow(code, name=name)
     last = newest[0]
-    shares = figure(last.record)
+    shares, bound = figure(last.record), last.record.cover_bound
+    timeline = Timeline({vintage.day: vintage.record for vintage in newest})
     before = figure(newest[1].record) if len(newest) > 1 else None
+    if before is not None and (factor := timeline.split_before(last.day)) is not None:
+        before = _scaled(before, factor)
     change = difference(shares, before)
     return WatchlistRow(
         code,
@@ -109,10 +141,26 @@ def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> W
         None if change is None or not before else 100 * change / before,
         last.revision,
         last.observed_at,
-        ",".join(_written(vintage.record) for vintage in reversed(newest)),
+        ",".join(_written(vintage.record) for vintage in reversed(newest[:REPORTS_DRAWN])),
         is_below_threshold(last.record),
         name,
+        last.record.days_to_cover,
+        "" if bound is None else bound.sign,
+        None if shares is None else _extreme(timeline, newest),
     )
+
+
+def _extreme(timeline: Timeline, newest: Sequence[Vintage]) -> Extreme | None:
+    last = newest[0].day
+    if last - newest[-1].day < _LEAST_SPAN:
+        return None
+    rank = timeline.ranks([last])[last]
+    return "high" if rank.year_high else "low" if rank.year_low else None
+
+
+def _scaled(shares: Shares, factor: Fraction) -> Shares:
+    scaled = exact(shares) * factor
+    return round(scaled) if isinstance(shares, int) else float(scaled)
 
 
 def _number(text: str) -> Shares:
@@ -134,6 +182,10 @@ class View:
         sort: A key of `SORTS`.
         descending: Whether the largest comes first.
         page: Counted from 1.
+        moved: Only symbols that moved by more than so many percent, as text; "": all.
+        only: A key of `ONLY`.
+        size: How many rows of it are on a page.
+        usual: The sort that needs no parameter, with a minus if the largest comes first.
     """
 
     text: str = ""
@@ -141,11 +193,43 @@ class View:
     sort: str = "code"
     descending: bool = False
     page: int = 1
+    moved: str = ""
+    only: str = ""
+    usual: str = "code"
+    size: int = PER_PAGE
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether it leaves out any symbol."""
+        return bool(self.text or self.market or self.moved or self.only)
+
+    def shows(self, row: WatchlistRow, troubled: Collection[Code], now: datetime) -> bool:
+        """Return whether a row belongs to this view. `troubled`: the symbols in trouble."""
+        text = self.text.strip().upper()
+        return (
+            (text in row.code or text in (row.name or "").upper())
+            and (self.market is None or row.market is self.market)
+            and (not self.moved or abs(row.percent or 0) > float(self.moved))
+            and self._is_wanted(row, troubled, now)
+        )
+
+    def _is_wanted(self, row: WatchlistRow, troubled: Collection[Code], now: datetime) -> bool:
+        match self.only:
+            case "new":
+                return row.observed_at is not None and now - row.observed_at < _NEW
+            case "extreme":
+                return row.extreme is not None
+            case "silent":
+                return row.day is None
+            case "trouble":
+                return row.code in troubled
+            case _:
+                return True
 
     def with_sort(self, sort: str) -> "View":
         """Return the view after a click on a column's head: figures start with the largest."""
         down = not self.descending if sort == self.sort else sort != "code"
-        return View(self.text, self.market, sort, down)
+        return replace(self, sort=sort, descending=down, page=1)
 
     def query(self, page: int | None = None) -> dict[str, str]:
         """Return the query parameters of this view; defaults are left out."""
@@ -153,9 +237,13 @@ class View:
             "q": self.text,
             "market": "" if self.market is None else self.market.name,
             "sort": f"-{self.sort}" if self.descending else self.sort,
+            "moved": self.moved,
+            "only": self.only,
+            "size": str(self.size),
             "page": str(page or self.page),
         }
-        defaults = {"q": "", "market": "", "sort": "code", "page": "1"}
+        usual = {"sort": self.usual, "size": str(PER_PAGE), "page": "1"}
+        defaults = dict.fromkeys(asked, "") | usual
         return {name: text for name, text in asked.items() if text != defaults[name]}
 
 
@@ -164,7 +252,9 @@ SORTS: Final[Mapping[str, Callable[[WatchlistRow], Any]]] = {
     "day": lambda row: row.day,
     "shares": lambda row: row.shares,
     "ratio": lambda row: row.ratio,
+    "days_to_cover": lambda row: row.days_to_cover,
     "change": lambda row: row.change,
+    "moved": lambda row: None if row.change is None else abs(row.change),
     "percent": lambda row: row.percent,
     "observed": lambda row: row.observed_at,
 }
@@ -180,24 +270,23 @@ class Listing:
     pages: int
 
 
-def listed(rows: Sequence[WatchlistRow], view: View) -> Listing:
-    """Return the page of `rows` that a view asks for; unknown values come last."""
-    text = view.text.strip().upper()
-    chosen = [
-        row
-        for row in rows
-        if (text in row.code or text in (row.name or "").upper())
-        and (view.market is None or row.market is view.market)
-    ]
+def listed(
+    rows: Sequence[WatchlistRow], view: View, troubled: Collection[Code], now: datetime
+) -> Listing:
+    """Return the page of `rows` that a view asks for; unknown values come last.
+
+    `troubled`: the symbols in trouble. `now`: aware.
+    """
+    chosen = [row for row in rows if view.shows(row, troubled, now)]
     key = SORTS[view.sort]
     chosen.sort(key=lambda row: row.code)
     known = [row for row in chosen if key(row) is not None]
     known.sort(key=key, reverse=view.descending)
     chosen = known + [row for row in chosen if key(row) is None]
-    pages = max(1, -(-len(chosen) // PER_PAGE))
+    pages = max(1, -(-len(chosen) // view.size))
     page = min(max(view.page, 1), pages)
-    start = (page - 1) * PER_PAGE
-    return Listing(tuple(chosen[start : start + PER_PAGE]), len(chosen), page, pages)
+    start = (page - 1) * view.size
+    return Listing(tuple(chosen[start : start + view.size]), len(chosen), page, pages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +304,7 @@ class MarketView:
         next_day: The reporting day of the release after `day`.
         next_at: When that is expected, aware.
         behind: The wanted symbols that still show an older day.
+        probed_at: When one of its symbols is probed next, aware; None if that is not known.
     """
 
     market: Market
@@ -228,6 +318,12 @@ class MarketView:
     next_day: date
     next_at: datetime
     behind: tuple[WatchlistRow, ...] = ()
+    probed_at: datetime | None = None
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether a release is being read and some symbols still lack it."""
+        return self.phase == "sweeping" and self.covered < self.wanted
 
     def is_late(self, row: WatchlistRow) -> bool:
         """Return whether a row still shows an older day, outside a release in progress."""
@@ -279,6 +375,7 @@ def _market(
         next_day=following.day,
         next_at=following.opens,
         behind=tuple(_behind(rows, day)[: max(wanted - covered, 0)]),
+        probed_at=None if state is None else state.next_at,
     )
 
 

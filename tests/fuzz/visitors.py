@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -86,6 +86,16 @@ class _Unchanging:
         return len(self.store.streams.entries)
 
 
+class _Empty:
+    """An archive in which no report is known."""
+
+    async def codes(self) -> tuple[Code, ...]:
+        return ()
+
+    async def days(self, codes: Sequence[Code]) -> tuple[dict[Code, list[date]], list[str]]:
+        return {code: [] for code in codes}, []
+
+
 def _store(clock: Callable[[], float]) -> MemoryStore:
     """Return a store that holds what a released version wrote."""
     keys = written(VERSIONS[-1])
@@ -124,6 +134,8 @@ class Page:
             sources = Sources(
                 Config(state_dir=folder, web=Web(token=token)),
                 store.streams,
+                store.records,
+                cast("Any", _Empty()),
                 store.ledger,
                 cast("Any", status_store),
                 store.instruments,

@@ -12,7 +12,9 @@ function replace(old, fresh) {
   if (old.innerHTML === fresh.innerHTML) return;
   const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
   const left = old.querySelector(".scroll")?.scrollLeft ?? 0;
+  const open = [...old.querySelectorAll("details[open]")].map((each) => each.id);
   old.innerHTML = fresh.innerHTML;
+  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   if (left) old.querySelector(".scroll").scrollLeft = left;
 }
