@@ -8,7 +8,7 @@ so that they are passed on.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cache
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -28,7 +28,15 @@ from poller.model import (
     plain_name,
     to_json,
 )
-from poller.schedule.notice import MOST_NAMED, TYPES, Completed, Detected, Notice, fields_of
+from poller.schedule.notice import (
+    MOST_NAMED,
+    TYPES,
+    Completed,
+    Detected,
+    Mover,
+    Notice,
+    fields_of,
+)
 
 _TYPE: Final = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){1,2}", re.ASCII)
 _ID: Final = re.compile(r"[!-~]{1,128}", re.ASCII)  # printable ASCII without a space
@@ -77,6 +85,7 @@ class StreamEvent:
         flags: Caveats, such as `below_threshold`; `split`: a split lies between `previous` and
             `record`.
         name: The company's name, if known.
+        outstanding_percent: The record's shares in percent of the outstanding shares, if known.
         data_json: The entry's whole `data`, minified; complete in itself.
     """
 
@@ -94,6 +103,7 @@ class StreamEvent:
     flags: tuple[str, ...] = ()
     restated: Restated | None = None
     name: str | None = None
+    outstanding_percent: float | None = None
     data_json: str = field(default="{}", repr=False)
 
     @property
@@ -124,6 +134,7 @@ class StreamNotice:
         expected: How many take part in the release; None for a detection.
         missing: How many of those lack the day.
         missing_codes: Which, at most the first 1,000.
+        biggest: Who moved most in a complete report, the biggest first; None if it is not known.
     """
 
     position: str
@@ -137,6 +148,7 @@ class StreamNotice:
     expected: int | None = None
     missing: int = 0
     missing_codes: tuple[Code, ...] = ()
+    biggest: tuple[Mover, ...] | None = None
     data_json: str = field(default="{}", repr=False)
 
     @property
@@ -177,8 +189,10 @@ def encode(message: Event | Notice) -> dict[str, str]:
         "change": message.change.columns() if message.change else None,
         "flags": message.flags,
         "restated": message.restated.columns() if message.restated else None,
-        **({"name": message.name} if message.name is not None else {}),
     }
+    for name in ("name", "outstanding_percent"):  # absent where it is not known
+        if (value := getattr(message, name)) is not None:
+            data[name] = value
     return {**flat, "revision": str(message.vintage.revision), "data": to_json(data)}
 
 
@@ -228,6 +242,7 @@ def _event(position: str, flat: Mapping[str, str], data: str) -> StreamEvent:
         flags=read.flags,
         restated=read.restated,
         name=None if read.name is None else plain_name(read.name),
+        outstanding_percent=read.outstanding_percent,
         data_json=data,
     )
 
@@ -252,8 +267,14 @@ def _notice(position: str, flat: Mapping[str, str], data: str) -> StreamNotice:
         expected=read.expected,
         missing=read.missing,
         missing_codes=tuple(map(_code, read.missing_codes)),
+        biggest=None if read.biggest is None else tuple(map(_mover, read.biggest)),
         data_json=data,
     )
+
+
+def _mover(read: Mover) -> Mover:
+    name = None if read.name is None else plain_name(read.name)
+    return replace(read, code=_code(read.code), name=name)
 
 
 def _code(text: str) -> Code:
@@ -278,6 +299,7 @@ class _Data(Generic[_R]):
     ] = ()
     restated: Restated | None = None
     name: Annotated[str, Field(max_length=200)] | None = None
+    outstanding_percent: Figure | None = None
 
 
 _Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -292,6 +314,7 @@ class _Notice:
     expected: _Count | None = None
     missing: _Count = 0
     missing_codes: Annotated[tuple[str, ...], Field(max_length=MOST_NAMED)] = ()
+    biggest: Annotated[tuple[Mover, ...], Field(max_length=MOST_NAMED)] | None = None
 
 
 @cache

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Annotated, Any, Final, NewType
@@ -16,7 +16,14 @@ from pydantic import AfterValidator, Field
 
 from poller.codec import FIRST_YEAR, LAST_YEAR, Codec, Figure, Moment, Whole
 from poller.errors import BadCode, Unreadable
-from poller.markets import Market, Record, all_markets, market_named, market_names
+from poller.markets import (
+    Market,
+    Record,
+    all_markets,
+    is_below_threshold,
+    market_named,
+    market_names,
+)
 from poller.printable import without_unprintable
 
 Code = NewType("Code", str)
@@ -252,7 +259,11 @@ class Restatement:
 class Event:
     """One event to publish. `restated` is set for that type only: one event for all its days.
 
-    `name`: the symbol's, if known; it decides nothing.
+    Two members decide nothing, and are added as the event is committed:
+
+    Attributes:
+        name: The symbol's, if known.
+        outstanding_percent: The record's shares in percent of those outstanding, if known.
     """
 
     type: EventType
@@ -262,6 +273,7 @@ class Event:
     change: Change | None
     restated: Restatement | None = None
     name: str | None = None
+    outstanding_percent: float | None = None
 
     @property
     def id(self) -> str:
@@ -290,6 +302,13 @@ def titled(code: str, name: str | None) -> str:
     return f"{name} ({code})" if name else code
 
 
+COUNT_HOLDS: Final = timedelta(days=45)
+"""How far a trading day may be from a count of shares that is taken to hold for it.
+
+Both markets report a day within three weeks; further back, a split or an issue is likelier.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Instrument:
     """What is known of a symbol besides its short interest; it decides nothing that is published.
@@ -307,6 +326,19 @@ class Instrument:
     outstanding_shares: Annotated[Whole, Field(ge=0)] | None = None
     named_at: Moment | None = None
     counted_at: Moment | None = None
+
+    def outstanding_percent(self, record: Record) -> float | None:
+        """Return the short shares in percent of the outstanding shares; None: it is not known.
+
+        Neither is it for shares below the reporting threshold, nor for a day that is more than
+        `COUNT_HOLDS` away from the count.
+        """
+        shares = None if is_below_threshold(record) else record.shares
+        if shares is None or not self.outstanding_shares or self.counted_at is None:
+            return None
+        if abs(self.counted_at.date() - record.day) > COUNT_HOLDS:
+            return None
+        return round(100 * shares / self.outstanding_shares, 4)
 
     def to_json(self) -> str:
         """Return the JSON that the store keeps."""

@@ -46,6 +46,7 @@ USUAL_WIDTH: Final = 80
 """Columns of a table of figures where stdout is no terminal."""
 
 _NAMED: Final = 10
+_BIGGEST: Final = 3  # moves in a line of a release
 _FIGURE: Final = re.compile(r"-|< threshold|[+-]?[0-9.,]+")
 _LEAST_DECIMALS, _MOST_DECIMALS = 2, 4
 _UNBOUNDED: Final = 10_000  # columns where stdout is no terminal
@@ -106,8 +107,15 @@ def _figures_line(event: StreamEvent) -> Text:
     return line
 
 
+_LEAST_LAST: Final = 12
+"""Characters that are left of a last column, however little room there is."""
+
+
 def release_line(entry: Entry) -> Text:
-    """Return one line of `tail --releases`: time (UTC), market, day, kind, symbols missing."""
+    """Return one line of `tail --releases`: time (UTC), market, day, kind, who lacks it, who moved.
+
+    Only the three biggest moves are shown; the notice has more.
+    """
     notice = decode(entry.id, entry.fields)
     if not isinstance(notice, StreamNotice):
         return _foreign(entry, notice)
@@ -119,6 +127,9 @@ def release_line(entry: Entry) -> Text:
     if missing:
         more = f" and {missing - len(named):,} more" if missing > len(named) else ""
         line.append(f"; missing: {printable(' '.join(named))}{more}", "dim")
+    for place, each in enumerate((notice.biggest or ())[:_BIGGEST]):
+        line.append(", " if place else "; biggest: ")
+        line.append(f"{each.code} ").append(*_moved(each.change, each.percent))
     return line
 
 
@@ -141,23 +152,34 @@ def _change(change: Change) -> tuple[str, str]:
         return "change unknown", "dim"
     if not change.shares:
         return "unchanged", "dim"
-    part = "" if change.percent is None else f" ({change.percent:+.2f} %)"
-    return f"{change.shares:+,}{part}", "red" if change.shares > 0 else "cyan"
+    return _moved(change.shares, change.percent)
+
+
+def _moved(shares: Shares, percent: float | None) -> tuple[str, str]:
+    part = "" if percent is None else f" ({percent:+.2f} %)"
+    return f"{shares:+,}{part}", "red" if shares > 0 else "cyan"
 
 
 def _number(value: Shares | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def print_figures(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+def print_figures(
+    names: Sequence[str], rows: Sequence[Sequence[Text]], *, cut_last: bool = False
+) -> None:
     """Print a table of short cells to stdout: texts left-aligned, figures right-aligned.
 
     Cells never wrap. Columns are two spaces apart, or one if only that fits them into the terminal
-    (80 columns if stdout is none).
+    (80 columns if stdout is none). `cut_last`: cut the last column to what the others leave.
     """
     columns = [Text(name, "bold") for name in names]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else USUAL_WIDTH
+    if cut_last:
+        left = max(room - sum(widths[:-1]) - len(widths) + 1, _LEAST_LAST)
+        for row in rows:
+            row[-1].truncate(left, overflow="ellipsis")
+        widths[-1] = min(widths[-1], left)
     least = sum(widths) + len(widths) - 1
     gap = " " if least <= room < least + len(widths) - 1 else "  "
     right = [
@@ -229,10 +251,16 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, width=_UNBOUNDED, height=1).print(table)
 
 
+_WORDS: Final = re.compile(r" (?![0-9]{2}:[0-9]{2})")
+"""Where a cell may be broken: not between the date and the time of an instant."""
+
+
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Return each column's width; none is narrower than its longest word."""
+    """Return each column's width; none is narrower than its longest word, or an instant."""
     widths = [max(map(cell_len, cells)) for cells in columns]
-    least = [max(cell_len(word) for cell in cells for word in cell.split(" ")) for cells in columns]
+    least = [
+        max(cell_len(word) for cell in cells for word in _WORDS.split(cell)) for cells in columns
+    ]
     excess = sum(widths) + 2 * (len(widths) - 1) - room
     for place in sorted(range(len(widths)), key=lambda place: least[place] - widths[place]):
         cut = max(0, min(excess, widths[place] - least[place]))

@@ -15,7 +15,7 @@ from poller import __version__
 from poller.detect.held import Reason
 from poller.markets import all_markets
 from poller.model import Cause, Change, EventType
-from poller.schedule.notice import MOST_NAMED, TYPES, Completed, Detected
+from poller.schedule.notice import MOST_BIGGEST, MOST_NAMED, TYPES, Completed, Detected, Mover
 
 FOLDER: Final = Path("config/schemas")
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -65,6 +65,11 @@ def _definitions(at: str) -> dict[str, Schema]:
         "revision": {"type": "integer", "minimum": 0},
         "observed_at": _text(_MOMENT),
         "name": {"type": "string"},
+        "outstanding_percent": {
+            "type": "number",
+            "minimum": 0,
+            "description": "the record's shares in percent of the company's outstanding shares",
+        },
         "flags": {"type": "array", "items": {"type": "string"}},
         "restated": _or_null({"$ref": f"{at}Restatement"}),
     }
@@ -136,7 +141,10 @@ _RESTATEMENT: Final[Schema] = {
 def _notice_body(kind: str, told: Schema) -> Schema:
     """Return the schema of a webhook's body that holds a notice; `told`: of what it says."""
     known = {"id": _text(_NOTICE_ID), "market": _enum(all_markets()), "trading_day": _text(_DAY)}
-    data = _object(known | told["properties"], "The notice.")
+    parts = told["properties"]
+    always = {name: parts[name] for name in told["required"]}
+    rest = {name: schema for name, schema in parts.items() if name not in always}
+    data = _object(known | always, "The notice.", sometimes=rest)
     body = {"type": {"const": kind}, "timestamp": _text(_MOMENT), "data": data}
     return _object(body, "A report of a whole market is out, or complete.")
 
@@ -210,20 +218,6 @@ def _object(
     }
 
 
-_DETECTED: Final = _object(
-    {"code": _text(_CODE)}, "What stands as JSON in `data`: the symbol that showed the day first."
-)
-_COMPLETED: Final = _object(
-    {
-        "found": _count("symbols that show the day"),
-        "expected": _count("symbols that take part in releases"),
-        "missing": _count("of them, those that do not show it"),
-        "missing_codes": {"type": "array", "items": _text(_CODE), "maxItems": MOST_NAMED},
-    },
-    "What stands as JSON in `data`; more missing symbols than fit are counted, not named.",
-)
-
-
 def _columns(row: type) -> Schema:
     """Return the schema of a frozen row; its docstring gives the units."""
     schema = TypeAdapter(row).json_schema()
@@ -236,6 +230,28 @@ def _columns(row: type) -> Schema:
             if {"integer", "number"} <= set(kinds):
                 del column["anyOf"][kinds.index("number")]
     return schema
+
+
+def _mover() -> Schema:
+    """Return the schema of one of the biggest moves."""
+    schema = _columns(Mover)
+    schema["properties"]["code"] = _text(_CODE)
+    return schema
+
+
+_DETECTED: Final = _object(
+    {"code": _text(_CODE)}, "What stands as JSON in `data`: the symbol that showed the day first."
+)
+_COMPLETED: Final = _object(
+    {
+        "found": _count("symbols that show the day"),
+        "expected": _count("symbols that take part in releases"),
+        "missing": _count("of them, those that do not show it"),
+        "missing_codes": {"type": "array", "items": _text(_CODE), "maxItems": MOST_NAMED},
+    },
+    "What stands as JSON in `data`; more missing symbols than fit are counted, not named.",
+    sometimes={"biggest": {"type": "array", "items": _mover(), "maxItems": MOST_BIGGEST}},
+)
 
 
 def _needed(schema: object, known: Mapping[str, Schema]) -> list[str]:

@@ -16,7 +16,7 @@ from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage
-from poller.schedule.notice import Completed, Detected, Notice
+from poller.schedule.notice import Completed, Detected, Mover, Notice
 from poller.simulator import World
 from tests.feed import event_of, notice_of
 
@@ -225,6 +225,10 @@ def test_one_event_is_one_sentence(event: StreamEvent, sentence: str) -> None:
 
 
 DAY = date(2026, 11, 13)
+MOVERS = (
+    Mover(Code("HK.00700"), "*TENCENT*", 51_480_638, -408_117, -0.7865, 1, 100.0),
+    Mover(Code("HK.00005"), None, 5, 5, None, 2, 50.0),
+)
 LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
 
 
@@ -244,6 +248,14 @@ LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
             "US 13 Nov 2026 is complete: 5,000 of 5,000 symbols.",
         ),
         (
+            Completed(HONG_KONG, DAY, SEEN, 2, (), MOVERS),
+            (
+                "HK 13 Nov 2026 is complete: 2 of 2 symbols. Biggest moves:\n"
+                "1. TENCENT (HK.00700) -408,117 (-0.79 %)\n"
+                "2. HK.00005 +5"
+            ),
+        ),
+        (
             Completed(HONG_KONG, DAY, SEEN, 0, LOST),
             (
                 "HK 13 Nov 2026 is complete: 0 of 1,500 symbols; missing "
@@ -253,7 +265,7 @@ LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
     ],
 )
 def test_a_notice_is_one_sentence(notice: Notice, sentence: str) -> None:
-    """Which market and day, and who is missing; many are counted."""
+    """Which market and day, who is missing, and who moved most; many are counted."""
     assert announcement([notice_of(notice)], limit=2_000) == ChatMessage("", sentence)
     assert len(announcement([notice_of(notice)] * 20, limit=300).text) <= 300
 

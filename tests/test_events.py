@@ -19,7 +19,7 @@ from poller.markets import all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage, market_of
-from poller.schedule.notice import Completed, Detected
+from poller.schedule.notice import Completed, Detected, Mover
 from poller.schedule.release import MarketState
 from poller.telemetry.status import Polls, ProcessReport
 from tests.golden import VERSIONS, written
@@ -41,6 +41,17 @@ US_EVENT = Event(
 NOTICES = (
     Detected(HONG_KONG, date(2026, 4, 30), SEEN, Code("HK.00700")),
     Completed(UNITED_STATES, date(2026, 4, 29), SEEN, 3, (Code("US.AAPL"),)),
+    Completed(
+        HONG_KONG,
+        date(2026, 4, 30),
+        SEEN,
+        3,
+        (),
+        (
+            Mover(Code("HK.00700"), "TENCENT", 51_480_638, -408_117, -0.7865, 1, 100.0),
+            Mover(Code("HK.00005"), None, 5, 5, None, 2, 50.0),
+        ),
+    ),
 )
 
 

@@ -3,12 +3,23 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from poller.detect.change import events_of
 from poller.markets import Record
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
-from poller.model import Code, Vintage
-from poller.schedule.report import SORTS, Standing, coverage, ranked
+from poller.model import Code, EventType, Vintage
+from poller.schedule.notice import MOST_BIGGEST, biggest_moves
+from poller.schedule.report import (
+    HISTORY_SORTS,
+    SORTS,
+    Standing,
+    coverage,
+    ranked,
+    zscore_of,
+)
 
 A, B, C, D = (Code(f"HK.0000{n}") for n in range(1, 5))
 DAYS = [date(2026, 4, 3) + timedelta(weeks=week) for week in range(6)]
@@ -73,7 +84,7 @@ def test_a_cap_is_no_figure() -> None:
     ]
 
 
-@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("sort", [*SORTS, *HISTORY_SORTS])
 def test_nothing_is_lost_in_a_rank(sort: str) -> None:
     """Whatever figures are absent, every symbol is listed once."""
     found = [standing(A, hk(None, None)), standing(B, us(None)), standing(C, hk(1), hk(2))]
@@ -103,3 +114,46 @@ def test_an_earlier_report_is_as_it_was() -> None:
     assert found.shown == {A: DAYS[0]}
     assert found.missing == {B: DAYS[0]}
     assert found.others == 1
+
+
+def test_a_split_is_no_move() -> None:
+    """Shares of Hong Kong × 4 at a quarter of the price: the position has not changed."""
+    before = HkRecord(None, "2026-05-01", 1_000_000, 0.5, 40.0, 40.0)
+    after = HkRecord(None, "2026-05-08", 4_000_100, 0.5, 10.0, 10.0)
+    one = standing(A, after, before)
+    assert (one.change, one.percent) == (100, 0.0025)
+
+
+@given(st.lists(st.none() | st.integers(-9, 9), min_size=1, max_size=50))
+def test_a_percentile_counts_those_that_did_not_move_more(moves: list[int | None]) -> None:
+    """As in an event: the one that moved most has 100, whoever has no move has none."""
+    found = [
+        standing(Code(f"HK.{n:05}"), hk(None if move is None else 100 + move), hk(100))
+        for n, move in enumerate(moves)
+    ]
+    sizes = [abs(move) for move in moves if move is not None]
+    for one in ranked(found, "change"):
+        if one.change is None:
+            assert (one.rank, one.percentile) == (None, None)
+        else:
+            below = sum(size <= abs(one.change) for size in sizes)
+            assert one.percentile == round(100 * below / len(sizes), 1)
+    told = biggest_moves(found, lambda code: f"name of {code}")
+    assert len(told) == min(MOST_BIGGEST, sum(size > 0 for size in sizes))
+    assert [each.rank for each in told] == list(range(1, len(told) + 1))
+    assert all(each.name == f"name of {each.code}" for each in told)
+
+
+@given(st.lists(st.none() | st.integers(0, 9).map(lambda n: n * 1_000), min_size=1, max_size=30))
+def test_a_zscore_is_that_of_the_event(figures: list[int | None]) -> None:
+    """Read from history later, it is what the event said; later days change nothing."""
+    days = [date(2024, 1, 5) + timedelta(weeks=week) for week in range(len(figures) + 1)]
+    records = {
+        day: HkRecord(None, str(day), shares, 0.5, 12.0, 12.0)
+        for day, shares in zip(days, [*figures, 7_000], strict=True)
+    }
+    last = days[-2]
+    known = {day: Vintage(records[day], 0, SEEN) for day in days[:-2]}
+    vintage = Vintage(records[last], 0, SEEN)
+    (event,) = events_of(A, known, {last: (EventType.REPORTED, vintage)})
+    assert zscore_of(records, last) == (None if event.change is None else event.change.zscore)

@@ -192,7 +192,7 @@ def test_once_a_day_in_few_requests(call: Call) -> None:
     found = known(desk, [*HK, *US])
     if call is NAME_CALL:
         assert all(each.name == f"name of {code}" for code, each in found.items())
-        assert desk.directory.name_of(US[0]) == "name of US.AAPL"
+        assert desk.directory.known_of(US[0]).name == "name of US.AAPL"
     else:
         assert {(each.issued_shares, each.outstanding_shares) for each in found.values()} == {
             (100, 50)
@@ -208,7 +208,7 @@ def test_a_new_symbol_is_asked_for_at_once() -> None:
         await asyncio.sleep(HOUR)
         desk.directory.watch([HK[0], *US])
         await asyncio.sleep(1)
-        assert desk.directory.name_of(US[1]) == "name of US.MSFT"
+        assert desk.directory.known_of(US[1]).name == "name of US.MSFT"
 
     play([opend], [HK[0]], 2 * HOUR, meanwhile=add)
     assert [codes for _, codes in opend.asked] == [(HK[0],), (US[1], US[0])]
@@ -220,7 +220,7 @@ def test_a_restart_asks_nothing_again() -> None:
     desk = play([first], HK[:9], 60)
     again = play([second], HK[:10], 60, store=desk.store)
     assert [codes for _, codes in second.asked] == [(HK[9],)]
-    assert again.directory.name_of(HK[0]) == "name of HK.00001"
+    assert again.directory.known_of(HK[0]).name == "name of HK.00001"
 
 
 @pytest.mark.parametrize("bad", [HK[:1], HK[-1:], HK[200:203], HK[::80]], ids=str)
@@ -319,7 +319,7 @@ def test_a_gateway_that_is_away_is_waited_for() -> None:
     desk = play([opend], US, 2 * HOUR, meanwhile=come)
     assert opend.asked[0][0] == pytest.approx(HOUR, abs=1)
     assert desk.troubles == []
-    assert desk.directory.name_of(US[0]) is not None
+    assert desk.directory.known_of(US[0]).name is not None
 
 
 @pytest.mark.parametrize("call", [NAME_CALL, SHARE_CALL], ids=["names", "shares"])
@@ -353,7 +353,7 @@ def test_a_cache_that_cannot_be_used_stops_no_name(problem: Exception) -> None:
 
     async def look(desk: Desk) -> None:
         await asyncio.sleep(5)
-        assert desk.directory.name_of(US[0]) == "name of US.AAPL"
+        assert desk.directory.known_of(US[0]).name == "name of US.AAPL"
 
     desk = play([opend], US, 1000, store=store, meanwhile=look)
     assert len(opend.asked) == 1
@@ -372,7 +372,7 @@ def test_a_cache_that_cannot_be_read_stops_no_name() -> None:
     for method in ("instruments", "save_instruments"):
         setattr(store.instruments, method, refuse)
     desk = play([opend], [*HK, *US], 2 * HOUR, store=store)
-    assert all(desk.directory.name_of(code) for code in [*HK, *US])
+    assert all(desk.directory.known_of(code).name for code in [*HK, *US])
     assert set(desk.troubles) == {"cache of names"}
     assert len(opend.asked) == 3
 
@@ -383,7 +383,7 @@ def test_a_clock_that_was_set_back_does_not_stop_it() -> None:
     store = MemoryStore(lambda: 0.0)
     asyncio.run(store.instruments.save_instruments({US[0]: ahead}))
     desk = play([OpenD()], US[:1], 60, store=store)
-    assert desk.directory.name_of(US[0]) == "name of US.AAPL"
+    assert desk.directory.known_of(US[0]).name == "name of US.AAPL"
 
 
 def test_what_is_no_longer_watched_is_asked_no_more() -> None:

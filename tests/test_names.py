@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,9 @@ from poller.detect.compare import Known, compare
 from poller.errors import Malformed, Unreadable
 from poller.events import StreamEvent, decode, encode
 from poller.gateway.securities import ShareCounts, names_in, share_counts_in
+from poller.markets import Record
+from poller.markets.hk import HkRecord
+from poller.markets.us import UsRecord
 from poller.model import MOST_NAME, Code, Event, Instrument, plain_name, titled
 from poller.printable import printable
 from tests.feed import row
@@ -174,7 +178,7 @@ def test_no_table_is_malformed(answer: object) -> None:
 def events(name: str | None) -> tuple[Event, ...]:
     """Return the events of two days of Tencent, with its name."""
     found = compare(TENCENT, [row(2), row(1)], Known(), observed_at=SEEN, history=50)
-    return found.named(name).events
+    return found.described(Instrument(name)).events
 
 
 @given(NAMES.map(plain_name))
@@ -217,3 +221,47 @@ def test_a_day_is_not_a_second() -> None:
     """Instants keep their milliseconds in the cache."""
     at = SEEN + timedelta(milliseconds=123)
     assert Instrument.from_json(Instrument(named_at=at).to_json()).named_at == at
+
+
+COUNTED = Instrument("TENCENT", 10**10, 8 * 10**9, counted_at=SEEN)
+
+
+@pytest.mark.parametrize(
+    ("record", "known", "percent"),
+    [
+        (HkRecord(None, "2026-05-08", 20_000_000), COUNTED, 0.25),
+        (HkRecord(None, "2026-03-24", 20_000_000), COUNTED, 0.25),
+        (HkRecord(None, "2026-03-23", 20_000_000), COUNTED, None),
+        (HkRecord(None, "2026-06-23", 20_000_000), COUNTED, None),
+        (HkRecord(None, "2026-05-08", 0), COUNTED, None),  # below the threshold is no figure
+        (UsRecord(None, "2026-05-08", 0), COUNTED, 0.0),
+        (UsRecord(None, "2026-05-08", None), COUNTED, None),
+        (UsRecord(None, "2026-05-08", 10**10), COUNTED, 125.0),
+        (UsRecord(None, "2026-05-08", 5), replace(COUNTED, outstanding_shares=None), None),
+        (UsRecord(None, "2026-05-08", 5), replace(COUNTED, outstanding_shares=0), None),
+        (UsRecord(None, "2026-05-08", 5), Instrument("TENCENT", 10, 10), None),
+    ],
+)
+def test_percent_of_the_outstanding_shares(
+    record: Record, known: Instrument, percent: float | None
+) -> None:
+    """100 × shares ÷ outstanding; not for days so far from the count that it may not hold."""
+    assert known.outstanding_percent(record) == percent
+
+
+@given(st.none() | st.integers(min_value=0, max_value=2**64 - 1), st.integers(-400, 400))
+def test_what_is_outstanding_decides_nothing(outstanding: int | None, days: int) -> None:
+    """The events are the same but for one member of `data`, which a reader gets as it was told."""
+    known = Instrument(outstanding_shares=outstanding, counted_at=SEEN + timedelta(days=days))
+    found = compare(TENCENT, [row(2), row(1)], Known(), observed_at=SEEN, history=50)
+    for told, plain in zip(found.described(known).events, found.events, strict=True):
+        fields = encode(told)
+        data = json.loads(fields["data"])
+        percent = known.outstanding_percent(told.vintage.record)
+        event = decode("1-0", fields)
+        assert isinstance(event, StreamEvent)
+        assert data.pop("outstanding_percent", None) == event.outstanding_percent == percent
+        assert {**fields, "data": data} == {
+            **encode(plain),
+            "data": json.loads(encode(plain)["data"]),
+        }

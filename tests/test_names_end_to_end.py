@@ -1,7 +1,9 @@
 """Names from a simulated OpenD to whoever reads them, through the unmodified SDK."""
 
 import asyncio
+import csv
 import html
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +19,7 @@ from poller.simulator import Proto, World, replies
 from poller.simulator.securities import name_of
 from poller.simulator.wire import Message
 from poller.store.redisstore import RedisStore
-from poller.store.store import Entry
+from poller.store.store import Entry, Stream
 from tests.machine import at_most
 from tests.opend import Simulator
 from tests.service import Service, entries, later, now, poller, simulator, store_of, whole
@@ -92,7 +94,11 @@ async def test_a_name_is_everywhere(tmp_path: Path) -> None:
         await entries(store, 2)
         release(opend, MARKED)
         entry = await reported(store, MARKED)
-        assert json.loads(entry.fields["data"])["name"] == name
+        data = json.loads(entry.fields["data"])
+        assert data["name"] == name
+        known = (await store.instruments.instruments([MARKED]))[MARKED]
+        part = 100 * data["record"]["aggregated_short"] / (known.outstanding_shares or 0)
+        assert data["outstanding_percent"] == pytest.approx(part, abs=1e-4)
         _, tail, _ = await poller(service, "tail", "--no-follow")
         assert f"  {name}\n" in tail
         _, listed, _ = await poller(service, "watch", "list")
@@ -104,6 +110,14 @@ async def test_a_name_is_everywhere(tmp_path: Path) -> None:
         }
         _, history, _ = await poller(service, "history", TENCENT)
         assert history.startswith("TENCENT (HK.00700)\n")
+        _, history, _ = await poller(service, "history", MARKED)
+        assert history.endswith(" % of the outstanding shares are short\n")
+        for verb in ("history", "export"):
+            _, text, _ = await poller(service, verb, TENCENT, MARKED, "--format", "csv")
+            rows = list(csv.DictReader(io.StringIO(text)))
+            assert {row["code"]: row["name"] for row in rows} == {TENCENT: "TENCENT", MARKED: name}
+            newest = next(row for row in rows if row["code"] == MARKED)
+            assert float(newest["outstanding_percent"]) == data["outstanding_percent"]
         async with at_most(what="names on the page"):
             while "TENCENT" not in (front := await page(service, "/?q=tencent")):
                 await asyncio.sleep(0.05)
@@ -118,6 +132,34 @@ async def test_a_name_is_everywhere(tmp_path: Path) -> None:
         assert {row["code"]: row["name"] for row in rows} == {TENCENT: "TENCENT", MARKED: name}
         told = json.loads(await page(service, f"/api/symbols/{TENCENT}"))
         assert (told["name"], told["issued_shares"]) == ("TENCENT", 9_192_971_000)
+
+
+async def test_who_moved_most_is_in_the_notice(tmp_path: Path) -> None:
+    """As `release` ranks the report: the same symbols, changes, ranks and names."""
+    codes = [code for code in WORLD.codes() if code.startswith("HK.") and code != TENCENT][:3]
+    async with simulator(WORLD) as opend, running(tmp_path, opend, *codes) as (service, store):
+        await named(store, *codes)
+        await entries(store, len(codes))
+        for code in codes:
+            release(opend, code)
+        async with at_most(what="a completion"):
+            while not (
+                complete := [
+                    entry
+                    for entry in await store.streams.last_entries(9, Stream.RELEASES)
+                    if entry.fields["type"] == "release.completed"
+                ]
+            ):
+                await asyncio.sleep(0.02)
+        told = json.loads(complete[0].fields["data"])["biggest"]
+        _, text, _ = await poller(service, "release", "HK", "--format", "json")
+        rows = [row for row in json.loads(text)["symbols"] if row["change"]]
+        assert [{name: row[name] for name in told[0]} for row in rows] == told
+        assert {row["name"] for row in rows} == {name_of(WORLD.seed, code) for code in codes}
+        _, line, _ = await poller(service, "tail", "--releases", "--no-follow")
+        assert f"; biggest: {told[0]['code']} {told[0]['change']:+,}" in line
+        _, table, _ = await poller(service, "release", "HK", "--sort", "zscore")
+        assert all(len(row) <= 80 for row in table.splitlines()[:-1])
 
 
 async def test_a_new_symbol_and_a_restart(tmp_path: Path) -> None:

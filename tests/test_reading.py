@@ -6,12 +6,13 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from redis.asyncio import Redis
 
@@ -19,10 +20,12 @@ import poller as library
 from poller.cli.export import INSTALL, destination
 from poller.detect.compare import compare
 from poller.errors import BadCode
-from poller.markets.hk import HkRecord
-from poller.markets.us import UsRecord
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Code, Vintage, isoformat, market_of
+from poller.schedule.notice import Completed, Detected
 from poller.store.embedded import Embedded
+from poller.store.plain import DESCRIBED
 from poller.store.redisstore import RedisStore
 from poller.store.store import ONE_OFF
 from tests.feed import publish
@@ -139,7 +142,7 @@ async def test_a_table_of_history(service: Service) -> None:
 async def test_forms_of_history(service: Service) -> None:
     """All columns, named as in the SDK's DataFrame; with several codes, the code is first."""
     one = json.loads("\n".join(await lines(service, "history", US, "--format", "json")))
-    assert list(one[0]) == [*US_COLUMNS, "revision", "observed_at"]
+    assert list(one[0]) == [*US_COLUMNS, "revision", "observed_at", *DESCRIBED]
     found = list(csv.DictReader(await lines(service, "history", HK, US, "--format", "csv")))
     assert list(found[0])[:2] == ["code", "timestamp"]
     assert {*HK_COLUMNS, *US_COLUMNS} < {*found[0]}
@@ -241,7 +244,7 @@ async def test_an_export_is_whole(service: Service, tmp_path: Path) -> None:
         assert {name: value for name, value in text.items() if value} == {
             name: str(value) for name, value in row.items() if value is not None
         }
-    assert list(rows[0]) == ["code", *HK_COLUMNS, "revision", "observed_at"]
+    assert list(rows[0]) == ["code", *HK_COLUMNS, "revision", "observed_at", *DESCRIBED]
     assert not unfinished(tmp_path)
 
 
@@ -328,3 +331,77 @@ async def test_a_data_frame(url: str) -> None:
     ]
     with pytest.raises(BadCode):
         library.history(["HK.700"], url=url)
+
+
+async def test_reports_as_a_data_frame(url: str) -> None:
+    """One row a report, oldest first, with the same types whatever is absent."""
+    store = RedisStore(url, "short-interest")
+    early, late = date(2026, 4, 24), date(2026, 4, 30)
+    for notice in (
+        Detected(HONG_KONG, late, REVISED, Code(HK)),
+        Detected(HONG_KONG, early, FIRST_SEEN, Code(HK)),
+        Completed(HONG_KONG, early, REVISED, 2, (Code(SECOND),)),
+        Completed(UNITED_STATES, late, REVISED, 1),
+    ):
+        await store.plans.announce(notice, ONE_OFF)
+    await store.close()
+    redis: Any = Redis.from_url(url)
+    await redis.xadd("{short-interest}:releases", {"who": "knows"})
+    await redis.aclose()
+    frame = library.releases(url=url)
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == {
+        "market": "object",
+        "day": "datetime64[ns]",
+        "detected_at": "datetime64[ns, UTC]",
+        "completed_at": "datetime64[ns, UTC]",
+        "found": "Int64",
+        "expected": "Int64",
+        "missing": "Int64",
+    }
+    assert frame.dtypes.equals(library.releases("US", url=url, namespace="empty").dtypes)
+    assert [*zip(frame["market"], frame["day"].dt.date, strict=True)] == [
+        ("HK", early),
+        ("HK", late),
+        ("US", late),
+    ]
+    first, open_, unseen = (row for _, row in frame.iterrows())
+    assert (first["found"], first["expected"], first["missing"]) == (2, 3, 1)
+    assert (first["detected_at"], first["completed_at"]) == (FIRST_SEEN, REVISED)
+    assert pd.isna(open_["completed_at"])
+    assert pd.isna(open_["found"])
+    assert pd.isna(unseen["detected_at"])
+    assert len(library.releases("HK", url=url)) == 2
+    with pytest.raises(ValueError, match="write HK or US"):
+        library.releases("hk", url=url)
+
+
+async def test_an_export_is_the_data_frame(service: Service, url: str, tmp_path: Path) -> None:
+    """Other programs read the same rows from each format, to the digit, as from Redis."""
+    frame = library.history(url=url)
+    files = {form: tmp_path / f"all.{form}" for form in ("csv", "json", "parquet")}
+    if importlib.util.find_spec("pyarrow") is None:
+        del files["parquet"]
+    for form, file in files.items():
+        code, _, _ = await poller(service, "export", "--format", form, "-o", str(file))
+        assert code == 0
+    read: dict[str, Callable[[Path], pd.DataFrame]] = {
+        "csv": lambda file: pd.read_csv(file, parse_dates=["observed_at"]),
+        "json": lambda file: pd.read_json(file, lines=True, dtype=False),
+        "parquet": pd.read_parquet,
+    }
+    tables = {form: read[form](file) for form, file in files.items()}
+    if importlib.util.find_spec("duckdb") is not None:
+        duckdb = importlib.import_module("duckdb")
+        tables |= {
+            f"duckdb: {form}": duckdb.sql(f"FROM '{file}'").df() for form, file in files.items()
+        }
+    for form, table in tables.items():
+        table["timestamp_str"] = table["timestamp_str"].astype(str).str[:10]
+        table["observed_at"] = pd.to_datetime(table["observed_at"], utc=True).dt.as_unit("ns")
+        table["day"] = pd.to_datetime(table["timestamp_str"]).dt.as_unit("ns")
+        rows = table.set_index(["code", "day"]).sort_index()
+        assert {"name", "outstanding_percent"} <= set(rows.columns), form
+        for name, kind in frame.dtypes.items():
+            pd.testing.assert_series_equal(
+                rows[name].astype(kind), frame[name], check_index_type=False, obj=f"{form} {name}"
+            )

@@ -243,4 +243,5 @@ def test_every_name_of_the_language_is_one_an_event_has() -> None:
         told = json.loads(one["data"])
         for part in ("record", "previous", "change"):
             given |= {f"{part}.{name}" for name in (*told[part], "shares", "ratio")}
+    given |= {"outstanding_percent"}  # where the number of shares is known
     assert set(NAMES) <= given

@@ -6,22 +6,27 @@ import subprocess
 import sys
 import termios
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.text import Text
 
 from poller import show
 from poller.cli import watch
-from poller.cli.explain import hours_or_days
+from poller.cli.explain import hours_or_days, when_polled
+from poller.cli.webhooks import state_in_words
+from poller.delivery.outbox import Status
 from poller.events import encode
 from poller.markets.hk import HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import load
 from poller.store.store import Entry
+from poller.telemetry.status import Poll, Polls, ProcessReport, ReleaseState
 
 SEEN = datetime(2026, 5, 8, 9, 15, 2, tzinfo=UTC)
+NOW, DAY = datetime(2026, 11, 24, 9, tzinfo=UTC), date(2026, 11, 13)
 
 
 def vintage(shares: int) -> Vintage:
@@ -98,6 +103,14 @@ def test_a_narrow_terminal_breaks_no_value() -> None:
     assert "51,480,638" in in_terminal(10, ("code", "shares"), (row[0], row[3]))
 
 
+def test_a_narrow_terminal_breaks_no_instant() -> None:
+    """Date and time stay together, alone in their cell or before a sentence."""
+    at = "2026-11-24 09:00:00"
+    row = ("desk", at, f"{at} it answered 503 and nobody knows why it does that", at)
+    told = in_terminal(48, ("name", "last success", "last error", "next attempt"), row)
+    assert told.count(at) == 3
+
+
 def in_terminal(columns: int, names: tuple[str, ...], row: tuple[str, ...]) -> str:
     """Return what a table of one row shows on a terminal of so many columns."""
     code = f"from poller import show; show.print_table({names!r}, [{row!r}])"
@@ -124,6 +137,73 @@ def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_span_is_told_in_days_once_it_is_long(hours: int, told: str) -> None:
     """Nobody counts thousands of hours."""
     assert hours_or_days(timedelta(hours=hours)) == told
+
+
+def active(state: ReleaseState) -> ProcessReport:
+    """Return the report of a poller whose market Hong Kong is in this state."""
+    return ProcessReport(NOW, "run", "1", 1, (), 27, {"HK": state}, {})
+
+
+@pytest.mark.parametrize(
+    ("polls", "report", "newest", "told"),
+    [
+        (Polls(next_at=NOW), active(ReleaseState()), DAY, "2026-11-24 09:00:00 UTC"),
+        (
+            Polls(),
+            active(ReleaseState(day=DAY, next_at=NOW)),
+            DAY,
+            "HK is probed next at 2026-11-24 09:00:00 UTC",
+        ),
+        (Polls(), active(ReleaseState(day=DAY)), DAY, "HK is probed now"),
+        (
+            Polls(),
+            active(ReleaseState(phase="sweeping", day=DAY, wanted=1200, covered=1100)),
+            DAY - timedelta(weeks=1),
+            "in the sweep under way, 1,100 of 1,200 symbols are read",
+        ),
+        (
+            Polls((Poll(NOW, "no rows"),)),
+            active(ReleaseState(day=DAY, next_at=NOW)),
+            None,
+            "within a day",
+        ),
+        (Polls(), active(ReleaseState(day=DAY, next_at=NOW)), None, "within a minute"),
+        (Polls(), None, DAY, "once a poller has reported"),
+    ],
+)
+def test_the_next_poll_is_told_as_a_time(
+    polls: Polls, report: ProcessReport | None, newest: date | None, told: str
+) -> None:
+    """A symbol's own moment, or its market's; never only that its turn will come."""
+    assert when_polled(polls, report, Code("HK.00700"), newest) == told
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (Status(), "not used yet"),
+        (Status(last_success=NOW), "active"),
+        (Status(last_error="503", last_error_at=NOW), "active"),
+        (Status(last_error="503", last_error_at=NOW, failing_since=NOW), "failing"),
+        (Status(disabled="it answered 410"), "disabled"),
+    ],
+)
+def test_an_endpoint_that_was_never_used_is_not_said_to_work(status: Status, told: str) -> None:
+    """Nothing is known of it yet."""
+    assert state_in_words(status) == told
+
+
+def test_a_last_column_gets_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of long names fits 80 columns; wide characters count twice, and some always stay."""
+    figures = [Text("1,234,567")] * 3
+    for name in ("x" * 200, "騰訊控股有限公司" * 20):
+        show.print_figures(("a", "b", "c", "name"), [[*figures, Text(name)]], cut_last=True)
+        line = capsys.readouterr().out.splitlines()[1]
+        assert 78 <= cell_len(line) <= 80
+        assert line.endswith("…")
+    wide = [Text("9" * 30)] * 3
+    show.print_figures(("a", "b", "c", "name"), [[*wide, Text("x" * 200)]], cut_last=True)
+    assert f" {'x' * 11}…" in capsys.readouterr().out
 
 
 async def test_removing_what_was_never_watched_is_said(

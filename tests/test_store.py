@@ -23,7 +23,7 @@ from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.errors import LeaseLost, StoreMisfit, Superseded
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Instrument, Vintage
-from poller.schedule.notice import Completed, Detected, fields_of
+from poller.schedule.notice import Completed, Detected, Mover, fields_of
 from poller.store.embedded import Embedded
 from poller.store.position import LAST
 from poller.store.redis_status import RedisStatusStore
@@ -425,7 +425,8 @@ async def test_the_plan_is_kept(store: Store) -> None:
 
 
 OUT = Detected(HONG_KONG, date(2026, 4, 2), SEEN, CODE)
-COMPLETE = Completed(HONG_KONG, date(2026, 4, 2), SEEN, 2, (Code("HK.00005"),))
+BIGGEST = (Mover(Code("HK.00700"), "TENCENT", 51_480_638, -408_117, -0.7865, 1, 100.0),)
+COMPLETE = Completed(HONG_KONG, date(2026, 4, 2), SEEN, 2, (Code("HK.00005"),), BIGGEST)
 
 
 async def notices(store: Store) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -114,6 +115,30 @@ async def test_a_zero_of_hong_kong_is_no_figure(page: Desk, http: aiohttp.Client
     assert 'class="below"' in text
     rows = json.loads((await get(http, f"{page.url}/api/symbols/{HK}/history.json"))[0])
     assert rows[0]["aggregated_short"] == 0
+
+
+async def test_a_history_as_it_was_known(page: Desk, http: aiohttp.ClientSession) -> None:
+    """In the files, the API and on the page: without later events, and with a day's old figure."""
+    before = quote((NOW - timedelta(seconds=1)).isoformat())
+    after = quote(NOW.isoformat())
+    history = f"{page.url}/api/symbols/{HK}/history"
+    now = json.loads((await get(http, f"{history}.json"))[0])
+    assert len(now) == 3
+    assert json.loads((await get(http, f"{history}.json?as_known_at={after}"))[0]) == now
+    assert json.loads((await get(http, f"{history}.json?as_known_at={before}"))[0]) == []
+    text, _ = await get(http, f"{history}.csv?as_known_at={before}")
+    assert len(text.splitlines()) == 1
+    whole = f"{page.url}/api/symbols/{HK}?as_known_at="
+    assert json.loads((await get(http, f"{whole}{after}"))[0])["history"] == now
+    shown, _ = await get(http, f"{page.url}/symbols/{HK}?as_known_at={before}")
+    assert "Nothing is known yet." in shown
+    assert "as known at <time>2026-11-24T" in shown
+    for wrong in ("yesterday", "", "2026-11-24", "2026-11-24T10:00:00", "2026-11-24T25:00:00Z"):
+        said, _ = await get(http, f"{whole}{wrong}", 400)
+        assert "write it like 2026-05-08T10:00:00Z" in said
+    for early in ("0001-01-01T00:00:00%2B14:00", "2026-11-24t00:00:00.123456789z"):
+        assert json.loads((await get(http, f"{history}.json?as_known_at={early}"))[0]) == []
+    await get(http, f"{page.url}/api/symbols/HK.09999?as_known_at={before}", 404)
 
 
 async def test_who_is_late_is_named(tmp_path: Path, http: aiohttp.ClientSession) -> None:

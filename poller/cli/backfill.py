@@ -72,8 +72,8 @@ async def _backfill(config: Config, codes: Sequence[Code], since: date) -> None:
 
 async def _read(ports: Ports, first: OpenD, code: Code, since: date) -> int:
     """Read a symbol through this gateway, or through another account where this may not see it."""
-    name = (await ports.store.instruments.instruments([code])).get(code, Instrument()).name
-    records, budgets = NamedRecords(ports.store.records, lambda _: name), ports.budgets
+    known = (await ports.store.instruments.instruments([code])).get(code, Instrument())
+    records, budgets = NamedRecords(ports.store.records, lambda _: known), ports.budgets
     try:
         return await backfill_symbol(records, first, budgets[first.account], code, since)
     except (NoRight, Overdue):

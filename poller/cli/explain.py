@@ -4,14 +4,14 @@ It reads what the running service has stored, and asks neither OpenD nor the ser
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from poller import show
 from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import beside, store_of
-from poller.cli.webhooks import state_of
+from poller.cli.webhooks import state_in_words
 from poller.clock import wall_clock
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.impossible import explained
@@ -19,11 +19,12 @@ from poller.markets import all_markets
 from poller.model import Code, market_of
 from poller.schedule.calendar import expected_after
 from poller.settings.config import Config
+from poller.simulator.story import RELEASE_EVERY
 from poller.store.ports import Spent
 from poller.store.redis_status import RedisStatusStore
 from poller.store.store import Snapshot
 from poller.telemetry.observe import right_of
-from poller.telemetry.status import Polls, ProcessReport, living
+from poller.telemetry.status import Polls, ProcessReport, ReleaseState, living
 
 Lines = Iterator[tuple[str, str]]
 
@@ -53,18 +54,21 @@ async def _print_explanation(config: Config, code: Code) -> None:
         watched = code in (await status_store.symbols() or ())
         simulated = await status_store.simulated()
         polls = (await status_store.polls([code])).get(code, Polls())
-        rows = [*_history(code, await store.records.snapshot(code), now, simulated=simulated)]
+        snapshot = await store.records.snapshot(code)
+        rows = [*_history(code, snapshot, now, simulated=simulated)]
         unwatched = _unwatched(config, code, simulated=simulated)
         rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
         active = reports.get(lease.partition(":")[2])
         barred = _barred(active, code)
         rows += _rights(active, code)
-        rows += _polls(polls, watched=watched, barred=barred)
+        when = when_polled(polls, active, code, snapshot.known.newest)
+        rows += _polls(polls, when, watched=watched, barred=barred)
         rows += [row async for row in _budgets(active, store.ledger)]
         for table in config.webhooks:
             status = await outbox.status(table.name)
             is_selected = table.endpoint().selection.selects(code)
-            line = f"{state_of(status)}: {status.disabled}" if status.disabled else state_of(status)
+            state = state_in_words(status)
+            line = f"{state}: {status.disabled}" if status.disabled else state
             line += "" if is_selected else ", does not want this symbol"
             line += f"; {status.waiting} waiting, {status.dead} dead letters"
             if status.next_attempt is not None:
@@ -89,7 +93,12 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
     late = now - opens
     ago = f", {hours_or_days(late)} ago" if late > timedelta(0) else ""
     expected = f"expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
-    yield "next report", f"{release.day}, {'in its turn (a simulation)' if simulated else expected}"
+    if simulated and ago:
+        every = RELEASE_EVERY.total_seconds()
+        expected = (
+            f"within {every:g} s: the simulation plays one each {every:g} s until it has caught up"
+        )
+    yield "next report", f"{release.day}, {expected}"
     for day in sorted(known.held):
         held = known.held[day]
         why = explained(market_of(code), held)
@@ -159,7 +168,27 @@ def _barred(active: ProcessReport | None, code: Code) -> bool:
     return bool(resting) and resting >= {gateway.account for gateway in active.gateways}
 
 
-def _polls(polls: Polls, *, watched: bool, barred: bool) -> Lines:
+def when_polled(polls: Polls, active: ProcessReport | None, code: Code, newest: date | None) -> str:
+    """Return when a watched symbol is polled next, as far as is planned. `newest`: its watermark.
+
+    A symbol that waits for a turn has no moment of its own: its market has.
+    """
+    if polls.next_at is not None:
+        return f"{polls.next_at:%Y-%m-%d %H:%M:%S} UTC"
+    if active is None:
+        return "once a poller has reported"
+    market = market_of(code)
+    state = active.markets.get(market.name, ReleaseState())
+    if newest is not None and newest == state.day:
+        if state.next_at is None:
+            return f"{market} is probed now"
+        return f"{market} is probed next at {state.next_at:%Y-%m-%d %H:%M:%S} UTC"
+    if state.phase == "sweeping":
+        return f"in the sweep under way, {state.covered:,} of {state.wanted:,} symbols are read"
+    return "within a day" if polls.polls else "within a minute"
+
+
+def _polls(polls: Polls, when: str, *, watched: bool, barred: bool) -> Lines:
     if not polls.polls:
         yield "last polls", "none on record"
     for poll in polls.polls:
@@ -167,7 +196,6 @@ def _polls(polls: Polls, *, watched: bool, barred: bool) -> Lines:
     if watched and barred:
         yield "next poll", f"when an account may see it; {_AS_ONE_OF_MANY}"
     elif watched:
-        when = "in its turn" if polls.next_at is None else f"{polls.next_at:%Y-%m-%d %H:%M:%S} UTC"
         yield "next poll", f"{when}: {polls.reason}" if polls.reason else when
 
 

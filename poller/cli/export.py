@@ -7,7 +7,7 @@ import io
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal, Protocol
@@ -18,11 +18,11 @@ from poller import show
 from poller.cli.history import unknown
 from poller.cli.options import ConfigFile, aware, codes_of, load_config
 from poller.cli.runner import FAILED, WRONG, CommandFailed, finish, print_stderr
-from poller.cli.stores import Failure, beside, store_of
-from poller.model import Code, to_json
+from poller.cli.stores import Failure, beside, instruments_of, store_of
+from poller.model import Code, Instrument, to_json
 from poller.settings.config import Config
 from poller.store.archive import Archive, Archived
-from poller.store.plain import coded_rows, history_names, whole_names
+from poller.store.plain import DESCRIBED, coded_rows, described, history_names, whole_names
 
 INSTALL: Final = "pip install pyarrow, or this package with its extra [parquet]"
 
@@ -88,12 +88,14 @@ async def _export(
         wanted = codes or await archive.codes()
         if not wanted:
             raise Failure("nothing is known of any symbol yet; see: poller watch list")
+        problems = list[str]()
+        instruments = await instruments_of(store, wanted, problems)
         with destination(output) as file:
             writer = _writer(form, file, wanted)
-            rows, found = await _write(archive, wanted, moment, writer)
+            rows, found = await _write(archive, wanted, moment, writer, instruments)
             # without named codes, symbols first seen after that moment are no problem
             absent = () if moment is not None and not codes else _absent(found, moment)
-            problems = [*(line for each in found for line in each.unreadable), *absent]
+            problems += [*(line for each in found for line in each.unreadable), *absent]
             if not rows:
                 raise Failure("\n".join(problems) or f"nothing was known at {moment}")
     if output is not None:
@@ -104,7 +106,11 @@ async def _export(
 
 
 async def _write(
-    archive: Archive, codes: Sequence[Code], moment: datetime | None, writer: _Writer
+    archive: Archive,
+    codes: Sequence[Code],
+    moment: datetime | None,
+    writer: _Writer,
+    instruments: Mapping[Code, Instrument],
 ) -> tuple[int, list[Archived]]:
     """Write all rows; return how many, and the symbols that are absent or partly unreadable."""
     written, lacking = 0, []
@@ -113,7 +119,9 @@ async def _write(
         task = bar.add_task("export", total=len(codes), rows=0)
         done = 0
         async for each in archive.histories(codes, moment):
-            batch += coded_rows(each.code, each.vintages)
+            known = instruments.get(each.code, Instrument())
+            rows = coded_rows(each.code, each.vintages)
+            batch += described(rows, each.vintages, known)
             if each.unreadable or not each.vintages:
                 lacking.append(each)
             done += 1
@@ -131,7 +139,7 @@ def _absent(found: Sequence[Archived], moment: datetime | None) -> list[str]:
 
 
 def _writer(form: str, file: IO[bytes], codes: Sequence[Code]) -> _Writer:
-    names = ["code", *history_names(codes)]
+    names = ["code", *history_names(codes), *DESCRIBED]
     match form:
         case "csv":
             return _Csv(file, names)
@@ -184,6 +192,7 @@ class _Parquet:
         kinds = {
             "code": arrow.string(),
             "timestamp_str": arrow.string(),
+            "name": arrow.string(),
             "observed_at": arrow.timestamp("ms", tz="UTC"),
             **dict.fromkeys(whole_names(), arrow.int64()),
         }

@@ -12,12 +12,12 @@ from rich.text import Text
 from poller import show
 from poller.cli.options import ConfigFile, Format, aware, codes_of, load_config
 from poller.cli.runner import finish
-from poller.cli.stores import Failure, beside, store_of
-from poller.model import Code, Vintage, titled
+from poller.cli.stores import Failure, beside, instruments_of, store_of
+from poller.model import Code, Instrument, Vintage, titled
 from poller.schedule.report import change_of, percent_of
 from poller.settings.config import Config
 from poller.store.archive import Archive
-from poller.store.plain import coded_rows, history_names, history_rows
+from poller.store.plain import DESCRIBED, coded_rows, described, history_names, history_rows
 
 NAMES: Final = ("day", "shares", "change", "change %", "ratio", "days to cover", "close")
 
@@ -61,21 +61,20 @@ async def _print_histories(
                 found[each.code] = each.vintages
             elif not each.unreadable:
                 problems.append(unknown(each.code, moment))
-        instruments = await store.instruments.instruments(list(found))
+        instruments = await instruments_of(store, list(found), problems)
     if found:
         several = len(codes) > 1
         match form:
             case "json":
-                rows = _rows(found, several=several)
+                rows = _described(found, instruments, several=several)
                 show.say_json(json.dumps(rows, indent=2))
             case "csv":
-                names = history_names(found)
-                _print_csv(["code", *names] if several else names, _rows(found, several=several))
+                names = [*(["code"] if several else []), *history_names(found), *DESCRIBED]
+                _print_csv(names, _described(found, instruments, several=several))
             case _ if wide:
                 _print_wide(found, several=several)
             case _:
-                titles = {c: titled(c, each.name) for c, each in instruments.items() if each.name}
-                _print_tables(found, titles)
+                _print_tables(found, instruments)
         sys.stdout.flush()
     if problems:
         raise Failure("\n".join(problems))
@@ -86,6 +85,24 @@ def unknown(code: Code, moment: datetime | None) -> str:
     if moment is None:
         return f"nothing is known of {code}; is it watched? See: poller watch list"
     return f"nothing was known of {code} at {moment.isoformat()}; now: poller history {code}"
+
+
+def _described(
+    found: Mapping[Code, Sequence[Vintage]],
+    instruments: Mapping[Code, Instrument],
+    *,
+    several: bool,
+) -> list[dict[str, Any]]:
+    """Return all columns: those of the report, then what is known of the symbol besides."""
+    return [
+        row
+        for code, vintages in found.items()
+        for row in described(
+            _rows({code: vintages}, several=several),
+            vintages,
+            instruments.get(code, Instrument()),
+        )
+    ]
 
 
 def _rows(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> list[dict[str, Any]]:
@@ -118,13 +135,22 @@ def _wide_cell(name: str, value: object) -> str:
     return str(value)
 
 
-def _print_tables(found: Mapping[Code, Sequence[Vintage]], titles: Mapping[Code, str]) -> None:
-    """Print a table per symbol, below its title; a single one without a name needs none."""
+def _print_tables(
+    found: Mapping[Code, Sequence[Vintage]], instruments: Mapping[Code, Instrument]
+) -> None:
+    """Print a table per symbol, below its title; a single one without a name needs none.
+
+    Below it stands what part of the outstanding shares is short, where that is known.
+    """
     for place, (code, vintages) in enumerate(found.items()):
-        title = titles.get(code, code if len(found) > 1 else None)
-        if title is not None:
-            show.console().print(*([""] if place else []), Text(title, "bold"), sep="\n")
+        known = instruments.get(code, Instrument())
+        if known.name is not None or len(found) > 1:
+            title = Text(titled(code, known.name), "bold")
+            show.console().print(*([""] if place else []), title, sep="\n")
         show.print_figures(NAMES, cells_of(vintages))
+        newest = vintages[0].record
+        if (percent := known.outstanding_percent(newest)) is not None:
+            show.say(f"{newest.timestamp_str}: {percent:.2f} % of the outstanding shares are short")
 
 
 def cells_of(vintages: Sequence[Vintage]) -> list[list[Text]]:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Final, Literal
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from poller import show
 from poller.cli.options import ConfigFile, Format, Number, load_config
 from poller.cli.runner import WRONG, CommandFailed, finish
-from poller.cli.stores import Failure, beside, store_of
+from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.cli.watched import sources_of
 from poller.markets import Market, market_named, market_names
 from poller.model import Code, newest_days
@@ -43,7 +43,7 @@ def release(
     /,
     *,
     top: Number = None,
-    sort: Literal["change", "percent", "ratio", "days_to_cover"] = "change",
+    sort: Literal["change", "percent", "ratio", "days_to_cover", "zscore"] = "change",
     format: Format = "table",  # noqa: A002  the option's name
     config: ConfigFile = None,
 ) -> None:
@@ -53,8 +53,8 @@ def release(
         market: what its codes begin with, like HK
         day: its trading day, like 2026-04-30; the newest known, if absent
         top: how many symbols; 20 in a table, all in CSV and JSON, if absent
-        sort: by the size of the change in shares or in percent, by ratio, or by days to
-            cover, where the market reports them
+        sort: by the size of the change in shares or in percent, by ratio, by days to
+            cover, where the market reports them, or by the size of the change's z-score
         format: table, csv or json
         config: TOML file
     """
@@ -65,7 +65,8 @@ def release(
         raise CommandFailed(WRONG, [f"--top {top}: give a number above 0"])
     if sort == "days_to_cover" and not chosen.has_cover:
         raise CommandFailed(
-            WRONG, [f"--sort days_to_cover: {chosen} reports none; use change, percent or ratio"]
+            WRONG,
+            [f"--sort days_to_cover: {chosen} reports none; use change, percent, ratio or zscore"],
         )
     finish(_print_release(load_config(config, reading=True), chosen, day, top, sort, format))
 
@@ -80,14 +81,20 @@ async def _print_release(
     async with store_of(config, existing=True) as store, beside(store, Archive) as archive:
         watched = await _watched(config, store)
         newest = newest_days(await store.records.watermarks()).get(market)
+        zscores = sort == "zscore" or form != "table"  # they take each symbol's whole history
         try:
-            report = await read_report(archive, market, day, watched=watched, newest=newest)
+            report = await read_report(
+                archive, market, day, watched=watched, newest=newest, zscores=zscores
+            )
         except NoReport as problem:
             raise _refusal(problem) from None
-    _print(report, sort, top, form)
+        problems = list(report.unreadable)
+        instruments = await instruments_of(store, list(report.coverage.shown), problems)
+    names = {code: each.name for code, each in instruments.items()}
+    _print(report, names, sort, top, form)
     sys.stdout.flush()
-    if report.unreadable:
-        raise Failure("\n".join(report.unreadable))
+    if problems:
+        raise Failure("\n".join(problems))
 
 
 def _refusal(problem: NoReport) -> Failure:
@@ -103,33 +110,42 @@ async def _watched(config: Config, store: RedisStore) -> Sequence[Code]:
     return tuple(await sources_of(config, store)) if symbols is None else symbols
 
 
-def _print(report: Report, sort: str, top: int | None, form: str) -> None:
+def _print(
+    report: Report, names: Mapping[Code, str | None], sort: str, top: int | None, form: str
+) -> None:
     standings = report.ranked(sort)
+    rows = [
+        columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)}
+        for each in standings[:top]
+    ]
     match form:
         case "json":
-            rows = [columns_of(each) for each in standings[:top]]
             show.say_json(json.dumps(document(report, sort, rows), indent=2))
         case "csv":
-            writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(sys.stdout, [*COLUMNS, "zscore", "name"], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(columns_of(each) for each in standings[:top])
+            writer.writerows(rows)
         case _:
-            _print_table(report, standings, sort, top or TOP)
+            _print_table(report, names, standings, sort, top or TOP)
 
 
-def _print_table(report: Report, standings: Sequence[Standing], sort: str, top: int) -> None:
+def _print_table(
+    report: Report,
+    names: Mapping[Code, str | None],
+    standings: Sequence[Standing],
+    sort: str,
+    top: int,
+) -> None:
     covered, shown = report.coverage, standings[:top]
     show.say(
         f"{report.market}, the report of {report.day}: {len(covered.shown):,} of "
         f"{covered.expected:,} symbols show it; by {SORT_WORDS[sort]}"
     )
-    names, columns = ["rank", "code", "shares", "change", "change %", "ratio"], _columns(shown)
-    if any(each.days_to_cover is not None for each in shown):
-        names.append("days to cover")
-        columns.append(show.decimal_cells([each.days_to_cover for each in shown]))
-    names.append("close")
-    columns.append(show.decimal_cells([each.record.close_price for each in shown]))
-    show.print_figures(names, [list(row) for row in zip(*columns, strict=True)])
+    columns = _columns(shown, sort)
+    if any(names.get(each.code) for each in shown):
+        columns["name"] = [Text(names.get(each.code) or "-") for each in shown]
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    show.print_figures(list(columns), rows, cut_last="name" in columns)
     if more := len(standings) - len(shown):
         show.say(f"{more:,} more; all: --top {len(standings)}")
     if covered.missing:
@@ -139,16 +155,26 @@ def _print_table(report: Report, standings: Sequence[Standing], sort: str, top: 
         show.say(f"not expected: {some} without any of the three reports before")
 
 
-def _columns(shown: Sequence[Standing]) -> list[list[Text]]:
+def _columns(shown: Sequence[Standing], sort: str) -> dict[str, list[Text]]:
+    """Return name → cells; so few that a name still fits into 80 columns."""
     moved = [show.change_cells(each.change, each.percent) for each in shown]
-    return [
-        [Text("-" if each.rank is None else str(each.rank)) for each in shown],
-        [Text(each.code) for each in shown],
-        [show.shares_cell(each.record) for each in shown],
-        [change for change, _ in moved],
-        [percent for _, percent in moved],
-        show.decimal_cells([each.record.ratio for each in shown]),
+    columns = {
+        "rank": [Text("-" if each.rank is None else str(each.rank)) for each in shown],
+        "code": [Text(each.code) for each in shown],
+        "shares": [show.shares_cell(each.record) for each in shown],
+        "change": [change for change, _ in moved],
+        "change %": [percent for _, percent in moved],
+    }
+    if sort == "zscore":
+        columns["z-score"] = show.decimal_cells([each.zscore for each in shown])
+    else:
+        columns["ratio"] = show.decimal_cells([each.record.ratio for each in shown])
+    if any(each.days_to_cover is not None for each in shown):
+        columns["cover"] = show.decimal_cells([each.days_to_cover for each in shown])
+    columns["%ile"] = [
+        Text("-" if each.percentile is None else f"{each.percentile:.1f}") for each in shown
     ]
+    return columns
 
 
 def _missing(covered: Coverage) -> str:

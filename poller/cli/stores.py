@@ -1,10 +1,11 @@
 """Opens the store for a command that ends by itself; a failure is an error, not waited for."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from poller.errors import PollerError, StoreDown
+from poller.errors import PollerError, StoreDown, StoreMisfit
+from poller.model import Code, Instrument
 from poller.settings.config import Config
 from poller.store.embedded import Embedded, server_of
 from poller.store.redisstore import RedisStore
@@ -55,3 +56,14 @@ async def beside(store: RedisStore, kind: Callable[[str, str], _Closed]) -> Asyn
         yield opened
     finally:
         await opened.close()
+
+
+async def instruments_of(
+    store: RedisStore, codes: Sequence[Code], problems: list[str]
+) -> dict[Code, Instrument]:
+    """Return what is known of these symbols besides their figures; a problem costs only that."""
+    try:
+        return await store.instruments.instruments(codes)
+    except StoreMisfit as problem:
+        problems.append(str(problem))
+        return {}

@@ -62,7 +62,7 @@ def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
     error = f"{_clock(status.last_error_at)} {status.last_error}" if status.last_error else "-"
     return (
         name,
-        state_of(status, left=left),
+        state_in_words(status, left=left),
         str(status.lag + status.waiting),
         str(status.dead),
         _clock(status.last_success),
@@ -80,8 +80,16 @@ def state_of(status: Status, *, left: bool = False) -> str:
     return "failing" if status.failing_since is not None else "active"
 
 
+def state_in_words(status: Status, *, left: bool = False) -> str:
+    """Return the same for people; nothing is known yet of an endpoint that was never used."""
+    state = state_of(status, left=left)
+    is_used = status.last_success is not None or status.last_error_at is not None
+    return "not used yet" if state == "active" and not is_used else state
+
+
 def _clock(moment: datetime | None) -> str:
-    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+    """Format an instant as `tail` does: without the year, so that a row fits 80 columns."""
+    return "-" if moment is None else f"{moment:%m-%d %H:%M:%S}"
 
 
 def _plain(value: object) -> object:

@@ -18,10 +18,13 @@ from poller.events import Restated, StreamEvent, StreamNotice
 from poller.markets import Market, Shares
 from poller.model import Cause, Code, market_of, titled
 from poller.schedule.calendar import reporting_days
-from poller.schedule.notice import Detected
+from poller.schedule.notice import Detected, Mover
 
 MOST_ROWS: Final = 20
 """Most rows of a table; `poller tail` shows the rest."""
+
+MOST_BIGGEST: Final = 5
+"""Most moves below the notice of a complete release, which has more of them."""
 
 MOST_NAME: Final = 24
 """Characters of a name in a row: enough to know it by."""
@@ -168,10 +171,17 @@ def _announcement(notice: StreamNotice) -> str:
         return f"{market}: the report of {day} is out, first seen at {notice.code}."
     words = f"{market} {day} is complete: {notice.found:,} of {notice.expected:,} symbols"
     named = notice.missing_codes[:MOST_ROWS]
-    if not named:
-        return f"{words}."
     more = notice.missing - len(named)
-    return f"{words}; missing {', '.join(named)}" + (f" and {more:,} more." if more > 0 else ".")
+    if named:
+        words += f"; missing {', '.join(named)}" + (f" and {more:,} more" if more > 0 else "")
+    moves = [f"\n{each.rank}. {_moved(each)}" for each in (notice.biggest or ())[:MOST_BIGGEST]]
+    return f"{words}. Biggest moves:{''.join(moves)}" if moves else f"{words}."
+
+
+def _moved(mover: Mover) -> str:
+    name = _cut(_unmarked(mover.name or ""), MOST_NAME)
+    percent = "" if mover.percent is None else f" ({mover.percent:+,.2f} %)"
+    return f"{titled(mover.code, name)} {mover.change:+,}{percent}"
 
 
 def missing(

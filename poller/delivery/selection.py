@@ -12,6 +12,7 @@ A filter is a boolean expression in CEL, the Common Expression Language:
 | `revision` | number |
 | `shares`, `ratio` | the short shares and their percentage, of any market |
 | `record.…`, `previous.…` | every figure of the SDK's columns; also `.shares`, `.ratio` |
+| `outstanding_percent` | the short shares in percent of the outstanding shares |
 | `change.…` | every figure of `change`; `change.year_high` and `.year_low` are true or false |
 
 Operators: `&& || ! == != < <= > >= in + - * / ? :`, `abs(number)`, and on texts `.startsWith()`,
@@ -54,7 +55,7 @@ _FIGURES: Final = {*_COLUMNS, *_NEUTRAL} - {"timestamp_str"}
 def _types() -> dict[str, str]:
     """Return every name that a filter may use, with its CEL type."""
     names = dict.fromkeys(("event", *_TEXTS), "string")
-    names |= dict.fromkeys(("revision", *_NEUTRAL), "double")
+    names |= dict.fromkeys(("revision", *_NEUTRAL, "outstanding_percent"), "double")
     for row in ("record", "previous"):
         names |= dict.fromkeys((f"{row}.{name}" for name in sorted(_FIGURES)), "double")
     for each in fields(Change):
@@ -142,6 +143,7 @@ def _values(event: StreamEvent) -> dict[str, object]:
         "trading_day": str(event.trading_day),
         "observed_at": isoformat(event.observed_at),
         "revision": float(event.revision),
+        "outstanding_percent": event.outstanding_percent,
     }
     values |= dict(_neutral(event.record))
     for part, row in (("record", event.record), ("previous", event.previous)):

@@ -173,19 +173,14 @@ def _change(
     """Return the change from `previous`; `factor`: of a split between the two."""
     now = vintage.record
     scale = factor or Fraction(1)
-    base = None
-    if previous.shares is not None:
-        base = _rescaled(previous.shares, scale, now.STEP)
-        if now.shares is not None and _is_a_part(now.shares, previous.shares, scale, now.STEP):
-            base = now.shares
-    shares = _bounded(difference(now.shares, base))
+    shares, percent = move(previous, now, factor)
     price = None if previous.close_price is None else previous.close_price / float(scale)
     if factor is not None and not previous.shares:
         price = None  # it is not known on which side of the split that price is
     midnight = datetime.combine(now.day, time(), market.zone)
     return Change(
         shares=shares,
-        percent=_percent(shares, base),
+        percent=percent,
         ratio_points=_round(_difference(now.ratio, previous.ratio)),
         days_to_cover=_round(_difference(_computed_cover(now), _computed_cover(previous))),
         days=(now.day - previous.day).days,
@@ -199,6 +194,23 @@ def _change(
         delay_hours=round((vintage.observed_at - midnight).total_seconds() / 3600, 2),
         split_factor=None if factor is None else float(factor),
     )
+
+
+def move(
+    previous: Record, now: Record, factor: Fraction | None
+) -> tuple[Shares | None, float | None]:
+    """Return the change in shares, and in percent of the previous ones, None if those were 0.
+
+    `factor`: of a split between the two; the previous shares count as if adjusted for it.
+    """
+    scale = factor or Fraction(1)
+    base = None
+    if previous.shares is not None:
+        base = _rescaled(previous.shares, scale, now.STEP)
+        if now.shares is not None and _is_a_part(now.shares, previous.shares, scale, now.STEP):
+            base = now.shares
+    shares = _bounded(difference(now.shares, base))
+    return shares, _percent(shares, base)
 
 
 def _computed_cover(record: Record) -> float | None:

@@ -29,7 +29,7 @@ from poller.detect.screening import (
 )
 from poller.errors import StoreMisfit
 from poller.markets import Record
-from poller.model import Code, Event, EventType, Vintage, market_of
+from poller.model import Code, Event, EventType, Instrument, Vintage, market_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,17 @@ class Comparison:
     moves: MarketMoves = NO_MOVES
     extreme: date | None = None
 
-    def named(self, name: str | None) -> "Comparison":
-        """Return the same with the symbol's name in its events, where it is known."""
-        if name is None or not self.events:
-            return self
-        return replace(self, events=tuple(replace(event, name=name) for event in self.events))
+    def described(self, known: Instrument) -> "Comparison":
+        """Return the same with what is known of the symbol besides in its events."""
+        described = (
+            replace(
+                event,
+                name=known.name,
+                outstanding_percent=known.outstanding_percent(event.vintage.record),
+            )
+            for event in self.events
+        )
+        return replace(self, events=tuple(described)) if self.events else self
 
     def waiting(self, known: Known) -> tuple[QuarantinedFigure, ...]:
         """Return the figures that await a decision after this commit, oldest day first."""

@@ -158,9 +158,9 @@ class Directory:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def name_of(self, code: Code) -> str | None:
-        """Return a symbol's name; None if it is not known, or not yet."""
-        return self._known.get(code, _NOTHING).name
+    def known_of(self, code: Code) -> Instrument:
+        """Return what is known of a symbol so far."""
+        return self._known.get(code, _NOTHING)
 
     async def load(self) -> None:
         """Read the cache of symbols not read before.

@@ -1,24 +1,27 @@
-"""Puts the names of symbols into the events that are committed. They decide nothing before that."""
+"""Puts the names of symbols, and what share of the company is short, into committed events.
+
+They decide nothing before that.
+"""
 
 from collections.abc import Callable
 from datetime import date
 
 from poller.detect.compare import Comparison
-from poller.model import Code
-from poller.store.ports import PollerRecords, PollerStore, Records
+from poller.model import Code, Instrument
+from poller.store.ports import Plans, PollerRecords, PollerStore, Records
 from poller.store.store import Lease, Snapshot, Unparsed
 
-NameOf = Callable[[Code], str | None]
-"""Returns a symbol's name; None if it is not known."""
+KnownOf = Callable[[Code], Instrument]
+"""Returns what is known of a symbol."""
 
 
 class NamedRecords(Records):
-    """Records whose events get their symbol's name on their way to the stream."""
+    """Records whose events get what is known of their symbol on their way to the stream."""
 
-    def __init__(self, records: Records, name_of: NameOf) -> None:
+    def __init__(self, records: Records, known_of: KnownOf) -> None:
         self.keys = records.keys
         self._records = records
-        self._name_of = name_of
+        self._known_of = known_of
 
     async def snapshot(self, code: Code) -> Snapshot:
         """See `Records.snapshot`."""
@@ -28,13 +31,13 @@ class NamedRecords(Records):
         self, code: Code, comparison: Comparison, snapshot: Snapshot, lease: Lease
     ) -> None:
         """See `Records.commit`."""
-        named = comparison.named(self._name_of(code))
-        await self._records.commit(code, named, snapshot, lease)
+        described = comparison.described(self._known_of(code))
+        await self._records.commit(code, described, snapshot, lease)
 
 
 class _NamedPollerRecords(NamedRecords, PollerRecords):
-    def __init__(self, records: PollerRecords, name_of: NameOf) -> None:
-        super().__init__(records, name_of)
+    def __init__(self, records: PollerRecords, known_of: KnownOf) -> None:
+        super().__init__(records, known_of)
         self._all = records
 
     async def watermarks(self) -> dict[Code, date]:
@@ -45,8 +48,8 @@ class _NamedPollerRecords(NamedRecords, PollerRecords):
 
 
 class NamedStore:
-    """The poller's store, with names in its events."""
+    """The poller's store, with that in its events. `plans`: instead of the store's own."""
 
-    def __init__(self, store: PollerStore, name_of: NameOf) -> None:
-        self.records: PollerRecords = _NamedPollerRecords(store.records, name_of)
-        self.plans = store.plans
+    def __init__(self, store: PollerStore, known_of: KnownOf, plans: Plans) -> None:
+        self.records: PollerRecords = _NamedPollerRecords(store.records, known_of)
+        self.plans = plans

@@ -6,13 +6,17 @@ grown so long that nobody hurries for the rest any more, or when the next day is
 come later still are events of the main stream like any other, and bring no second completion.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import Field
+
+from poller.codec import Figure, Whole
 from poller.markets import Market
 from poller.model import Code, isoformat, to_json
+from poller.schedule.report import Standing, ranked
 
 MOST_NAMED: Final = 1000
 """Missing symbols that a notice names; it counts them all."""
@@ -34,26 +38,77 @@ class Detected:
         return {"code": self.code}
 
 
+MOST_BIGGEST: Final = 20
+"""Symbols among the biggest moves of a notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A symbol among those that moved most, from their report before to this one.
+
+    Attributes:
+        name: The company's name; None if it is not known.
+        shares: Its shares short, as reported.
+        change: In shares, as in an event's `change`.
+        percent: Of the previous shares; None if they were 0.
+        rank: By the size of the change in shares, among the market's symbols of this report.
+        percentile: 0-100: how many of them did not move more.
+    """
+
+    code: Code
+    name: Annotated[str, Field(max_length=200)] | None
+    shares: Whole | Figure
+    change: Whole | Figure
+    percent: Figure | None
+    rank: Annotated[int, Field(ge=1, le=10**9)]
+    percentile: Figure
+
+    def columns(self) -> dict[str, Any]:
+        """Return name → value, in order."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def biggest_moves(
+    standings: Iterable[Standing], name_of: Callable[[Code], str | None]
+) -> tuple[Mover, ...]:
+    """Return those that moved most, the biggest first; a figure that stayed is no move."""
+    found = []
+    for one in ranked(standings, "change")[:MOST_BIGGEST]:
+        shares, change, rank, percentile = one.record.shares, one.change, one.rank, one.percentile
+        if shares is None or not change or rank is None or percentile is None:
+            break
+        mover = Mover(one.code, name_of(one.code), shares, change, one.percent, rank, percentile)
+        found.append(mover)
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """`found` symbols show the day; these others take part in releases and do not, in order."""
+    """`found` symbols show the day; these others take part in releases and do not, in order.
+
+    `biggest`: who moved most; None if the figures could not be read.
+    """
 
     market: Market
     day: date
     at: datetime
     found: int
     missing: tuple[Code, ...] = ()
+    biggest: tuple[Mover, ...] | None = None
 
     type = "release.completed"
 
     def told(self) -> Mapping[str, Any]:
         """Return what stands as JSON in `data`."""
-        return {
+        told: dict[str, Any] = {
             "found": self.found,
             "expected": self.found + len(self.missing),
             "missing": len(self.missing),
             "missing_codes": self.missing[:MOST_NAMED],
         }
+        if self.biggest is not None:
+            told["biggest"] = [each.columns() for each in self.biggest]
+        return told
 
 
 Notice = Detected | Completed

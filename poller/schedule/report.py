@@ -1,11 +1,14 @@
 """One report of a market as a whole: who shows it, who is missing, and who moved most. Pure."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-from poller.markets import Record, Shares, difference, is_below_threshold
+from poller.detect.change import Timeline, move
+from poller.detect.split import split_factor
+from poller.markets import Record, Shares, is_below_threshold
 from poller.model import Code, Vintage
 
 MISSED: Final = 3
@@ -17,15 +20,20 @@ class Standing:
     """A symbol's figures of one report, beside those of the report before.
 
     Attributes:
+        zscore: The unusualness of the move, as in an event's `change`; None also if not read.
         rank: From 1; None where the figure that ranks is not known.
+        percentile: 0-100: how many of the ranked symbols do not exceed that figure.
         change: In shares; None where either figure is below the reporting threshold or not known.
+            As if adjusted for a split between the two reports, as in an event's `change`.
         percent: The same in percent of the figure before; None also where that was 0.
     """
 
     code: Code
     vintage: Vintage
     previous: Record | None
+    zscore: float | None = None
     rank: int | None = None
+    percentile: float | None = None
 
     @property
     def record(self) -> Record:
@@ -50,17 +58,25 @@ class Standing:
 
 def change_of(record: Record, previous: Record | None) -> Shares | None:
     """Return the change in shares; None where either figure is below the threshold or unknown."""
-    if previous is None or is_below_threshold(record) or is_below_threshold(previous):
-        return None
-    return difference(record.shares, previous.shares)
+    return _move(record, previous)[0]
 
 
 def percent_of(record: Record, previous: Record | None) -> float | None:
     """Return the change in percent of the shares before; None also where those were 0."""
-    change = change_of(record, previous)
-    if change is None or previous is None or not previous.shares:
-        return None
-    return round(100 * change / previous.shares, 4)
+    return _move(record, previous)[1]
+
+
+def _move(record: Record, previous: Record | None) -> tuple[Shares | None, float | None]:
+    if previous is None or is_below_threshold(record) or is_below_threshold(previous):
+        return None, None
+    return move(previous, record, split_factor(previous, record))
+
+
+def zscore_of(days: Mapping[date, Record], day: date) -> float | None:
+    """Return how unusual a day's move is in the symbol's own history up to it, as in an event."""
+    timeline = Timeline({each: record for each, record in days.items() if each <= day})
+    trend = timeline.trends([day]).get(day)
+    return None if trend is None else trend.zscore
 
 
 def _computed_cover(record: Record) -> float | None:
@@ -76,16 +92,26 @@ SORTS: Final[Mapping[str, Callable[[Standing], float | None]]] = {
 }
 """What a report can be ranked by, the largest first."""
 
+HISTORY_SORTS: Final[Mapping[str, Callable[[Standing], float | None]]] = {
+    "zscore": lambda one: None if one.zscore is None else abs(one.zscore),
+}
+"""The same, where the whole history of each symbol has to be read."""
+
 
 def ranked(standings: Iterable[Standing], sort: str) -> list[Standing]:
     """Return them by rank; those whose figure is not known come last, by code, without a rank."""
-    figure = SORTS[sort]
+    figure = {**SORTS, **HISTORY_SORTS}[sort]
     known = [(figure(one), one) for one in standings]
     known.sort(key=lambda pair: (pair[0] is None, -(pair[0] or 0), pair[1].code))
+    figures = sorted(value for value, _ in known if value is not None)
     return [
-        Standing(one.code, one.vintage, one.previous, None if value is None else place)
+        one if value is None else replace(one, rank=place, percentile=_percentile(value, figures))
         for place, (value, one) in enumerate(known, start=1)
     ]
+
+
+def _percentile(value: float, figures: Sequence[float]) -> float:
+    return round(100 * bisect_right(figures, value) / len(figures), 1)
 
 
 @dataclass(frozen=True, slots=True)

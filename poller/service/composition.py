@@ -22,10 +22,10 @@ from poller.errors import StoreError
 from poller.gateway.ownstate import RightsTold
 from poller.markets import Market
 from poller.model import Code, newest_days
+from poller.polling.biggest import described_store
 from poller.polling.budget import Budget
 from poller.polling.instruments import CALLS, Call, Directory, Reader
 from poller.polling.leadership import LeaderObserver, keep_polling
-from poller.polling.naming import NamedStore
 from poller.polling.poll import Poller
 from poller.polling.ranks import RANK_PERIOD, RANK_REQUESTS, RankReader
 from poller.polling.trim import keep_trimmed
@@ -187,7 +187,7 @@ async def _polling(
     ranks = _ranks(config, ports, schedule, leader)
     directory = Directory(ports.store.instruments, wall_clock)
     poller = Poller(
-        NamedStore(ports.store, directory.name_of),
+        described_store(ports.store, ports.store.archive, directory.known_of, leader),
         ports.gateways,
         ports.budgets,
         schedule,

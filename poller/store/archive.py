@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from poller.codec import read_day
 from poller.errors import BadCode, StoreMisfit, Unreadable
+from poller.events import StreamNotice, decode
 from poller.model import Code, Vintage, parse_code
 from poller.store.connections import Connections
 from poller.store.snapshots import as_known_at, read_vintage
@@ -23,6 +24,8 @@ BATCH: Final = 100
 
 _MOST_WHOLE: Final = 2**63
 """The range of signed 64-bit integers, the type of whole numbers in Parquet and DataFrames."""
+
+_NOTICES: Final = 1_000  # entries a request: some megabytes with many missing symbols
 
 _NAMED: Final = 5  # unreadable entries listed for one symbol; the others are counted
 
@@ -80,6 +83,20 @@ class Archive:
                     answers = await pipe.execute(raise_on_error=False)
             for code, texts in zip(some, _pairs(answers), strict=True):
                 yield self._read(code, *texts, moment)
+
+    async def notices(self) -> AsyncIterator[StreamNotice]:
+        """Yield the notices on the stream of releases, oldest first; other entries are skipped."""
+        after = "-"
+        while True:
+            with translated():
+                found = await self._redis.xrange(self.keys.releases, after, count=_NOTICES)
+            for position, fields in found:
+                after = f"({position}"
+                notice = decode(position, fields)
+                if isinstance(notice, StreamNotice):
+                    yield notice
+            if len(found) < _NOTICES:
+                return
 
     async def days(self, codes: Sequence[Code]) -> tuple[dict[Code, list[date]], list[str]]:
         """Return the days known of each symbol, oldest first, and what cannot be read."""

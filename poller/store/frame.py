@@ -1,14 +1,16 @@
-"""`poller.history`: the histories of symbols as a pandas DataFrame."""
+"""`poller.history`, `poller.releases`: histories and reports as a pandas DataFrame."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import pandas as pd
 
 from poller.errors import StoreMisfit
+from poller.events import StreamNotice
+from poller.markets import market_named, market_names
 from poller.model import Code, parse_code, unique
 from poller.store.archive import Archive, Archived
 from poller.store.plain import coded_rows, history_names, whole_names
@@ -37,12 +39,70 @@ def history(
     wanted = None if named is None else unique(parse_code(code) for code in named)
     if as_known_at is not None and as_known_at.tzinfo is None:
         as_known_at = as_known_at.replace(tzinfo=UTC)
-    with ThreadPoolExecutor(1) as thread:
-        work = thread.submit(asyncio.run, _read(wanted, url, namespace, as_known_at))
-        found: list[Archived] = work.result()
+    found = _run(_read(wanted, url, namespace, as_known_at))
     if unreadable := [line for each in found for line in each.unreadable]:
         raise StoreMisfit("\n".join(unreadable))
     return _frame(found)
+
+
+def releases(
+    market: str | None = None,
+    *,
+    url: str = "redis://127.0.0.1:6379",
+    namespace: str = "short-interest",
+) -> pd.DataFrame:
+    """Return the reports of a market (`HK`), or of all, as the notices tell of them, oldest first.
+
+    One row for each: `market` (object), `day` (datetime64[ns], the trading day), `detected_at` and
+    `completed_at` (datetime64[ns, UTC], NaT where there was no such notice), `found`, `expected`
+    and `missing` (Int64, NA until it is complete). Reports whose notices were trimmed are absent.
+
+    Raises ValueError for another market, and the errors of `history`; it may be called as that.
+    """
+    if market is not None and market_named(market) is None:
+        raise ValueError(f"{market!r} is no market: write {market_names(' or ')}")
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for notice in _run(_notices(url, namespace)):
+        if market in {None, notice.market.name}:
+            key = (notice.market.name, str(notice.trading_day))
+            rows.setdefault(key, {}).update(_told(notice))
+    columns = [[*key, *(row.get(name) for name in _COLUMNS)] for key, row in sorted(rows.items())]
+    frame = pd.DataFrame(columns, columns=["market", "day", *_COLUMNS], dtype=object)
+    for name in ("detected_at", "completed_at"):
+        frame[name] = pd.to_datetime(frame[name], utc=True).dt.as_unit("ns")
+    frame["day"] = pd.to_datetime(frame["day"], format="%Y-%m-%d").dt.as_unit("ns")
+    return frame.astype(dict.fromkeys(("found", "expected", "missing"), "Int64"))
+
+
+_COLUMNS: Final = ("detected_at", "completed_at", "found", "expected", "missing")
+
+
+def _told(notice: StreamNotice) -> dict[str, Any]:
+    if notice.found is None:
+        return {"detected_at": notice.observed_at}
+    return {
+        "completed_at": notice.observed_at,
+        "found": notice.found,
+        "expected": notice.expected,
+        "missing": notice.missing,
+    }
+
+
+async def _notices(url: str, namespace: str) -> list[StreamNotice]:
+    archive = Archive(url, namespace)
+    try:
+        return [notice async for notice in archive.notices()]
+    finally:
+        await archive.close()
+
+
+_Result = TypeVar("_Result")
+
+
+def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run it to its end in a loop of its own, also while another one runs in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 async def _read(

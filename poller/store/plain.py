@@ -1,14 +1,17 @@
 """Entries and history as plain rows, for JSON and CSV."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from poller.codec import Whole, read_json
 from poller.events import Foreign, StreamEvent, decode
 from poller.markets import all_markets
-from poller.model import Code, Vintage, isoformat, market_of, to_json
+from poller.model import Code, Instrument, Vintage, isoformat, market_of, to_json
 from poller.store.store import Entry
+
+DESCRIBED: Final = ("name", "outstanding_percent")
+"""The columns that `described` adds."""
 
 
 def entry_json(entry: Entry) -> str:
@@ -50,6 +53,16 @@ def history_names(codes: Iterable[Code]) -> list[str]:
 def coded_rows(code: Code, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
     """Return `history_rows` with the code before them."""
     return [{"code": code, **row} for row in history_rows(vintages)]
+
+
+def described(
+    rows: Iterable[Mapping[str, Any]], vintages: Sequence[Vintage], known: Instrument
+) -> list[dict[str, Any]]:
+    """Return rows of these vintages with what is known of their symbol besides behind them."""
+    return [
+        {**row, "name": known.name, "outstanding_percent": known.outstanding_percent(each.record)}
+        for row, each in zip(rows, vintages, strict=True)
+    ]
 
 
 def whole_names() -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Reads one report of a market as a whole, for `poller release` and the page."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -8,11 +9,12 @@ from typing import Any, Final
 from poller.errors import PollerError
 from poller.markets import Market
 from poller.model import Code, isoformat, market_of
-from poller.schedule.report import Coverage, Standing, coverage, ranked
+from poller.schedule.report import Coverage, Standing, coverage, ranked, zscore_of
 from poller.store.archive import Archive
 
 COLUMNS: Final = (
     "rank",
+    "percentile",
     "code",
     "shares",
     "change",
@@ -31,6 +33,7 @@ SORT_WORDS: Final = {
     "percent": "|change| in percent",
     "ratio": "ratio",
     "days_to_cover": "days to cover",
+    "zscore": "|z-score| of the move",
 }
 """What a report is ranked by, in words."""
 
@@ -73,7 +76,7 @@ class Report:
     later: date | None = None
 
     def ranked(self, sort: str) -> list[Standing]:
-        """Return the standings by rank; `sort`: a key of `schedule.report.SORTS`."""
+        """Return the standings by rank; `sort`: a key of SORT_WORDS."""
         return ranked(self.standings, sort)
 
 
@@ -84,10 +87,12 @@ async def read_report(
     *,
     watched: Collection[Code],
     newest: date | None,
+    zscores: bool = False,
 ) -> Report:
     """Return the report of `day`, or the newest one; raises NoReport.
 
-    `newest`: the newest watermark of the market. What cannot be read is left out and named.
+    `newest`: the newest watermark of the market. `zscores`: whether to read them, for which each
+    symbol's whole history is needed. What cannot be read is left out and named.
     """
     mine = [code for code in watched if market_of(code) is market]
     codes = [code for code in await archive.codes() if market_of(code) is market]
@@ -100,7 +105,7 @@ async def read_report(
     if day not in reported:
         raise NoReport(_no_such_day(market, day, reported), unreadable, known=True)
     covered = coverage(day, known, mine)
-    standings, spoiled = await _standings(archive, day, covered)
+    standings, spoiled = await _standings(archive, day, covered, zscores=zscores)
     return Report(
         market,
         day,
@@ -113,19 +118,25 @@ async def read_report(
 
 
 async def _standings(
-    archive: Archive, day: date, covered: Coverage
+    archive: Archive, day: date, covered: Coverage, *, zscores: bool
 ) -> tuple[list[Standing], list[str]]:
     """Return the standing of each symbol that shows the day, and lines on what cannot be read."""
     found: list[Standing] = []
     unreadable: list[str] = []
     wanted = {code: [day, *([before] if before else [])] for code, before in covered.shown.items()}
-    async for each in archive.some_days(wanted):
+    read = archive.histories(list(wanted)) if zscores else archive.some_days(wanted)
+    async for each in read:
         unreadable += each.unreadable
         rows = {vintage.day: vintage for vintage in each.vintages}
+        if day not in rows:
+            continue
         before = covered.shown[each.code]
         previous = rows[before].record if before in rows else None
-        if day in rows:
-            found.append(Standing(each.code, rows[day], previous))
+        zscore = None
+        if zscores:
+            await asyncio.sleep(0)  # a history takes milliseconds
+            zscore = zscore_of({known: one.record for known, one in rows.items()}, day)
+        found.append(Standing(each.code, rows[day], previous, zscore))
     return found, unreadable
 
 
@@ -139,6 +150,7 @@ def columns_of(each: Standing) -> dict[str, Any]:
     """Return a standing as JSON and CSV have it."""
     values = (
         each.rank,
+        each.percentile,
         each.code,
         each.record.shares,
         each.change,

@@ -5,18 +5,18 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from aiohttp import web
 
 from poller import __version__
 from poller.model import Code, market_of
-from poller.schedule.report import SORTS as REPORT_SORTS
 from poller.store.plain import history_rows
 from poller.store.position import AFTER
 from poller.store.reports import columns_of
 from poller.store.reports import document as report_document
-from poller.web.asked import MOST_TOP, code_of, report_asked, view_of, whole
+from poller.web.asked import MOST_TOP, REPORT_SORTS, code_of, known_at, report_asked, view_of, whole
 from poller.web.histories import pieces
 from poller.web.openapi import document
 from poller.web.safe_json import entry_text, json_text
@@ -80,7 +80,7 @@ async def symbol(request: web.Request) -> web.StreamResponse:
     """Return a symbol's row, its last polls and its whole history, newest first."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    history = await history_of(sources, code)
+    history = await history_of(sources, code, known_at(request))
     row = sources.overview.rows.get(code)
     polls = (await sources.polls([code])).get(code)
     known = await sources.instrument(code)
@@ -107,14 +107,14 @@ async def symbol(request: web.Request) -> web.StreamResponse:
 async def history_json(request: web.Request) -> web.StreamResponse:
     """Return the history alone, as a JSON file."""
     code = code_of(request)
-    history = await history_of(request.app[SOURCES], code)
+    history = await history_of(request.app[SOURCES], code, known_at(request))
     return await _streamed(request, _file(code, "json"), _json_pieces(code, history, "[", "]"))
 
 
 async def history_csv(request: web.Request) -> web.StreamResponse:
     """Return the history as a CSV file."""
     code = code_of(request)
-    history = await history_of(request.app[SOURCES], code)
+    history = await history_of(request.app[SOURCES], code, known_at(request))
     kind = {"Content-Type": "text/csv; charset=utf-8"}
     return await _streamed(request, _file(code, "csv") | kind, _csv_pieces(code, history))
 
@@ -161,10 +161,12 @@ async def release(request: web.Request) -> web.Response:
     """Return one report of a market as a whole, by default with all of its symbols."""
     sources = request.app[SOURCES]
     asked = report_asked(request, MOST_TOP, MOST_TOP, reported=False)
-    report = await sources.report(asked.market, asked.day)
+    report = await sources.report(asked.market, asked.day, zscores=asked.needs_history)
     shown = report.ranked(asked.sort)[: asked.top]
     names = await sources.names([each.code for each in shown])
-    rows = [columns_of(each) | {"name": names.get(each.code)} for each in shown]
+    rows = [
+        columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)} for each in shown
+    ]
     return _json(report_document(report, asked.sort, rows))
 
 
@@ -192,12 +194,17 @@ def _document() -> dict[str, Any]:
     )
 
 
-async def history_of(sources: Sources, code: Code) -> Mapping[str, str]:
-    """Return the raw history hash, or raise HTTPNotFound."""
+async def history_of(
+    sources: Sources, code: Code, moment: datetime | None = None
+) -> Mapping[str, str]:
+    """Return the raw history hash, or raise HTTPNotFound. `moment`: as it was known then."""
     (history,) = await sources.status_store.histories([code])
     if not history and code not in sources.overview.rows:
         raise web.HTTPNotFound(text=f"{code} is not watched; to watch it: poller watch add {code}")
-    return history
+    if moment is None:
+        return history
+    known = [each async for each in sources.archive.histories([code], moment)]
+    return {str(one.day): one.to_json() for each in known for one in each.vintages}
 
 
 def _file(code: Code, kind: str) -> dict[str, str]:

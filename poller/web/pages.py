@@ -19,7 +19,7 @@ from poller.store.reports import SORT_WORDS
 from poller.telemetry.status import Polls
 from poller.web import formatting
 from poller.web.api import history_of
-from poller.web.asked import ReportAsked, code_of, report_asked, sorts_of, view_of
+from poller.web.asked import ReportAsked, code_of, known_at, report_asked, sorts_of, view_of
 from poller.web.auth import grant, is_token
 from poller.web.charts import FRAMES, chart, sparkline
 from poller.web.fresh import fresh_reports, time_left
@@ -66,7 +66,9 @@ FIGURES: Final = (
     ("percent", "Change, %", ""),
     ("ratio", "Ratio", ""),
     ("days_to_cover", "Days to cover", "second"),
+    ("zscore", "z-score", ""),
     ("close", "Close", "second"),
+    ("percentile", "Percentile", "second"),
 )
 """The figures of a report: key, head, CSS classes as above."""
 
@@ -171,7 +173,7 @@ async def release(request: web.Request) -> web.Response:
     """Show one report of a market as a whole."""
     sources = request.app[SOURCES]
     asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
-    report = await sources.report(asked.market, asked.day)
+    report = await sources.report(asked.market, asked.day, zscores=asked.needs_history)
     service = await sources.service_status()
     ranked = report.ranked(asked.sort)
     shown = ranked[: asked.top]
@@ -194,6 +196,7 @@ async def release(request: web.Request) -> web.Response:
         heads=_heads(asked),
         names=await sources.names([each.code for each in shown]),
         places=formatting.places_of(each.record.close_price for each in shown),
+        zscore_link=_report_link("zscore", None),
         whole_link=_report_link(asked.sort, min(len(ranked), MOST_RANKED)),
         is_most=asked.top == MOST_RANKED,
     )
@@ -202,7 +205,10 @@ async def release(request: web.Request) -> web.Response:
 def _heads(asked: ReportAsked) -> list[tuple[str, str, str, str]]:
     """Return key, head, CSS class and link of a report's figures; phones show two of them."""
     phone = {asked.sort, "change" if asked.sort == "percent" else "percent"}
-    columns = [each for each in FIGURES if each[0] in {"shares", "close", *sorts_of(asked.market)}]
+    shown = {"shares", "close", "percentile", *sorts_of(asked.market)}
+    if not asked.needs_history:
+        shown.discard("zscore")
+    columns = [each for each in FIGURES if each[0] in shown]
     top = None if asked.top == RANKED else asked.top
     return [
         (
@@ -224,7 +230,8 @@ async def symbol(request: web.Request) -> web.Response:
     """Show one symbol: its newest days, up to `_HISTORY_SHOWN`."""
     sources = request.app[SOURCES]
     code = code_of(request)
-    raw = await history_of(sources, code)
+    moment = known_at(request)
+    raw = await history_of(sources, code, moment)
     names = names_of(raw)
     history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
     vintages = history.vintages
@@ -239,6 +246,8 @@ async def symbol(request: web.Request) -> web.Response:
         code=code,
         title=title,
         known=known,
+        known_at=None if moment is None else moment.isoformat(),
+        outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
         market=market_of(code),
         row=row,
         rank=_rank(vintages),
