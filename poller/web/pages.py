@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from poller import __version__
 from poller.detect.change import Rank, Timeline
-from poller.markets import all_markets, is_below_threshold
+from poller.markets import Market, all_markets, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
 from poller.printable import printable
 from poller.store.reports import SORT_WORDS
@@ -251,6 +251,7 @@ async def symbol(request: web.Request) -> web.Response:
         market=market_of(code),
         row=row,
         rank=_rank(vintages),
+        probed_at=_probed_at(service, market_of(code)),
         charts=_charts(f"Short interest of {title}", vintages),
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(service, [row] if row is not None else []),
@@ -260,6 +261,12 @@ async def symbol(request: web.Request) -> web.Response:
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.polls([code])).get(code),
     )
+
+
+def _probed_at(service: ServiceStatus, market: Market) -> datetime | None:
+    """Return when one of a market's symbols is probed next, if that is known now."""
+    views = () if service.redis else service.markets
+    return next((view.probed_at for view in views if view.market is market), None)
 
 
 def _rank(vintages: Sequence[Vintage]) -> Rank | None:
