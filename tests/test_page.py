@@ -233,6 +233,21 @@ async def test_the_chart_fits(page: Desk, width: int) -> None:
         assert 9 <= newest["height"] <= 22
 
 
+async def test_a_list_of_names_fits_a_small_phone(page: Desk) -> None:
+    """At 360 px, large figures with a badge and a name are seen without scrolling sideways."""
+    await named(page)
+    await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 134_084_000)
+    await page.shows(HK, 134_084_000)
+    await page.detected(HK, date(2026, 11, 13))
+    async with browser(viewport={"width": 360, "height": 800}) as (window, _):
+        await window.goto(page.url)
+        await expect(window.locator(".badge.revised").first).to_be_visible()
+        for part in ("#watchlist", "#fresh .sheet"):
+            sizes = "part => [part.scrollWidth, part.clientWidth]"
+            scrolled, seen = await window.locator(part).evaluate(sizes)
+            assert scrolled <= seen
+
+
 async def test_a_revision_makes_no_row_higher(page: Desk) -> None:
     """On a phone, too, every row of the watchlist has one line."""
     await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 1_300_000)
@@ -306,7 +321,7 @@ async def test_no_page_is_wider_than_its_window(page: Desk) -> None:
     await page.report(troubles={"x" * 300: "y" * 300})
     await page.detected(HK, date(2026, 11, 13))
     await page.detected(longest, date(2026, 11, 13))
-    reports = ["/releases/HK", "/releases/US?sort=days_to_cover", "/releases/US?sort=percent"]
+    reports = ["/releases/HK", "/releases/US?sort=days_to_cover", "/releases/US?sort=zscore"]
     addresses = [
         "/",
         *reports,

@@ -74,6 +74,20 @@ async def test_a_report_is_ranked_as_asked(page: Desk, http: aiohttp.ClientSessi
     assert "Days to cover" not in (await get(http, f"{page.url}/releases/HK"))[0]
 
 
+async def test_how_unusual_a_move_is(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """By z-score, a small move of a quiet symbol is before a large one of a lively symbol."""
+    async with desk(tmp_path, UP, DOWN) as made:
+        await made.publish(UP, *(1000 + n % 2 for n in range(12)), 1_100, newest=DAY)
+        await made.publish(DOWN, *(1000 + n % 2 * 900 for n in range(13)), newest=DAY)
+        found = await report(http, made, "/HK?sort=zscore")
+        first, second = found["symbols"]
+        assert (first["code"], first["rank"], first["percentile"]) == (UP, 1, 100.0)
+        assert first["zscore"] > 10 > abs(second["zscore"])
+        words = spoken((await get(http, f"{made.url}/releases/HK?sort=zscore"))[0])
+        assert f"1 HK.00001 1,100 +99 +9.89 % 0.50 % {first['zscore']:.2f}" in words
+        assert "z-score" in (await get(http, f"{made.url}/releases/HK"))[0]
+
+
 async def test_what_is_published_is_in_the_report(page: Desk, http: aiohttp.ClientSession) -> None:
     """A symbol that comes late is no longer missing, and has a rank of its own."""
     await page.publish(MISSING, 7, 900_000, newest=DAY)

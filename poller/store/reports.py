@@ -1,5 +1,6 @@
 """Reads one report of a market as a whole, for `poller release` and the page."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -133,6 +134,7 @@ async def _standings(
         previous = rows[before].record if before in rows else None
         zscore = None
         if zscores:
+            await asyncio.sleep(0)  # a history takes milliseconds
             zscore = zscore_of({known: one.record for known, one in rows.items()}, day)
         found.append(Standing(each.code, rows[day], previous, zscore))
     return found, unreadable

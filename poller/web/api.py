@@ -12,12 +12,11 @@ from aiohttp import web
 
 from poller import __version__
 from poller.model import Code, market_of
-from poller.schedule.report import SORTS as REPORT_SORTS
 from poller.store.plain import history_rows
 from poller.store.position import AFTER
 from poller.store.reports import columns_of
 from poller.store.reports import document as report_document
-from poller.web.asked import MOST_TOP, code_of, known_at, report_asked, view_of, whole
+from poller.web.asked import MOST_TOP, REPORT_SORTS, code_of, known_at, report_asked, view_of, whole
 from poller.web.histories import pieces
 from poller.web.openapi import document
 from poller.web.safe_json import entry_text, json_text
@@ -162,10 +161,12 @@ async def release(request: web.Request) -> web.Response:
     """Return one report of a market as a whole, by default with all of its symbols."""
     sources = request.app[SOURCES]
     asked = report_asked(request, MOST_TOP, MOST_TOP, reported=False)
-    report = await sources.report(asked.market, asked.day)
+    report = await sources.report(asked.market, asked.day, zscores=asked.needs_history)
     shown = report.ranked(asked.sort)[: asked.top]
     names = await sources.names([each.code for each in shown])
-    rows = [columns_of(each) | {"name": names.get(each.code)} for each in shown]
+    rows = [
+        columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)} for each in shown
+    ]
     return _json(report_document(report, asked.sort, rows))
 
 

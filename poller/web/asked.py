@@ -17,6 +17,9 @@ from poller.web.watchlist_view import MOST_PER_PAGE, ONLY, PER_PAGE, PERCENT, SO
 
 MOST_TOP: Final = 10**6
 
+REPORT_SORTS: Final = (*report.SORTS, *report.HISTORY_SORTS)
+"""What a report can be ranked by."""
+
 _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}t[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII | re.IGNORECASE,
@@ -82,10 +85,15 @@ class ReportAsked:
     sort: str
     top: int
 
+    @property
+    def needs_history(self) -> bool:
+        """Whether the whole history of each symbol has to be read for its rank."""
+        return self.sort in report.HISTORY_SORTS
+
 
 def sorts_of(market: Market) -> list[str]:
     """Return what a report of this market can be ranked by."""
-    return [sort for sort in report.SORTS if sort != "days_to_cover" or market.has_cover]
+    return [sort for sort in REPORT_SORTS if sort != "days_to_cover" or market.has_cover]
 
 
 def report_asked(request: web.Request, top: int, most: int, *, reported: bool) -> ReportAsked:
@@ -102,7 +110,7 @@ def report_asked(request: web.Request, top: int, most: int, *, reported: bool) -
         day = None if text is None else read_day(text, any_year=True)
     except Unreadable:
         raise web.HTTPBadRequest(text=f"{text!r} is no day: write it like 2026-04-30") from None
-    sort, known = request.query.get("sort", "change"), list(report.SORTS)
+    sort, known = request.query.get("sort", "change"), list(REPORT_SORTS)
     if reported:
         known = sorts_of(market)
     if sort not in known:

@@ -18,6 +18,7 @@ _REAL: Final[Schema] = {"type": "number"}
 _SHARES: Final = _WHOLE if all(each.record.STEP == 1 for each in all_markets()) else _REAL
 _FLAG: Final[Schema] = {"type": "boolean"}
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+_TABLE: Final[Schema] = {"text/csv": {"schema": _TEXT}}
 _DAY: Final[Schema] = {"type": "string", "format": "date"}
 _NAMES: Final = [market.name for market in all_markets()]
 _MARKET: Final[Schema] = {"type": "string", "enum": _NAMES}
@@ -37,9 +38,7 @@ def document(
     """Return the document: every path, parameter and answer."""
     code = {"name": "code", "in": "path", "required": True, "schema": _CODE}
     history = _list(_reference("Day"))
-    moment = {"type": "string", "format": "date-time"}
-    known_at = _query("as_known_at", moment, "the history as it was known at this time")
-    table = {"text/csv": {"schema": _TEXT}}
+    known_at = _query("as_known_at", _TIME, "the history as it was known at this time")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -58,7 +57,7 @@ def document(
                 "Its history", history, code, known_at, known=False
             ),
             "/api/symbols/{code}/history.csv": _get(
-                "Its history as a table", {}, code, known_at, known=False, content=table
+                "Its history as a table", {}, code, known_at, known=False, content=_TABLE
             ),
             **_releases(report_sorts),
             "/api/events": _get(
@@ -98,7 +97,11 @@ def _releases(sorts: Sequence[str]) -> dict[str, Any]:
     market = {"name": "market", "in": "path", "required": True, "schema": _MARKET}
     day = {"name": "day", "in": "path", "required": True, "schema": _DAY}
     asked = (
-        _query("sort", {"enum": list(sorts)}, "the largest first; without the figure, no rank"),
+        _query(
+            "sort",
+            {"enum": list(sorts)},
+            "the largest first; without the figure, no rank; zscore is told if it ranks",
+        ),
         _query("top", _up_to(10**6), "most; all if absent"),
     )
     path = "/api/releases/{market}"
@@ -247,6 +250,7 @@ def _report() -> Schema:
         previous_day=_or_null(_DAY),
         revision=_WHOLE,
         observed_at=_TIME,
+        zscore=_or_null(_REAL),
     )
     return _object(
         market=_MARKET,

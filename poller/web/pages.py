@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from poller import __version__
 from poller.detect.change import Rank, Timeline
-from poller.markets import all_markets, is_below_threshold
+from poller.markets import Market, all_markets, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
 from poller.printable import printable
 from poller.store.reports import SORT_WORDS
@@ -66,7 +66,9 @@ FIGURES: Final = (
     ("percent", "Change, %", ""),
     ("ratio", "Ratio", ""),
     ("days_to_cover", "Days to cover", "second"),
+    ("zscore", "z-score", ""),
     ("close", "Close", "second"),
+    ("percentile", "Percentile", "second"),
 )
 """The figures of a report: key, head, CSS classes as above."""
 
@@ -171,7 +173,7 @@ async def release(request: web.Request) -> web.Response:
     """Show one report of a market as a whole."""
     sources = request.app[SOURCES]
     asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
-    report = await sources.report(asked.market, asked.day)
+    report = await sources.report(asked.market, asked.day, zscores=asked.needs_history)
     service = await sources.service_status()
     ranked = report.ranked(asked.sort)
     shown = ranked[: asked.top]
@@ -194,6 +196,7 @@ async def release(request: web.Request) -> web.Response:
         heads=_heads(asked),
         names=await sources.names([each.code for each in shown]),
         places=formatting.places_of(each.record.close_price for each in shown),
+        zscore_link=_report_link("zscore", None),
         whole_link=_report_link(asked.sort, min(len(ranked), MOST_RANKED)),
         is_most=asked.top == MOST_RANKED,
     )
@@ -202,7 +205,10 @@ async def release(request: web.Request) -> web.Response:
 def _heads(asked: ReportAsked) -> list[tuple[str, str, str, str]]:
     """Return key, head, CSS class and link of a report's figures; phones show two of them."""
     phone = {asked.sort, "change" if asked.sort == "percent" else "percent"}
-    columns = [each for each in FIGURES if each[0] in {"shares", "close", *sorts_of(asked.market)}]
+    shown = {"shares", "close", "percentile", *sorts_of(asked.market)}
+    if not asked.needs_history:
+        shown.discard("zscore")
+    columns = [each for each in FIGURES if each[0] in shown]
     top = None if asked.top == RANKED else asked.top
     return [
         (
@@ -245,6 +251,7 @@ async def symbol(request: web.Request) -> web.Response:
         market=market_of(code),
         row=row,
         rank=_rank(vintages),
+        probed_at=_probed_at(service, market_of(code)),
         charts=_charts(f"Short interest of {title}", vintages),
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=_late(service, [row] if row is not None else []),
@@ -254,6 +261,12 @@ async def symbol(request: web.Request) -> web.Response:
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.polls([code])).get(code),
     )
+
+
+def _probed_at(service: ServiceStatus, market: Market) -> datetime | None:
+    """Return when one of a market's symbols is probed next, if that is known now."""
+    views = () if service.redis else service.markets
+    return next((view.probed_at for view in views if view.market is market), None)
 
 
 def _rank(vintages: Sequence[Vintage]) -> Rank | None:

@@ -74,7 +74,7 @@ class Sources:
     fresh: timedelta = timedelta(seconds=1)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[ServiceStatus] = field(default_factory=list)
-    _reports: dict[tuple[Market, date | None], "_Shared"] = field(default_factory=dict)
+    _reports: dict[tuple[Market, date | None, bool], "_Shared"] = field(default_factory=dict)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def service_status(self) -> ServiceStatus:
@@ -128,14 +128,16 @@ class Sources:
         found = await _readable(self.instruments.instruments(codes), nobody)
         return {code: each.name for code, each in found.items() if each.name is not None}
 
-    async def report(self, market: Market, day: date | None) -> Report:
+    async def report(self, market: Market, day: date | None, *, zscores: bool) -> Report:
         """Return a report as a whole, None: the newest; raises NoReport and StoreError.
+
+        `zscores`: whether to read them, which takes the whole histories.
 
         One is read at a time, and again when the stream has grown since, or after a while: to read
         the days of thousands of histories takes a second.
         """
         async with self._reading:
-            shared = self._reports.pop((market, day), None)
+            shared = self._reports.pop((market, day, zscores), None)
             if shared is None or not shared.holds(self):
                 at, grown = self.now(), self.overview.grown
                 report = await read_report(
@@ -144,9 +146,10 @@ class Sources:
                     day,
                     watched=self.overview.rows.keys(),
                     newest=newest_days(await self.watermarks.watermarks()).get(market),
+                    zscores=zscores,
                 )
                 shared = _Shared(report, at, grown)
-            self._reports[market, day] = shared
+            self._reports[market, day, zscores] = shared
             while len(self._reports) > _REPORTS_KEPT:
                 del self._reports[next(iter(self._reports))]
             return shared.report

@@ -3,18 +3,15 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from fractions import Fraction
 from itertools import islice
 from typing import Any, Final, Literal
 
-from poller.detect.change import Timeline
+from poller.detect.change import Timeline, move
 from poller.markets import (
     Market,
     Record,
     Shares,
     all_markets,
-    difference,
-    exact,
     is_below_threshold,
 )
 from poller.model import Code, Vintage, isoformat, market_of
@@ -128,17 +125,16 @@ def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> W
     last = newest[0]
     shares, bound = figure(last.record), last.record.cover_bound
     timeline = Timeline({vintage.day: vintage.record for vintage in newest})
-    before = figure(newest[1].record) if len(newest) > 1 else None
-    if before is not None and (factor := timeline.split_before(last.day)) is not None:
-        before = _scaled(before, factor)
-    change = difference(shares, before)
+    change = percent = None
+    if shares is not None and len(newest) > 1 and figure(newest[1].record) is not None:
+        change, percent = move(newest[1].record, last.record, timeline.split_before(last.day))
     return WatchlistRow(
         code,
         last.day,
         last.record.shares,
         last.record.ratio,
         change,
-        None if change is None or not before else 100 * change / before,
+        percent,
         last.revision,
         last.observed_at,
         ",".join(_written(vintage.record) for vintage in reversed(newest[:REPORTS_DRAWN])),
@@ -156,11 +152,6 @@ def _extreme(timeline: Timeline, newest: Sequence[Vintage]) -> Extreme | None:
         return None
     rank = timeline.ranks([last])[last]
     return "high" if rank.year_high else "low" if rank.year_low else None
-
-
-def _scaled(shares: Shares, factor: Fraction) -> Shares:
-    scaled = exact(shares) * factor
-    return round(scaled) if isinstance(shares, int) else float(scaled)
 
 
 def _number(text: str) -> Shares:

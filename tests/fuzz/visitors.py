@@ -9,10 +9,10 @@ import itertools
 import random
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from poller.model import Code
 from poller.settings.config import Config, Web
 from poller.simulator.virtual import VirtualLoop
+from poller.store.archive import Archived
 from poller.store.notifier import never
 from poller.store.store import Entry
 from poller.telemetry.observe import Fact, Recovered
@@ -94,6 +95,10 @@ class _Empty:
 
     async def days(self, codes: Sequence[Code]) -> tuple[dict[Code, list[date]], list[str]]:
         return {code: [] for code in codes}, []
+
+    async def histories(self, codes: Sequence[Code], _: datetime) -> AsyncIterator[Archived]:
+        for code in codes:
+            yield Archived(code, ())
 
 
 def _store(clock: Callable[[], float]) -> MemoryStore:
