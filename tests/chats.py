@@ -245,6 +245,7 @@ _FEISHU = Service(
     urls=(
         f"https://open.feishu.cn/open-apis/bot/v2/hook/{TOKEN}",
         f"https://open.larksuite.com/open-apis/bot/v2/hook/{TOKEN}",
+        f"https://open.larkoffice.com/open-apis/bot/v2/hook/{TOKEN}",
     ),
     takes=answered(200, {"code": 0, "msg": "success", "data": {}}),
     read=_feishu,

@@ -199,6 +199,21 @@ async def test_a_refusal(name: str, answer: bytes, tmp_path: Path) -> None:
             pytest.fail(f"{other} is no answer to a first failure")
 
 
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [
+        ("0", 0), ("64.5", 64.5), ('"90"', 90), ("1e300", 86_400), ("999999999", 86_400),
+        ("99999999999999999999", None), ("-1", None), ("NaN", None), ("1e999", None),
+        ("true", None), ('"1e3"', None), ("[1]", None), ("null", None),
+    ],
+)  # fmt: skip
+def test_how_long_a_body_asks_to_wait(asked: str, wait: float | None) -> None:
+    """Seconds, at most a day; what cannot be read asks for nothing."""
+    refused = dialect_of("discord").judge(429, f'{{"retry_after":{asked}}}'.encode())
+    assert refused is not None
+    assert refused.wait == (None if wait is None else timedelta(seconds=wait))
+
+
 @each_service
 async def test_nothing_is_too_long(name: str, tmp_path: Path) -> None:
     """However many symbols, and however long their names are in bytes, the service takes it."""

@@ -57,7 +57,7 @@ def _elements(part: Part) -> list[Payload]:
         return [_text(part)]
     found = list[Payload]()
     if part.rows:
-        names = part.header or ("symbol", *[" "] * (len(part.rows[0]) - 1))
+        names = part.header or ("",) * len(part.rows[0])  # the service shows no empty name
         found.append(
             {
                 "tag": "table",
@@ -130,7 +130,7 @@ FEISHU: Final = destination_for(
     (
         Service(
             "Feishu or Lark",
-            ("open.feishu.cn", "open.larksuite.com"),
+            ("open.feishu.cn", "open.larksuite.com", "open.larkoffice.com"),
             'add a custom bot to the group and write url = "https://open.feishu.cn/open-apis/bot'
             '/v2/hook/…"',
             takes_json="/anycross/",  # workflows

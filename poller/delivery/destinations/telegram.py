@@ -60,7 +60,7 @@ def _judge(status: int, body: bytes) -> Refused | None:
     fix = _FIXES.get(code, "it did not take the message")
     if moved is not None:
         fix = f"the group has a new id: write chat_id={moved}"
-    return Refused(f"{code}: {fix}", seconds(asked.get("retry_after")), code)
+    return Refused(f"{code}: {fix}", seconds(asked.get("retry_after")))
 
 
 def _id(value: object) -> int | None:
