@@ -57,6 +57,7 @@ def test_a_chat_services_url_is_refused_with_the_line_to_write(
     assert "webhooks.0.url: " in told
     assert instead in told
     assert "x5X" not in told
+    assert len(told.splitlines()) == 1
 
 
 @pytest.mark.parametrize("url", UNDERSTOOD)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -158,21 +159,6 @@ def destination_for(
     `form`: a pattern for path and query of the URLs that the service hands out; `anywhere`: whether
     those of other hosts have it, too.
     """
-    pattern = re.compile(form)
-
-    def check_url(url: str) -> None:
-        host, parts = host_of(url), urlsplit(url)
-        own = next((each for each in services if each.is_at(host, parts.path)), None)
-        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        if (own is not None or anywhere) and not pattern.fullmatch(target):
-            service = own or services[0]
-            raise ValueError(f"{service.name} takes no messages there: {service.instead}")
-
-    def check_secrets(secrets: Sequence[str]) -> None:
-        if secrets and dialect.sign is None:
-            raise ValueError("leave it out: all that such a service needs is in its URL")
-        if len(secrets) > 1:
-            raise ValueError("a bot has one secret")
 
     def bot(endpoint: Endpoint) -> Bot:
         return Bot(dialect, endpoint, now=wall_clock)
@@ -183,13 +169,31 @@ def destination_for(
         flag=name,
         services=services,
         takes_secrets=dialect.sign is not None,
-        check_url=check_url,
-        check_secrets=check_secrets,
+        check_url=partial(_check_url, services, re.compile(form), anywhere=anywhere),
+        check_secrets=partial(_check_secrets, dialect),
         depth=MOST_TOGETHER,
         lane=market_and_day,
         sender=lambda endpoint, watermarks: Chat(bot(endpoint), endpoint, watermarks),
         test=lambda endpoint: send_test(bot(endpoint)),
     )
+
+
+def _check_url(
+    services: Sequence[Service], form: re.Pattern[str], url: str, *, anywhere: bool
+) -> None:
+    host, parts = host_of(url), urlsplit(url)
+    own = next((each for each in services if each.is_at(host, parts.path)), None)
+    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    if (own is not None or anywhere) and not form.fullmatch(target):
+        service = own or services[0]
+        raise ValueError(f"{service.name} takes no messages there: {service.instead}")
+
+
+def _check_secrets(dialect: Dialect, secrets: Sequence[str]) -> None:
+    if secrets and dialect.sign is None:
+        raise ValueError("leave it out: all that such a service needs is in its URL")
+    if len(secrets) > 1:
+        raise ValueError("a bot has one secret")
 
 
 def members_of(body: bytes) -> Mapping[str, Any]:

@@ -26,6 +26,13 @@ _FIXES: Final = {
 }
 """Slack's answer → what an operator can do."""
 
+_STATUSES: Final = {
+    _OK: "its answer is not ok; is the URL an incoming webhook's?",
+    404: "it knows no such webhook; is the URL right?",
+    429: "it is asked too often",
+}
+"""The status of any other answer → what an operator can do."""
+
 
 def _compose(message: ChatMessage) -> Payload:
     title = f"*{message.title}*\n" if message.title else ""
@@ -41,8 +48,8 @@ def _judge(status: int, body: bytes) -> Refused | None:
         return None
     if said in _FIXES:
         return Refused(f"{status} {said}: {_FIXES[said]}")
-    unlike = "its answer is not ok; is the URL an incoming webhook's?"
-    return Refused(f"{status}: {unlike}" if status == _OK else str(status))
+    fix = _STATUSES.get(status)
+    return Refused(f"{status}: {fix}" if fix else str(status))
 
 
 DIALECT: Final = Dialect(
