@@ -143,6 +143,7 @@ _DISCORD = Service(
             None,
         ),
         answered(400, {"message": TOKEN, "code": 220001}): ("add ?thread_id=…", None),
+        status(300): ("Discord: 300", None),
         status(502): ("Discord: 502", None),
     },
 )
@@ -330,6 +331,7 @@ _WECOM = Service(
     refusals={
         _refused(93000, f"invalid webhook url {TOKEN}"): ("WeCom: 93000: it knows no such", None),
         _refused(45009, "api freq out of limit"): ("45009: it is asked too often", 60),
+        _refused(45033, "api concurrent out of limit"): ("45033: it is asked too often", 60),
         _refused(40058, "content exceed max length"): ("40058: it does not understand", None),
         _refused(-1, "system error"): ("-1: it has trouble of its own", None),
         answered(200, {}): ("200: its answer holds no errcode", None),

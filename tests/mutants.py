@@ -89,7 +89,7 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/delivery/sample.py": ("chat_services",),
         "poller/delivery/client.py": ("client",),
         "poller/delivery/destinations/*.py": (
-            *("target", "chat", "chat_services", "destinations", "webhook"),
+            *("target", "chat_services", "chat", "destinations", "webhook"),
         ),
         "poller/delivery/webhookid.py": ("webhook",),
         "poller/delivery/script_pipeline.py": ("relay", "outbox"),

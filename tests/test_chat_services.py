@@ -4,6 +4,7 @@ The URL's host is the service's own; a resolver leads to the fake, and https is 
 """
 
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
@@ -149,6 +150,18 @@ async def test_a_url_as_it_is_handed_out(name: str, url: str, tmp_path: Path) ->
     for figure in ("+200.00 %", "-21.61 %", "110,000,000", "1,480,638", "2.50 d"):
         assert figure in table
     assert "(US.AAPL) reported 110,000,000 shares short on 13 Nov 2026" in sentence
+
+
+@pytest.mark.parametrize("name", [name for name, each in SERVICES.items() if each.secret])
+async def test_a_bot_without_a_secret_signs_nothing(name: str, tmp_path: Path) -> None:
+    """It may have none; a signature of nothing would be refused."""
+    async with room_of(name) as room:
+        endpoint = replace(pasted(tmp_path, name, room.service.urls[0]), secrets=())
+        room.answers.append(room.service.takes)
+        assert isinstance(await send_test(room.bot_for(endpoint)), Delivered)
+        (head,), (body,) = room.receiver.heads, room.receiver.bodies
+    assert b"sign=" not in head
+    assert not {"sign", "timestamp"} & json.loads(body).keys()
 
 
 @each_service
