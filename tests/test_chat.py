@@ -305,7 +305,7 @@ async def test_apprise_posts_title_and_body(bot: tuple[Group, TestServer]) -> No
         return web.Response()
 
     bot[0].respond = note
-    table = ChatMessage("Hong Kong", (Table((("HK.00700", "-0.79 %"),), more=3),))
+    table = ChatMessage("Hong Kong", (Table((("HK.00700", "-0.79 %"),), None, 3),))
     channel = Apprise(by_url(bot[1]))
     assert await channel.post(table) == Delivered()
     assert await channel.post(ChatMessage("", ("US.BRK_B *one* sentence",))) == Delivered()

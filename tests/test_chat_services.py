@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from poller.delivery.chat_message import text_of
+from poller.delivery.chat_message import ChatMessage, Table, text_of
 from poller.delivery.destinations import destination_of
 from poller.delivery.destinations.bot import Bot
 from poller.delivery.destinations.chat import Chat, send_test
@@ -210,6 +210,58 @@ async def test_a_refusal(name: str, answer: bytes, tmp_path: Path) -> None:
             assert "410" in reason
         case other:
             pytest.fail(f"{other} is no answer to a first failure")
+
+
+REPORT: Final = ChatMessage(
+    "Title",
+    (
+        Table((("HK.00700", "+1.00 %", "1,000"),), ("symbol", "change", "short"), 2),
+        Table((("HK.00005", "+2.00 %", "1", "→", "2"),), None, 0),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "dingtalk",
+            [
+                "#### Title",
+                "- HK.00700: **+1.00 %**, short 1,000",
+                "… and 2 more",
+                "- HK.00005: **+2.00 %** 1 → 2",
+            ],
+        ),
+        (
+            "wecom",
+            [
+                "### Title",
+                (
+                    "| symbol | change | short |\n"
+                    "| :--- | ---: | ---: |\n"
+                    "| HK.00700 | +1.00 % | 1,000 |"
+                ),
+                "… and 2 more",
+                "- HK.00005: **+2.00 %** 1 → 2",
+            ],
+        ),
+    ],
+)
+def test_markdown(name: str, lines: list[str]) -> None:
+    """A list where the service has no tables, and for a table without header; else a table."""
+    told = json.dumps(dialect_of(name).compose(REPORT), ensure_ascii=False)
+    assert json.dumps("\n\n".join(lines), ensure_ascii=False) in told
+
+
+@each_service
+def test_a_table_without_rows_is_only_counted(name: str) -> None:
+    """Where no row fits, there is nothing to frame."""
+    message = ChatMessage("Title", ("Restated:", Table((), ("symbol", "change"), 1_234)))
+    text = json.dumps(dialect_of(name).compose(message), ensure_ascii=False)
+    assert "… and 1,234 more" in text
+    for frame in ("```", "<pre>", "symbol", '"table"', '"Table"', "---"):
+        assert frame not in text
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ class Table:
     """
 
     rows: tuple[Line, ...]
-    header: Line | None = None
-    more: int = 0
+    header: Line | None
+    more: int
 
     @property
     def rest(self) -> str:
