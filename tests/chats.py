@@ -99,6 +99,7 @@ _SLACK = Service(
         status(410, body=b"channel_is_archived"): ("410 channel_is_archived: the channel", None),
         status(429, "retry-after: 90", body=b"rate_limited"): ("429: it is asked too often", 90),
         status(500, body=b"rollup_error"): ("500 rollup_error", None),
+        status(404, body=b"<html>"): ("404: it knows no such webhook; is the URL right?", None),
         status(200, body=b"no_text"): ("200 no_text: it does not understand", None),
         status(200, body=f"<html>{TOKEN}".encode()): ("200: its answer is not ok", None),
     },

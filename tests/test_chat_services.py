@@ -314,7 +314,7 @@ WRONG: Final = {
     f"https://oapi.dingtalk.com/robot/send?token={TOKEN}": "/robot/send?access_token=TOKEN",
     f"https://api.dingtalk.com/v1.0/robot/{TOKEN}": "oapi.dingtalk.com/robot/send?access_token=",
     f"https://qyapi.weixin.qq.com/cgi-bin/message/send?key={TOKEN}": "/webhook/send?key=KEY",
-    f"https://outlook.office.com/webhook/{TOKEN}": "make a workflow for the channel",
+    f"https://outlook.office.com/webhook/{TOKEN}": "such connectors are gone: make a workflow",
     f"https://firm.webhook.office.com/{TOKEN}": "make a workflow for the channel",
 }
 
