@@ -85,8 +85,12 @@ AREAS: Final[Mapping[str, Area]] = {
         "poller/delivery/selection.py": ("selection",),
         "poller/delivery/log_lines.py": ("log_lines", "relay"),
         "poller/delivery/digest.py": ("digest", "chat"),
+        "poller/delivery/chat_message.py": ("digest", "chat", "chat_services"),
+        "poller/delivery/sample.py": ("chat_services",),
         "poller/delivery/client.py": ("client",),
-        "poller/delivery/destinations/*.py": ("target", "chat", "destinations", "webhook"),
+        "poller/delivery/destinations/*.py": (
+            *("target", "chat_services", "chat", "destinations", "webhook"),
+        ),
         "poller/delivery/webhookid.py": ("webhook",),
         "poller/delivery/script_pipeline.py": ("relay", "outbox"),
         "poller/delivery/redisoutbox.py": ("outbox", "relay"),

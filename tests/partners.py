@@ -62,6 +62,66 @@ PARTNERS: Final = {
         badly_kept={'["hunter2", "hunter3"]': "a bot has one secret"},
         keys=f'feishu = true\nsecret = "{SECRET}"',
     ),
+    "slack": Partner(
+        f"http://127.0.0.1:{{port}}/{TOKEN}",
+        takes=status(200, body=b"ok"),
+        refusals={
+            status(404, body=b"no_service"): "404 no_service: it knows no such webhook",
+            status(200, body=TOKEN.encode()): "its answer is not ok",
+        },
+        badly_kept={'"hunter2"': "leave it out"},
+        keys="slack = true",
+    ),
+    "discord": Partner(
+        f"http://127.0.0.1:{{port}}/{TOKEN}",
+        takes=status(204),
+        refusals={
+            status(404, body=b'{"code":10015,"message":"%b"}' % TOKEN.encode()): "404 10015",
+            status(429, body=b'{"retry_after":0.5}'): "429: it is asked too often",
+        },
+        badly_kept={'"hunter2"': "leave it out"},
+        keys="discord = true",
+    ),
+    "telegram": Partner(
+        f"http://127.0.0.1:{{port}}/bot1:{TOKEN}/sendMessage?chat_id=12345678",
+        takes=status(200, body=b'{"ok":true}'),
+        refusals={
+            status(401, body=b'{"ok":false,"error_code":401}'): "401: it refuses the token",
+            status(200, body=b'{"ok":false,"description":"%b"}' % TOKEN.encode()): "Bot API's",
+        },
+        badly_kept={'"hunter2"': "leave it out"},
+        keys="telegram = true",
+    ),
+    "dingtalk": Partner(
+        f"http://127.0.0.1:{{port}}/send?access_token={TOKEN}",
+        takes=status(200, body=b'{"errcode":0,"errmsg":"ok"}'),
+        refusals={
+            status(200, body=b'{"errcode":310000}'): "310000: it refuses the keyword",
+            status(200, body=SECRET.encode()): "its answer holds no errcode",
+        },
+        badly_kept={'["hunter2", "hunter3"]': "a bot has one secret"},
+        keys=f'dingtalk = true\nsecret = "{SECRET}"',
+    ),
+    "wecom": Partner(
+        f"http://127.0.0.1:{{port}}/send?key={TOKEN}",
+        takes=status(200, body=b'{"errcode":0,"errmsg":"ok"}'),
+        refusals={
+            status(200, body=b'{"errcode":93000}'): "93000: it knows no such bot",
+            status(200, body=TOKEN.encode()): "its answer holds no errcode",
+        },
+        badly_kept={'"hunter2"': "leave it out"},
+        keys="wecom = true",
+    ),
+    "teams": Partner(
+        f"http://127.0.0.1:{{port}}/{TOKEN}",
+        takes=status(202),
+        refusals={
+            status(400, body=TOKEN.encode()): "400: it does not understand the message",
+            status(200, body=b"delivery failed: returned HTTP error 429"): "429: it is asked",
+        },
+        badly_kept={'"hunter2"': "leave it out"},
+        keys="teams = true",
+    ),
     "apprise": Partner(
         f"json://desk:{TOKEN}@127.0.0.1:{{port}}/{TOKEN}",
         takes=status(200),

@@ -18,11 +18,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from poller.cli import webhooks
+from poller.delivery.chat_message import ChatMessage, Table, body_of
 from poller.delivery.destinations import destination_of
 from poller.delivery.destinations.apprise import Apprise
+from poller.delivery.destinations.bot import Bot
 from poller.delivery.destinations.chat import Channel, Chat
-from poller.delivery.destinations.feishu import Feishu, code_of
-from poller.delivery.digest import ChatMessage
+from poller.delivery.destinations.feishu import DIALECT, code_of
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.selection import Selection
@@ -32,15 +33,16 @@ from poller.markets.hk import HONG_KONG, HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.schedule.notice import Completed, Detected, Notice
 from poller.settings.config import load
+from tests.chats import text_of_card
 from tests.feed import event_of, notice_of
 from tests.machine import scaled
 
 SECRET, TOKEN = "hunter2-of-the-bot", "5f2c-token-of-the-url"
-MESSAGE = ChatMessage("Hong Kong short interest", "HK.00700  -0.79 %")
+MESSAGE = ChatMessage("Hong Kong short interest", ("HK.00700  -0.79 %",))
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Bot:
+class Group:
     """A custom bot: checks the signature as Feishu does, unless told to answer otherwise."""
 
     def __init__(self) -> None:
@@ -56,8 +58,8 @@ class Bot:
         fresh = abs(self.clock - float(told.get("timestamp", 0))) <= 3600
         if not (fresh and told.get("sign") == expected):
             return said(19021, "sign match fail or timestamp is not within one hour")
-        assert told["msg_type"] == "text"
-        self.texts.append(told["content"]["text"])
+        assert told["msg_type"] == "interactive"
+        self.texts.append(text_of_card(told["card"]))
         return said(0, "success")
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -71,9 +73,9 @@ def said(code: object, text: str = "") -> web.Response:
 
 
 @pytest.fixture
-async def bot() -> AsyncIterator[tuple[Bot, TestServer]]:
+async def bot() -> AsyncIterator[tuple[Group, TestServer]]:
     """A bot behind a real port."""
-    bot, app = Bot(), web.Application()
+    bot, app = Group(), web.Application()
     app.router.add_route("*", "/{path:.*}", bot.handle)
     server = TestServer(app)
     await server.start_server(shutdown_timeout=0.1)  # some handlers never answer
@@ -86,11 +88,11 @@ def bot_at(url: str, secret: str | None) -> Endpoint:
     return Endpoint("chat", url, (secret,) if secret else (), Selection(), destination="feishu")
 
 
-def feishu(server: TestServer, secret: str | None = SECRET, late: float = 0) -> Feishu:
+def feishu(server: TestServer, secret: str | None = SECRET, late: float = 0) -> Bot:
     """Return the channel to the bot, in a hurry; its clock is `late` seconds behind."""
     endpoint = bot_at(str(server.make_url(f"/open-apis/bot/v2/hook/{TOKEN}")), secret)
     behind = timedelta(seconds=late)
-    return Feishu(endpoint, now=lambda: datetime.now(UTC) - behind, timeout=1)
+    return Bot(DIALECT, endpoint, now=lambda: datetime.now(UTC) - behind, timeout=1)
 
 
 async def posted(to: Channel) -> Outcome:
@@ -101,13 +103,13 @@ async def posted(to: Channel) -> Outcome:
         await to.close()
 
 
-async def test_a_signed_message_is_taken(bot: tuple[Bot, TestServer]) -> None:
+async def test_a_signed_message_is_taken(bot: tuple[Group, TestServer]) -> None:
     """The bot accepts the signature and shows title and body."""
     assert await posted(feishu(bot[1])) == Delivered(200)
     assert bot[0].texts == [MESSAGE.text]
 
 
-async def test_the_events_of_a_lane_are_one_message(bot: tuple[Bot, TestServer]) -> None:
+async def test_the_events_of_a_lane_are_one_message(bot: tuple[Group, TestServer]) -> None:
     """What a relay sends arrives as one digest, which says how many symbols are missing."""
     late = {Code(f"HK.0{n:04}"): date(2026, 11, 6) for n in range(1000, 1012)}
     others = {Code("HK.00700"): date(2026, 11, 13), Code("US.AAPL"): date(2026, 10, 30)}
@@ -136,7 +138,7 @@ class Unreadable:
         raise StoreMisfit("the key holds a string")
 
 
-async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]) -> None:
+async def test_a_store_that_misfits_stops_no_message(bot: tuple[Group, TestServer]) -> None:
     """Who is missing is then not told; the events are."""
     record = HkRecord(None, "2026-11-13", 5_000_000, 0.56, None, None)
     vintage = Vintage(record, 0, datetime(2026, 11, 20, tzinfo=UTC))
@@ -148,7 +150,9 @@ async def test_a_store_that_misfits_stops_no_message(bot: tuple[Bot, TestServer]
     await sender.close()
 
 
-async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, TestServer]) -> None:
+async def test_notices_of_a_market_are_a_message_of_their_own(
+    bot: tuple[Group, TestServer],
+) -> None:
     """A sentence each, where several waited; nobody is counted for it."""
 
     async def watermarks() -> dict[Code, date]:
@@ -165,6 +169,7 @@ async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, Te
     await chat.close()
     (text,) = bot[0].texts
     assert text.splitlines() == [
+        "News of short interest",
         "HK: the report of 13 Nov 2026 is out, first seen at HK.01613.",
         "HK 13 Nov 2026 is complete: 299 of 300 symbols; missing HK.00700.",
     ]
@@ -172,7 +177,7 @@ async def test_notices_of_a_market_are_a_message_of_their_own(bot: tuple[Bot, Te
 
 @pytest.mark.parametrize(("secret", "late"), [("another", 0), (None, 0), (SECRET, 3700)])
 async def test_a_refused_signature_names_the_cure(
-    bot: tuple[Bot, TestServer], secret: str | None, late: float
+    bot: tuple[Group, TestServer], secret: str | None, late: float
 ) -> None:
     """HTTP 200 with 19021 is a failure that tells the operator where to look."""
     outcome = await posted(feishu(bot[1], secret, late))
@@ -237,7 +242,7 @@ def fixed(make: Callable[[], web.Response]) -> Respond:
     ],
 )  # fmt: skip
 async def test_every_other_answer_is_a_failure(
-    bot: tuple[Bot, TestServer],
+    bot: tuple[Group, TestServer],
     respond: Respond,
     said: str,
     wait: int | None,
@@ -279,7 +284,7 @@ def test_what_is_read_of_an_answer(body: bytes, code: int | None) -> None:
 
 async def test_nobody_listens() -> None:
     """The reason is in the system's words, without the URL."""
-    channel = Feishu(bot_at(f"http://127.0.0.1:9/{TOKEN}", None), now=datetime.now)
+    channel = Bot(DIALECT, bot_at(f"http://127.0.0.1:9/{TOKEN}", None), now=datetime.now)
     outcome = await posted(channel)
     assert isinstance(outcome, Failed)
     assert outcome.reason.startswith("Feishu: no connection: ")
@@ -291,7 +296,7 @@ def by_url(server: TestServer) -> str:
     return f"json://desk:{SECRET}@127.0.0.1:{server.port}/{TOKEN}"
 
 
-async def test_apprise_posts_title_and_body(bot: tuple[Bot, TestServer]) -> None:
+async def test_apprise_posts_title_and_body(bot: tuple[Group, TestServer]) -> None:
     """The message arrives as the digest wrote it."""
     seen: list[dict[str, str]] = []
 
@@ -300,18 +305,18 @@ async def test_apprise_posts_title_and_body(bot: tuple[Bot, TestServer]) -> None
         return web.Response()
 
     bot[0].respond = note
-    table = ChatMessage("Hong Kong", "```\nHK.00700  -0.79 %\n```\n… and 3 more")
+    table = ChatMessage("Hong Kong", (Table((("HK.00700", "-0.79 %"),), None, 3),))
     channel = Apprise(by_url(bot[1]))
     assert await channel.post(table) == Delivered()
-    assert await channel.post(ChatMessage("", "US.BRK_B *one* sentence")) == Delivered()
+    assert await channel.post(ChatMessage("", ("US.BRK_B *one* sentence",))) == Delivered()
     assert [(one["title"], one["message"]) for one in seen] == [
-        (table.title, table.body),
+        (table.title, body_of(table, monospaced=True)),
         ("", "US.BRK_B *one* sentence"),
     ]
 
 
 async def test_a_test_message_that_was_taken(
-    bot: tuple[Bot, TestServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bot: tuple[Group, TestServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`apprise` tells no status, and so none is printed."""
     bot[0].respond = fixed(web.Response)
@@ -333,7 +338,7 @@ async def test_a_test_message_that_was_taken(
     ids=["403", "redirect", "cut", "silent"],
 )
 async def test_apprise_fails_in_words_without_secrets(
-    bot: tuple[Bot, TestServer],
+    bot: tuple[Group, TestServer],
     capfd: pytest.CaptureFixture[str],
     respond: Respond,
     reason: str,
@@ -346,7 +351,7 @@ async def test_apprise_fails_in_words_without_secrets(
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_slow_service_holds_nobody_up(bot: tuple[Bot, TestServer]) -> None:
+async def test_a_slow_service_holds_nobody_up(bot: tuple[Group, TestServer]) -> None:
     """While apprise waits for one server, the loop serves others."""
     waiting = asyncio.Event()
 
@@ -375,7 +380,7 @@ class Hanging(Apprise):
         return super()._notify(message)
 
 
-async def test_messages_that_hang_are_bounded(bot: tuple[Bot, TestServer]) -> None:
+async def test_messages_that_hang_are_bounded(bot: tuple[Group, TestServer]) -> None:
     """A service that never returns holds so many threads and no more; the next message fails."""
     channel = Hanging(by_url(bot[1]), timeout=0.01)
     said = [await channel.post(MESSAGE) for _ in range(101)]
@@ -427,16 +432,16 @@ def test_apprise_is_imported_only_when_used() -> None:
 
 
 async def test_a_stuck_service_does_not_keep_the_process_alive(
-    bot: tuple[Bot, TestServer],
+    bot: tuple[Group, TestServer],
 ) -> None:
     """The process ends while the library still waits for its answer."""
     bot[0].respond = silent
     program = (
         "import asyncio, sys, time\n"
         "from poller.delivery.destinations.apprise import Apprise\n"
-        "from poller.delivery.digest import ChatMessage\n"
+        "from poller.delivery.chat_message import ChatMessage\n"
         "channel = Apprise(sys.argv[1], timeout=0.2)\n"
-        "print(asyncio.run(channel.post(ChatMessage('', 'x'))).reason, time.monotonic())"
+        "print(asyncio.run(channel.post(ChatMessage('', ('x',)))).reason, time.monotonic())"
     )
     ended = await asyncio.to_thread(run, program, by_url(bot[1]))
     words, _, moment = ended.stdout.strip().rpartition(" ")

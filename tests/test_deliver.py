@@ -383,9 +383,9 @@ async def test_a_chat_gets_one_message(service: Service, tmp_path: Path) -> None
         await service.start()
         await service.said("webhook chat: fails: Feishu: 9499")
         assert len(posts) == 1
-        assert all(code in posts[0]["content"]["text"] for code in codes)
+        assert all(code in json.dumps(posts[0]["card"]) for code in codes)
         assert await service.stop() == 0
         assert (await poller(service, "webhook", "test", "chat"))[0] == 0
-        assert "A test" in posts[1]["content"]["text"]
+        assert "This is a test" in json.dumps(posts[1]["card"])
     await runner.cleanup()
     assert "/bot" not in (tmp_path / "log").read_text()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.delivery.digest import MOST_ROWS, ChatMessage, announcement, digest, missing
+from poller.delivery.chat_message import ChatMessage, body_of, text_of
+from poller.delivery.digest import MOST_ROWS, announcement, digest, in_characters, missing
 from poller.delivery.selection import Selection
 from poller.detect.compare import Known, compare
 from poller.events import StreamEvent, encode
@@ -21,6 +22,11 @@ from poller.simulator import World
 from tests.feed import event_of, notice_of
 
 SEEN = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def aligned_size(message: ChatMessage) -> int:
+    """Return the characters of a message whose tables line up."""
+    return len(text_of(message, monospaced=True))
 
 
 def told(
@@ -75,8 +81,8 @@ REVISED = [
 
 def test_a_release_as_a_table() -> None:
     """Columns line up, the biggest move stands first, what is absent is a dash."""
-    message = digest(ONE_DAY, limit=2_000, missing=12, monospaced=True)
-    assert message.text == (
+    message = digest(ONE_DAY, limit=2_000, missing=12)
+    assert text_of(message, monospaced=True) == (
         "Hong Kong short interest, 13 Nov 2026: 5 reported, 12 missing\n"
         "2 up, 1 down, 1 unchanged\n"
         "```\n"
@@ -145,7 +151,7 @@ def test_what_was_not_reported_is_not_called_so() -> None:
 def test_us_rows_tell_the_days_to_cover() -> None:
     """A row without them keeps its place in the column."""
     rows = [told("US.AAPL", 110_000, 100_000, cover=2.5), told("US.GME", 90_000, 100_000)]
-    assert digest(rows, limit=2_000, monospaced=True).body == (
+    assert body_of(digest(rows, limit=2_000), monospaced=True) == (
         "1 up, 1 down, 0 unchanged\n"
         "```\n"
         "symbol     change    short   ratio  to cover\n"
@@ -266,7 +272,7 @@ LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
 )
 def test_a_notice_is_one_sentence(notice: Notice, sentence: str) -> None:
     """Which market and day, who is missing, and who moved most; many are counted."""
-    assert announcement([notice_of(notice)], limit=2_000) == ChatMessage("", sentence)
+    assert announcement([notice_of(notice)], limit=2_000) == ChatMessage("", (sentence,))
     assert len(announcement([notice_of(notice)] * 20, limit=300).text) <= 300
 
 
@@ -280,9 +286,10 @@ def test_a_sweep_of_500_symbols_is_one_message() -> None:
     ]
     entries = [replace(event_of(encode(e)), type=str(EventType.REPORTED)) for e in events]
     for limit, rows_shown in ((40_000, MOST_ROWS), (2_000, MOST_ROWS), (400, 6)):
-        message = digest(entries, limit=limit, missing=0, monospaced=True)
-        assert len(re.findall(r"^HK\.", message.body, re.MULTILINE)) == rows_shown
-        assert message.body.endswith(f"… and {len(entries) - rows_shown:,} more")
+        message = digest(entries, limit=limit, missing=0, size=aligned_size)
+        body = body_of(message, monospaced=True)
+        assert len(re.findall(r"^HK\.", body, re.MULTILINE)) == rows_shown
+        assert body.endswith(f"… and {len(entries) - rows_shown:,} more")
         assert "missing" not in message.title
 
 
@@ -340,10 +347,12 @@ def test_never_over_the_limit(
     monospaced: bool,  # noqa: FBT001
 ) -> None:
     """Whatever is told, the message fits, has something to say and closes its blocks."""
-    message = digest(rows, limit=limit, missing=missing, monospaced=monospaced)
-    assert len(message.text) <= limit
+    size = aligned_size if monospaced else in_characters
+    message = digest(rows, limit=limit, missing=missing, size=size)
+    text = text_of(message, monospaced=monospaced)
+    assert len(text) <= limit
     assert message.body
-    assert message.text.count("```") % 2 == 0
+    assert text.count("```") % 2 == 0
 
 
 @given(entries)
@@ -370,7 +379,7 @@ def test_names_in_a_table() -> None:
         named(ONE_DAY[2], "A name that is far too long for a row of a table"),
         ONE_DAY[0],
     ]
-    body = digest(rows, limit=2_000, monospaced=True).body
+    body = body_of(digest(rows, limit=2_000), monospaced=True)
     assert body == (
         "1 up, 1 down, 1 unchanged\n"
         "```\n"

@@ -215,7 +215,7 @@ def test_every_configuration_shown_is_valid(example: str, tmp_path: Path) -> Non
     """What a reader copies from a page is accepted, once the files it names exist."""
     contents = {
         "feishu.secret": "bot",
-        "feishu.url": "https://open.feishu.cn/open-apis/bot/v2/hook/x",
+        "dingtalk.secret": "bot",
     }
     for name in re.findall(r'_file = "([^"]+)"', example):
         (tmp_path / name).write_text(contents.get(name, SECRET), encoding="utf-8")

@@ -20,6 +20,7 @@ from poller.simulator.securities import name_of
 from poller.simulator.wire import Message
 from poller.store.redisstore import RedisStore
 from poller.store.store import Entry, Stream
+from tests.chats import text_of_card
 from tests.machine import at_most
 from tests.opend import Simulator
 from tests.service import Service, entries, later, now, poller, simulator, store_of, whole
@@ -250,7 +251,7 @@ async def test_a_name_in_a_chat(tmp_path: Path) -> None:
     posted: list[str] = []
 
     async def take(request: web.Request) -> web.Response:
-        posted.append((await request.json())["content"]["text"])
+        posted.append(text_of_card((await request.json())["card"]))
         return web.json_response({"code": 0})
 
     application = web.Application()
@@ -279,4 +280,4 @@ async def test_a_name_in_a_chat(tmp_path: Path) -> None:
     finally:
         await runner.cleanup()
     plain = " ".join(name_of(WORLD.seed, MARKED).replace("<", " ").replace(">", " ").split())
-    assert posted[0].startswith(f"{plain} ({MARKED}) reported ")
+    assert f"\n{plain} ({MARKED}) reported " in posted[0]

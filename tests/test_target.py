@@ -4,37 +4,26 @@ from pathlib import Path
 
 import pytest
 
-from poller.delivery.target import as_sent, basic_auth, check_url, host_of
+from poller.delivery.target import as_sent, basic_auth, check_url, host_of, with_query
 from poller.errors import ConfigError
 from poller.settings.config import load
 from tests.receiver import SECRET
 
+UNDERSTOOD = [
+    "https://hooks.slack.com/services/T0/B0/x5X",
+    "HTTPS://HOOKS.Slack.COM/services/T0/B0/x5X",
+    "https://hooks.slack.com:443/services/T0/B0/x5X",
+    "https://hooks.slack.com./services/T0/B0/x5X",
+    "https://example.org:x5X@hooks.slack.com/services/T0/B0/x",
+    "https://ｈooks.slack.com/services/T0/B0/x5X",
+    "https://hooks。slack。com/services/T0/B0/x5X",
+]
+"""One host, however it is written."""
+
 CHATS = {
-    "https://hooks.slack.com/services/T0/B0/x5X": "slack://TOKEN_A/TOKEN_B/TOKEN_C",
-    "https://hooks.slack.com/triggers/T0/1/x5X": "slack://TOKEN_A/TOKEN_B/TOKEN_C",
-    "HTTPS://HOOKS.Slack.COM/services/T0/B0/x5X": "slack://",
-    "https://hooks.slack.com:443/services/T0/B0/x5X": "slack://",
-    "https://hooks.slack.com./services/T0/B0/x5X": "slack://",
-    "https://example.org:x5X@hooks.slack.com/services/T0/B0/x": "slack://",
-    "https://example.org%2F@hooks.slack.com/x5X": "slack://",
-    "https://ｈooks.slack.com/services/T0/B0/x5X": "slack://",
-    "https://hooks。slack。com/services/T0/B0/x5X": "slack://",
-    "https://hooks.slack-gov.com/services/T0/B0/x5X": "slack://",
-    "https://slack.com/api/chat.postMessage?token=x5X": "slack://",
-    "https://discord.com/api/webhooks/1/x5X": "discord://WEBHOOK_ID/WEBHOOK_TOKEN",
-    "https://ptb.discord.com/api/webhooks/1/x5X": "discord://",
-    "https://canary.discord.com/api/v10/webhooks/1/x5X": "discord://",
-    "https://discordapp.com/api/webhooks/1/x5X": "discord://",
-    "https://canary.discordapp.com/api/webhooks/1/x5X": "discord://",
-    "https://api.telegram.org/botx5X/sendMessage?chat_id=1": "tgram://BOT_TOKEN/CHAT_ID",
-    "https://open.feishu.cn/open-apis/bot/v2/hook/x5X": "feishu = true",
-    "https://open.larksuite.com/open-apis/bot/v2/hook/x5X": "feishu = true",
-    "https://oapi.dingtalk.com/robot/send?access_token=x5X": "dingtalk://ACCESS_TOKEN",
-    "https://api.dingtalk.com/v1.0/robot/x5X": "dingtalk://ACCESS_TOKEN",
-    "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=x5X": "wecombot://KEY",
-    "https://firm.webhook.office.com/webhookb2/x5X/IncomingWebhook/y/z": "workflows://",
-    "https://outlook.office.com/webhook/x5X": "workflows://",
-    "https://outlook.office365.com/webhook/x5X": "workflows://",
+    "https://example.org%2F@hooks.slack.com/x5X": "https://hooks.slack.com/services/T…/B…/…",
+    "https://hooks.slack.com/x5X": "https://hooks.slack.com/services/T…/B…/…",
+    "https://outlook.office365.com/webhook/x5X": "make a workflow for the channel",
     "https://chat.googleapis.com/v1/spaces/x5X/messages?key=a&token=b": "gchat://",
     "https://webexapis.com/v1/webhooks/incoming/x5X": "wxteams://TOKEN",
     "https://api.ciscospark.com/v1/webhooks/incoming/x5X": "wxteams://TOKEN",
@@ -64,11 +53,20 @@ def test_a_chat_services_url_is_refused_with_the_line_to_write(
     tmp_path: Path, url: str, instead: str
 ) -> None:
     """It would take the events and show nobody any: its host alone tells, however it is written."""
-    told = problem(tmp_path, url)
+    told = problem(tmp_path, url, "")
     assert "webhooks.0.url: " in told
     assert instead in told
     assert "x5X" not in told
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", UNDERSTOOD)
+def test_a_chat_services_url_is_understood(tmp_path: Path, url: str) -> None:
+    """By its host, so that it needs no secret, and has no use for one."""
+    assert problem(tmp_path, url, "") == ""
+    told = problem(tmp_path, url)
+    assert "webhooks.0.secret: leave it out" in told
+    assert "x5X" not in told
 
 
 @pytest.mark.parametrize(
@@ -97,7 +95,7 @@ def test_what_takes_any_json_is_accepted(tmp_path: Path, url: str) -> None:
         ("https://open.feishu.cn/open-apis/bot/v2/hook/x", ""),
         ("https://open.larksuite.com/open-apis/bot/v2/hook/x", ""),
         ("https://proxy.example.org/bot/x", ""),
-        ("https://hooks.slack.com/services/x5X", "slack://"),
+        ("https://hooks.slack.com/services/x5X", "leave feishu out"),
     ],
 )
 def test_a_bot_of_feishu_may_have_any_host_but_another_services(
@@ -178,6 +176,24 @@ def test_how_a_url_is_sent(url: str, sent: str) -> None:
     check_url(url, allow_http=False, allow_private=False)
     assert str(as_sent(url)) == sent
     assert as_sent(url).raw_host == host_of(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://example.org", "https://example.org/?sign=a%2Bb"),
+        ("https://example.org/x?t=%7E", "https://example.org/x?t=%7E&sign=a%2Bb"),
+    ],
+)
+def test_further_parameters(url: str, sent: str) -> None:
+    """They follow those of the URL, and neither is encoded again."""
+    assert str(with_query(url, "sign=a%2Bb")) == sent
+
+
+def test_a_url_is_of_one_service(tmp_path: Path) -> None:
+    """Two flags say two things."""
+    told = problem(tmp_path, "https://proxy.example.org/x", "feishu = true\nslack = true")
+    assert "webhooks.0.url: it is of one service: leave all but one of feishu, slack out" in told
 
 
 @pytest.mark.parametrize(

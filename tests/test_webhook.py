@@ -379,9 +379,11 @@ def test_which_secrets_fit(tmp_path: Path, line: str, cure: str) -> None:
 
 
 def test_how_an_endpoint_is_told(tmp_path: Path) -> None:
-    """By the scheme of its URL, or because it says that it is a bot of Feishu's."""
+    """By its URL's host or scheme, or because the table says what it is."""
     head = '[[webhooks]]\nname = "a"\n'
     slack = configured(tmp_path, f'{head}url = "slack://a/b/c"\nwait = 5')()
     assert (slack.destination, slack.wait) == ("apprise", timedelta(seconds=5))
     bot = configured(tmp_path, f'{head}url = "https://a.org/"\nfeishu = true\nsecret = "x"')()
     assert (bot.destination, bot.secrets) == ("feishu", ("x",))
+    pasted = configured(tmp_path, f'{head}url = "https://hooks.slack.com/services/T0/B0/x"')()
+    assert pasted.destination == "slack"

@@ -26,6 +26,7 @@ from poller.markets import Record, all_markets
 from poller.model import Code, EventType, Vintage, market_of, parse_code
 from poller.schedule.calendar import expected_after, missing_days, release_of, released_by
 from poller.simulator import World
+from tests.chats import text_of_card
 from tests.machine import at_most
 from tests.receiver import SECRET, Receiver
 from tests.service import PATIENCE, Service, entries, now, simulator, store_of, until, with_rows
@@ -67,7 +68,7 @@ async def bot(posts: list[str]) -> AsyncIterator[str]:
     """Run a Feishu bot; yields its URL."""
 
     async def answer(request: web.Request) -> web.Response:
-        posts.append((await request.json())["content"]["text"])
+        posts.append(text_of_card((await request.json())["card"]))
         return web.json_response({"code": 0})
 
     app = web.Application()

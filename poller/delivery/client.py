@@ -20,12 +20,13 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from aiohttp.connector import Connection
+from yarl import URL
 
 from poller import __version__
 from poller.delivery.addresses import refusal
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.resolver import Resolver
-from poller.delivery.target import as_sent, basic_auth, host_of
+from poller.delivery.target import as_sent, basic_auth, host_of, with_query
 
 ANSWER_LIMIT: Final = 64 * 1024
 """Bytes of an answer's body that are read; the rest is not waited for."""
@@ -80,19 +81,22 @@ class Client:
             if session is not None:
                 await session.close()
 
-    async def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | str:
+    async def post(self, body: bytes, headers: Mapping[str, str], query: str = "") -> Answer | str:
         """Post these bytes; return the answer, or a short reason why there is none.
+
+        `query`: further parameters of the URL, percent-encoded.
 
         A reused connection may be closed just as the request is sent, with or without a 408. That
         says nothing about the receiver, so the request is sent once more on a new connection.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
+        url = self._url if not query else with_query(self._endpoint.url, query)
         _REUSED.set(False)
         try:
             try:
                 self._reusing = self._reusing or self._session(force_close=False)
-                answer = await self._post(self._reusing, body, headers, self._timeout)
+                answer = await self._post(self._reusing, url, body, headers, self._timeout)
             except (aiohttp.ClientConnectionError, OSError) as problem:
                 if not (_REUSED.get() and _before_the_answer(problem)):
                     raise
@@ -101,19 +105,20 @@ class Client:
                     return answer
             self._fresh = self._fresh or self._session(force_close=True)
             left = max(deadline - loop.time(), 0.001)
-            return await self._post(self._fresh, body, headers, left)
+            return await self._post(self._fresh, url, body, headers, left)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as problem:
             return self._explain(problem)
 
     async def _post(
         self,
         session: aiohttp.ClientSession,
+        url: URL,
         body: bytes,
         headers: Mapping[str, str],
         seconds: float,
     ) -> Answer:
         async with session.post(
-            self._url,
+            url,
             data=body,
             headers=headers,
             allow_redirects=False,

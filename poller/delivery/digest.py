@@ -5,7 +5,6 @@ backfilled days and restated histories. A single event is one sentence, and so i
 absent figure is shown as –.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, date
@@ -13,6 +12,7 @@ from itertools import takewhile
 from typing import Final, Self
 
 from poller.codec import read_day
+from poller.delivery.chat_message import ChatMessage, Line, Part, Table, text_of
 from poller.errors import Unreadable
 from poller.events import Restated, StreamEvent, StreamNotice
 from poller.markets import Market, Shares
@@ -33,19 +33,6 @@ _MARKUP: Final = str.maketrans(dict.fromkeys("`*_~<>[]|@#\\", " "))
 """What a chat service may take for formatting, a link, or a mention of everybody."""
 
 _ABSENT: Final = "–"
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """A message for people. `title`: one line, or empty. `body`: never empty."""
-
-    title: str
-    body: str
-
-    @property
-    def text(self) -> str:
-        """Title and body together, for a channel without titles."""
-        return f"{self.title}\n{self.body}" if self.title else self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +93,26 @@ def _unmarked(name: str) -> str:
     return " ".join(name.replace("://", " ").translate(_MARKUP).split())
 
 
+def in_characters(message: ChatMessage) -> int:
+    """Return the size of a message that is posted as plain text."""
+    return len(text_of(message))
+
+
 def digest(
     events: Sequence[StreamEvent],
     *,
     limit: int,
     missing: int | None = None,
-    monospaced: bool = False,
+    size: Callable[[ChatMessage], int] = in_characters,
 ) -> ChatMessage:
     """Return the message for one event or more, all of one market and trading day.
 
-    `limit`: most characters of title and body together, at least 100. `missing`: how many symbols
-    still lack this day; None: unknown. `monospaced`: the channel shows ``` blocks, so that columns
-    line up.
+    `limit`: the largest `size` of the message, at least 100. `missing`: how many symbols still lack
+    this day; None: unknown.
     """
     rows = sorted(map(_Row.of, events), key=lambda row: row.rank)
     if len(rows) == 1:
-        return ChatMessage("", _cut(_sentence(rows[0]), limit))
+        return _fitting("", _sentence(rows[0]), limit, size)
     kinds = {kind: [row for row in rows if row.kind == kind] for kind in (_REPORTED, *_LISTED)}
     market = events[0].market
     numbers = {kind: len(found) for kind, found in kinds.items()}
@@ -130,27 +121,39 @@ def digest(
     day = _date(rows[0].day)
     title = f"{market.labels.place} short interest, {day}: {', '.join(counts)}"
     title = _cut(title, limit // 2)
-    room = limit - len(title) - 1
     for most in range(MOST_ROWS, -1, -1):
-        body = _body(kinds, most, monospaced=monospaced)
-        if len(body) <= room:
-            return ChatMessage(title, body)
-    return ChatMessage(title, _cut(_directions(rows), room))
+        message = ChatMessage(title, tuple(_parts(kinds, most)))
+        if size(message) <= limit:
+            return message
+    return _fitting(title, _directions(rows), limit, size)
 
 
-def _body(kinds: Mapping[str, Sequence[_Row]], most: int, *, monospaced: bool) -> str:
-    """Return the text below the title; each of its lists has at most `most` rows."""
-    parts = []
+def _fitting(title: str, text: str, limit: int, size: Callable[[ChatMessage], int]) -> ChatMessage:
+    """Return a message with as much of the text as fits."""
+    room = limit
+    while True:
+        message = ChatMessage(title, (_cut(text, room),))
+        if room <= 1 or size(message) <= limit:
+            return message
+        room = room * 3 // 4
+
+
+def _parts(kinds: Mapping[str, Sequence[_Row]], most: int) -> Iterator[Part]:
+    """Yield what stands below the title; each table has at most `most` rows."""
     if reported := kinds[_REPORTED]:
         has_cover = any(row.days_to_cover is not None for row in reported)
         lines = [_cells(row, has_cover=has_cover) for row in reported]
-        header = _HEADER[: len(lines[0])]
-        parts += [_directions(reported), *_listed(header, lines, most, monospaced=monospaced)]
+        yield _directions(reported)
+        yield _table(lines, most, _HEADER[: len(lines[0])])
     for kind, cells in _LISTED.items():
         if found := kinds[kind]:
-            lines = [cells(row) for row in found]
-            parts += [f"{kind.capitalize()}:", *_listed(None, lines, most, monospaced=monospaced)]
-    return "\n".join(parts)
+            yield f"{kind.capitalize()}:"
+            yield _table([cells(row) for row in found], most)
+
+
+def _table(lines: Sequence[Line], most: int, header: Line | None = None) -> Table:
+    shown = tuple(lines[:most])
+    return Table(shown, header, len(lines) - len(shown))
 
 
 def _directions(rows: Iterable[_Row]) -> str:
@@ -160,9 +163,14 @@ def _directions(rows: Iterable[_Row]) -> str:
     return f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
 
 
-def announcement(notices: Sequence[StreamNotice], *, limit: int) -> ChatMessage:
-    """Return the message for one notice or more."""
-    return ChatMessage("", _cut("\n".join(map(_announcement, notices)), limit))
+def announcement(
+    notices: Sequence[StreamNotice],
+    *,
+    limit: int,
+    size: Callable[[ChatMessage], int] = in_characters,
+) -> ChatMessage:
+    """Return the message for one notice or more; `limit`, `size`: see `digest`."""
+    return _fitting("", "\n".join(map(_announcement, notices)), limit, size)
 
 
 def _announcement(notice: StreamNotice) -> str:
@@ -209,34 +217,33 @@ _OLDEST: Final = 1970
 """There are no reports of earlier years."""
 
 _HEADER: Final = ("symbol", "change", "short", "ratio", "to cover")
-_Line = tuple[str, ...]
 
 
-def _cells(row: _Row, *, has_cover: bool) -> _Line:
+def _cells(row: _Row, *, has_cover: bool) -> Line:
     cells = (row.short_title, _change(row), _shares(row.shares), _percent(row.ratio))
     if not has_cover:
         return cells
     return (*cells, _ABSENT if row.days_to_cover is None else f"{row.days_to_cover:,.2f} d")
 
 
-def _revised_cells(row: _Row) -> _Line:
+def _revised_cells(row: _Row) -> Line:
     return row.short_title, _change(row), _shares(row.previous_shares), "→", _shares(row.shares)
 
 
-def _backfilled_cells(row: _Row) -> _Line:
+def _backfilled_cells(row: _Row) -> Line:
     return row.short_title, _shares(row.shares), _percent(row.ratio)
 
 
-def _restated_cells(row: _Row) -> _Line:
+def _restated_cells(row: _Row) -> Line:
     if row.restated is None:
-        return (row.short_title,)
+        return row.short_title, _ABSENT, _ABSENT
     what, _ = _effect(row.restated)
     factor = "" if row.restated.factor is None else f" × {row.restated.factor:,g}"
     return row.short_title, _days(row.restated), f"{what}{factor}"
 
 
 _REPORTED: Final = "reported"
-_LISTED: Final[Mapping[str, Callable[[_Row], _Line]]] = {
+_LISTED: Final[Mapping[str, Callable[[_Row], Line]]] = {
     "revised": _revised_cells,
     "backfilled": _backfilled_cells,
     "restated": _restated_cells,
@@ -269,31 +276,6 @@ def _span(restated: Restated) -> str:
     except Unreadable:
         return ""
     return f" from {_date(first)} to {_date(last)}"
-
-
-def _listed(
-    header: _Line | None, lines: Sequence[_Line], most: int, *, monospaced: bool
-) -> Iterator[str]:
-    """Yield the first `most` lines, aligned if `monospaced`, and how many more there are."""
-    shown = lines[:most]
-    table = [header, *shown] if header and shown else list(shown)
-    if table and monospaced:
-        widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
-        yield "```"
-        for first, *others in table:
-            right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-            yield "  ".join([first + " " * (widths[0] - _width(first)), *right])
-        yield "```"
-    else:
-        yield from ("  ".join(line) for line in table)
-    if more := len(lines) - len(shown):
-        yield f"… and {more:,} more"
-
-
-def _width(text: str) -> int:
-    """Return how many columns a text takes in a monospaced font."""
-    wide = sum(unicodedata.east_asian_width(character) in {"W", "F"} for character in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def _sentence(row: _Row) -> str:

@@ -112,6 +112,11 @@ def as_sent(url: str) -> URL:
     )
 
 
+def with_query(url: str, query: str) -> URL:
+    """Return an accepted URL as `as_sent` does, with further parameters, percent-encoded."""
+    return as_sent(f"{url}{'&' if urlsplit(url).query else '?'}{query}")
+
+
 def basic_auth(url: str) -> str | None:
     """Return the Authorization header for a URL's user and password; None without them.
 

@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from poller.delivery.addresses import names_loopback
-from poller.delivery.destinations import Destination, check_url, choose, flags
+from poller.delivery.destinations import Destination, check_secrets, check_url, choose, flags
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.masking import secrets_in_key, secrets_in_lines
 from poller.delivery.selection import Selection, check_pattern
@@ -249,7 +249,11 @@ else:  # adds a key for each destination that a URL alone does not choose
 
 def _destination(url: SecretStr, table: Mapping[str, Any]) -> Destination:
     """Return the destination chosen by a URL and the flags of its table."""
-    return choose(url.get_secret_value(), [flag for flag in flags() if table.get(flag)])
+    return choose(url.get_secret_value(), _flags_of(table))
+
+
+def _flags_of(table: Mapping[str, Any]) -> list[str]:
+    return [flag for flag in flags() if table.get(flag)]
 
 
 class Webhook(_Flagged):
@@ -271,6 +275,8 @@ class Webhook(_Flagged):
     def _allowed(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
         if _is_reading(info):
             return url
+        if len(given := _flags_of(info.data)) > 1:
+            raise ValueError(f"it is of one service: leave all but one of {', '.join(given)} out")
         allowed = {key: info.data.get(key, False) for key in ("allow_http", "allow_private")}
         check_url(_destination(url, info.data), url.get_secret_value(), **allowed)
         return url
@@ -281,8 +287,10 @@ class Webhook(_Flagged):
         if _is_reading(info):
             return secrets
         url = info.data.get("url", SecretStr(""))  # absent if it was refused
+        if "url" not in info.data and not secrets:
+            return secrets  # whether any are needed depends on the URL
         texts = [secret.get_secret_value() for secret in secrets]
-        _destination(url, info.data).check_secrets(texts)
+        check_secrets(_destination(url, info.data), url.get_secret_value(), texts)
         return secrets
 
     def endpoint(self) -> Endpoint:

@@ -11,8 +11,9 @@ from typing import Final, cast
 
 from poller.delivery.client import redirect_hint
 from poller.delivery.destinations import Sender
+from poller.delivery.destinations.bot import Bot
 from poller.delivery.destinations.chat import Chat
-from poller.delivery.destinations.feishu import Feishu, code_of
+from poller.delivery.destinations.feishu import code_of
 from poller.delivery.destinations.webhook import SignedPost
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.queued import Attempt, attempts_json, read_attempts
@@ -20,6 +21,7 @@ from poller.delivery.retry import LONGEST_HOLD, Delivered, Failed, Outcome, deci
 from poller.delivery.selection import Selection
 from poller.events import Message, decode
 from poller.model import Code
+from tests.chats import DIALECTS
 from tests.fuzz.engine import NOW, Noise, OverBounds, Read, Target, bounded, plain
 from tests.golden import VERSIONS, written
 from tests.receiver import SECRET, status
@@ -96,11 +98,11 @@ class _Delivery:
         server = await loop.create_server(self.receiver, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/{_PATH_TOKEN}"
         post = Endpoint("desk", url, (SECRET,), Selection())
-        chat = Endpoint("chat", url, ("a secret",), Selection(), destination="feishu")
-        feishu = Feishu(chat, now=lambda: NOW, timeout=_PATIENCE)
+        chat = Endpoint("chat", url, ("a secret",), Selection())
+        bots = [Bot(each, chat, now=lambda: NOW, timeout=_PATIENCE) for each in DIALECTS]
         self.senders = [
             SignedPost(post, now=lambda: NOW, timeout=_PATIENCE),
-            Chat(feishu, chat, _nobody),
+            *(Chat(bot, chat, _nobody) for bot in bots),
         ]
         return server
 

@@ -4,6 +4,7 @@ import itertools
 from typing import Any, Final
 
 from poller.codec import from_millis, number
+from poller.delivery import chat_message
 from poller.delivery.destinations.webhook import body_of
 from poller.delivery.digest import announcement, digest, missing
 from poller.delivery.layout import moment, read_place
@@ -85,11 +86,16 @@ def _sent(message: Message) -> None:
     assert event_id(webhook_id("HK.00700:2026-04-30:0")) == "HK.00700:2026-04-30:0"
     if isinstance(message, StreamEvent):
         bounded(digest([message], limit=500).text, 500)
-        bounded(digest([message, message], limit=500, monospaced=True).text, 500)
+        together = digest([message, message], limit=500, size=_aligned)
+        bounded(chat_message.text_of(together, monospaced=True), 500)
         day = message.trading_day
         missing(_WATERMARKS, message.market, day, selects=_EVERYTHING.selects)
     else:
         bounded(announcement([message], limit=500).text, 500)
+
+
+def _aligned(message: chat_message.ChatMessage) -> int:
+    return len(chat_message.text_of(message, monospaced=True))
 
 
 def _delivery(data: bytes) -> None:

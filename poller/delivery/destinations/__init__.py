@@ -4,11 +4,11 @@ Code outside never asks which destination an endpoint has: whatever differs is a
 `Destination`.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from poller.delivery.destinations.destination import ANY, Destination, Sender
+from poller.delivery.destinations.destination import ANY, Destination, Sender, Service
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.target import check_url as check_web_url
 from poller.delivery.target import host_of
@@ -32,7 +32,27 @@ def choose(url: str, chosen: Collection[str]) -> Destination:
         if destination.flag in chosen:
             return destination
     by_scheme = {scheme: each for each in all_destinations() for scheme in each.schemes}
-    return by_scheme.get(_scheme_of(url)) or by_scheme[ANY]
+    return _by_host(url) or by_scheme.get(_scheme_of(url)) or by_scheme[ANY]
+
+
+def _by_host(url: str) -> Destination | None:
+    """Return the destination of a chat service's own URL, as the service hands it out."""
+    host = _host_of(url)
+    for destination, service in _services():
+        if host and service.chooses and service.is_at(host, urlsplit(url).path):
+            return destination
+    return None
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return host_of(url)
+    except ValueError:
+        return None
+
+
+def _services() -> Iterator[tuple[Destination, Service]]:
+    return ((each, service) for each in all_destinations() for service in each.services)
 
 
 def _scheme_of(url: str) -> str:
@@ -54,13 +74,30 @@ def check_url(chosen: Destination, url: str, *, allow_http: bool, allow_private:
 
 
 def _check_host(chosen: Destination, host: str, path: str) -> None:
-    for other in all_destinations():
-        for service in other.services:
-            if other is not chosen and service.is_at(host, path):
-                fix = f"{service.name} takes messages in its own format there, not events: "
-                end = "" if other.takes_secrets else "; no secret"
-                end = f"; leave {chosen.flag} out" if chosen.flag is not None else end
-                raise ValueError(f"{fix}{service.instead}{end}")
+    for other, service in _services():
+        if other is not chosen and service.is_at(host, path):
+            if service.chooses:
+                raise ValueError(f"it is a URL of {service.name}: leave {chosen.flag} out")
+            fix = f"{service.name} takes messages in its own format there, not events: "
+            end = "" if other.takes_secrets else "; no secret"
+            end = f"; leave {chosen.flag} out" if chosen.flag is not None else end
+            raise ValueError(f"{fix}{service.instead}{end}")
+
+
+def check_secrets(chosen: Destination, url: str, secrets: Sequence[str]) -> None:
+    """Raise ValueError with the fix unless the destination can use these secrets.
+
+    Some hosts take signed events as well as messages; without a secret, a chat is probably meant.
+    """
+    try:
+        chosen.check_secrets(secrets)
+    except ValueError as problem:
+        host = _host_of(url)
+        for _, service in _services():
+            if host and not secrets and service.takes_json == "/" and service.has(host):
+                said = f"for a chat in {service.name}, {service.instead}; else, {problem}"
+                raise ValueError(said) from None
+        raise
 
 
 def check_usable(endpoints: Iterable[Endpoint]) -> None:

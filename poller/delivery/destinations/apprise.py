@@ -1,4 +1,4 @@
-"""Chat services by URLs of the `apprise` library: Slack, Discord, Telegram and many others."""
+"""Services by URLs of the `apprise` library, which speaks to over a hundred."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from poller.delivery.chat_message import ChatMessage, body_of, text_of
 from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, send_test
 from poller.delivery.destinations.destination import ANY, Destination, Service
-from poller.delivery.digest import ChatMessage
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.target import check_chat_url
@@ -19,38 +19,6 @@ if TYPE_CHECKING:
     from apprise import NotifyBase
 
 _SERVICES: Final = (
-    Service(
-        "Slack",
-        ("hooks.slack.com", "hooks.slack-gov.com", "slack.com"),
-        'write url = "slack://TOKEN_A/TOKEN_B/TOKEN_C", the three parts after /services/',
-    ),
-    Service(
-        "Discord",
-        ("discord.com", "discordapp.com", ".discord.com", ".discordapp.com"),
-        'write url = "discord://WEBHOOK_ID/WEBHOOK_TOKEN", the two parts after /webhooks/',
-    ),
-    Service(
-        "Telegram",
-        ("api.telegram.org",),
-        'write url = "tgram://BOT_TOKEN/CHAT_ID", the token after /bot',
-    ),
-    Service(
-        "DingTalk",
-        ("oapi.dingtalk.com", "api.dingtalk.com"),
-        'write url = "dingtalk://ACCESS_TOKEN", or "dingtalk://SECRET@ACCESS_TOKEN" for a bot '
-        "that wants a signature",
-    ),
-    Service(
-        "WeCom",
-        ("qyapi.weixin.qq.com",),
-        'write url = "wecombot://KEY", the part after key=',
-    ),
-    Service(
-        "Microsoft Teams",
-        (".webhook.office.com", "outlook.office.com", "outlook.office365.com"),
-        "make a workflow for the channel, as such connectors are retired, and "
-        'write url = "workflows://HOST/WORKFLOW/SIGNATURE" of its URL',
-    ),
     Service(
         "Google Chat",
         ("chat.googleapis.com",),
@@ -111,7 +79,7 @@ APPRISE: Final = Destination(
 
 
 class Apprise:
-    """A service that `apprise` supports: Slack, Discord, Telegram, WeCom, DingTalk and many others.
+    """A service that `apprise` supports.
 
     The library opens its own connections, so addresses are not checked; it follows redirects only
     if the URL says so.
@@ -123,8 +91,12 @@ class Apprise:
         self._name = str(self._service.service_name)
         self._timeout = timeout
         self._threads = threading.BoundedSemaphore(_MOST_THREADS)
-        self.monospaced = "markdown" in str(self._service.notify_format).casefold()
+        self._monospaced = "markdown" in str(self._service.notify_format).casefold()
         self.limit = int(self._service.body_maxlen) - _MARKUP
+
+    def size(self, message: ChatMessage) -> int:
+        """See `Channel.size`: characters."""
+        return len(text_of(message, monospaced=self._monospaced))
 
     async def post(self, message: ChatMessage) -> Outcome:
         """See `Channel.post`. The library is synchronous: it runs in a daemon thread."""
@@ -157,9 +129,10 @@ class Apprise:
 
     def _notify(self, message: ChatMessage) -> Outcome:
         """Post in this thread; whatever the library raises is a failure, without its message."""
-        form = "markdown" if "```" in message.body else "text"
+        body = body_of(message, monospaced=self._monospaced)
+        form = "markdown" if "```" in body else "text"
         try:
-            done = self._service.notify(title=message.title, body=message.body, body_format=form)
+            done = self._service.notify(title=message.title, body=body, body_format=form)
         except Exception as problem:  # noqa: BLE001  a hundred plug-ins, which may raise anything
             return Failed(f"{self._name}: {type(problem).__name__}")
         if done:

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Final, Protocol
 
+from poller.clock import wall_clock
+from poller.delivery.chat_message import ChatMessage
 from poller.delivery.destinations.destination import Watermarks
-from poller.delivery.digest import ChatMessage, announcement, digest, missing
+from poller.delivery.digest import announcement, digest, missing
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.retry import Outcome
+from poller.delivery.sample import sample_digest
 from poller.errors import StoreError
 from poller.events import Message, StreamEvent, StreamNotice
 from poller.markets import Market
@@ -21,10 +24,12 @@ MOST_TOGETHER: Final = 2000
 
 
 class Channel(Protocol):
-    """Posts messages to one chat. `limit`, `monospaced`: see `digest`."""
+    """Posts messages to one chat. `limit`: the largest `size` of a message."""
 
     limit: int
-    monospaced: bool
+
+    def size(self, message: ChatMessage) -> int:
+        """Return the size of a message as it is posted, in what the service counts."""
 
     async def post(self, message: ChatMessage) -> Outcome:
         """Post it; raises only on a defect, and ends within its timeout."""
@@ -39,11 +44,10 @@ def market_and_day(event: StreamEvent) -> str:
 
 
 async def send_test(channel: Channel) -> Outcome:
-    """Post a test message, and close the channel."""
+    """Post a digest of made-up symbols that says it is a test, and close the channel."""
+    today = wall_clock().date()
     try:
-        return await channel.post(
-            ChatMessage("Short interest", "A test: reports will appear here.")
-        )
+        return await channel.post(sample_digest(today, limit=channel.limit, size=channel.size))
     finally:
         await channel.close()
 
@@ -62,16 +66,16 @@ class Chat:
 
     async def send(self, messages: Sequence[Message]) -> Outcome:
         """Post the digest of the events, or the announcement of the notices."""
-        limit = self._channel.limit
+        limit, size = self._channel.limit, self._channel.size
         found = [each for each in messages if isinstance(each, StreamEvent)]
         if not found:
             notices = [each for each in messages if isinstance(each, StreamNotice)]
-            return await self._channel.post(announcement(notices, limit=limit))
+            return await self._channel.post(announcement(notices, limit=limit, size=size))
         message = digest(
             found,
             limit=limit,
             missing=await self._missing(found[0].market, found[0].trading_day),
-            monospaced=self._channel.monospaced,
+            size=size,
         )
         return await self._channel.post(message)
 

@@ -42,19 +42,26 @@ class Service:
         hosts: The hosts of its URLs. One that begins with a dot matches all its subdomains.
         instead: What to write in the configuration instead.
         takes_json: Below this path it accepts any JSON, so such URLs are allowed.
+        chooses: Whether its URLs choose the destination, without a flag. Otherwise they are refused
+            for all others.
     """
 
     name: str
     hosts: tuple[str, ...]
     instead: str
     takes_json: str | None = None
+    chooses: bool = False
+
+    def has(self, host: str) -> bool:
+        """Return whether this is one of its hosts; `host`: from `host_of`."""
+        bare = host.removesuffix(".")
+        return any(bare.endswith(h) if h[0] == "." else bare == h for h in self.hosts)
 
     def is_at(self, host: str, path: str) -> bool:
         """Return whether it accepts only its own format there; `host`: from `host_of`."""
         if self.takes_json is not None and path.startswith(self.takes_json):
             return False
-        bare = host.removesuffix(".")
-        return any(bare.endswith(h) if h[0] == "." else bare == h for h in self.hosts)
+        return self.has(host)
 
 
 async def _connect(endpoint: Endpoint) -> tuple[str, str]:
@@ -73,7 +80,7 @@ class Destination:
         name: The value of `Endpoint.destination`.
         flag: The key of `[[webhooks]]` that chooses it when true; None: the URL chooses it.
         schemes: The URL schemes that choose it.
-        services: Services whose URLs are refused for any other destination.
+        services: Services whose URLs choose it, or are refused for any other destination.
         takes_secrets: Whether `secret` may be given.
         check_url: Checks a URL, in addition to the checks of all https and http URLs.
         check_secrets: Checks the signing secrets.
