@@ -10,18 +10,10 @@ from hypothesis import strategies as st
 
 from poller.markets.hk import HONG_KONG
 from poller.model import RANK_PAGE, Code, RankPage
+from poller.schedule.belief import PROVED, USELESS, Told, move_of
 from poller.schedule.hints import Hints
 from poller.schedule.order import EXTREME, NEW_POSITION
-from poller.schedule.rank import (
-    AGAIN,
-    PATIENCE,
-    PROVED,
-    SETTLED,
-    USELESS,
-    RankRequest,
-    Told,
-    move_of,
-)
+from poller.schedule.rank import AGAIN, PATIENCE, SETTLED, RankRequest
 from poller.schedule.schedule import Answered, Probe, Wait
 from poller.schedule.watch import HOLD, RELIED
 from tests.test_schedule import INTERVALS, NOW, OLD, SECOND, codes, following

@@ -22,8 +22,8 @@ from poller.model import RANK_PAGE, Code, Event, EventType, Page, RankPage, mark
 from poller.polling.budget import Budget
 from poller.polling.poll import Poller
 from poller.polling.ranks import RANK_PERIOD, RANK_REQUESTS, RankReader
+from poller.schedule.belief import move_of
 from poller.schedule.hints import Hints
-from poller.schedule.rank import move_of
 from poller.schedule.release import Intervals
 from poller.schedule.schedule import Schedule
 from poller.simulator.bounds import Latencies
@@ -85,7 +85,7 @@ class Measured:
 
     Attributes:
         releases: Market and number of the day → its symbols' latencies, in seconds.
-        moves: The same → how far each symbol moved (`rank.move_of`), and the larger of its two
+        moves: The same → how far each symbol moved (`belief.move_of`), and the larger of its two
             positions, in the same order.
         sent: The instant of each request, in seconds of the season.
         polls: How many requests each symbol got.

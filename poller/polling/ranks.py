@@ -23,8 +23,9 @@ from poller.errors import (
 from poller.markets import Market
 from poller.model import Event, EventType, RankPage
 from poller.polling.budget import Budget, Grant
+from poller.schedule.belief import About, Told
 from poller.schedule.hints import Hints
-from poller.schedule.rank import About, RankRequest, Told
+from poller.schedule.rank import RankRequest
 from poller.telemetry.observe import (
     Fact,
     Happened,

@@ -5,8 +5,9 @@ from datetime import datetime
 
 from poller.markets import Market
 from poller.model import Code, RankPage, market_of
+from poller.schedule.belief import Told
 from poller.schedule.market import MarketQueue
-from poller.schedule.rank import MarketRank, RankRequest, Told
+from poller.schedule.rank import MarketRank, RankRequest
 
 
 class Hints:

@@ -5,21 +5,16 @@ limit of its own. It carries no day, may rest on another basis than the reports,
 it is compared with itself, and decides two things only: a position that moved makes a report
 likely, which a request for short interest has to confirm; and a sweep asks first for what moved
 most.
-
-Whether it helps is counted. One that told of the last reports first lets probes be rarer; one that
-raised false alarms raises no more of them; one that named wrong moves no longer orders a sweep. It
-is read and counted on, so that it is believed again once it has mended.
 """
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 from poller.markets import Market
 from poller.model import RANK_PAGE, Code, RankPage
+from poller.schedule.belief import ENOUGH, About, Belief, Told, move_of
 from poller.schedule.market import MarketQueue
 from poller.schedule.order import EXTREME, NEW_POSITION
 from poller.schedule.watch import HOLD, LONG_AGO
@@ -46,13 +41,6 @@ AGAIN: Final = 1.5
 REFRESH: Final = timedelta(days=1)
 """Between two readings while nothing happens."""
 
-PROVED: Final = 4
-"""Reports in a row that the rank told of first, after which probes are rarer."""
-
-USELESS: Final = 3
-"""False alarms or reports not told of, in a row, after which its alarms are not followed."""
-
-
 LONG_AHEAD: Final = datetime.max.replace(tzinfo=UTC)
 
 MOST_KEPT: Final = 50_000
@@ -61,23 +49,11 @@ MOST_KEPT: Final = 50_000
 MOST_EMPTY: Final = 3
 """Pages in a row without any figure of the market, after which the list is not read on."""
 
-_LARGEST: Final = 9.99  # more is not told apart
 _MANY: Final = 100  # moves that are enough to see a fault by; the list begins with what rose
-_ENOUGH: Final = 10  # moves compared with what was reported, before the rank is judged by them
-_JUDGED: Final = 30  # moves it is judged by
-_WRONG, _RIGHT = 0.5, 0.8  # fractions told right, to lose and to regain belief
-_NEAR: Final = 2.0  # a move told within this factor is right
 _LOOKS: Final = 10  # looks at the first page between two probes
 _FIRST_PAUSE: Final = timedelta(seconds=2)  # until an alarm is asked about again
 _LEAST_PAUSE: Final = timedelta(seconds=2)  # between two looks: a quarter of the call's limit
 _NEXT_PAGE: Final = timedelta(seconds=0.2)  # to ask for it, if the budget allows it
-
-
-def move_of(before: float, after: float) -> float:
-    """Return how far a position moved, as a fraction of the one before, without its sign."""
-    if before == after:
-        return 0.0
-    return min(abs(after - before) / before, _LARGEST) if before else NEW_POSITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +69,6 @@ class RankRequest:
     offset: int = 0
     reading: int = 0
     number: int = 0
-
-
-class About(StrEnum):
-    """What a market's rank is used for."""
-
-    ALARMS = "alarms"
-    ORDER = "order"
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Something to say of a market's rank: a trouble with it begins, or ends, or None: news."""
-
-    market: Market
-    about: About
-    text: str
-    begins: bool | None = None
 
 
 @dataclass(slots=True)
@@ -162,9 +121,7 @@ class MarketRank:
         self._next_look = LONG_AGO
         self._looked_at = LONG_AGO
         self._is_looking = False
-        self._first: deque[bool] = deque(maxlen=max(PROVED, USELESS))
-        self._right: deque[bool] = deque(maxlen=_JUDGED)
-        self._believed = True
+        self._belief = Belief(queue.market)
 
     @property
     def market(self) -> Market:
@@ -179,16 +136,6 @@ class MarketRank:
     @property
     def _due(self) -> timedelta:
         return self.queue.intervals.due
-
-    @property
-    def proved(self) -> bool:
-        """Whether it told of the last reports first."""
-        return sum(list(self._first)[-PROVED:]) == PROVED
-
-    @property
-    def useless(self) -> bool:
-        """Whether its alarms are not followed."""
-        return len(self._first) >= USELESS and not any(list(self._first)[-USELESS:])
 
     def tick(self, now: datetime) -> Iterator[Told]:
         """Take note of the time, and of what the schedule has found."""
@@ -215,16 +162,16 @@ class MarketRank:
                 self._forget_claims()
                 if not self._is_based:
                     self._next_reading = now
-                yield from self._counts(told_first=False)
-            elif now >= alarm.next_at and not self.useless:
+                yield from self._belief.alarmed(told_first=False)
+            elif now >= alarm.next_at and not self._belief.is_useless:
                 alarm.next_at, alarm.pause = now + alarm.pause, 2 * alarm.pause
                 self.changed = True
                 queue.suspect(alarm.codes, "positions moved in the rank: is a report out?")
                 alarm.codes = (*alarm.codes[1:], alarm.codes[0])  # another one, if asked again
         is_read = timedelta() <= now - self._looked_at < 3 * self._pause()
-        queue.watch.hears_rank = is_read and not self.useless
-        queue.watch.rely_on_rank(relied=self.proved and is_read)
-        queue.waits_for_order = self._is_based and self._believed and is_read
+        queue.watch.hears_rank = is_read and not self._belief.is_useless
+        queue.watch.rely_on_rank(relied=self._belief.is_proved and is_read)
+        queue.waits_for_order = self._is_based and self._belief.in_order and is_read
 
     def _released(self, now: datetime) -> Iterator[Told]:
         """Take note of a newer day: its sweep needs an order."""
@@ -234,7 +181,7 @@ class MarketRank:
             self._undecided, self._is_faulty = self._requests, False
             self._claims.clear()
         else:
-            yield from self._counts(told_first=True)
+            yield from self._belief.alarmed(told_first=True)
         if alarm is None or now - self._read_at >= AGAIN * self._due:
             self._reading, self._next_reading = None, now
         self._let_go(now)
@@ -261,7 +208,7 @@ class MarketRank:
             moments.append(self._next_reading)
         if self._alarm is not None:
             ends = self._alarm.since + PATIENCE * self._due
-            moments.append(ends if self.useless else self._alarm.next_at)
+            moments.append(ends if self._belief.is_useless else self._alarm.next_at)
         return min(moments, default=LONG_AHEAD)
 
     def next(self, now: datetime) -> RankRequest | None:
@@ -272,7 +219,7 @@ class MarketRank:
             self._read_at, self._next_reading = now, now + REFRESH
         if (reading := self._reading) is not None and self._has_page():
             offset, reading.next_offset = reading.next_offset, reading.next_offset + RANK_PAGE
-            if self._sweeps and self._believed and not reading.under_way:
+            if self._sweeps and self._belief.in_order and not reading.under_way:
                 self._hold_for(now)
             reading.under_way.add(offset)
             request = RankRequest(self.market, offset, reading.number, self._number())
@@ -343,7 +290,7 @@ class MarketRank:
             self._looked_at, self._first_page = now, set(page.positions)
             if self._undecided is not None and request.number > self._undecided:
                 self._undecided = None
-                yield from self._counts(told_first=bool(moved))
+                yield from self._belief.alarmed(told_first=bool(moved))
         if moved:
             yield from self._moved(moved, now)
         if self._sweeps or self._alarm is not None:
@@ -387,7 +334,7 @@ class MarketRank:
         self._alarm = _Alarm(now, tuple(codes), now, _FIRST_PAUSE)
         self._claims.clear()
         self._is_faulty = False
-        if not self.useless:
+        if not self._belief.is_useless:
             if self._is_based:
                 self._next_reading = now
             text = f"{len(codes)} positions moved in the rank: a report may be out"
@@ -404,7 +351,7 @@ class MarketRank:
             return
         self._claims |= moves
         self.changed = True
-        if self._believed:
+        if self._belief.in_order:
             self.queue.claim(moves)
         if len(self._claims) >= _MANY:
             yield from self._doubt_source()
@@ -413,7 +360,7 @@ class MarketRank:
         """Let a sweep do without its order if more moved extremely than in any report."""
         claims = self._claims.values()
         extreme = sum(EXTREME <= move < NEW_POSITION for move in claims)
-        if len(claims) < _ENOUGH or extreme <= FAULTY * len(claims):
+        if len(claims) < ENOUGH or extreme <= FAULTY * len(claims):
             return
         text = f"{extreme} of {len(claims)} positions moved extremely; its sweep is in no order"
         self._is_faulty = True
@@ -450,29 +397,10 @@ class MarketRank:
             # the rank's own figure, unless it shows the same figures as the reports, maybe later
             agrees = after == told or before == self._before.get(code)
             self._before[code] = int(after) if agrees else told
-        truth = move_of(before, after)
-        if claim is None or not (claim or truth):
+        if claim is None:
             return
-        self._right.append(1 / _NEAR <= (claim / truth if truth else 0) <= _NEAR)
-        right, of = sum(self._right), len(self._right)
-        if of < _ENOUGH:
-            return
-        if self._believed and right < _WRONG * of:
-            self._believed = False
+        was = self._belief.in_order
+        yield from self._belief.compared(claim, move_of(before, after))
+        if was and not self._belief.in_order:
             self.queue.claim(dict.fromkeys(self.queue.codes))
             self._hold(LONG_AGO)
-            text = f"{right} of the last {of} symbols moved as it said; sweeps do without it"
-            yield Told(self.market, About.ORDER, text, begins=True)
-        elif not self._believed and right >= _RIGHT * of:
-            self._believed = True
-            text = f"{right} of the last {of} symbols moved as it said"
-            yield Told(self.market, About.ORDER, text, begins=False)
-
-    def _counts(self, *, told_first: bool) -> Iterator[Told]:
-        was = self.useless
-        self._first.append(told_first)
-        if self.useless and not was:
-            text = f"{USELESS} false alarms or missed reports in a row; its alarms are not followed"
-            yield Told(self.market, About.ALARMS, text, begins=True)
-        elif was and not self.useless:
-            yield Told(self.market, About.ALARMS, "it told of the last report first", begins=False)
