@@ -34,6 +34,7 @@ def test_whose_trouble_it_is(
     facts: list[Fact] = []
     tracker = FailureTracker(facts.append)
     for code, problem in looks:
+        tracker.asked("one", code)
         if problem is None:
             tracker.answered("one", code)
         else:
@@ -48,6 +49,8 @@ def test_both_recover() -> None:
     """A usable answer ends the trouble of its symbol and of the gateway that gave it alone."""
     facts: list[Fact] = []
     tracker = FailureTracker(facts.append)
+    tracker.asked("one", A)
+    tracker.asked("two", B)
     for _ in range(4):
         tracker.failed("one", A, BAD)
         tracker.failed("two", B, BAD)
@@ -63,9 +66,12 @@ def test_one_market_of_several_is_not_the_gateway() -> None:
     """Where another market was answered and is not asked, it takes four times as many looks."""
     facts: list[Fact] = []
     complaints = FailureTracker(facts.append)
+    complaints.asked("one", A)
     complaints.answered("one", A)
     facts.clear()
-    looks = [Code(f"US.{n}") for n in range(4 * IN_A_ROW)]
+    looks = looks_of("US", 4 * IN_A_ROW)
+    for code in looks:
+        complaints.asked("one", code)
     for code in looks[:-1]:
         complaints.failed("one", code, BAD)
     assert not facts
@@ -73,10 +79,30 @@ def test_one_market_of_several_is_not_the_gateway() -> None:
     assert [fact.subject for fact in facts if isinstance(fact, Trouble)] == [GATEWAY]
 
 
+def test_a_market_whose_answer_is_under_way_is_not_failing() -> None:
+    """Another market that refuses fast says nothing of it; when it fails as well, all do."""
+    facts: list[Fact] = []
+    tracker = FailureTracker(facts.append)
+    tracker.asked("one", A)
+    for code in looks_of("US", IN_A_ROW + 1):
+        tracker.asked("one", code)
+        tracker.failed("one", code, BAD)
+    assert not facts
+    tracker.failed("one", A, BAD)
+    assert [fact.subject for fact in facts if isinstance(fact, Trouble)] == [GATEWAY]
+
+
+def looks_of(market: str, count: int) -> list[Code]:
+    """Return so many symbols of a market."""
+    return [Code(f"{market}.{n}") for n in range(count)]
+
+
 def test_every_market_is_the_gateway() -> None:
     """A look at the other one, which fails as well, tells whose trouble it is."""
     facts: list[Fact] = []
     complaints = FailureTracker(facts.append)
+    for code in (Code("US.A"), Code("US.B"), A):
+        complaints.asked("one", code)
     complaints.answered("one", A)
     for code in (Code("US.A"), Code("US.B"), A):
         complaints.failed("one", code, BAD)

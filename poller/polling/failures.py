@@ -34,6 +34,10 @@ class FailureTracker:
         self._markets: defaultdict[str, set[Market]] = defaultdict(set)  # asked at any time
         self._failing: defaultdict[str, set[Market]] = defaultdict(set)  # since the last answer
 
+    def asked(self, gateway: str, code: Code) -> None:
+        """Take note that a symbol is asked: its market may be answered where another one is not."""
+        self._markets[gateway].add(market_of(code))
+
     def failed(self, gateway: str, code: Code, problem: GatewayError) -> None:
         """Take note of a look without a usable answer.
 
@@ -42,7 +46,6 @@ class FailureTracker:
         """
         self._in_a_row[gateway] += 1
         answers = self._answers[gateway]
-        self._markets[gateway].add(market_of(code))
         self._failing[gateway].add(market_of(code))
         if self._fails_all(gateway):
             if gateway not in self._told and not isinstance(problem, Silent):
@@ -69,7 +72,6 @@ class FailureTracker:
         """Take note of a usable answer."""
         self._in_a_row[gateway] = 0
         self._answers[gateway] += 1
-        self._markets[gateway].add(market_of(code))
         self._failing[gateway].clear()
         self._failed.pop((gateway, code), None)
         self._told.discard(gateway)

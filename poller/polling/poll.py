@@ -244,6 +244,7 @@ class Poller:
         if isinstance(decision, Probe) and gateway.ready:
             rights = self._entitlements
             rights.asked(account, decision.code)
+            self._failures.asked(gateway.name, decision.code)
             self._start(PollJob(decision.code, gateway, budget, grant, lease, self._now(), rights))
             return
         if isinstance(decision, Probe):
