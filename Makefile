@@ -59,6 +59,7 @@ bench: $(SET_UP)
 	$(BIN)/python -m tests.bench_rights
 	$(BIN)/python -m tests.bench_webhooks
 	$(BIN)/python -m tests.bench_history
+	$(BIN)/python -m tests.bench_readers
 
 # the unit under a real systemd, in a tree of its own; needs root and systemd-nspawn
 .PHONY: systemd

@@ -27,6 +27,7 @@ from poller.store.store import ONE_OFF
 from poller.telemetry.observe import Fact, Happened, Trouble
 from poller.telemetry.status import GatewayState, ProcessReport, ReleaseState
 from poller.web.connections import Limits
+from poller.web.feed import Feed
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import serve
@@ -135,6 +136,7 @@ async def desk(
             store.instruments,
             outbox,
             overview,
+            Feed(store.streams, notifier.news),
             Metrics(NOW),
             facts.append,
             lambda: NOW,

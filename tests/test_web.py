@@ -397,6 +397,27 @@ async def test_a_browser_finds_its_way_back_after_any_id(
         await get(http, f"{page.url}/api/events?after={after}", 400)
 
 
+async def test_cursor_reads_can_be_cached(page: Desk, http: aiohttp.ClientSession) -> None:
+    """What follows a cursor lasts once it is full; until then it is asked for again by its tag."""
+    full, partial = f"{page.url}/api/events?after=0&count=2", f"{page.url}/api/events?after=0"
+    events = json.loads((await get(http, partial))[0])["events"]
+    assert len(events) > 2
+    _, headers = await get(http, full)
+    assert headers["Cache-Control"] == "public, max-age=86400, immutable"
+    _, headers = await get(http, partial)
+    assert headers["Cache-Control"] == "public, no-cache"
+    text, _ = await get(http, partial, 304, If_None_Match=headers["Etag"])
+    assert text == ""
+    await page.publish(US, 5_000_000, 6_000_001)
+    text, fresh = await get(http, partial, 200, If_None_Match=headers["Etag"])
+    assert len(json.loads(text)["events"]) == len(events) + 1
+    nothing = f"{page.url}/api/events?after={json.loads(text)['events'][-1]['stream_id']}"
+    _, none = await get(http, nothing)
+    await get(http, nothing, 304, If_None_Match=none["Etag"])
+    assert len({headers["Etag"], fresh["Etag"], none["Etag"]}) == 3
+    assert (await get(http, f"{page.url}/api/events"))[1]["Cache-Control"] == "no-store"
+
+
 async def test_a_reader_that_stands_still_holds_up_nobody(
     page: Desk, http: aiohttp.ClientSession
 ) -> None:

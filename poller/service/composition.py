@@ -50,6 +50,7 @@ from poller.telemetry.observe import (
 from poller.telemetry.roles import ROLES, Role
 from poller.telemetry.status_store import StatusStore
 from poller.telemetry.vitals import Vitals
+from poller.web.feed import Feed
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import CannotListen
@@ -359,6 +360,7 @@ async def page(
         store.instruments,
         ports.outbox,
         overview,
+        Feed(store.streams, notifier.news),
         metrics,
         observe,
         wall_clock,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import ETag, web
 
 from poller import __version__
 from poller.model import Code, market_of
@@ -16,6 +16,7 @@ from poller.store.plain import history_rows
 from poller.store.position import AFTER
 from poller.store.reports import columns_of
 from poller.store.reports import document as report_document
+from poller.store.store import Entry
 from poller.web.asked import MOST_TOP, REPORT_SORTS, code_of, known_at, report_asked, view_of, whole
 from poller.web.histories import pieces
 from poller.web.openapi import document
@@ -25,6 +26,7 @@ from poller.web.sources import SOURCES, Sources
 from poller.web.watchlist_view import SORTS, listed
 
 MOST_EVENTS: Final = 1000
+_LASTING: Final = 86_400  # seconds for which caches keep an answer that cannot change
 _PIECE: Final = 500  # days parsed and written at a time: some 15 ms
 _JSON: Final = "application/json; charset=utf-8"
 
@@ -177,10 +179,22 @@ async def events(request: web.Request) -> web.Response:
     after = request.query.get("after")
     if after is not None and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
-    if after is not None:
-        found = await sources.streams.read(after, count=count, block=None)
-    else:
-        found = await sources.streams.last_entries(count)
+    if after is None:
+        return _entries(await sources.streams.last_entries(count))
+    found = await sources.streams.read(after, count=count, block=None)
+    # entries never change: their ids tell whether a client has this answer already
+    tag = ETag(f"{found[0].id}.{found[-1].id}.{len(found)}" if found else f"{after}.0")
+    known = request.if_none_match or ()
+    response = web.Response(status=304) if tag in known else _entries(found)
+    response.etag = tag
+    # nothing comes between the entries of a full answer; what follows them has a cursor of its own
+    lasting = f"max-age={_LASTING}, immutable" if len(found) == count else "no-cache"
+    whose = "public" if sources.config.web.token is None else "private"
+    response.headers["Cache-Control"] = f"{whose}, {lasting}"
+    return response
+
+
+def _entries(found: Sequence[Entry]) -> web.Response:
     texts = ",".join(map(entry_text, found))
     return web.Response(text=f'{{"events":[{texts}]}}', content_type="application/json")
 

@@ -21,8 +21,8 @@ from yarl import URL
 from poller.telemetry.observe import Observe, Recovered, Trouble
 from poller.web.auth import Handle
 
-MOST_CONNECTIONS: Final = 256
-"""More than 64 readers of events and a few browsers with six connections each need."""
+MOST_CONNECTIONS: Final = 2_048
+"""A thousand readers of events, and as many for everything else; each takes some 16 KiB."""
 
 _PART: Final = 4
 """The page takes a quarter of the process's descriptors, and leaves the last quarter to the rest:

@@ -65,6 +65,7 @@ def document(
                 _object(events=_list(_entry())),
                 _query("after", _STREAM_ID, "a stream id"),
                 _query("count", _up_to(most_events), "most"),
+                unchanged="with `after`: the answer is the one whose ETag was sent along",
             ),
         },
         "components": {
@@ -117,6 +118,7 @@ def _get(
     *parameters: Schema,
     known: bool = True,
     content: Schema | None = None,
+    unchanged: str = "",
 ) -> dict[str, Any]:
     answers: dict[str, Any] = {
         "200": {
@@ -125,6 +127,8 @@ def _get(
         },
         "503": _error("Redis does not answer"),
     }
+    if unchanged:
+        answers["304"] = {"description": unchanged}
     if parameters:
         answers["400"] = _error("a parameter cannot be used; the text says which and why")
     if not known:

@@ -137,6 +137,7 @@ async def serve(
         server = await _listen(runner, connections, sources, is_only_role=is_only_role)
         async with asyncio.TaskGroup() as work:
             work.create_task(connections.watch(), name="page connections")
+            work.create_task(sources.feed.run(sources.observe), name="event feed")
             await sources.overview.run(sources.observe)
     finally:
         if server is not None:

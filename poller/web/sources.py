@@ -21,6 +21,7 @@ from poller.store.store import Entry, Stream
 from poller.telemetry.observe import Observe
 from poller.telemetry.status import Polls, ProcessReport, living
 from poller.telemetry.status_store import StatusStore
+from poller.web.feed import Feed
 from poller.web.fresh import first_seen
 from poller.web.histories import LARGEST
 from poller.web.metrics import Metrics
@@ -68,6 +69,7 @@ class Sources:
     instruments: Instruments
     outbox: Outbox
     overview: Overview
+    feed: Feed
     metrics: Metrics
     observe: Observe
     now: Callable[[], datetime]

@@ -13,12 +13,10 @@ from aiohttp import web
 
 from poller.errors import StoreError
 from poller.store.position import AFTER
-from poller.store.store import Entry
-from poller.web.safe_json import entry_text
-from poller.web.sources import SOURCES, Sources
+from poller.web.feed import Feed
+from poller.web.sources import SOURCES
 
-MOST_READERS: Final = 64
-_BATCH: Final = 100
+MOST_READERS: Final = 1_000
 _KEEP_ALIVE: Final = 15.0  # seconds; proxies close connections that are silent for longer
 _SLOWEST: Final = 30.0  # seconds to write one batch
 _PAUSE: Final = 1.0
@@ -29,7 +27,7 @@ MOST: Final = web.AppKey("most_readers", int)
 
 async def events(request: web.Request) -> web.StreamResponse:
     """Follow the stream after `Last-Event-ID` or `?after=`, else from now on."""
-    sources, readers = request.app[SOURCES], request.app[READERS]
+    feed, readers = request.app[SOURCES].feed, request.app[READERS]
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "$")
     if after != "$" and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text="Last-Event-ID is no stream id, like 1715152502123-0\n")
@@ -38,7 +36,7 @@ async def events(request: web.Request) -> web.StreamResponse:
             text=f"{most} readers are connected already\n", headers={"Retry-After": "30"}
         )
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-    task = asyncio.create_task(_send(request, response, sources, after), name="event reader")
+    task = asyncio.create_task(_send(request, response, feed, after), name="event reader")
     readers.add(task)
     task.add_done_callback(readers.discard)
     try:
@@ -52,35 +50,30 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, sources: Sources, after: str
+    request: web.Request, response: web.StreamResponse, feed: Feed, position: str
 ) -> None:
+    if position == "$":  # before the answer begins: whoever has it misses nothing that follows
+        with contextlib.suppress(StoreError):
+            position = await feed.newest()
     await response.prepare(request)
     await response.write(b"retry: 2000\n\n")
     while True:
-        grown = sources.overview.grown
         try:
-            if after == "$":
-                newest = await sources.streams.last_entries(1)
-                after = newest[0].id if newest else "0-0"
-            entries = await sources.streams.read(after, count=_BATCH, block=None)
+            if position == "$":
+                position = await feed.newest()
+            found, position = await feed.after(position)
         except StoreError:
             await asyncio.sleep(_PAUSE)
             continue
-        if entries:
+        if found:
             async with asyncio.timeout(_SLOWEST):
-                await response.write("".join(map(_event, entries)).encode())
-            after = entries[-1].id
+                await response.write(found)
             continue
         try:
             async with asyncio.timeout(_KEEP_ALIVE):
-                await grown.wait()
+                await feed.grown(position)
         except TimeoutError:
             await response.write(b": still here\n\n")
-
-
-def _event(entry: Entry) -> str:
-    """Return one event; its data is JSON on one line, so nothing in it can end the event."""
-    return f"id: {entry.id}\ndata: {entry_text(entry)}\n\n"
 
 
 async def end(app: web.Application) -> None:

@@ -29,6 +29,7 @@ from poller.store.store import Entry
 from poller.telemetry.observe import Fact, Recovered
 from poller.telemetry.status import GatewayState, Poll, Polls, ProcessReport
 from poller.web.connections import Limits, PageConnections
+from poller.web.feed import Feed
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.server import running
@@ -146,6 +147,7 @@ class Page:
                 store.instruments,
                 cast("Any", MemoryOutbox(store, clock)),
                 overview,
+                Feed(store.streams, never),
                 Metrics(NOW),
                 self.facts.append,
                 lambda: NOW,
@@ -153,7 +155,11 @@ class Page:
             connections = PageConnections(_LIMITS, self.facts.append)
             runner = await running(sources, connections)
             self.doors.append((runner, connections))
-            work = overview.run(self.facts.append), connections.watch()
+            work = (
+                overview.run(self.facts.append),
+                sources.feed.run(self.facts.append),
+                connections.watch(),
+            )
             self.tasks += [asyncio.create_task(each) for each in work]
             while not overview.loaded:
                 await asyncio.sleep(0)
