@@ -229,7 +229,7 @@ async def test_what_is_no_event_is_passed_over(
     ("arguments", "cure"),
     [({"after": "now"}, "give a position"), ({"group": "webhook:desk"}, "another name")],
 )
-async def test_arguments_that_cannot_be(arguments: dict[str, str], cure: str) -> None:
+async def test_arguments_that_cannot_be(arguments: dict[str, Any], cure: str) -> None:
     """They are refused at once, with what to write."""
     with pytest.raises(ValueError, match=cure):
         async with subscribe("redis://127.0.0.1:1", **arguments):
@@ -383,7 +383,7 @@ def test_leaving_swallows_no_cancellation() -> None:
 
     async def story() -> None:
         async with asyncio.timeout(TTL / 3 + 1.5):
-            async with _active(cast("RedisGroup", Lingering()), cast("Any", None), "0"):
+            async with _active(cast("RedisGroup", Lingering()), cast("Any", None), "0", 50):
                 await asyncio.sleep(TTL / 3 + 1)
 
     with pytest.raises(TimeoutError):

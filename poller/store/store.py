@@ -121,6 +121,14 @@ class Keys:
         """Hash: the last id that a group of `subscribe` acknowledged, and when."""
         return f"{{{self.namespace}}}:subscriber:{group}"
 
+    def sharers(self, group: str) -> str:
+        """Sorted set: the readers that share a group of `subscribe`, by when they count as dead."""
+        return f"{{{self.namespace}}}:sharers:{group}"
+
+    def shared(self, group: str) -> str:
+        """Hash: symbol → which of them has entries of it that it did not acknowledge."""
+        return f"{{{self.namespace}}}:shared:{group}"
+
     def history(self, code: Code) -> str:
         """Hash: trading day → JSON of that day as last reported."""
         return f"{{{self.namespace}}}:history:{code}"

@@ -1,7 +1,7 @@
-"""A consumer group of the stream with one active reader at a time, which keeps symbols in order.
+"""A consumer group of the stream, with one active reader at a time, or shared by several.
 
-If the reader crashes, another takes over within `TTL` seconds, beginning with the entries that the
-first received and did not acknowledge.
+Either way symbols stay in order. If a reader crashes, another takes over within `TTL` seconds,
+beginning with the entries that the first received and did not acknowledge.
 """
 
 import json
@@ -20,6 +20,11 @@ from poller.store.translation import WrongType, translated
 TTL: Final = 10.0
 """Seconds until another reader may take over from one that does not renew."""
 
+_ALONE: Final = ("receive", "acknowledge", "renew")
+_SHARING: Final = ("share", "share_acknowledge", "share_renew")
+
+_KINDS: Final = ("stream", "string", "hash", "zset", "hash")
+
 
 @dataclass(frozen=True, slots=True)
 class GroupBatch:
@@ -28,32 +33,31 @@ class GroupBatch:
     Attributes:
         last: The id of the last entry ever delivered to the group.
         resumed: Where the group goes on, if it had been deleted and was created again; else None.
+        waiting: How many entries of a shared group wait until others have acknowledged theirs.
     """
 
     entries: Sequence[Entry]
     last: str
     resumed: Start | None = None
+    waiting: int = 0
 
 
 class RedisGroup:
     """One reader of one group. Every call may raise StoreDown or StoreMisfit."""
 
-    def __init__(self, url: str, namespace: str, group: str, reader: str) -> None:
-        """`reader`: a unique name."""
+    def __init__(
+        self, url: str, namespace: str, group: str, reader: str, *, share: bool = False
+    ) -> None:
+        """`reader`: a unique name; `share`: be one of several active readers."""
         self._group, self._reader = group, reader
         keys = Keys(namespace)
         self._keys = [keys.stream, keys.reader(group), keys.subscriber(group)]
+        if share:
+            self._keys += [keys.sharers(group), keys.shared(group)]
         self._redis = Connections(url).brief()
-        # the reader's lock is a lease like the poller's, and uses the same script
+        names = _SHARING if share else _ALONE
         self._receive, self._acknowledge, self._renew = (
-            self._redis.register_script(
-                (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
-            )
-            for package, name in (
-                ("poller.subscriber", "receive"),
-                ("poller.subscriber", "acknowledge"),
-                ("poller.store", "renew"),
-            )
+            self._redis.register_script(f"{_lua('group')}\n{_lua(name)}") for name in names
         )
 
     async def close(self) -> None:
@@ -61,7 +65,7 @@ class RedisGroup:
         await self._redis.aclose()
 
     async def receive(self, start: str, count: int) -> GroupBatch | None:
-        """Return the next entries, or None while another reader is active.
+        """Return the next entries, or None while another reader has the group for itself.
 
         Call it only when all entries received so far are acknowledged: unacknowledged ones are
         delivered again first. A new group begins after the id `start`; one that was deleted goes on
@@ -74,8 +78,9 @@ class RedisGroup:
             answer = await self._receive_after(resumed.position, start, count)
         if answer is None:
             return None
-        last, found = answer
-        return GroupBatch(tuple(Entry(id_, _pairs(texts)) for id_, texts in found), last, resumed)
+        last, found, *waiting = answer
+        entries = tuple(Entry(id_, _pairs(texts)) for id_, texts in found)
+        return GroupBatch(entries, last, resumed, *waiting)
 
     async def _receive_after(self, decided: str, start: str, count: int) -> Any:  # noqa: ANN401
         arguments = [self._group, self._reader, round(TTL * 1000), start, count, decided]
@@ -90,7 +95,7 @@ class RedisGroup:
             with translated():
                 return await script(keys=self._keys, args=arguments)
         except WrongType:
-            for key, kind in zip(self._keys, ("stream", "string", "hash"), strict=True):
+            for key, kind in zip(self._keys, _KINDS, strict=False):
                 with translated():
                     found = await self._redis.type(key)
                 if found not in {kind, "none"}:
@@ -101,7 +106,7 @@ class RedisGroup:
             raise
 
     async def renew(self) -> None:
-        """Stay the active reader, if this is the one."""
+        """Stay an active reader, if this is one."""
         await self._prolong(TTL)
 
     async def leave(self) -> None:
@@ -110,7 +115,8 @@ class RedisGroup:
 
     async def _prolong(self, seconds: float) -> None:
         with translated():
-            await self._renew(keys=self._keys[1:2], args=[self._reader, round(seconds * 1000)])
+            arguments = [self._group, self._reader, round(seconds * 1000)]
+            await self._renew(keys=self._keys, args=arguments)
 
 
 def read_start(answer: Mapping[str, Any], start: str) -> Start:
@@ -124,6 +130,10 @@ def read_start(answer: Mapping[str, Any], start: str) -> Start:
     if found.new:
         return replace(found, position=last if start == "$" else start)
     return found
+
+
+def _lua(name: str) -> str:
+    return (files("poller.subscriber") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

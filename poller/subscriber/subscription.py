@@ -20,7 +20,9 @@ from poller.store.store import Entry
 from poller.subscriber.redisgroup import TTL, RedisGroup
 
 _BATCH: Final = 50
+_SHARE: Final = 10  # entries of a batch of one of several readers: other readers get the others
 _BLOCK: Final = 5.0
+_SOON: Final = 0.2
 _PAUSE: Final = 1.0
 _LOG_EVERY: Final = 3600.0
 """Seconds between two log lines about entries that are no events."""
@@ -32,14 +34,22 @@ _Answer = TypeVar("_Answer")
 
 @asynccontextmanager
 async def subscribe(
-    url: str, *, namespace: str = "short-interest", group: str | None = None, after: str = "$"
+    url: str,
+    *,
+    namespace: str = "short-interest",
+    group: str | None = None,
+    share: bool = False,
+    after: str = "$",
 ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
     """Follow the stream. Use `async with` on this `as events`, then `async for event in events`.
 
     With a `group`, Redis stores the position, even if the group or the stream is deleted. An event
     counts as processed when the next one is requested, or when the block is left without an
     exception; otherwise it is delivered again: each at least once, in order. One subscriber of a
-    group is active; if it stops, another takes over within ten seconds.
+    group is active; if it stops, another takes over within ten seconds. With `share`, all that say
+    so are active: each event goes to one of them, and each symbol stays in order, as long as one
+    has events of it that do not count as processed; what a crashed one had goes to another within
+    fifteen seconds.
     Without a group every subscriber gets every event, and stores `event.position` itself.
 
     `after`: where to begin: a position, "0" (the oldest entry) or "$" (new entries only); an
@@ -51,6 +61,8 @@ async def subscribe(
         raise ValueError(f'after={after!r}: give a position, like "1715152502123-0", "0" or "$"')
     if group is not None and (not group or group.startswith(_RESERVED)):
         raise ValueError(f"group={group!r}: choose another name")
+    if share and group is None:
+        raise ValueError("share=True: give the group, too")
     async with AsyncExitStack() as stack:
         store = RedisStore(url, namespace)
         stack.push_async_callback(store.close)
@@ -60,9 +72,10 @@ async def subscribe(
             source = _Ungrouped(streams, await _patiently(lambda: _position(streams, after)))
         else:
             reader = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-            member = RedisGroup(url, namespace, group, reader)
+            member = RedisGroup(url, namespace, group, reader, share=share)
             stack.push_async_callback(member.close)
-            source = await stack.enter_async_context(_active(member, streams, after))
+            batch = _SHARE if share else _BATCH
+            source = await stack.enter_async_context(_active(member, streams, after, batch))
         events = _Events(source)
         yield events
         with suppress(TimeoutError):  # if the server does not answer, the event is delivered again
@@ -134,21 +147,24 @@ class _Ungrouped:
 class _Member:
     """Reads as a member of a group."""
 
-    def __init__(self, group: RedisGroup, streams: Streams, after: str) -> None:
+    def __init__(self, group: RedisGroup, streams: Streams, after: str, batch: int) -> None:
         self._group = group
         self._streams = streams
         self._after = after
+        self._batch = batch
         self._waiting: deque[Entry] = deque()
 
     async def next(self) -> Entry:
         while not self._waiting:
-            batch = await _patiently(lambda: self._group.receive(self._after, _BATCH))
+            batch = await _patiently(lambda: self._group.receive(self._after, self._batch))
             if batch is not None and batch.resumed is not None:
                 self._log(batch.resumed)
             if batch is None:
                 await asyncio.sleep(_PAUSE)
             elif batch.entries:
                 self._waiting += batch.entries
+            elif batch.waiting:  # for who has other entries of these symbols
+                await asyncio.sleep(_SOON)
             else:
                 await self._wait_for_entry(batch.last)
         return self._waiting.popleft()
@@ -172,11 +188,13 @@ class _Member:
 
 
 @asynccontextmanager
-async def _active(group: RedisGroup, streams: Streams, after: str) -> AsyncIterator[_Member]:
-    """Stay the active reader while an event is processed, however long that takes."""
+async def _active(
+    group: RedisGroup, streams: Streams, after: str, batch: int
+) -> AsyncIterator[_Member]:
+    """Stay an active reader while an event is processed, however long that takes."""
     renewing = asyncio.create_task(_keep_renewing(group), name="remain the active reader")
     try:
-        yield _Member(group, streams, after)
+        yield _Member(group, streams, after, batch)
     finally:
         renewing.cancel()
         await asyncio.wait([renewing])  # awaiting it would raise its cancellation here

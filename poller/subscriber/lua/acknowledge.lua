@@ -5,7 +5,5 @@
 -- →     1 when the lock is still the reader's
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-redis.call('HSET', KEYS[3], 'acknowledged', ARGV[3], 'at', now)
+record(ARGV[3])
 return 1
