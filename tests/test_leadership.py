@@ -201,3 +201,34 @@ def test_trouble_with_redis_outlives_the_lease() -> None:
     for fact in (Trouble("redis", "away"), Trouble(CODE, "refused"), Standby("Redis was away")):
         leader(fact)
     assert open_troubles(facts) == {"redis"}
+
+
+class Slow(MemoryLeases):
+    """Leases whose server grants at once, and whose answers take a second."""
+
+    async def acquire(self, owner: str, ttl: float) -> Lease | None:
+        """Grant, and answer late."""
+        granted = await super().acquire(owner, ttl)
+        await asyncio.sleep(1)
+        return granted
+
+
+def test_a_lease_granted_while_stopping_is_given_back() -> None:
+    """Who is told to stop before the answer arrives leaves no lease that nobody knows of."""
+
+    async def story() -> None:
+        facts: list[Fact] = []
+        clock = asyncio.get_running_loop().time
+        leases = Slow(clock)
+        store = MemoryStore(clock, leases=leases)
+        poller = poller_of(store, facts.append)
+        work = asyncio.create_task(keep_polling(leases, "one", poller, facts.append))
+        await asyncio.sleep(0.5)
+        granted = leases.holder
+        work.cancel()
+        await asyncio.wait([work])
+        assert work.cancelled()
+        assert (granted, leases.holder) == (Lease("1:one"), None)
+        assert not any(isinstance(fact, Active) for fact in facts)
+
+    run_virtually(BEGAN, story())

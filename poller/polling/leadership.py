@@ -104,7 +104,7 @@ async def _acquire(leases: Leases, owner: str, observe: Observe, beat: _Beat) ->
     while True:
         beat()
         try:
-            lease = await leases.acquire(owner, TTL)
+            lease = await _granted(leases, owner)
         except StoreDown as problem:
             observe(Trouble("redis", str(problem)))
         except StoreMisfit as problem:
@@ -119,6 +119,21 @@ async def _acquire(leases: Leases, owner: str, observe: Observe, beat: _Beat) ->
                 observe(Standby("another poller is active"))
             waiting, pause = True, LOOK
         await asyncio.sleep(pause)
+
+
+async def _granted(leases: Leases, owner: str) -> Lease | None:
+    """Ask for the lease; if cancelled meanwhile, give back what the server may have granted.
+
+    Otherwise nobody could poll until that lease expires.
+    """
+    asking = asyncio.create_task(leases.acquire(owner, TTL), name="ask for the lease")
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        with contextlib.suppress(StoreError):
+            if (lease := await asking) is not None:
+                await _release(leases, lease)
+        raise
 
 
 async def _renew(leases: Leases, lease: Lease, observe: Observe, beat: _Beat) -> None:
