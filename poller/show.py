@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
-from typing import Final
+from typing import Any, Final
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -281,20 +281,20 @@ class Gaps:
     days: tuple[date, ...]
     held: Mapping[date, str]
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "code": self.code,
+            "since": None if self.since is None else str(self.since),
+            "missing": [str(day) for day in self.days],
+            "held": {str(day): reason for day, reason in self.held.items()},
+        }
+
 
 def print_gaps(found: Sequence[Gaps], *, as_json: bool) -> None:
     """Print one line per symbol to stdout, or a JSON list."""
     if as_json:
-        rows = [
-            {
-                "code": each.code,
-                "since": None if each.since is None else str(each.since),
-                "missing": [str(day) for day in each.days],
-                "held": {str(day): reason for day, reason in each.held.items()},
-            }
-            for each in found
-        ]
-        say_json(json.dumps(rows))
+        say_json(json.dumps([each.as_json() for each in found]))
         return
     for each in found:
         say(f"{each.code:<9} {_gaps_line(each)}")

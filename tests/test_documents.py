@@ -57,8 +57,8 @@ def table(page: str, header: str) -> list[list[str]]:
 
 
 def spans(text: str) -> list[str]:
-    """Return what stands in backticks."""
-    return re.findall(r"`([^`]+)`", text)
+    """Return what stands in backticks, but for whole blocks."""
+    return re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
 
 # commands

@@ -43,7 +43,17 @@ def explain(code: str, *, config: ConfigFile = None) -> None:
 
 
 async def _print_explanation(config: Config, code: Code) -> None:
-    """Print what is known of a symbol, when it is polled, and which problems there are."""
+    rows = await explanation(config, code)
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        show.say(f"{name:<{width}}  {text}")
+
+
+async def explanation(config: Config, code: Code) -> list[tuple[str, str]]:
+    """Return what is known of a symbol, when it is polled, and which problems there are.
+
+    Pairs of a subject and a sentence. Raises StoreDown, StoreMisfit and Failure.
+    """
     async with (
         store_of(config, existing=True) as store,
         beside(store, RedisStatusStore) as status_store,
@@ -75,9 +85,7 @@ async def _print_explanation(config: Config, code: Code) -> None:
                 line += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
             error = f"; last error: {status.last_error}" if status.last_error else ""
             rows.append((f"webhook {table.name}", line + error))
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        show.say(f"{name:<{width}}  {text}")
+    return rows
 
 
 def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) -> Lines:

@@ -28,7 +28,19 @@ def gaps(codes: tuple[str, ...] = (), /, *, json: bool = False, config: ConfigFi
 
 
 async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:
-    """Print the reporting days that history lacks, for these codes or all watched ones."""
+    found, failures = await gaps_of(config, codes)
+    show.print_gaps(found, as_json=as_json)
+    if not codes:
+        mention_groups(config)
+    if failures:
+        raise Failure("\n".join(failures))
+
+
+async def gaps_of(config: Config, codes: Sequence[Code]) -> tuple[list[show.Gaps], list[str]]:
+    """Return the reporting days that history lacks, for these codes or all watched ones.
+
+    And a line for each symbol that cannot be read. Raises StoreDown, StoreMisfit and Failure.
+    """
     async with store_of(config, existing=True) as store:
         wanted = codes or tuple(await sources_of(config, store))
         simulated = await simulated_codes(store) is not None
@@ -38,7 +50,7 @@ async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -
         for code in wanted:
             try:
                 known = (await store.records.snapshot(code)).known
-            except StoreMisfit as problem:  # of this symbol only: print the others
+            except StoreMisfit as problem:  # of this symbol only: return the others
                 failures.append(f"{code}: {problem}")
                 continue
             missing = missing_days(market_of(code), known.vintages.keys(), now)
@@ -48,8 +60,4 @@ async def _print_gaps(config: Config, codes: Sequence[Code], *, as_json: bool) -
             held = {day: each.reason for day, each in known.held.items() if day in missing}
             since = min(known.vintages, default=None)
             found.append(show.Gaps(code, since, missing, held))
-    show.print_gaps(found, as_json=as_json)
-    if not codes:
-        mention_groups(config)
-    if failures:
-        raise Failure("\n".join(failures))
+    return found, failures

@@ -74,6 +74,10 @@ _COMMANDS: Final = {
         "It asks where web.host and web.port say, with web.token, and waits for 5 s at\n"
         "the most: made for a container's HEALTHCHECK."
     ),
+    "mcp:mcp": (
+        "Serve the Model Context Protocol on stdin and stdout: history, reports, gaps, "
+        "explanations."
+    ),
     "watch:watch": "Show or change the live watchlist; takes effect in a running service.",
     "quarantine:quarantine": (
         "Show figures held as impossible or implausible, and decide on them."

@@ -78,10 +78,25 @@ async def _print_release(
 
     What cannot be read is left out; Failure, raised at the end, names it.
     """
+    zscores = sort == "zscore" or form != "table"  # they take each symbol's whole history
+    report, names, problems = await read_whole(config, market, day, zscores=zscores)
+    _print(report, names, sort, top, form)
+    sys.stdout.flush()
+    if problems:
+        raise Failure("\n".join(problems))
+
+
+async def read_whole(
+    config: Config, market: Market, day: date | None, *, zscores: bool
+) -> tuple[Report, dict[Code, str | None], list[str]]:
+    """Return a report, the names of its symbols, and a line for each thing that cannot be read.
+
+    `zscores`: whether to read them, which takes the whole histories. Raises StoreDown, StoreMisfit
+    and Failure.
+    """
     async with store_of(config, existing=True) as store, beside(store, Archive) as archive:
         watched = await _watched(config, store)
         newest = newest_days(await store.records.watermarks()).get(market)
-        zscores = sort == "zscore" or form != "table"  # they take each symbol's whole history
         try:
             report = await read_report(
                 archive, market, day, watched=watched, newest=newest, zscores=zscores
@@ -90,11 +105,7 @@ async def _print_release(
             raise _refusal(problem) from None
         problems = list(report.unreadable)
         instruments = await instruments_of(store, list(report.coverage.shown), problems)
-    names = {code: each.name for code, each in instruments.items()}
-    _print(report, names, sort, top, form)
-    sys.stdout.flush()
-    if problems:
-        raise Failure("\n".join(problems))
+    return report, {code: each.name for code, each in instruments.items()}, problems
 
 
 def _refusal(problem: NoReport) -> Failure:

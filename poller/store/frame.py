@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from poller.markets import market_named, market_names
 from poller.model import Code, parse_code, unique
 from poller.store.archive import Archive, Archived
 from poller.store.plain import coded_rows, history_names, whole_names
+from poller.store.reports import TIMELINE, timeline
 
 
 def history(
@@ -61,31 +62,13 @@ def releases(
     """
     if market is not None and market_named(market) is None:
         raise ValueError(f"{market!r} is no market: write {market_names(' or ')}")
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for notice in _run(_notices(url, namespace)):
-        if market in {None, notice.market.name}:
-            key = (notice.market.name, str(notice.trading_day))
-            rows.setdefault(key, {}).update(_told(notice))
-    columns = [[*key, *(row.get(name) for name in _COLUMNS)] for key, row in sorted(rows.items())]
-    frame = pd.DataFrame(columns, columns=["market", "day", *_COLUMNS], dtype=object)
+    notices = [n for n in _run(_notices(url, namespace)) if market in {None, n.market.name}]
+    columns = [list(row.values()) for row in timeline(notices)]
+    frame = pd.DataFrame(columns, columns=["market", "day", *TIMELINE], dtype=object)
     for name in ("detected_at", "completed_at"):
         frame[name] = pd.to_datetime(frame[name], utc=True).dt.as_unit("ns")
-    frame["day"] = pd.to_datetime(frame["day"], format="%Y-%m-%d").dt.as_unit("ns")
+    frame["day"] = pd.to_datetime(frame["day"]).dt.as_unit("ns")
     return frame.astype(dict.fromkeys(("found", "expected", "missing"), "Int64"))
-
-
-_COLUMNS: Final = ("detected_at", "completed_at", "found", "expected", "missing")
-
-
-def _told(notice: StreamNotice) -> dict[str, Any]:
-    if notice.found is None:
-        return {"detected_at": notice.observed_at}
-    return {
-        "completed_at": notice.observed_at,
-        "found": notice.found,
-        "expected": notice.expected,
-        "missing": notice.missing,
-    }
 
 
 async def _notices(url: str, namespace: str) -> list[StreamNotice]:

@@ -1,12 +1,13 @@
 """Reads one report of a market as a whole, for `poller release` and the page."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 from poller.errors import PollerError
+from poller.events import StreamNotice
 from poller.markets import Market
 from poller.model import Code, isoformat, market_of
 from poller.schedule.report import Coverage, Standing, coverage, ranked, zscore_of
@@ -53,6 +54,29 @@ class NoReport(PollerError):
         super().__init__(text)
         self.unreadable = unreadable
         self.known = known
+
+
+def timeline(notices: Iterable[StreamNotice]) -> list[dict[str, Any]]:
+    """Return a row for each report that these notices tell of, by market, the oldest day first.
+
+    Each has `market`, `trading_day` (date), and, where there was such a notice, `detected_at`,
+    `completed_at` (aware), `found`, `expected` and `missing`; else None.
+    """
+    rows: dict[tuple[str, date], dict[str, Any]] = {}
+    for notice in notices:
+        key = (notice.market.name, notice.trading_day)
+        new = dict(zip(("market", "trading_day"), key, strict=True)) | dict.fromkeys(TIMELINE)
+        row = rows.setdefault(key, new)
+        if notice.found is None:
+            row["detected_at"] = notice.observed_at
+        else:
+            told = (notice.observed_at, notice.found, notice.expected, notice.missing)
+            row.update(zip(TIMELINE[1:], told, strict=True))
+    return [rows[key] for key in sorted(rows)]
+
+
+TIMELINE: Final = ("detected_at", "completed_at", "found", "expected", "missing")
+"""What `timeline` tells of a report, in order."""
 
 
 @dataclass(frozen=True, slots=True)
