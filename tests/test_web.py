@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from poller.delivery.outbox import Status
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError
+from poller.markets import Market
 from poller.model import Code, Instrument
 from poller.settings.config import load
 from poller.simulator import World
@@ -30,11 +31,13 @@ from poller.telemetry.observe import Recovered
 from poller.telemetry.status import Poll, Polls, ReleaseState
 from poller.web.samples import samples_of
 from poller.web.service_status import unready
+from poller.web.watchlist_view import WatchlistRow
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
 from tests.service import Service, simulator, until
 
 TOKEN = "correct-horse-battery"  # noqa: S105  of the tests
+DAY = date(2026, 11, 13)
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
 
 
@@ -280,7 +283,8 @@ async def test_what_others_write_is_text(page: Desk, http: aiohttp.ClientSession
 @pytest.mark.parametrize(
     ("state", "told"),
     [
-        ({}, "idle unused desk nothing sent yet"),
+        ({}, "idle not used yet desk"),
+        ({"last_error": "503", "last_error_at": "1000"}, "idle active desk"),
         ({"last_success": "1000"}, "good ok desk delivered"),
         ({"failing_since": "1000", "last_error": "503"}, "warn failing desk 503"),
         ({"disabled": "it answered 410", "last_success": "1"}, "bad disabled desk it answered 410"),
@@ -298,10 +302,15 @@ async def test_how_an_endpoint_is(
     assert told in spoken(marked)
 
 
-class Defective:
-    """A row whose every column is a defect, with a visitor's words in its text."""
+class Defective(WatchlistRow):
+    """A row that only an answer of the page trips over, with a visitor's words in its text.
 
-    def __getattr__(self, name: str) -> object:
+    Its other columns are sound: the page also reads rows while nobody asks for it.
+    """
+
+    @property
+    def market(self) -> Market:
+        """Fail."""
         raise ZeroDivisionError("a visitor's words")
 
 
@@ -309,8 +318,9 @@ async def test_a_defect_of_the_page_tells_nothing_of_a_visitor(
     page: Desk, http: aiohttp.ClientSession
 ) -> None:
     """Its type and place are reported, without its text; the next good answer ends it."""
-    rows: Any = page.sources.overview.rows
-    row, rows[HK] = rows[HK], Defective()
+    await page.shows(HK, 90)
+    rows = page.sources.overview.rows
+    row, rows[HK] = rows[HK], Defective(HK, DAY)
     text, _ = await get(http, page.url, 500)
     assert "a defect of the page; the log has it" in text
     (told,) = page.troubles
