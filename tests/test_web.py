@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -85,11 +84,11 @@ async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientS
     words = spoken(text)
     for part in (
         "All is well: 2 symbols watched",
-        "HK.00700 2026-11-13 11 d 90 0.50 % – −30 −25.00 %",
-        "2026-11-20 is expected in 2 d 21 h, 2026-11-27 09:00 in Hong Kong",
+        "HK.00700 2026-11-13 11 d 90 0.50 % – – −30 −25.00 %",
+        "2026-11-20 is expected in 2 d 21 h, 2026-11-27 09:00 HKT",
         "in 7 min",
         "1 of 1 reported",
-        "6,000,000 0.50 % 2.50 +1,000,000 +20.00 %",
+        "6,000,000 0.50 % 2.50 1 k +1,000,000 +20.00 %",
         "0 of 30",
         "ready 127.0.0.1:11111",
         "polling poller run",

@@ -116,16 +116,19 @@ async def test_columns_and_badges(page: Desk, http: aiohttp.ClientSession) -> No
     text, _ = await get(http, page.url)
     words = spoken(text)
     assert "Days to cover" in words
-    assert f"{US} {DAY} 10 d year high 1,029,000 0.50 % 2.50" in words
-    assert "Days to cover" not in (await get(http, f"{page.url}/?market=HK"))[0]
+    assert f"{US} {DAY} 10 d year high 1,029,000 0.50 % 2.50 1 k 100.0 +1,000" in words
+    for head in ("Days to cover", "Average volume", "Percentile"):
+        assert head in words
+        assert head not in (await get(http, f"{page.url}/?market=HK"))[0]
     words = spoken((await get(http, f"{page.url}/symbols/{US}"))[0])
     assert "Percentile 100.0 of its last 30 reports" in words
     assert "the highest of the last 365 days" in words
     assert "Percentile" not in (await get(http, f"{page.url}/symbols/{HK}"))[0]
     rows = json.loads((await get(http, f"{page.url}/api/symbols"))[0])["symbols"]
-    assert [(row["days_to_cover"], row["year"]) for row in rows] == [
-        *[(None, None)] * 3,
-        (2.5, "high"),
+    names = ("days_to_cover", "average_volume", "year_percentile", "year")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        *[(None, None, None, None)] * 3,
+        (2.5, 1000, 100.0, "high"),
     ]
 
 
@@ -138,11 +141,11 @@ async def test_when_a_market_is_probed_next_is_told_once(
     at = NOW + timedelta(minutes=30, seconds=17)
     await page.report(markets={"HK": ReleaseState("watching", DAY, 2, 2, at)})
     text, _ = await get(http, page.url)
-    assert spoken(text).count("HK is probed next at 04:30:17 UTC") == 1
+    assert spoken(text).count("HK is probed next at 12:30:17 HKT") == 1
     assert "Next poll" not in text
     assert "in turn" not in text
     words = spoken((await get(http, f"{page.url}/symbols/{HK}"))[0])
-    assert "in turn HK is probed next at 04:30:17 UTC ; one of 3 symbols watched" in words
+    assert "in turn HK is probed next at 12:30:17 HKT ; one of 3 symbols watched" in words
     markets = json.loads((await get(http, f"{page.url}/api/status"))[0])["markets"]
     assert [each["probed_at"] for each in markets] == ["2026-11-24T04:30:17.000Z", None]
     late = ReleaseState("watching", DAY, 2, 2, NOW - timedelta(seconds=1))

@@ -3,6 +3,7 @@
 import json
 import string
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -33,13 +34,14 @@ from poller.web.formatting import (
     direction,
     due,
     lines,
-    local,
     number,
     percent,
     places_of,
     ratio,
+    short,
     signed,
 )
+from poller.web.plots import Move, moves, plot_text, plotted
 from poller.web.safe_json import entry_text, json_text
 from poller.web.service_status import ServiceStatus, unready
 from poller.web.watchlist_view import (
@@ -201,10 +203,41 @@ def test_no_value_makes_a_chart_infinite(days: list[Vintage], frame: Frame) -> N
             assert 0 <= float(y) <= frame.height
 
 
+@given(wild)
+def test_no_value_spoils_the_live_chart(days: list[Vintage]) -> None:
+    """Whatever numbers a record holds, the script gets JSON with a figure for each day."""
+    newest_first = list(reversed(days))
+    moved = moves(newest_first)
+    plot = plotted(HONG_KONG, newest_first, moved)
+    if plot is None:
+        return
+    read = json.loads(plot_text(plot), parse_constant=pytest.fail)
+    columns = [read["days"], read["change"], *(panel["values"] for panel in read["panels"])]
+    assert {len(column) for column in columns} == {len(days)}
+
+
+def test_the_moves_of_a_history() -> None:
+    """A split is taken out and told; next to a day below the threshold, nothing has moved."""
+    first = weeks((1_000_000, 0.5), (1_100_000, 0.55), (0, 0.0), (1_000_000, 0.5))
+    moved = moves(list(reversed(first)))
+    days = [vintage.day for vintage in first]
+    assert [(moved[day].shares, moved[day].percent) for day in days[1:]] == [
+        (100_000, 10.0),
+        (None, None),
+        (None, None),
+    ]
+    split = [
+        Vintage(HkRecord(None, str(day), shares, 0.5, price, price), 0, NOW)
+        for day, shares, price in ((days[0], 1_000_000, 40.0), (days[1], 4_040_000, 10.0))
+    ]
+    move = moves(list(reversed(split)))[days[1]]
+    assert move == Move(40_000, 1.0, Fraction(4))
+
+
 @given(extremes)
 def test_every_number_has_short_words(value: float) -> None:
     """A number that cannot be shown is a dash; none takes more than a cell has room for."""
-    told = [decimal(value), decimal(value, 4), percent(value), ratio(value)]
+    told = [decimal(value), decimal(value, 4), percent(value), ratio(value), short(value)]
     told += [number(value), signed(value)] if isinstance(value, int) else []
     assert direction(value) in {"", "up", "down"}
     assert places_of([value]) in {2, 3, 4}
@@ -438,7 +471,6 @@ def test_words() -> None:
     assert ago(NOW, NOW - timedelta(days=1, hours=22, minutes=59)) == "in 1 d 22 h"
     assert ago(NOW, NOW - timedelta(days=14, hours=18)) == "in 15 d"
     assert due(NOW - timedelta(seconds=2), NOW) == "now"
-    assert local(NOW, HONG_KONG) == "2026-11-24 12:00 in Hong Kong"
     late = datetime(2026, 11, 13, 16, 30, tzinfo=UTC)  # the 14th in Hong Kong
     assert days_old(date(2026, 11, 13), HONG_KONG, late) == "1 d"
     assert days_old(date(2026, 11, 13), UNITED_STATES, late) == "0 d"

@@ -75,6 +75,11 @@ class Record(ABC):
         return None
 
     @property
+    def average_volume(self) -> int | None:
+        """Shares traded a day, on average, as the market reports it; None: not reported."""
+        return None
+
+    @property
     def close_price(self) -> float | None:
         """The closing price of the day; None: not reported."""
         return None

@@ -62,6 +62,11 @@ class UsRecord(Record):
         return self.short_percent
 
     @property
+    def average_volume(self) -> int | None:
+        """Shares traded a day, on average over the period of the report."""
+        return self.avg_daily_share_volume
+
+    @property
     def cover_bound(self) -> CoverBound | None:
         """The floor or the cap, if days to cover are at it; None: at neither."""
         return None if self.days_to_cover is None else _COVER_BOUNDS.get(self.days_to_cover)

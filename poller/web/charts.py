@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 from poller.markets import Shares, is_below_threshold
 from poller.model import Vintage
+from poller.web.formatting import short
 from poller.web.watchlist_view import figure
 
 _SPARK_WIDTH: Final = 104
@@ -146,7 +147,7 @@ def chart(title: str, vintages: Sequence[Vintage], frame: Frame) -> str:
     percent = _percent_of_one(vintages)
     ratios = [] if percent is None else _ratios(vintages, percent)
     axis = _axis([*known, *(value for _, value in ratios if value)], frame.top, frame.split)
-    parts = [*_hatched(vintages, across, frame), *_grid(axis, _short, frame)]
+    parts = [*_hatched(vintages, across, frame), *_grid(axis, short, frame)]
     parts += [*_day_ticks(days[0], days[-1], across, frame)]
     parts += _area(list(zip(days, shares, strict=True)), across, axis)
     parts += _line("ratio", ratios, across, axis)
@@ -323,11 +324,3 @@ def _points(points: Sequence[Point]) -> str:
     if len(points) == 1:  # a line without length: its round ends make a dot
         points = [*points, *points]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-
-
-def _short(value: float) -> str:
-    """Return a number of shares in a few characters: 1.2 M."""
-    for size, letter in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
-    return f"{value:.4g}"

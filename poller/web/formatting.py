@@ -3,28 +3,44 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
+from fractions import Fraction
 from itertools import groupby
 from typing import Final
 
 from poller.events import StreamEvent, decode
 from poller.markets import Market, Record, Shares, is_below_threshold
-from poller.model import isoformat
 from poller.store.store import Entry
 from poller.telemetry.roles import parts_of
 from poller.telemetry.status import ProcessReport
 from poller.web.histories import LARGEST
+from poller.web.zones import Zone
 
 ABSENT: Final = "–"
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _COARSE: Final = 2  # from this step on (minutes), one unit is enough
 _FEW: Final = 10
+_SIZES: Final = ((1e9, " B"), (1e6, " M"), (1e3, " k"))
 _LONG: Final = 1e15  # figures from here on are written with a power of ten
 
 
 def number(value: Shares | None) -> str:
     """Return 1,234,567."""
     return ABSENT if value is None or abs(value) >= LARGEST else f"{value:,}"
+
+
+def short(value: Shares | None) -> str:
+    """Return a number in a few characters: 1.2 M."""
+    known = finite(value)
+    if known is None or abs(known) >= LARGEST:
+        return ABSENT
+    size, letter = next((each for each in _SIZES if abs(known) >= each[0]), (1.0, ""))
+    return f"{known / size:.4g}{letter}"
+
+
+def split(factor: Fraction) -> str:
+    """Return what a split made of the shares: `4 for 1`, or `1 for 10` of a consolidation."""
+    return f"{factor.numerator} for {factor.denominator}"
 
 
 def decimal(value: float | None, places: int = 2) -> str:
@@ -123,11 +139,14 @@ def left(length: timedelta | None) -> str:
     return "" if length is None else f"about {span(length)} left"
 
 
-def clock(moment: datetime, now: datetime) -> str:
-    """Return a moment of today as 14:30:17 UTC, of another day with its date."""
-    utc = moment.astimezone(UTC)
-    is_today = utc.date() == now.astimezone(UTC).date()
-    return f"{utc:%H:%M:%S} UTC" if is_today else f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+def clock(when: datetime, now: datetime, zone: Zone, market: Market | None = None) -> str:
+    """Return a moment of today as 14:30:17 HKT, of another day with its date."""
+    there = zone.of(market)
+    try:
+        is_today = when.astimezone(there).date() == now.astimezone(there).date()
+        return zone.text(when, "%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", market)
+    except OverflowError:  # at an end of the calendar
+        return ABSENT
 
 
 def due(moment: datetime | None, now: datetime) -> str:
@@ -135,9 +154,12 @@ def due(moment: datetime | None, now: datetime) -> str:
     return ABSENT if moment is None else ago(max(moment, now), now)
 
 
-def local(moment: datetime, market: Market) -> str:
-    """Return a moment in the market's local time: 2026-11-27 09:00 in Hong Kong."""
-    return f"{moment.astimezone(market.zone):%Y-%m-%d %H:%M} in {market.labels.city}"
+def moment(when: datetime, zone: Zone, market: Market | None = None, seconds: str = "") -> str:
+    """Return 2026-11-24 12:00 HKT; `seconds`: `:%S` to add them."""
+    try:
+        return zone.text(when, f"%Y-%m-%d %H:%M{seconds}", market)
+    except OverflowError:
+        return ABSENT
 
 
 def at_work(report: ProcessReport) -> str:
@@ -162,7 +184,7 @@ class Line:
     """A line of the page's events: one entry, or a run of `count` backfilled days."""
 
     id: str
-    at: str
+    at: datetime
     code: str
     kind: str
     day: str
@@ -171,6 +193,7 @@ class Line:
     is_below: bool = False
     count: int = 1
     name: str | None = None
+    market: Market | None = None
 
     @property
     def against(self) -> str:
@@ -206,7 +229,7 @@ def _line(entry: Entry) -> Line | None:
     is_below = is_below_threshold(event.record)
     return Line(
         entry.id,
-        isoformat(event.observed_at),
+        event.observed_at,
         event.code,
         event.kind,
         str(event.trading_day),
@@ -214,6 +237,7 @@ def _line(entry: Entry) -> Line | None:
         None if is_below or event.change is None else event.change.percent,
         is_below,
         name=event.name,
+        market=event.market,
     )
 
 

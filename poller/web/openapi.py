@@ -219,6 +219,8 @@ def _row() -> Schema:
         change=_or_null(_SHARES),
         percent=_or_null(_REAL),
         days_to_cover=_or_null(_REAL),
+        average_volume=_or_null(_WHOLE),
+        year_percentile=_or_null(_REAL),
         year=_or_null({"type": "string", "enum": ["high", "low"]}),
         revision=_WHOLE,
         observed_at=_or_null(_TIME),

@@ -15,7 +15,7 @@ from poller.errors import PollerError, StoreError
 from poller.model import to_json
 from poller.store.reports import NoReport
 from poller.telemetry.observe import Happened, Ready, Recovered, Trouble
-from poller.web import api, assets, health, pages, sse
+from poller.web import api, assets, health, pages, rendering, sse, symbol_page
 from poller.web.auth import Handle, harden, require_access
 from poller.web.connections import Limits, PageConnections, harden_server, limits_of, widen_queue
 from poller.web.sources import SOURCES, Sources
@@ -45,7 +45,7 @@ def application(sources: Sources, connections: PageConnections) -> web.Applicati
     app[_DEFECTS] = set()
     app[sse.READERS] = set()
     app[sse.MOST] = min(sse.MOST_READERS, connections.limits.readers)
-    app[pages.TEMPLATES] = pages.templates()
+    app[rendering.TEMPLATES] = rendering.templates()
     app[pages.WRONG_TOKENS] = wrong
     if secret is not None:
         app[pages.TOKEN] = secret
@@ -54,7 +54,7 @@ def application(sources: Sources, connections: PageConnections) -> web.Applicati
     app.add_routes(
         [
             web.get("/", pages.index),
-            web.get("/symbols/{code}", pages.symbol),
+            web.get("/symbols/{code}", symbol_page.symbol),
             web.get("/releases/{market}", pages.release),
             web.get("/releases/{market}/{day}", pages.release),
             web.get("/login", pages.login),
@@ -67,6 +67,7 @@ def application(sources: Sources, connections: PageConnections) -> web.Applicati
             *assets.routes(),
         ]
     )
+    assets.add_plotter(app, assets.plotter())
     return app
 
 

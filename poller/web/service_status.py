@@ -4,7 +4,7 @@ Page, API, `/readyz` and `/metrics` all show this one value.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final
@@ -14,7 +14,7 @@ from poller.markets import all_markets
 from poller.model import Code, isoformat
 from poller.telemetry.roles import parts_of
 from poller.telemetry.status import GatewayState, ProcessReport, RestingMarket
-from poller.web.watchlist_view import MarketView
+from poller.web.watchlist_view import MarketView, WatchlistRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,17 @@ def troubled(service: ServiceStatus) -> set[Code]:
     named = (Code(found[0]) for subject in service.troubles for found in _CODE.finditer(subject))
     late = (row.code for view in service.markets for row in view.behind if view.is_late(row))
     return {*named, *late}
+
+
+def late(service: ServiceStatus, rows: Iterable[WatchlistRow]) -> dict[Code, date]:
+    """Return the codes that still show an older day → the newest day of their market."""
+    views = {view.market: view for view in service.markets}
+    found = ((row, views.get(row.market)) for row in rows)
+    return {
+        row.code: view.day
+        for row, view in found
+        if view is not None and view.day is not None and view.is_late(row)
+    }
 
 
 def as_json(service: ServiceStatus) -> dict[str, Any]:

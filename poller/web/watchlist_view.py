@@ -25,6 +25,9 @@ REPORTS_DRAWN: Final = 26
 PER_PAGE: Final = 100
 MOST_PER_PAGE: Final = 500
 
+RANKED_FROM: Final = 8
+"""Reports: a percentile of fewer says nothing."""
+
 PERCENT: Final = r"[0-9]{1,6}(\.[0-9]{1,4})?"
 """The pattern of a filter by percent."""
 
@@ -41,6 +44,7 @@ Extreme = Literal["high", "low"]
 
 _ABSENT: Final = "-"
 _READ: Final = 56  # reports parsed of a symbol: a year of weekly ones
+_YEAR: Final = timedelta(days=365)
 _LEAST_SPAN: Final = timedelta(days=180)  # of the reports before a high or low of the year
 _NEW: Final = timedelta(days=1)
 _STALE_REPORTS: Final = 3  # a symbol that missed this many releases no longer counts in a sweep
@@ -59,6 +63,9 @@ class WatchlistRow:
             figure.
         cover_sign: What to write before days to cover that are at a bound.
         extreme: Whether its shares are above, or below, all reports of the 365 days before.
+        volume: Shares traded a day on average, where the market reports it.
+        percentile: How much of the reports of the last 365 days, itself included, are not above its
+            shares, in percent; None with few of them.
         reports: The shares of the last reports, oldest first, separated by commas: as numbers, they
             would take most of the page's memory.
     """
@@ -77,6 +84,8 @@ class WatchlistRow:
     days_to_cover: float | None = None
     cover_sign: str = ""
     extreme: Extreme | None = None
+    volume: int | None = None
+    percentile: float | None = None
 
     @property
     def drawn(self) -> tuple[Shares | None, ...]:
@@ -101,6 +110,8 @@ class WatchlistRow:
             "change": self.change,
             "percent": None if self.percent is None else round(self.percent, 4),
             "days_to_cover": self.days_to_cover,
+            "average_volume": self.volume,
+            "year_percentile": None if self.percentile is None else round(self.percentile, 1),
             "year": self.extreme,
             "revision": self.revision,
             "observed_at": None if self.observed_at is None else isoformat(self.observed_at),
@@ -128,6 +139,7 @@ def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> W
     change = percent = None
     if shares is not None and len(newest) > 1 and figure(newest[1].record) is not None:
         change, percent = move(newest[1].record, last.record, timeline.split_before(last.day))
+    extreme, percentile = (None, None) if shares is None else _position(newest)
     return WatchlistRow(
         code,
         last.day,
@@ -142,16 +154,22 @@ def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> W
         name,
         last.record.days_to_cover,
         "" if bound is None else bound.sign,
-        None if shares is None else _extreme(timeline, newest),
+        extreme,
+        last.record.average_volume,
+        percentile,
     )
 
 
-def _extreme(timeline: Timeline, newest: Sequence[Vintage]) -> Extreme | None:
+def _position(newest: Sequence[Vintage]) -> tuple[Extreme | None, float | None]:
+    """Return whether the newest figure is at an end of the year's, and its percentile in them."""
     last = newest[0].day
+    year = {each.day: each.record for each in newest if last - each.day <= _YEAR}
     if last - newest[-1].day < _LEAST_SPAN:
-        return None
-    rank = timeline.ranks([last])[last]
-    return "high" if rank.year_high else "low" if rank.year_low else None
+        return None, None
+    rank = Timeline(year).ranks([last])[last]
+    extreme: Extreme | None = "high" if rank.year_high else "low" if rank.year_low else None
+    percentile = None if rank.known < RANKED_FROM else 100 * rank.not_above / rank.known
+    return extreme, percentile
 
 
 def _number(text: str) -> Shares:
@@ -244,6 +262,8 @@ SORTS: Final[Mapping[str, Callable[[WatchlistRow], Any]]] = {
     "shares": lambda row: row.shares,
     "ratio": lambda row: row.ratio,
     "days_to_cover": lambda row: row.days_to_cover,
+    "volume": lambda row: row.volume,
+    "percentile": lambda row: row.percentile,
     "change": lambda row: row.change,
     "moved": lambda row: None if row.change is None else abs(row.change),
     "percent": lambda row: row.percent,

@@ -32,6 +32,7 @@ from poller.web.safe_json import json_text
 from poller.web.samples import samples_of
 from poller.web.service_status import ServiceStatus, as_json, further
 from poller.web.watchlist_view import row_of
+from poller.web.zones import EACH_MARKET
 from tests.fuzz.engine import NOW, Target, bounded, plain, refused, text_of
 from tests.golden import VERSIONS, written
 
@@ -183,7 +184,7 @@ def _polls(data: bytes) -> None:
     formatting.due(polls.next_at, NOW)
     for poll in polls.polls:
         formatting.ago(poll.at, NOW)
-        formatting.local(poll.at, HONG_KONG)
+        formatting.moment(poll.at, EACH_MARKET, HONG_KONG)
     to_json([poll.answer for poll in polls.polls])
     polls.to_json()
 

@@ -59,4 +59,14 @@ addEventListener("keydown", (key) => {
   key.preventDefault();
   field.focus();
 });
+// The browser alone knows its time zone: its name goes into the link that chooses it.
+const local = document.getElementById("zone-local");
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+if (local && zone) {
+  const query = new URLSearchParams(location.search);
+  query.set("zone", zone);
+  local.href = `?${query}`;
+  local.title = zone;
+  local.hidden = false;
+}
 soon(QUIET);

@@ -1,0 +1,113 @@
+"""The page of one symbol: its newest report, its chart, its history. Complete without script."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Final
+
+from aiohttp import web
+from markupsafe import Markup, escape
+
+from poller.detect.change import Rank, Timeline
+from poller.markets import Market, is_below_threshold
+from poller.model import Code, Vintage, market_of, titled
+from poller.web import assets, formatting
+from poller.web.api import history_of
+from poller.web.asked import code_of, known_at
+from poller.web.charts import FRAMES, chart
+from poller.web.histories import names_of, read, readable
+from poller.web.plots import UNMOVED, moves, plot_text, plotted
+from poller.web.rendering import rendered
+from poller.web.service_status import ServiceStatus, late
+from poller.web.sources import SOURCES, Sources
+from poller.web.watchlist_view import RANKED_FROM
+from poller.web.zone_choice import zoned
+
+_HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
+_EARLIER: Final = 20  # replaced vintages of one day
+
+RANGES: Final = (("3M", 91), ("1Y", 365), ("3Y", 1096), ("All", 0))
+"""What the buttons of the chart show: word, days up to the newest; 0: all."""
+
+
+@zoned
+async def symbol(request: web.Request) -> web.Response:
+    """Show one symbol: its newest days, up to `_HISTORY_SHOWN`."""
+    sources = request.app[SOURCES]
+    code = code_of(request)
+    moment = known_at(request)
+    raw = await history_of(sources, code, moment)
+    names = names_of(raw)
+    history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
+    vintages = history.vintages
+    older = read(market_of(code), raw, names[_HISTORY_SHOWN : _HISTORY_SHOWN + 1]).vintages
+    moved = moves([*vintages, *older])
+    service = await sources.service_status()
+    row = sources.overview.rows.get(code)
+    known = await sources.instrument(code)
+    title = titled(code, known.name)
+    return rendered(
+        request,
+        "symbol.html.jinja",
+        service=service,
+        code=code,
+        title=title,
+        known=known,
+        known_at=None if moment is None else moment.isoformat(),
+        outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
+        market=market_of(code),
+        row=row,
+        rank=_rank(vintages),
+        probed_at=_probed_at(service, market_of(code)),
+        charts=_charts(f"Short interest of {title}", vintages),
+        plotter=request.app[assets.PLOTTER],
+        plot=Markup(escape(plot_text(plotted(market_of(code), vintages, moved)))),  # noqa: S704
+        ranges=RANGES,
+        moves=moved,
+        unmoved=UNMOVED,
+        places=formatting.places_of(vintage.record.close_price for vintage in vintages),
+        late=late(service, [row] if row is not None else []),
+        vintages=vintages,
+        unreadable=history.left_out,
+        more=max(0, len(names) - _HISTORY_SHOWN),
+        earlier=await _earlier(sources, vintages, code),
+        polls=(await sources.polls([code])).get(code),
+    )
+
+
+def _probed_at(service: ServiceStatus, market: Market) -> datetime | None:
+    """Return when one of a market's symbols is probed next, if that is known now."""
+    views = () if service.redis else service.markets
+    return next((view.probed_at for view in views if view.market is market), None)
+
+
+def _rank(vintages: Sequence[Vintage]) -> Rank | None:
+    """Return the rank of the newest figure among these; None where it is no figure."""
+    if len(vintages) < RANKED_FROM or is_below_threshold(vintages[0].record):
+        return None
+    timeline = Timeline({vintage.day: vintage.record for vintage in vintages})
+    rank = timeline.ranks([vintages[0].day])[vintages[0].day]
+    return rank if rank.not_above else None
+
+
+def _charts(title: str, vintages: Sequence[Vintage]) -> list[Markup]:
+    days = list(reversed(vintages))
+    drawn = [chart(title, days, frame) for frame in FRAMES]
+    return [Markup(text) for text in drawn if text]  # noqa: S704  it escapes the title
+
+
+async def _earlier(
+    sources: Sources, vintages: Sequence[Vintage], code: Code
+) -> dict[date, list[Vintage]]:
+    """Return the earlier vintages of revised days, newest first."""
+    names = [
+        f"{vintage.day}:{revision}"
+        for vintage in vintages
+        for revision in reversed(range(max(0, vintage.revision - _EARLIER), vintage.revision))
+    ]
+    found: dict[date, list[Vintage]] = {}
+    shown = names[:_HISTORY_SHOWN]
+    for name, text in zip(shown, await sources.status_store.vintages(code, shown), strict=True):
+        day = name.partition(":")[0]
+        if text is not None and (vintage := readable(market_of(code), day, text)) is not None:
+            found.setdefault(vintage.day, []).append(vintage)
+    return found
