@@ -201,7 +201,7 @@ async def test_on_a_phone(page: Desk) -> None:
             await window.goto(address)
             assert await window.evaluate("document.documentElement.scrollWidth") == 390
             assert await window.evaluate(_STICKING_OUT) == []
-        await expect(window.get_by_text("The table scrolls sideways.")).to_be_visible()
+        await expect(window.get_by_text("the table scrolls sideways.")).to_be_visible()
         await window.goto(page.url)
         await expect(window.get_by_role("cell", name="5,001,000", exact=True)).to_be_visible()
         for name in ("Filter",):
@@ -218,43 +218,54 @@ _STICKING_OUT = """() => {
 }"""
 
 
-@pytest.mark.parametrize("width", [320, 390, 700, 900, 1360])
-async def test_the_chart_fits(page: Desk, width: int) -> None:
+async def test_the_chart_fits(page: Desk) -> None:
     """The drawn one is as wide as the page, to its newest day, with text that can be read."""
-    size = {"width": width, "height": 900}
-    async with browser(viewport=size, java_script_enabled=False) as (window, _):
+    async with browser(java_script_enabled=False) as (window, _):
         await window.goto(f"{page.url}/symbols/{HK}")
         chart = window.get_by_role("img", name="Short interest of HK.00700")
-        await expect(chart).to_have_count(1)
-        shown, cards = await chart.bounding_box(), await window.locator("#figures").bounding_box()
-        assert shown is not None
-        assert cards is not None
-        assert shown["width"] == pytest.approx(cards["width"], abs=1)
-        newest = await chart.get_by_text("2026-11-13", exact=True).last.bounding_box()
-        assert newest is not None
-        assert newest["x"] + newest["width"] <= shown["x"] + shown["width"]
-        assert 9 <= newest["height"] <= 22
+        for width in (320, 390, 700, 900, 1360):
+            await window.set_viewport_size({"width": width, "height": 900})
+            await expect(chart).to_have_count(1)
+            shown = await chart.bounding_box()
+            cards = await window.locator("#figures").bounding_box()
+            assert shown is not None
+            assert cards is not None
+            assert shown["width"] == pytest.approx(cards["width"], abs=1)
+            newest = await chart.get_by_text("2026-11-13", exact=True).last.bounding_box()
+            assert newest is not None
+            assert newest["x"] + newest["width"] <= shown["x"] + shown["width"]
+            assert 9 <= newest["height"] <= 22
 
 
-async def test_a_list_of_names_fits_a_small_phone(page: Desk) -> None:
-    """At 360 px, large figures with a badge and a name are seen without scrolling sideways."""
+async def test_lists_fit_a_small_phone(page: Desk) -> None:
+    """From 320 px on, large figures, badges and names are seen without scrolling sideways."""
     await named(page)
     await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 134_084_000)
     await page.shows(HK, 134_084_000)
     await page.detected(HK, date(2026, 11, 13))
-    async with browser(viewport={"width": 360, "height": 800}) as (window, _):
-        await window.goto(page.url)
-        await expect(window.locator(".badge.revised").first).to_be_visible()
-        for part in ("#watchlist", "#fresh .sheet"):
-            sizes = "part => [part.scrollWidth, part.clientWidth]"
-            scrolled, seen = await window.locator(part).evaluate(sizes)
-            assert scrolled <= seen
+    sizes = "part => [part.scrollWidth, part.clientWidth]"
+    async with browser() as (window, _):
+        for path, parts in (
+            ("", ("#watchlist", "#fresh .sheet")),
+            ("/releases/HK", ("#standings",)),
+        ):
+            await window.goto(page.url + path)
+            for width in (320, 360, 440):
+                await window.set_viewport_size({"width": width, "height": 800})
+                for part in parts:
+                    place = window.locator(part)
+                    scrolled, seen = await place.evaluate(sizes)
+                    assert scrolled <= seen, (path, part, width)
+                    figure = place.get_by_text("134,084,000").locator("visible=true")
+                    await expect(figure).to_have_count(1)
+                for kind in ("revised", "high") if not path else ():
+                    await expect(window.locator(f"#watchlist .badge.{kind}").first).to_be_visible()
 
 
 async def test_a_revision_makes_no_row_higher(page: Desk) -> None:
     """On a phone, too, every row of the watchlist has one line."""
-    await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 1_300_000)
-    await page.shows(HK, 1_300_000)
+    await page.publish(HK, *range(1_000_000, 1_051_000, 1000), 1_025_500)
+    await page.shows(HK, 1_025_500)
     async with browser(viewport=PHONE) as (window, _):
         await window.goto(page.url)
         rows = window.locator(".watchlist tbody tr")
@@ -285,7 +296,12 @@ async def test_whole_without_script(page: Desk) -> None:
         await window.get_by_role("searchbox").fill("hk")
         await window.get_by_role("button", name="Filter").click()
         await expect(window.get_by_role("rowheader")).to_have_text(["HK.00700"])
+        zones = window.get_by_role("navigation", name="Time zone").get_by_role("link")
+        await expect(zones).to_have_text(["market’s", "UTC"])
         await window.get_by_role("link", name="HK.00700").first.click()
+        chart = window.get_by_role("img", name="Short interest of HK.00700")
+        await expect(chart).to_have_count(1)
+        await expect(window.get_by_role("slider")).to_have_count(0)
         async with window.expect_download() as download:
             await window.get_by_role("link", name="CSV").click()
         assert (await download.value).suggested_filename == "HK.00700.csv"

@@ -145,7 +145,7 @@ async def test_when_a_market_is_probed_next_is_told_once(
     assert "Next poll" not in text
     assert "in turn" not in text
     words = spoken((await get(http, f"{page.url}/symbols/{HK}"))[0])
-    assert "in turn HK is probed next at 12:30:17 HKT ; one of 3 symbols watched" in words
+    assert "12:30:17 HKT HK is probed next at that time; one of 3 symbols watched" in words
     markets = json.loads((await get(http, f"{page.url}/api/status"))[0])["markets"]
     assert [each["probed_at"] for each in markets] == ["2026-11-24T04:30:17.000Z", None]
     late = ReleaseState("watching", DAY, 2, 2, NOW - timedelta(seconds=1))

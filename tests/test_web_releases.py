@@ -56,7 +56,7 @@ async def test_a_report_as_a_whole(page: Desk, http: aiohttp.ClientSession) -> N
     assert "Hong Kong: the report of 2026-11-20" in words
     assert "3 of 4 symbols" in words
     assert f"{MISSING} last {LAST}" in words
-    assert "1 HK.00002 HOLDINGS &lt;2&gt; 20,000 −30,000 −60.00 %" in words
+    assert "1 HK.00002 HOLDINGS &lt;2&gt; 20,000 −30,000 to 20,000 −60.00 %" in words
     assert words.index(DOWN) < words.index(UP) < words.index(HK)
 
 
@@ -84,7 +84,7 @@ async def test_how_unusual_a_move_is(tmp_path: Path, http: aiohttp.ClientSession
         assert (first["code"], first["rank"], first["percentile"]) == (UP, 1, 100.0)
         assert first["zscore"] > 10 > abs(second["zscore"])
         words = spoken((await get(http, f"{made.url}/releases/HK?sort=zscore"))[0])
-        assert f"1 HK.00001 1,100 +99 +9.89 % 0.50 % {first['zscore']:.2f}" in words
+        assert f"1 HK.00001 1,100 +99 to 1,100 +9.89 % 0.50 % {first['zscore']:.2f}" in words
         assert "z-score" in (await get(http, f"{made.url}/releases/HK"))[0]
 
 

@@ -1,6 +1,6 @@
 """The HTML pages but the symbol's: watchlist, report, login. They are complete without script."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
@@ -170,11 +170,18 @@ def _heads(asked: ReportAsked) -> list[tuple[str, str, str, str]]:
         (
             key,
             head,
-            "figure" if key in phone else f"figure wide {kind}".rstrip(),
+            _kind(key, kind, phone),
             _report_link(key, top) if key in SORT_WORDS else "",
         )
         for key, head, kind in columns
     ]
+
+
+def _kind(key: str, kind: str, phone: Collection[str]) -> str:
+    """Return the CSS classes of a report's figure. Tiny phones have shares below changes."""
+    if key == "shares" and "change" in phone:
+        return "figure stacked"
+    return "figure" if key in phone else f"figure wide {kind}".rstrip()
 
 
 def _report_link(sort: str, top: int | None) -> str:

@@ -67,6 +67,7 @@ async def symbol(request: web.Request) -> web.Response:
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=late(service, [row] if row is not None else []),
         vintages=vintages,
+        has_revisions=any(vintage.revision for vintage in vintages),
         unreadable=history.left_out,
         more=max(0, len(names) - _HISTORY_SHOWN),
         earlier=await _earlier(sources, vintages, code),

@@ -182,7 +182,7 @@ function look(panel) {
     gridLineColor: colour("line"),
     axes: {
       x: { ...labels, drawAxis: true, axisLabelWidth: 70, pixelsPerLabel: 90, axisLabelFormatter: dateLabel(isLast), axisHeight: isLast ? 20 : 4 },
-      y: { ...labels, axisLabelWidth: 56, pixelsPerLabel: 34, axisLabelFormatter: short },
+      y: { ...labels, axisLabelWidth: 56, pixelsPerLabel: panel.key === "shares" ? 34 : 20, axisLabelFormatter: short },
     },
     interactionModel: {
       mousedown: Dygraph.Interaction.defaultModel.mousedown,
@@ -219,6 +219,8 @@ function range(days) {
 }
 
 function draw() {
+  const pressed = buttons.find((button) => button.getAttribute("aria-pressed") === "true");
+  const zoomed = graphs.length && !pressed ? graphs[0].xAxisRange() : null;
   for (const graph of graphs) graph.destroy();
   graphs = [];
   const text = source.textContent.trim();
@@ -245,8 +247,8 @@ function draw() {
   panels.append(marker);
   panels.setAttribute("aria-valuemax", figures.days.length);
   read(-1);
-  const pressed = buttons.find((button) => button.getAttribute("aria-pressed") === "true");
-  range(Number(pressed?.dataset.days ?? kept() ?? 0));
+  if (zoomed) show(zoomed);
+  else range(Number(pressed?.dataset.days ?? kept() ?? 0));
 }
 
 function keyed(key) {
