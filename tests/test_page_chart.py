@@ -9,7 +9,7 @@ from typing import cast
 import aiohttp
 import pytest
 from aiohttp import web
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
 
 from poller.web import assets
 from poller.web.connections import Limits, PageConnections
@@ -44,57 +44,70 @@ async def spans(window: Page) -> list[tuple[float, float]]:
     return [(first / DAY, last / DAY) for first, last in await window.evaluate(SPAN)]
 
 
+async def ranged(window: Page) -> None:
+    """Try every button."""
+    for word, days in (("All", 1449), ("3M", 91), ("3Y", 1096), ("1Y", 365)):
+        button = window.get_by_role("button", name=word, exact=True)
+        await button.click()
+        await expect(button).to_have_attribute("aria-pressed", "true")
+        (shown,) = set(await spans(window))
+        assert shown[1] - shown[0] == days
+
+
+async def pointed(window: Page) -> None:
+    """Hover over one panel, and zoom in on it, while it shows a year."""
+    box = await window.locator(".panel.ratio canvas").last.bounding_box()
+    assert box is not None
+    await window.mouse.move(box["x"] + box["width"] - 10, box["y"] + 30)
+    readout = window.locator("#readout")
+    await expect(readout).to_have_text(
+        "2026-11-13Shares short 1,207,000 (+1,000, +0.08 %)Ratio, % 0.50"
+        "Close, in its trading currency 14.00"
+    )
+    await window.mouse.move(box["x"] + 100, box["y"] + 30)
+    await expect(readout).not_to_contain_text("2026-11-13")
+    await window.mouse.down()
+    await window.mouse.move(box["x"] + 300, box["y"] + 30)
+    await window.mouse.up()
+    (zoomed,) = set(await spans(window))
+    assert zoomed[1] - zoomed[0] < 300
+
+
+async def keyed(window: Page, chart: Locator) -> None:
+    """Go to the oldest report, which is out of the range, and from there to one below threshold."""
+    await chart.focus()
+    await window.keyboard.press("Home")
+    await expect(chart).to_have_attribute("aria-valuenow", "1")
+    (shown,) = set(await spans(window))
+    assert shown[1] - shown[0] == 1449
+    for _ in range(5):
+        await window.keyboard.press("PageUp")
+    words = await chart.get_attribute("aria-valuetext")
+    assert words is not None
+    assert "; Shares short below threshold; Ratio, % –; Close" in words
+
+
 @in_browser
 async def test_the_live_chart(page: Desk) -> None:
     """Ranges, zoom, hover and keys: every panel shows the same days, and figures are read out.
 
-    The content policy refuses nothing, and a new report is in the chart that is open.
+    The content policy refuses nothing, the range is remembered, and a new report is in the chart
+    that is open.
     """
     async with browser() as (window, complaints):
         await window.goto(f"{page.url}/symbols/{HK}")
         chart = window.get_by_role("slider", name="Short interest of HK.00700")
-        heads = window.locator(".panel-head")
-        await expect(heads).to_have_text(
+        await expect(window.locator(".panel-head")).to_have_text(
             ["Shares short", "Ratio, %", "Close, in its trading currency"]
         )
         await expect(window.locator("#drawn svg").first).to_be_hidden()
         await expect(chart).to_have_attribute("aria-valuemax", "208")
-        for word, days in (("All", 1449), ("3M", 91), ("3Y", 1096), ("1Y", 365)):
-            button = window.get_by_role("button", name=word, exact=True)
-            await button.click()
-            await expect(button).to_have_attribute("aria-pressed", "true")
-            shown = await spans(window)
-            assert len(set(shown)) == 1
-            assert shown[0][1] - shown[0][0] == days
-        box = await window.locator(".panel.ratio canvas").last.bounding_box()
-        assert box is not None
-        await window.mouse.move(box["x"] + box["width"] - 10, box["y"] + 30)
-        readout = window.locator("#readout")
-        await expect(readout).to_have_text(
-            "2026-11-13Shares short 1,207,000 (+1,000, +0.08 %)Ratio, % 0.50"
-            "Close, in its trading currency 14.00"
-        )
-        await window.mouse.move(box["x"] + 100, box["y"] + 30)
-        await expect(readout).not_to_contain_text("2026-11-13")
-        await window.mouse.down()
-        await window.mouse.move(box["x"] + 300, box["y"] + 30)
-        await window.mouse.up()
-        zoomed = await spans(window)
-        assert len(set(zoomed)) == 1
-        assert zoomed[0][1] - zoomed[0][0] < 300
-        await chart.focus()
-        await window.keyboard.press("Home")
-        await expect(chart).to_have_attribute("aria-valuenow", "1")
-        assert (await spans(window))[0][1] - (await spans(window))[0][0] == 1449
-        for _ in range(5):
-            await window.keyboard.press("PageUp")
-        words = await chart.get_attribute("aria-valuetext")
-        assert words is not None
-        assert "; Shares short below threshold; Ratio, % –; Close" in words
+        await ranged(window)
+        await pointed(window)
+        await keyed(window, chart)
         await window.reload()
-        await expect(window.get_by_role("button", name="1Y")).to_have_attribute(
-            "aria-pressed", "true"
-        )
+        year = window.get_by_role("button", name="1Y")
+        await expect(year).to_have_attribute("aria-pressed", "true")
         await page.publish(HK, 1_000_000, 1_300_000)
         await expect(chart).to_have_attribute("aria-valuetext", _REVISED)
         assert complaints == []

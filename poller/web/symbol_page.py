@@ -1,6 +1,6 @@
 """The page of one symbol: its newest report, its chart, its history. Complete without script."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 
@@ -15,7 +15,7 @@ from poller.web.api import history_of
 from poller.web.asked import code_of, known_at
 from poller.web.charts import FRAMES, chart
 from poller.web.histories import names_of, read, readable
-from poller.web.plots import UNMOVED, moves, plot_text, plotted
+from poller.web.plots import UNMOVED, Move, moves, plot_text, plotted
 from poller.web.rendering import rendered
 from poller.web.service_status import ServiceStatus, late
 from poller.web.sources import SOURCES, Sources
@@ -34,12 +34,13 @@ async def symbol(request: web.Request) -> web.Response:
     """Show one symbol: its newest days, up to `_HISTORY_SHOWN`."""
     sources = request.app[SOURCES]
     code = code_of(request)
+    market = market_of(code)
     moment = known_at(request)
     raw = await history_of(sources, code, moment)
     names = names_of(raw)
-    history = read(market_of(code), raw, names[:_HISTORY_SHOWN])
+    history = read(market, raw, names[:_HISTORY_SHOWN])
     vintages = history.vintages
-    older = read(market_of(code), raw, names[_HISTORY_SHOWN : _HISTORY_SHOWN + 1]).vintages
+    older = read(market, raw, names[_HISTORY_SHOWN : _HISTORY_SHOWN + 1]).vintages
     moved = moves([*vintages, *older])
     service = await sources.service_status()
     row = sources.overview.rows.get(code)
@@ -54,13 +55,13 @@ async def symbol(request: web.Request) -> web.Response:
         known=known,
         known_at=None if moment is None else moment.isoformat(),
         outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
-        market=market_of(code),
+        market=market,
         row=row,
         rank=_rank(vintages),
-        probed_at=_probed_at(service, market_of(code)),
+        probed_at=_probed_at(service, market),
         charts=_charts(f"Short interest of {title}", vintages),
         plotter=request.app[assets.PLOTTER],
-        plot=Markup(escape(plot_text(plotted(market_of(code), vintages, moved)))),  # noqa: S704
+        plot=_plot(market, vintages, moved),
         ranges=RANGES,
         moves=moved,
         unmoved=UNMOVED,
@@ -94,6 +95,10 @@ def _charts(title: str, vintages: Sequence[Vintage]) -> list[Markup]:
     days = list(reversed(vintages))
     drawn = [chart(title, days, frame) for frame in FRAMES]
     return [Markup(text) for text in drawn if text]  # noqa: S704  it escapes the title
+
+
+def _plot(market: Market, vintages: Sequence[Vintage], moved: Mapping[date, Move]) -> Markup:
+    return escape(plot_text(plotted(market, vintages, moved)))
 
 
 async def _earlier(
