@@ -98,6 +98,8 @@ async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientS
     assert "Simulation" not in words
     text, _ = await get(http, f"{page.url}/symbols/{HK}")
     assert "the report is due" in text
+    assert "2026-11-13 90 −30 −25.00 % 0.50 %" in spoken(text)
+    assert "2026-10-30 100 – – 0.50 %" in spoken(text)
     assert "no newer day" in text
 
 
