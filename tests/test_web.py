@@ -26,7 +26,7 @@ from poller.model import Code, Instrument
 from poller.settings.config import load
 from poller.simulator import World
 from poller.store.embedded import Embedded
-from poller.telemetry.observe import Recovered
+from poller.telemetry.observe import Happened, Recovered
 from poller.telemetry.status import Poll, Polls, ReleaseState
 from poller.web.samples import samples_of
 from poller.web.service_status import unready
@@ -520,7 +520,7 @@ async def test_a_port_in_use_is_told_and_tried_again(tmp_path: Path) -> None:
             assert f"port {port}" in made.troubles[0]
             assert "web.port" in made.troubles[0]
             taken.close()
-            await until(lambda: made.facts[-1].__class__.__name__ == "Happened")
+            await until(lambda: any(isinstance(fact, Happened) for fact in made.facts))
             assert made.url.endswith(f":{port}")
 
 
