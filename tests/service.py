@@ -123,17 +123,20 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def poller(service: Service, *arguments: str) -> tuple[int, str, str]:
     """Run one command; returns exit code, stdout, stderr."""
+    return await python(service, "-m", "poller", *arguments)
+
+
+async def python(service: Service, *arguments: str) -> tuple[int, str, str]:
+    """Run Python as a service's command; returns exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "poller",
         *arguments,
         env=service.environment(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with at_most(what=f"poller {' '.join(arguments)}"):
+        async with at_most(what=f"python {' '.join(arguments)}"):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:  # late: nothing of it may reach into other tests

@@ -2,9 +2,9 @@
 
 import asyncio
 import csv
-import importlib.util
 import io
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
@@ -12,8 +12,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pytest
+from pyarrow import parquet
 from redis.asyncio import Redis
 
 import poller as library
@@ -30,7 +32,7 @@ from poller.store.redisstore import RedisStore
 from poller.store.store import ONE_OFF
 from tests.feed import publish
 from tests.machine import at_most
-from tests.service import Service, poller
+from tests.service import Service, poller, python
 
 HK, SECOND, US = Code("HK.00700"), Code("HK.00005"), Code("US.AAPL")
 FIRST_SEEN = datetime(2026, 5, 8, 9, tzinfo=UTC)
@@ -278,17 +280,12 @@ def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-async def test_parquet_is_an_extra(service: Service, tmp_path: Path) -> None:
-    """Where pyarrow is missing, the line to type; where it is not, typed columns."""
+async def test_parquet_has_typed_columns(service: Service, tmp_path: Path) -> None:
+    """Whole numbers, figures and times are such, and the rows are those of the other formats."""
     file = tmp_path / "all.parquet"
-    code, out, err = await poller(service, "export", "--format", "parquet", "-o", str(file))
-    if importlib.util.find_spec("pyarrow") is None:
-        assert (code, out) == (1, "")
-        assert err == f"poller: --format parquet needs pyarrow: {INSTALL}\n"
-        assert not file.exists()
-        return
+    code, out, _ = await poller(service, "export", "--format", "parquet", "-o", str(file))
     assert (code, out) == (0, "")
-    table = importlib.import_module("pyarrow.parquet").read_table(file)
+    table = parquet.read_table(file)
     kinds = {field.name: str(field.type) for field in table.schema}
     assert kinds["aggregated_short"] == kinds["revision"] == "int64"
     assert kinds["days_to_cover"] == "double"
@@ -299,6 +296,24 @@ async def test_parquet_is_an_extra(service: Service, tmp_path: Path) -> None:
         row["observed_at"] = isoformat(row["observed_at"])
     wanted = [{n: v for n, v in json.loads(line).items() if v is not None} for line in text]
     assert rows == wanted
+
+
+async def test_parquet_is_an_extra(service: Service, tmp_path: Path) -> None:
+    """Where pyarrow is not installed, the line to type, and no file; CSV works as everywhere."""
+    installed, without = Path(pd.__file__).parents[1], tmp_path / "packages"
+    without.mkdir()
+    for each in installed.iterdir():
+        if not each.name.startswith("pyarrow"):
+            (without / each.name).symlink_to(each)
+    service.settings = {"PYTHONPATH": f"{without}{os.pathsep}{Path.cwd()}"}
+    file = tmp_path / "all.parquet"
+    export = ("-S", "-m", "poller", "export")  # -S: only PYTHONPATH says where packages are
+    code, _, err = await python(service, *export, "--format", "parquet", "-o", str(file))
+    assert (code, err) == (1, f"poller: --format parquet needs pyarrow: {INSTALL}\n")
+    assert not file.exists()
+    code, out, err = await python(service, *export, "--format", "csv")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 8
 
 
 async def test_a_data_frame(url: str) -> None:
@@ -379,22 +394,18 @@ async def test_an_export_is_the_data_frame(service: Service, url: str, tmp_path:
     """Other programs read the same rows from each format, to the digit, as from Redis."""
     frame = library.history(url=url)
     files = {form: tmp_path / f"all.{form}" for form in ("csv", "json", "parquet")}
-    if importlib.util.find_spec("pyarrow") is None:
-        del files["parquet"]
     for form, file in files.items():
-        code, _, _ = await poller(service, "export", "--format", form, "-o", str(file))
-        assert code == 0
+        code, out, _ = await poller(service, "export", "--format", form, "-o", str(file))
+        assert (code, out) == (0, "")
     read: dict[str, Callable[[Path], pd.DataFrame]] = {
         "csv": lambda file: pd.read_csv(file, parse_dates=["observed_at"]),
         "json": lambda file: pd.read_json(file, lines=True, dtype=False),
         "parquet": pd.read_parquet,
     }
-    tables = {form: read[form](file) for form, file in files.items()}
-    if importlib.util.find_spec("duckdb") is not None:
-        duckdb = importlib.import_module("duckdb")
-        tables |= {
-            f"duckdb: {form}": duckdb.sql(f"FROM '{file}'").df() for form, file in files.items()
-        }
+    tables = {f"pandas: {form}": read[form](file) for form, file in files.items()}
+    for form, file in files.items():
+        tables[f"DuckDB: {form}"] = duckdb.execute("FROM query_table($1)", [str(file)]).df()
+    assert len(tables) == 6
     for form, table in tables.items():
         table["timestamp_str"] = table["timestamp_str"].astype(str).str[:10]
         table["observed_at"] = pd.to_datetime(table["observed_at"], utc=True).dt.as_unit("ns")
