@@ -16,6 +16,7 @@ import pytest
 
 PACKAGES: Final = {
     "chromium": "chromium",
+    "initdb": "postgresql",
     "node": "nodejs",
     "promtool": "prometheus",
     "redis-cli": "redis-tools",
@@ -26,6 +27,9 @@ PACKAGES: Final = {
 
 MOST_PATIENCE: Final = 8.0
 """Above it a hang would take longer to tell from slowness than a run takes on a quiet machine."""
+
+_BESIDE_PATH: Final = Path("/usr/lib/postgresql")
+"""Where a package keeps programs in `bin` of each of its versions."""
 
 _VARIABLE: Final = "TESTS_PATIENCE"
 _QUIET_SECONDS: Final = 0.2
@@ -43,7 +47,14 @@ _DESCRIPTORS: Final = 1024
 def needs(program: str) -> pytest.MarkDecorator:
     """Skip a test where a program is missing; the reason says how to install it."""
     reason = f"{program} is missing; as root, type: apt-get install -y {PACKAGES[program]}"
-    return pytest.mark.skipif(shutil.which(program) is None, reason=reason)
+    return pytest.mark.skipif(located(program) is None, reason=reason)
+
+
+def located(program: str) -> str | None:
+    """Return the path of a program, in its newest version; None if it is missing."""
+    versions = sorted(_BESIDE_PATH.glob("[0-9]*"), key=lambda each: float(each.name), reverse=True)
+    beside = os.pathsep.join(str(each / "bin") for each in versions)
+    return shutil.which(program) or shutil.which(program, path=beside)
 
 
 def send(process: asyncio.subprocess.Process, number: int) -> None:
@@ -156,7 +167,7 @@ def preflight() -> list[str]:
     return found + [
         f"{program} is missing, the tests that need it are left out: apt-get install -y {package}"
         for program, package in PACKAGES.items()
-        if shutil.which(program) is None
+        if located(program) is None
     ]
 
 

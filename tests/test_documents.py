@@ -322,10 +322,10 @@ async def test_the_consumer_shown_prints_a_new_event(tmp_path: Path) -> None:
     async with Embedded(tmp_path).running() as url, at_most(20):
         code = code.replace("redis.Redis(", f"redis.Redis.from_url({url!r}, ")
         async with consuming(url, code) as printed, Redis.from_url(url) as admin:
-            event = {"id": "HK.00700:2026-04-30:0", "data": '{"change":{"shares":7}}'}
-            await admin.xadd("short-interest", event)  # type: ignore[arg-type]
+            data = '{"code":"HK.00700","trading_day":"2026-04-30","change":{"shares":7}}'
+            await admin.xadd("short-interest", {"data": data})
             line = (await printed.readline()).decode()
-    assert line == "HK.00700:2026-04-30:0 {'shares': 7}\n"
+    assert line == "HK.00700 2026-04-30 {'shares': 7}\n"
 
 
 @pytest.mark.parametrize("page", ["README", "events"])

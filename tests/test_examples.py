@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +27,14 @@ from tests.service import now, until
 
 FOLDER = Path("config/examples")
 RUN = {"follow.py": sys.executable, "follow.sh": "sh", "follow.mjs": "node"}
+BRIDGES = {
+    "home-assistant.yaml",
+    "n8n.json",
+    "to_faststream.py",
+    "to_nats.py",
+    "to_postgresql.py",
+}
+"""Those that `test_bridges` and `test_bridges_by_webhook` run."""
 TRIED = [
     "follow.py",
     pytest.param("follow.sh", marks=needs("redis-cli")),
@@ -35,7 +44,7 @@ TRIED = [
 
 def test_there_is_a_way_to_run_every_example() -> None:
     """No example is left out of these tests."""
-    assert {file.name for file in FOLDER.iterdir()} == set(RUN)
+    assert {file.name for file in FOLDER.iterdir()} == {*RUN, *BRIDGES}
 
 
 @pytest.mark.parametrize("name", TRIED)
@@ -176,10 +185,11 @@ def printed(out: Path, text: str) -> bool:
     return text in out.read_text(encoding="utf-8")
 
 
-async def publish(store: RedisStore, figure: int) -> None:
-    """Let a symbol report one figure; each a day later than the other."""
+async def publish(store: RedisStore, figure: int, name: str | None = None) -> None:
+    """Let a symbol report one figure; each a day later than the other. `name`: where known."""
     code = Code("HK.00700")
     snapshot = await store.records.snapshot(code)
     row = HkRecord(None, f"2026-04-0{1 + len(snapshot.history)}", figure, 0.5, 10.0, 9.0)
     found = compare(code, [row], snapshot.known, observed_at=now(), history=50)
-    await store.records.commit(code, found, snapshot, ONE_OFF)
+    events = tuple(replace(event, name=name) for event in found.events)
+    await store.records.commit(code, replace(found, events=events), snapshot, ONE_OFF)

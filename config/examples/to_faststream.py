@@ -1,0 +1,50 @@
+"""A FastStream consumer of the events; handlers get `data`, decoded: python to_faststream.py [URL]
+
+Needs: pip install "faststream[redis]". Run it under systemd or compose, which start it again: it
+ends when its group was deleted, and when no server answers at its start.
+"""
+
+import asyncio
+import contextlib
+import sys
+from typing import Any
+
+from faststream import FastStream, Logger
+from faststream.redis import RedisBroker, StreamSub
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+URL = sys.argv[1] if len(sys.argv) > 1 else "redis://127.0.0.1:6379"
+STREAM, GROUP = "short-interest", "faststream"
+ONLY = "only"  # one consumer, so that the events of a symbol stay in order
+
+broker = RedisBroker(URL, log_level=10)  # DEBUG: without a line for every message
+app = FastStream(broker)
+
+
+@app.on_startup
+async def take_up() -> None:
+    """Begin with all there is; go on before what was delivered but not acknowledged."""
+    async with Redis.from_url(URL, decode_responses=True) as client:
+        with contextlib.suppress(ResponseError):  # the group is there
+            await client.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+        pending = await client.xpending(STREAM, GROUP)
+        if pending["pending"]:
+            time, number = map(int, pending["min"].split("-"))
+            before = f"{time}-{number - 1}" if number else f"{time - 1}-{2**64 - 1}"
+            await client.xgroup_setid(STREAM, GROUP, before)
+
+
+@broker.subscriber(stream=StreamSub(STREAM, 1000, group=GROUP, consumer=ONLY, max_records=100))
+async def on_event(event: Any, logger: Logger) -> None:  # noqa: ANN401  anybody may append
+    if not isinstance(event, dict) or not {"id", "code", "trading_day"} <= event.keys():
+        logger.warning("passed over what is not an event")
+        return  # returning acknowledges it; after an exception it comes again at the next start
+    moved = (event.get("change") or {}).get("shares")
+    print(event["code"], event["trading_day"], moved, flush=True)
+
+
+try:
+    asyncio.run(app.run())
+except RedisError as refusal:
+    sys.exit(f"Redis refuses: {refusal}")

@@ -1,0 +1,59 @@
+"""Publishes every event to NATS JetStream, once: python to_nats.py [URL] [NATS_URL]
+
+URL: of Redis. Subjects are short-interest.HK.00700 and so on. Needs nats-py.
+"""
+
+import asyncio
+import sys
+
+import nats
+from nats.errors import Error, MaxPayloadError
+from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
+from nats.js.errors import NotFoundError
+
+from poller import subscribe
+from poller.errors import StoreMisfit
+from poller.events import StreamEvent
+
+STREAM = StreamConfig(
+    "SHORT_INTEREST",
+    subjects=["short-interest.>"],
+    duplicate_window=86_400,  # seconds: longer than this is ever down after it was killed
+)
+
+
+async def say(problem: object) -> None:
+    print(f"NATS: {problem}", file=sys.stderr, flush=True)
+
+
+async def publish(stream: JetStreamContext, event: StreamEvent) -> None:
+    subject, data = f"short-interest.{event.code}", event.data_json.encode()
+    while True:
+        try:  # NATS stores an id once, also when this was killed before it could acknowledge
+            await stream.publish(subject, data, headers={"Nats-Msg-Id": event.id})
+        except MaxPayloadError as problem:
+            await say(f"passed over {event.id}: {problem}")
+        except Error as problem:  # it is away, or has no leader of the stream yet
+            await say(problem)
+            await asyncio.sleep(1)
+            continue
+        break
+
+
+async def main(url: str, place: str) -> None:
+    forever = {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
+    stream = (await nats.connect(place, error_cb=say, **forever)).jetstream()
+    try:
+        await stream.stream_info(STREAM.name)  # as somebody has set it up
+    except NotFoundError:
+        await stream.add_stream(STREAM)
+    async with subscribe(url, group="nats", after="0") as events:  # at first from the oldest
+        async for event in events:  # asking for the next one acknowledges the one before
+            await publish(stream, event)
+
+
+try:
+    asyncio.run(main(*[*sys.argv[1:3], "redis://127.0.0.1:6379", "nats://127.0.0.1:4222"][:2]))
+except (StoreMisfit, Error) as refusal:
+    sys.exit(str(refusal))
