@@ -119,6 +119,16 @@ async def test_a_zero_of_hong_kong_is_no_figure(page: Desk, http: aiohttp.Client
     assert 'class="below"' in text
     rows = json.loads((await get(http, f"{page.url}/api/symbols/{HK}/history.json"))[0])
     assert rows[0]["aggregated_short"] == 0
+    series = json.loads((await get(http, f"{page.url}/api/symbols/{HK}/series.json"))[0])
+    assert [each["shares"] for each in series] == [100, 120, None]
+    assert series[0] == {
+        "trading_day": "2026-10-30",
+        "shares": 100,
+        "ratio": 0.5,
+        "days_to_cover": None,
+        "close_price": 12.0,
+        "revision": 0,
+    }
 
 
 async def test_a_history_as_it_was_known(page: Desk, http: aiohttp.ClientSession) -> None:

@@ -35,6 +35,7 @@ PATHS = (
     f"/api/symbols/{HK}",
     f"/api/symbols/{HK}/history.json",
     f"/api/symbols/{HK}/history.csv",
+    f"/api/symbols/{HK}/series.json",
     "/releases/HK",
     "/api/releases/HK",
     "/api/events",

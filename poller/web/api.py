@@ -4,26 +4,26 @@ import asyncio
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from aiohttp import ETag, web
 
 from poller import __version__
-from poller.model import Code, market_of
+from poller.model import Code, Vintage, market_of
 from poller.store.plain import history_rows
 from poller.store.position import AFTER
 from poller.store.reports import columns_of
 from poller.store.reports import document as report_document
 from poller.store.store import Entry
 from poller.web.asked import MOST_TOP, REPORT_SORTS, code_of, known_at, report_asked, view_of, whole
-from poller.web.histories import pieces
+from poller.web.histories import History, pieces
 from poller.web.openapi import document
 from poller.web.safe_json import entry_text, json_text
 from poller.web.service_status import as_json, moment_text, troubled
 from poller.web.sources import SOURCES, Sources
-from poller.web.watchlist_view import SORTS, listed
+from poller.web.watchlist_view import SORTS, listed, series_rows
 
 MOST_EVENTS: Final = 1000
 _LASTING: Final = 86_400  # seconds for which caches keep an answer that cannot change
@@ -42,6 +42,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/symbols/{code}", symbol),
         web.get("/api/symbols/{code}/history.json", history_json),
         web.get("/api/symbols/{code}/history.csv", history_csv),
+        web.get("/api/symbols/{code}/series.json", series_json),
         web.get("/api/releases/{market}", release),
         web.get("/api/releases/{market}/{day}", release),
         web.get("/api/events", events),
@@ -121,13 +122,31 @@ async def history_csv(request: web.Request) -> web.StreamResponse:
     return await _streamed(request, _file(code, "csv") | kind, _csv_pieces(code, history))
 
 
+async def series_json(request: web.Request) -> web.StreamResponse:
+    """Return the history in the figures that all markets share, oldest first, as charts want it."""
+    code = code_of(request)
+    history = await history_of(request.app[SOURCES], code, known_at(request))
+    found = pieces(market_of(code), history, _PIECE, newest_first=False)
+    return await _streamed(request, {}, _json_rows(found, series_rows, "[", "]"))
+
+
 def _json_pieces(
     code: Code, history: Mapping[str, str], opening: str, closing: str
 ) -> Iterator[str]:
+    found = pieces(market_of(code), history, _PIECE)
+    return _json_rows(found, history_rows, opening, closing)
+
+
+def _json_rows(
+    histories: Iterator[History],
+    rows_of: Callable[[Sequence[Vintage]], Sequence[Mapping[str, Any]]],
+    opening: str,
+    closing: str,
+) -> Iterator[str]:
     yield opening
     comma = ""
-    for found in pieces(market_of(code), history, _PIECE):
-        if rows := history_rows(found.vintages):
+    for found in histories:
+        if rows := rows_of(found.vintages):
             yield comma + json_text(rows)[1:-1]
             comma = ","
     yield closing

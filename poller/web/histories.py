@@ -23,7 +23,7 @@ _LONGEST_NAME: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The days of a history, newest first.
+    """The days of a history, or of a piece of it, newest first unless said otherwise.
 
     Attributes:
         vintages: The readable days.
@@ -66,8 +66,12 @@ def read(market: Market, history: Mapping[str, str], names: Sequence[str]) -> Hi
     )
 
 
-def pieces(market: Market, history: Mapping[str, str], size: int) -> Iterator[History]:
+def pieces(
+    market: Market, history: Mapping[str, str], size: int, *, newest_first: bool = True
+) -> Iterator[History]:
     """Parse a whole history hash, `size` days at a time."""
     names = names_of(history)
+    if not newest_first:
+        names.reverse()
     for start in range(0, len(names), size):
         yield read(market, history, names[start : start + size])

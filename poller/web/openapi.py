@@ -59,6 +59,12 @@ def document(
             "/api/symbols/{code}/history.csv": _get(
                 "Its history as a table", {}, code, known_at, known=False, content=_TABLE
             ),
+            "/api/symbols/{code}/series.json": _get(
+                "Its history in the figures that all markets share, oldest first",
+                _list(_series()),
+                *(code, known_at),
+                known=False,
+            ),
             **_releases(report_sorts),
             "/api/events": _get(
                 "Entries of the stream, oldest first: the newest, or what follows an id",
@@ -275,6 +281,17 @@ def _day() -> Schema:
     read = _object(revision=_WHOLE, observed_at=_TIME)
     kinds = (market.record.__name__ for market in all_markets())
     return {"anyOf": [{"allOf": [_reference(kind), read]} for kind in kinds]}
+
+
+def _series() -> Schema:
+    return _object(
+        trading_day=_DAY,
+        shares=_or_null(_SHARES),
+        ratio=_or_null(_REAL),
+        days_to_cover=_or_null(_REAL),
+        close_price=_or_null(_REAL),
+        revision=_WHOLE,
+    )
 
 
 def _entry() -> Schema:

@@ -1,6 +1,6 @@
 """The watchlist as the page shows it: one row per symbol, sorted, filtered, paged. Pure."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import islice
@@ -124,6 +124,21 @@ def figure(record: Record) -> Shares | None:
     if is_below_threshold(record) or shares is None or not 0 <= shares < LARGEST:
         return None
     return shares
+
+
+def series_rows(vintages: Iterable[Vintage]) -> list[dict[str, Any]]:
+    """Return the figures that all markets share, a row a day; shares below the threshold: None."""
+    return [
+        {
+            "trading_day": str(vintage.day),
+            "shares": figure(vintage.record),
+            "ratio": vintage.record.ratio,
+            "days_to_cover": vintage.record.days_to_cover,
+            "close_price": vintage.record.close_price,
+            "revision": vintage.revision,
+        }
+        for vintage in vintages
+    ]
 
 
 def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> WatchlistRow:
