@@ -4,12 +4,13 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ class Target(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it on what it has kept."""
+        """Start it on what it has kept, and wait until it answers."""
 
     def kill(self) -> None:
         """Kill -9."""
@@ -80,17 +81,15 @@ class PostgreSql(Target):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self.who)
 
     def start(self) -> None:
-        limit = scaled(20)
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            # it refuses while the children of one that was killed have not noticed yet
-            if self.process is None or self.process.poll() is not None:
-                self.process = self._run()
-            with contextlib.suppress(psycopg.OperationalError):
-                self.ask("SELECT 1")
-                return
-            time.sleep(0.02)
-        raise TimeoutError(overdue("PostgreSQL", limit))
+        _until("PostgreSQL", self._answers)
+
+    def _answers(self) -> bool:
+        # it refuses while the children of one that was killed have not noticed yet
+        if self.process is None or self.process.poll() is not None:
+            self.process = self._run()
+        with contextlib.suppress(psycopg.OperationalError):
+            return bool(self.ask("SELECT 1"))
+        return False
 
     def _run(self) -> subprocess.Popen[bytes]:
         options = ("-k", str(self.folder), "-c", "listen_addresses=", "-c", "fsync=off")
@@ -114,6 +113,15 @@ class PostgreSql(Target):
             return connection.execute(query.encode()).fetchall()
 
 
+def _until(what: str, condition: Callable[[], bool]) -> None:
+    limit = scaled(20)
+    end = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(overdue(what, limit))
+        time.sleep(0.02)
+
+
 def _program(name: str) -> str:
     found = located(name)
     assert found is not None
@@ -133,6 +141,12 @@ class Nats(Target):
         place = ("-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder))
         command = [str(Path(sys.executable).parent / "nats-server"), *place]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        _until("NATS", self._listens)
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:

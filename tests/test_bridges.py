@@ -201,6 +201,7 @@ async def test_a_bridge_writes_each_event_once(
         await stored(target, ids)
         bridge.kill()
         await bridge.wait()
+    redis.ask("CLIENT", "KILL", "TYPE", "normal")  # what it had sent is not performed after all
     redis.ask("CLIENT", "UNPAUSE")
     assert pending(redis, target.group) == 1
     target.kill()
@@ -210,8 +211,8 @@ async def test_a_bridge_writes_each_event_once(
     async with started(target.example, redis.url, target.place, out=out):
         await until(lambda: out.stat().st_size > said)  # that its target is away
         target.start()
+        await stored(target, ids)
         await until(lambda: not pending(redis, target.group))
-    assert await target.ids() == ids
     said_of_it = out.read_text(encoding="utf-8")
     assert (f"passed over {odd}" in said_of_it) is not target.takes_nul
     assert "Traceback" not in said_of_it
