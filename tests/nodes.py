@@ -67,7 +67,7 @@ class Node:
         )
         until(lambda: self.ask("PING"))
 
-    def ask(self, *command: str | int) -> Answer:
+    def ask(self, *command: str | bytes | int) -> Answer:
         """Let this very server perform a command."""
         with Redis("127.0.0.1", self.port, decode_responses=True) as client:
             return client.execute_command(*command)

@@ -22,9 +22,12 @@ from tests.targets import PostgreSql, Target, running
 from tests.test_documents import PAGES, shown
 
 FOLDER = Path("config/examples")
-POISON: list[dict[str, str]] = [
+POISON: list[dict[str, str | bytes]] = [
     {"who": "knows"},
     {"data": "no JSON"},
+    {"data": b"\xff\xfe", "code": b"\xff"},
+    {"data": "[" * 50_000},
+    {"__data__": "an envelope of FastStream's own"},
     {"data": '["a","list"]'},
     {"id": "HK.00700:2026-01-01:0", "type": "short_interest.reported", "data": "{}"},
 ]

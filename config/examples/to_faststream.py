@@ -6,6 +6,7 @@ ends when its group was deleted, and when no server answers at its start.
 
 import asyncio
 import contextlib
+import json
 import sys
 from typing import Any
 
@@ -16,7 +17,8 @@ from redis.exceptions import RedisError, ResponseError
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "redis://127.0.0.1:6379"
 STREAM, GROUP = "short-interest", "faststream"
-ONLY = "only"  # one consumer, so that the events of a symbol stay in order
+# one consumer, so that the events of a symbol stay in order
+READ = StreamSub(STREAM, 1000, group=GROUP, consumer="only", max_records=100)
 
 broker = RedisBroker(URL, log_level=10)  # DEBUG: without a line for every message
 app = FastStream(broker)
@@ -24,7 +26,7 @@ app = FastStream(broker)
 
 @app.on_startup
 async def take_up() -> None:
-    """Begin with all there is; go on before what was delivered but not acknowledged."""
+    # begin with all there is; go on before what was delivered but not acknowledged
     async with Redis.from_url(URL, decode_responses=True) as client:
         with contextlib.suppress(ResponseError):  # the group is there
             await client.xgroup_create(STREAM, GROUP, "0", mkstream=True)
@@ -35,7 +37,16 @@ async def take_up() -> None:
             await client.xgroup_setid(STREAM, GROUP, before)
 
 
-@broker.subscriber(stream=StreamSub(STREAM, 1000, group=GROUP, consumer=ONLY, max_records=100))
+async def guard(message: Any, parse: Any) -> Any:  # noqa: ANN401  of FastStream
+    data = message["data"].get(b"data", b"")
+    try:
+        json.loads(data.decode())
+    except (ValueError, RecursionError):  # FastStream would not acknowledge it
+        data = b"null"
+    return await parse({**message, "data": {b"data": data}})
+
+
+@broker.subscriber(stream=READ, parser=guard)
 async def on_event(event: Any, logger: Logger) -> None:  # noqa: ANN401  anybody may append
     if not isinstance(event, dict) or not {"id", "code", "trading_day"} <= event.keys():
         logger.warning("passed over what is not an event")
