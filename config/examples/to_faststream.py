@@ -1,7 +1,6 @@
 """A FastStream consumer of the events; handlers get `data`, decoded: python to_faststream.py [URL]
 
-Needs: pip install "faststream[redis]". Run it under systemd or compose, which start it again: it
-ends when its group was deleted, and when no server answers at its start.
+It ends when its group was deleted, or no server answers at its start: let systemd restart it.
 """
 
 import asyncio
@@ -30,6 +29,7 @@ async def take_up() -> None:
     async with Redis.from_url(URL, decode_responses=True) as client:
         with contextlib.suppress(ResponseError):  # the group is there
             await client.xgroup_create(STREAM, GROUP, "0", mkstream=True)
+        await client.xautoclaim(STREAM, GROUP, "only", 0)  # forgets what was trimmed meanwhile
         pending = await client.xpending(STREAM, GROUP)
         if pending["pending"]:
             time, number = map(int, pending["min"].split("-"))
@@ -51,8 +51,7 @@ async def on_event(event: Any, logger: Logger) -> None:  # noqa: ANN401  anybody
     if not isinstance(event, dict) or not {"id", "code", "trading_day"} <= event.keys():
         logger.warning("passed over what is not an event")
         return  # returning acknowledges it; after an exception it comes again at the next start
-    moved = (event.get("change") or {}).get("shares")
-    print(event["code"], event["trading_day"], moved, flush=True)
+    print(event["code"], event["trading_day"], event.get("change"), flush=True)
 
 
 try:
