@@ -46,10 +46,10 @@ class Target(ABC):
     def start(self) -> None:
         """Start it on what it has kept, and wait until it answers."""
 
-    def kill(self) -> None:
-        """Kill -9."""
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal that ends it, and wait for its end."""
         if self.process is not None:
-            self.process.kill()
+            self.process.send_signal(number)
             self.process.wait()
 
     @abstractmethod
@@ -107,6 +107,14 @@ class PostgreSql(Target):
             return [each for (each,) in self.ask("SELECT id FROM short_interest ORDER BY n")]
         return []
 
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Callable[[], list[str]]]:
+        """Yield what waits for the next that listeners are notified of, and returns it."""
+        with psycopg.connect(self.place, autocommit=True) as other:
+            other.execute("LISTEN short_interest")
+            how: Any = {"timeout": scaled(20), "stop_after": 1}
+            yield lambda: [each.payload for each in other.notifies(**how)]
+
     def ask(self, query: str) -> list[Any]:
         """Return the rows of a query."""
         with psycopg.connect(self.place, autocommit=True) as connection:
@@ -152,8 +160,10 @@ class Nats(Target):
     def holding(self) -> Iterator[None]:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
-        yield
-        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     async def ids(self) -> list[str]:
         client = await nats.connect(self.place)
@@ -181,5 +191,5 @@ def running(kind: str) -> Iterator[Target]:
         target.start()
         yield target
     finally:
-        target.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        target.kill(signal.SIGQUIT)  # PostgreSQL waits for its children then
+        shutil.rmtree(folder)

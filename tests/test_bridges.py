@@ -223,6 +223,9 @@ async def test_a_bridge_writes_each_event_once(
         target.start()
         await stored(target, ids)
         await until(lambda: not pending(redis, target.group))
+        if isinstance(target, PostgreSql):
+            with target.listening() as heard:
+                assert await tell(redis, "US.AAPL", 6) == await asyncio.to_thread(heard)
     said_of_it = out.read_text(encoding="utf-8")
     assert (f"passed over {odd}" in said_of_it) is not target.takes_nul
     assert "Traceback" not in said_of_it
@@ -230,6 +233,7 @@ async def test_a_bridge_writes_each_event_once(
         (query,) = re.findall(r"```sql\n(.*?);\n```", PAGES["bridges"], re.DOTALL)
         assert [(code, str(day)) for code, day, *_ in target.ask(query)] == [
             *(("HK.00700", f"2020-01-0{day}") for day in (5, 4, 2, 1)),
+            ("US.AAPL", "2020-01-06"),
             ("US.AAPL", "2020-01-03"),
         ]
 

@@ -20,6 +20,7 @@ TABLE = """CREATE TABLE IF NOT EXISTS short_interest (
     data jsonb NOT NULL)"""
 INSERT = """INSERT INTO short_interest (id, type, code, market, trading_day, revision, observed_at,
     shares, ratio, data) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+NOTIFY = "SELECT pg_notify('short_interest', %s)"  # whoever has said LISTEN short_interest
 
 
 def row(event: StreamEvent) -> tuple[object, ...]:
@@ -37,8 +38,10 @@ async def main(url: str, place: str) -> None:
                     if connection is None:
                         connection = await psycopg.AsyncConnection.connect(place, autocommit=True)
                         await connection.execute(TABLE)
-                    async with connection.transaction():  # what else is to happen once goes in here
-                        await connection.execute(INSERT, row(event))
+                    async with connection.transaction():
+                        done = await connection.execute(INSERT, row(event))
+                        if done.rowcount:  # it is new: what is to happen once goes in here
+                            await connection.execute(NOTIFY, [event.id])
                 except psycopg.DataError as problem:  # such as a NUL in what somebody else wrote
                     print(f"passed over {event.id}: {problem}", file=sys.stderr, flush=True)
                 except psycopg.OperationalError as problem:  # it is away, or starts
