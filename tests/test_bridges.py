@@ -4,6 +4,7 @@ What they read was written by the product, on a real server, and what they write
 """
 
 import asyncio
+import os
 import re
 import sys
 from ast import literal_eval
@@ -82,11 +83,16 @@ def pending(redis: nodes.Node, group: str) -> int:
 
 
 @asynccontextmanager
-async def started(name: str, *arguments: str, out: Path) -> AsyncIterator[Process]:
+async def started(
+    name: str, *arguments: str, out: Path, **variables: str
+) -> AsyncIterator[Process]:
     """Run an example while the block runs; what it prints is appended to a file."""
     with out.open("ab") as file:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(FOLDER / name), *arguments), stdout=file, stderr=file
+            *(sys.executable, str(FOLDER / name), *arguments),
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **variables},
         )
     try:
         yield process
@@ -244,3 +250,11 @@ async def stored(target: Target, ids: list[str]) -> None:
         while len(found := await target.ids()) < len(ids):
             await asyncio.sleep(0.05)
     assert found == ids
+
+
+async def test_the_variables_name_the_database(redis: nodes.Node, tmp_path: Path) -> None:
+    """With the address of Redis alone, PostgreSQL is where its own variables say."""
+    await tell(redis, "HK.00700", 1)
+    out = tmp_path / "out"
+    async with started("to_postgresql.py", redis.url, out=out, PGHOST="/not/there"):
+        await until(lambda: "/not/there" in out.read_text(encoding="utf-8"))

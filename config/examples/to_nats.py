@@ -54,6 +54,7 @@ async def main(url: str, place: str) -> None:
 
 
 try:
-    asyncio.run(main(*[*sys.argv[1:3], "redis://127.0.0.1:6379", "nats://127.0.0.1:4222"][:2]))
+    defaults = ["redis://127.0.0.1:6379", "nats://127.0.0.1:4222"]
+    asyncio.run(main(*sys.argv[1:3], *defaults[len(sys.argv) - 1 :]))
 except (StoreMisfit, Error) as refusal:
     sys.exit(str(refusal))

@@ -54,6 +54,6 @@ async def main(url: str, place: str) -> None:
 
 
 try:
-    asyncio.run(main(*[*sys.argv[1:3], "redis://127.0.0.1:6379", ""][:2]))
+    asyncio.run(main(*sys.argv[1:3], *["redis://127.0.0.1:6379", ""][len(sys.argv) - 1 :]))
 except (StoreMisfit, psycopg.Error) as refusal:
     sys.exit(str(refusal))
