@@ -7,7 +7,7 @@ so that they are passed on.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cache
@@ -26,6 +26,7 @@ from poller.model import (
     market_of,
     parse_code,
     plain_name,
+    titled,
     to_json,
 )
 from poller.schedule.notice import (
@@ -130,10 +131,12 @@ class StreamNotice:
     Attributes:
         type: `release.detected` or `release.completed`.
         code: Which symbol showed the day first; None for a completion.
+        name: That company's name, if it is known.
         found: How many symbols show the day; None for a detection.
         expected: How many take part in the release; None for a detection.
         missing: How many of those lack the day.
         missing_codes: Which, at most the first 1,000.
+        missing_names: Code → name of those whose name is known.
         biggest: Who moved most in a complete report, the biggest first; None if it is not known.
     """
 
@@ -149,6 +152,8 @@ class StreamNotice:
     missing: int = 0
     missing_codes: tuple[Code, ...] = ()
     biggest: tuple[Mover, ...] | None = None
+    name: str | None = None
+    missing_names: Mapping[Code, str] = field(default_factory=dict, hash=False)
     data_json: str = field(default="{}", repr=False)
 
     @property
@@ -156,6 +161,12 @@ class StreamNotice:
         """The entry's whole `data`."""
         found: dict[str, Any] = read_json(self.data_json)
         return found
+
+    def missing_titles(self, most: int) -> tuple[str, ...]:
+        """Return the first missing symbols as people are told of them."""
+        return tuple(
+            titled(each, self.missing_names.get(each)) for each in self.missing_codes[:most]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +279,16 @@ def _notice(position: str, flat: Mapping[str, str], data: str) -> StreamNotice:
         missing=read.missing,
         missing_codes=tuple(map(_code, read.missing_codes)),
         biggest=None if read.biggest is None else tuple(map(_mover, read.biggest)),
+        name=None if read.name is None else plain_name(read.name),
+        missing_names=dict(_names(read.missing_names)),
         data_json=data,
     )
+
+
+def _names(read: Mapping[str, str]) -> Iterator[tuple[Code, str]]:
+    for code, text in read.items():
+        if (name := plain_name(text)) is not None:
+            yield _code(code), name
 
 
 def _mover(read: Mover) -> Mover:
@@ -287,6 +306,9 @@ def _code(text: str) -> Code:
 _R = TypeVar("_R")
 
 
+_NameText = Annotated[str, Field(max_length=200)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Data(Generic[_R]):
     """The members of an event's `data` that this version knows."""
@@ -298,7 +320,7 @@ class _Data(Generic[_R]):
         tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=_MOST_FLAGS)
     ] = ()
     restated: Restated | None = None
-    name: Annotated[str, Field(max_length=200)] | None = None
+    name: _NameText | None = None
     outstanding_percent: Figure | None = None
 
 
@@ -315,6 +337,10 @@ class _Notice:
     missing: _Count = 0
     missing_codes: Annotated[tuple[str, ...], Field(max_length=MOST_NAMED)] = ()
     biggest: Annotated[tuple[Mover, ...], Field(max_length=MOST_NAMED)] | None = None
+    name: _NameText | None = None
+    missing_names: Annotated[dict[str, _NameText], Field(max_length=MOST_NAMED)] = field(
+        default_factory=dict
+    )
 
 
 @cache

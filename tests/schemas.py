@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from poller import __version__
 from poller.detect.held import Reason
 from poller.markets import all_markets
-from poller.model import Cause, Change, EventType
+from poller.model import MOST_NAME, Cause, Change, EventType
 from poller.schedule.notice import MOST_BIGGEST, MOST_NAMED, TYPES, Completed, Detected, Mover
 
 FOLDER: Final = Path("config/schemas")
@@ -240,7 +240,9 @@ def _mover() -> Schema:
 
 
 _DETECTED: Final = _object(
-    {"code": _text(_CODE)}, "What stands as JSON in `data`: the symbol that showed the day first."
+    {"code": _text(_CODE)},
+    "What stands as JSON in `data`: the symbol that showed the day first.",
+    sometimes={"name": {"type": "string", "maxLength": MOST_NAME}},
 )
 _COMPLETED: Final = _object(
     {
@@ -250,7 +252,15 @@ _COMPLETED: Final = _object(
         "missing_codes": {"type": "array", "items": _text(_CODE), "maxItems": MOST_NAMED},
     },
     "What stands as JSON in `data`; more missing symbols than fit are counted, not named.",
-    sometimes={"biggest": {"type": "array", "items": _mover(), "maxItems": MOST_BIGGEST}},
+    sometimes={
+        "biggest": {"type": "array", "items": _mover(), "maxItems": MOST_BIGGEST},
+        "missing_names": {
+            "description": "code → name of those whose name is known",
+            "type": "object",
+            "propertyNames": _text(_CODE),
+            "additionalProperties": {"type": "string", "maxLength": MOST_NAME},
+        },
+    },
 )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -21,6 +22,7 @@ from poller.schedule.notice import Completed, Detected, Mover, fields_of
 from poller.schedule.report import Standing
 from poller.simulator.virtual import run_virtually
 from poller.store.store import ONE_OFF, Entry
+from poller.telemetry.headline import headline
 from poller.telemetry.observe import Fact, Happened
 from tests.memorystore import MemoryStore
 
@@ -87,6 +89,35 @@ def test_a_completion_says_who_moved_most() -> None:
         "percentile": 100.0,
     }
     assert (took, facts) == (0, [])
+
+
+def test_every_symbol_of_a_notice_has_its_name() -> None:
+    """The first, the missing and the biggest: on the stream, and in the log, terminal and chat."""
+
+    async def work() -> list[StreamNotice]:
+        store = MemoryStore(asyncio.get_running_loop().time)
+        plans = MovingPlans(store.plans, two, known_of, list[Fact]().append)
+        lacking = replace(COMPLETE, missing=(TENCENT, HSBC))
+        for notice in (Detected(HONG_KONG, DAY, SEEN, TENCENT), lacking):
+            told = await plans.announce(notice, ONE_OFF)
+            assert told is not None
+            assert "TENCENT" in str(headline(told)[1])
+        found = [decode(each.id, each.fields) for each in store.streams.notices]
+        return [each for each in found if isinstance(each, StreamNotice)]
+
+    first, last = run_virtually(SEEN, work())
+    assert (first.name, last.missing_names) == ("TENCENT", {TENCENT: "TENCENT"})
+    assert announcement([first], limit=500).text.endswith("first seen at TENCENT (HK.00700).")
+    assert "missing TENCENT (HK.00700), HK.00005" in announcement([last], limit=500).text
+    for notice in (first, last):
+        line = show.release_line(Entry("1-0", _fields(notice))).plain
+        assert "TENCENT (HK.00700)" in line
+
+
+def _fields(notice: StreamNotice) -> dict[str, str]:
+    """Return the entry that a notice was read from."""
+    told = Detected(HONG_KONG, DAY, SEEN, TENCENT) if notice.found is None else COMPLETE
+    return fields_of(told) | {"data": notice.data_json}
 
 
 async def _never(_: Market, __: date) -> Sequence[Standing]:

@@ -503,7 +503,7 @@ class Mute(MemoryPlans):
 
     announced = 0
 
-    async def announce(self, notice: Notice, lease: Lease) -> bool:
+    async def announce(self, notice: Notice, lease: Lease) -> Notice | None:
         """Count the tries."""
         self.announced += 1
         if asyncio.get_running_loop().time() < 60:

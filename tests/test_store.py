@@ -440,7 +440,7 @@ async def test_a_notice_is_told_once(store: Store) -> None:
     assert await store.plans.announce(OUT, ONE_OFF)
     later = replace(OUT, at=SEEN + timedelta(hours=1), code=Code("HK.00005"))
     told = await asyncio.gather(*[store.plans.announce(each, ONE_OFF) for each in (OUT, later)])
-    assert told == [False, False]
+    assert told == [None, None]
     assert await store.plans.announce(COMPLETE, ONE_OFF)
     assert await notices(store) == ["HK:2026-04-02:detected", "HK:2026-04-02:completed"]
     assert await ids(store) == []

@@ -46,7 +46,7 @@ async def _print_explanation(config: Config, code: Code) -> None:
     rows = await explanation(config, code)
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        show.say(f"{name:<{width}}  {text}")
+        show.say(f"{name:<{width}}  {text}", indent=width + 2)
 
 
 async def explanation(config: Config, code: Code) -> list[tuple[str, str]]:

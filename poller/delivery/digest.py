@@ -176,20 +176,25 @@ def announcement(
 def _announcement(notice: StreamNotice) -> str:
     market, day = notice.market, _date(notice.trading_day)
     if notice.type == Detected.type:
-        return f"{market}: the report of {day} is out, first seen at {notice.code}."
+        first = _titled(notice.code, notice.name) if notice.code else None
+        return f"{market}: the report of {day} is out, first seen at {first}."
     words = f"{market} {day} is complete: {notice.found:,} of {notice.expected:,} symbols"
     named = notice.missing_codes[:MOST_ROWS]
     more = notice.missing - len(named)
     if named:
-        words += f"; missing {', '.join(named)}" + (f" and {more:,} more" if more > 0 else "")
+        titles = (_titled(code, notice.missing_names.get(code)) for code in named)
+        words += f"; missing {', '.join(titles)}" + (f" and {more:,} more" if more > 0 else "")
     moves = [f"\n{each.rank}. {_moved(each)}" for each in (notice.biggest or ())[:MOST_BIGGEST]]
     return f"{words}. Biggest moves:{''.join(moves)}" if moves else f"{words}."
 
 
 def _moved(mover: Mover) -> str:
-    name = _cut(_unmarked(mover.name or ""), MOST_NAME)
     percent = "" if mover.percent is None else f" ({mover.percent:+,.2f} %)"
-    return f"{titled(mover.code, name)} {mover.change:+,}{percent}"
+    return f"{_titled(mover.code, mover.name)} {mover.change:+,}{percent}"
+
+
+def _titled(code: Code, name: str | None) -> str:
+    return titled(code, _cut(_unmarked(name or ""), MOST_NAME))
 
 
 def missing(

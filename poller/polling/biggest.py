@@ -1,6 +1,6 @@
-"""Puts the biggest moves of a report into the notice that it is complete.
+"""Puts names into the notices of a report, and the biggest moves into that it is complete.
 
-They are an addition: whatever goes wrong with reading them, the notice is announced without them.
+They are an addition: whatever goes wrong with reading the moves, the notice is announced without.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ from typing import Final
 
 from poller.errors import PollerError
 from poller.markets import Market
+from poller.model import Code
 from poller.polling.naming import KnownOf, NamedStore
-from poller.schedule.notice import Completed, Mover, Notice, biggest_moves
+from poller.schedule.notice import MOST_NAMED, Completed, Mover, Notice, biggest_moves
 from poller.schedule.report import Standing
 from poller.store.archive import Archive
 from poller.store.ports import Plans, PollerStore
@@ -28,7 +29,7 @@ LIMIT: Final = 5.0
 
 
 class MovingPlans(Plans):
-    """Plans whose notices of complete reports say who moved most."""
+    """Plans whose notices have names, and those of complete reports say who moved most."""
 
     def __init__(
         self, plans: Plans, standings: Standings, known_of: KnownOf, observe: Observe
@@ -39,16 +40,26 @@ class MovingPlans(Plans):
         self._known_of = known_of
         self._observe = observe
 
-    async def announce(self, notice: Notice, lease: Lease) -> bool:
+    async def announce(self, notice: Notice, lease: Lease) -> Notice | None:
         """See `Plans.announce`."""
         lacking = ""
         if isinstance(notice, Completed):
             biggest, lacking = await self._biggest(notice)
-            notice = replace(notice, biggest=biggest)
-        is_new = await self._plans.announce(notice, lease)
-        if is_new and lacking:  # only now: until it is announced, this is tried again and again
+            notice = replace(
+                notice, biggest=biggest, names=self._names(notice.missing[:MOST_NAMED])
+            )
+        else:
+            notice = replace(notice, name=self._known_of(notice.code).name)
+        announced = await self._plans.announce(notice, lease)
+        if (
+            announced is not None and lacking
+        ):  # only now: until it is announced, this is tried again and again
             self._observe(Happened("a notice without biggest moves", (("reason", lacking),)))
-        return is_new
+        return announced
+
+    def _names(self, codes: Sequence[Code]) -> dict[Code, str]:
+        found = ((code, self._known_of(code).name) for code in codes)
+        return {code: name for code, name in found if name is not None}
 
     async def schedule(self) -> dict[str, str]:
         """See `Plans.schedule`."""

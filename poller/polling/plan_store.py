@@ -139,8 +139,8 @@ class PlanStore:
     async def _announce_pending(self, lease: Lease) -> None:
         while self._pending:
             notice = self._pending[0]
-            if await self._plans.announce(notice, lease):
-                self._observe(Announced(notice))
+            if (announced := await self._plans.announce(notice, lease)) is not None:
+                self._observe(Announced(announced))
             self._observe(Recovered(_STREAM))
             self._pending.popleft()
         self._news.clear()

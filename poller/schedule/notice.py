@@ -7,7 +7,7 @@ come later still are events of the main stream like any other, and bring no seco
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Annotated, Any, Final
 
@@ -24,18 +24,22 @@ MOST_NAMED: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """The first newer day of a market, seen at an instant (aware); `code` showed it first."""
+    """The first newer day of a market, seen at an instant (aware); `code` showed it first.
+
+    `name`: of that company; None if it is not known.
+    """
 
     market: Market
     day: date
     at: datetime
     code: Code
+    name: str | None = None
 
     type = "release.detected"
 
     def told(self) -> Mapping[str, Any]:
         """Return what stands as JSON in `data`."""
-        return {"code": self.code}
+        return {"code": self.code} | ({"name": self.name} if self.name else {})
 
 
 MOST_BIGGEST: Final = 20
@@ -86,7 +90,8 @@ def biggest_moves(
 class Completed:
     """`found` symbols show the day; these others take part in releases and do not, in order.
 
-    `biggest`: who moved most; None if the figures could not be read.
+    `biggest`: who moved most; None if the figures could not be read. `names`: of the missing
+    companies, as far as they are known.
     """
 
     market: Market
@@ -95,17 +100,21 @@ class Completed:
     found: int
     missing: tuple[Code, ...] = ()
     biggest: tuple[Mover, ...] | None = None
+    names: Mapping[Code, str] = field(default_factory=dict, hash=False)
 
     type = "release.completed"
 
     def told(self) -> Mapping[str, Any]:
         """Return what stands as JSON in `data`."""
+        named = self.missing[:MOST_NAMED]
         told: dict[str, Any] = {
             "found": self.found,
             "expected": self.found + len(self.missing),
             "missing": len(self.missing),
-            "missing_codes": self.missing[:MOST_NAMED],
+            "missing_codes": named,
         }
+        if names := {each: self.names[each] for each in named if each in self.names}:
+            told["missing_names"] = names
         if self.biggest is not None:
             told["biggest"] = [each.columns() for each in self.biggest]
         return told

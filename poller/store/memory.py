@@ -115,13 +115,13 @@ class MemoryPlans(Plans):
     texts: dict[str, str] = field(default_factory=dict)
     keys: Keys = KEYS
 
-    async def announce(self, notice: Notice, lease: Lease) -> bool:
+    async def announce(self, notice: Notice, lease: Lease) -> Notice | None:
         self.refuse(lease)
         fields = encode(notice)
         if any(entry.fields["id"] == fields["id"] for entry in self.streams.notices):
-            return False
+            return None
         self.streams.append(self.streams.notices, [fields])
-        return True
+        return notice
 
     async def schedule(self) -> dict[str, str]:
         return dict(self.texts)

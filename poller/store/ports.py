@@ -63,11 +63,11 @@ class Plans(Protocol):
 
     keys: Keys
 
-    async def announce(self, notice: Notice, lease: Lease) -> bool:
+    async def announce(self, notice: Notice, lease: Lease) -> Notice | None:
         """Append a notice to the stream of releases, once.
 
-        Returns False when one with its id was appended before, by any process; so repeating it is
-        safe. Raises LeaseLost when `lease` is no longer held.
+        Returns it as it was appended, or None when one with its id was appended before, by any
+        process; so repeating it is safe. Raises LeaseLost when `lease` is no longer held.
         """
 
     async def schedule(self) -> dict[str, str]:

@@ -20,13 +20,13 @@ class RedisPlans(Plans):
         self._announce = namespace.script("announce")
         self._save = namespace.script("plan")
 
-    async def announce(self, notice: Notice, lease: Lease) -> bool:
+    async def announce(self, notice: Notice, lease: Lease) -> Notice | None:
         keys = [self.keys.releases, self.keys.releases_told, self.keys.lease]
         fields = encode(notice)
         head = (lease.value, fields["id"], fields["observed_at"])
         arguments = [*head, *chain.from_iterable(fields.items())]
         verdict, *_ = await self._namespace.run(self._announce, keys, arguments)
-        return verdict == "ok"
+        return notice if verdict == "ok" else None
 
     async def schedule(self) -> dict[str, str]:
         async with self._namespace.translated():

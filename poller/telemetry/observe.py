@@ -15,7 +15,8 @@ from poller.detect.held import QuarantinedFigure
 from poller.detect.impossible import explained
 from poller.markets import Market, Record, is_below_threshold
 from poller.model import Code, Event, EventType, market_of
-from poller.schedule.notice import Completed, Notice
+from poller.schedule.notice import Notice
+from poller.telemetry.headline import headline
 from poller.telemetry.log import fingerprint, log_defect, write
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
@@ -369,8 +370,8 @@ class Journal:
             case Published(code, events):
                 write("info", "published", code=code, **_summary(events))
             case Announced(notice):
-                headline, fields = _headline(notice)
-                write("info", headline, **fields)
+                line, fields = headline(notice)
+                write("info", line, **fields)
             case Active(token):
                 write("info", "polling", lease=token)
             case Standby(reason):
@@ -396,13 +397,6 @@ def decision_needed(code: Code, held: tuple[QuarantinedFigure, ...]) -> str:
         f"{reasons}. To publish what is true: poller quarantine release {code} {days}; to drop "
         f"what is not: poller quarantine discard {code} {days}"
     )
-
-
-def _headline(notice: Notice) -> tuple[str, dict[str, object]]:
-    report = f"{notice.market}: the report of {notice.day} is"
-    if isinstance(notice, Completed):
-        return f"{report} complete", {"found": notice.found, "missing": len(notice.missing)}
-    return f"{report} out", {"code": notice.code}
 
 
 def _shares(record: Record) -> str:

@@ -1,0 +1,40 @@
+"""Terminal output: one line per event, tables, progress bars. Reads only."""
+
+from poller.show.found import Gaps, print_gaps, print_held
+from poller.show.lines import entry_line, release_line
+from poller.show.tables import (
+    change_cells,
+    decimal_cells,
+    print_figures,
+    print_table,
+    shares_cell,
+)
+from poller.show.terminal import (
+    LINE_LIMIT,
+    USUAL_WIDTH,
+    console,
+    errors,
+    progress_bar,
+    say,
+    say_json,
+)
+
+__all__ = [
+    "LINE_LIMIT",
+    "USUAL_WIDTH",
+    "Gaps",
+    "change_cells",
+    "console",
+    "decimal_cells",
+    "entry_line",
+    "errors",
+    "print_figures",
+    "print_gaps",
+    "print_held",
+    "print_table",
+    "progress_bar",
+    "release_line",
+    "say",
+    "say_json",
+    "shares_cell",
+]
