@@ -14,6 +14,7 @@ from poller.cli.options import ConfigFile, Format, aware, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.model import Code, Instrument, Vintage, titled
+from poller.schedule.facts import FACTS
 from poller.schedule.report import change_of, percent_of
 from poller.settings.config import Config
 from poller.store.archive import Archive
@@ -72,7 +73,7 @@ async def _print_histories(
                 names = [*(["code"] if several else []), *history_names(found), *DESCRIBED]
                 _print_csv(names, _described(found, instruments, several=several))
             case _ if wide:
-                _print_wide(found, several=several)
+                _print_wide(found, instruments, several=several)
             case _:
                 _print_tables(found, instruments)
         sys.stdout.flush()
@@ -116,23 +117,40 @@ def _print_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writerows(rows)
 
 
-def _print_wide(found: Mapping[Code, Sequence[Vintage]], *, several: bool) -> None:
-    """Print all columns, the day first and the timestamp last."""
-    names = [name for name in history_names(found) if not name.startswith("timestamp")]
-    names = [*(["code"] if several else []), "timestamp_str", *names, "timestamp"]
-    rows = [
-        [Text(_wide_cell(name, row.get(name))) for name in names]
-        for row in _rows(found, several=several)
-    ]
-    show.print_figures(names, rows)
+def _print_wide(
+    found: Mapping[Code, Sequence[Vintage]],
+    instruments: Mapping[Code, Instrument],
+    *,
+    several: bool,
+) -> None:
+    """Print all columns but the name, the day first and the timestamp last."""
+    figures, times = history_names(found)[:-2], history_names(found)[-2:]
+    names = [name for name in figures if not name.startswith("timestamp")]
+    further = [name for name in DESCRIBED if name != "name"]
+    key = [*(["code"] if several else []), "timestamp_str"]
+    names = [*key, *names, *further, *times, "timestamp"]
+    rows = _described(found, instruments, several=several)
+    columns = [_wide_cells(name, [row.get(name) for row in rows]) for name in names]
+    show.print_figures(names, [list(row) for row in zip(*columns, strict=True)], key=len(key))
 
 
-def _wide_cell(name: str, value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int) and name not in {"timestamp", "revision"}:
-        return f"{value:,}"
-    return str(value)
+_PLAIN: Final = frozenset({"timestamp", "revision"})
+"""Whole numbers without separators between thousands."""
+
+
+def _wide_cells(name: str, values: Sequence[object]) -> list[Text]:
+    """Return the cells of a column; figures have as many decimals as the longest of them."""
+    sign = "+" if name in FACTS else ""
+    if any(isinstance(value, float) for value in values):
+        figures = [value if isinstance(value, int | float) else None for value in values]
+        return show.decimal_cells(figures, sign=sign)
+    return [_wide_cell(value, "" if name in _PLAIN else f"{sign},") for value in values]
+
+
+def _wide_cell(value: object, form: str) -> Text:
+    if isinstance(value, int):
+        return Text(format(value, form if value else ""))
+    return Text("-" if value is None else str(value))
 
 
 def _print_tables(

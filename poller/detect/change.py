@@ -182,7 +182,7 @@ def _change(
         shares=shares,
         percent=percent,
         ratio_points=_round(_difference(now.ratio, previous.ratio)),
-        days_to_cover=_round(_difference(_computed_cover(now), _computed_cover(previous))),
+        days_to_cover=cover_change(previous, now),
         days=(now.day - previous.day).days,
         price_percent=_percent(_difference(now.close_price, price), price),
         percentile=None if now.shares is None else round(100 * rank.not_above / rank.known, 1),
@@ -213,7 +213,12 @@ def move(
     return shares, _percent(shares, base)
 
 
-def _computed_cover(record: Record) -> float | None:
+def cover_change(previous: Record, now: Record) -> float | None:
+    """Return the change of the days to cover, in days; None where one is absent or a cap."""
+    return _round(_difference(computed_cover(now), computed_cover(previous)))
+
+
+def computed_cover(record: Record) -> float | None:
     """Return days to cover, where they were computed: a cap says nothing of the true figure."""
     bound = record.cover_bound
     return None if bound is not None and not bound.is_computed else record.days_to_cover

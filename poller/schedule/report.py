@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-from poller.detect.change import Timeline, move
+from poller.detect.change import Timeline, computed_cover, move
 from poller.detect.split import split_factor
 from poller.markets import Record, Shares, is_below_threshold
 from poller.model import Code, Vintage
@@ -79,16 +79,11 @@ def zscore_of(days: Mapping[date, Record], day: date) -> float | None:
     return None if trend is None else trend.zscore
 
 
-def _computed_cover(record: Record) -> float | None:
-    bound = record.cover_bound
-    return None if bound is not None and not bound.is_computed else record.days_to_cover
-
-
 SORTS: Final[Mapping[str, Callable[[Standing], float | None]]] = {
     "change": lambda one: None if one.change is None else abs(one.change),
     "percent": lambda one: None if one.percent is None else abs(one.percent),
     "ratio": lambda one: one.record.ratio,
-    "days_to_cover": lambda one: _computed_cover(one.record),
+    "days_to_cover": lambda one: computed_cover(one.record),
 }
 """What a report can be ranked by, the largest first."""
 

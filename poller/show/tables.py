@@ -102,12 +102,16 @@ def change_cells(change: Shares | None, percent: float | None) -> tuple[Text, Te
     return Text(shares, colour), Text(part, colour)
 
 
-def decimal_cells(values: Sequence[float | None]) -> list[Text]:
-    """Format a column of figures with as many decimals as its longest has, two to four."""
+def decimal_cells(values: Sequence[float | None], sign: str = "") -> list[Text]:
+    """Format a column of figures with as many decimals as its longest has, two to four.
+
+    `sign`: `+` shows that of a positive figure, too.
+    """
     texts = [f"{value:.{_MOST_DECIMALS}f}" for value in values if value is not None]
     longest = max((len(text.rstrip("0").rpartition(".")[2]) for text in texts), default=0)
     places = max(longest, _LEAST_DECIMALS)
-    return [Text("-" if value is None else f"{value:,.{places}f}") for value in values]
+    forms = (f",.{places}f", f"{sign},.{places}f")
+    return [Text("-" if value is None else format(value, forms[value > 0])) for value in values]
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

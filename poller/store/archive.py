@@ -13,8 +13,9 @@ from typing import Any, Final
 from poller.codec import read_day
 from poller.errors import BadCode, StoreMisfit, Unreadable
 from poller.events import StreamNotice, decode
-from poller.model import Code, Vintage, parse_code
+from poller.model import Code, Instrument, Vintage, parse_code
 from poller.store.connections import Connections
+from poller.store.redisinstruments import INSTRUMENTS_BATCH, readable_instruments
 from poller.store.snapshots import as_known_at, read_vintage
 from poller.store.store import Keys
 from poller.store.translation import translated
@@ -83,6 +84,15 @@ class Archive:
                     answers = await pipe.execute(raise_on_error=False)
             for code, texts in zip(some, _pairs(answers), strict=True):
                 yield self._read(code, *texts, moment)
+
+    async def instruments(self, codes: Sequence[Code]) -> dict[Code, Instrument]:
+        """Return what is known of these symbols besides their figures."""
+        found: dict[Code, Instrument] = {}
+        for some in _batches(codes, INSTRUMENTS_BATCH):
+            with translated():
+                texts = await self._redis.hmget(self.keys.instruments, some)
+            found |= readable_instruments(some, texts)
+        return found
 
     async def notices(self) -> AsyncIterator[StreamNotice]:
         """Yield the notices on the stream of releases, oldest first; other entries are skipped."""

@@ -1,7 +1,7 @@
 """`poller.history`, `poller.releases`: histories and reports as a pandas DataFrame."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,9 +11,9 @@ import pandas as pd
 from poller.errors import StoreMisfit
 from poller.events import StreamNotice
 from poller.markets import market_named, market_names
-from poller.model import Code, parse_code, unique
+from poller.model import Code, Instrument, parse_code, unique
 from poller.store.archive import Archive, Archived
-from poller.store.plain import coded_rows, history_names, whole_names
+from poller.store.plain import DESCRIBED, coded_rows, described, history_names, whole_names
 from poller.store.reports import TIMELINE, timeline
 
 
@@ -29,7 +29,10 @@ def history(
     The index is `code` (object) and `day` (datetime64[ns], the trading day), sorted, oldest day
     first. The columns are those of the SDK's DataFrame for each market among the codes: whole
     numbers are Int64, figures float64, `timestamp_str` object; then `revision` (Int64) and
-    `observed_at` (datetime64[ns, UTC]). Absent values are NA or NaN. A time without a zone is UTC.
+    `observed_at` (datetime64[ns, UTC]); then `name` (object, None where it is not known),
+    `outstanding_percent` (float64), and each day beside the day before it: `change` (Int64, in
+    shares), `change_percent`, `days_to_cover_change`, `zscore` (float64) and `streak` (Int64).
+    Absent values are NA or NaN. A time without a zone is UTC.
 
     Raises BadCode for an invalid code, StoreDown while Redis does not answer, LockedOut when it
     refuses the user or password, and StoreMisfit with every entry that cannot be read. It may be
@@ -40,10 +43,10 @@ def history(
     wanted = None if named is None else unique(parse_code(code) for code in named)
     if as_known_at is not None and as_known_at.tzinfo is None:
         as_known_at = as_known_at.replace(tzinfo=UTC)
-    found = _run(_read(wanted, url, namespace, as_known_at))
+    found, instruments = _run(_read(wanted, url, namespace, as_known_at))
     if unreadable := [line for each in found for line in each.unreadable]:
         raise StoreMisfit("\n".join(unreadable))
-    return _frame(found)
+    return _frame(found, instruments)
 
 
 def releases(
@@ -90,24 +93,37 @@ def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 async def _read(
     codes: tuple[Code, ...] | None, url: str, namespace: str, moment: datetime | None
-) -> list[Archived]:
+) -> tuple[list[Archived], dict[Code, Instrument]]:
     archive = Archive(url, namespace)
     try:
         wanted = await archive.codes() if codes is None else codes
-        return [each async for each in archive.histories(wanted, moment)]
+        found = [each async for each in archive.histories(wanted, moment)]
+        try:
+            instruments = await archive.instruments(wanted)
+        except StoreMisfit:  # another client's key: names decide nothing
+            instruments = {}
+        return found, instruments
     finally:
         await archive.close()
 
 
-def _frame(found: list[Archived]) -> pd.DataFrame:
-    rows = [row for each in found for row in coded_rows(each.code, each.vintages)]
+def _frame(found: list[Archived], instruments: Mapping[Code, Instrument]) -> pd.DataFrame:
+    rows = [
+        row
+        for each in found
+        for row in described(
+            coded_rows(each.code, each.vintages),
+            each.vintages,
+            instruments.get(each.code, Instrument()),
+        )
+    ]
     columns: dict[str, Any] = {}
-    for name in ["code", *history_names(each.code for each in found)]:
+    for name in ["code", *history_names(each.code for each in found), *DESCRIBED]:
         values = [row.get(name) for row in rows]
         if name == "observed_at":
             moments = pd.to_datetime(pd.Series(values, dtype=object), utc=True)
             columns[name] = moments.dt.as_unit("ns")
-        elif name in {"code", "timestamp_str"}:
+        elif name in {"code", "timestamp_str", "name"}:
             columns[name] = pd.Series(values, dtype=object)
         else:
             kind = "Int64" if name in whole_names() else "float64"

@@ -8,9 +8,10 @@ from poller.codec import Whole, read_json
 from poller.events import Foreign, StreamEvent, decode
 from poller.markets import all_markets
 from poller.model import Code, Instrument, Vintage, isoformat, market_of, to_json
+from poller.schedule.facts import FACTS, facts_of
 from poller.store.store import Entry
 
-DESCRIBED: Final = ("name", "outstanding_percent")
+DESCRIBED: Final = ("name", "outstanding_percent", *FACTS)
 """The columns that `described` adds."""
 
 
@@ -58,10 +59,19 @@ def coded_rows(code: Code, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
 def described(
     rows: Iterable[Mapping[str, Any]], vintages: Sequence[Vintage], known: Instrument
 ) -> list[dict[str, Any]]:
-    """Return rows of these vintages with what is known of their symbol besides behind them."""
+    """Return rows of these vintages, all of one symbol's, with further columns behind them.
+
+    What is known of the symbol besides, and what each day is beside the days before it.
+    """
+    facts = facts_of(each.record for each in vintages)
     return [
-        {**row, "name": known.name, "outstanding_percent": known.outstanding_percent(each.record)}
-        for row, each in zip(rows, vintages, strict=True)
+        {
+            **row,
+            "name": known.name,
+            "outstanding_percent": known.outstanding_percent(each.record),
+            **fact.columns(),
+        }
+        for row, each, fact in zip(rows, vintages, facts, strict=True)
     ]
 
 
@@ -69,4 +79,6 @@ def whole_names() -> frozenset[str]:
     """Return the columns that hold whole numbers, in every market."""
     columns = [field for market in all_markets() for field in fields(market.record)]
     whole = {column.name for column in columns if column.type == Whole | None}
-    return frozenset({*whole, "revision"})
+    if all(market.record.STEP == 1 for market in all_markets()):
+        whole.add("change")
+    return frozenset({*whole, "revision", "streak"})

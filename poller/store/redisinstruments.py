@@ -9,7 +9,8 @@ from poller.store.namespace import Namespace
 from poller.store.ports import Instruments
 from poller.store.store import NAMES, SIGNALS_KEPT
 
-_BATCH: Final = 1_000  # fields per command, so that even a long list blocks the server only briefly
+INSTRUMENTS_BATCH: Final = 1_000
+"""Fields per command, so that even a long list blocks the server only briefly."""
 
 
 class RedisInstruments(Instruments):
@@ -22,13 +23,11 @@ class RedisInstruments(Instruments):
 
     async def instruments(self, codes: Sequence[Code]) -> dict[Code, Instrument]:
         found: dict[Code, Instrument] = {}
-        for start in range(0, len(codes), _BATCH):
-            some = codes[start : start + _BATCH]
+        for start in range(0, len(codes), INSTRUMENTS_BATCH):
+            some = codes[start : start + INSTRUMENTS_BATCH]
             async with self._translated():
                 texts = await self._redis.hmget(self._keys.instruments, some)
-            for code, text in zip(some, texts, strict=True):
-                if text is not None and (read := _readable(text)) is not None:
-                    found[code] = read
+            found |= readable_instruments(some, texts)
         return found
 
     async def save_instruments(self, found: Mapping[Code, Instrument]) -> None:
@@ -39,6 +38,14 @@ class RedisInstruments(Instruments):
             saved, _ = await pipe.execute(raise_on_error=False)
             if isinstance(saved, Exception):  # a lost signal only makes the page late
                 raise saved
+
+
+def readable_instruments(
+    codes: Sequence[Code], texts: Sequence[str | None]
+) -> dict[Code, Instrument]:
+    """Return what these fields of the hash say, but for those that cannot be read."""
+    found = ((code, _readable(text)) for code, text in zip(codes, texts, strict=True) if text)
+    return {code: read for code, read in found if read is not None}
 
 
 def _readable(text: str) -> Instrument | None:
