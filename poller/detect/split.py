@@ -43,7 +43,7 @@ def split_factor(before: Record, now: Record) -> Fraction | None:
     None unless shares, ratio and price agree on a split; always None for a market whose vendor
     rescales the history itself.
     """
-    if now.IS_ADJUSTED:
+    if now.IS_ADJUSTED or before.shares == now.shares:
         return None
     if not _is_usable(before) or not _is_usable(now) or now.day - before.day > LONGEST_GAP:
         return None

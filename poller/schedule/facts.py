@@ -38,18 +38,18 @@ FACTS: Final = tuple(Facts.__slots__)
 
 def facts_of(records: Iterable[Record]) -> list[Facts]:
     """Return the facts of each day of a history, in the order given; no day may be there twice."""
-    given = list(records)
-    timeline = Timeline({record.day: record for record in given})
-    days = [record.day for record in given]
-    trends = timeline.trends(days)
-    found = []
-    for record in given:
-        before = timeline.before(record.day)
-        trend = trends.get(record.day, NO_TREND)
+    given = {record.day: record for record in records}
+    timeline = Timeline(given)
+    trends = timeline.trends(given)
+    facts = {}
+    before: Record | None = None
+    for day in sorted(given):
+        record, trend = given[day], trends.get(day, NO_TREND)
         change, percent, cover = None, None, None
         if before is not None:
             cover = cover_change(before, record)
             if not (is_below_threshold(before) or is_below_threshold(record)):
-                change, percent = move(before, record, timeline.split_before(record.day))
-        found.append(Facts(change, percent, cover, trend.zscore, trend.streak))
-    return found
+                change, percent = move(before, record, timeline.split_before(day))
+        facts[day] = Facts(change, percent, cover, trend.zscore, trend.streak)
+        before = record
+    return [facts[day] for day in given]
