@@ -19,8 +19,9 @@ from poller.cli.explain import hours_or_days, when_polled
 from poller.cli.webhooks import state_in_words
 from poller.delivery.outbox import Status
 from poller.events import encode
-from poller.markets.hk import HkRecord
-from poller.model import Code, Event, EventType, Vintage
+from poller.markets.hk import HONG_KONG, HkRecord
+from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage
+from poller.schedule.notice import Completed, Detected, Mover
 from poller.settings.config import load
 from poller.store.store import Entry
 from poller.telemetry.status import Poll, Polls, ProcessReport, ReleaseState
@@ -32,6 +33,29 @@ NOW, DAY = datetime(2026, 11, 24, 9, tzinfo=UTC), date(2026, 11, 13)
 def vintage(shares: int) -> Vintage:
     """Return a day of a Hong Kong symbol."""
     return Vintage(HkRecord(1777478400, "2026-04-30", shares, 0.5, 10.0, 9.0), 0, SEEN)
+
+
+NAME = "騰訊控股有限公司"
+CHANGE = Change(shares=-408_117, percent=-0.79)
+EVENTS = [
+    Event(EventType.REPORTED, Code("HK.00700"), vintage(51_480_638), None, CHANGE, name=NAME),
+    Event(EventType.REPORTED, Code("HK.00700"), vintage(0), None, None, name=NAME),
+    Event(
+        EventType.RESTATED,
+        Code("HK.00700"),
+        vintage(7),
+        None,
+        None,
+        Restatement(1.02, (DAY,) * 48, "aggregated_short_ratio", Cause.RECOMPUTED),
+        name=NAME,
+    ),
+]
+LINES = [encode(event) for event in EVENTS]
+MOVER = Mover(Code("HK.00700"), NAME, 51_480_638, -408_117, -0.79, 1, 100.0)
+NOTES = [
+    encode(Detected(HONG_KONG, DAY, SEEN, Code("HK.00700"), NAME)),
+    encode(Completed(HONG_KONG, DAY, SEEN, 26, (Code("HK.00005"),), (MOVER,) * 3)),
+]
 
 
 @pytest.mark.parametrize(
@@ -113,18 +137,86 @@ def test_a_narrow_terminal_breaks_no_instant() -> None:
 
 def in_terminal(columns: int, names: tuple[str, ...], row: tuple[str, ...]) -> str:
     """Return what a table of one row shows on a terminal of so many columns."""
-    code = f"from poller import show; show.print_table({names!r}, [{row!r}])"
+    return shown(columns, f"from poller import show; show.print_table({names!r}, [{row!r}])")
+
+
+def shown(columns: int, code: str, **variables: str) -> str:
+    """Return what a program shows on a terminal of so many columns."""
     primary, secondary = pty.openpty()
     termios.tcsetwinsize(secondary, (24, columns))
     unset = {"COLUMNS", "LINES", "FORCE_COLOR"}
     environment = {n: t for n, t in os.environ.items() if n not in unset} | {
         "NO_COLOR": "1",
         "TERM": "dumb",
+        **variables,
     }
     with os.fdopen(primary, "rb", buffering=0) as reader:
         subprocess.run([sys.executable, "-c", code], stdout=secondary, env=environment, check=True)
         os.close(secondary)
         return reader.read(65_536).decode().replace("\r", "")
+
+
+EVERYTHING = """
+from rich.text import Text
+from poller import show
+from poller.store.store import Entry
+from tests.test_show import LINES, NOTES
+for fields in LINES:
+    show.console().print(show.entry_line(Entry("1-0", fields)))
+for fields in NOTES:
+    show.console().print(show.release_line(Entry("1-0", fields)))
+show.say("next poll  HK is probed next at 2026-11-28 21:36:16 UTC: one of 27 symbols watched in "
+    "rotation, 5,000 s later than usual; see: poller quarantine list", indent=11)
+names = ("timestamp_str", "aggregated_short", "aggregated_short_ratio", "close_price", "zscore")
+show.print_figures(names, [[Text(t) for t in ("2026-05-15", "46,711,374", "0.51", "467.80", "+1")]])
+names = ("key", "value", "from")
+show.print_table(names, [("webhooks.0.file", "/run/secrets/desk", "/etc/poller/" + "x" * 40)])
+"""
+
+WHOLE = [
+    "05-08 09:15:02  HK.00700  2026-04-30  reported",
+    "51,480,638 short",
+    "-408,117 (-0.79 %)",
+    "騰訊控股有限公司",
+    "below threshold",
+    "48 days from 2026-11-13",
+    "first shown by",
+    "26 of 27 symbols;",
+    "missing: HK.00005;",
+    "biggest: 騰訊控股有限公司 (HK.00700)",
+    "2026-11-28 21:36:16 UTC:",
+    "5,000 s",
+    "poller quarantine list",
+    "/run/secrets/desk",
+    "/etc/poller/" + "x" * 40,
+    *("timestamp_str", "aggregated_short", "aggregated_short_ratio", "close_price", "zscore"),
+    *("46,711,374", "0.51", "467.80", "+1"),
+]
+
+
+@pytest.mark.parametrize("columns", [80, 64])
+def test_nothing_is_wider_than_a_terminal_and_no_value_is_broken(columns: int) -> None:
+    """Lines of `tail`, sentences and tables, with characters that take two columns."""
+    told = shown(columns, EVERYTHING)
+    assert [line for line in told.splitlines() if cell_len(line) > columns] == []
+    assert [each for each in WHOLE if each not in told] == []
+    assert "\x1b" not in told
+    assert told.count("2026-05-15") == 2  # the day stands before each group of columns
+
+
+def test_a_wide_terminal_has_one_line_an_event_and_colours() -> None:
+    """Wrapping is for narrow ones; NO_COLOR, tested above, switches colours off."""
+    told = shown(300, EVERYTHING, NO_COLOR="", TERM="xterm-256color")
+    assert len(told.splitlines()) == len(LINES) + len(NOTES) + 5
+    assert "\x1b[" in told
+
+
+def test_where_stdout_is_no_terminal_a_line_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that other programs can read it, in the width of its values."""
+    show.say("a sentence " * 40)
+    for fields in LINES:
+        show.console().print(show.entry_line(Entry("1-0", fields)))
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(LINES)
 
 
 def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +251,10 @@ def active(state: ReleaseState) -> ProcessReport:
             Polls(),
             active(ReleaseState(phase="sweeping", day=DAY, wanted=1200, covered=1100)),
             DAY - timedelta(weeks=1),
-            "in the sweep under way, 1,100 of 1,200 symbols are read",
+            (
+                "by 09:02:00 UTC, as far as the budget allows; "
+                "1,100 of 1,200 symbols of its report are read"
+            ),
         ),
         (
             Polls((Poll(NOW, "no rows"),)),

@@ -5,6 +5,7 @@ It reads what the running service has stored, and asks neither OpenD nor the ser
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from math import ceil
 from typing import Final
 
 from poller import show
@@ -192,8 +193,21 @@ def when_polled(polls: Polls, active: ProcessReport | None, code: Code, newest: 
             return f"{market} is probed now"
         return f"{market} is probed next at {state.next_at:%Y-%m-%d %H:%M:%S} UTC"
     if state.phase == "sweeping":
-        return f"in the sweep under way, {state.covered:,} of {state.wanted:,} symbols are read"
+        done = f"{state.covered:,} of {state.wanted:,} symbols of its report are read"
+        return f"by {_sweep_ends(active, state):%H:%M:%S} UTC, as far as the budget allows; {done}"
     return "within a day" if polls.polls else "within a minute"
+
+
+def _sweep_ends(active: ProcessReport, state: ReleaseState) -> datetime:
+    """Return when every symbol has been asked once, if the whole budget goes into the sweep."""
+    requests, period = active.budget or _NO_BUDGET
+    accounts = len({gateway.account for gateway in active.gateways}) or 1
+    left = max(state.wanted - state.covered, 1)
+    return active.at + timedelta(seconds=ceil(left / (max(requests, 1) * accounts)) * period)
+
+
+_NO_BUDGET: Final = (30, 30.0)
+"""OpenD's limit, for reports of versions that do not tell theirs."""
 
 
 def _polls(polls: Polls, when: str, *, watched: bool, barred: bool) -> Lines:

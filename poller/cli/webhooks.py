@@ -100,9 +100,11 @@ async def test(config: Config, name: str) -> None:
     """Send a test message to an endpoint, and print the outcome; raises Failure if it failed."""
     endpoint = _named(config, name).endpoint()
     check_usable([endpoint])
-    match await destination_of(endpoint).test(endpoint):
+    destination = destination_of(endpoint)
+    match await destination.test(endpoint):
         case Delivered(status):
-            show.say(f"{name} took it{'' if status is None else f': {status}'}")
+            shown = f"; to be seen there: {destination.shows}" if destination.shows else ""
+            show.say(f"{name} took it{'' if status is None else f': {status}'}{shown}")
         case Failed(reason, answer=answer):
             said = f"; it said: {answer[:200]}" if answer else ""
             raise Failure(f"{name} did not take it: {reason}{said}")

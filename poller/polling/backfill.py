@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import date
 from typing import Final
 
@@ -23,11 +24,18 @@ _TRIES: Final = 5
 
 
 async def backfill_symbol(
-    records: Records, gateway: Gateway, budget: Budget, code: Code, since: date
+    records: Records,
+    gateway: Gateway,
+    budget: Budget,
+    code: Code,
+    since: date,
+    *,
+    was_read: Callable[[Page], None] = lambda _: None,
 ) -> int:
     """Read and publish history down to `since`, and return how many days were added.
 
-    Starts again, a few times, when the poller commits in between. Raises PollerError.
+    Starts again, a few times, when the poller commits in between. `was_read`: called with each page
+    that was read. Raises PollerError.
     """
     for _ in range(_TRIES):
         snapshot = await records.snapshot(code)
@@ -38,6 +46,7 @@ async def backfill_symbol(
             key = pages[-1].next_key if pages else None
             try:
                 pages.append(await fetch(gateway, budget, await budget.acquire(), code, key))
+                was_read(pages[-1])
             except TooFrequent:
                 await budget.exhaust()
             except Unavailable:

@@ -78,7 +78,8 @@ def release_line(entry: Entry) -> Text:
 def _release(notice: StreamNotice) -> Iterator[Text]:
     yield _start(notice, notice.market.name, notice.type.rpartition(".")[2])
     if notice.code is not None:
-        yield from parts_of(f" first shown by {titled(notice.code, notice.name)}")
+        yield Text(" first shown by")
+        yield Text(f" {titled(notice.code, notice.name)}")
         return
     missing, named = notice.missing, notice.missing_titles(_NAMED)
     biggest = (notice.biggest or ())[:_BIGGEST]

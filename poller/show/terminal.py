@@ -89,11 +89,15 @@ def fitted(parts: Iterable[Text], *, indent: int) -> Text:
     return line
 
 
+_WIDE, _BAR = 100, 40
+"""Columns from which on a bar has its usual width, and that; it gets what is left before."""
+
+
 def progress_bar(counted: str = "") -> Progress:
     """Return a bar on stderr, shown on a terminal only; `counted`: the unit to count, if any."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(None if shutil.get_terminal_size().columns < _WIDE else _BAR),
         *((MofNCompleteColumn(), TextColumn(counted)) if counted else (TaskProgressColumn(),)),
         TimeElapsedColumn(),
         disable=not sys.stderr.isatty(),

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from poller.delivery.chat_message import ChatMessage, body_of, text_of
-from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, send_test
+from poller.delivery.destinations.chat import (
+    MOST_TOGETHER,
+    TEST_SHOWS,
+    Chat,
+    market_and_day,
+    send_test,
+)
 from poller.delivery.destinations.destination import ANY, Destination, Service
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
@@ -74,6 +80,7 @@ APPRISE: Final = Destination(
     lane=market_and_day,
     sender=lambda endpoint, watermarks: Chat(Apprise(endpoint.url), endpoint, watermarks),
     test=lambda endpoint: send_test(Apprise(endpoint.url)),
+    shows=TEST_SHOWS,
     reach=_reach,
 )
 

@@ -15,7 +15,13 @@ from urllib.parse import urlsplit
 
 from poller.clock import wall_clock
 from poller.delivery.chat_message import ChatMessage
-from poller.delivery.destinations.chat import MOST_TOGETHER, Chat, market_and_day, send_test
+from poller.delivery.destinations.chat import (
+    MOST_TOGETHER,
+    TEST_SHOWS,
+    Chat,
+    market_and_day,
+    send_test,
+)
 from poller.delivery.destinations.destination import Destination, Service
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import LONGEST_HOLD, Delivered, Failed, Outcome, retry_after
@@ -175,6 +181,7 @@ def destination_for(
         lane=market_and_day,
         sender=lambda endpoint, watermarks: Chat(bot(endpoint), endpoint, watermarks),
         test=lambda endpoint: send_test(bot(endpoint)),
+        shows=TEST_SHOWS,
     )
 
 

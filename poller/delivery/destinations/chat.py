@@ -43,6 +43,9 @@ def market_and_day(event: StreamEvent) -> str:
     return f"{event.market}:{event.trading_day}"
 
 
+TEST_SHOWS: Final = "a digest of made-up figures, marked as a test"
+
+
 async def send_test(channel: Channel) -> Outcome:
     """Post a digest of made-up symbols that says it is a test, and close the channel."""
     today = wall_clock().date()

@@ -90,6 +90,7 @@ class Destination:
         lane: Returns the lane of an event: events of a lane arrive in order, or together.
         sender: Makes the sender of an endpoint; raises like `check_usable`.
         test: Sends a test message, which is no event; raises like `sender`.
+        shows: Where people read the messages: what they see of a test message; otherwise "".
         reach: Checks what it can without sending; returns a state and its description, or raises
             OSError with the reason.
     """
@@ -106,4 +107,5 @@ class Destination:
     lane: Callable[[StreamEvent], str] = attrgetter("code")
     sender: Callable[[Endpoint, Watermarks], Sender]
     test: Callable[[Endpoint], Awaitable[Outcome]]
+    shows: str = ""
     reach: Callable[[Endpoint], Awaitable[tuple[str, str]]] = _connect
