@@ -365,6 +365,48 @@ def test_a_ratio_computed_anew_is_one_event(now: list[float], factor: float | No
     assert (symbol.known.held, news(symbol, by_ratio(now))) == ({}, [])
 
 
+LAST = [1.30, 1.24, 1.27, 1.33, 1.36, 1.31, 1.22, 1.25, 1.29, 1.34]
+
+
+@pytest.mark.parametrize(
+    ("changed", "factor", "kinds"),
+    [
+        (range(7, 10), 1.05, [RESTATED]),
+        (range(2, 6), 0.8, [RESTATED]),
+        ((2, 4, 6), 1.05, [REVISED] * 3),
+        ((8, 9), 1.05, [REVISED] * 2),
+    ],
+    ids=["the newest", "in the middle", "here and there", "too few"],
+)
+def test_a_stretch_of_ratios_computed_anew_is_one_event(
+    changed: Sequence[int], factor: float, kinds: list[EventType]
+) -> None:
+    """As after an issue of shares; a copy of the history follows from the days and the factor."""
+    symbol = knowing(by_ratio(LAST))
+    now = [round(each * factor, 2) if n in changed else each for n, each in enumerate(LAST)]
+    events = news(symbol, by_ratio(now))
+    assert told(events) == kinds
+    if (fact := events[0].restated) is not None:
+        assert fact.days == tuple(map(day, changed))
+        assert fact.factor == pytest.approx(factor, rel=0.01)
+
+
+def test_a_column_that_is_emptied_has_no_factor() -> None:
+    """None makes nothing of something."""
+    (event,) = news(knowing(by_ratio(RATIOS)), by_ratio([0.0] * len(RATIOS)))
+    assert event.restated is not None
+    assert (event.restated.factor, event.restated.cause) == (None, Cause.RECOMPUTED)
+
+
+def test_two_days_of_another_company_are_held_as_one() -> None:
+    """It was listed a fortnight ago; corrections of one company's shares do not reach that far."""
+    for reach, held in ((40, {day(9): Reason.WHOLE_HISTORY}), (4, {})):
+        symbol = knowing([row(n, 1_000_000 + 7_000 * n) for n in range(10)])
+        other = [row(8, 1_000_000 * reach, 0.2), row(9, 1_300_000 * reach, 0.3)]
+        assert told(news(symbol, other)) == ([] if held else [REVISED] * 2)
+        assert symbol.held() == held
+
+
 def test_a_column_that_was_empty_is_one_event() -> None:
     """No factor makes something of nothing."""
     symbol = knowing(by_ratio([None] * 10))

@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 from poller.delivery.outbox import Settlement
 from poller.delivery.replay import ReplayRequest, replay
 from poller.delivery.selection import EVENTS, Selection
-from poller.detect.compare import compare
+from poller.detect.compare import Known, compare
 from poller.detect.rebuild import rebuilt
 from poller.events import encode
 from poller.markets.hk import HkRecord
-from poller.model import Code
+from poller.model import Code, EventType
 from poller.store.store import ONE_OFF
 from tests.memoryoutbox import MemoryOutbox
 from tests.memorystore import MemoryStore
@@ -69,6 +69,22 @@ async def test_every_event_is_rebuilt_as_it_was() -> None:
     since, until = SEEN + timedelta(hours=1), SEEN + timedelta(hours=4)
     part = [encode(event) for event in rebuilt(CODE, vintages, since=since, until=until)]
     assert part == [e for e in told if "10:00" <= e["observed_at"][11:16] < "13:00"]
+
+
+def test_a_few_corrections_are_rebuilt_one_by_one() -> None:
+    """Only what changed is on record, but the answer showed the other days, too."""
+    seen = SEEN + timedelta(weeks=20)
+    weeks = [row(n, 1_000_000 + 1000 * n) for n in range(20)]
+    first = compare(CODE, weeks, Known(), observed_at=seen, history=50)
+    vintages = {event.vintage.day: event.vintage for event in first.events}
+    corrected = [row(n, 1_000_007 + 1_100 * n) for n in range(12, 17)]
+    later = seen + timedelta(hours=1)
+    known = Known(weeks[-1].day, vintages)
+    answer = [*weeks[:12], *corrected, *weeks[17:]]
+    told = compare(CODE, answer, known, observed_at=later, history=50).events
+    assert {event.type for event in told} == {EventType.REVISED}
+    everything = [*vintages.values(), *(event.vintage for event in told)]
+    assert rebuilt(CODE, everything, since=later) == list(told)
 
 
 async def test_a_replay_finds_in_history_what_the_stream_lost() -> None:

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from poller.detect.change import events_of
 from poller.detect.restate import Rescaled, restatement
-from poller.model import Code, Event, EventType, Vintage
+from poller.model import Code, Event, EventType, Restatement, Vintage
 
 
 def rebuilt(
@@ -35,11 +35,24 @@ def rebuilt(
     return events
 
 
+def _cause(known: Mapping[date, Vintage], found: Mapping[date, Vintage]) -> Restatement | None:
+    """Return the one cause behind the changes of an answer of which only these are on record.
+
+    It reached at least to the oldest of them. Where no factor proves the cause, it must have
+    changed most days of a whole page: a few corrections are none.
+    """
+    first = min((day for day in found if day in known), default=None)
+    if first is None:
+        return None
+    whole = {day: each.record for day, each in {**known, **found}.items()}
+    fact = restatement(known, {day: record for day, record in whole.items() if day >= first})
+    return restatement(known, whole) if fact is not None and fact.factor is None else fact
+
+
 def _events_at(
     code: Code, known: Mapping[date, Vintage], found: Mapping[date, Vintage]
 ) -> tuple[Event, ...]:
-    revised = {day: each for day, each in found.items() if day in known}
-    fact = restatement(known, {day: each.record for day, each in revised.items()})
+    fact = _cause(known, found)
     rescaled = None
     if fact is not None:
         rescaled = Rescaled(fact, {day: found[day] for day in fact.days})

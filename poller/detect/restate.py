@@ -23,6 +23,7 @@ JUDGED: Final = 50
 _RATIO_ROUNDING: Final = 0.015  # percentage points: a split leaves the ratio where it was
 _SLACKS: Final = (Fraction(1, 2), Fraction(1))  # of a figure's last step: rounded, truncated
 _MOST_DECIMALS: Final = 6
+_FAR: Final = 10
 
 Pairs = Mapping[date, tuple[Record, Record]]
 """Known and current record by day, oldest first."""
@@ -61,12 +62,13 @@ def restatement(known: Mapping[date, Vintage], listed: Mapping[date, Record]) ->
     between them is missing, no older one stayed, 0 stayed 0 and the ratios stayed. Applying the
     factor to every day from first to last yields the new history. The factor is the simplest
     fraction that fits the figures, rounded or truncated.
-    Recomputed: the shares stayed, and the ratios of at least three days moved by one factor, or
-    those of most days by different ones.
-    Replaced: most days show other figures, which no single factor explains.
+    Recomputed: the shares stayed, and the ratios of at least three days moved by one factor, be it
+    all days or those of one stretch without a gap; or those of most days by different ones.
+    Replaced: most days show other figures, which no single factor explains; two will do if no
+    correction reaches that far.
     """
     pairs = {day: (known[day].record, listed[day]) for day in sorted(known.keys() & listed.keys())}
-    return _rescaled(pairs, known) or _recomputed(pairs) or _replaced(pairs)
+    return _rescaled(pairs, known) or _recomputed(pairs, known) or _replaced(pairs)
 
 
 def is_mostly_changed(known: Mapping[date, Vintage], listed: Mapping[date, Record]) -> bool:
@@ -127,26 +129,45 @@ def _factor(
     return simplest(low, high) if 0 < low <= high else None
 
 
-def _recomputed(pairs: Pairs) -> Restatement | None:
+def _recomputed(pairs: Pairs, known: Mapping[date, Vintage]) -> Restatement | None:
     same = {day: pair for day, pair in pairs.items() if pair[0].shares == pair[1].shares}
     moved = tuple(day for day, pair in same.items() if is_revision(*pair))
     if len(moved) < RESTATED_LEAST:
         return None
-    factor, is_proven = _ratio_factor([(before.ratio, now.ratio) for before, now in same.values()])
+    factor, is_proven = _ratio_factor(same)
     if not is_proven and not _is_most(list(same.values())[-JUDGED:]):
-        return None
+        factor = _factor_of_stretch(same, moved[0], moved[-1], known)
+        if factor is None:
+            return None
     others = sum(is_revision(*pair) for pair in pairs.values()) - len(moved)
     if 2 * others >= len(moved):
         return None  # the ratios are not what changed
     return Restatement(factor, moved, pairs[moved[-1]][1].RATIO, Cause.RECOMPUTED)
 
 
-def _ratio_factor(ratios: list[tuple[float | None, float | None]]) -> tuple[float | None, bool]:
+def _factor_of_stretch(
+    same: Pairs, first: date, last: date, known: Mapping[date, Vintage]
+) -> float | None:
+    """Return the factor of the ratios from `first` to `last`, as after an issue of shares; or None.
+
+    It must be proven, and no known day in between may be absent or show other shares.
+    """
+    stretch = {day: pair for day, pair in same.items() if first <= day <= last}
+    if any(first < day < last and day not in stretch for day in known):
+        return None
+    factor, is_proven = _ratio_factor(stretch)
+    return factor if is_proven else None
+
+
+def _ratio_factor(same: Pairs) -> tuple[float | None, bool]:
     """Return the shortest decimal c with now = c·before for each pair, within their rounding.
 
     Also return whether that proves a factor: moves by the last decimal may be corrections.
     """
+    ratios = [(before.ratio, now.ratio) for before, now in same.values()]
     pairs = [(before, now) for before, now in ratios if before is not None and now is not None]
+    if not any(now for _, now in pairs):
+        return None, False  # no factor makes nothing of something
     if len(pairs) < len([1 for _, now in ratios if now is not None]):
         return None, False  # figures that were absent before
     slack, later = _slack(before for before, _ in pairs), _slack(now for _, now in pairs)
@@ -175,8 +196,15 @@ def _decimals(figure: float) -> int:
     return len(text.partition(".")[2])
 
 
+def _is_far(before: Record, now: Record) -> bool:
+    """Return whether no correction of one company's shares would be as large."""
+    less, more = sorted((before.shares or 0, now.shares or 0))
+    return less > 0 and more >= _FAR * less
+
+
 def _replaced(pairs: Pairs) -> Restatement | None:
     moved = tuple(day for day, pair in pairs.items() if is_revision(*pair))
-    if len(moved) < RESTATED_LEAST or not _is_most(list(pairs.values())[-JUDGED:]):
+    least = RESTATED_LEAST - all(_is_far(*pairs[day]) for day in moved)
+    if len(moved) < least or not _is_most(list(pairs.values())[-JUDGED:]):
         return None
     return Restatement(None, moved, None, Cause.REPLACED)
