@@ -208,6 +208,18 @@ def test_the_simplest_fraction_between_two(low: Fraction, width: Fraction) -> No
         assert Fraction(ceil(low * denominator), denominator) > low + width
 
 
+@pytest.mark.parametrize("read_at_once", [1, 3, 10])
+def test_real_rows_are_published_as_they_are(read_at_once: int) -> None:
+    """The vendor's own, replayed: every figure once, none held, whatever the poller missed."""
+    oldest_first = TENCENT[::-1]
+    symbol, published = knowing(oldest_first[:1]), []
+    for n in range(1, len(oldest_first), read_at_once):
+        published += news(symbol, TENCENT[-n - read_at_once :])
+    assert [event.vintage.record for event in published] == [*oldest_first[1:]]
+    assert told(published) == [REPORTED] * 9
+    assert symbol.known.held == {}
+
+
 def test_real_rows_show_no_split() -> None:
     """Nor do rows as they move at the median, the 90th and the 99th percentile, or repeat."""
     events = news(Symbol(HK), TENCENT)
