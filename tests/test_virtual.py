@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from poller.clock import News
 from poller.simulator.virtual import Deadlock, VirtualLoop, run_virtually
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -56,3 +57,29 @@ def test_a_deadlock_is_reported_at_once() -> None:
 
     with pytest.raises(Deadlock):
         run_virtually(BEGAN, work())
+
+
+def test_news_wakes_everybody_once_and_is_never_missed() -> None:
+    """What was told before somebody waits counts; without news, the time ends the wait."""
+
+    async def work() -> list[float]:
+        news, woken, loop = News(), list[float](), asyncio.get_running_loop()
+
+        async def reader(seconds: float) -> None:
+            await news.wait(0, seconds)
+            woken.append(loop.time())
+
+        async with asyncio.TaskGroup() as group:
+            for seconds in (3600, 3600, 10):
+                group.create_task(reader(seconds))
+            await asyncio.sleep(60)
+            news.tell()
+            await asyncio.sleep(60)
+            await reader(3600)  # told already
+            cancelled = asyncio.create_task(news.wait(news.count, 3600))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            news.tell()  # nobody is left who could be woken
+        return woken
+
+    assert run_virtually(BEGAN, work()) == pytest.approx([10, 60, 60, 120], abs=1e-3)

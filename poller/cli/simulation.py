@@ -44,6 +44,7 @@ RANK_LATENCY: Final = 0.05
 """Seconds from a request for the rank to its answer."""
 
 _DAY: Final = 86_400.0
+_WARM_UP: Final = WARM_UP.total_seconds()
 _CHANGES: Final = (EventType.REVISED, EventType.RESTATED)
 
 
@@ -199,6 +200,7 @@ class _Run:
         self._chance = Random(self.season.world.seed)
         self._gateways = [_Gateway(f"{n}", name, self) for n, name in enumerate(setting.accounts)]
         self._trace = hashlib.sha256()
+        self._at = 0.0, self.season.began
         self._published: set[tuple[Code, int]] = set()
         self._index = {
             market: {day: n for n, day in enumerate(days)}
@@ -253,10 +255,13 @@ class _Run:
         return Budget(ledger, account, "sim", requests=requests, period=period, pace=pace)
 
     def _seconds(self) -> float:
-        return asyncio.get_running_loop().time() - WARM_UP.total_seconds()
+        return asyncio.get_running_loop().time() - _WARM_UP
 
     def _now(self) -> datetime:
-        return self.season.began + timedelta(seconds=self._seconds())
+        seconds = self._seconds()
+        if seconds != self._at[0]:  # asked many times in each instant
+            self._at = seconds, self.season.began + timedelta(seconds=seconds)
+        return self._at[1]
 
     async def answer(self, account: str, code: Code, key: str | None) -> Page:
         """Answer one request."""

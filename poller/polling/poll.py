@@ -11,7 +11,7 @@ from datetime import date, datetime
 from functools import partial
 from typing import Final
 
-from poller.clock import wait_set, wall_clock
+from poller.clock import News, wall_clock
 from poller.errors import (
     Disconnected,
     GatewayError,
@@ -120,7 +120,7 @@ class Poller:
         self._now = now
         self._without: dict[str, frozenset[Market]] = {}  # by account, as OpenD says
         self._entitlements = self._entitled()
-        self._wake = asyncio.Event()
+        self._wake = News()
         self._in_flight: dict[asyncio.Task[None], Gateway | None] = {}  # None: it waits
         self._gate = Gate(lambda market: schedule.markets[market].outstanding)
         self._publisher = Publisher(
@@ -256,37 +256,39 @@ class Poller:
         loop = asyncio.get_running_loop()
         ends = loop.time() + HOLD.total_seconds()
         while True:
-            wake, now = self._wake, self._now()
+            seen, now = self._wake.count, self._now()
             decision = self._schedule.next(now, self._entitlements.access(account))
             if isinstance(decision, Probe) or decision.until is None:
                 return decision
             wait = (decision.until - now).total_seconds()
             if loop.time() + wait > ends:
                 return decision
-            await wait_set(wake, wait)
+            await self._wake.wait(seen, wait)
 
     async def _until_due(self, account: str, beat: Callable[[], None]) -> None:
         while True:
-            wake, now = self._wake, self._now()
+            seen, now = self._wake.count, self._now()
             due_at = self._schedule.due_at(self._entitlements.access(account))
             if due_at is not None and due_at <= now:
                 return
             wait = self.turn if due_at is None else (due_at - now).total_seconds()
-            await wait_set(wake, min(wait, self.turn))
+            await self._wake.wait(seen, min(wait, self.turn))
             beat()
             self._schedule.tick(self._now())
 
     async def _free(self, gateways: Sequence[Gateway], beat: Callable[[], None]) -> Gateway:
         """Return the least busy gateway that can take a request, once there is one."""
         while True:
-            wake = self._wake
+            seen = self._wake.count
             ready = [gateway for gateway in gateways if gateway.ready]
             busy = list(self._in_flight.values())
             if ready:
                 gateway = min(ready, key=busy.count)
                 if busy.count(gateway) < _IN_FLIGHT and self._publisher.committing < _COMMITS:
                     return gateway
-                await wait_set(wake, LONGEST_TURN)  # no turn: a poll that never ends is stuck
+                await self._wake.wait(
+                    seen, LONGEST_TURN
+                )  # no turn: a poll that never ends is stuck
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_TURN):
@@ -294,8 +296,7 @@ class Poller:
             beat()
 
     def _notify(self) -> None:
-        self._wake.set()
-        self._wake = asyncio.Event()
+        self._wake.tell()
 
     def _start(self, job: PollJob) -> None:
         task = asyncio.create_task(self._poll(job), name=f"poll {job.code}")

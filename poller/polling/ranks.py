@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, Protocol
 
-from poller.clock import wait_set, wall_clock
+from poller.clock import News, wall_clock
 from poller.errors import (
     Disconnected,
     GatewayError,
@@ -45,6 +45,7 @@ IN_FLIGHT: Final = 8
 """Pages asked for at once at an account."""
 
 _TURN: Final = 30.0  # seconds without news, after which the plan is looked at all the same
+_OFF_TURN: Final = 3_600.0
 _STORE_PAUSE: Final = 10.0
 
 
@@ -115,7 +116,7 @@ class RankReader:
         self._now = now
         self._rests: dict[tuple[str, Market], _Rest] = {}
         self._asked_at: dict[str, datetime] = {}
-        self._news = asyncio.Event()
+        self._news = News()
         self._is_on = True
         self._planner: Planner | None = None
 
@@ -174,14 +175,17 @@ class RankReader:
     async def _work(self, account: str, planner: Planner, group: asyncio.TaskGroup) -> None:
         places, budget = asyncio.Semaphore(IN_FLIGHT), self._budgets[account]
         while True:
-            news, now = self._news, self._now()
+            seen, now = self._news.count, self._now()
+            if not self._is_on:
+                await self._news.wait(seen, _OFF_TURN)
+                continue
             self._tell(self._hints.tick(now))
             self._pass_on(planner)
             due_at = self._hints.due_at(self._allowed(account))
             wait = _TURN if due_at is None else (due_at - now).total_seconds()
             source = self._source(account)
             if source is None or wait > 0:
-                await wait_set(news, min(wait, _TURN) if source else 1.0)
+                await self._news.wait(seen, min(wait, _TURN) if source else 1.0)
                 continue
             await places.acquire()
             try:
@@ -201,6 +205,7 @@ class RankReader:
             def ended(_: object) -> None:
                 places.release()
                 self._pass_on(planner)
+                self._notify()  # the next page can be waited for
 
             reading.add_done_callback(ended)
 
@@ -295,8 +300,7 @@ class RankReader:
                     self._observe(Recovered(subject, each.text))
 
     def _notify(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._news.tell()
 
 
 def _subject(market: Market, account: str) -> str:

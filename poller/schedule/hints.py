@@ -1,6 +1,6 @@
 """What the ranks of the markets tell the schedule; `rank` holds the rules of one. Pure."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 
 from poller.markets import Market
@@ -53,10 +53,9 @@ class Hints:
 
     def has_changed(self) -> bool:
         """Return whether there is something else to do than when this was asked before."""
-        ranks = list(self._ranks.values())
-        changed = any(rank.changed for rank in ranks)
-        for rank in ranks:
-            rank.changed = False
+        changed = False
+        for rank in self._ranks.values():
+            changed, rank.changed = changed or rank.changed, False
         return changed
 
     @property
@@ -64,11 +63,13 @@ class Hints:
         """The markets whose rank is worth reading."""
         return [rank.market for rank in self._watched()]
 
-    def _watched(self) -> Iterator[MarketRank]:
+    def _watched(self) -> list[MarketRank]:
+        found = []
         for market, queue in self._queues().items():
             if not market.has_rank or not queue.symbols:
                 continue
             rank = self._ranks.get(market)
             if rank is None or rank.queue is not queue:  # the plans were restored
                 rank = self._ranks[market] = MarketRank(queue)
-            yield rank
+            found.append(rank)
+        return found
