@@ -172,6 +172,18 @@ def test_a_person_reads_words() -> None:
     assert trace == ["ValueError: odd"]
 
 
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_a_person_chooses_colours(environment: dict[str, str], *, coloured: bool) -> None:
+    """NO_COLOR that is not empty switches them off, and so does a terminal without any."""
+    with contextlib.redirect_stderr(Terminal()) as screen:
+        configure(environment=environment)
+        Journal()(Happened("ready", (("port", 1),)))
+    assert ("\x1b[" in screen.getvalue()) == coloured
+
+
 def test_a_symbol_below_the_threshold_has_no_figures_in_the_log() -> None:
     """Hong Kong's 0 is "not reportable": neither it nor its change is written as a number."""
     none, some = (HkRecord(None, "2026-11-13", n, 0.5, None, None) for n in (0, 7))

@@ -16,7 +16,7 @@ from rich.text import Text
 from poller import show
 from poller.cli import watch
 from poller.cli.explain import hours_or_days, when_polled
-from poller.cli.webhooks import state_in_words
+from poller.cli.webhooks import is_due, state_in_words
 from poller.delivery.outbox import Status
 from poller.events import encode
 from poller.markets.hk import HONG_KONG, HkRecord
@@ -217,6 +217,13 @@ def test_where_stdout_is_no_terminal_a_line_is_a_line(capsys: pytest.CaptureFixt
     for fields in LINES:
         show.console().print(show.entry_line(Entry("1-0", fields)))
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(LINES)
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(None, False), (-1, True), (0, True), (1, False)])
+def test_an_attempt_that_could_be_made_is_due(minutes: int | None, *, told: bool) -> None:
+    """A moment that has passed is not announced as one to come."""
+    following = None if minutes is None else NOW + timedelta(minutes=minutes)
+    assert is_due(Status(next_attempt=following), NOW) == told
 
 
 def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from poller import show
 from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import beside, store_of
-from poller.cli.webhooks import state_in_words
+from poller.cli.webhooks import is_due, state_in_words
 from poller.clock import wall_clock
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.impossible import explained
@@ -75,18 +75,27 @@ async def explanation(config: Config, code: Code) -> list[tuple[str, str]]:
         when = when_polled(polls, active, code, snapshot.known.newest)
         rows += _polls(polls, when, watched=watched, barred=barred)
         rows += [row async for row in _budgets(active, store.ledger)]
-        for table in config.webhooks:
-            status = await outbox.status(table.name)
-            is_selected = table.endpoint().selection.selects(code)
-            state = state_in_words(status)
-            line = f"{state}: {status.disabled}" if status.disabled else state
-            line += "" if is_selected else ", does not want this symbol"
-            line += f"; {status.waiting} waiting, {status.dead} dead letters"
-            if status.next_attempt is not None:
-                line += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
-            error = f"; last error: {status.last_error}" if status.last_error else ""
-            rows.append((f"webhook {table.name}", line + error))
+        rows += [row async for row in _webhooks(config, outbox, code, now)]
     return rows
+
+
+async def _webhooks(
+    config: Config, outbox: RedisOutbox, code: Code, now: datetime
+) -> AsyncIterator[tuple[str, str]]:
+    """Yield the state of each endpoint, and whether it wants this symbol."""
+    for table in config.webhooks:
+        status = await outbox.status(table.name)
+        is_selected = table.endpoint().selection.selects(code)
+        state = state_in_words(status)
+        line = f"{state}: {status.disabled}" if status.disabled else state
+        line += "" if is_selected else ", does not want this symbol"
+        line += f"; {status.waiting} waiting, {status.dead} dead letters"
+        if is_due(status, now):
+            line += ", the next attempt is due"
+        elif status.next_attempt is not None:
+            line += f", next attempt {status.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
+        error = f"; last error: {status.last_error}" if status.last_error else ""
+        yield f"webhook {table.name}", line + error
 
 
 def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) -> Lines:

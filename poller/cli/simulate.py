@@ -190,7 +190,8 @@ def _print(ways: dict[str, Latencies], measured: Measured) -> None:
         f"{measured.missed} missed, {measured.doubled} published twice, at most "
         f"{measured.most_in_window} requests in a period; trace {measured.trace[:16]}"
     )
-    sys.stdout.write("\n".join(lines) + "\n")
+    for line in lines:
+        show.say(line)
 
 
 def _with_ratio(value: float, ratio: float | None) -> str:

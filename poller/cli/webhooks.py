@@ -51,14 +51,20 @@ async def print_states(config: Config, *, as_json: bool) -> None:
             show.say_json(to_json({"name": name, "state": state} | values))
         return
     names = ("name", "state", "lag", "dead", "last success", "last error", "next attempt")
-    rows = [_row(name, status, left=name in left) for name, status in states.items()]
+    now = wall_clock()
+    rows = [_row(name, status, left=name in left, now=now) for name, status in states.items()]
     show.print_table(names, rows)
     for name, status in states.items():
         if status.disabled:
             show.say(f"{name}: {status.disabled}; fixed? poller webhook enable {name}")
 
 
-def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
+def is_due(status: Status, now: datetime) -> bool:
+    """Return whether the next attempt waits for nothing but its turn at the endpoint's pace."""
+    return status.next_attempt is not None and status.next_attempt <= now
+
+
+def _row(name: str, status: Status, *, left: bool, now: datetime) -> tuple[str, ...]:
     error = f"{_clock(status.last_error_at)} {status.last_error}" if status.last_error else "-"
     return (
         name,
@@ -67,7 +73,7 @@ def _row(name: str, status: Status, *, left: bool) -> tuple[str, ...]:
         str(status.dead),
         _clock(status.last_success),
         error,
-        _clock(status.next_attempt),
+        "due" if is_due(status, now) else _clock(status.next_attempt),
     )
 
 

@@ -1,7 +1,7 @@
 """The configuration: one frozen value, rejected as a whole with every problem and its key.
 
 Order: defaults, then the TOML file, then environment variables `POLLER_SECTION__KEY`. Nothing else
-reads the environment.
+reads them.
 """
 
 import math

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date
 from typing import Any, Final
 
 from poller.detect.held import QuarantinedFigure
 from poller.detect.impossible import explained
-from poller.model import Code, isoformat, market_of, to_json
+from poller.model import Code, market_of, to_json
 from poller.show.tables import number, print_table
 from poller.show.terminal import say, say_json
 
@@ -75,7 +75,7 @@ def print_held(rows: Sequence[tuple[Code, QuarantinedFigure]], *, as_json: bool)
             explained(market_of(code), held),
             number(held.record.shares),
             number(held.previous.shares if held.previous else None),
-            isoformat(held.observed_at),
+            f"{held.observed_at.astimezone(UTC):%m-%d %H:%M}",
         )
         for code, held in rows
     ]

@@ -30,11 +30,11 @@ _PART: Final = re.compile(
     r"poller(?: (?:config|quarantine|service|watch|webhook))? [a-z]+"  # a command
     r"|[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}(?::[0-9]{2})?(?: UTC)?"
     r"|[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
-    r"|[+-]?[0-9][0-9.,]* (?:%|s|ms|h|min|days?|of [0-9.,]+)(?![a-z])"
+    r"|[+-]?[0-9][0-9.,]* [^ ]"
     r")\S*"
     r"| *\S+"
 )
-"""What stays on one line: a word, an instant, a figure with its unit, a command's first words."""
+"""What is never broken: a word, an instant, a figure with its unit or noun, a command."""
 
 
 def room() -> int | None:

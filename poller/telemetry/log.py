@@ -7,9 +7,10 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,11 +33,17 @@ _COLOUR: Final[dict[Level, str]] = {"info": "32", "warning": "33", "error": "31"
 _EXACT: Final = 2**63  # JSON readers keep smaller integers exact
 
 
+def wants_colours(environment: Mapping[str, str]) -> bool:
+    """Return whether a terminal may be written to in colours; see https://no-color.org."""
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
 @dataclass(frozen=True, slots=True)
 class _Log:
     stream: TextIO
     level: Level = "info"
     redaction: Redaction = Redaction()  # noqa: RUF009  immutable, and without any secret
+    in_colours: bool = True
 
     def clean(self, value: object) -> object:
         """Return a value that may be written: a number, a boolean, None, or a safe text."""
@@ -54,17 +61,26 @@ class _Log:
     def trace(self, value: object) -> str:
         return printable_lines(self.masked(value, TRACE_LIMIT), TRACE_LIMIT)
 
+    def painted(self, colour: str, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.in_colours else text
 
-_log = _Log(sys.stderr)
+
+_log = _Log(sys.stderr, in_colours=wants_colours(os.environ))
 
 
-def configure(*, level: Level = "info", secrets: Sequence[str] = ()) -> None:
+def configure(
+    *,
+    level: Level = "info",
+    secrets: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> None:
     """Log to the current `sys.stderr` from now on.
 
-    `level`: the lowest that is written. `secrets` are masked in every line.
+    `level`: the lowest that is written. `secrets` are masked in every line. `environment`: says
+    whether a terminal gets colours.
     """
     global _log  # noqa: PLW0603  a process has one stderr
-    _log = _Log(sys.stderr, level, Redaction(secrets))
+    _log = _Log(sys.stderr, level, Redaction(secrets), wants_colours(environment))
 
 
 def shown(text: object) -> str:
@@ -91,7 +107,7 @@ def write(level: Level, event: str, **details: object) -> None:
     below = None if trace is None else _log.trace(trace)
     # a full disk, a broken pipe or a closed stream must not stop the work
     with contextlib.suppress(OSError, ValueError):
-        line = _coloured if _log.stream.isatty() else _json
+        line = _readable if _log.stream.isatty() else _json
         # one write, so that lines of several threads are not mixed
         _log.stream.write(line(level, text, cleaned, below, at) + "\n")
         _log.stream.flush()
@@ -107,13 +123,14 @@ def _json(
     return json.dumps(line, ensure_ascii=False)
 
 
-def _coloured(
+def _readable(
     level: Level, event: str, details: dict[str, object], trace: str | None, at: datetime
 ) -> str:
-    pairs = "".join(f" \x1b[36m{name}\x1b[0m={value}" for name, value in details.items())
+    paint = _log.painted
+    pairs = "".join(f" {paint('36', name)}={value}" for name, value in details.items())
     below = "" if trace is None else f"\n{trace}"
-    mark = f"\x1b[{_COLOUR[level]}m{level:<7}\x1b[0m"
-    return f"\x1b[2m{at:%Y-%m-%d %H:%M:%S}\x1b[0m {mark} {event}{pairs}{below}"
+    mark = paint(_COLOUR[level], f"{level:<7}")
+    return f"{paint('2', f'{at:%Y-%m-%d %H:%M:%S}')} {mark} {event}{pairs}{below}"
 
 
 def log_defect(problem: BaseException, text: str = "") -> None:
