@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,20 +38,24 @@ LONGEST: Final = 90.0
 _PAUSE: Final = 0.1
 _FINISH: Final = 15.0
 _INTRODUCTION: Final = """\
-The whole service against a simulated OpenD: the official SDK over TCP, a real (embedded) Redis
-server, a subscriber, a webhook receiver. For the demo OpenD's 30 s are 3 s; it ends by itself after
-some half a minute.
+The whole service against a simulated OpenD: the official SDK over TCP, a real
+(embedded) Redis server, a subscriber, a webhook receiver. For the demo OpenD's
+30 s are 3 s; it ends by itself after some half a minute.
 
 """
 _FURTHER: Final = """
-To look further:
-  {poller} run --simulate       the same with its page, a report every 45 s for half an hour,
-  {space}                      then as they are due; in a second terminal:
-  {poller} tail                 the last events, and what comes
-  {poller} release HK           the newest report: who moved most, and who is missing
-  {poller} history HK.00700     ten rows of Futu's own documentation, and what came since
-  {poller} explain HK.00700     what is known of it, when it is asked for next, and why
+To look further, the same with its page:
+  {poller} run --simulate
+It plays a report every 45 s for half an hour, then reports as they are due.
+In a second terminal:
+  {poller} tail                the last events, and what comes
+  {poller} release HK          the newest report: who moved most, who is missing
+  {poller} history HK.00700    ten rows of Futu's documentation, and what came
+  {poller} explain HK.00700    what is known, when it is asked next, and why
 """
+
+_Line = str | Callable[[Text], Text]
+"""A text, or what returns a line with the given beginning."""
 
 
 @dataclass
@@ -90,8 +95,8 @@ def demo() -> None:
 
     sys.stdout.write(_INTRODUCTION)
     asyncio.run(until_signalled(whole()))
-    name = _command()
-    sys.stdout.write(_FURTHER.format(poller=name, space=" " * len(name)))
+    for line in _FURTHER.format(poller=_command()).splitlines():
+        show.say(line, indent=6)
     sys.exit(code)
 
 
@@ -108,9 +113,10 @@ async def _play(seen: _Seen) -> int:
     began = asyncio.get_running_loop().time()
     console = show.console()
 
-    def say(what: str | Text) -> None:
+    def say(what: _Line) -> None:
         seconds = f"{asyncio.get_running_loop().time() - began:4.1f} s  "
-        console.print(Text(seconds, "dim").append_text(Text() + what))
+        before = Text().append(seconds, "dim")
+        console.print(before + Text(what) if isinstance(what, str) else what(before))
 
     with tempfile.TemporaryDirectory(prefix="poller-demo-") as state:
         async with _receiver(seen) as settings, _service(state, settings) as (service, page):
@@ -134,13 +140,13 @@ async def _play(seen: _Seen) -> int:
     return service.returncode or int(not complete or seen.refused > 0)
 
 
-async def _watch(state: Path, page: str, seen: _Seen, say: Callable[[str | Text], None]) -> None:
+async def _watch(state: Path, page: str, seen: _Seen, say: Callable[[_Line], None]) -> None:
     """Print what the service publishes, until enough was seen."""
     say("poller run --simulate")
     async with aiohttp.ClientSession() as http:
         while not await _is_ready(http, page):
             await asyncio.sleep(_PAUSE)
-    say(f"ready; its page: {page}/; history is read for the first time")
+    say(f"ready, its page: {page}/; history is read now")
     async with Embedded(state).running() as url, contextlib.AsyncExitStack() as stack:
         store = RedisStore(url, "short-interest")
         stack.push_async_callback(store.close)
@@ -154,13 +160,14 @@ async def _watch(state: Path, page: str, seen: _Seen, say: Callable[[str | Text]
             if not seen.news:
                 say(f"history: {len(seen.symbols)} symbols, {seen.rows:,} rows, each an event")
             seen.news += 1
-            say(show.entry_line(entry))
+            say(partial(show.entry_line, entry))
+
+        def notice(entry: Entry) -> None:
+            say(partial(show.release_line, entry))
 
         followers = [
-            asyncio.create_task(_follow(streams, Stream.EVENTS, seen, event)),
-            asyncio.create_task(
-                _follow(streams, Stream.RELEASES, seen, lambda entry: say(show.release_line(entry)))
-            ),
+            asyncio.create_task(_follow(streams, stream, seen, told))
+            for stream, told in ((Stream.EVENTS, event), (Stream.RELEASES, notice))
         ]
         try:
             while not seen.is_enough:

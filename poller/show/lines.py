@@ -1,6 +1,6 @@
 """`tail`: a line for each event or release notice, wrapped between values on a narrow terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC
 from typing import Final
 
@@ -30,18 +30,22 @@ _INDENT: Final = 16
 """Columns before each further line of an event: below its symbol."""
 
 
-def entry_line(entry: Entry) -> Text:
+_NOTHING: Final = Text()
+
+
+def entry_line(entry: Entry, before: Text = _NOTHING) -> Text:
     """Return one line of `tail`: time (UTC), symbol, day, kind, shares, ratio, change, name.
 
-    The name is last, because wide characters in it would shift the columns after it.
+    The name is last, because wide characters in it would shift the columns after it. `before`: what
+    stands before all that.
     """
     event = decode(entry.id, entry.fields)
     if not isinstance(event, StreamEvent):
-        return _foreign(entry, event)
+        return _foreign(entry, event, before)
     parts = [*_figures(event)]
     if event.name:
         parts.append(Text(f"  {event.name}", "dim"))
-    return fitted(parts, indent=_INDENT)
+    return _after(before, parts)
 
 
 def _figures(event: StreamEvent) -> Iterator[Text]:
@@ -64,15 +68,15 @@ def _figures(event: StreamEvent) -> Iterator[Text]:
             yield Text(f"  split × {event.change.split_factor:g}")
 
 
-def release_line(entry: Entry) -> Text:
+def release_line(entry: Entry, before: Text = _NOTHING) -> Text:
     """Return one line of `tail --releases`: time (UTC), market, day, kind, who lacks it, who moved.
 
-    Only the three biggest moves are shown; the notice has more.
+    Only the three biggest moves are shown; the notice has more. `before`: as in `entry_line`.
     """
     notice = decode(entry.id, entry.fields)
     if not isinstance(notice, StreamNotice):
-        return _foreign(entry, notice)
-    return fitted(_release(notice), indent=_INDENT)
+        return _foreign(entry, notice, before)
+    return _after(before, _release(notice))
 
 
 def _release(notice: StreamNotice) -> Iterator[Text]:
@@ -108,10 +112,15 @@ def _start(message: StreamEvent | StreamNotice, subject: str, kind: str) -> Text
     return line.append(f"{kind:<10}", _COLOURS.get(kind, ""))
 
 
-def _foreign(entry: Entry, found: StreamEvent | StreamNotice | Foreign) -> Text:
+def _after(before: Text, parts: Iterable[Text]) -> Text:
+    first, *others = parts
+    return fitted([before + first, *others], indent=len(before) + _INDENT)
+
+
+def _foreign(entry: Entry, found: StreamEvent | StreamNotice | Foreign, before: Text) -> Text:
     why = f" ({found.reason})" if isinstance(found, Foreign) else ""
     line = f"{entry.id} is not an event of this service{why}: {dict(entry.fields)}"
-    return fitted(parts_of(printable(line, LINE_LIMIT), "red"), indent=_INDENT)
+    return _after(before, parts_of(printable(line, LINE_LIMIT), "red"))
 
 
 def _change(change: Change) -> tuple[str, str]:
