@@ -158,7 +158,8 @@ async def test_who_moved_most_is_in_the_notice(tmp_path: Path) -> None:
         assert [{name: row[name] for name in told[0]} for row in rows] == told
         assert {row["name"] for row in rows} == {name_of(WORLD.seed, code) for code in codes}
         _, line, _ = await poller(service, "tail", "--releases", "--no-follow")
-        assert f"; biggest: {told[0]['code']} {told[0]['change']:+,}" in line
+        first = told[0]
+        assert f"; biggest: {first['name']} ({first['code']}) {first['change']:+,}" in line
         _, table, _ = await poller(service, "release", "HK", "--sort", "zscore")
         assert all(len(row) <= 80 for row in table.splitlines()[:-1])
 
