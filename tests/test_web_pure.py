@@ -1,6 +1,7 @@
 """The page's pure parts: reports in Redis, rows, words, and pictures."""
 
 import json
+import math
 import string
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -15,6 +16,7 @@ from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Code, Vintage
+from poller.schedule.facts import Facts
 from poller.store.store import Entry
 from poller.telemetry.status import (
     GatewayState,
@@ -40,6 +42,7 @@ from poller.web.formatting import (
     ratio,
     short,
     signed,
+    trend,
 )
 from poller.web.plots import Move, moves, plot_text, plotted
 from poller.web.safe_json import entry_text, json_text
@@ -485,6 +488,21 @@ def test_days_to_cover_at_a_bound(days: float | None, shown: str) -> None:
     record = UsRecord(None, "2026-11-13", 1, 0.5, 1, days, 1.0, 1.0)
     assert cover(record) == shown
     assert bool(cover_note(record)) == (days in (999.99, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("facts", "shown"),
+    [
+        (Facts(zscore=-1.234, streak=-3), "z-score −1.23, 3 reports down in a row"),
+        (Facts(zscore=0.5, streak=1), "z-score 0.50"),
+        (Facts(streak=1234), "1,234 reports up in a row"),
+        (Facts(zscore=math.nan), ""),
+        (Facts(), ""),
+    ],
+)
+def test_the_trend_in_words(facts: Facts, shown: str) -> None:
+    """What is not known is not said, nor that a move is the first of its kind."""
+    assert trend(facts) == shown
 
 
 def test_prices_of_a_column_have_the_same_decimals() -> None:

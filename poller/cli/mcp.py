@@ -21,7 +21,7 @@ from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.errors import PollerError
 from poller.markets import Market, market_named, market_names
-from poller.model import isoformat, parse_code, unique
+from poller.model import Instrument, isoformat, parse_code, unique
 from poller.settings.config import Config
 from poller.store.archive import Archive
 from poller.store.plain import described, history_rows
@@ -116,10 +116,8 @@ class Tools:
             beside(store, Archive) as archive,
         ):
             (found,) = [each async for each in archive.histories([symbol], aware(as_known_at))]
-            known = (await instruments_of(store, [symbol], problems)).get(symbol)
-        rows = history_rows(found.vintages)
-        if known is not None:
-            rows = described(rows, found.vintages, known)
+            known = (await instruments_of(store, [symbol], problems)).get(symbol, Instrument())
+        rows = described(history_rows(found.vintages), found.vintages, known)
         if not rows and not found.unreadable:
             problems.append(f"nothing is known of {symbol}; the tool explain says why")
         return {

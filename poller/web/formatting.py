@@ -10,6 +10,7 @@ from typing import Final
 
 from poller.events import StreamEvent, decode
 from poller.markets import Market, Record, Shares, is_below_threshold
+from poller.schedule.facts import Facts
 from poller.store.store import Entry
 from poller.telemetry.roles import parts_of
 from poller.telemetry.status import ProcessReport
@@ -91,6 +92,17 @@ def percent(value: float | None) -> str:
     text = f"{known:+.2f} %" if abs(known) < _LONG else f"{known:+.3g} %"
     text = text.replace("-", "−")
     return f"±{text[1:]}" if text[1:] == "0.00 %" else text
+
+
+def trend(facts: Facts) -> str:
+    """Return how unusual a move is, and how long it has gone on; "" if neither is known."""
+    parts = []
+    if (known := finite(facts.zscore)) is not None:
+        parts.append(f"z-score {decimal(known).replace('-', '−')}")
+    if facts.streak is not None and abs(facts.streak) > 1:
+        way = "up" if facts.streak > 0 else "down"
+        parts.append(f"{abs(facts.streak):,} reports {way} in a row")
+    return ", ".join(parts)
 
 
 def ratio(value: float | None) -> str:

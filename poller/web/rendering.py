@@ -20,7 +20,7 @@ LONGEST: Final = 4_000
 """Characters of one text of the page, as in the log."""
 
 FILTERS: Final = (
-    *("number", "decimal", "signed", "percent", "ratio", "direction", "plural"),
+    *("number", "decimal", "signed", "percent", "ratio", "trend", "direction", "plural"),
     *("cover", "cover_note", "ratio_source", "short", "split"),
     *("ago", "due", "moment", "days_old", "at_work", "left", "clock"),
 )
