@@ -21,9 +21,11 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         refuse "Debian's $package cannot be installed here"
 fi
 "$python" -m venv .venv
-pip=".venv/bin/python -m pip --quiet --disable-pip-version-check install"
+pip=".venv/bin/python -m pip --quiet --disable-pip-version-check"
+# a third of what runs would be byte code, most of it of modules that nothing imports
+install="$pip install --no-compile"
 echo "installing the pinned packages into .venv (once, one to three minutes)" >&2
-$pip --require-hashes -r config/pins/build.txt
+$install --require-hashes -r config/pins/build.txt
 wanted=config/pins/$pins.txt
 if "$python" -c 'import platform, sys; sys.exit(platform.system() != "Linux" or platform.libc_ver()[0] == "glibc")'; then
     # no wheel for musl: the language of filters and the embedded server, each imported where it is used
@@ -32,5 +34,13 @@ if "$python" -c 'import platform, sys; sys.exit(platform.system() != "Linux" or 
     wanted=.venv/pins.txt
 fi
 # futu-api is published as source only: it is built here, without looking for other build tools
-$pip --require-hashes -r "$wanted"
-$pip --no-deps --no-build-isolation --editable .
+$install --require-hashes -r "$wanted"
+$install --no-deps --no-build-isolation --editable .
+if [ "$pins" = run ]; then
+    # what only built it; `make setup` brings it back
+    $pip uninstall --yes $(sed -n 's/^\([a-z][a-z0-9-]*\)==.*/\1/p' config/pins/build.txt) setuptools pip
+else
+    # the tests start hundreds of processes; with more cores than pip's one
+    # some packages hold templates that are no Python
+    .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true
+fi
