@@ -15,13 +15,17 @@ from typing import Final
 import pytest
 
 PACKAGES: Final = {
+    "bash": "bash",
     "chromium": "chromium",
     "initdb": "postgresql",
+    "fish": "fish",
+    "man": "man-db",
     "node": "nodejs",
     "promtool": "prometheus",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",
+    "zsh": "zsh",
 }
 """Programs that some tests need beside the installed packages → Debian's package of each."""
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from poller.cli.configuration import init, print_configuration, template
+from poller.cli.configuration import init, print_configuration
 from poller.cli.runner import FAILED, CommandFailed
 from poller.settings.config import load, origin_of_keys
 from poller.settings.paths import DEFAULT_STATE_DIR
+from poller.settings.shipped import template
 from tests.receiver import SECRET
 
 TOML = """\

@@ -5,25 +5,18 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from cyclopts import App
 from pydantic import BaseModel, SecretStr
 
-import poller
 from poller import show
 from poller.cli.options import ConfigFile, load_config
 from poller.cli.runner import FAILED, CommandFailed
-from poller.errors import ConfigError
 from poller.printable import printable
+from poller.settings import shipped
 from poller.settings.config import DEFAULT_FILE, Config, chosen_file, origin_of_keys
 from poller.store.location import locate
-
-_PACKAGE: Final = Path(poller.__file__).parent
-# inside the wheel; in a checkout
-_TEMPLATES: Final = (_PACKAGE / "settings/poller.toml", _PACKAGE.parent / "config/poller.toml")
-
 
 config = App(
     name="config", help="Write a configuration to begin with; show the effective settings."
@@ -37,7 +30,7 @@ def init(path: Path = DEFAULT_FILE, /) -> None:
     Args:
         path: where to; nothing is overwritten
     """
-    text = template()
+    text = shipped.template()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -51,6 +44,29 @@ def init(path: Path = DEFAULT_FILE, /) -> None:
     sys.stderr.write(f"poller: now edit it, then: poller check{usual}\n")
 
 
+@config.command
+def files(*name: str, into: Path | None = None) -> None:
+    """List the files that come with the program: units, alerts, a dashboard, schemas, examples.
+
+    Args:
+        name: only these; shell patterns, such as 'grafana/*'
+        into: copy them into this directory; nothing is overwritten
+    """
+    wanted = shipped.chosen(name)
+    if into is None:
+        show.print_table(("file", "is"), list(wanted.items()))
+        sys.stderr.write("poller: copies: poller config files --into DIRECTORY\n")
+        return
+    try:
+        for path in shipped.copy(wanted, into):
+            sys.stdout.write(f"{printable(path.absolute())}\n")
+    except FileExistsError as problem:
+        taken = Path(str(problem)).absolute()
+        raise CommandFailed(
+            FAILED, [f"{printable(taken)}: it exists, and nothing was copied; remove or rename it"]
+        ) from None
+
+
 @config.command(name="show")
 def show_configuration(*, config: ConfigFile = None) -> None:
     """Print every key, its effective value without secrets, and where it was set.
@@ -60,14 +76,6 @@ def show_configuration(*, config: ConfigFile = None) -> None:
     """
     settings = load_config(config)
     print_configuration(settings, config, os.environ, chosen_file(config, os.environ))
-
-
-def template() -> str:
-    """Return the text of the configuration template."""
-    for path in _TEMPLATES:
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise ConfigError([f"{_TEMPLATES[0]} is missing: install the package again"])
 
 
 def print_configuration(

@@ -85,6 +85,8 @@ _COMMANDS: Final = {
     "webhookcli:webhook": "Show the endpoints and their state; test, replay, enable, forget.",
     "configuration:config": "Write a configuration to begin with; show the effective settings.",
     "install:service": "Install the poller as a systemd service.",
+    "completion:completion": "Print what makes a shell complete the commands and their options.",
+    "manual:manual": "Print the man page, in the form that man reads.",
 }
 """Each command's module and function, and its text in `poller --help`, which imports none."""
 
