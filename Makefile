@@ -66,6 +66,11 @@ bench: $(SET_UP)
 systemd: $(SET_UP)
 	$(BIN)/python -m tests.real_systemd
 
+# the wheel, installed with each Python of this machine and with uvx, plays the demo; PYTHONS
+.PHONY: pythons
+pythons: $(SET_UP)
+	$(BIN)/python -m tests.pythons
+
 # an hour of the real service with faults now and then; SOAK_MINUTES, SOAK_SEED
 .PHONY: soak
 soak: $(SET_UP)

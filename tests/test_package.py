@@ -135,15 +135,13 @@ def test_copies_are_the_files_and_nothing_is_overwritten(tmp_path: Path) -> None
         assert path.read_bytes() == original.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["poller", "short-interest-poller"])
-def test_it_has_both_names(installed: Path, tmp_path: Path, name: str) -> None:
-    """`uvx` and `pipx run` look for a program of the package's name; people type the short one."""
-    done = run(installed / name, "--version", cwd=tmp_path)
-    assert (done.returncode, done.stdout.strip()) == (0, __version__)
-
-
 def test_it_is_used_in_an_empty_directory(installed: Path, tmp_path: Path) -> None:
-    """A configuration, the operator's files, and no unit for what lies below /tmp."""
+    """By both its names (`uvx` looks for the package's): a configuration, the operator's files."""
+    for name in ("poller", "short-interest-poller"):
+        done = run(installed / name, "--version", cwd=tmp_path)
+        assert (done.returncode, done.stdout.strip()) == (0, __version__)
+    where = run(installed / "python", "-c", "import poller; print(poller.__file__)", cwd=tmp_path)
+    assert Path(where.stdout.strip()).is_relative_to(installed.parent)
     program = installed / "poller"
     done = run(program, "config", "init", "poller.toml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/poller.toml\n")
