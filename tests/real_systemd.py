@@ -1,5 +1,8 @@
 """`make systemd`: the installed unit under a real systemd, in a tree of its own.
 
+The wheel is installed as pipx does it: an environment below /opt, and a link to its program. The
+lines of the pages on backup, restoring and moving are run there as they stand.
+
 Needs root and systemd-nspawn (Debian: systemd-container); elsewhere it says so and ends. The tree
 is made by hand and shares nothing but read-only programs with this machine: a systemd that was
 started on the machine's own root would empty everybody's temporary directory.
@@ -9,10 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.test_operations import steps
 
 HERE = Path(__file__).parent.parent
 FLAGS = (
@@ -39,6 +45,11 @@ url = "https://example.org/hook"
 secret_file = "/etc/poller/desk-secret"
 """
 ETC = Path("/etc/poller")
+CHECKOUT = Path("/opt/checkout")
+LENT = Path("/opt/lent")
+"""The suite's packages: the dependencies, where no unit hides them."""
+ENVIRONMENT = Path("/opt/pipx/venvs/short-interest-poller")
+PROGRAM = Path("/opt/bin/poller")
 UNITS = Path("/etc/systemd/system")
 TRIAL = """\
 [Unit]
@@ -48,6 +59,7 @@ After=basic.target
 [Service]
 Type=oneshot
 WorkingDirectory={here}
+Environment=PYTHONPATH={here}:{lent}
 ExecStart={python} -m tests.real_systemd inside
 ExecStopPost=systemctl --no-block poweroff
 StandardOutput=file:/report
@@ -60,6 +72,7 @@ OPEND = """\
 [Service]
 ExecStart={python} -m poller.simulator --port {port}
 WorkingDirectory={here}
+Environment=PYTHONPATH={here}:{lent}
 """
 
 
@@ -72,8 +85,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="poller-systemd-") as name:
         tree = Path(name) / "tree"
         plant(tree)
-        programs = {HERE, Path(sys.base_prefix)} - {Path("/usr")}
-        command = [nspawn, "-D", str(tree), *FLAGS, *(f"--bind-ro={path}" for path in programs)]
+        programs = {f"{sys.base_prefix}", f"{sysconfig.get_path('purelib')}:{LENT}"} - {"/usr"}
+        command = [nspawn, "-D", str(tree), *FLAGS, *(f"--bind-ro={each}" for each in programs)]
         began = time.monotonic()
         booted = subprocess.run(
             [*command, "-b", "systemd.mask=systemd-firstboot.service"],
@@ -106,9 +119,16 @@ def plant(tree: Path) -> None:
     units = etc / "systemd/system"
     (units / "multi-user.target.wants").mkdir(parents=True)
     (units / "default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
-    (units / "trial.service").write_text(TRIAL.format(python=sys.executable, here=HERE))
-    (units / "opend.service").write_text(OPEND.format(python=sys.executable, here=HERE, port=PORT))
+    python = Path(sys.base_prefix) / "bin" / Path(sys.executable).resolve().name
+    names = {"python": python, "here": CHECKOUT, "lent": LENT, "port": PORT}
+    (units / "trial.service").write_text(TRIAL.format(**names))
+    (units / "opend.service").write_text(OPEND.format(**names))
     (units / "multi-user.target.wants/trial.service").symlink_to("../trial.service")
+    inside = tree / CHECKOUT.relative_to("/")
+    for name in ("poller", "tests", "docs", "config"):
+        shutil.copytree(HERE / name, inside / name)
+    wheel = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(inside / "dist")]
+    subprocess.run(wheel, cwd=HERE, capture_output=True, check=True)
 
 
 def inside() -> int:
@@ -118,22 +138,42 @@ def inside() -> int:
     (ETC / "desk-secret").chmod(0o600)
     configure("HK.00700")
     systemctl("start", "opend")
-    install = [sys.executable, "-m", "poller", "service", "install"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    subprocess.run(
-        [*install, "--config", str(ETC / "poller.toml")], cwd=ETC, env=environment, check=True
-    )
-    hurried = UNITS / "poller.service.d/hurried.conf"
-    hurried.parent.mkdir()
-    hurried.write_text("[Service]\nWatchdogSec=12s\n")
+    install()
     systemctl("daemon-reload")
-    for step in (start, reload, kill, watchdog, stop, wrong):
+    for step in (start, reload, kill, watchdog, stop, restored, moved, wrong):
         began = time.monotonic()
         seen = step()
         sys.stdout.write(f"{step.__name__:9} {seen} ({time.monotonic() - began:.1f} s)\n")
         sys.stdout.flush()
     sys.stdout.write("all held\n")
     return 0
+
+
+def install() -> None:
+    """Install the wheel as pipx does, and the unit from it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT)], check=True)
+    (wheel,) = (CHECKOUT / "dist").iterdir()
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(ENVIRONMENT), "install"]
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
+    (packages,) = ENVIRONMENT.glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text(f"{LENT}\n", encoding="utf-8")
+    PROGRAM.parent.mkdir()
+    PROGRAM.symlink_to(ENVIRONMENT / "bin/poller")
+    poller("service", "install", "--config", str(ETC / "poller.toml"))
+
+
+def poller(*arguments: str) -> str:
+    """Run the installed program; returns what it prints."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=ETC,
+        env=environment | {"POLLER_STATE_DIR": "/var/lib/poller"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def start() -> str:
@@ -168,15 +208,23 @@ def kill() -> str:
     process = show("MainPID")
     os.kill(int(process), 9)
     until(lambda: show("MainPID") not in {process, "0"} and show("ActiveState") == "active")
-    assert show("NRestarts") == "1"
+    assert show("NRestarts") == "1", journal()
     until(lambda: "last report" in show("StatusText"))
     return f"restarted as {show('MainPID')}"
 
 
 def watchdog() -> str:
     """A process that hangs is ended by the watchdog and started again."""
+    hurried = UNITS / "poller.service.d/hurried.conf"
+    hurried.parent.mkdir()
+    # shorter than the pauses of a loop with nothing to do: only for a process that hangs from here
+    hurried.write_text("[Service]\nWatchdogSec=12s\n")
+    systemctl("daemon-reload")
+    systemctl("restart", "poller")
     os.kill(int(show("MainPID")), 19)
-    until(lambda: show("NRestarts") == "2" and show("ActiveState") == "active")
+    hurried.unlink()
+    systemctl("daemon-reload")
+    until(lambda: show("NRestarts") == "1" and show("ActiveState") == "active")
     assert "atchdog" in journal()
     return "ended by the watchdog, restarted"
 
@@ -191,6 +239,55 @@ def stop() -> str:
     assert not left
     assert (Path("/var/lib/private/poller/redis/password").stat().st_mode & 0o77) == 0
     return "success, nothing left running, the state is private"
+
+
+def restored() -> str:
+    """The lines of the pages: a backup, and the service that goes on from it."""
+    systemctl("start", "poller")
+    before = published()
+    run("backup", "The embedded server")
+    until(lambda: published() == before)
+    shutil.rmtree("/var/lib/private/poller/redis")
+    shutil.rmtree(ETC)
+    run("restoring", "The embedded server")
+    return f"{goes_on(before)} events"
+
+
+def moved() -> str:
+    """The lines of the page, with this machine as the old and, emptied, as the new one."""
+    before = published()
+    run("moving", "With the embedded server", 0)
+    shutil.rmtree("/var/lib/private/poller")
+    Path("/var/lib/poller").unlink()
+    shutil.rmtree(ETC)
+    run("moving", "With the embedded server", 1)
+    seen = goes_on(before)
+    systemctl("disable", "--now", "poller")
+    return f"{seen} events"
+
+
+def run(page: str, section: str, block: int | None = None) -> None:
+    """Run the lines of a section of a page, or of one block of it, as they are."""
+    for part in steps(page, section, block):
+        done = subprocess.run(
+            ["bash", "-eu", "-c", part], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (part, done.stdout, done.stderr, journal())
+
+
+def published() -> str:
+    """Return every entry of the stream, as root reads them from the running service."""
+    until(lambda: "last report" in show("StatusText"))
+    return poller("tail", "--from", "0", "--no-follow", "--json")
+
+
+def goes_on(before: str) -> int:
+    """Fail unless the service runs, owns its state, and published nothing anew; count events."""
+    assert published() == before
+    state = Path("/var/lib/private/poller")
+    owner = Path(f"/proc/{show('MainPID')}").stat().st_uid
+    assert {path.lstat().st_uid for path in (state, *state.rglob("*"))} == {owner}
+    return before.count("\n")
 
 
 def wrong() -> str:
