@@ -24,9 +24,15 @@ from tests.service import Service, entries, later, now, simulator, store_of, wit
 from tests.test_vanish import restore
 
 TENCENT = Code("HK.00700")
-REDIS_CONF = (
-    "dir {folder}\nport 0\nunixsocket {socket}\nappendonly yes\nmaxmemory-policy noeviction\n"
-)
+REDIS_CONF = """\
+dir {folder}
+port 0
+unixsocket {socket}
+appendonly yes
+maxmemory-policy noeviction
+repl-diskless-sync-delay 0
+"""
+"""Of a server of one's own; a snapshot that redis-cli fetches waits for no other that may ask."""
 
 
 def steps(page: str, section: str, block: int | None) -> list[str]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -136,7 +137,7 @@ def test_copies_are_the_files_and_nothing_is_overwritten(tmp_path: Path) -> None
 
 
 def test_it_is_used_in_an_empty_directory(installed: Path, tmp_path: Path) -> None:
-    """By both its names (`uvx` looks for the package's): a configuration, the operator's files."""
+    """By both its names (`uvx` takes the longer): a configuration, files, no unit in /tmp."""
     for name in ("poller", "short-interest-poller"):
         done = run(installed / name, "--version", cwd=tmp_path)
         assert (done.returncode, done.stdout.strip()) == (0, __version__)
@@ -149,6 +150,10 @@ def test_it_is_used_in_an_empty_directory(installed: Path, tmp_path: Path) -> No
     done = run(program, "config", "files", "prometheus/*", "systemd/*", "--into", ".", cwd=tmp_path)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 5)
     assert "PollerRedisDown" in (tmp_path / "prometheus/alerts.yml").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir="/tmp") as hidden:
+        done = run(program, "service", "install", "--dry-run", cwd=Path(hidden))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"poller: {hidden}: the unit has a /tmp of its own" in done.stderr
     done = run(program, "config", "files", "grafana/*", "none/*", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("poller: none/*: no such file comes with this version")
