@@ -12,6 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from poller import __version__
+from poller.cli.demo import command_for
 from poller.settings.shipped import copy, shipped_files, template
 from tests.machine import scaled
 from tests.tagged import complaint
@@ -171,6 +172,14 @@ def test_its_demo_shows_the_product_and_ends(installed: Path, tmp_path: Path) ->
     assert "every signature verified" in done.stdout
     assert "exit code 0" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_of_uvx_names_the_command_that_is_left(tmp_path: Path) -> None:
+    """The environment is in a cache, and its program on nobody's PATH once the demo has ended."""
+    prefix = tmp_path / "archive-v0/environment"
+    assert command_for(prefix) != "uvx short-interest-poller"
+    (tmp_path / "CACHEDIR.TAG").touch()
+    assert command_for(prefix) == "uvx short-interest-poller"
 
 
 @pytest.mark.parametrize(

@@ -95,13 +95,15 @@ def demo() -> None:
 
     sys.stdout.write(_INTRODUCTION)
     asyncio.run(until_signalled(whole()))
-    for line in _FURTHER.format(poller=_command()).splitlines():
+    for line in _FURTHER.format(poller=command_for(Path(sys.prefix))).splitlines():
         show.say(line, indent=6)
     sys.exit(code)
 
 
-def _command() -> str:
-    """Return how to call `poller` from this directory."""
+def command_for(prefix: Path) -> str:
+    """Return how to call `poller` from this directory, where its environment is at `prefix`."""
+    if any((parent / "CACHEDIR.TAG").is_file() for parent in prefix.parents):
+        return "uvx short-interest-poller"  # which runs it from its cache, on a PATH of its own
     script = Path(sys.executable).with_name("poller")
     if shutil.which("poller") == str(script):
         return "poller"
