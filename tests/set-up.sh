@@ -40,7 +40,7 @@ if [ "$pins" = run ]; then
     # what only built it; `make setup` brings it back
     $pip uninstall --yes $(sed -n 's/^\([a-z][a-z0-9-]*\)==.*/\1/p' config/pins/build.txt) setuptools pip
 else
-    # the tests start hundreds of processes; with more cores than pip's one
-    # some packages hold templates that are no Python
+    # the tests start hundreds of processes. This uses every core, pip would use one; some packages
+    # hold templates that are no Python
     .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true
 fi

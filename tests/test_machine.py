@@ -114,6 +114,35 @@ def test_set_up_without_the_right_to_install(
     assert list(checkout.iterdir()) == []
 
 
+@pytest.mark.parametrize("pins", ["run", "dev"])
+def test_the_demo_is_set_up_without_what_only_builds_and_tests(tmp_path: Path, pins: str) -> None:
+    """Byte code is left to who imports; the tools that built it go, but stay for the suite."""
+    programs, checkout = tmp_path / "bin", tmp_path / "checkout"
+    programs.mkdir()
+    (checkout / "config").mkdir(parents=True)
+    (checkout / "config/pins").symlink_to(Path("config/pins").resolve())
+    log = 'echo "$*" >>said'
+    script(programs / "pip", log)
+    script(programs / "python3", f"mkdir -p .venv/bin && cp {programs}/pip .venv/bin/python")
+    subprocess.run(
+        ["/bin/sh", str(SET_UP), "python3", pins],
+        cwd=checkout,
+        env={"PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        check=True,
+    )
+    said = (checkout / "said").read_text(encoding="utf-8")
+    installs = [line for line in said.splitlines() if " install " in line]
+    assert len(installs) == 3
+    assert all("--no-compile" in line for line in installs)
+    *_, last = said.splitlines()
+    if pins == "run":
+        assert {"uninstall", "hatchling", "editables", "setuptools", "pip"} <= set(last.split())
+    else:
+        assert "compileall" in last
+        assert "uninstall" not in said
+
+
 def script(path: Path, text: str) -> None:
     """Write a program that stands in for the machine's own."""
     path.write_text(f"#!/bin/sh\n{text}\n", encoding="ascii")
