@@ -178,9 +178,23 @@ verdict "no dump.rdb" "$(ls "$tree/root/poller/dump.rdb" 2>/dev/null || echo no 
 say "as somebody who is not root, with python3-venv: make demo"
 inside somebody "cd ~/poller && make demo" || failed=yes
 
+say "as somebody who is not root, in an empty directory: the wheel, without a checkout"
+inside root "cd ~/poller && .venv/bin/python -m hatchling build -t wheel -d /srv/wheels" || failed=yes
+rm -rf --one-file-system "${tree:?}/home/somebody/empty"
+start=$(seconds)
+inside somebody "mkdir ~/empty && cd ~/empty && python3 -m venv own && \
+    own/bin/pip install --quiet --find-links /srv/wheels short-interest-poller && own/bin/poller demo && \
+    own/bin/poller config init && own/bin/poller config files --into files && \
+    own/bin/poller service install --dry-run >poller.service" || failed=yes
+wheel=$(($(seconds) - start))
+verdict "a configuration, the operator's files and a unit" \
+    "$(cd "$tree/home/somebody/empty" && grep -q '^\[redis\]' config/poller.toml &&
+        [ -s files/prometheus/alerts.yml ] && grep -q PrivateTmp=yes poller.service &&
+        echo "a configuration, the operator's files and a unit")"
+
 say "figures"
 echo "bare Debian $bare MB; make demo with its set-up $demo s, first row after $row s, .venv $runs MB; set-up for make test" \
-    "$set_up s more, .venv $(size "$tree/root/poller/.venv") MB; make test $tests s; in all" \
+    "$set_up s more, .venv $(size "$tree/root/poller/.venv") MB; make test $tests s; the wheel and its demo $wheel s; in all" \
     "$(($(seconds) - began)) s"
 [ -z "$failed" ] || { echo "failed"; exit 1; }
 echo "all as it must be"
