@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from poller import __version__
 from tests.test_operations import steps
 
 HERE = Path(__file__).parent.parent
@@ -25,6 +26,7 @@ FLAGS = (
     "--quiet", "--private-network", "--register=no", "--keep-unit", "--link-journal=no",
     "--timezone=off", "--resolv-conf=off", "--bind-ro=/usr",
 )  # fmt: skip
+NEWER = "99.0"
 PORT = 11111
 SECRET = "whsec_c2l4dHktZm91ciBieXRlcyBhcmUgbW9yZSB0aGFuIGVub3VnaCE="  # noqa: S105  nobody's
 CONFIG = """\
@@ -125,10 +127,17 @@ def plant(tree: Path) -> None:
     (units / "opend.service").write_text(OPEND.format(**names))
     (units / "multi-user.target.wants/trial.service").symlink_to("../trial.service")
     inside = tree / CHECKOUT.relative_to("/")
+    inside.mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(HERE / name, inside)
     for name in ("poller", "tests", "docs", "config"):
         shutil.copytree(HERE / name, inside / name)
-    wheel = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(inside / "dist")]
-    subprocess.run(wheel, cwd=HERE, capture_output=True, check=True)
+    wheel = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"]
+    package = inside / "poller/__init__.py"
+    text = package.read_text(encoding="utf-8")
+    for version in (NEWER, __version__):
+        package.write_text(text.replace(f'"{__version__}"', f'"{version}"'), encoding="utf-8")
+        subprocess.run(wheel, cwd=inside, capture_output=True, check=True)
 
 
 def inside() -> int:
@@ -138,9 +147,13 @@ def inside() -> int:
     (ETC / "desk-secret").chmod(0o600)
     configure("HK.00700")
     systemctl("start", "opend")
-    install()
-    systemctl("daemon-reload")
-    for step in (start, reload, kill, watchdog, stop, restored, moved, wrong):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT)], check=True)
+    (packages,) = ENVIRONMENT.glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text(f"{LENT}\n", encoding="utf-8")
+    PROGRAM.parent.mkdir()
+    PROGRAM.symlink_to(ENVIRONMENT / "bin/poller")
+    install(__version__)
+    for step in (start, reload, kill, watchdog, stop, upgraded, restored, moved, wrong):
         began = time.monotonic()
         seen = step()
         sys.stdout.write(f"{step.__name__:9} {seen} ({time.monotonic() - began:.1f} s)\n")
@@ -149,17 +162,14 @@ def inside() -> int:
     return 0
 
 
-def install() -> None:
-    """Install the wheel as pipx does, and the unit from it."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT)], check=True)
-    (wheel,) = (CHECKOUT / "dist").iterdir()
+def install(version: str) -> None:
+    """Install a version's wheel as pipx does, and the unit from it."""
+    (wheel,) = (CHECKOUT / "dist").glob(f"*-{version}-*")
     pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(ENVIRONMENT), "install"]
     subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
-    (packages,) = ENVIRONMENT.glob("lib/python*/site-packages")
-    (packages / "lent.pth").write_text(f"{LENT}\n", encoding="utf-8")
-    PROGRAM.parent.mkdir()
-    PROGRAM.symlink_to(ENVIRONMENT / "bin/poller")
+    assert poller("--version").strip() == version
     poller("service", "install", "--config", str(ETC / "poller.toml"))
+    systemctl("daemon-reload")
 
 
 def poller(*arguments: str) -> str:
@@ -241,9 +251,19 @@ def stop() -> str:
     return "success, nothing left running, the state is private"
 
 
+def upgraded() -> str:
+    """A newer version and the way back: what was published stays, and nothing is added."""
+    systemctl("start", "poller")
+    before = published()
+    for version in (NEWER, __version__):
+        install(version)
+        systemctl("restart", "poller")
+        goes_on(before)
+    return f"to {NEWER} and back"
+
+
 def restored() -> str:
     """The lines of the pages: a backup, and the service that goes on from it."""
-    systemctl("start", "poller")
     before = published()
     run("backup", "The embedded server")
     until(lambda: published() == before)
