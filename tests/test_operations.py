@@ -5,6 +5,7 @@ import contextlib
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,21 @@ class Machine:
 
 
 @pytest.fixture
+async def machines() -> AsyncIterator[Callable[[str], Machine]]:
+    """Makes machines, in a directory whose name leaves room for that of a socket."""
+    made: list[Machine] = []
+    with tempfile.TemporaryDirectory() as name:
+
+        def make(called: str) -> Machine:
+            made.append(Machine(Path(name) / called))
+            return made[-1]
+
+        yield make
+        for machine in made:
+            await machine.end_redis()
+
+
+@pytest.fixture
 async def opend() -> AsyncIterator[Simulator]:
     """An OpenD that shows ten rows of HK.00700."""
     async with simulator(World()) as running:
@@ -191,20 +207,22 @@ async def nothing() -> None:
     """Stop a poller that does not run."""
 
 
-async def test_a_backup_restored_into_nothing_goes_on(tmp_path: Path, opend: Simulator) -> None:
+async def test_a_backup_restored_into_nothing_goes_on(
+    machines: Callable[[str], Machine], opend: Simulator
+) -> None:
     """Embedded server: what was published is there once, and the next day follows."""
-    machine = Machine(tmp_path)
-    (tmp_path / "etc/poller/poller.toml").write_text("# mine\n", encoding="utf-8")
+    machine = machines("mine")
+    (machine.root / "etc/poller/poller.toml").write_text("# mine\n", encoding="utf-8")
     async with contextlib.AsyncExitStack() as running:
         place = await running.enter_async_context(polled(opend, machine.state))
         before = await entries(place.store, 10)
         await machine.run("backup", "The embedded server", running.aclose)
     shutil.rmtree(machine.state)
-    shutil.rmtree(tmp_path / "etc/poller")
+    shutil.rmtree(machine.root / "etc/poller")
     machine.state.mkdir()
     await machine.run("restoring", "The embedded server", nothing)
     assert machine.starts == ["poller"] * 2
-    assert (tmp_path / "etc/poller/poller.toml").read_text(encoding="utf-8") == "# mine\n"
+    assert (machine.root / "etc/poller/poller.toml").read_text(encoding="utf-8") == "# mine\n"
     shows_a_day_more(opend, 8)
     async with serving(opend, machine.state, {}) as service, store_of(service) as store:
         goes_on(before, await entries(store, 11), "2026-05-08")
@@ -212,12 +230,14 @@ async def test_a_backup_restored_into_nothing_goes_on(tmp_path: Path, opend: Sim
 
 @needs("redis-cli")
 @needs("redis-server")
-async def test_a_state_moves_and_comes_back(tmp_path: Path, opend: Simulator) -> None:
+async def test_a_state_moves_and_comes_back(
+    machines: Callable[[str], Machine], opend: Simulator
+) -> None:
     """To another machine, from there to a server of one's own, and out of a snapshot of that.
 
     Stream, watermark and a reader's position are as they were, and the next day follows once.
     """
-    old, new = Machine(tmp_path / "old"), Machine(tmp_path / "new")
+    old, new = machines("old"), machines("new")
     async with contextlib.AsyncExitStack() as running:
         place = await running.enter_async_context(polled(opend, old.state))
         before = await entries(place.store, 10)
@@ -245,7 +265,6 @@ async def test_a_state_moves_and_comes_back(tmp_path: Path, opend: Simulator) ->
     async with serving(opend, new.state, own), place_at(new.url) as place:
         goes_on(before, await entries(place.store, 11), "2026-05-08")
         (group,) = await place.raw.xinfo_groups("short-interest")
-    await new.end_redis()
     assert (group["name"], group["last-delivered-id"]) == ("desk", before[4].id)
 
 
