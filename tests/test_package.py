@@ -119,7 +119,8 @@ def test_every_file_of_the_operators_comes_with_it() -> None:
     there = {
         path.relative_to("config").as_posix()
         for folder in folders
-        for path in Path("config", folder).iterdir()
+        for path in Path("config", folder).rglob("*")
+        if path.is_file()
     }
     assert set(shipped_files()) == there | {"poller.toml", "prometheus/alerts.yml"}
 

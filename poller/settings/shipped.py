@@ -18,8 +18,9 @@ _PLACES: Final = (_PACKAGE / "config", _PACKAGE.parent / "config")
 
 _PATTERNS: Final[Mapping[str, str]] = {
     TEMPLATE: "the configuration, every key with its default",
-    "examples/*": "programs that follow the stream",
-    "grafana/*": "a dashboard",
+    "examples/*": "programs that follow the stream, and bridges to other systems",
+    "grafana/*": "a dashboard of the service, and one of the figures",
+    "grafana/provisioning/*/*": "what loads them into Grafana",
     "prometheus/alerts.yml": "the alerts",
     "schemas/*": "how events are written: JSON Schema, AsyncAPI",
     "systemd/*": "a systemd unit for each role",
