@@ -1,20 +1,24 @@
-"""A thousand readers of `/events`: `python -m tests.bench_readers`.
+"""A thousand readers of `/events`, and three thousand: `python -m tests.bench_readers`.
 
-Memory of `poller web` as a process of its own, with and without them, and the time from an event's
-append until a reader has it: for single events, and for the last of a burst of thirty.
+Memory of `poller web` as a process of its own, with and without a thousand of them, and the time
+from an event's append until a reader has it: for single events, and for each of a burst of thirty.
+The readers share one process and its core, so the times hold its work, too.
 """
 
 import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
+from poller.service.descriptors import raise_descriptor_limit
 from poller.store.embedded import Embedded
 from tests.bench_web import fill, resident, started
 from tests.service import Service
@@ -69,48 +73,59 @@ def p(took: Sequence[float], part: float) -> float:
     return 1000 * took[min(len(took) - 1, int(part * len(took)))]
 
 
-async def measure(service: Service, address: str, client: Any) -> list[str]:  # noqa: ANN401
-    """Return the lines of the report."""
-    host, port = address.removeprefix("http://").rstrip("/").split(":")
-    before = resident(service)
+@asynccontextmanager
+async def following(addresses: Sequence[str]) -> AsyncIterator[list[Reader]]:
+    """Connect `READERS` readers to each page while the block runs."""
     connected = asyncio.Semaphore(0)
-    readers = [Reader() for _ in range(READERS)]
-    lines = []
+    readers = [Reader() for _ in range(READERS * len(addresses))]
     async with asyncio.TaskGroup() as work:
-        tasks = [work.create_task(each.run(host, int(port), connected)) for each in readers]
+        tasks = []
+        for number, reader in enumerate(readers):
+            place = urlsplit(addresses[number % len(addresses)])
+            follow = reader.run(str(place.hostname), int(place.port or 80), connected)
+            tasks.append(work.create_task(follow))
         for _ in readers:
             await connected.acquire()
-        single = []
+        yield readers
+        for task in tasks:
+            task.cancel()
+
+
+async def measure(service: Service, addresses: Sequence[str], client: Any) -> str:  # noqa: ANN401
+    """Return a line of the report. `service`: the first of the pages."""
+    before = resident(service)
+    single: list[float] = []
+    async with following(addresses) as readers:
         for _ in range(SINGLE):
             single += await everybody(readers, await append(client, 1))
             await asyncio.sleep(_APART)
-        single.sort()
         burst = await everybody(readers, await append(client, BURST))
-        after = resident(service)
-        for task in tasks:
-            task.cancel()
-    lines.append(
-        f"{READERS} readers: {after - before:.0f} MiB more ({before:.0f} MiB without), "
-        f"{1024 * (after - before) / READERS:.0f} KiB each"
+        more = resident(service) - before
+    single.sort()
+    return (
+        f"{len(readers):,} readers of {len(addresses)} pages: {more:.0f} MiB more a page, "
+        f"{1024 * more / READERS:.0f} KiB a reader; one event: p50 {p(single, 0.5):.0f} ms, "
+        f"p99 {p(single, 0.99):.0f} ms; a burst of {BURST}: p50 {p(burst, 0.5):.0f} ms, "
+        f"p99 {p(burst, 0.99):.0f} ms\n"
     )
-    lines.append(f"one event: p50 {p(single, 0.5):.0f} ms, p99 {p(single, 0.99):.0f} ms")
-    lines.append(f"a burst of {BURST}: p50 {p(burst, 0.5):.0f} ms, p99 {p(burst, 0.99):.0f} ms")
-    return lines
 
 
 async def main() -> None:
     """Measure and print."""
+    raise_descriptor_limit()
     with tempfile.TemporaryDirectory() as text:
         async with Embedded(Path(text)).running() as url:
             await fill(url)
-            service, address, _ = await started(Path(text))
             client: Any = Redis.from_url(url)
-            try:
-                lines = await measure(service, address, client)
-            finally:
-                await client.aclose()
-                await service.stop()
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+            for pages in (1, 3):
+                opened = [await started(Path(text)) for _ in range(pages)]
+                try:
+                    services, addresses, _ = zip(*opened, strict=True)
+                    sys.stdout.write(await measure(services[0], addresses, client))
+                finally:
+                    for service, *_ in opened:
+                        await service.stop()
+            await client.aclose()
 
 
 if __name__ == "__main__":

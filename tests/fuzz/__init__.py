@@ -40,7 +40,9 @@ WITHOUT_DECODER: Final[Mapping[str, str]] = {
     "releases:told": "ids that announce.lua looks up",
     "quarantine": "written for other readers; what is held stands in the hash",
     "webhook:<name>:claims": "tokens that exchange.lua compares",
-    "reader:<group>": "compared as a whole by receive.lua",
+    "reader:<group>": "compared as a whole by receive.lua and share.lua",
+    "sharers:<group>": "compared by share.lua, by score alone",
+    "shared:<group>": "names that share.lua compares",
     "simulated": "compared with a constant",
 }
 """Keys of the README's table that nothing is parsed of, and why; `tests/test_every_key.py` spoils
