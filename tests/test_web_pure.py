@@ -44,6 +44,7 @@ from poller.web.formatting import (
     signed,
     trend,
 )
+from poller.web.market_view import markets, story_time
 from poller.web.plots import Move, moves, plot_text, plotted
 from poller.web.safe_json import entry_text, json_text
 from poller.web.service_status import ServiceStatus, unready
@@ -53,9 +54,7 @@ from poller.web.watchlist_view import (
     View,
     WatchlistRow,
     listed,
-    markets,
     row_of,
-    story_time,
 )
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)

@@ -9,8 +9,9 @@ from typing import Final
 from poller.events import StreamNotice, decode
 from poller.schedule.notice import Detected
 from poller.store.store import Entry
+from poller.web.market_view import MarketView
 from poller.web.service_status import ServiceStatus
-from poller.web.watchlist_view import MarketView, WatchlistRow
+from poller.web.watchlist_view import WatchlistRow
 
 FRESH: Final = timedelta(hours=24)
 """How long after its first event a report opens the page."""

@@ -14,7 +14,8 @@ from poller.markets import all_markets
 from poller.model import Code, isoformat
 from poller.telemetry.roles import parts_of
 from poller.telemetry.status import GatewayState, ProcessReport, RestingMarket
-from poller.web.watchlist_view import MarketView, WatchlistRow
+from poller.web.market_view import MarketView
+from poller.web.watchlist_view import WatchlistRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ from poller.telemetry.status_store import StatusStore
 from poller.web.feed import Feed
 from poller.web.fresh import first_seen
 from poller.web.histories import LARGEST
+from poller.web.market_view import markets, story_time
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.service_status import ServiceStatus, Spending
-from poller.web.watchlist_view import markets, story_time
 
 _ANSWER_LIMIT: Final = 3.0
 """Seconds to read the state of the service."""
