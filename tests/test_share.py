@@ -21,6 +21,7 @@ from tests.test_subscribe import CODES, publish, take
 
 STREAM, GROUP = "short-interest", "desk"
 SHARERS = "{short-interest}:sharers:desk"
+LOCK = "{short-interest}:reader:desk"
 SUBSCRIBER = """
 import asyncio, sys
 from poller import subscribe
@@ -173,7 +174,7 @@ class Play:
 
     Attributes:
         published: The ids of all events, in order.
-        done: Those that were acknowledged, in order.
+        done: Those that were processed, in order.
     """
 
     def __init__(self, server: nodes.Node, store: RedisStore) -> None:
@@ -220,15 +221,14 @@ class Play:
                 assert mine.isdisjoint(by_symbol([id_ for _, id_ in entries]))
 
     async def work(self, chance: random.Random) -> None:
-        """Let a reader acknowledge one entry; who counted as dead forgets the others."""
+        """Let a reader process one entry; who counted as dead forgets the others."""
         busy = [name for name, entries in self._received.items() if entries]
         if not busy:
             return
         name = chance.choice(busy)
         entry, id_ = self._received[name].pop(0)
-        if await self.readers[name].acknowledge(entry):
-            self.done.append(id_)
-        else:
+        self.done.append(id_)
+        if not await self.readers[name].acknowledge(entry):
             self._received[name].clear()
 
     async def crash(self, chance: random.Random) -> None:
@@ -326,3 +326,50 @@ async def test_a_deleted_group_goes_on(server: nodes.Node, store: RedisStore) ->
     server.ask("XGROUP", "DESTROY", STREAM, GROUP)
     async with subscribe(server.url, group=GROUP, share=True, after="0") as events:
         assert await take(events, 3) == expected[3:]
+
+
+async def test_a_group_deleted_meanwhile(server: nodes.Node, store: RedisStore) -> None:
+    """A reader that has entries of a deleted group, or stream, goes on; it gets them again."""
+    expected = await publish(store, range(2))
+    async with subscribe(server.url, group=GROUP, share=True, after="0") as events:
+        assert await take(events, 2) == expected[:2]
+        server.ask("XGROUP", "DESTROY", STREAM, GROUP)
+        assert await take(events, 2) == expected[1:3]
+        server.ask("DEL", STREAM)
+        later = await publish(store, [2])
+        assert await take(events, 3) == later
+
+
+async def test_who_was_stalled_leaves_it_to_the_next(server: nodes.Node, store: RedisStore) -> None:
+    """A reader that returns after another had the group for itself goes on with nothing it had."""
+    await publish(store, range(2))
+    stalled, alone = (
+        RedisGroup(server.url, STREAM, GROUP, name, share=name == "a") for name in "ab"
+    )
+    try:
+        had = await stalled.receive("0", 50)
+        server.ask("DEL", LOCK)  # instead of the seconds until it expires
+        assert await alone.receive("0", 50) == had
+        assert had is not None
+        assert not await stalled.acknowledge(had.entries[0].id)
+    finally:
+        await stalled.close()
+        await alone.close()
+
+
+async def test_a_short_stall_keeps_the_group(server: nodes.Node, store: RedisStore) -> None:
+    """Who renews again in time, before anybody took over, is one of its readers as before."""
+    await publish(store, range(2))
+    stalled, alone = (
+        RedisGroup(server.url, STREAM, GROUP, name, share=name == "a") for name in "ab"
+    )
+    try:
+        had = await stalled.receive("0", 50)
+        server.ask("DEL", LOCK)
+        await stalled.renew()
+        assert await alone.receive("0", 50) is None
+        assert had is not None
+        assert await stalled.acknowledge(had.entries[0].id)
+    finally:
+        await stalled.close()
+        await alone.close()
