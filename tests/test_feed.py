@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from poller.errors import StoreDown
 from poller.store.notifier import Notifier
-from poller.store.store import Entry, Stream
+from poller.store.store import Entry, Stream, order
 from poller.web.feed import BATCH, Feed
 from tests.memorystore import MemoryStreams
 
@@ -177,3 +178,63 @@ async def test_an_absent_store_ends_nothing() -> None:
         stored.away = False
         await feed.grown(stored.entries[2].id)
         assert b'"id":"3"' in (await feed.after(stored.entries[2].id))[0]
+
+
+async def test_what_was_deleted_costs_nothing() -> None:
+    """A reader that begins before entries that were all deleted waits as any other."""
+    stored = streams()
+    append(stored, 0, 5)
+    async with running(stored) as (feed, tasks):
+        await settle()
+        last, _ = order(stored.entries[-1].id)
+        stored.entries.clear()
+        reader = Reader(feed, "0")
+        reads = stored.reads
+        tasks.append(asyncio.create_task(reader.run()))
+        await settle()
+        assert stored.reads == reads + 1
+        assert feed.waiting == 1
+        stored.entries.append(Entry(f"{last + 1}-0", {"id": "5"}))
+        append(stored, 6, 1)
+        await settle()
+        assert reader.got == [5, 6]
+
+
+async def test_a_stream_that_begins_anew() -> None:
+    """After one with an id of the far future, readers get what follows, and new ones, too."""
+    stored = streams()
+    stored.entries.append(Entry("9000000000000-0", {"id": "0"}))
+    async with running(stored) as (feed, tasks):
+        await settle()
+        readers = [Reader(feed, await feed.newest())]
+        tasks.append(asyncio.create_task(readers[0].run()))
+        append(stored, 1, 1)
+        await settle()
+        stored.entries.clear()
+        stored.append(stored.notices, [{}])  # wakes who waits for news
+        await settle()
+        for number in range(2, 5):
+            append(stored, number, 1)
+            await settle()
+            readers.append(Reader(feed, await feed.newest()))
+            tasks.append(asyncio.create_task(readers[-1].run()))
+        await settle()
+        assert [reader.got for reader in readers] == [[1, 2, 3, 4], [3, 4], [4], []]
+
+
+async def test_what_readers_name_is_not_kept() -> None:
+    """Whatever positions they begin at, what is kept for them is bounded."""
+    stored = streams()
+    append(stored, 0, 5)
+    async with running(stored) as (feed, _):
+        await settle()
+        last, _ = order(stored.entries[-1].id)
+        stored.entries.append(Entry(f"{last + 1}-0", {"id": "5", "data": "x" * 100_000}))
+        append(stored, 6, 1)
+        await settle()
+        tracemalloc.start()
+        for number in range(200):
+            await feed.after(f"{last}-{number}")
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert size < 2_000_000  # and 20 MB for all of them

@@ -23,6 +23,7 @@ BATCH: Final = 100
 
 _KEPT: Final = 1_000  # entries: some 1 MB, and more than one report of a watchlist
 _LARGEST: Final = 1 << 22  # bytes kept, as another client may write entries of any size
+_JOINED: Final = 16  # positions; readers name any, and most that wait have the same
 _TOGETHER: Final = 50  # readers woken at once: some 2 ms of writing, then other tasks run
 _PAUSE: Final = 1.0
 _RECHECK: Final = 30.0  # seconds between two reads without a signal
@@ -40,6 +41,8 @@ class Feed:
         self._bytes = 0
         self._before = ""  # the position just before the oldest entry kept; "": not begun
         self._joined: dict[str, tuple[bytes, str]] = {}  # what follows a position, until it grows
+        self._low: str | None = None  # the newest id of a stream that ends before our last one
+        self._former = START  # the last id of the stream before this one
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     async def run(self, observe: Observe) -> None:
@@ -59,21 +62,25 @@ class Feed:
 
     async def newest(self) -> str:
         """Return the position after the newest entry; raises StoreError."""
-        if self._before:
-            return self._last
-        entries = await self._streams.last_entries(1)
-        return entries[0].id if entries else START
+        return self._last if self._before else await self._newest_stored()
 
     async def after(self, position: str) -> tuple[bytes, str]:
         """Return what follows a position, empty if nothing does, and the position after it.
 
         At most `BATCH` entries. Raises StoreError.
         """
-        if not self._before or order(position) < order(self._before):
+        before = self._before
+        if not before or order(position) < order(before):
             entries = await self._streams.read(position, count=BATCH, block=None)
-            return b"".join(map(_encoded, entries)), entries[-1].id if entries else position
+            if entries:
+                return b"".join(map(_encoded, entries)), entries[-1].id
+            return b"", before or position  # all up to there was deleted
+        if order(self._last) < order(position) <= order(self._former):
+            position = before
         if (found := self._joined.get(position)) is None:
-            found = self._joined[position] = self._join(position)
+            found = self._join(position)
+            if len(self._joined) < _JOINED:
+                self._joined[position] = found
         return found
 
     async def grown(self, position: str) -> None:
@@ -109,12 +116,33 @@ class Feed:
         if not self._before:
             self._before = await self.newest()
         entries = await self._streams.read(self._last, count=BATCH, block=None)
+        if not entries:
+            return await self._begun_anew()
         for entry in entries:
             self._keep(entry)
-        if entries:
-            self._joined.clear()
-            await self._wake()
-        return bool(entries)
+        self._low = None
+        self._joined.clear()
+        await self._wake()
+        return True
+
+    async def _begun_anew(self) -> bool:
+        """Go on with a stream that was deleted and has lower ids now; returns whether it was.
+
+        Then its newest id rises while below ours; if entries were deleted, it does not.
+        """
+        newest, last = await self._newest_stored(), self._last
+        low, self._low = self._low, newest if order(newest) < order(last) else None
+        if low is None or self._low is None or order(newest) <= order(low):
+            return False
+        self._former, self._before = last, low
+        self._bytes = 0
+        self._kept.clear()
+        self._joined.clear()
+        return True
+
+    async def _newest_stored(self) -> str:
+        entries = await self._streams.last_entries(1)
+        return entries[0].id if entries else START
 
     def _keep(self, entry: Entry) -> None:
         text = _encoded(entry)
