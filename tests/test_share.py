@@ -373,3 +373,17 @@ async def test_a_short_stall_keeps_the_group(server: nodes.Node, store: RedisSto
     finally:
         await stalled.close()
         await alone.close()
+
+
+async def test_huge_entries_are_taken_few_at_a_time(server: nodes.Node, store: RedisStore) -> None:
+    """Of entries of any size, no call reads more than a few, or no call would end in time."""
+    await publish(store, range(1))
+    for _ in range(30):
+        server.ask("XADD", STREAM, "*", "code", CODES[0], "data", "x" * 1_000_000)
+    reader = RedisGroup(server.url, STREAM, GROUP, "a", share=True)
+    try:
+        batch = await reader.receive("0", 50)
+        assert batch is not None
+        assert len(batch.entries) + batch.waiting == 10
+    finally:
+        await reader.close()

@@ -1,7 +1,7 @@
 -- Deliver the next entries to one of several readers that share a group. A symbol is with one reader
 -- until that has acknowledged all it received, so each symbol stays in order.
 --
--- A window of entries is read into the name of a consumer of its own; from it, in order, a reader
+-- A window of entries, up to WINDOW, is read into the name of a consumer of its own; from it, in order, a reader
 -- gets those of its share of the symbols. What a dead reader had goes back there.
 --
 -- KEYS  1 stream  2 lock: 'shared' keeps a reader that wants the group for itself waiting
@@ -12,6 +12,8 @@
 -- →     as receive.lua, and third how many entries wait for other readers; nil: one reader has the
 --       group for itself
 local WINDOW, QUEUE = 100, 'shared'
+-- anybody may append entries of any size: read so many at a time, until they have so many bytes
+local STEP, LARGEST = 10, 4194304
 local group, reader = ARGV[1], ARGV[2]
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= 'shared' then
@@ -37,18 +39,27 @@ local function symbol_of(entry)
   end
   return entry[1] -- nobody else's
 end
--- what a consumer has received and not acknowledged; trimmed entries are acknowledged
+local function size_of(entry)
+  local size = 0
+  for _, text in ipairs(entry[2]) do size = size + #text end
+  return size
+end
+-- what a consumer has received and not acknowledged, and its bytes; trimmed entries are acknowledged
 local function pending(name, most)
-  local found = {}
-  local read = redis.call('XREADGROUP', 'GROUP', group, name, 'COUNT', most, 'STREAMS', KEYS[1], '0')
-  for _, entry in ipairs(read[1][2]) do
-    if entry[2] then
-      found[#found + 1] = entry
-    else
-      redis.call('XACK', KEYS[1], group, entry[1])
+  local found, size, after, read = {}, 0, '0', {}
+  repeat
+    read = redis.call(
+      'XREADGROUP', 'GROUP', group, name, 'COUNT', STEP, 'STREAMS', KEYS[1], after)[1][2]
+    for _, entry in ipairs(read) do
+      after = entry[1]
+      if not entry[2] then
+        redis.call('XACK', KEYS[1], group, entry[1])
+      elseif #found < most then
+        found[#found + 1], size = entry, size + size_of(entry)
+      end
     end
-  end
-  return found, #read[1][2]
+  until #read < STEP or #found >= most or size >= LARGEST
+  return found, size
 end
 
 local readers = 0
@@ -71,8 +82,7 @@ for _, known in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
   end
 end
 
-local lost, all = pending(reader, ARGV[5]) -- in an answer that did not arrive
-while #lost == 0 and all > 0 do lost, all = pending(reader, ARGV[5]) end
+local lost = pending(reader, tonumber(ARGV[5])) -- in an answer that did not arrive
 if #lost > 0 then return { delivered(), lost, 0 } end
 
 local held = named(redis.call('HGETALL', KEYS[5]))
@@ -83,11 +93,15 @@ for symbol, name in pairs(held) do
   end
 end
 
-local waiting = pending(QUEUE, WINDOW)
-if #waiting < WINDOW then
-  redis.call(
-    'XREADGROUP', 'GROUP', group, QUEUE, 'COUNT', WINDOW - #waiting, 'STREAMS', KEYS[1], '>')
-  waiting = pending(QUEUE, WINDOW)
+local waiting, size = pending(QUEUE, WINDOW)
+while #waiting < WINDOW and size < LARGEST do
+  local count = math.min(STEP, WINDOW - #waiting)
+  local read = redis.call(
+    'XREADGROUP', 'GROUP', group, QUEUE, 'COUNT', count, 'STREAMS', KEYS[1], '>')
+  if not read then break end
+  for _, entry in ipairs(read[1][2]) do
+    waiting[#waiting + 1], size = entry, size + size_of(entry)
+  end
 end
 local free, count = {}, 0
 for _, entry in ipairs(waiting) do
