@@ -1,5 +1,6 @@
 """`poller mcp` with the reference client, on a real server."""
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -113,6 +114,37 @@ async def test_what_cannot_be_answered(service: Service) -> None:
         for words, (tool, arguments) in REFUSED.items():
             assert words in await refusal(client, tool, **arguments)
         assert (await ask(client, "history", code=HK))["days"] == 2
+
+
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
+
+
+def test_a_signal_ends_it_at_once(service: Service) -> None:
+    """Also while stdin stays open; without a word, as there is nothing to release."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "poller", "mcp"],
+        env=service.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stderr is not None
+        print(json.dumps(HELLO), file=server.stdin, flush=True)
+        assert json.loads(server.stdout.readline())["id"] == 1
+        server.terminate()
+        assert (server.wait(), server.stdout.read(), server.stderr.read()) == (0, "", "")
 
 
 def test_without_the_package(tmp_path: Path) -> None:

@@ -74,7 +74,12 @@ def mcp(*, config: ConfigFile = None) -> None:
 
 
 async def _serve(config: Config) -> None:
-    await server_of_tools(config).run_stdio_async()
+    """Serve until stdin ends; once cancelled, leave the thread that reads it behind.
+
+    Nothing interrupts that read, and the process ends without waiting for threads.
+    """
+    server = server_of_tools(config)
+    await asyncio.shield(asyncio.create_task(server.run_stdio_async(), name="serve"))
 
 
 def server_of_tools(config: Config) -> "MCPServer":
