@@ -429,6 +429,9 @@ async def test_cursor_reads_can_be_cached(page: Desk, http: aiohttp.ClientSessio
     assert headers["Cache-Control"] == "public, no-cache"
     text, _ = await get(http, partial, 304, If_None_Match=headers["Etag"])
     assert text == ""
+    await get(
+        http, partial, 304, If_None_Match=f"W/{headers['Etag']}"
+    )  # by a proxy that compresses
     await page.publish(US, 5_000_000, 6_000_001)
     text, fresh = await get(http, partial, 200, If_None_Match=headers["Etag"])
     assert len(json.loads(text)["events"]) == len(events) + 1

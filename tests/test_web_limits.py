@@ -37,6 +37,7 @@ from tests.service import PATIENCE, Service, simulator, until, whole
 
 TOKEN = "correct-horse-battery"  # noqa: S105  of the tests
 HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-"
+EVENTS = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WHOLE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = (
     b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
@@ -150,6 +151,20 @@ async def test_events_leave_room(tmp_path: Path) -> None:
         (one,) = await opened(sent)
         assert b"HTTP/1.1 503" in await one[0].readuntil(b"\r\n\r\n")
         assert await healthy(made.url)
+
+
+async def test_readers_that_leave_make_room(tmp_path: Path) -> None:
+    """At once, and not at the next write: all may come back together, after a proxy's restart."""
+    async with desk(tmp_path, HK, limits=Limits(4)) as made, peers(made.url) as opened:
+        feed = made.sources.feed
+        for reader, writer in await opened(EVENTS, 2):
+            assert b" 200 " in await reader.readline()
+            await until(lambda: feed.waiting > 0)
+            writer.close()
+        async with asyncio.timeout(10):  # the next write is after 15 s
+            await until(lambda: not feed.waiting)
+        ((reader, _),) = await opened(EVENTS)
+        assert b" 200 " in await reader.readline()
 
 
 async def test_headers_must_come_in_time(tmp_path: Path) -> None:

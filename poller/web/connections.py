@@ -172,9 +172,19 @@ class PageConnections:
         connection.unread = True
 
     def gone(self, connection: "_PageConnection", transport: asyncio.BaseTransport) -> None:
-        """Forget a connection."""
+        """Forget a connection, and end what it was answered with."""
         self._open.pop(transport, None)
         self._waiting.pop(connection, None)
+        if connection.answering is not None:
+            connection.answering.cancel()
+
+    def bind(self, request: web.Request, answering: asyncio.Task[None]) -> None:
+        """Cancel a task as soon as the connection of its request is gone, and not at a write."""
+        connection = self._open.get(request.transport) if request.transport is not None else None
+        if connection is None:
+            answering.cancel()
+        else:
+            connection.answering = answering
 
     def write_paused(self, connection: "_PageConnection") -> None:
         """Take note that the client reads too slowly, and start its stall timeout."""
@@ -231,12 +241,14 @@ class _PageConnection(asyncio.Protocol):
         deadline: When its wait times out; None while it is being answered.
         stalled: When its write times out; None while no write is paused.
         unread: Whether bytes arrived since the last request began to be answered.
+        answering: The task that writes an answer without an end; None for other answers.
     """
 
     def __init__(self, owner: PageConnections, server: Callable[[], asyncio.Protocol]) -> None:
         self.deadline: float | None = None
         self.stalled: float | None = None
         self.unread = False
+        self.answering: asyncio.Task[None] | None = None
         self._owner = owner
         self._server = server
         self._inner: asyncio.Protocol | None = None

@@ -43,6 +43,7 @@ def application(sources: Sources, connections: PageConnections) -> web.Applicati
     )
     app[SOURCES] = sources
     app[_DEFECTS] = set()
+    app[sse.CONNECTIONS] = connections
     app[sse.READERS] = set()
     app[sse.MOST] = min(sse.MOST_READERS, connections.limits.readers)
     app[rendering.TEMPLATES] = rendering.templates()

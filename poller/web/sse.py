@@ -13,6 +13,7 @@ from aiohttp import web
 
 from poller.errors import StoreError
 from poller.store.position import AFTER
+from poller.web.connections import PageConnections
 from poller.web.feed import Feed
 from poller.web.sources import SOURCES
 
@@ -23,6 +24,7 @@ _PAUSE: Final = 1.0
 
 READERS: Final = web.AppKey("readers", set[asyncio.Task[None]])
 MOST: Final = web.AppKey("most_readers", int)
+CONNECTIONS: Final = web.AppKey("connections", PageConnections)
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -39,6 +41,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     task = asyncio.create_task(_send(request, response, feed, after), name="event reader")
     readers.add(task)
     task.add_done_callback(readers.discard)
+    request.app[CONNECTIONS].bind(request, task)
     try:
         await asyncio.wait([task])
     finally:
@@ -77,10 +80,7 @@ async def _send(
 
 
 async def end(app: web.Application) -> None:
-    """End all readers, so that the server closes at once and none of them uses a closing store.
-
-    The handler of a disconnected reader is gone, so nothing else awaits its task.
-    """
+    """End all readers, so that the server closes at once and none of them uses a closing store."""
     readers = app[READERS].copy()
     for task in readers:
         task.cancel()
