@@ -216,6 +216,13 @@ def test_no_value_spoils_the_live_chart(days: list[Vintage]) -> None:
     read = json.loads(plot_text(plot), parse_constant=pytest.fail)
     columns = [read["days"], read["change"], *(panel["values"] for panel in read["panels"])]
     assert {len(column) for column in columns} == {len(days)}
+    assert read["panels"][0]["key"] == "shares"
+
+
+def test_the_drawn_chart_stays_without_shares_to_draw() -> None:
+    """Shares beyond what a picture can show leave no live chart, which would have no panel."""
+    days = weeks((2 * 10**15, math.nan), (3 * 10**15, math.nan))
+    assert plotted(HONG_KONG, days, {}) is None
 
 
 def test_the_moves_of_a_history() -> None:

@@ -66,12 +66,12 @@ _PANELS: Final[tuple[tuple[str, str, Callable[[Record], float | None]], ...]] = 
 def plotted(
     market: Market, vintages: Sequence[Vintage], moved: Mapping[date, Move]
 ) -> dict[str, Any] | None:
-    """Return the live chart's figures, oldest first; None for fewer than two.
+    """Return the live chart's figures, oldest first; None for fewer than two shares.
 
     Of JSON: `days` since 1970; of each panel `key`, `name` and `values`; `change` and `percent`, as
     of `moves`; the places of `below` the threshold, of `revised` and of `split` days in `days`.
     """
-    if sum(figure(vintage.record) is not None for vintage in vintages) < _LEAST:
+    if sum(_drawn(figure(vintage.record)) is not None for vintage in vintages) < _LEAST:
         return None
     days = list(reversed(vintages))
     panels = [_panel(market, days, *each) for each in _PANELS]
