@@ -76,6 +76,14 @@ def with_nul(redis: nodes.Node) -> str:
     return str(made)
 
 
+def with_dot(redis: nodes.Node) -> str:
+    """Append an event whose code ends in a dot; returns its id."""
+    ((_, fields),) = redis.ask("XREVRANGE", "short-interest", "+", "-", "COUNT", 1)
+    fields = {name: text.replace("US.AAPL", "US.A.") for name, text in fields.items()}
+    redis.ask("XADD", "short-interest", "*", *(each for pair in fields.items() for each in pair))
+    return str(fields["id"])
+
+
 def pending(redis: nodes.Node, group: str) -> int:
     """Return how many entries a group was given and has not acknowledged."""
     groups = redis.ask("XINFO", "GROUPS", "short-interest")
@@ -207,6 +215,7 @@ async def test_a_bridge_writes_each_event_once(
     odd = with_nul(redis)
     ids += [odd] if target.takes_nul else []
     ids += await tell(redis, "US.AAPL", 3)
+    ids += [with_dot(redis)]
     async with started(target.example, redis.url, target.place, out=out) as bridge:
         await stored(target, ids)
         await until(lambda: not pending(redis, target.group))
@@ -239,6 +248,7 @@ async def test_a_bridge_writes_each_event_once(
         (query,) = re.findall(r"```sql\n(.*?);\n```", PAGES["bridges"], re.DOTALL)
         assert [(code, str(day)) for code, day, *_ in target.ask(query)] == [
             *(("HK.00700", f"2020-01-0{day}") for day in (5, 4, 2, 1)),
+            ("US.A.", "2020-01-03"),
             ("US.AAPL", "2020-01-06"),
             ("US.AAPL", "2020-01-03"),
         ]

@@ -28,7 +28,8 @@ async def say(problem: object) -> None:
 
 
 async def publish(stream: JetStreamContext, event: StreamEvent) -> None:
-    subject, data = f"short-interest.{event.code}", event.data_json.encode()
+    parts = filter(None, event.code.split("."))  # no empty ones, as of "US.A."
+    subject, data = ".".join(["short-interest", *parts]), event.data_json.encode()
     while True:
         try:  # NATS stores an id once, also when this was killed before it could acknowledge
             await stream.publish(subject, data, headers={"Nats-Msg-Id": event.id})
