@@ -5,7 +5,7 @@ import contextlib
 import random
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from poller.store.redisstore import RedisStore
 from poller.subscriber.redisgroup import RedisGroup
 from tests import nodes
 from tests.service import until
-from tests.test_subscribe import CODES, publish, take
+from tests.test_subscribe import CODES, publish, server, store, take
+
+__all__ = ["server", "store"]  # fixtures
 
 STREAM, GROUP = "short-interest", "desk"
 SHARERS = "{short-interest}:sharers:desk"
@@ -32,21 +34,6 @@ async def main(url):
             print(event.id, flush=True)
 asyncio.run(main(sys.argv[1]))
 """
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[nodes.Node]:
-    """An empty server that keeps what it acknowledged."""
-    with nodes.node(tmp_path / "server") as running:
-        yield running
-
-
-@pytest.fixture
-async def store(server: nodes.Node) -> AsyncIterator[RedisStore]:
-    """Where events are published."""
-    made = RedisStore(server.url, "short-interest")
-    yield made
-    await made.close()
 
 
 def by_symbol(ids: Sequence[str]) -> dict[str, list[str]]:

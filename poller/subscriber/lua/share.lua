@@ -1,8 +1,8 @@
 -- Deliver the next entries to one of several readers that share a group. A symbol is with one reader
 -- until that has acknowledged all it received, so each symbol stays in order.
 --
--- A window of entries, up to WINDOW, is read into the name of a consumer of its own; from it, in order, a reader
--- gets those of its share of the symbols. What a dead reader had goes back there.
+-- A window of up to WINDOW entries is read into the name of a consumer of its own; from it, in
+-- order, a reader gets those of its share of the symbols. What a dead reader had goes back there.
 --
 -- KEYS  1 stream  2 lock: 'shared' keeps a reader that wants the group for itself waiting
 --       3 record  4 sorted set: reader → when it counts as dead, milliseconds
