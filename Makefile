@@ -70,6 +70,10 @@ systemd: $(SET_UP)
 .PHONY: pythons
 pythons: $(SET_UP)
 	$(BIN)/python -m tests.pythons
+# the image and compose.yaml, in namespaces of their own; needs root, buildah, podman, crun and debootstrap
+.PHONY: container
+container: $(SET_UP)
+	$(BIN)/python -m tests.real_container
 
 # an hour of the real service with faults now and then; SOAK_MINUTES, SOAK_SEED
 .PHONY: soak

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,14 +45,18 @@ async def running(kind: str, folder: Path) -> AsyncIterator[str]:
         async with Embedded(folder).running() as url:
             yield url
         return
-    socket = folder / "redis.sock"
-    command = [_BINARIES[kind], "--port", "0", "--unixsocket", str(socket), "--save", ""]
-    with subprocess.Popen(  # noqa: ASYNC220  it only forks
-        [*command, "--dir", str(folder)], stdout=subprocess.DEVNULL
-    ) as server:
-        url = f"unix://{socket}"
-        await _answering(url)
+    command = [_BINARIES[kind], "--save", ""]
+    async with serving(command, folder, url := f"unix://{folder / 'redis.sock'}"):
         yield url
+
+
+@contextlib.asynccontextmanager
+async def serving(command: Sequence[str], folder: Path, url: str) -> AsyncIterator[None]:
+    """Run a server by its command, on a socket in a folder; `url`: where it is asked."""
+    place = ("--port", "0", "--unixsocket", str(folder / "redis.sock"), "--dir", str(folder))
+    with subprocess.Popen([*command, *place], stdout=subprocess.DEVNULL) as server:  # noqa: ASYNC220  it only forks
+        await _answering(url)
+        yield
         server.terminate()
 
 

@@ -218,8 +218,10 @@ def test_every_configuration_shown_is_valid(example: str, tmp_path: Path) -> Non
         "dingtalk.secret": "bot",
     }
     for name in re.findall(r'_file = "([^"]+)"', example):
-        (tmp_path / name).write_text(contents.get(name, SECRET), encoding="utf-8")
-        (tmp_path / name).chmod(0o600)
+        file = tmp_path / Path(name).name  # also for one that is absolute
+        file.write_text(contents.get(name, SECRET), encoding="utf-8")
+        example = example.replace(f'"{name}"', f'"{file.name}"')
+        file.chmod(0o600)
     file = tmp_path / "poller.toml"
     file.write_text(example, encoding="utf-8")
     assert load(file, {}).model_fields_set
