@@ -3,14 +3,13 @@
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS base
-ENV DEBIAN_FRONTEND=noninteractive
+ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update -q \
     && apt-get install -qy --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/*
 
 FROM base AS builder
-# "chat": apprise as well, for the chats that are not understood without it
-ARG EXTRAS=""
+ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update -q && apt-get install -qy --no-install-recommends binutils python3-venv
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/poller
 WORKDIR /src
@@ -18,6 +17,8 @@ COPY config/pins/build.txt config/pins/run.txt config/pins/
 # futu-api is published as source only: it is built here
 RUN /build/bin/pip install -q --no-cache-dir --require-hashes -r config/pins/build.txt \
     && /build/bin/pip wheel -q --no-cache-dir --require-hashes -r config/pins/run.txt -w /wheels
+# "chat": apprise as well, for the chats that are not understood without it
+ARG EXTRAS=""
 COPY pyproject.toml README.md LICENSE ./
 COPY config/poller.toml config/
 COPY config/container/imported.py config/container/
