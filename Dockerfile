@@ -20,8 +20,7 @@ RUN /build/bin/pip install -q --no-cache-dir --require-hashes -r config/pins/bui
 # "chat": apprise as well, for the chats that are not understood without it
 ARG EXTRAS=""
 COPY pyproject.toml README.md LICENSE ./
-COPY config/poller.toml config/
-COPY config/container/imported.py config/container/
+COPY config config
 COPY poller poller
 RUN /build/bin/pip wheel -q --no-deps --no-build-isolation -w /wheels . \
     && /build/bin/pip --python /opt/poller/bin/python install -q --no-cache-dir --no-compile \

@@ -70,6 +70,7 @@ systemd: $(SET_UP)
 .PHONY: pythons
 pythons: $(SET_UP)
 	$(BIN)/python -m tests.pythons
+
 # the image and compose.yaml, in namespaces of their own; needs root, buildah, podman, crun and debootstrap
 .PHONY: container
 container: $(SET_UP)

@@ -480,7 +480,7 @@ async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
         options = f"replicaof 127.0.0.1 {primary.port}"
         with nodes.node(tmp_path / "b", options) as replica:
             nodes.until(lambda: nodes.follows(replica))
-            await publish(store, CODES[0])
+            await eventually(store, CODES[0])
             replica.freeze()
             with pytest.raises(StoreDown, match=r"redis\.replicas"):
                 await publish(store, CODES[1])
@@ -490,7 +490,7 @@ async def test_replicas_that_lag_stop_the_polling(tmp_path: Path) -> None:
             replica.thaw()
             await asyncio.to_thread(nodes.until, lambda: nodes.caught_up(primary))
             assert await store.ledger.grant("a", "r", limit=1, period=60, margin=0) == 0
-            await publish(store, CODES[1])
+            await eventually(store, CODES[1])
         assert len(await ids(store)) == 2
         await store.close()
 

@@ -1,4 +1,4 @@
-"""Prints the source file of every module that the poller imports: the ones an image has compiled."""
+"""Prints the source file of every module that the poller imports: an image compiles those."""
 
 import importlib
 import pkgutil
