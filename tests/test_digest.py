@@ -96,6 +96,24 @@ def test_a_release_as_a_table() -> None:
     )
 
 
+def test_what_is_below_the_threshold() -> None:
+    """Its 0 is no figure: it is told as that, has no change, and stands after the moves."""
+    below = told("HK.00001", 0, 0), told("HK.00002", 0, 1_000_000)
+    assert text_of(digest([*below, ONE_DAY[0], ONE_DAY[2]], limit=2_000), monospaced=True) == (
+        "Hong Kong short interest, 13 Nov 2026: 4 reported\n"
+        "1 up, 0 down, 1 unchanged, 2 below threshold\n"
+        "```\n"
+        "symbol       change            short    ratio\n"
+        "HK.06089   +82.63 %           17,076   0.17 %\n"
+        "HK.00001          –  below threshold        –\n"
+        "HK.00002          –  below threshold        –\n"
+        "HK.00005  unchanged        1,000,000  10.00 %\n"
+        "```"
+    )
+    only = digest([below[1]], limit=2_000)
+    assert text_of(only) == "HK.00002 is below the reporting threshold on 13 Nov 2026."
+
+
 def test_a_release_with_revisions_as_lines() -> None:
     """Where columns would not line up there are none; revisions say old and new."""
     message = digest(ONE_DAY[:2] + REVISED, limit=2_000)
@@ -285,7 +303,7 @@ def test_a_sweep_of_500_symbols_is_one_message() -> None:
         if (rows := world.records(code, SEEN))
     ]
     entries = [replace(event_of(encode(e)), type=str(EventType.REPORTED)) for e in events]
-    for limit, rows_shown in ((40_000, MOST_ROWS), (2_000, MOST_ROWS), (400, 6)):
+    for limit, rows_shown in ((40_000, MOST_ROWS), (2_000, MOST_ROWS), (400, 5)):
         message = digest(entries, limit=limit, missing=0, size=aligned_size)
         body = body_of(message, monospaced=True)
         assert len(re.findall(r"^HK\.", body, re.MULTILINE)) == rows_shown

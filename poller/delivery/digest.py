@@ -33,11 +33,16 @@ _MARKUP: Final = str.maketrans(dict.fromkeys("`*_~<>[]|@#\\", " "))
 """What a chat service may take for formatting, a link, or a mention of everybody."""
 
 _ABSENT: Final = "–"
+_BELOW: Final = "below threshold"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One event. `ratio`: percent. `change`: in shares. `percent`: of the previous shares."""
+    """One event. `ratio`: percent. `change`: in shares. `percent`: of the previous shares.
+
+    `is_below`: the position need not be reported. Its 0 is no figure, so it has no ratio and no
+    change either.
+    """
 
     code: str
     name: str | None
@@ -45,6 +50,7 @@ class _Row:
     day: date
     shares: Shares | None
     ratio: float | None
+    is_below: bool
     days_to_cover: float | None
     previous_day: str | None
     previous_shares: Shares | None
@@ -56,13 +62,17 @@ class _Row:
     @classmethod
     def of(cls, event: StreamEvent) -> Self:
         record, previous, change = event.record, event.previous, event.change
+        is_below = "below_threshold" in event.flags
+        if is_below:
+            change = None
         return cls(
             code=event.code,
             name=_unmarked(event.name or "") or None,
             kind=event.kind if event.kind in _LISTED else _REPORTED,
             day=event.trading_day,
             shares=record.shares,
-            ratio=record.ratio,
+            ratio=None if is_below else record.ratio,
+            is_below=is_below,
             days_to_cover=record.days_to_cover,
             previous_day=None if previous is None else previous.timestamp_str,
             previous_shares=None if previous is None else previous.shares,
@@ -158,9 +168,12 @@ def _table(lines: Sequence[Line], most: int, header: Line | None = None) -> Tabl
 
 def _directions(rows: Iterable[_Row]) -> str:
     """Count the rows that went up, down or neither; those without a comparison are left out."""
-    moves = [row.change for row in rows if row.change is not None]
+    found = list(rows)
+    moves = [row.change for row in found if row.change is not None]
     up, down = sum(move > 0 for move in moves), sum(move < 0 for move in moves)
-    return f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
+    below = sum(row.is_below for row in found)
+    told = f"{up:,} up, {down:,} down, {len(moves) - up - down:,} unchanged"
+    return f"{told}, {below:,} {_BELOW}" if below else told
 
 
 def announcement(
@@ -225,7 +238,7 @@ _HEADER: Final = ("symbol", "change", "short", "ratio", "to cover")
 
 
 def _cells(row: _Row, *, has_cover: bool) -> Line:
-    cells = (row.short_title, _change(row), _shares(row.shares), _percent(row.ratio))
+    cells = (row.short_title, _change(row), _short(row), _percent(row.ratio))
     if not has_cover:
         return cells
     return (*cells, _ABSENT if row.days_to_cover is None else f"{row.days_to_cover:,.2f} d")
@@ -236,7 +249,7 @@ def _revised_cells(row: _Row) -> Line:
 
 
 def _backfilled_cells(row: _Row) -> Line:
-    return row.short_title, _shares(row.shares), _percent(row.ratio)
+    return row.short_title, _short(row), _percent(row.ratio)
 
 
 def _restated_cells(row: _Row) -> Line:
@@ -301,6 +314,8 @@ def _sentence(row: _Row) -> str:
             )
         case "restated":
             return f"{row.title} was restated{_restatement(row.restated)}."
+    if row.is_below:
+        return f"{row.title} is below the reporting threshold on {day}."
     words = f"{row.title} reported {_shares(row.shares)} shares short on {day}"
     if row.change == 0:
         words += f", unchanged since {_day(row.previous_day)}"
@@ -324,6 +339,10 @@ def _change(row: _Row) -> str:
     if row.percent is None:
         return _ABSENT if row.change is None else "from 0"
     return f"{row.percent:+,.2f} %"
+
+
+def _short(row: _Row) -> str:
+    return _BELOW if row.is_below else _shares(row.shares)
 
 
 def _shares(value: Shares | None) -> str:
