@@ -39,6 +39,14 @@ class UnusableFile(ValueError):
     """A file cannot be used; the message names it, the line if there is one, and the fix."""
 
 
+class NoSuchFile(UnusableFile):
+    """There is no file at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: there is no such file")
+        self.path: Final = path
+
+
 def read_text(path: Path, *, limit: int, pipe: bool = False) -> str:
     """Return a file's text without its byte-order mark, line ends unchanged; raises UnusableFile.
 
@@ -59,7 +67,7 @@ def read_bytes(path: Path, *, limit: int, pipe: bool = False) -> bytes:
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        raise UnusableFile(f"{path}: there is no such file") from None
+        raise NoSuchFile(path) from None
     except ValueError as problem:  # a NUL in the path
         if isinstance(problem, UnusableFile):
             raise

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -303,6 +304,16 @@ def test_an_unreadable_file_is_one_problem(
     (line,) = problems(tmp_path, f"{table}{key.rpartition('.')[2]} = {value}")
     assert line.startswith(f"{tmp_path / 'poller.toml'}: {key}: ")
     assert part in line
+
+
+def test_a_signing_secret_that_is_not_there_can_be_made(tmp_path: Path) -> None:
+    """The line has the command that makes the file, readable by its owner alone."""
+    text = f'{DESK}secret_file = "my desk.secret"'
+    (line,) = problems(tmp_path, text)
+    command = line.partition("make it: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert load(tmp_path / "poller.toml", {}).webhooks[0].secret
+    assert (tmp_path / "my desk.secret").stat().st_mode & 0o077 == 0
 
 
 def test_contradictions_are_told_beside_other_problems(tmp_path: Path) -> None:

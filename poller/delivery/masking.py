@@ -22,6 +22,11 @@ LEAST: Final = 6
 anyway, and masking them would blot out every `hook` and `true` of an answer."""
 
 PREFIX: Final = "whsec_"
+MAKE_ONE: Final = (
+    'python3 -c "import base64, secrets; '
+    "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
+)
+"""The command that prints a new signing secret."""
 _STEPS: Final = 4
 """How often an answer is decoded: JSON with a URL within a URL takes three."""
 

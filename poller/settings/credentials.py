@@ -9,9 +9,11 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
-from poller.textfile import KIB, read_text
+from poller.delivery.masking import MAKE_ONE
+from poller.textfile import KIB, NoSuchFile, read_text
 
 LARGEST_SECRET: Final = 64 * KIB
 """Bytes of a secret file: hundreds of the longest secrets."""
@@ -72,9 +74,18 @@ def read(raw: dict[str, Any]) -> dict[str, str]:
             table[key], files = "", table.pop(f"{key}_file")
             try:
                 table[key] = ",".join(_texts(files))
+            except NoSuchFile as problem:
+                problems[f"{name}.{key}_file"] = f"{problem}{_hint(key, problem.path)}"
             except ValueError as problem:
                 problems[f"{name}.{key}_file"] = str(problem)
     return problems
+
+
+def _hint(key: str, path: Path) -> str:
+    """Return how to make the file of a signing secret."""
+    command = f"(umask 077; {MAKE_ONE} > {quote(str(path))})"
+    unless = "; unless the receiver has one already, make it: "
+    return unless + command if key == "secret" and path.parent.is_dir() else ""
 
 
 def _texts(value: object) -> list[str]:

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from poller.clock import wall_clock
 from poller.delivery.destinations.destination import Destination
 from poller.delivery.endpoint import TIMEOUT, Endpoint
-from poller.delivery.masking import PREFIX
+from poller.delivery.masking import MAKE_ONE, PREFIX
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 from poller.delivery.webhookid import webhook_id
 from poller.events import Message, StreamEvent
@@ -39,10 +39,7 @@ _HINTS: Final = {
 SHORTEST, LONGEST = 24, 64
 """Bytes of a signing secret, as Standard Webhooks requires."""
 
-_MAKE_ONE: Final = (
-    'make one: python3 -c "import base64, secrets; '
-    "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
-)
+_MAKE_ONE: Final = f"make one: {MAKE_ONE}"
 
 
 def _check_secrets(secrets: Sequence[str]) -> None:
