@@ -39,10 +39,30 @@ def parse_code(text: str) -> Code:
     market = market_named(name)
     if market is not None and (hint := market.hint(symbol)) is not None:
         raise BadCode(f"{text!r}: {hint}")
+    if market is None and not symbol:
+        tidied = _likely(tidied)
     expected = market_names(" or ", after=".")
     like = " or ".join(f"{each}.{each.example}" for each in all_markets())
     msg = f"{text!r} is not a code: expected {expected} and a symbol, like {like}"
     raise BadCode(msg + (f"; write {tidied!r}" if _is_code(tidied) else ""))
+
+
+_LONGEST_BARE: Final = 5
+"""Characters of a symbol that somebody may have written without its market; more are a name."""
+
+
+def _likely(symbol: str) -> str:
+    """Return the code of a symbol without its market, by that market's example; "" if none fits.
+
+    Raises BadCode where the market has a hint of its own.
+    """
+    for market in all_markets():
+        if symbol.isdigit() != market.example.isdigit() or len(symbol) > _LONGEST_BARE:
+            continue
+        if (hint := market.hint(symbol)) is not None:
+            raise BadCode(f"{symbol!r}: {hint}")
+        return f"{market}.{symbol}"
+    return ""
 
 
 def _is_code(text: str) -> bool:

@@ -245,10 +245,20 @@ def _refusal(text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["HK.700", "hk.700", " hk.0700"])
+@pytest.mark.parametrize("text", ["HK.700", "hk.700", " hk.0700", "700", "00700"])
 def test_a_shortened_code_is_answered_with_the_whole(text: str) -> None:
-    """Whatever its case: the code that is proposed is one of five digits."""
+    """Whatever its case, with or without its market: the code proposed is one of five digits."""
     assert "write 'HK.00700'" in _refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "proposed"), [("aapl", True), ("AAPL ", True), ("TENCENT", False), ("US", False)]
+)
+def test_a_symbol_without_its_market(text: str, proposed: bool) -> None:  # noqa: FBT001
+    """Letters are taken for one of the United States, unless it is too long or a market."""
+    said = _refusal(text)
+    assert said.endswith("; write 'US.AAPL'") is proposed
+    assert ("write" in said) is proposed
 
 
 @pytest.mark.parametrize("text", ["", "HK", "HK.", "SH.600519", "HK.00700 ", "us.AAPL", "HK.７"])
