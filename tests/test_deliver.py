@@ -183,6 +183,8 @@ async def test_replay_and_dead_letters(service: Service, receiver: Receiver) -> 
         await until(lambda: len(receiver.seen) == 3)
         out = (await poller(service, "webhook", "replay", "desk", "--since", "2026-05-08"))[1]
         assert out == "2 events to deliver again\n"
+        out = (await poller(service, "webhook", "replay", "desk", "--since", "2026-05-30"))[1]
+        assert out.startswith("0 events to deliver again; desk selects none of that time")
         await until(lambda: len(receiver.seen) == 5)
         code, _, said = await poller(service, "webhook", "replay", "desk", "--id", "HK.1:x:0")
         assert (code, "HK.1:x:0" in said) == (1, True)

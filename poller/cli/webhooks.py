@@ -141,6 +141,8 @@ async def replay(
             f"{name} nor history, or {name} has yet to take it; see: poller tail --from 0"
         )
     line = f"{_events(result.queued)} to deliver again"
+    if not (ids or result.queued or result.waiting):
+        line += f"; {name} selects none of that time: see its events, codes and filter"
     line += f"; {result.waiting} more wait already" if result.waiting else ""
     if result.rebuilt:
         others = result.queued + result.waiting - result.rebuilt
@@ -169,7 +171,7 @@ async def dead(config: Config, name: str, *, requeue: bool, as_json: bool) -> No
             await queue(outbox, name, items)
             await store.streams.signal(signal_of_webhook(name))
             status = await outbox.status(name)
-            line = f"{_events(len(items))} to deliver again" if items else "no dead letters"
+            line = f"{_events(len(items))} to deliver again" if letters else "no dead letters"
             left = len(letters) - len(items)
             line += f"; {left} cannot be read and stay" if left else ""
             show.say(f"{line}; {status.waiting} waiting")
