@@ -20,7 +20,7 @@ LIMIT: Final = 5.0
 _MOST: Final = 64 * 1024
 """Bytes of an answer: even if everything fails, the reasons have a few thousand."""
 
-_WHERE: Final = "web.host and web.port say where it is asked"
+_WHERE: Final = "is poller run started? web.host and web.port say where it is asked"
 
 
 def health(*, config: ConfigFile = None) -> None:
