@@ -337,7 +337,7 @@ class MarketRank:
         if not self._belief.is_useless:
             if self._is_based:
                 self._next_reading = now
-            text = f"{len(codes)} positions moved in the rank: a report may be out"
+            text = f"positions moved in the rank ({len(codes)}): a report may be out"
             yield Told(self.market, About.ALARMS, text)
 
     def _claim(self, positions: Mapping[Code, int]) -> Iterator[Told]:
