@@ -97,7 +97,7 @@ def test_a_release_as_a_table() -> None:
 
 
 def test_what_is_below_the_threshold() -> None:
-    """Its 0 is no figure: it is told as that, has no change, and stands after the moves."""
+    """Its 0 is no figure: it is told as that, has no change, and stands last."""
     below = told("HK.00001", 0, 0), told("HK.00002", 0, 1_000_000)
     assert text_of(digest([*below, ONE_DAY[0], ONE_DAY[2]], limit=2_000), monospaced=True) == (
         "Hong Kong short interest, 13 Nov 2026: 4 reported\n"
@@ -105,9 +105,9 @@ def test_what_is_below_the_threshold() -> None:
         "```\n"
         "symbol       change            short    ratio\n"
         "HK.06089   +82.63 %           17,076   0.17 %\n"
+        "HK.00005  unchanged        1,000,000  10.00 %\n"
         "HK.00001          –  below threshold        –\n"
         "HK.00002          –  below threshold        –\n"
-        "HK.00005  unchanged        1,000,000  10.00 %\n"
         "```"
     )
     only = digest([below[1]], limit=2_000)

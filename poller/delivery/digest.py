@@ -93,9 +93,9 @@ class _Row:
         return titled(self.code, self.name and _cut(self.name, MOST_NAME))
 
     @property
-    def rank(self) -> tuple[float, float, str]:
-        """Sort key, biggest move first: by percent, then by shares."""
-        return -abs(self.percent or 0), -abs(self.change or 0), self.code
+    def rank(self) -> tuple[bool, float, float, str]:
+        """Sort key, biggest move first: by percent, then by shares; below the threshold last."""
+        return self.is_below, -abs(self.percent or 0), -abs(self.change or 0), self.code
 
 
 def _unmarked(name: str) -> str:
