@@ -14,9 +14,10 @@ RUN apt-get update -q && apt-get install -qy --no-install-recommends binutils py
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/poller
 WORKDIR /src
 COPY config/pins/build.txt config/pins/run.txt config/pins/
-# futu-api is published as source only: it is built here
+# futu-api is published as source only: it is built here, with the pinned build tools
 RUN /build/bin/pip install -q --no-cache-dir --require-hashes -r config/pins/build.txt \
-    && /build/bin/pip wheel -q --no-cache-dir --require-hashes -r config/pins/run.txt -w /wheels
+    && /build/bin/pip wheel -q --no-cache-dir --no-build-isolation --require-hashes \
+        -r config/pins/run.txt -w /wheels
 # "chat": apprise as well, for the chats that are not understood without it
 ARG EXTRAS=""
 COPY pyproject.toml README.md LICENSE ./

