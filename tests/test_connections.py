@@ -151,7 +151,7 @@ def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:
                 "Command # 1 (SET {a}:-BUSY:x 1) of pipeline caused error: ('NOPERM no',)"
             ),
             StoreMisfit,
-            "^Redis refuses this user: NOPERM no$",
+            "^Redis refuses this user: NOPERM no; docs/redis.md has the ACL SETUSER line",
         ),
         (
             exceptions.ExecAbortError(

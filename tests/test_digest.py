@@ -86,12 +86,12 @@ def test_a_release_as_a_table() -> None:
         "Hong Kong short interest, 13 Nov 2026: 5 reported, 12 missing\n"
         "2 up, 1 down, 1 unchanged\n"
         "```\n"
-        "symbol       change      short    ratio\n"
-        "HK.06089   +82.63 %     17,076   0.17 %\n"
-        "HK.00700   -21.61 %  1,480,638  14.81 %\n"
-        "HK.08014     from 0    395,062   3.95 %\n"
-        "HK.00005  unchanged  1,000,000  10.00 %\n"
-        "HK.00941          –          –        –\n"
+        "symbol        change      short    ratio\n"
+        "HK.06089    +82.63 %     17,076   0.17 %\n"
+        "HK.00700    -21.61 %  1,480,638  14.81 %\n"
+        "HK.08014  from below    395,062   3.95 %\n"
+        "HK.00005   unchanged  1,000,000  10.00 %\n"
+        "HK.00941           –          –        –\n"
         "```"
     )
 
@@ -112,6 +112,9 @@ def test_what_is_below_the_threshold() -> None:
     )
     only = digest([below[1]], limit=2_000)
     assert text_of(only) == "HK.00002 is below the reporting threshold on 13 Nov 2026."
+    above = text_of(digest([ONE_DAY[3]], limit=2_000))
+    assert above.startswith("HK.08014 reported 395,062 shares short on 13 Nov 2026, below the")
+    assert "from 0" in text_of(digest([told("US.A", 5, 0), told("US.B", 5, 1)], limit=2_000))
 
 
 def test_a_release_with_revisions_as_lines() -> None:

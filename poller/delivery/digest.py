@@ -15,7 +15,7 @@ from poller.codec import read_day
 from poller.delivery.chat_message import ChatMessage, Line, Part, Table, text_of
 from poller.errors import Unreadable
 from poller.events import Restated, StreamEvent, StreamNotice
-from poller.markets import Market, Shares
+from poller.markets import Market, Shares, is_below_threshold
 from poller.model import Cause, Code, market_of, titled
 from poller.schedule.calendar import reporting_days
 from poller.schedule.notice import Detected, Mover
@@ -41,7 +41,7 @@ class _Row:
     """One event. `ratio`: percent. `change`: in shares. `percent`: of the previous shares.
 
     `is_below`: the position need not be reported. Its 0 is no figure, so it has no ratio and no
-    change either.
+    change either. `was_below`: that is so of the report before, and the change is at most that.
     """
 
     code: str
@@ -51,6 +51,7 @@ class _Row:
     shares: Shares | None
     ratio: float | None
     is_below: bool
+    was_below: bool
     days_to_cover: float | None
     previous_day: str | None
     previous_shares: Shares | None
@@ -73,6 +74,7 @@ class _Row:
             shares=record.shares,
             ratio=None if is_below else record.ratio,
             is_below=is_below,
+            was_below=previous is not None and is_below_threshold(previous),
             days_to_cover=record.days_to_cover,
             previous_day=None if previous is None else previous.timestamp_str,
             previous_shares=None if previous is None else previous.shares,
@@ -317,7 +319,9 @@ def _sentence(row: _Row) -> str:
     if row.is_below:
         return f"{row.title} is below the reporting threshold on {day}."
     words = f"{row.title} reported {_shares(row.shares)} shares short on {day}"
-    if row.change == 0:
+    if row.was_below:
+        words += f", below the threshold on {_day(row.previous_day)}"
+    elif row.change == 0:
         words += f", unchanged since {_day(row.previous_day)}"
     elif row.change is not None:
         words += f", {change}{percent} since {_day(row.previous_day)}"
@@ -337,7 +341,7 @@ def _change(row: _Row) -> str:
     if row.change == 0:
         return "unchanged"
     if row.percent is None:
-        return _ABSENT if row.change is None else "from 0"
+        return _ABSENT if row.change is None else "from below" if row.was_below else "from 0"
     return f"{row.percent:+,.2f} %"
 
 

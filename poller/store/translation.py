@@ -89,12 +89,15 @@ def _translation(problem: Exception) -> StoreDown | LockedOut | StoreMisfit:
     return StoreDown(absence(problem))
 
 
+_GRANT: Final = "docs/redis.md has the ACL SETUSER line with the rights that are needed"
+
+
 def _refusal(problem: exceptions.ResponseError) -> StoreDown | StoreMisfit:
     text, code, key = str(problem), problem.status_code, ""
     if (found := _OF_PIPELINE.match(text)) is not None:
         key, text = found["key"] or "", found["text"].rstrip("\"',)")
     if _FORBIDDEN.search(text) or isinstance(problem, exceptions.NoPermissionError):
-        return StoreMisfit(f"Redis refuses this user: {text}")
+        return StoreMisfit(f"Redis refuses this user: {text}; {_GRANT}")
     inside = _PASSING.search(text)  # the cause inside a transaction's error is more specific
     if (passing := inside[1] if inside else code) in _FIXES:
         return StoreDown(f"{passing}: {_FIXES[passing]}")
