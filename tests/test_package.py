@@ -82,8 +82,8 @@ def run(program: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 
 def test_both_are_the_same_whoever_builds_them(built: Path, tmp_path: Path) -> None:
     """Built again from the unpacked sdist, elsewhere and by a stricter user: the same bytes."""
-    with tarfile.open(built / SDIST) as archive:
-        archive.extractall(tmp_path, filter="data")
+    # Debian's Python 3.11 has no filter for its own module yet, and later ones demand one
+    subprocess.run(["tar", "-xzf", built / SDIST, "-C", tmp_path], check=True)
     source = tmp_path / NAME
     for path in source.rglob("*"):
         path.chmod(path.stat().st_mode & 0o700)
