@@ -104,6 +104,13 @@ AREAS: Final[Mapping[str, Area]] = {
     },
     "scripts of the store": {"poller/store/lua/*.lua": ("store",)},
     "scripts of the outbox": {"poller/delivery/lua/*.lua": ("outbox", "vanish", "poison")},
+    "readers": {
+        "poller/subscriber/lua/share*.lua": ("share",),
+        "poller/subscriber/*.py": ("share", "subscribe"),
+        "poller/subscriber/lua/*.lua": ("share", "subscribe"),
+        "poller/web/feed.py": ("feed",),
+        "poller/web/sse.py": ("feed", "web"),
+    },
 }
 
 

@@ -106,8 +106,9 @@ def test_what_nothing_shows_is_still_written() -> None:
 
 def test_a_seed_draws_the_same_again() -> None:
     """As many from each area, whatever their sizes."""
-    chosen = drawn(ROOT, 70, 1, "")
-    assert chosen == drawn(ROOT, 70, 1, "") != drawn(ROOT, 70, 2, "")
+    count = 10 * len(AREAS)
+    chosen = drawn(ROOT, count, 1, "")
+    assert chosen == drawn(ROOT, count, 1, "") != drawn(ROOT, count, 2, "")
     assert [sum(one.area == area for one in chosen) for area in AREAS] == [10] * len(AREAS)
     assert {str(one.path) for one in drawn(ROOT, 9, 1, "grant.lua")} == {
         "poller/store/lua/grant.lua"

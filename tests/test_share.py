@@ -14,7 +14,7 @@ import pytest
 from poller import Received, subscribe
 from poller.errors import StoreMisfit
 from poller.store.redisstore import RedisStore
-from poller.subscriber.redisgroup import RedisGroup
+from poller.subscriber.redisgroup import TTL, RedisGroup
 from tests import nodes
 from tests.service import until
 from tests.test_subscribe import CODES, publish, server, store, take
@@ -274,6 +274,23 @@ async def received(group: RedisGroup, *, acknowledge: bool = False) -> tuple[lis
         for entry in batch.entries:
             await group.acknowledge(entry.id)
     return [entry.fields["id"] for entry in batch.entries], batch.waiting
+
+
+async def test_who_works_long_stays_a_reader(server: nodes.Node, store: RedisStore) -> None:
+    """Each renewal prolongs the lock, the reader's own place, and the symbols it holds."""
+    await publish(store, [1])
+    reader = RedisGroup(server.url, STREAM, GROUP, "a", share=True)
+    try:
+        assert (await received(reader))[0]
+        keys = [f"{{short-interest}}:{key}:desk" for key in ("reader", "sharers", "shared")]
+        for key in keys:
+            server.ask("PEXPIRE", key, 1000)
+        server.ask("ZADD", SHARERS, "1", "a")
+        await reader.renew()
+        assert [server.ask("PTTL", key) > 0.9 * TTL * 1000 for key in keys] == [True] * 3
+        assert float(server.ask("ZSCORE", SHARERS, "a")) > 1
+    finally:
+        await reader.close()
 
 
 @pytest.mark.parametrize("key", ["sharers", "shared"])
