@@ -293,6 +293,37 @@ async def test_who_works_long_stays_a_reader(server: nodes.Node, store: RedisSto
         await reader.close()
 
 
+async def test_a_lock_without_an_end_ends(server: nodes.Node, store: RedisStore) -> None:
+    """What somebody else has set there keeps those that share waiting no longer than a reader."""
+    await publish(store, [1])
+    server.ask("SET", "{short-interest}:reader:desk", "somebody")
+    reader = RedisGroup(server.url, STREAM, GROUP, "a", share=True)
+    try:
+        assert await reader.receive("0", 50) is None
+        assert 0 < server.ask("PTTL", "{short-interest}:reader:desk") <= TTL * 1000
+        server.ask("SET", "{short-interest}:reader:desk", "somebody", "PX", "3000")
+        assert await reader.receive("0", 50) is None  # who waits does not prolong it
+        assert 0 < server.ask("PTTL", "{short-interest}:reader:desk") <= 3000
+    finally:
+        await reader.close()
+
+
+async def test_what_was_deleted_meanwhile_is_not_awaited(
+    server: nodes.Node, store: RedisStore
+) -> None:
+    """An entry that was received, and deleted before an answer got lost, is pending no longer."""
+    expected = await publish(store, [1])
+    reader = RedisGroup(server.url, STREAM, GROUP, "a", share=True)
+    try:
+        assert (await received(reader))[0] == expected
+        first, *_ = server.ask("XRANGE", STREAM, "-", "+", "COUNT", "1")
+        server.ask("XDEL", STREAM, first[0])
+        assert (await received(reader))[0] == expected[1:]
+        assert pending(server) == len(expected) - 1
+    finally:
+        await reader.close()
+
+
 @pytest.mark.parametrize("key", ["sharers", "shared"])
 async def test_a_key_of_another_type_is_named(
     server: nodes.Node, store: RedisStore, key: str
