@@ -98,7 +98,12 @@ class StoreError(PollerError):
 
 
 class StoreDown(StoreError):
-    """No answer, or no writes accepted: wait and repeat; nothing was decided."""
+    """No answer, or no writes accepted: wait and repeat; nothing was decided.
+
+    `asked_at`: when the command was sent, in seconds of `time.monotonic`, if that is known.
+    """
+
+    asked_at: float | None = None
 
 
 class Superseded(StoreError):

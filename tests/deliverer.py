@@ -21,8 +21,8 @@ from poller.delivery.selection import EVENTS, Selection
 from poller.delivery.worker import Timing
 from poller.store.notifier import Notifier
 from poller.store.redisstore import RedisStore
+from poller.telemetry.journal import Journal
 from poller.telemetry.log import configure
-from poller.telemetry.observe import Journal
 from tests.receiver import SECRET
 
 EVERYTHING = Selection(frozenset(EVENTS))

@@ -19,21 +19,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.delivery.target import as_sent
-from poller.errors import ConfigError
+from poller.errors import ConfigError, StoreDown
 from poller.markets.hk import HkRecord
 from poller.model import Code, Event, EventType, Vintage
 from poller.settings.config import Config, load
 from poller.simulator import Proto, World
 from poller.telemetry.bridge import Bridge
+from poller.telemetry.journal import Journal
 from poller.telemetry.log import configure, log_defect
 from poller.telemetry.observe import (
+    Fact,
     Happened,
-    Journal,
     Published,
     Recovered,
     Rejected,
     Trouble,
+    UpToDate,
     forgotten,
+    redis_trouble,
 )
 from tests.opend import Simulator
 from tests.receiver import SECRET
@@ -308,3 +311,21 @@ def test_parts_of_a_webhooks_url_are_in_no_line(url: str, secrets: tuple[str, ..
     assert "of webhook desk: " in line
     for secret in secrets:
         assert secret not in line
+
+
+def test_one_outage_is_told_once_however_late_a_part_notices() -> None:
+    """A failed attempt older than the last answer is no news; one that began after it is."""
+    heard: list[Fact] = []
+    observe = UpToDate(heard.append, lambda: 10)
+
+    def failed(asked_at: float | None) -> Trouble:
+        problem = StoreDown("nobody listens")
+        problem.asked_at = asked_at
+        return redis_trouble(problem)
+
+    facts = failed(5), Recovered("redis"), failed(9), Trouble("page", "away"), failed(11)
+    for fact in (*facts, failed(None)):
+        observe(fact)
+    passed = [each.asked_at for each in heard if isinstance(each, Trouble)]
+    assert passed == [5, None, 11, None]
+    assert Recovered("redis") in heard

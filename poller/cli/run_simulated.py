@@ -18,7 +18,7 @@ from poller.store.redisstore import RedisStore
 from poller.store.simulated import SimulationMark
 from poller.supervisor import supervise
 from poller.telemetry.notify import Notify
-from poller.telemetry.observe import Happened, Observe, Recovered, Trouble
+from poller.telemetry.observe import Happened, Observe, Recovered, Trouble, redis_trouble
 
 _PAUSE: Final = 1.0
 
@@ -51,7 +51,7 @@ async def _resume(mark: SimulationMark, playtime: Playtime, observe: Observe) ->
             await mark.forbid_mixing(simulated=True)
             return await playtime.resume(wall_clock())
         except StoreDown as problem:
-            observe(Trouble("redis", str(problem)))
+            observe(redis_trouble(problem))
             await asyncio.sleep(_PAUSE)
 
 

@@ -15,6 +15,7 @@ from poller.service.descriptors import raise_descriptor_limit
 from poller.service.reload import Reload
 from poller.settings.config import Config, chosen_file, is_blank, load
 from poller.telemetry import observe
+from poller.telemetry.journal import Journal
 from poller.telemetry.notify import Notify
 from poller.telemetry.roles import Role
 
@@ -49,7 +50,7 @@ def web(*, config: ConfigFile = None) -> None:
 def _simulated(settings: Config) -> NoReturn:
     from poller.cli.run_simulated import play  # noqa: PLC0415  only needed for simulations
 
-    journal = observe.Journal()
+    journal = Journal()
     finish(play(settings, journal), journal, stopping=lambda: journal(observe.Happened("stopping")))
 
 
@@ -57,7 +58,7 @@ def serve(role: Role, file: Path | None) -> NoReturn:
     """Run a role of the service until a signal, then exit the process."""
     raise_descriptor_limit()
     warnings: list[str] = []
-    settings, journal = load_config(file, warnings), observe.Journal()
+    settings, journal = load_config(file, warnings), Journal()
     for warning in warnings:
         journal(observe.Trouble("secret file", warning))
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))

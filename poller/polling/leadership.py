@@ -12,6 +12,7 @@ from poller.store.ports import Leases
 from poller.store.store import Lease
 from poller.supervisor import supervise
 from poller.telemetry.observe import (
+    REDIS,
     Active,
     Defect,
     Fact,
@@ -22,6 +23,7 @@ from poller.telemetry.observe import (
     Trouble,
     forgotten,
     heartbeat,
+    redis_trouble,
 )
 
 TTL: Final = 12.0
@@ -54,7 +56,7 @@ class LeaderObserver:
         """Pass a fact on, and remember which troubles are open."""
         self._observe(fact)
         match fact:
-            case Trouble(subject) if subject not in {"redis", LEASE}:
+            case Trouble(subject) if subject not in {REDIS, LEASE}:
                 self._ends[subject] = (Recovered(subject),)
             case Defect(component):
                 self._ends[component] = (Recovered(component),)
@@ -106,12 +108,12 @@ async def _acquire(leases: Leases, owner: str, observe: Observe, beat: _Beat) ->
         try:
             lease = await _granted(leases, owner)
         except StoreDown as problem:
-            observe(Trouble("redis", str(problem)))
+            observe(redis_trouble(problem))
         except StoreMisfit as problem:
             observe(Trouble(LEASE, str(problem)))
             pause = min(2 * pause, LONGEST_PAUSE)
         else:
-            observe(Recovered("redis"))
+            observe(Recovered(REDIS))
             observe(Recovered(LEASE))
             if lease is not None:
                 return lease
@@ -143,7 +145,7 @@ async def _renew(leases: Leases, lease: Lease, observe: Observe, beat: _Beat) ->
             if not await leases.renew(lease, TTL):
                 raise LeaseLost(lease.value)
         except StoreDown as problem:
-            observe(Trouble("redis", str(problem)))
+            observe(redis_trouble(problem))
         except StoreMisfit as problem:  # the key no longer holds our lease
             observe(Trouble(LEASE, str(problem)))
             raise LeaseLost(lease.value) from problem

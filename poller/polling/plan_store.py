@@ -23,7 +23,7 @@ from poller.schedule.schedule import Schedule
 from poller.store.ports import Plans, Watermarks
 from poller.store.store import Lease
 from poller.supervisor import supervise
-from poller.telemetry.observe import Announced, Observe, Recovered, Trouble
+from poller.telemetry.observe import Announced, Observe, Recovered, Trouble, redis_trouble
 
 _STORE_PAUSE: Final = 1.0
 _SAVE_PAUSE: Final = 5.0  # what changes meanwhile is saved together
@@ -72,7 +72,7 @@ class PlanStore:
                 watermarks = await self._watermarks.watermarks()
                 texts = await self._saved_texts()
             except StoreDown as problem:
-                self._observe(Trouble("redis", str(problem)))
+                self._observe(redis_trouble(problem))
                 await asyncio.sleep(_STORE_PAUSE)
             except StoreMisfit as problem:
                 self._observe(Trouble(_WATERMARKS, str(problem)))
@@ -129,7 +129,7 @@ class PlanStore:
             try:
                 await self._announce_pending(lease)
             except StoreDown as problem:
-                self._observe(Trouble("redis", str(problem)))
+                self._observe(redis_trouble(problem))
             except StoreMisfit as problem:
                 self._observe(Trouble(_STREAM, str(problem)))  # polling does not depend on it
             else:
@@ -152,7 +152,7 @@ class PlanStore:
             try:
                 await self._save(lease)
             except StoreDown as problem:
-                self._observe(Trouble("redis", str(problem)))
+                self._observe(redis_trouble(problem))
                 self._replanned.set()
             except StoreMisfit as problem:
                 self._observe(Trouble(_PLAN, f"{problem}; it is not kept"))

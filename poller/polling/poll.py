@@ -58,6 +58,7 @@ from poller.supervisor import supervise
 from poller.telemetry.log import fingerprint
 from poller.telemetry.observe import (
     LONGEST_TURN,
+    REDIS,
     Defect,
     Happened,
     Observe,
@@ -70,6 +71,7 @@ from poller.telemetry.observe import (
     forgotten,
     heartbeat,
     polling_of,
+    redis_trouble,
 )
 
 GRACE: Final = 4.0
@@ -231,14 +233,14 @@ class Poller:
             presses = self._schedule.is_urgent(self._now(), self._entitlements.access(account))
             grant = await budget.acquire(leave_reserve=not presses)
         except StoreDown as problem:
-            self._observe(Trouble("redis", str(problem)))
+            self._observe(redis_trouble(problem))
             await asyncio.sleep(_STORE_PAUSE)
             return
         except StoreMisfit as problem:
             self._observe(Trouble(f"ledger of account {account}", str(problem)))
             await asyncio.sleep(_MISFIT_PAUSE)
             return
-        self._observe(Recovered("redis"))
+        self._observe(Recovered(REDIS))
         self._observe(Recovered(f"ledger of account {account}"))
         decision = await self._decide(account)
         if isinstance(decision, Probe) and gateway.ready:
@@ -363,7 +365,7 @@ class Poller:
         except Disconnected:
             return Postponed()  # the gateway's trouble, which its supervisor tells
         except StoreDown as problem:
-            self._observe(Trouble("redis", str(problem)))
+            self._observe(redis_trouble(problem))
             return Unanswered(f"redis: {problem}")
         except Superseded as problem:  # twice in a row
             reason = f"somebody else writes this symbol ({problem}); it is asked again later"

@@ -23,7 +23,7 @@ from poller.settings.codefile import MOST_CODES, read_codes
 from poller.store.notifier import EventOf, never
 from poller.store.ports import LiveWatchlist
 from poller.store.store import WATCHLIST
-from poller.telemetry.observe import Happened, Observe, Recovered, Trouble
+from poller.telemetry.observe import Happened, Observe, Recovered, Trouble, redis_trouble
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files."""
@@ -162,7 +162,7 @@ class Watchlist:
             self._live_at = now
         except StoreDown as problem:
             self._live_at = float("-inf")
-            self._observe(Trouble("redis", str(problem)))
+            self._observe(redis_trouble(problem))
         except StoreMisfit as problem:
             self._live_at = now
             self._asked_live = True  # unreadable; continue with the other sources
@@ -287,7 +287,7 @@ class Watchlist:
         try:
             grant = await budget.acquire()
         except StoreDown as problem:
-            self._observe(Trouble("redis", str(problem)))
+            self._observe(redis_trouble(problem))
             return
         except StoreMisfit as problem:
             self._observe(Trouble(subject, str(problem)))

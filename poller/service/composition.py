@@ -7,6 +7,7 @@ open; then the connections are closed; then the embedded server, unless another 
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +46,7 @@ from poller.telemetry.observe import (
     Newest,
     Observe,
     Ready,
+    UpToDate,
     to_all,
 )
 from poller.telemetry.roles import ROLES, Role
@@ -124,7 +126,7 @@ async def serve(
         budget=budget if parts.polls else None,
     )
     summary = _Summary(config, schedule, role)
-    observe = to_all(journal, Vitals(notify, summary), reporter)
+    observe = UpToDate(to_all(journal, Vitals(notify, summary), reporter), time.monotonic)
     kind = simulated if parts.polls else None
     async with opened(config, observe, gateways=parts.polls, simulated=kind) as ports:
         appliers: list[Callable[[Config], None]] = [_apply_log, summary.configure]

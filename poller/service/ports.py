@@ -22,6 +22,7 @@ from poller.store.ports import Ledger
 from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
 from poller.telemetry.observe import (
+    REDIS,
     GatewayConnection,
     Happened,
     HeartbeatBeat,
@@ -30,6 +31,7 @@ from poller.telemetry.observe import (
     Trouble,
     dispatcher,
     heartbeat,
+    redis_trouble,
 )
 
 _PAUSE: Final = 1.0  # seconds between two tries to reach a server that is away
@@ -154,10 +156,10 @@ async def _until_there(store: RedisStore, observe: Observe, simulated: bool | No
                 if simulated is not None:
                     await store.mark.forbid_mixing(simulated=simulated)
             except StoreDown as problem:
-                observe(Trouble("redis", str(problem)))
+                observe(redis_trouble(problem))
                 await asyncio.sleep(_PAUSE)
             else:
-                observe(Recovered("redis"))
+                observe(Recovered(REDIS))
                 observe(Happened("store", (("server", server), ("stream", store.keys.stream))))
                 return
 

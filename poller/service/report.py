@@ -18,6 +18,7 @@ from poller.schedule.market import MarketQueue
 from poller.schedule.watch import LONG_AGO
 from poller.telemetry.counts import Tally
 from poller.telemetry.observe import (
+    REDIS,
     Active,
     Announced,
     Attempted,
@@ -33,6 +34,7 @@ from poller.telemetry.observe import (
     Standby,
     Trouble,
     decision_needed,
+    redis_trouble,
 )
 from poller.telemetry.roles import Role
 from poller.telemetry.status import (
@@ -186,11 +188,11 @@ class Reporter:
                 try:
                     written = await self._write(status_store, observe)
                 except StoreDown as problem:
-                    observe(Trouble("redis", str(problem)))
+                    observe(redis_trouble(problem))
                     self._grown.set()  # try again soon
                 else:
                     if written and not behind():
-                        observe(Recovered("redis"))
+                        observe(Recovered(REDIS))
                 await asyncio.sleep(_SHORTEST)
                 await self._due()
         finally:

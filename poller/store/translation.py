@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -70,10 +71,14 @@ def translated() -> Iterator[None]:
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
+    asked_at = time.monotonic()
     try:
         yield
     except (exceptions.RedisError, OSError) as problem:
-        raise _translation(problem) from problem
+        translation = _translation(problem)
+        if isinstance(translation, StoreDown):
+            translation.asked_at = asked_at
+        raise translation from problem
     finally:
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError  # instead of any other error, which would be handled

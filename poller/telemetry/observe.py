@@ -1,23 +1,22 @@
-"""What happens, as facts, and the journal that writes them to the log, one line each.
+"""What happens, as facts, and how they reach their readers: the log, the report, systemd.
 
-A trouble is logged when it begins, once for each reason, and once when it ends. Nothing else
-decides what an operator sees; no fact carries a secret.
+No fact carries a secret.
 """
 
 import contextlib
-from collections import Counter
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final, Literal
 
 from poller.detect.held import QuarantinedFigure
 from poller.detect.impossible import explained
-from poller.markets import Market, Record, is_below_threshold
-from poller.model import Code, Event, EventType, market_of
+from poller.errors import StoreDown
+from poller.markets import Market, Record
+from poller.model import Code, Event, market_of
 from poller.schedule.notice import Notice
-from poller.telemetry.headline import headline
-from poller.telemetry.log import fingerprint, log_defect, write
+from poller.telemetry.log import fingerprint
 
 PollOutcome = Literal["answered", "failed", "refused", "postponed"]
 AttemptOutcome = Literal["delivered", "failed"]
@@ -31,12 +30,20 @@ class Happened:
     details: tuple[tuple[str, object], ...] = ()
 
 
+REDIS: Final = "redis"
+"""The subject of trouble with Redis as a whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`subject` does not work; `reason` names the cause, and the fix if there is one."""
+    """`subject` does not work; `reason` names the cause, and the fix if there is one.
+
+    `asked_at`: when the attempt that found it began, in seconds of `time.monotonic`; None: now.
+    """
 
     subject: str
     reason: str
+    asked_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +255,6 @@ Observe = Callable[[Fact], None]
 LONGEST_TURN: Final = 60.0
 """Most seconds between two beats of a loop that is not stuck, however little there is to do."""
 
-_MOST_TRACES: Final = 100
-"""Most tracebacks that one process logs: there may be any number of fingerprints."""
-REASONS_KEPT: Final = 10
-"""Reasons of one trouble that are remembered, so that none is logged twice before it ends."""
-
 
 def to_all(*readers: Observe) -> Observe:
     """Return an observer that forwards each fact to every reader, in this order.
@@ -274,6 +276,35 @@ def to_all(*readers: Observe) -> Observe:
                                 other(defect)
 
     return forward
+
+
+class UpToDate:
+    """Passes facts on, but for a trouble with Redis that is older than its last answer.
+
+    Many parts use Redis at once: a late failure of one must not undo what another saw since, or
+    one outage would be told twice.
+    """
+
+    def __init__(self, observe: Observe, clock: Callable[[], float]) -> None:
+        """`clock`: `time.monotonic`, or a test's."""
+        self._observe = observe
+        self._clock = clock
+        self._answered_at = -math.inf
+
+    def __call__(self, fact: Fact) -> None:
+        """Pass a fact on, or drop it."""
+        match fact:
+            case Recovered(subject) if subject == REDIS:
+                self._answered_at = self._clock()
+            case Trouble(subject, _, asked_at) if subject == REDIS and asked_at is not None:
+                if asked_at < self._answered_at:
+                    return
+        self._observe(fact)
+
+
+def redis_trouble(problem: StoreDown) -> Trouble:
+    """Return the fact that Redis does not answer, or takes no writes."""
+    return Trouble(REDIS, str(problem), problem.asked_at)
 
 
 def dispatcher(account: str) -> str:
@@ -313,73 +344,6 @@ def heartbeat(observe: Observe, loop: str) -> Iterator[Callable[[], None]]:
         observe(HeartbeatStopped(loop))
 
 
-class Journal:
-    """Writes facts to the log, and remembers current troubles."""
-
-    def __init__(self) -> None:
-        self._troubled: dict[str, dict[str, None]] = {}  # subject → its reasons since it began
-        self._fingerprints: set[str] = set()
-
-    def __call__(self, fact: Fact) -> None:
-        """Write one line, or none if the fact is not new or not for the log."""
-        match fact:
-            case Trouble(subject, reason):
-                self._warn(subject, reason)
-            case Recovered(subject, how):
-                if self._troubled.pop(subject, None) is not None:
-                    write("info", f"{subject}: {how}")
-            case Defect(component):
-                self._log_defect(fact, component)
-            case Reloaded(taken, kept):
-                write("info", "configuration read again", changed=", ".join(taken) or "nothing")
-                if kept:
-                    write("warning", f"needs a restart: {', '.join(kept)}")
-            case Rejected(problems):
-                for problem in problems:
-                    write("error", f"configuration not taken, the old one stays: {problem}")
-            case _:
-                self._note(fact)
-
-    def _warn(self, subject: str, reason: str) -> None:
-        """Write each reason of a trouble once until the trouble ends."""
-        reasons = self._troubled.setdefault(subject, {})
-        if reason not in reasons:
-            if len(reasons) >= REASONS_KEPT:
-                del reasons[next(iter(reasons))]
-            reasons[reason] = None
-            write("warning", trouble_text(subject, reason))
-
-    def _log_defect(self, defect: Defect, component: str) -> None:
-        """Write the traceback of each fingerprint once; then one line for each component."""
-        if defect.fingerprint not in self._fingerprints and len(self._fingerprints) < _MOST_TRACES:
-            self._fingerprints.add(defect.fingerprint)
-            self._troubled[component] = {defect.reason: None}
-            log_defect(defect.error, f"{component}: {defect.reason}")
-        else:
-            self(Trouble(component, defect.reason))
-
-    def _note(self, fact: Fact) -> None:
-        match fact:
-            case Happened(what, details):
-                write("info", what, **dict(details))
-            case Quarantined(code, ()):
-                if self._troubled.pop(f"{code} quarantine", None) is not None:
-                    write("info", f"{code}: nothing is held any more")
-            case Quarantined(code, held):
-                self(Trouble(f"{code} quarantine", decision_needed(code, held)))
-            case Published(code, events):
-                write("info", "published", code=code, **_summary(events))
-            case Announced(notice):
-                line, fields = headline(notice)
-                write("info", line, **fields)
-            case Active(token):
-                write("info", "polling", lease=token)
-            case Standby(reason):
-                write("info", f"standing by: {reason}")
-            case Ready(details):
-                write("info", "ready", **dict(details))
-
-
 def trouble_text(subject: str, reason: str) -> str:
     """Return a trouble as one line; the subject is not repeated if the reason begins with it."""
     return reason if reason.startswith(f"{subject}:") else f"{subject}: {reason}"
@@ -401,15 +365,3 @@ def decision_needed(code: Code, held: tuple[QuarantinedFigure, ...]) -> str:
 
 def _shares(record: Record) -> str:
     return "no figure" if record.shares is None else f"{record.shares:,} shares"
-
-
-def _summary(events: tuple[Event, ...]) -> dict[str, object]:
-    last = events[-1]
-    details: dict[str, object] = {"trading_day": str(last.vintage.day)}
-    details |= Counter(event.type.rpartition(".")[2] for event in events)
-    if len(events) == 1 and last.type is not EventType.BACKFILLED:
-        if is_below_threshold(last.vintage.record):  # 0 and its change are no figures
-            return details | {"below_threshold": True}
-        details["shares"] = last.vintage.record.shares
-        details["change"] = last.change.shares if last.change else None
-    return details
