@@ -26,6 +26,7 @@ from poller.model import Code, Instrument
 from poller.settings.config import load
 from poller.simulator import World
 from poller.store.embedded import Embedded
+from poller.store.plain import DESCRIBED, history_names
 from poller.telemetry.observe import Happened, Recovered
 from poller.telemetry.status import Poll, Polls, ReleaseState
 from poller.web.samples import samples_of
@@ -153,6 +154,24 @@ async def test_a_history_as_it_was_known(page: Desk, http: aiohttp.ClientSession
     for early in ("0001-01-01T00:00:00%2B14:00", "2026-11-24t00:00:00.123456789z"):
         assert json.loads((await get(http, f"{history}.json?as_known_at={early}"))[0]) == []
     await get(http, f"{page.url}/api/symbols/HK.09999?as_known_at={before}", 404)
+
+
+async def test_a_history_has_the_columns_of_export(page: Desk, http: aiohttp.ClientSession) -> None:
+    """As JSON, as CSV and beside the symbol: each day with its change since the day before."""
+    await page.publish(HK, 100, 120, 150)
+    await page.shows(HK, 150)
+    url = f"{page.url}/api/symbols/{HK}"
+    rows = json.loads((await get(http, f"{url}/history.json"))[0])
+    assert list(rows[0]) == [*history_names([HK]), *DESCRIBED]
+    assert [(row["change"], row["change_percent"], row["streak"]) for row in rows] == [
+        (30, 25.0, 2),
+        (20, 20.0, 1),
+        (None, None, None),
+    ]
+    assert json.loads((await get(http, url))[0])["history"] == rows
+    table = list(csv.DictReader(io.StringIO((await get(http, f"{url}/history.csv"))[0])))
+    assert [list(row) for row in table] == [list(row) for row in rows]
+    assert [row["change"] for row in table] == ["30", "20", ""]
 
 
 async def test_who_is_late_is_named(tmp_path: Path, http: aiohttp.ClientSession) -> None:

@@ -32,6 +32,9 @@ class Facts:
         return {name: getattr(self, name) for name in FACTS}
 
 
+NO_FACTS: Final = Facts()
+"""Of a day that stands alone."""
+
 FACTS: Final = tuple(Facts.__slots__)
 """The names of the facts, in order."""
 

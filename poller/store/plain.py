@@ -8,7 +8,7 @@ from poller.codec import Whole, read_json
 from poller.events import Foreign, StreamEvent, decode
 from poller.markets import all_markets
 from poller.model import Code, Instrument, Vintage, isoformat, market_of, to_json
-from poller.schedule.facts import FACTS, facts_of
+from poller.schedule.facts import FACTS, Facts, facts_of
 from poller.store.store import Entry
 
 DESCRIBED: Final = ("name", "outstanding_percent", *FACTS)
@@ -57,13 +57,18 @@ def coded_rows(code: Code, vintages: Sequence[Vintage]) -> list[dict[str, Any]]:
 
 
 def described(
-    rows: Iterable[Mapping[str, Any]], vintages: Sequence[Vintage], known: Instrument
+    rows: Iterable[Mapping[str, Any]],
+    vintages: Sequence[Vintage],
+    known: Instrument,
+    facts: Sequence[Facts] | None = None,
 ) -> list[dict[str, Any]]:
     """Return rows of these vintages, all of one symbol's, with further columns behind them.
 
-    What is known of the symbol besides, and what each day is beside the days before it.
+    What is known of the symbol besides, and what each day is beside the days before it. `facts`: of
+    each vintage, where these are a piece of a longer history; None: these are the whole history.
     """
-    facts = facts_of(each.record for each in vintages)
+    if facts is None:
+        facts = facts_of(each.record for each in vintages)
     return [
         {
             **row,

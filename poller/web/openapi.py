@@ -277,8 +277,18 @@ def _report() -> Schema:
 
 
 def _day() -> Schema:
-    """Return the schema of a day: the columns of its market, and when they were read."""
-    read = _object(revision=_WHOLE, observed_at=_TIME)
+    """Return the schema of a day: its market's columns, when they were read, what they say."""
+    read = _object(
+        revision=_WHOLE,
+        observed_at=_TIME,
+        name=_or_null(_TEXT),
+        outstanding_percent=_or_null(_REAL),
+        change=_or_null(_SHARES),
+        change_percent=_or_null(_REAL),
+        days_to_cover_change=_or_null(_REAL),
+        zscore=_or_null(_REAL),
+        streak=_or_null(_WHOLE),
+    )
     kinds = (market.record.__name__ for market in all_markets())
     return {"anyOf": [{"allOf": [_reference(kind), read]} for kind in kinds]}
 

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from poller.detect.change import Rank, Timeline
 from poller.markets import Market, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
-from poller.schedule.facts import Facts, facts_of
+from poller.schedule.facts import NO_FACTS, facts_of
 from poller.web import assets, formatting
 from poller.web.api import history_of
 from poller.web.asked import code_of, known_at
@@ -65,7 +65,7 @@ async def symbol(request: web.Request) -> web.Response:
         plot=_plot(market, vintages, moved),
         ranges=RANGES,
         moves=moved,
-        facts=next(iter(facts_of(vintage.record for vintage in vintages)), Facts()),
+        facts=next(iter(facts_of(vintage.record for vintage in vintages)), NO_FACTS),
         unmoved=UNMOVED,
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=late(service, [row] if row is not None else []),
