@@ -14,6 +14,7 @@ from poller.cli.health import ask_ready
 from poller.cli.runner import CommandFailed
 from poller.cli.stores import Failure
 from poller.settings.config import Web
+from tests import nodes
 from tests.nodes import free_port
 from tests.service import Service, poller, until
 
@@ -133,3 +134,20 @@ async def test_the_page_of_a_service(tmp_path: Path) -> None:
     assert "127.0.0.1:1" in out
     assert err.startswith("poller: not ready, as http://127.0.0.1:")
     await service.stop()
+
+
+async def test_a_redis_that_is_silent_is_named(tmp_path: Path) -> None:
+    """The reason arrives within the time that the command allows."""
+    with nodes.node(tmp_path / "server") as server:
+        settings = {"POLLER_WEB__PORT": str(free_port()), "POLLER_REDIS__URL": server.url}
+        service = Service(tmp_path, 1, "HK.00700", settings)
+        await service.start()
+        await until(lambda: service.told("page") > 0)
+        server.freeze()
+        try:
+            code, out, _ = await poller(service, "health")
+        finally:
+            server.thaw()
+        assert code == 1
+        assert "Redis does not answer" in out
+        await service.stop()

@@ -29,9 +29,11 @@ from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.service_status import ServiceStatus, Spending
 
-_ANSWER_LIMIT: Final = 3.0
+_ANSWER_LIMIT: Final = 2.5
 """Seconds to read the state of the service."""
 
+_REASON_LIMIT: Final = 1.5
+"""Seconds to find out why that took longer; both fit into the 5 s of a health check."""
 
 _NOTICES: Final = 50  # of the stream of releases: two a report and market
 _REPORTS_KEPT: Final = 3
@@ -96,9 +98,9 @@ class Sources:
 
     async def _late(self) -> ServiceStatus:
         """Return the last state, as reading took too long; a single request finds out why."""
-        within = f"within {_ANSWER_LIMIT:.0f} s"
+        within = f"within {_ANSWER_LIMIT:g} s"
         try:
-            async with asyncio.timeout(_ANSWER_LIMIT):
+            async with asyncio.timeout(_REASON_LIMIT):
                 await self.status_store.lease()
         except (StoreError, TimeoutError):
             return self._stale(f"nothing {within}")
