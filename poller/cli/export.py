@@ -22,7 +22,7 @@ from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.model import Code, Instrument, to_json
 from poller.settings.config import Config
 from poller.store.archive import Archive, Archived
-from poller.store.plain import DESCRIBED, coded_rows, described, history_names, whole_names
+from poller.store.plain import DESCRIBED, TEXTS, coded_rows, described, history_names, whole_names
 
 INSTALL: Final = "pip install pyarrow, or this package with its extra [parquet]"
 
@@ -190,9 +190,7 @@ class _Parquet:
         arrow, parquet = _pyarrow()
         self._arrow = arrow
         kinds = {
-            "code": arrow.string(),
-            "timestamp_str": arrow.string(),
-            "name": arrow.string(),
+            **dict.fromkeys(TEXTS, arrow.string()),
             "observed_at": arrow.timestamp("ms", tz="UTC"),
             **dict.fromkeys(whole_names(), arrow.int64()),
         }
