@@ -107,6 +107,7 @@ async def desk(
     token: str | None = None,
     port: int = 0,
     limits: Limits | None = None,
+    refresh: timedelta = timedelta(hours=1),
 ) -> AsyncIterator[Desk]:
     """Run the page of these symbols while the block runs; the clock stands at NOW."""
     secret = None if token is None else SecretStr(token)
@@ -141,6 +142,7 @@ async def desk(
             facts.append,
             lambda: NOW,
             _NEVER,
+            refresh,
         )
         made = Desk(sources, store, status_store, raw, facts)
         await status_store.save_symbols(codes)

@@ -434,6 +434,23 @@ def test_a_release_in_progress() -> None:
     assert markets(found, told, NOW)[0].wanted == 40
 
 
+def test_a_report_that_the_poller_has_not_told_yet() -> None:
+    """Rows that are newer than the poller's report: a release in progress, so none is late."""
+    days = [date(2026, 11, 20), date(2026, 11, 13)]
+    found = [WatchlistRow(Code(f"HK.{n:05}"), day, 1) for n, day in enumerate(days)]
+    (view,) = markets(found, {"HK": ReleaseState("watching", date(2026, 11, 13), 2, 2)}, NOW)
+    assert (view.in_progress, view.covered, view.wanted) == (True, 1, 2)
+    assert not any(view.is_late(row) for row in found)
+
+
+def test_a_row_ahead_of_its_market_is_not_late() -> None:
+    """Late is an older day, never a newer one."""
+    rows = [WatchlistRow(HK, date(2026, 11, 13), 1)]
+    (view,) = markets(rows, {}, NOW)
+    assert not view.is_late(WatchlistRow(HK, date(2026, 11, 20), 1))
+    assert view.is_late(WatchlistRow(HK, date(2026, 11, 6), 1))
+
+
 def test_a_late_report_is_due_since_its_release() -> None:
     """HK figures of 13 November are expected on the 20th at nine in Hong Kong."""
     (view,) = markets([WatchlistRow(HK, date(2026, 11, 6), 1)], {}, NOW)

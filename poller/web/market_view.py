@@ -51,8 +51,9 @@ class MarketView:
 
     def is_late(self, row: WatchlistRow) -> bool:
         """Return whether a row still shows an older day, outside a release in progress."""
-        in_progress = self.phase == "sweeping"
-        return not in_progress and None not in (row.day, self.day) and row.day != self.day
+        if self.phase == "sweeping" or row.day is None or self.day is None:
+            return False
+        return row.day < self.day
 
 
 def markets(
@@ -82,7 +83,9 @@ def _market(
     oldest = min(out[-1], day) if day is not None else out[-1]
     wanted, covered = sum(each >= oldest for each in days), days.count(day) if day else 0
     phase: Phase = "watching"
-    if state is not None:
+    if state is not None and _is_before(state.day, day):
+        phase = "sweeping"  # the rows know of a release that the poller has not reported yet
+    elif state is not None:
         phase = state.phase
         if state.phase != "watching" and state.wanted:
             wanted, covered = state.wanted, state.covered
@@ -101,6 +104,10 @@ def _market(
         behind=tuple(_behind(rows, day)[: max(wanted - covered, 0)]),
         probed_at=None if state is None else state.next_at,
     )
+
+
+def _is_before(one: date | None, other: date | None) -> bool:
+    return one is not None and other is not None and one < other
 
 
 def _behind(rows: Sequence[WatchlistRow], newest: date | None) -> list[WatchlistRow]:

@@ -140,6 +140,7 @@ async def serve(
         async with asyncio.TaskGroup() as work:
             work.create_task(connections.watch(), name="page connections")
             work.create_task(sources.feed.run(sources.observe), name="event feed")
+            work.create_task(sources.keep_fresh(), name="page status")
             await sources.overview.run(sources.observe)
     finally:
         if server is not None:

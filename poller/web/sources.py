@@ -1,9 +1,10 @@
 """What the page reads from, and reading the state of the service from it."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Final, TypeVar
 
@@ -24,7 +25,7 @@ from poller.telemetry.status_store import StatusStore
 from poller.web.feed import Feed
 from poller.web.fresh import first_seen
 from poller.web.histories import LARGEST
-from poller.web.market_view import markets, story_time
+from poller.web.market_view import MarketView, markets, story_time
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.service_status import ServiceStatus, Spending
@@ -59,7 +60,9 @@ class _Shared:
 class Sources:
     """Everything a request may need.
 
-    `fresh`: requests within this time share one reading, so that they cannot overload Redis.
+    Attributes:
+        fresh: Requests within this time share one reading, so that they cannot overload Redis.
+        refresh: Time between two readings of the state that nobody asks for.
     """
 
     config: Config
@@ -76,6 +79,7 @@ class Sources:
     observe: Observe
     now: Callable[[], datetime]
     fresh: timedelta = timedelta(seconds=1)
+    refresh: timedelta = timedelta(seconds=10)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[ServiceStatus] = field(default_factory=list)
     _reports: dict[tuple[Market, date | None, bool], "_Shared"] = field(default_factory=dict)
@@ -96,6 +100,13 @@ class Sources:
             self._last[:] = [service]
             return service
 
+    async def keep_fresh(self) -> None:
+        """Read the state of the service for ever: if Redis goes away, the last one is recent."""
+        while True:
+            await asyncio.sleep(self.refresh.total_seconds())
+            with contextlib.suppress(Exception):  # a request will report the defect
+                await self.service_status()
+
     async def _late(self) -> ServiceStatus:
         """Return the last state, as reading took too long; a single request finds out why."""
         within = f"within {_ANSWER_LIMIT:g} s"
@@ -108,9 +119,19 @@ class Sources:
         return self._stale(f"{reason}: is this machine overloaded?", late=True)
 
     def _stale(self, reason: str, *, late: bool = False) -> ServiceStatus:
-        """Return the last state, marked as stale."""
+        """Return the last state, marked as stale; its markets agree with the rows of now."""
         last = self._last[-1] if self._last else ServiceStatus(self.now(), redis=reason)
-        return last.stale(self.now(), reason, late=late)
+        stale = last.stale(self.now(), reason, late=late)
+        if stale.seen is None:
+            return stale
+        views = self._markets(stale.active, simulated=stale.simulated)
+        return replace(stale, markets=views, symbols=len(self.overview.rows))
+
+    def _markets(self, active: ProcessReport | None, *, simulated: bool) -> tuple[MarketView, ...]:
+        """Return the state of the markets by the rows, and by what the active poller reports."""
+        rows = list(self.overview.rows.values())
+        calendar = story_time(rows, self.now()) if simulated else self.now()
+        return markets(rows, active.markets if active else {}, calendar)
 
     async def polls(self, codes: Sequence[Code]) -> dict[Code, Polls]:
         """Return the last polls of these codes; unreadable ones are left out."""
@@ -167,11 +188,9 @@ class Sources:
         reports = {n: r for n, r in living(reported, self.now()).items() if isinstance(r.role, str)}
         lease = await _readable(self.status_store.lease(), "", spoiled, "lease")
         active = reports.get(lease.partition(":")[2])
-        rows = list(self.overview.rows.values())
         simulated = await _readable(
             self.status_store.simulated(), otherwise=False, spoiled=spoiled, subject="simulated"
         )
-        calendar = story_time(rows, self.now()) if simulated else self.now()
         return ServiceStatus(
             at=self.now(),
             reports=reports,
@@ -180,8 +199,8 @@ class Sources:
             endpoints=await _readable(
                 self.outbox.statuses(), dict[str, Status](), spoiled, "webhooks"
             ),
-            markets=markets(rows, active.markets if active else {}, calendar),
-            symbols=len(rows),
+            markets=self._markets(active, simulated=simulated),
+            symbols=len(self.overview.rows),
             entries=await self.status_store.stream_length(),
             loaded=self.overview.loaded,
             simulated=simulated,
