@@ -107,9 +107,13 @@ async def desk(
     token: str | None = None,
     port: int = 0,
     limits: Limits | None = None,
+    fresh: timedelta = _NEVER,
     refresh: timedelta = timedelta(hours=1),
 ) -> AsyncIterator[Desk]:
-    """Run the page of these symbols while the block runs; the clock stands at NOW."""
+    """Run the page of these symbols while the block runs; the clock stands at NOW.
+
+    `fresh`, `refresh`: see `Sources`.
+    """
     secret = None if token is None else SecretStr(token)
     config = Config(state_dir=tmp_path, web=Web(port=port, token=secret))
     async with contextlib.AsyncExitStack() as stack:
@@ -141,7 +145,7 @@ async def desk(
             Metrics(NOW),
             facts.append,
             lambda: NOW,
-            _NEVER,
+            fresh,
             refresh,
         )
         made = Desk(sources, store, status_store, raw, facts)

@@ -48,7 +48,9 @@ _PASSING: Final = re.compile(rf"{_CODE}({'|'.join(_FIXES)})\b")
 _FORBIDDEN: Final = re.compile(rf"{_CODE}(NOAUTH|NOPERM|WRONGPASS)\b")
 _TOO_MANY: Final = "max number of clients reached"
 UNHEARD: Final = re.compile(r"connecting to (\S+)\. (Connect call failed|.*refused|No such file)")
-_CUT: Final = re.compile(r"(?i)closed|reset|broken|writing to socket|no connection avail|not ready")
+_CUT: Final = re.compile(
+    r"(?i)closed|reset|broken|timeout reading|writing to socket|no connection avail|not ready"
+)
 _SILENCE: Final = "no answer in time, or the connection was cut"
 _FILES: Final = (
     "no connection, because too many files are open here: raise the limit of this process "

@@ -220,6 +220,7 @@ async def events(request: web.Request) -> web.Response:
     after = request.query.get("after")
     if after is not None and not re.fullmatch(AFTER, after, re.ASCII):
         raise web.HTTPBadRequest(text=f"after: {after!r} is no stream id, like 1715152502123-0")
+    await sources.heard()
     if after is None:
         return _entries(await sources.streams.last_entries(count))
     found = await sources.streams.read(after, count=count, block=None)
@@ -253,6 +254,7 @@ async def history_of(
     sources: Sources, code: Code, moment: datetime | None = None
 ) -> Mapping[str, str]:
     """Return the raw history hash, or raise HTTPNotFound. `moment`: as it was known then."""
+    await sources.heard()
     (history,) = await sources.status_store.histories([code])
     if not history and code not in sources.overview.rows:
         raise web.HTTPNotFound(text=f"{code} is not watched; to watch it: poller watch add {code}")

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 from aiohttp import web
 from markupsafe import Markup
 
+from poller.errors import StoreDown
 from poller.markets import all_markets
 from poller.model import Code
 from poller.store.reports import SORT_WORDS
@@ -19,7 +20,7 @@ from poller.web.charts import sparkline
 from poller.web.fresh import fresh_reports, time_left
 from poller.web.rendering import rendered
 from poller.web.service_status import ServiceStatus, folded, further, late, troubled, unready
-from poller.web.sources import SOURCES
+from poller.web.sources import SOURCES, in_time
 from poller.web.throttle import WrongTokens
 from poller.web.watchlist_view import ONLY, SORTS, View, WatchlistRow, listed
 from poller.web.zone_choice import zoned
@@ -86,8 +87,12 @@ async def index(request: web.Request) -> web.Response:
     listing = listed(rows, view, troubled(service), sources.now())
     polls, lines = dict[Code, Polls](), list[formatting.Line]()
     if not service.redis:
-        polls = await sources.polls([row.code for row in listing.rows])
-        lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
+        try:
+            async with in_time():
+                polls = await sources.polls([row.code for row in listing.rows])
+                lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
+        except StoreDown as problem:
+            service = sources.stale(str(problem))
     columns = _columns(listing.rows)
     return rendered(
         request,

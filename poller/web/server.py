@@ -11,11 +11,11 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from poller.errors import PollerError, StoreError
+from poller.errors import PollerError, StoreDown, StoreError
 from poller.model import to_json
 from poller.store.reports import NoReport
 from poller.telemetry.observe import Happened, Ready, Recovered, Trouble
-from poller.web import api, assets, health, pages, rendering, sse, symbol_page
+from poller.web import api, assets, formatting, health, pages, rendering, sse, symbol_page
 from poller.web.auth import Handle, harden, require_access
 from poller.web.connections import Limits, PageConnections, harden_server, limits_of, widen_queue
 from poller.web.sources import SOURCES, Sources
@@ -86,7 +86,8 @@ async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
     try:
         response = await handler(request)
     except StoreError as problem:
-        error: web.HTTPException = web.HTTPServiceUnavailable(text=f"Redis: {problem}")
+        text = _unavailable(request.app[SOURCES], problem)
+        error: web.HTTPException = web.HTTPServiceUnavailable(text=text)
     except NoReport as problem:
         error = web.HTTPNotFound(text=f"{problem}")
     except web.HTTPException as raised:
@@ -108,6 +109,15 @@ async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
     elif error.status in _SHOWN and "text/html" in request.headers.get("Accept", ""):
         return pages.refusal(request, error)
     raise error
+
+
+def _unavailable(sources: Sources, problem: StoreError) -> str:
+    """Return what is wrong with Redis; if it does not answer, also when it did."""
+    if not isinstance(problem, StoreDown):
+        return f"Redis: {problem}"
+    seen = sources.last_seen
+    since = "" if seen is None else f"; last seen {formatting.ago(seen, sources.now())}"
+    return f"Redis does not answer: {problem}{since}"
 
 
 def _defect(problem: Exception) -> str:

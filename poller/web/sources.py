@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Final, TypeVar
@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from aiohttp import web
 
 from poller.delivery.outbox import Outbox, Status
-from poller.errors import StoreError, StoreMisfit
+from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.markets import Market
 from poller.model import Code, Instrument, newest_days
 from poller.settings.config import Config
@@ -35,6 +35,9 @@ _ANSWER_LIMIT: Final = 2.5
 
 _REASON_LIMIT: Final = 1.5
 """Seconds to find out why that took longer; both fit into the 5 s of a health check."""
+
+_READ_LIMIT: Final = 2.0
+"""Seconds for Redis to answer what a visitor waits for."""
 
 _NOTICES: Final = 50  # of the stream of releases: two a report and market
 _REPORTS_KEPT: Final = 3
@@ -94,7 +97,7 @@ class Sources:
                 async with asyncio.timeout(_ANSWER_LIMIT):
                     service = await self._read()
             except StoreError as problem:
-                service = self._stale(str(problem))
+                service = self.stale(str(problem))
             except TimeoutError:
                 service = await self._late()
             self._last[:] = [service]
@@ -114,11 +117,27 @@ class Sources:
             async with asyncio.timeout(_REASON_LIMIT):
                 await self.status_store.lease()
         except (StoreError, TimeoutError):
-            return self._stale(f"nothing {within}")
+            return self.stale(f"nothing {within}")
         reason = f"Redis answers, but the state of the service could not be read {within}"
-        return self._stale(f"{reason}: is this machine overloaded?", late=True)
+        return self.stale(f"{reason}: is this machine overloaded?", late=True)
 
-    def _stale(self, reason: str, *, late: bool = False) -> ServiceStatus:
+    @property
+    def last_seen(self) -> datetime | None:
+        """When the state of the service was read last, aware; None: never."""
+        if not self._last:
+            return None
+        return self._last[-1].seen if self._last[-1].redis else self._last[-1].at
+
+    async def heard(self) -> None:
+        """Raise StoreDown unless Redis answers a single question in time.
+
+        Asked before a long read, as the limits of the service itself are too long for a visitor.
+        """
+        with contextlib.suppress(StoreMisfit):
+            async with in_time():
+                await self.status_store.lease()
+
+    def stale(self, reason: str, *, late: bool = False) -> ServiceStatus:
         """Return the last state, marked as stale; its markets agree with the rows of now."""
         last = self._last[-1] if self._last else ServiceStatus(self.now(), redis=reason)
         stale = last.stale(self.now(), reason, late=late)
@@ -164,6 +183,7 @@ class Sources:
         async with self._reading:
             shared = self._reports.pop((market, day, zscores), None)
             if shared is None or not shared.holds(self):
+                await self.heard()
                 at, grown = self.now(), self.overview.grown
                 report = await read_report(
                     self.archive,
@@ -238,6 +258,16 @@ class Sources:
             for account, used in spent.items()
             if used is not None
         )
+
+
+@contextlib.asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """Raise StoreDown if the block takes longer than a visitor should wait for Redis."""
+    try:
+        async with asyncio.timeout(_READ_LIMIT):
+            yield
+    except TimeoutError:
+        raise StoreDown(f"nothing within {_READ_LIMIT:g} s") from None
 
 
 Found = TypeVar("Found")
