@@ -12,14 +12,16 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import TextIO
 
 import pytest
 from redis.asyncio import Redis
 
+from poller.cli.stores import Failure, store_of
 from poller.errors import StoreDown, StoreMisfit
 from poller.model import Code
+from poller.settings.config import Config
 from poller.simulator import World
 from poller.store.embedded import START_LIMIT, Embedded
 from poller.store.redisstore import RedisStore
@@ -32,7 +34,7 @@ from poller.store.statedir import (
 )
 from poller.store.store import Entry
 from poller.telemetry.log import configure
-from tests.machine import at_most
+from tests.machine import at_most, scaled
 from tests.opend import Simulator
 from tests.service import (
     Service,
@@ -284,6 +286,28 @@ async def test_a_server_about_to_end_is_followed_by_another(tmp_path: Path) -> N
     os.close(held)
     async with asyncio.timeout(10):  # far less than a start may take
         await joining
+
+
+async def test_a_command_does_not_wait_for_a_server_that_is_frozen(tmp_path: Path) -> None:
+    """It is refused as soon as one question has no answer, also while the service waits for it."""
+    config = Config(state_dir=tmp_path)
+    embedded = Embedded(tmp_path)
+    async with embedded.running():
+        process = await server_of(tmp_path)
+        os.kill(process, SIGSTOP)
+        try:
+            waiting = asyncio.create_task(embedded.ensure())
+            async with asyncio.timeout(scaled(9)):
+                with pytest.raises(Failure, match="Redis does not answer: the embedded server in"):
+                    await anext(aiter(_opened(config)))
+        finally:
+            os.kill(process, SIGCONT)
+        await waiting
+
+
+async def _opened(config: Config) -> AsyncIterator[RedisStore]:
+    async with store_of(config, existing=True) as store:
+        yield store
 
 
 async def test_a_directory_that_is_taken_away(tmp_path: Path) -> None:

