@@ -147,7 +147,7 @@ async def test_a_history_as_it_was_known(page: Desk, http: aiohttp.ClientSession
     assert json.loads((await get(http, f"{whole}{after}"))[0])["history"] == now
     shown, _ = await get(http, f"{page.url}/symbols/{HK}?as_known_at={before}")
     assert "Nothing is known yet." in shown
-    assert "as known at <time>2026-11-24T" in shown
+    assert "As known at 2026-11-24 11:59:59 HKT" in spoken(shown)
     for wrong in ("yesterday", "", "2026-11-24", "2026-11-24T10:00:00", "2026-11-24T25:00:00Z"):
         said, _ = await get(http, f"{whole}{wrong}", 400)
         assert "write it like 2026-05-08T10:00:00Z" in said

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from typing import Final
 
 from aiohttp import web
@@ -11,7 +11,7 @@ from aiohttp import web
 from poller.codec import read_day
 from poller.errors import BadCode, Unreadable
 from poller.markets import Market, market_named, market_names
-from poller.model import Code, parse_code
+from poller.model import Code, isoformat, parse_code
 from poller.schedule import report
 from poller.web.watchlist_view import MOST_PER_PAGE, ONLY, PER_PAGE, PERCENT, SORTS, View
 
@@ -24,6 +24,9 @@ _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}t[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII | re.IGNORECASE,
 )
+_ENTERED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?", re.ASCII)
+"""What browsers send of a field for a time."""
+
 _NUMBER: Final = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
@@ -134,3 +137,19 @@ def known_at(request: web.Request) -> datetime | None:
         return datetime.fromisoformat(text.upper())
     except ValueError:
         raise refusal from None
+
+
+def entered(request: web.Request, zone: tzinfo) -> str | None:
+    """Return the time that a visitor entered, "" for none, as the address has it.
+
+    None if the address has a time with its zone, or none at all. `zone`: of the field.
+    """
+    text = request.query.get("as_known_at")
+    if text == "":
+        return text
+    if text is None or not _ENTERED.fullmatch(text):
+        return None
+    try:
+        return isoformat(datetime.fromisoformat(text).replace(tzinfo=zone))
+    except (ValueError, OverflowError):
+        return None

@@ -1,8 +1,9 @@
 """The page of one symbol: its newest report, its chart, its history. Complete without script."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 from markupsafe import Markup, escape
@@ -13,15 +14,15 @@ from poller.model import Code, Vintage, market_of, titled
 from poller.schedule.facts import NO_FACTS, facts_of
 from poller.web import assets, formatting
 from poller.web.api import history_of
-from poller.web.asked import code_of, known_at
+from poller.web.asked import code_of, entered, known_at
 from poller.web.charts import FRAMES, chart
 from poller.web.histories import names_of, read, readable
 from poller.web.plots import UNMOVED, Move, moves, plot_text, plotted
 from poller.web.rendering import rendered
 from poller.web.service_status import ServiceStatus, late
 from poller.web.sources import SOURCES, Sources
-from poller.web.watchlist_view import RANKED_FROM
-from poller.web.zone_choice import zoned
+from poller.web.watchlist_view import RANKED_FROM, row_of
+from poller.web.zone_choice import zone_of, zoned
 
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
 _EARLIER: Final = 20  # replaced vintages of one day
@@ -32,10 +33,14 @@ RANGES: Final = (("3M", 91), ("1Y", 365), ("3Y", 1096), ("All", 0))
 
 @zoned
 async def symbol(request: web.Request) -> web.Response:
-    """Show one symbol: its newest days, up to `_HISTORY_SHOWN`."""
+    """Show one symbol: its newest days, up to `_HISTORY_SHOWN`; all of now, or as known then."""
     sources = request.app[SOURCES]
     code = code_of(request)
     market = market_of(code)
+    zone = zone_of(request)
+    if (chosen := entered(request, zone.of(market))) is not None:
+        there = request.rel_url.with_query({"as_known_at": chosen} if chosen else {})
+        return web.Response(status=303, headers={"Location": str(there)})
     moment = known_at(request)
     raw = await history_of(sources, code, moment)
     names = names_of(raw)
@@ -44,7 +49,7 @@ async def symbol(request: web.Request) -> web.Response:
     older = read(market, raw, names[_HISTORY_SHOWN : _HISTORY_SHOWN + 1]).vintages
     moved = moves([*vintages, *older])
     service = await sources.service_status()
-    row = sources.overview.rows.get(code)
+    row = sources.overview.rows.get(code) if moment is None else row_of(code, raw)
     known = await sources.instrument(code)
     title = titled(code, known.name)
     return rendered(
@@ -54,7 +59,11 @@ async def symbol(request: web.Request) -> web.Response:
         code=code,
         title=title,
         known=known,
-        known_at=None if moment is None else moment.isoformat(),
+        known_at=moment,
+        at=sources.now() if moment is None else min(moment, sources.now()),
+        asked="" if moment is None else f"?{urlencode({'as_known_at': moment.isoformat()})}",
+        field=_field(moment, zone.of(market)),
+        zone_word=zone.text(sources.now(), "", market).strip(),
         outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
         market=market,
         row=row,
@@ -68,7 +77,7 @@ async def symbol(request: web.Request) -> web.Response:
         facts=next(iter(facts_of(vintage.record for vintage in vintages)), NO_FACTS),
         unmoved=UNMOVED,
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
-        late=late(service, [row] if row is not None else []),
+        late=late(service, [row] if row is not None and moment is None else []),
         vintages=vintages,
         has_revisions=any(vintage.revision for vintage in vintages),
         unreadable=history.left_out,
@@ -76,6 +85,14 @@ async def symbol(request: web.Request) -> web.Response:
         earlier=await _earlier(sources, vintages, code),
         polls=(await sources.polls([code])).get(code),
     )
+
+
+def _field(moment: datetime | None, zone: tzinfo) -> str:
+    """Return a moment as a field for a time has it; "" for none."""
+    try:
+        return "" if moment is None else f"{moment.astimezone(zone):%Y-%m-%dT%H:%M:%S}"
+    except OverflowError:
+        return ""
 
 
 def _probed_at(service: ServiceStatus, market: Market) -> datetime | None:

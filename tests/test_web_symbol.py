@@ -1,0 +1,60 @@
+"""A symbol's page over HTTP: of one time, which a visitor may choose."""
+
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+
+from poller.model import Vintage
+from tests.desk import HK, NOW, Desk, desk, record
+from tests.test_web import get, http, spoken
+
+__all__ = ["http"]
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A page of one symbol of which nothing is known."""
+    async with desk(tmp_path, HK) as made:
+        await made.report()
+        yield made
+
+
+async def test_a_symbol_as_it_was_known(page: Desk, http: aiohttp.ClientSession) -> None:
+    """Every part is of that time: cards, table and downloads; what is of now is left out."""
+    then, later = NOW - timedelta(days=30), date(2026, 11, 20)
+    old = Vintage(record(HK, date(2026, 10, 16), 70), 0, then).to_json()
+    await page.raw.hset("{short-interest}:history:HK.00700", "2026-10-16", old)
+    await page.publish(HK, 90, newest=later)
+    await page.shows(HK, 90)
+    known = quote((then + timedelta(hours=1)).isoformat())
+    text, _ = await get(http, f"{page.url}/symbols/{HK}?as_known_at={known}")
+    words = spoken(text)
+    assert "Last report 2026-10-16 9 d old then, read 1 h ago" in words
+    assert str(later) not in words
+    for part in ("Next poll", "Last polls", "late", "Shares issued"):
+        assert part not in words, part
+    for kind in ("csv", "json"):
+        assert f'/history.{kind}?as_known_at={known}"' in text
+
+
+async def test_a_time_is_entered_in_the_zone_of_the_page(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """A form offers it: what is entered leads to an address that means the same everywhere."""
+    url = f"{page.url}/symbols/{HK}"
+    assert 'type="datetime-local"' in (await get(http, url))[0]
+    for entered, meant in (
+        ("2026-11-24T11:59", "2026-11-24T03:59:00.000Z"),
+        ("2026-11-24T11:59:30", "2026-11-24T03:59:30.000Z"),
+    ):
+        async with http.get(f"{url}?as_known_at={quote(entered)}") as answer:
+            assert answer.url.query == {"as_known_at": meant}
+            assert f'value="{entered}' in await answer.text()
+    async with http.get(f"{url}?as_known_at=") as answer:
+        assert not answer.url.query
+    for wrong in ("yesterday", "2026-02-30T10:00", "2026-11-24"):
+        await get(http, f"{url}?as_known_at={wrong}", 400)
