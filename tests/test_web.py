@@ -230,6 +230,22 @@ async def test_the_api_says_what_there_is(
     assert told.keys() == document["paths"].keys()
 
 
+async def test_the_api_refuses_a_parameter_it_does_not_know(
+    page: Desk, http: aiohttp.ClientSession
+) -> None:
+    """A typing error is told with the names there are; the page, which people type, ignores it."""
+    for path, told in (
+        ("/api/symbols?markt=HK", "'markt' is no parameter of this; use q, market, moved, only"),
+        (f"/api/symbols/{HK}?as_know_at=x", "use as_known_at"),
+        (f"/api/symbols/{HK}/history.csv?sort=day", "use as_known_at"),
+        ("/api/events?limit=5", "use after, count"),
+        ("/api/status?x=1", "there is none here"),
+        ("/api?x=1", "there is none here"),
+    ):
+        assert told in json.loads((await get(http, page.url + path, 400))[0])["error"]
+    await get(http, f"{page.url}/?markt=HK")
+
+
 async def test_readiness_names_what_is_wrong(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     """No poller, OpenD away, no lease: 503 with that reason; all well: 200. The loop turns."""
     async with desk(tmp_path) as made:

@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -19,7 +19,16 @@ from poller.store.position import AFTER
 from poller.store.reports import columns_of
 from poller.store.reports import document as report_document
 from poller.store.store import Entry
-from poller.web.asked import MOST_TOP, REPORT_SORTS, code_of, known_at, report_asked, view_of, whole
+from poller.web.asked import (
+    MOST_TOP,
+    REPORT_SORTS,
+    check_names,
+    code_of,
+    known_at,
+    report_asked,
+    view_of,
+    whole,
+)
 from poller.web.histories import names_of, pieces, read
 from poller.web.openapi import document
 from poller.web.safe_json import entry_text, json_text
@@ -33,12 +42,13 @@ _PIECE: Final = 500  # days parsed and written at a time: some 15 ms
 _MOST_WITH_FACTS: Final = 5000  # a century of weeks, in some 0.2 s; only a spoiled one has more
 _JSON: Final = "application/json; charset=utf-8"
 
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Rows = Iterator[Sequence[Mapping[str, Any]]]  # of one symbol, in pieces
 
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of the API."""
-    return [
+    answers = [
         web.get("/api", contents),
         web.get("/api/", contents),
         web.get("/api/openapi.json", openapi),
@@ -52,6 +62,20 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/releases/{market}/{day}", release),
         web.get("/api/events", events),
     ]
+    return [web.get(each.path, _strict(each.path, each.handler)) for each in answers]
+
+
+def _strict(path: str, answer: Any) -> Answer:  # noqa: ANN401  aiohttp's types allow classes, too
+    """Return the answer, which refuses parameters that the document does not name."""
+    item = _document()["paths"].get(path, {"get": {"parameters": []}})
+    known = [each["name"] for each in item["get"]["parameters"] if each["in"] == "query"]
+
+    async def strict(request: web.Request) -> web.StreamResponse:
+        check_names(request.query, known)
+        found: web.StreamResponse = await answer(request)
+        return found
+
+    return strict
 
 
 async def contents(_: web.Request) -> web.Response:

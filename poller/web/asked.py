@@ -1,7 +1,7 @@
 """What a request asks for: a view, a symbol, a report. Each refusal says what to write."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from typing import Final
@@ -121,6 +121,18 @@ def report_asked(request: web.Request, top: int, most: int, *, reported: bool) -
             text=f"sort: {sort!r} does not rank a report of {market}; use {', '.join(known)}"
         )
     return ReportAsked(market, day, sort, whole(request.query, "top", top, most))
+
+
+def check_names(asked: Iterable[str], known: Collection[str]) -> None:
+    """Raise HTTPBadRequest if a parameter that is `asked` for is not `known`."""
+    for name in asked:
+        if name not in known:
+            reason = _REASONS.get(name, "")
+            use = f"use {', '.join(known)}" if known else "there is none here"
+            raise web.HTTPBadRequest(text=f"{name!r} is no parameter of this{reason}; {use}")
+
+
+_REASONS: Final = {"as_known_at": ", as reports are shown as last revised, not as once known"}
 
 
 def known_at(request: web.Request) -> datetime | None:

@@ -131,12 +131,11 @@ def _get(
             "description": "as asked",
             "content": content or {"application/json": {"schema": schema}},
         },
+        "400": _error("a parameter is unknown or cannot be used; the text says which and why"),
         "503": _error("Redis does not answer"),
     }
     if unchanged:
         answers["304"] = {"description": unchanged}
-    if parameters:
-        answers["400"] = _error("a parameter cannot be used; the text says which and why")
     if not known:
         answers["404"] = _error("nothing is known of it")
     return {"get": {"summary": summary, "parameters": list(parameters), "responses": answers}}

@@ -14,7 +14,7 @@ from poller.model import Code
 from poller.store.reports import SORT_WORDS
 from poller.telemetry.status import Polls
 from poller.web import formatting
-from poller.web.asked import ReportAsked, report_asked, sorts_of, view_of
+from poller.web.asked import ReportAsked, check_names, report_asked, sorts_of, view_of
 from poller.web.auth import grant, is_token
 from poller.web.charts import sparkline
 from poller.web.fresh import fresh_reports, time_left
@@ -133,6 +133,7 @@ def _columns(rows: Sequence[WatchlistRow]) -> set[str]:
 async def release(request: web.Request) -> web.Response:
     """Show one report of a market as a whole."""
     sources = request.app[SOURCES]
+    check_names(request.query.keys() & {"as_known_at"}, ("sort", "top"))
     asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
     report = await sources.report(asked.market, asked.day, zscores=asked.needs_history)
     service = await sources.service_status()

@@ -103,7 +103,7 @@ async def _refused(request: web.Request, handler: Handle) -> web.StreamResponse:
             request.app[_DEFECTS].discard(subject)
             request.app[SOURCES].observe(Recovered(subject))
         return response
-    if request.path.startswith("/api/"):
+    if f"{request.path}/".startswith("/api/"):
         error.text = to_json({"error": (error.text or error.reason).strip()})
         error.content_type = "application/json"
     elif error.status in _SHOWN and "text/html" in request.headers.get("Accept", ""):
