@@ -17,6 +17,7 @@ from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
 from poller.model import Code, Vintage
 from poller.schedule.facts import Facts
+from poller.schedule.report import coverage
 from poller.store.store import Entry
 from poller.telemetry.status import (
     GatewayState,
@@ -47,7 +48,7 @@ from poller.web.formatting import (
 from poller.web.market_view import markets, story_time
 from poller.web.plots import Move, moves, plot_text, plotted
 from poller.web.safe_json import entry_text, json_text
-from poller.web.service_status import ServiceStatus, unready
+from poller.web.service_status import ServiceStatus, late, unready
 from poller.web.watchlist_view import (
     PER_PAGE,
     SORTS,
@@ -423,32 +424,48 @@ def test_an_edited_history_leaves_a_row() -> None:
     assert row_of(HK, {"2026-11-13": "rubbish"}) == WatchlistRow(HK)
 
 
-def test_a_release_in_progress() -> None:
-    """Symbols with the newest day are covered; those without reports for months not wanted."""
-    days = [date(2026, 11, 20), date(2026, 11, 20), date(2026, 11, 13), date(2026, 1, 2), None]
-    found = [WatchlistRow(Code(f"HK.{n:05}"), day, 1) for n, day in enumerate(days)]
+def hong_kong(*days: tuple[date, ...]) -> list[WatchlistRow]:
+    """Return rows of Hong Kong with these reports, newest first."""
+    return [
+        WatchlistRow(Code(f"HK.{n:05}"), each[0] if each else None, 1, before=each[1:])
+        for n, each in enumerate(days)
+    ]
+
+
+NEW, LAST, EARLY = date(2026, 11, 20), date(2026, 11, 13), date(2026, 1, 2)
+
+
+def test_who_is_wanted_is_as_in_a_report() -> None:
+    """The page counts by `coverage`: none is wanted without one of the three reports before."""
+    older = tuple(LAST - timedelta(weeks=week) for week in range(3))
+    found = hong_kong((NEW, *older), (NEW,), older, (older[2],), (EARLY,), ())
     (view,) = markets(found, {}, NOW)
-    assert (view.symbols, view.covered, view.wanted) == (5, 2, 3)
+    assert (view.symbols, view.covered, view.wanted) == (6, 2, 4)
+    assert [row.code for row in view.behind] == ["HK.00002", "HK.00003"]
     assert view.due_since is None
-    told = {"HK": ReleaseState("sweeping", date(2026, 11, 20), 40, 10)}
-    assert markets(found, told, NOW)[0].wanted == 40
+    told = {"HK": ReleaseState("paused", NEW, 40, 10)}
+    assert markets(found, told, NOW)[0].wanted == 4
+    covered = coverage(NEW, {row.code: row.days for row in found}, [row.code for row in found])
+    assert dict(covered.others) == {"HK.00004": EARLY, "HK.00005": None}
 
 
-def test_a_report_that_the_poller_has_not_told_yet() -> None:
-    """Rows that are newer than the poller's report: a release in progress, so none is late."""
-    days = [date(2026, 11, 20), date(2026, 11, 13)]
-    found = [WatchlistRow(Code(f"HK.{n:05}"), day, 1) for n, day in enumerate(days)]
-    (view,) = markets(found, {"HK": ReleaseState("watching", date(2026, 11, 13), 2, 2)}, NOW)
-    assert (view.in_progress, view.covered, view.wanted) == (True, 1, 2)
-    assert not any(view.is_late(row) for row in found)
+def test_a_release_in_progress() -> None:
+    """It is what the poller reports, or what it has not reported yet; nobody is late in it."""
+    found = hong_kong((NEW,), (LAST,))
+    for told in (ReleaseState("sweeping", NEW, 2, 1), ReleaseState("watching", LAST, 2, 2)):
+        (view,) = markets(found, {"HK": told}, NOW)
+        assert (view.in_progress, view.covered, view.wanted) == (True, 1, 2)
+        assert not view.late
+    (view,) = markets(found, {"HK": ReleaseState("watching", NEW, 2, 1)}, NOW)
+    assert [row.code for row in view.late] == ["HK.00001"]
 
 
 def test_a_row_ahead_of_its_market_is_not_late() -> None:
     """Late is an older day, never a newer one."""
-    rows = [WatchlistRow(HK, date(2026, 11, 13), 1)]
-    (view,) = markets(rows, {}, NOW)
-    assert not view.is_late(WatchlistRow(HK, date(2026, 11, 20), 1))
-    assert view.is_late(WatchlistRow(HK, date(2026, 11, 6), 1))
+    found = hong_kong((NEW,), (LAST,))
+    service = ServiceStatus(NOW, markets=markets(found, {}, NOW))
+    assert late(service, found) == {"HK.00001": NEW}
+    assert late(service, hong_kong((NEW,), (date(2026, 11, 27), NEW))) == {}
 
 
 def test_a_late_report_is_due_since_its_release() -> None:

@@ -60,6 +60,29 @@ async def test_a_report_as_a_whole(page: Desk, http: aiohttp.ClientSession) -> N
     assert words.index(DOWN) < words.index(UP) < words.index(HK)
 
 
+async def test_who_stopped_reporting_is_named(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """Front page, report and API agree on who is expected; who is not is named, with its last."""
+    silent = Code("HK.00009")
+    async with desk(tmp_path, UP, DOWN, MISSING, silent) as page:
+        await page.publish(UP, *range(1, 7), newest=DAY)
+        await page.publish(DOWN, *range(1, 7), newest=DAY)
+        await page.publish(MISSING, 5, newest=LAST)
+        await page.publish(silent, 7, newest=date(2026, 4, 30))
+        rows = page.sources.overview.rows
+        await until(lambda: all(row.day for row in rows.values()))
+        await page.report(markets={"HK": ReleaseState("paused", DAY, 4, 2)})
+        found = await report(http, page, "/HK")
+        assert (found["found"], found["expected"], found["not_expected"]) == (2, 3, 1)
+        assert found["not_expected_symbols"] == [{"code": silent, "last_day": "2026-04-30"}]
+        words = spoken((await get(http, f"{page.url}/releases/HK"))[0])
+        assert "1 watched symbol not expected: without any of the three reports before" in words
+        assert f"{silent} last 2026-04-30" in words
+        words = spoken((await get(http, page.url))[0])
+        assert "2 of 3 reported" in words
+        assert f"{silent} still shows" not in words
+        assert f"{MISSING} still shows {LAST}" in words
+
+
 async def test_a_report_is_ranked_as_asked(page: Desk, http: aiohttp.ClientSession) -> None:
     """`sort` ranks by another figure, `top` shows only the first; the rest is counted."""
     found = await report(http, page, "/HK?sort=percent&top=2")
@@ -142,8 +165,8 @@ async def test_a_release_in_progress(page: Desk, http: aiohttp.ClientSession) ->
     await page.report(markets={"HK": ReleaseState("sweeping", DAY, 1203, 3)})
     await page.detected(HK, DAY, ago=timedelta(minutes=2))
     words = spoken((await get(http, page.url))[0])
-    assert "3 of 1,203 symbols show it, about 20 min left 3 of 1203" in words
-    assert "First seen 2 min ago · 1,200 missing" in words
+    assert "3 of 4 symbols show it, about 1 s left 3 of 4" in words
+    assert "First seen 2 min ago · 1 missing" in words
     words = spoken((await get(http, f"{page.url}/releases/HK"))[0])
-    assert "Release in progress: about 20 min left" in words
+    assert "Release in progress: about 1 s left" in words
     assert "First seen 2 min ago, 2026-11-24 11:58 HKT" in words

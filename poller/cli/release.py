@@ -16,7 +16,7 @@ from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.cli.watched import sources_of
 from poller.markets import Market, market_named, market_names
 from poller.model import Code, newest_days
-from poller.schedule.report import Coverage, Standing
+from poller.schedule.report import Standing
 from poller.settings.config import Config
 from poller.store.archive import Archive
 from poller.store.redis_status import RedisStatusStore
@@ -34,7 +34,7 @@ from poller.store.reports import (
 TOP: Final = 20
 """Default number of symbols in a table; CSV and JSON have all."""
 
-_NAMED: Final = 10  # missing symbols named below the table
+_NAMED: Final = 10  # symbols without the report that are named below the table
 
 
 def release(
@@ -160,10 +160,9 @@ def _print_table(
     if more := len(standings) - len(shown):
         show.say(f"{more:,} more; all: --top {len(standings)}")
     if covered.missing:
-        show.say(f"missing: {_missing(covered)}")
+        show.say(f"missing: {_named(covered.missing)}")
     if covered.others:
-        some = f"{covered.others:,} watched symbol{'s' if covered.others > 1 else ''}"
-        show.say(f"not expected: {some} without any of the three reports before")
+        show.say(f"not expected, without any of the three reports before: {_named(covered.others)}")
 
 
 def _columns(shown: Sequence[Standing], sort: str) -> dict[str, list[Text]]:
@@ -188,8 +187,10 @@ def _columns(shown: Sequence[Standing], sort: str) -> dict[str, list[Text]]:
     return columns
 
 
-def _missing(covered: Coverage) -> str:
-    named = [f"{code} (last {day})" for code, day in list(covered.missing.items())[:_NAMED]]
-    if more := len(covered.missing) - len(named):
+def _named(symbols: Mapping[Code, date | None]) -> str:
+    """Return the first of these symbols, each with its last day."""
+    first = list(symbols.items())[:_NAMED]
+    named = [code if day is None else f"{code} (last {day})" for code, day in first]
+    if more := len(symbols) - len(named):
         named.append(f"and {more:,} more (--format json names all)")
     return ", ".join(named)

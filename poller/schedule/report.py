@@ -12,7 +12,7 @@ from poller.markets import Record, Shares, is_below_threshold
 from poller.model import Code, Vintage
 
 MISSED: Final = 3
-"""Reports in a row that a symbol has missed when it is no longer expected, as in a sweep."""
+"""Reports before one, any of which a symbol must show to be expected to show that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +106,13 @@ class Coverage:
     Attributes:
         shown: Those that show it, each with its last known day before, watched or not.
         missing: Watched symbols that lack it, each with its last known day before.
-        others: Watched symbols that were not expected to show it: none of their days is one of the
-            three reports before.
+        others: Watched symbols that were not expected to show it, as their last known day before is
+            none of the three reports before; each with that day, None without any.
     """
 
     shown: Mapping[Code, date | None]
     missing: Mapping[Code, date]
-    others: int
+    others: Mapping[Code, date | None]
 
     @property
     def expected(self) -> int:
@@ -123,7 +123,11 @@ class Coverage:
 def coverage(
     day: date, known: Mapping[Code, Sequence[date]], watched: Collection[Code]
 ) -> Coverage:
-    """Return who shows the report of `day`. `known`: of one market, each oldest day first."""
+    """Return who shows the report of `day`: the one definition for commands, page and API.
+
+    `known`: the days of each symbol of one market, oldest first; for the newest report, the last
+    four of each are enough.
+    """
     before = {code: [each for each in days if each < day] for code, days in known.items()}
     reports = sorted({each for days in before.values() for each in days})[-MISSED:]
     shown = {code: max(before[code], default=None) for code, days in known.items() if day in days}
@@ -133,4 +137,6 @@ def coverage(
         for code in lacking
         if before.get(code) and before[code][-1] in reports
     }
-    return Coverage(shown, missing, len(lacking) - len(missing))
+    others = {code: max(before.get(code, ()), default=None) for code in lacking}
+    others = {code: last for code, last in others.items() if code not in missing}
+    return Coverage(shown, missing, others)

@@ -201,6 +201,10 @@ def document(report: Report, sort: str, symbols: Sequence[Mapping[str, Any]]) ->
         "missing": [
             {"code": code, "last_day": str(last)} for code, last in covered.missing.items()
         ],
-        "not_expected": covered.others,
+        "not_expected": len(covered.others),
+        "not_expected_symbols": [
+            {"code": code, "last_day": None if last is None else str(last)}
+            for code, last in covered.others.items()
+        ],
         "symbols": list(symbols),
     }

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final
 
 from poller.markets import Market, all_markets
+from poller.model import Code
 from poller.schedule.calendar import expected_after, release_of, released_by
+from poller.schedule.report import coverage
 from poller.telemetry.status import Phase, ReleaseState
 from poller.web.watchlist_view import WatchlistRow
-
-_STALE_REPORTS: Final = 3  # a symbol that missed this many releases no longer counts in a sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class MarketView:
     Attributes:
         symbols: How many are watched.
         day: The newest reported day.
-        wanted: How many symbols should report it.
+        wanted: How many symbols should report it, by `coverage`.
         covered: How many of them have.
         phase: Of the market's release.
         expected: The newest day that should be out by the calendar.
@@ -49,11 +48,10 @@ class MarketView:
         """Whether a release is being read and some symbols still lack it."""
         return self.phase == "sweeping" and self.covered < self.wanted
 
-    def is_late(self, row: WatchlistRow) -> bool:
-        """Return whether a row still shows an older day, outside a release in progress."""
-        if self.phase == "sweeping" or row.day is None or self.day is None:
-            return False
-        return row.day < self.day
+    @property
+    def late(self) -> tuple[WatchlistRow, ...]:
+        """Those behind, unless a release is in progress."""
+        return () if self.phase == "sweeping" else self.behind
 
 
 def markets(
@@ -77,31 +75,27 @@ def story_time(rows: Sequence[WatchlistRow], now: datetime) -> datetime:
 def _market(
     market: Market, rows: Sequence[WatchlistRow], state: ReleaseState | None, now: datetime
 ) -> MarketView:
-    out = released_by(market, now, _STALE_REPORTS)
-    days = [row.day for row in rows if row.day is not None]
-    day = max(days, default=None)
-    oldest = min(out[-1], day) if day is not None else out[-1]
-    wanted, covered = sum(each >= oldest for each in days), days.count(day) if day else 0
+    (expected,) = released_by(market, now, 1)
+    known = {row.code: row.days for row in rows if row.day is not None}
+    day = max((days[-1] for days in known.values()), default=None)
+    covered = None if day is None else coverage(day, known, [row.code for row in rows])
     phase: Phase = "watching"
-    if state is not None and _is_before(state.day, day):
-        phase = "sweeping"  # the rows know of a release that the poller has not reported yet
-    elif state is not None:
-        phase = state.phase
-        if state.phase != "watching" and state.wanted:
-            wanted, covered = state.wanted, state.covered
-    following = expected_after(market, day) if day is not None else release_of(market, out[0])
+    if state is not None:
+        # rows that are newer: a release that the poller has not reported yet
+        phase = "sweeping" if _is_before(state.day, day) else state.phase
+    following = expected_after(market, day) if day is not None else release_of(market, expected)
     return MarketView(
         market=market,
         symbols=len(rows),
         day=day,
-        wanted=wanted,
-        covered=covered,
+        wanted=0 if covered is None else covered.expected,
+        covered=0 if covered is None else len(covered.shown),
         phase=phase,
-        expected=out[0],
+        expected=expected,
         due_since=following.opens if following.opens <= now else None,
         next_day=following.day,
         next_at=following.opens,
-        behind=tuple(_behind(rows, day)[: max(wanted - covered, 0)]),
+        behind=() if covered is None else _behind(rows, covered.missing),
         probed_at=None if state is None else state.next_at,
     )
 
@@ -110,7 +104,7 @@ def _is_before(one: date | None, other: date | None) -> bool:
     return one is not None and other is not None and one < other
 
 
-def _behind(rows: Sequence[WatchlistRow], newest: date | None) -> list[WatchlistRow]:
-    """Return the rows that show an older day than the newest, latest day first."""
-    dated = [(row.day, row) for row in rows if row.day is not None and row.day != newest]
-    return [row for _, row in sorted(dated, key=lambda one: one[0], reverse=True)]
+def _behind(rows: Sequence[WatchlistRow], missing: Mapping[Code, date]) -> tuple[WatchlistRow, ...]:
+    """Return the rows of the symbols that are missing, latest day first."""
+    found = [row for row in rows if row.code in missing]
+    return tuple(sorted(found, key=lambda row: missing[row.code], reverse=True))

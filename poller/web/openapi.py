@@ -271,6 +271,7 @@ def _report() -> Schema:
         expected=_WHOLE,
         missing=_list(_object(code=_CODE, last_day=_DAY)),
         not_expected=_WHOLE,
+        not_expected_symbols=_list(_object(code=_CODE, last_day=_or_null(_DAY))),
         symbols=_list(standing),
     )
 

@@ -168,18 +168,17 @@ def folded(troubles: Mapping[str, str]) -> tuple[Fold, ...]:
 def troubled(service: ServiceStatus) -> set[Code]:
     """Return the symbols that a trouble is of, and those that are late."""
     named = (Code(found[0]) for subject in service.troubles for found in _CODE.finditer(subject))
-    late = (row.code for view in service.markets for row in view.behind if view.is_late(row))
-    return {*named, *late}
+    return {*named, *(row.code for view in service.markets for row in view.late)}
 
 
 def late(service: ServiceStatus, rows: Iterable[WatchlistRow]) -> dict[Code, date]:
-    """Return the codes that still show an older day → the newest day of their market."""
-    views = {view.market: view for view in service.markets}
-    found = ((row, views.get(row.market)) for row in rows)
+    """Return the codes that are late → the newest day of their market, which they lack."""
+    days = {row.code: view.day for view in service.markets for row in view.late}
+    found = ((row, days.get(row.code)) for row in rows)
     return {
-        row.code: view.day
-        for row, view in found
-        if view is not None and view.day is not None and view.is_late(row)
+        row.code: day
+        for row, day in found
+        if day is not None and row.day is not None and row.day < day
     }
 
 

@@ -14,6 +14,7 @@ from poller.markets import (
     is_below_threshold,
 )
 from poller.model import Code, Vintage, isoformat, market_of
+from poller.schedule.report import MISSED
 from poller.web.histories import LARGEST, names_of, readable
 
 REPORTS_DRAWN: Final = 26
@@ -62,6 +63,7 @@ class WatchlistRow:
         volume: Shares traded a day on average, where the market reports it.
         percentile: How much of the reports of the last 365 days, itself included, are not above its
             shares, in percent; None with few of them.
+        before: The trading days of the reports before its last, up to three, newest first.
         reports: The shares of the last reports, oldest first, separated by commas: as numbers, they
             would take most of the page's memory.
     """
@@ -82,6 +84,12 @@ class WatchlistRow:
     extreme: Extreme | None = None
     volume: int | None = None
     percentile: float | None = None
+    before: tuple[date, ...] = ()
+
+    @property
+    def days(self) -> tuple[date, ...]:
+        """The trading days of its last reports, oldest first."""
+        return (*reversed(self.before), *([self.day] if self.day else ()))
 
     @property
     def drawn(self) -> tuple[Shares | None, ...]:
@@ -168,6 +176,7 @@ def row_of(code: Code, history: Mapping[str, str], name: str | None = None) -> W
         extreme,
         last.record.average_volume,
         percentile,
+        tuple(vintage.day for vintage in newest[1 : 1 + MISSED]),
     )
 
 
