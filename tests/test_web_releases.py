@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from poller.model import Code, Instrument
+from poller.model import Code, Instrument, Vintage
 from poller.telemetry.status import ReleaseState
-from tests.desk import HK, US, Desk, desk
+from tests.desk import HK, NOW, US, Desk, desk, record
 from tests.service import until
 from tests.test_web import get, http, spoken
 
@@ -106,9 +106,35 @@ async def test_how_unusual_a_move_is(tmp_path: Path, http: aiohttp.ClientSession
         first, second = found["symbols"]
         assert (first["code"], first["rank"], first["percentile"]) == (UP, 1, 100.0)
         assert first["zscore"] > 10 > abs(second["zscore"])
+        others = (await report(http, made, "/HK"))["symbols"]
+        assert {each["code"]: each["zscore"] for each in others} == {
+            each["code"]: each["zscore"] for each in (first, second)
+        }
         words = spoken((await get(http, f"{made.url}/releases/HK?sort=zscore"))[0])
         assert f"1 HK.00001 1,100 +99 to 1,100 +9.89 % 0.50 % {first['zscore']:.2f}" in words
         assert "z-score" in (await get(http, f"{made.url}/releases/HK"))[0]
+
+
+async def test_a_zscore_is_kept_until_there_is_news(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """It is read once, not at each request, and again after an event of its symbol."""
+    async with desk(tmp_path, UP) as made:
+        await made.publish(UP, *(1000 + n % 2 for n in range(12)), 1_100, newest=LAST)
+        await made.shows(UP, 1_100)
+
+        async def zscore() -> float:
+            (one,) = (await report(http, made, f"/HK/{LAST}"))["symbols"]
+            return float(one["zscore"])
+
+        first = await zscore()
+        early = LAST - timedelta(weeks=1)
+        other = Vintage(record(UP, early, 1_050), 0, NOW).to_json()
+        await made.raw.hset(f"{{short-interest}}:vintages:{UP}", f"{early}:0", other)
+        assert await zscore() == first
+        await made.publish(UP, 900, newest=DAY)
+        await made.shows(UP, 900)
+        assert await zscore() < first
 
 
 async def test_what_is_published_is_in_the_report(page: Desk, http: aiohttp.ClientSession) -> None:

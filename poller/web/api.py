@@ -14,6 +14,7 @@ from poller import __version__
 from poller.markets import Market
 from poller.model import Code, Instrument, Vintage, market_of
 from poller.schedule.facts import NO_FACTS, Facts, facts_of
+from poller.schedule.report import ranked
 from poller.store.plain import DESCRIBED, described, history_names, history_rows
 from poller.store.position import AFTER
 from poller.store.reports import columns_of
@@ -228,8 +229,11 @@ async def release(request: web.Request) -> web.Response:
     """Return one report of a market as a whole, by default with all of its symbols."""
     sources = request.app[SOURCES]
     asked = report_asked(request, MOST_TOP, MOST_TOP, reported=False)
-    report = await sources.report(asked.market, asked.day, zscores=asked.needs_history)
-    shown = report.ranked(asked.sort)[: asked.top]
+    report = await sources.report(asked.market, asked.day)
+    if asked.needs_history:
+        shown = ranked(await sources.scored(report, report.standings), asked.sort)[: asked.top]
+    else:
+        shown = await sources.scored(report, report.ranked(asked.sort)[: asked.top])
     names = await sources.names([each.code for each in shown])
     rows = [
         columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)} for each in shown

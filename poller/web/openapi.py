@@ -107,7 +107,7 @@ def _releases(sorts: Sequence[str]) -> dict[str, Any]:
         _query(
             "sort",
             {"enum": list(sorts)},
-            "the largest first; without the figure, no rank; zscore is told if it ranks",
+            "the largest first; without the figure, no rank",
         ),
         _query("top", _up_to(10**6), "most; all if absent"),
     )

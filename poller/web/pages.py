@@ -11,6 +11,7 @@ from markupsafe import Markup
 from poller.errors import StoreDown
 from poller.markets import all_markets
 from poller.model import Code
+from poller.schedule.report import ranked
 from poller.store.reports import SORT_WORDS
 from poller.telemetry.status import Polls
 from poller.web import formatting
@@ -135,10 +136,12 @@ async def release(request: web.Request) -> web.Response:
     sources = request.app[SOURCES]
     check_names(request.query.keys() & {"as_known_at"}, ("sort", "top"))
     asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
-    report = await sources.report(asked.market, asked.day, zscores=asked.needs_history)
+    report = await sources.report(asked.market, asked.day)
     service = await sources.service_status()
-    ranked = report.ranked(asked.sort)
-    shown = ranked[: asked.top]
+    scored = asked.needs_history
+    standings = await sources.scored(report, report.standings) if scored else report.standings
+    found = ranked(standings, asked.sort)
+    shown = found[: asked.top]
     view = next((each for each in service.markets if each.market is asked.market), None)
     newest = view if view is not None and view.day == report.day else None
     return rendered(
@@ -150,7 +153,7 @@ async def release(request: web.Request) -> web.Response:
         left=None if newest is None else time_left(service, newest),
         first_seen=service.first_seen.get((asked.market.name, report.day)),
         shown=shown,
-        more=len(ranked) - len(shown),
+        more=len(found) - len(shown),
         named=_MISSING_NAMED,
         most_missing=_MOST_MISSING,
         sort=asked.sort,
@@ -159,7 +162,7 @@ async def release(request: web.Request) -> web.Response:
         names=await sources.names([each.code for each in shown]),
         places=formatting.places_of(each.record.close_price for each in shown),
         zscore_link=_report_link("zscore", None),
-        whole_link=_report_link(asked.sort, min(len(ranked), MOST_RANKED)),
+        whole_link=_report_link(asked.sort, min(len(found), MOST_RANKED)),
         is_most=asked.top == MOST_RANKED,
     )
 

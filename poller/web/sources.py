@@ -13,7 +13,8 @@ from aiohttp import web
 from poller.delivery.outbox import Outbox, Status
 from poller.errors import StoreDown, StoreError, StoreMisfit
 from poller.markets import Market
-from poller.model import Code, Instrument, newest_days
+from poller.model import Code, Instrument, Vintage, newest_days
+from poller.schedule.report import Standing, zscore_of
 from poller.settings.config import Config
 from poller.store.archive import Archive
 from poller.store.ports import Instruments, Spent, Streams, Watermarks
@@ -29,6 +30,7 @@ from poller.web.market_view import MarketView, markets, story_time
 from poller.web.metrics import Metrics
 from poller.web.overview import Overview
 from poller.web.service_status import ServiceStatus, Spending
+from poller.web.watchlist_view import WatchlistRow
 
 _ANSWER_LIMIT: Final = 2.5
 """Seconds to read the state of the service."""
@@ -59,6 +61,19 @@ class _Shared:
         return timedelta() <= sources.now() - self.at < times * sources.fresh
 
 
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """A z-score, and what was known of the symbol when it was computed."""
+
+    row: WatchlistRow | None
+    vintage: Vintage
+    zscore: float | None
+
+    def of(self, base: tuple[WatchlistRow | None, Vintage]) -> bool:
+        """Return whether nothing has happened since; a row that was read again may be equal."""
+        return self.row is base[0] and self.vintage == base[1]
+
+
 @dataclass(frozen=True)
 class Sources:
     """Everything a request may need.
@@ -85,7 +100,8 @@ class Sources:
     refresh: timedelta = timedelta(seconds=10)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[ServiceStatus] = field(default_factory=list)
-    _reports: dict[tuple[Market, date | None, bool], "_Shared"] = field(default_factory=dict)
+    _reports: dict[tuple[Market, date | None], "_Shared"] = field(default_factory=dict)
+    _scores: dict[tuple[Market, date], dict[Code, "_Score"]] = field(default_factory=dict)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def service_status(self) -> ServiceStatus:
@@ -172,16 +188,14 @@ class Sources:
         found = await _readable(self.instruments.instruments(codes), nobody)
         return {code: each.name for code, each in found.items() if each.name is not None}
 
-    async def report(self, market: Market, day: date | None, *, zscores: bool) -> Report:
+    async def report(self, market: Market, day: date | None) -> Report:
         """Return a report as a whole, None: the newest; raises NoReport and StoreError.
 
-        `zscores`: whether to read them, which takes the whole histories.
-
-        One is read at a time, and again when the stream has grown since, or after a while: to read
-        the days of thousands of histories takes a second.
+        Without z-scores: see `scored`. One is read at a time, and again when the stream has grown
+        since, or after a while: to read the days of thousands of histories takes a second.
         """
         async with self._reading:
-            shared = self._reports.pop((market, day, zscores), None)
+            shared = self._reports.pop((market, day), None)
             if shared is None or not shared.holds(self):
                 await self.heard()
                 at, grown = self.now(), self.overview.grown
@@ -191,13 +205,38 @@ class Sources:
                     day,
                     watched=self.overview.rows.keys(),
                     newest=newest_days(await self.watermarks.watermarks()).get(market),
-                    zscores=zscores,
                 )
                 shared = _Shared(report, at, grown)
-            self._reports[market, day, zscores] = shared
+            self._reports[market, day] = shared
             while len(self._reports) > _REPORTS_KEPT:
                 del self._reports[next(iter(self._reports))]
             return shared.report
+
+    async def scored(self, report: Report, standings: Sequence[Standing]) -> list[Standing]:
+        """Return these standings of a report with their z-scores; raises StoreError.
+
+        A z-score takes the whole history, some 6 ms for 250 days. It is kept until there is news of
+        its symbol: an event gives the overview another row.
+        """
+        rows = self.overview.rows
+        async with self._reading:
+            known = self._scores.pop((report.market, report.day), {})
+            self._scores[report.market, report.day] = known
+            while len(self._scores) > _REPORTS_KEPT:
+                del self._scores[next(iter(self._scores))]
+            bases = {each.code: (rows.get(each.code), each.vintage) for each in standings}
+            lacking = [
+                code
+                for code, base in bases.items()
+                if code not in known or not known[code].of(base)
+            ]
+            if lacking:
+                await self.heard()
+            async for each in self.archive.histories(lacking):
+                await asyncio.sleep(0)
+                days = {vintage.day: vintage.record for vintage in each.vintages}
+                known[each.code] = _Score(*bases[each.code], zscore_of(days, report.day))
+            return [replace(each, zscore=known[each.code].zscore) for each in standings]
 
     async def _read(self) -> ServiceStatus:
         spoiled: dict[str, str] = {}
