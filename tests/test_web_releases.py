@@ -157,6 +157,11 @@ async def test_what_is_published_is_in_the_report(page: Desk, http: aiohttp.Clie
             "no symbol of HK shows 2026-11-19; the nearest reports: ",
         ),
         ("/HK?sort=size", 400, "sort: 'size' does not rank a report of HK; use change, percent"),
+        (
+            "/HK?sort=days_to_cover",
+            400,
+            "sort: 'days_to_cover' does not rank a report of HK; use change, percent, ratio, zs",
+        ),
         ("/HK?top=0", 400, "top: '0' is no number from 1 to 1000"),
         ("/HK?as_known_at=2026-11-24T00:00:00Z", 400, "reports are shown as last revised, not as"),
     ],

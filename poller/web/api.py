@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import ETag, web
 
 from poller import __version__
-from poller.markets import Market
+from poller.markets import Market, all_markets
 from poller.model import Code, Instrument, Vintage, market_of
 from poller.schedule.facts import NO_FACTS, Facts, facts_of
 from poller.schedule.report import ranked
@@ -22,11 +22,11 @@ from poller.store.reports import document as report_document
 from poller.store.store import Entry
 from poller.web.asked import (
     MOST_TOP,
-    REPORT_SORTS,
     check_names,
     code_of,
     known_at,
     report_asked,
+    sorts_of,
     view_of,
     whole,
 )
@@ -68,7 +68,8 @@ def routes() -> list[web.RouteDef]:
 
 def _strict(path: str, answer: Any) -> Answer:  # noqa: ANN401  aiohttp's types allow classes, too
     """Return the answer, which refuses parameters that the document does not name."""
-    item = _document()["paths"].get(path, {"get": {"parameters": []}})
+    described = path.replace("{market}", all_markets()[0].name)  # all have the same ones
+    item = _document()["paths"].get(described, {"get": {"parameters": []}})
     known = [each["name"] for each in item["get"]["parameters"] if each["in"] == "query"]
 
     async def strict(request: web.Request) -> web.StreamResponse:
@@ -228,7 +229,7 @@ async def _streamed(
 async def release(request: web.Request) -> web.Response:
     """Return one report of a market as a whole, by default with all of its symbols."""
     sources = request.app[SOURCES]
-    asked = report_asked(request, MOST_TOP, MOST_TOP, reported=False)
+    asked = report_asked(request, MOST_TOP, MOST_TOP)
     report = await sources.report(asked.market, asked.day)
     if asked.needs_history:
         shown = ranked(await sources.scored(report, report.standings), asked.sort)[: asked.top]
@@ -273,7 +274,7 @@ def _document() -> dict[str, Any]:
     return document(
         __version__,
         sorts=list(SORTS),
-        report_sorts=list(REPORT_SORTS),
+        report_sorts={market.name: sorts_of(market) for market in all_markets()},
         most_events=MOST_EVENTS,
     )
 

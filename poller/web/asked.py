@@ -17,7 +17,7 @@ from poller.web.watchlist_view import MOST_PER_PAGE, ONLY, PER_PAGE, PERCENT, SO
 
 MOST_TOP: Final = 10**6
 
-REPORT_SORTS: Final = (*report.SORTS, *report.HISTORY_SORTS)
+_REPORT_SORTS: Final = (*report.SORTS, *report.HISTORY_SORTS)
 """What a report can be ranked by."""
 
 _MOMENT: Final = re.compile(
@@ -96,14 +96,13 @@ class ReportAsked:
 
 def sorts_of(market: Market) -> list[str]:
     """Return what a report of this market can be ranked by."""
-    return [sort for sort in REPORT_SORTS if sort != "days_to_cover" or market.has_cover]
+    return [sort for sort in _REPORT_SORTS if sort != "days_to_cover" or market.has_cover]
 
 
-def report_asked(request: web.Request, top: int, most: int, *, reported: bool) -> ReportAsked:
+def report_asked(request: web.Request, top: int, most: int) -> ReportAsked:
     """Return the report in path and query, or raise HTTPBadRequest with the fix.
 
-    `top`: how many symbols if the query names no number; `most`: how many at most. `reported`:
-    refuse to rank by a figure that the market does not report; otherwise nobody has a rank then.
+    `top`: how many symbols if the query names no number; `most`: how many at most.
     """
     name, text = request.match_info["market"], request.match_info.get("day")
     market = market_named(name)
@@ -113,9 +112,7 @@ def report_asked(request: web.Request, top: int, most: int, *, reported: bool) -
         day = None if text is None else read_day(text, any_year=True)
     except Unreadable:
         raise web.HTTPBadRequest(text=f"{text!r} is no day: write it like 2026-04-30") from None
-    sort, known = request.query.get("sort", "change"), list(REPORT_SORTS)
-    if reported:
-        known = sorts_of(market)
+    sort, known = request.query.get("sort", "change"), sorts_of(market)
     if sort not in known:
         raise web.HTTPBadRequest(
             text=f"sort: {sort!r} does not rank a report of {market}; use {', '.join(known)}"

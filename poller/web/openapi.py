@@ -33,9 +33,16 @@ _STREAM_ID: Final[Schema] = {"type": "string", "pattern": f"^{AFTER}$"}
 
 
 def document(
-    version: str, *, sorts: Sequence[str], report_sorts: Sequence[str], most_events: int
+    version: str,
+    *,
+    sorts: Sequence[str],
+    report_sorts: Mapping[str, Sequence[str]],
+    most_events: int,
 ) -> dict[str, Any]:
-    """Return the document: every path, parameter and answer."""
+    """Return the document: every path, parameter and answer.
+
+    `report_sorts`: market → what a report of it can be ranked by.
+    """
     code = {"name": "code", "in": "path", "required": True, "schema": _CODE}
     history = _list(_reference("Day"))
     known_at = _query("as_known_at", _TIME, "the history as it was known at this time")
@@ -100,22 +107,18 @@ def _up_to(most: int) -> Schema:
     return {"type": "integer", "minimum": 1, "maximum": most}
 
 
-def _releases(sorts: Sequence[str]) -> dict[str, Any]:
-    market = {"name": "market", "in": "path", "required": True, "schema": _MARKET}
+def _releases(sorts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the paths of reports: of each market by itself, as its figures are its own."""
     day = {"name": "day", "in": "path", "required": True, "schema": _DAY}
-    asked = (
-        _query(
-            "sort",
-            {"enum": list(sorts)},
-            "the largest first; without the figure, no rank",
-        ),
-        _query("top", _up_to(10**6), "most; all if absent"),
-    )
-    path = "/api/releases/{market}"
-    return {
-        path: _get("The newest report of a market", _report(), market, *asked, known=False),
-        f"{path}/{{day}}": _get("One of its reports", _report(), market, day, *asked, known=False),
-    }
+    paths: dict[str, Any] = {}
+    for market in _NAMES:
+        sort = _query("sort", {"enum": list(sorts[market])}, "the largest first")
+        asked = (sort, _query("top", _up_to(10**6), "most; all if absent"))
+        path = f"/api/releases/{market}"
+        paths[path] = _get(f"The newest report of {market}", _report(), *asked, known=False)
+        one = _get(f"A report of {market}", _report(), day, *asked, known=False)
+        paths[f"{path}/{{day}}"] = one
+    return paths
 
 
 def _get(

@@ -135,7 +135,7 @@ async def release(request: web.Request) -> web.Response:
     """Show one report of a market as a whole."""
     sources = request.app[SOURCES]
     check_names(request.query.keys() & {"as_known_at"}, ("sort", "top"))
-    asked = report_asked(request, RANKED, MOST_RANKED, reported=True)
+    asked = report_asked(request, RANKED, MOST_RANKED)
     report = await sources.report(asked.market, asked.day)
     service = await sources.service_status()
     scored = asked.needs_history
