@@ -9,7 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from poller.model import Code, Instrument, Vintage
+from poller.events import encode
+from poller.model import Code, Instrument, Vintage, market_of
+from poller.schedule.notice import Completed
 from poller.telemetry.status import ReleaseState
 from tests.desk import HK, NOW, US, Desk, desk, record
 from tests.service import until
@@ -135,6 +137,30 @@ async def test_a_zscore_is_kept_until_there_is_news(
         await made.publish(UP, 900, newest=DAY)
         await made.shows(UP, 900)
         assert await zscore() < first
+
+
+async def test_the_reports_are_listed(page: Desk, http: aiohttp.ClientSession) -> None:
+    """Of each market, newest first, with what the notices tell; each leads to its report."""
+    await page.detected(HK, DAY)
+    done = Completed(market_of(HK), DAY, NOW, 3, (MISSING,))
+    await page.raw.xadd("{short-interest}:releases", encode(done))
+    for path in ("", "/"):
+        found = (await report(http, page, path))["releases"]
+        assert [(each["market"], each["trading_day"], each["symbols"]) for each in found] == [
+            ("HK", str(DAY), 3),
+            ("US", str(LAST), 1),
+            ("HK", str(LAST), 4),
+            ("US", "2026-11-06", 1),
+            ("HK", "2026-11-06", 1),
+        ]
+        moment = "2026-11-24T04:00:00.000Z"
+        assert (found[0]["detected_at"], found[0]["completed_at"]) == (moment, moment)
+        assert (found[0]["found"], found[0]["expected"], found[0]["missing"]) == (3, 4, 1)
+        assert found[1]["detected_at"] is None
+        text, _ = await get(http, f"{page.url}/releases{path}")
+        assert f'href="/releases/HK/{DAY}"' in text
+        assert "2026-11-20 3 3 of 4 2026-11-24 12:00 HKT 2026-11-24 12:00 HKT" in spoken(text)
+    assert 'href="/releases"' in (await get(http, f"{page.url}/releases/HK"))[0]
 
 
 async def test_what_is_published_is_in_the_report(page: Desk, http: aiohttp.ClientSession) -> None:

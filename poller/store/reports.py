@@ -1,6 +1,7 @@
 """Reads one report of a market as a whole, for `poller release` and the page."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -38,6 +39,7 @@ SORT_WORDS: Final = {
 }
 """What a report is ranked by, in words."""
 
+_MOST_KNOWN: Final = 2000  # two decades of weeks, and of half months
 _NEAR: Final = 3  # days named instead of one that nobody shows
 
 
@@ -77,6 +79,26 @@ def timeline(notices: Iterable[StreamNotice]) -> list[dict[str, Any]]:
 
 TIMELINE: Final = ("detected_at", "completed_at", "found", "expected", "missing")
 """What `timeline` tells of a report, in order."""
+
+
+async def known_reports(archive: Archive, watched: Collection[Code]) -> list[dict[str, Any]]:
+    """Return a row for each report that a symbol shows, the newest first, up to `_MOST_KNOWN`.
+
+    Each has `market`, `trading_day` (date), `symbols`, which is how many show it now, and what
+    `timeline` tells of it, None where no notice does.
+    """
+    codes = dict.fromkeys([*await archive.codes(), *watched])
+    known, _ = await archive.days(list(codes))
+    showing = Counter((market_of(code).name, day) for code, days in known.items() for day in days)
+    rows = timeline([notice async for notice in archive.notices()])
+    told = {(row["market"], row["trading_day"]): row for row in rows}
+    nothing: dict[str, Any] = dict.fromkeys(TIMELINE)
+    newest = sorted(showing, key=lambda key: (key[1], key[0]), reverse=True)[:_MOST_KNOWN]
+    return [
+        {"market": key[0], "trading_day": key[1], "symbols": showing[key]}
+        | {name: told.get(key, nothing)[name] for name in TIMELINE}
+        for key in newest
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/symbols/{code}/history.json", history_json),
         web.get("/api/symbols/{code}/history.csv", history_csv),
         web.get("/api/symbols/{code}/series.json", series_json),
+        web.get("/api/releases", releases),
+        web.get("/api/releases/", releases),
         web.get("/api/releases/{market}", release),
         web.get("/api/releases/{market}/{day}", release),
         web.get("/api/events", events),
@@ -68,7 +70,9 @@ def routes() -> list[web.RouteDef]:
 
 def _strict(path: str, answer: Any) -> Answer:  # noqa: ANN401  aiohttp's types allow classes, too
     """Return the answer, which refuses parameters that the document does not name."""
-    described = path.replace("{market}", all_markets()[0].name)  # all have the same ones
+    described = path.rstrip("/").replace(
+        "{market}", all_markets()[0].name
+    )  # all have the same ones
     item = _document()["paths"].get(described, {"get": {"parameters": []}})
     known = [each["name"] for each in item["get"]["parameters"] if each["in"] == "query"]
 
@@ -240,6 +244,22 @@ async def release(request: web.Request) -> web.Response:
         columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)} for each in shown
     ]
     return _json(report_document(report, asked.sort, rows))
+
+
+async def releases(request: web.Request) -> web.Response:
+    """Return every report that is known, newest first."""
+    found = await request.app[SOURCES].reports()
+    return _json({"releases": [{name: _plain(each[name]) for name in each} for each in found]})
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return moment_text(value)
+        case date():
+            return str(value)
+        case _:
+            return value
 
 
 async def events(request: web.Request) -> web.Response:

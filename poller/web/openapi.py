@@ -110,7 +110,18 @@ def _up_to(most: int) -> Schema:
 def _releases(sorts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return the paths of reports: of each market by itself, as its figures are its own."""
     day = {"name": "day", "in": "path", "required": True, "schema": _DAY}
-    paths: dict[str, Any] = {}
+    known = _object(
+        market=_MARKET,
+        trading_day=_DAY,
+        symbols=_WHOLE,
+        detected_at=_or_null(_TIME),
+        completed_at=_or_null(_TIME),
+        found=_or_null(_WHOLE),
+        expected=_or_null(_WHOLE),
+        missing=_or_null(_WHOLE),
+    )
+    summary = "Every report that is known, newest first"
+    paths = {"/api/releases": _get(summary, _object(releases=_list(known)))}
     for market in _NAMES:
         sort = _query("sort", {"enum": list(sorts[market])}, "the largest first")
         asked = (sort, _query("top", _up_to(10**6), "most; all if absent"))

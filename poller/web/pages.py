@@ -167,6 +167,21 @@ async def release(request: web.Request) -> web.Response:
     )
 
 
+@zoned
+async def releases(request: web.Request) -> web.Response:
+    """List the reports that are known, of each market."""
+    sources = request.app[SOURCES]
+    known = await sources.reports()
+    listed = {market: [r for r in known if r["market"] == market.name] for market in all_markets()}
+    return rendered(
+        request,
+        "releases.html.jinja",
+        service=await sources.service_status(),
+        listed={market: reports for market, reports in listed.items() if reports},
+        most=RANKED,
+    )
+
+
 def _heads(asked: ReportAsked) -> list[tuple[str, str, str, str]]:
     """Return key, head, CSS class and link of a report's figures; phones show three of them."""
     phone = {"shares", asked.sort, "change" if asked.sort == "percent" else "percent"}

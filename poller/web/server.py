@@ -56,6 +56,8 @@ def application(sources: Sources, connections: PageConnections) -> web.Applicati
         [
             web.get("/", pages.index),
             web.get("/symbols/{code}", symbol_page.symbol),
+            web.get("/releases", pages.releases),
+            web.get("/releases/", pages.releases),
             web.get("/releases/{market}", pages.release),
             web.get("/releases/{market}/{day}", pages.release),
             web.get("/login", pages.login),

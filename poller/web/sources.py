@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from aiohttp import web
 
@@ -18,7 +18,7 @@ from poller.schedule.report import Standing, zscore_of
 from poller.settings.config import Config
 from poller.store.archive import Archive
 from poller.store.ports import Instruments, Spent, Streams, Watermarks
-from poller.store.reports import Report, read_report
+from poller.store.reports import Report, known_reports, read_report
 from poller.store.store import Entry, Stream
 from poller.telemetry.observe import Observe
 from poller.telemetry.status import Polls, ProcessReport, living
@@ -47,11 +47,14 @@ _WHILE_GROWING: Final = 3  # times `fresh`, for which a report is shared althoug
 _UNGROWN: Final = 30  # times `fresh`: another client may have written
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """A report that was read at `at`, when `grown` was the event of the overview."""
+_Value = TypeVar("_Value")
 
-    report: Report
+
+@dataclass(frozen=True, slots=True)
+class _Shared(Generic[_Value]):
+    """What was read at `at`, when `grown` was the event of the overview."""
+
+    value: _Value
     at: datetime
     grown: asyncio.Event
 
@@ -100,7 +103,8 @@ class Sources:
     refresh: timedelta = timedelta(seconds=10)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[ServiceStatus] = field(default_factory=list)
-    _reports: dict[tuple[Market, date | None], "_Shared"] = field(default_factory=dict)
+    _reports: dict[tuple[Market, date | None], "_Shared[Report]"] = field(default_factory=dict)
+    _known: list["_Shared[list[dict[str, Any]]]"] = field(default_factory=list)
     _scores: dict[tuple[Market, date], dict[Code, "_Score"]] = field(default_factory=dict)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -210,7 +214,17 @@ class Sources:
             self._reports[market, day] = shared
             while len(self._reports) > _REPORTS_KEPT:
                 del self._reports[next(iter(self._reports))]
-            return shared.report
+            return shared.value
+
+    async def reports(self) -> list[dict[str, Any]]:
+        """Return every report that is known, as `known_reports` does; raises StoreError."""
+        async with self._reading:
+            if not self._known or not self._known[0].holds(self):
+                await self.heard()
+                at, grown = self.now(), self.overview.grown
+                found = await known_reports(self.archive, self.overview.rows.keys())
+                self._known[:] = [_Shared(found, at, grown)]
+            return self._known[0].value
 
     async def scored(self, report: Report, standings: Sequence[Standing]) -> list[Standing]:
         """Return these standings of a report with their z-scores; raises StoreError.
