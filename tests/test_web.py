@@ -207,6 +207,19 @@ async def test_a_simulation_says_so(page: Desk, http: aiohttp.ClientSession) -> 
     assert json.loads((await get(http, f"{page.url}/api/status"))[0])["simulated"]
 
 
+async def test_a_simulation_says_when_it_plays_on(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """Until it has caught up, no calendar says when a report comes: its own pace does."""
+    async with desk(tmp_path, US) as made:
+        await made.raw.set("{short-interest}:simulated", 1)
+        await made.publish(US, 100, newest=date(2021, 12, 15))
+        await made.shows(US, 100)
+        words = spoken((await get(http, made.url))[0])
+        assert "2021-12-31 is expected within 45 s: the simulation plays one each 45 s" in words
+        assert "is expected now" not in words
+
+
 async def test_a_browser_finds_its_way_back(page: Desk, http: aiohttp.ClientSession) -> None:
     """A missing page is a page with a link home and the fix; a program gets a line."""
     browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

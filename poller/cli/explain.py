@@ -20,7 +20,7 @@ from poller.markets import all_markets
 from poller.model import Code, Instrument, market_of
 from poller.schedule.calendar import expected_after
 from poller.settings.config import Config
-from poller.simulator.story import RELEASE_EVERY
+from poller.simulator.story import PACE
 from poller.store.ports import Spent
 from poller.store.redis_status import RedisStatusStore
 from poller.store.store import Snapshot
@@ -114,10 +114,7 @@ def _history(code: Code, snapshot: Snapshot, now: datetime, *, simulated: bool) 
     ago = f", {hours_or_days(late)} ago" if late > timedelta(0) else ""
     expected = f"expected from {opens:%Y-%m-%d %H:%M} UTC on{ago}"
     if simulated and ago:
-        every = RELEASE_EVERY.total_seconds()
-        expected = (
-            f"within {every:g} s: the simulation plays one each {every:g} s until it has caught up"
-        )
+        expected = PACE
     yield "next report", f"{release.day}, {expected}"
     for day in sorted(known.held):
         held = known.held[day]

@@ -20,6 +20,12 @@ from poller.simulator.world import TENCENT_ROWS, Revision, Rows, ShortInterest, 
 FIRST: Final = timedelta(seconds=12)
 """From the beginning to the first report: about as long as reading the history takes."""
 RELEASE_EVERY: Final = timedelta(seconds=45)
+PACE: Final = (
+    f"within {RELEASE_EVERY.total_seconds():g} s: the simulation plays one each "
+    f"{RELEASE_EVERY.total_seconds():g} s until it has caught up"
+)
+"""When a report is expected that is over by the calendar, in words."""
+
 REVISED_AFTER: Final = timedelta(seconds=10)
 
 PERIOD: Final = 3.0

@@ -12,6 +12,7 @@ from poller.errors import StoreDown
 from poller.markets import all_markets
 from poller.model import Code
 from poller.schedule.report import ranked
+from poller.simulator.story import PACE
 from poller.store.reports import SORT_WORDS
 from poller.telemetry.status import Polls
 from poller.web import formatting
@@ -120,6 +121,7 @@ async def index(request: web.Request) -> web.Response:
         lines=lines,
         all_markets=list(all_markets()),
         only=ONLY,
+        pace=PACE,
     )
 
 
