@@ -32,7 +32,7 @@ def hours(number: float, seconds: float = 0) -> timedelta:
         (CALENDAR, hours(12, -1), 30, "is due"),
         (CALENDAR, hours(12), 300, "is late"),
         (LEARNED, hours(0, -1), 30, "is expected from"),
-        (LEARNED, hours(0), 300, "usually comes from 08:30 UTC on"),
+        (LEARNED, hours(0), 300, "usually comes from 2026-11-20 16:30 HKT on"),
         (LEARNED, hours(7.5, -180), 180, "usually comes from"),
         (LEARNED, hours(7.5, -10), 30, "usually comes from"),
         (LEARNED, hours(7.5), 45, "is due"),

@@ -253,6 +253,7 @@ def test_symbols_without_rows_share_a_look_a_day(idle: int, round_trip: int) -> 
         looks.setdefault(decision.code, []).append(now)
         assert "once a day" in plan.outlook(decision.code)[1] or len(looks[decision.code]) == 1
         assert plan.record(decision.code, Answered(None), now) == []
+        assert plan.outlook(decision.code)[1] == "it has no rows: looked at once a day"
     for code in watched:
         first, second, third = looks[code]
         assert first == NOW

@@ -113,7 +113,7 @@ def test_watching_goes_round() -> None:
     [
         (NOW, timedelta(seconds=30), "is due"),
         (NOW + timedelta(days=1), timedelta(minutes=5), "is late"),
-        (NOW - timedelta(hours=20), timedelta(minutes=20), "expected from 2026-11-20 01:00"),
+        (NOW - timedelta(hours=20), timedelta(minutes=20), "expected from 2026-11-20 09:00 HKT"),
         (NOW - timedelta(hours=14), timedelta(hours=1), "no report came at this hour"),
         (NOW - timedelta(hours=10), timedelta(hours=4), "outside publishing hours"),
         (NOW - timedelta(days=7), timedelta(hours=4), "outside publishing hours"),
@@ -221,7 +221,7 @@ def test_a_symbol_that_stopped_is_looked_at_once_a_day() -> None:
     states = {HONG_KONG: MarketState(OLD, missed)}
     plan.restore({HK: stopped, Code("HK.00005"): OLD}, states)
     plan.watch([HK, Code("HK.00005")])
-    assert "once a day" in plan.outlook(HK)[1]
+    assert plan.outlook(HK)[1] == "it missed three releases: looked at once a day"
     looked = [ask(plan, NOW), ask(plan, NOW)]
     assert looked == ["HK.00005", HK]
     plan.record(HK, Answered(stopped), NOW)

@@ -267,7 +267,7 @@ def active(state: ReleaseState) -> ProcessReport:
             Polls((Poll(NOW, "no rows"),)),
             active(ReleaseState(day=DAY, next_at=NOW)),
             None,
-            "within a day",
+            "by 2026-11-25 09:00:00 UTC",
         ),
         (Polls(), active(ReleaseState(day=DAY, next_at=NOW)), None, "within a minute"),
         (Polls(), None, DAY, "once a poller has reported"),

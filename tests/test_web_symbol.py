@@ -9,10 +9,13 @@ import aiohttp
 import pytest
 
 from poller.model import Vintage
+from poller.telemetry.status import Poll, Polls, ReleaseState
 from tests.desk import HK, NOW, Desk, desk, record
 from tests.test_web import get, http, spoken
 
 __all__ = ["http"]
+
+DAY = date(2026, 11, 13)
 
 
 @pytest.fixture
@@ -58,3 +61,21 @@ async def test_a_time_is_entered_in_the_zone_of_the_page(
         assert not answer.url.query
     for wrong in ("yesterday", "2026-02-30T10:00", "2026-11-24"):
         await get(http, f"{url}?as_known_at={wrong}", 400)
+
+
+async def test_when_it_is_polled_next(page: Desk, http: aiohttp.ClientSession) -> None:
+    """A symbol without rows: by when at the latest; one in rotation: in its turn, never "now"."""
+    url = f"{page.url}/symbols/{HK}"
+    polls = (Poll(NOW - timedelta(hours=6), "no rows"),)
+    quiet = Polls(polls, None, "it has no rows: looked at once a day")
+    await page.status_store.save_polls({HK: quiet})
+    due = ReleaseState("watching", DAY, 2, 2, NOW - timedelta(seconds=1))
+    await page.report(markets={"HK": due})
+    words = spoken((await get(http, url))[0])
+    assert "Next poll in 18 h at the latest, 2026-11-25 06:00 HKT; it has no rows: looked" in words
+    assert "probed now" not in words
+    await page.publish(HK, 90, newest=DAY)
+    await page.shows(HK, 90)
+    await page.status_store.save_polls({HK: Polls(polls, None, "one of 27 symbols")})
+    words = spoken((await get(http, url))[0])
+    assert "Next poll in its turn a symbol of HK is probed now; one of 27 symbols" in words

@@ -19,6 +19,7 @@ from poller.detect.impossible import explained
 from poller.markets import all_markets
 from poller.model import Code, Instrument, market_of
 from poller.schedule.calendar import expected_after
+from poller.schedule.market import QUIET_FOR
 from poller.settings.config import Config
 from poller.simulator.story import PACE
 from poller.store.ports import Spent
@@ -203,7 +204,8 @@ def when_polled(polls: Polls, active: ProcessReport | None, code: Code, newest: 
     if state.phase == "sweeping":
         done = f"{state.covered:,} of {state.wanted:,} symbols of its report are read"
         return f"by {_sweep_ends(active, state):%H:%M:%S} UTC, as far as the budget allows; {done}"
-    return "within a day" if polls.polls else "within a minute"
+    by = polls.again_by(QUIET_FOR)
+    return "within a minute" if by is None else f"by {by:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _sweep_ends(active: ProcessReport, state: ReleaseState) -> datetime:

@@ -29,7 +29,9 @@ from poller.schedule.watch import HOLD, LONG_AGO, Watch
 LAPSED_AFTER: Final = 3
 """Missed releases after which a symbol is looked at once a day."""
 
-_DAY: Final = timedelta(days=1)
+QUIET_FOR: Final = timedelta(days=1)
+"""Longest time between two looks at a symbol that takes no part in releases."""
+
 _QUIET: Final = 36  # idle intervals between two looks at a symbol without rows, a day at most
 
 
@@ -410,7 +412,7 @@ class MarketQueue:
     def take_quiet(self, now: datetime) -> Symbol:
         """Return the dormant symbol that has not been polled for longest."""
         self._dormant_at = now + once_a_day(self._intervals) / self._counts[SymbolState.DORMANT]
-        return taken(self._quiet, "it had no rows, or missed three releases: once a day")
+        return taken(self._quiet, f"{_why_quiet(self._quiet[0][1])}: once a day")
 
     def trial(self) -> Queue | None:
         """Return the queue whose head is best to try a right with: no release waits for it."""
@@ -438,7 +440,7 @@ class MarketQueue:
             case SymbolState.NEW:
                 return None, "it was not looked at since the start"
             case SymbolState.DORMANT:
-                return None, "it has no rows, or missed three releases: looked at once a day"
+                return None, f"{_why_quiet(symbol)}: looked at once a day"
             case _ if not self._is_up_to_date(symbol):
                 reason = f"the report of {self.newest} is out, and it does not show it"
                 reason += told(symbol)
@@ -446,16 +448,20 @@ class MarketQueue:
             case _:
                 turn = f"one of {self._current} symbols watched in rotation"
                 at = self.watch.at if self._current == 1 else None
-                sooner = (
-                    f", or once the rank of {self.market} moves" if self.watch.hears_rank else ""
-                )
-                return at, f"{turn}; {self.watch.reason}{sooner}"
+                why = f"{turn}; {self.watch.reason}"
+                if self.watch.hears_rank:
+                    why += f". A move in the rank of {self.market} brings its next probe forward"
+                return at, why
 
 
 def _oldest(queues: Iterable[Queue]) -> Queue | None:
     return min(queues, key=lambda queue: queue[0][0], default=None)
 
 
+def _why_quiet(symbol: Symbol) -> str:
+    return "it has no rows" if symbol.watermark is None else "it missed three releases"
+
+
 def once_a_day(intervals: Intervals) -> timedelta:
     """Return the time between two polls of a symbol that is not expected to show anything."""
-    return min(_QUIET * intervals.idle, _DAY)
+    return min(_QUIET * intervals.idle, QUIET_FOR)

@@ -214,13 +214,20 @@ def _next_probe(
     if now >= opens:
         return now + _eager(window, now, intervals), f"{report} is due"
     if now >= window.possible:
-        why = f"{report} usually comes from {opens:%H:%M} UTC on"
+        why = f"{report} usually comes from {_local(market, opens)} on"
         soon = now + min(intervals.late, intervals.idle)
         return min(soon, max(opens, now + intervals.due)), why
     soonest = max(window.possible, now + intervals.due)
-    why = f"{report} is expected from {opens:%Y-%m-%d %H:%M} UTC on"
+    why = f"{report} is expected from {_local(market, opens)} on"
     pauses, hour = _hour(market, window, now)
     return min(now + pauses * intervals.idle, soonest), f"{why}; {hour}"
+
+
+def _local(market: Market, moment: datetime) -> str:
+    """Return a moment as the market's clocks show it: 2026-11-20 09:14 HKT."""
+    there = moment.astimezone(market.zone)
+    word = there.strftime("%Z")
+    return f"{there:%Y-%m-%d %H:%M} {word if word[:1].isalpha() else f'UTC{word}'}"
 
 
 def _eager(window: Window, now: datetime, intervals: Intervals) -> timedelta:

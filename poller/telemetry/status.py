@@ -143,6 +143,13 @@ class Polls:
     next_at: Moment | None = None
     reason: str = ""
 
+    def again_by(self, pause: timedelta) -> datetime | None:
+        """Return the time so long after the last poll; None if there is none to tell."""
+        try:
+            return self.polls[0].at + pause if self.polls else None
+        except OverflowError:  # at an end of the calendar
+            return None
+
     def to_json(self) -> str:
         """Return the JSON for the polls hash."""
         return to_json(_plain(asdict(self)))

@@ -12,6 +12,8 @@ from poller.detect.change import Rank, Timeline
 from poller.markets import Market, is_below_threshold
 from poller.model import Code, Vintage, market_of, titled
 from poller.schedule.facts import NO_FACTS, facts_of
+from poller.schedule.market import QUIET_FOR
+from poller.telemetry.status import Polls
 from poller.web import assets, formatting
 from poller.web.api import history_of
 from poller.web.asked import code_of, entered, known_at
@@ -21,7 +23,7 @@ from poller.web.plots import UNMOVED, Move, moves, plot_text, plotted
 from poller.web.rendering import rendered
 from poller.web.service_status import ServiceStatus, late
 from poller.web.sources import SOURCES, Sources
-from poller.web.watchlist_view import RANKED_FROM, row_of
+from poller.web.watchlist_view import RANKED_FROM, WatchlistRow, row_of
 from poller.web.zone_choice import zone_of, zoned
 
 _HISTORY_SHOWN: Final = 520  # ten years of weeks; the downloads have all days
@@ -51,6 +53,7 @@ async def symbol(request: web.Request) -> web.Response:
     service = await sources.service_status()
     row = sources.overview.rows.get(code) if moment is None else row_of(code, raw)
     known = await sources.instrument(code)
+    polls = (await sources.polls([code])).get(code)
     title = titled(code, known.name)
     return rendered(
         request,
@@ -69,6 +72,7 @@ async def symbol(request: web.Request) -> web.Response:
         row=row,
         rank=_rank(vintages),
         probed_at=_probed_at(service, market),
+        quiet_by=_quiet_by(service, row, polls),
         charts=_charts(f"Short interest of {title}", vintages),
         plotter=request.app[assets.PLOTTER],
         plot=_plot(market, vintages, moved),
@@ -83,7 +87,7 @@ async def symbol(request: web.Request) -> web.Response:
         unreadable=history.left_out,
         more=max(0, len(names) - _HISTORY_SHOWN),
         earlier=await _earlier(sources, vintages, code),
-        polls=(await sources.polls([code])).get(code),
+        polls=polls,
     )
 
 
@@ -99,6 +103,17 @@ def _probed_at(service: ServiceStatus, market: Market) -> datetime | None:
     """Return when one of a market's symbols is probed next, if that is known now."""
     views = () if service.redis else service.markets
     return next((view.probed_at for view in views if view.market is market), None)
+
+
+def _quiet_by(
+    service: ServiceStatus, row: WatchlistRow | None, polls: Polls | None
+) -> datetime | None:
+    """Return by when a symbol is polled that takes no part in releases; None for others."""
+    if row is None or polls is None:
+        return None
+    view = next((each for each in service.markets if each.market is row.market), None)
+    is_quiet = view is None or (view.phase != "sweeping" and row.day != view.day)
+    return polls.again_by(QUIET_FOR) if is_quiet or row.day is None else None
 
 
 def _rank(vintages: Sequence[Vintage]) -> Rank | None:
