@@ -340,7 +340,12 @@ async def test_no_page_is_wider_than_its_window(page: Desk) -> None:
     await page.report(troubles={"x" * 300: "y" * 300})
     await page.detected(HK, date(2026, 11, 13))
     await page.detected(longest, date(2026, 11, 13))
-    reports = ["/releases/HK", "/releases/US?sort=days_to_cover", "/releases/US?sort=zscore"]
+    reports = [
+        "/releases",
+        "/releases/HK",
+        "/releases/US?sort=days_to_cover",
+        "/releases/US?sort=zscore",
+    ]
     addresses = [
         "/",
         *reports,
