@@ -18,6 +18,7 @@ from typing import TextIO
 import pytest
 from redis.asyncio import Redis
 
+from poller import subscribe
 from poller.errors import StoreDown, StoreMisfit
 from poller.model import Code
 from poller.simulator import World
@@ -184,6 +185,77 @@ async def test_a_server_that_is_just_ending_is_followed_by_another(tmp_path: Pat
         fcntl.flock(lock, fcntl.LOCK_UN)
         async with asyncio.timeout(START_LIMIT / 2):
             await coming
+
+
+async def test_who_only_reads_its_stream_keeps_no_server_up(tmp_path: Path) -> None:
+    """A client of somebody else's and a subscriber: the last program ends the server under them."""
+    async with contextlib.AsyncExitStack() as reading:
+        async with Embedded(tmp_path).running() as own:
+            server, url = await server_of(tmp_path), own.partition("?")[0]
+            events = await reading.enter_async_context(subscribe(url))
+            foreign = await reading.enter_async_context(Redis.from_url(url))
+            waiting = [
+                asyncio.ensure_future(anext(events)),
+                asyncio.ensure_future(foreign.xread({"short-interest": "$"}, block=0)),
+            ]
+            async with Redis.from_url(url) as looking, at_most(what="both readers"):
+                while [each["cmd"] for each in await looking.client_list()].count("xread") < 2:
+                    await asyncio.sleep(0.02)
+            await come_and_go(tmp_path)
+            assert alive(server)  # there is a program still
+        await until(lambda: not alive(server))
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_server_in_use_is_never_ended(tmp_path: Path) -> None:
+    """However many come and go at once, what one has is there until it leaves."""
+    kept = list[int]()
+
+    async def visit() -> None:
+        async with Embedded(tmp_path).running() as url, Redis.from_url(url) as redis:
+            for _ in range(5):
+                kept.append(await redis.incr("visits"))
+                await asyncio.sleep(0)
+
+    for _ in range(5):
+        await asyncio.gather(*(visit() for _ in range(6)))
+    assert sorted(kept) == [*range(1, 151)]
+
+
+async def test_a_trial_leaves_nothing_unless_it_wrote(tmp_path: Path) -> None:
+    """Nor does it take anything from a program that came meanwhile, and holds the server."""
+    async with Embedded(tmp_path).running(trial=True):
+        pass
+    assert not (tmp_path / "redis").exists()
+    async with Embedded(tmp_path).running(), Embedded(tmp_path).running(trial=True):
+        pass
+    assert (tmp_path / "redis/password").exists()
+    async with Embedded(tmp_path).running(trial=True) as url, Redis.from_url(url) as redis:
+        await redis.set("kept", "yes")
+    async with Embedded(tmp_path).running(trial=True) as url, Redis.from_url(url) as redis:
+        assert await redis.get("kept") == b"yes"
+
+
+async def test_who_waits_while_a_trial_ends_makes_another_directory(tmp_path: Path) -> None:
+    """The gate it waits at is gone then: it neither fails nor starts a server beside another."""
+    await come_and_go(tmp_path)
+    folder = tmp_path / "redis"
+    with (folder / "gate.lock").open() as gate:
+        await until(lambda: takes(gate))
+        coming = asyncio.create_task(come_and_go(tmp_path))
+        await until(lambda: opens(folder / "gate.lock") > 1)
+        shutil.rmtree(folder)
+    async with asyncio.timeout(START_LIMIT / 2):
+        await coming
+    assert (folder / "password").exists()
+
+
+def opens(path: Path) -> int:
+    """Return how often this process holds a file open."""
+    links = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    return links.count(str(path))
 
 
 async def come_and_go(state_dir: Path) -> None:

@@ -293,6 +293,16 @@ async def test_no_server_is_begun_where_nothing_is(folders: Folders, arguments: 
     assert not (folders.working / "state").exists()
 
 
+async def test_a_server_that_holds_nothing_is_no_place_to_read(folders: Folders) -> None:
+    """What a check has left, or anybody: its emptiness would say that nothing is published."""
+    folders.file.write_text("", encoding="utf-8")
+    async with Embedded(folders.beside / "state").running():
+        pass
+    code, out, err = await poller(reader(folders), "tail", "--no-follow")
+    assert (code, out) == (1, "")
+    assert f"no embedded server runs in {folders.beside / 'state'}" in err
+
+
 async def test_a_server_that_has_just_begun_is_joined(folders: Folders) -> None:
     """Its lock shows it, though it has not written yet; one that has ended shows nothing."""
     state = folders.working / "state"
