@@ -315,7 +315,8 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         await service.start()
         async with store_of(service) as store:
             await entries(store, 3)
-            assert (await poller(service, "watch", "add", code))[0] == 0
+            added = await poller(service, "watch", "add", code)
+            assert added == (0, f"{code} watched\n", "")
             found = await entries(store, 3, code)
             exit_code, out, _ = await poller(service, "history", code, "--format", "json")
             assert exit_code == 0
