@@ -619,6 +619,33 @@ def test_another_users_directory_is_refused() -> None:
             os.seteuid(0)
 
 
+def closed(folder: Path, *, linked: bool) -> Path:
+    """Make a state directory of root's; `linked`: as systemd links that of a user it made."""
+    folder.chmod(0o755)
+    private, state = folder / "private", folder / "state"
+    private.mkdir(mode=0o700)
+    place = private / "poller" if linked else state
+    (place / "redis").mkdir(parents=True)
+    place.chmod(0o700)
+    if linked:
+        state.symlink_to(place)
+    return state
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("linked", [False, True])
+async def test_a_state_that_is_closed_to_its_reader_is_said_to_be(*, linked: bool) -> None:
+    """As a service's is for an ordinary user: to make it writable would be the wrong cure."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        state = closed(Path(name), linked=linked)
+        os.seteuid(4711)
+        try:
+            with pytest.raises(StoreMisfit, match=f"{state} is closed to this user.*redis.url"):
+                await come_and_go(state)
+        finally:
+            os.seteuid(0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root looks in on other users")
 async def test_root_looks_in_on_a_service_and_starts_none(tmp_path: Path) -> None:
     """As `poller tail` beside a unit: it joins the server, and leaves no file of its own."""

@@ -167,6 +167,12 @@ class Embedded:
         except Unsafe as unsafe:
             raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
+            if holds_data(self._state_dir):
+                raise StoreMisfit(
+                    f"state_dir: {self._state_dir} is closed to this user: its embedded server is "
+                    "for the user who runs it, and root; type this as one of them, or give "
+                    "redis.url, which serves every user"
+                ) from None
             raise StoreMisfit(
                 f"state_dir: the embedded server cannot live in {self._dir}: {problem.strerror}; "
                 "make the directory writable, or give redis.url"
