@@ -141,6 +141,15 @@ def test_a_configuration_with_another_state_is_told(home: Path) -> None:
     assert list(reminders(file, {"POLLER_STATE_DIR": "/srv"})) == []
 
 
+def test_a_unit_without_a_configuration_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the wrong directory it would watch nothing, in silence."""
+    monkeypatch.chdir(home)
+    (line,) = reminders(None, {})
+    assert line.startswith("no configuration: the unit has every key's default")
+
+
 def test_the_documented_installation_has_one_state(home: Path) -> None:
     """Its lines lead every command with that configuration to the state of the unit."""
     (line,) = re.findall(

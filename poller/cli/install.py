@@ -67,11 +67,11 @@ def reminders(file: Path | None, environment: Mapping[str, str]) -> Iterator[str
             "no configuration: the unit has every key's default, and watches only what `poller "
             "watch add` names; poller config init /etc/poller/poller.toml writes one for --config"
         )
-    if settings.redis.url is None and settings.state_dir.absolute() != STATE:
-        place = f"{chosen.absolute()}: " if chosen else ""
+    elif settings.redis.url is None and settings.state_dir.absolute() != STATE:
         yield (
-            f'{place}write state_dir = "{STATE}" into it: that is where the unit keeps its state, '
-            f"while commands with this configuration use {settings.state_dir.absolute()}"
+            f'{chosen.absolute()}: write state_dir = "{STATE}" into it: that is where the unit '
+            "keeps its state, while commands with this configuration use "
+            f"{settings.state_dir.absolute()}"
         )
 
 
