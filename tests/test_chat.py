@@ -421,7 +421,8 @@ def test_without_the_extra_the_message_names_it() -> None:
         "try: Apprise('slack://x')\n"
         "except ValueError as problem: print(problem)"
     )
-    assert "pip install '.[chat]'" in ended.stdout
+    assert "pip install 'short-interest-poller[chat]'" in ended.stdout
+    assert "pipx inject short-interest-poller apprise" in ended.stdout
 
 
 def test_apprise_is_imported_only_when_used() -> None:

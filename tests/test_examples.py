@@ -35,6 +35,8 @@ BRIDGES = {
     "to_postgresql.py",
 }
 """Those that `test_bridges` and `test_bridges_by_webhook` run."""
+RECEIVERS = {"verify.py", "verify.mjs"}
+"""Those that `test_deliver` calls."""
 TRIED = [
     "follow.py",
     pytest.param("follow.sh", marks=needs("redis-cli")),
@@ -44,7 +46,7 @@ TRIED = [
 
 def test_there_is_a_way_to_run_every_example() -> None:
     """No example is left out of these tests."""
-    assert {file.name for file in FOLDER.iterdir()} == {*RUN, *BRIDGES}
+    assert {file.name for file in FOLDER.iterdir()} == {*RUN, *BRIDGES, *RECEIVERS}
 
 
 @pytest.mark.parametrize("name", TRIED)

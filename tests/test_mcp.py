@@ -160,5 +160,5 @@ def test_without_the_package(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "pip install mcp, or this package with its extra [mcp]" in done.stderr
+    assert "pip install 'short-interest-poller[mcp]', or with pipx: pipx inject" in done.stderr
     assert "Traceback" not in done.stderr

@@ -99,6 +99,7 @@ def test_the_sdist_is_what_it_takes_to_make_and_test_it(built: Path) -> None:
         names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
     assert names >= {"Makefile", "LICENSE", "README.md", "config/pins/run.txt", "tests/set-up.sh"}
     assert names >= {path.as_posix() for path in Path("poller").rglob("*.py")}
+    assert names >= {"Dockerfile", ".dockerignore", "compose.yaml"}
     made = (".venv", "__pycache__", "_cache", "build/", "state/", ".git/")
     assert [name for name in names if any(part in f"{name}/" for part in made)] == []
 

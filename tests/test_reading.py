@@ -310,6 +310,7 @@ async def test_parquet_is_an_extra(service: Service, tmp_path: Path) -> None:
     export = ("-S", "-m", "poller", "export")  # -S: only PYTHONPATH says where packages are
     code, _, err = await python(service, *export, "--format", "parquet", "-o", str(file))
     assert (code, err) == (1, f"poller: --format parquet needs pyarrow: {INSTALL}\n")
+    assert "short-interest-poller[parquet]" in INSTALL
     assert not file.exists()
     code, out, err = await python(service, *export, "--format", "csv")
     assert (code, err) == (0, "")

@@ -1,4 +1,7 @@
-"""The receiver's half in Python: what docs/webhooks.md names."""
+"""The receiver's half of a webhook in Python: verify(secret, headers, body) returns the event.
+
+Copy the function into your receiver; it raises ValueError for what does not come from the poller.
+"""
 
 import base64
 import hmac
