@@ -218,6 +218,8 @@ async def test_a_report(service: Service) -> None:
     assert (apple["rank"], apple["code"], apple["percent"]) == (1, US, 150.0)
     found = csv.DictReader(await lines(service, "release", "HK", "--top", "1", "--format", "csv"))
     assert [row["code"] for row in found] == [HK]
+    told = await poller(service, "release", "SH")
+    assert told == (2, "", "poller: 'SH' is no market: write HK or US\n")
 
 
 async def test_a_symbol_that_lacks_the_report_is_named(service: Service, url: str) -> None:

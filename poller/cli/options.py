@@ -58,7 +58,7 @@ def as_written(_type: object, tokens: Sequence[Token]) -> str:
 MarketName: TypeAlias = Annotated[str, Parameter(converter=as_written)]
 if not TYPE_CHECKING:
     MarketName = Annotated[
-        Literal[tuple(market.name for market in all_markets())],
+        Literal[tuple(market.name for market in all_markets())] | str,
         Parameter(converter=as_written),
     ]
 
