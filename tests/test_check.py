@@ -3,9 +3,12 @@
 import asyncio
 import errno
 import os
+import pty
 import re
 import ssl
+import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import trustme
@@ -24,7 +27,7 @@ from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
 from tests.nodes import free_port
 from tests.receiver import SECRET
-from tests.service import simulator
+from tests.service import Service, poller, simulator
 
 
 async def told(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -81,6 +84,25 @@ async def test_an_unusable_key_and_a_disabled_endpoint_are_rows(
 def names_in(folder: Path) -> list[str]:
     """Return what is in a directory."""
     return sorted(path.name for path in folder.iterdir())
+
+
+async def test_on_a_terminal_it_says_what_it_waits_for(tmp_path: Path) -> None:
+    """Without OpenD it would be silent for seconds; into a file or pipe it says nothing of it."""
+    above, below = pty.openpty()
+    async with simulator(World()) as opend:
+        service = Service(tmp_path, opend.port, "HK.00700")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "poller", "check"),
+            env=service.environment(),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=below,
+        )
+        os.close(below)
+        assert await process.wait() == 0
+        assert await poller(service, "check") == (0, ANY, "")
+    told = os.read(above, 1000).decode()
+    os.close(above)
+    assert told == f"poller: waiting for OpenD 127.0.0.1:{opend.port}, 8 s at most\r\n"
 
 
 async def test_it_leaves_nothing_where_nothing_was(

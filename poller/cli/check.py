@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from poller import show
 from poller.cli.asking import Finding, ask_for_markets, same_user, states_of
 from poller.cli.backfill import CONNECT_LIMIT
 from poller.cli.options import ConfigFile, load_config
-from poller.cli.runner import finish
+from poller.cli.runner import finish, print_stderr
 from poller.cli.stores import Failure, beside, store_of
 from poller.delivery.client import reason_of
 from poller.delivery.destinations import check_usable, destination_of
@@ -181,6 +182,9 @@ async def _gateways(config: Config, *, new: bool) -> list[Finding]:
     async with asyncio.TaskGroup() as group:
         supervisors = [group.create_task(gateway.supervise()) for gateway in gateways]
         waits = [group.create_task(gateway.wait_ready()) for gateway in gateways]
+        if sys.stderr.isatty():
+            names = ", ".join(gateway.name for gateway in gateways)
+            print_stderr(f"waiting for OpenD {names}, {CONNECT_LIMIT:g} s at most")
         await asyncio.wait(waits, timeout=CONNECT_LIMIT)
         spent = time.monotonic() - began
         ready = [g for g, wait in zip(gateways, waits, strict=True) if wait.done()]
