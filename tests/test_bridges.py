@@ -4,6 +4,7 @@ What they read was written by the product, on a real server, and what they write
 """
 
 import asyncio
+import itertools
 import os
 import re
 import sys
@@ -252,6 +253,26 @@ async def test_a_bridge_writes_each_event_once(
             ("US.AAPL", "2020-01-06"),
             ("US.AAPL", "2020-01-03"),
         ]
+
+
+async def test_a_server_that_is_away_is_told_once(redis: nodes.Node, tmp_path: Path) -> None:
+    """Not at each try of the many that it takes until it is back."""
+    await tell(redis, "HK.00700", 1)
+    tries, out = itertools.count(), tmp_path / "out"
+    enough = asyncio.Event()
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        if next(tries) >= 3:
+            enough.set()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    place = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, started("to_nats.py", redis.url, place, out=out), at_most():
+        await enough.wait()
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert len(lines) == len(set(lines))
 
 
 async def stored(target: Target, ids: list[str]) -> None:
