@@ -58,7 +58,7 @@ def test_the_command_refuses_what_it_cannot_serve(
 
 
 async def test_the_command_refuses_a_port_in_use() -> None:
-    """A second simulator on one port leaves with 2 and says why."""
+    """A second simulator on one port leaves with 2 and says why in a line, not its usage."""
     async with Simulator(World()) as simulator:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "poller.simulator", "--port", str(simulator.port)),
@@ -67,6 +67,7 @@ async def test_the_command_refuses_a_port_in_use() -> None:
         _, errors = await process.communicate()
     assert process.returncode == 2
     assert b"address already in use" in errors
+    assert errors.count(b"\n") == 1
 
 
 async def test_the_simulator_does_not_import_the_sdk() -> None:
