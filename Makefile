@@ -5,7 +5,7 @@ SET_UP := .venv/.set-up
 # what runs, without what tests it
 RUNS := .venv/.runs
 
-.PHONY: demo test setup check docs format clean
+.PHONY: demo test setup dev check docs format clean
 
 demo: $(RUNS)
 	@$(BIN)/python -m poller demo
@@ -16,7 +16,10 @@ test: $(SET_UP)
 	@$(BIN)/python -m tests.run
 
 # .venv alone, to run `poller` from
-setup: $(SET_UP)
+setup: $(RUNS)
+
+# .venv with what tests it, too
+dev: $(SET_UP)
 
 check: $(SET_UP)
 	$(BIN)/ruff format --check poller tests

@@ -304,8 +304,11 @@ class Event:
     def flags(self) -> tuple[str, ...]:
         """The record's caveats, and `split` if one lies between it and the previous record."""
         is_split = self.change is not None and self.change.split_factor is not None
-        return (*self.vintage.record.flags, *(("split",) if is_split else ()))
+        return (*self.vintage.record.flags, *((SPLIT,) if is_split else ()))
 
+
+SPLIT: Final = "split"
+"""The flag of a day since whose previous one the shares were split or consolidated."""
 
 MOST_NAME: Final = 100
 """Characters kept of a name. The longest on these markets have some 60."""

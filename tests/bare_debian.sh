@@ -2,7 +2,7 @@
 # `make test` and `make demo` in a Debian bootstrapped for it, which has python3 and make and nothing
 # else: no name of its own that resolves, no /etc/hosts, no sudo, no venv module. Nothing is booted.
 # As root, with Debian's debootstrap. The tree is removed at the end; BARE_DEBIAN names one to keep.
-# What is given as arguments runs there instead, as root: tests/bare_debian.sh make setup
+# What is given as arguments runs there instead, as root: tests/bare_debian.sh make dev
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -166,7 +166,7 @@ runs=$(size "$tree/root/poller/.venv")
 
 say "as root: set-up for make test"
 start=$(seconds)
-inside root "cd ~/poller && make setup" || failed=yes
+inside root "cd ~/poller && make dev" || failed=yes
 set_up=$(($(seconds) - start))
 
 say "as root: make test"

@@ -38,7 +38,7 @@ fi
 $install --no-build-isolation --require-hashes -r "$wanted"
 $install --no-deps --no-build-isolation --editable .
 if [ "$pins" = run ]; then
-    # what only built it; `make setup` brings it back
+    # what only built it; `make dev` brings it back
     $pip uninstall --yes $(sed -n 's/^\([a-z][a-z0-9-]*\)==.*/\1/p' config/pins/build.txt) pip
 else
     # the tests start hundreds of processes. This uses every core, pip would use one; some packages

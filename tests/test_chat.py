@@ -170,8 +170,8 @@ async def test_notices_of_a_market_are_a_message_of_their_own(
     (text,) = bot[0].texts
     assert text.splitlines() == [
         "News of short interest",
-        "HK: the report of 13 Nov 2026 is out, first seen at HK.01613.",
-        "HK 13 Nov 2026 is complete: 299 of 300 symbols; missing HK.00700.",
+        "Hong Kong: the report of 13 Nov 2026 is out, first seen at HK.01613.",
+        "Hong Kong, 13 Nov 2026: the report is complete: 299 of 300 symbols; missing HK.00700.",
     ]
 
 

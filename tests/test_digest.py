@@ -84,7 +84,7 @@ def test_a_release_as_a_table() -> None:
     message = digest(ONE_DAY, limit=2_000, missing=12)
     assert text_of(message, monospaced=True) == (
         "Hong Kong short interest, 13 Nov 2026: 5 reported, 12 missing\n"
-        "2 up, 1 down, 1 unchanged\n"
+        "2 up, 1 down, 1 unchanged; largest change in % first\n"
         "```\n"
         "symbol        change      short    ratio\n"
         "HK.06089    +82.63 %     17,076   0.17 %\n"
@@ -101,7 +101,7 @@ def test_what_is_below_the_threshold() -> None:
     below = told("HK.00001", 0, 0), told("HK.00002", 0, 1_000_000)
     assert text_of(digest([*below, ONE_DAY[0], ONE_DAY[2]], limit=2_000), monospaced=True) == (
         "Hong Kong short interest, 13 Nov 2026: 4 reported\n"
-        "1 up, 0 down, 1 unchanged, 2 below threshold\n"
+        "1 up, 0 down, 1 unchanged, 2 below threshold; largest change in % first\n"
         "```\n"
         "symbol       change            short    ratio\n"
         "HK.06089   +82.63 %           17,076   0.17 %\n"
@@ -122,7 +122,7 @@ def test_a_release_with_revisions_as_lines() -> None:
     message = digest(ONE_DAY[:2] + REVISED, limit=2_000)
     assert message.text == (
         "Hong Kong short interest, 13 Nov 2026: 2 reported, 2 revised\n"
-        "0 up, 1 down, 1 unchanged\n"
+        "0 up, 1 down, 1 unchanged; largest change in % first\n"
         "symbol  change  short  ratio\n"
         "HK.00700  -21.61 %  1,480,638  14.81 %\n"
         "HK.00005  unchanged  1,000,000  10.00 %\n"
@@ -173,7 +173,7 @@ def test_us_rows_tell_the_days_to_cover() -> None:
     """A row without them keeps its place in the column."""
     rows = [told("US.AAPL", 110_000, 100_000, cover=2.5), told("US.GME", 90_000, 100_000)]
     assert body_of(digest(rows, limit=2_000), monospaced=True) == (
-        "1 up, 1 down, 0 unchanged\n"
+        "1 up, 1 down, 0 unchanged; largest change in % first\n"
         "```\n"
         "symbol     change    short   ratio  to cover\n"
         "US.AAPL  +10.00 %  110,000  1.10 %    2.50 d\n"
@@ -264,20 +264,21 @@ LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
     [
         (
             Detected(HONG_KONG, DAY, SEEN, Code("HK.01613")),
-            "HK: the report of 13 Nov 2026 is out, first seen at HK.01613.",
+            "Hong Kong: the report of 13 Nov 2026 is out, first seen at HK.01613.",
         ),
         (
             Completed(HONG_KONG, DAY, SEEN, 299, (Code("HK.00700"),)),
-            "HK 13 Nov 2026 is complete: 299 of 300 symbols; missing HK.00700.",
+            "Hong Kong, 13 Nov 2026: the report is complete: 299 of 300 symbols; missing HK.00700.",
         ),
         (
             Completed(UNITED_STATES, DAY, SEEN, 5000),
-            "US 13 Nov 2026 is complete: 5,000 of 5,000 symbols.",
+            "US, 13 Nov 2026: the report is complete: 5,000 of 5,000 symbols.",
         ),
         (
             Completed(HONG_KONG, DAY, SEEN, 2, (), MOVERS),
             (
-                "HK 13 Nov 2026 is complete: 2 of 2 symbols. Biggest moves:\n"
+                "Hong Kong, 13 Nov 2026: the report is complete: 2 of 2 symbols. "
+                "Biggest moves in shares:\n"
                 "1. TENCENT (HK.00700) -408,117 (-0.79 %)\n"
                 "2. HK.00005 +5"
             ),
@@ -285,7 +286,7 @@ LOST = tuple(Code(f"HK.{n:05}") for n in range(1, 1501))
         (
             Completed(HONG_KONG, DAY, SEEN, 0, LOST),
             (
-                "HK 13 Nov 2026 is complete: 0 of 1,500 symbols; missing "
+                "Hong Kong, 13 Nov 2026: the report is complete: 0 of 1,500 symbols; missing "
                 f"{', '.join(LOST[:MOST_ROWS])} and 1,480 more."
             ),
         ),
@@ -402,7 +403,7 @@ def test_names_in_a_table() -> None:
     ]
     body = body_of(digest(rows, limit=2_000), monospaced=True)
     assert body == (
-        "1 up, 1 down, 1 unchanged\n"
+        "1 up, 1 down, 1 unchanged; largest change in % first\n"
         "```\n"
         "symbol                                  change      short    ratio\n"
         "A name that is far too … (HK.06089)   +82.63 %     17,076   0.17 %\n"

@@ -68,11 +68,21 @@ async def test_every_role_ends_in_time_whatever_hangs(tmp_path: Path) -> None:
     assert [sum(each) for each in zip(left_all_the_same, in_good_order, strict=True)] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_during_the_imports(tmp_path: Path, number: signal.Signals) -> None:
-    """Before any loop listens for signals: 0, and not a word."""
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        ("run", signal.SIGTERM, 0),
+        ("run", signal.SIGINT, 0),
+        ("check", signal.SIGINT, 130),
+        ("health", signal.SIGTERM, 143),
+    ],
+)
+async def test_a_signal_during_the_imports(
+    tmp_path: Path, command: str, number: signal.Signals, code: int
+) -> None:
+    """Before any loop listens for signals: not a word, and 0 only from what a signal ends."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "importtime", "-m", "poller", "run"),
+        *(sys.executable, "-X", "importtime", "-m", "poller", command),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=asyncio.subprocess.PIPE,
@@ -87,11 +97,34 @@ async def test_a_signal_during_the_imports(tmp_path: Path, number: signal.Signal
                     told.append(text)
                 if text.rpartition("|")[2].strip() == "pydantic":
                     send(process, number)
-            assert await process.wait() == 0
+            assert await process.wait() == code
     finally:
         if process.returncode is None:
             process.kill()
     assert told == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_interrupted_command_has_not_succeeded(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """`poller check && poller run` does not run after Ctrl-C; nothing is said of it."""
+    service = Service(tmp_path, 1, "HK.00700")
+    async with store_of(service) as store:
+        await publish(store, "HK.00700", [1])
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "poller", "tail", "--json"),
+            env=service.environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        async with at_most():
+            assert await process.stdout.readline()
+            send(process, number)
+            out, err = await process.communicate()
+    assert (out, err) == (b"", b"")
+    assert process.returncode == 128 + number
 
 
 @pytest.mark.parametrize("command", ["--help", "watch list", "tail --from 0 --count 1"])

@@ -126,6 +126,17 @@ async def test_an_example_pauses_while_its_server_is_away(name: str, tmp_path: P
     assert tried[2] - tried[0] > 1.8
 
 
+@pytest.mark.parametrize("name", TRIED)
+async def test_an_example_is_ended_by_ctrl_c(name: str, tmp_path: Path) -> None:
+    """Without a stack: that is how everybody ends it."""
+    with nodes.node(tmp_path / "server") as server:
+        async with started(name, server.url, tmp_path) as process, at_most():
+            await told(server.url, 123_456, tmp_path / "out")
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            await process.wait()
+    assert "Traceback" not in (tmp_path / "err").read_text(encoding="utf-8")
+
+
 @asynccontextmanager
 async def serving(kind: str, folder: Path) -> AsyncIterator[str]:
     """Run a server and yield the URL an example is given."""

@@ -102,7 +102,8 @@ async def test_tail_begins_with_the_last_events(service: Service) -> None:
     assert await lines(service, "tail", "--from", third, "--no-follow", "--json") == whole[3:]
     assert await lines(service, "tail", "--count", "2", "--json") == whole[-2:]
     assert await lines(service, "tail", "--from", "0", "--count", "2", "--json") == whole[:2]
-    assert await lines(service, "tail", "--releases", "--no-follow") == []
+    none = "poller: the stream of releases has no entries\n"
+    assert await poller(service, "tail", "--releases", "--no-follow") == (0, "", none)
 
 
 async def test_tail_follows(service: Service, url: str) -> None:
@@ -134,10 +135,10 @@ async def test_a_table_of_history(service: Service) -> None:
     ]
     several = await lines(service, "history", SECOND, US)
     assert several[0] == SECOND
-    assert several[2].split() == ["2026-04-30", "<", "threshold", "-", "-", "0.00", "-", "0.013"]
+    assert several[2].split() == ["2026-04-30", "below", "threshold", "-", "-", "-", "-", "0.013"]
     assert several[5] == US
     assert several[7].split()[1:4] == ["2,500,000,000", "+1,500,000,000", "+150.00"]
-    assert several[7].split()[4:] == ["12.345", "999.99", "715,000.00"]
+    assert several[7].split()[4:] == ["12.345", "≥", "999.99", "715,000.00"]
     assert max(map(len, several)) <= 80
 
 
@@ -161,7 +162,8 @@ async def test_forms_of_history(service: Service) -> None:
 async def test_history_as_it_was_known(service: Service) -> None:
     """The vintage of that time counts; before the first nothing was known."""
     at = ("--as-known-at", "2026-05-08T18:00:00+08:00")
-    _, newest, _ = await lines(service, "history", HK, *at)
+    told, _, newest, _ = await lines(service, "history", HK, *at)
+    assert told == "As known at 2026-05-08 10:00:00 UTC:"
     assert "51,480,638" in newest
     rows = await lines(service, "export", "--format", "json", *at)
     assert json.loads(rows[2])["aggregated_short"] == 51_480_638
@@ -345,6 +347,8 @@ async def test_a_data_frame(url: str) -> None:
         "days_to_cover_change": "float64",
         "zscore": "float64",
         "streak": "Int64",
+        "split_factor": "float64",
+        "flags": "object",
     }
     assert frame.loc[(US, "2026-04-30"), "shares_short"] == 2_500_000_000
     before = library.history([HK], url=url, as_known_at=FIRST_SEEN + timedelta(hours=1))
@@ -421,7 +425,8 @@ async def test_an_export_is_the_data_frame(service: Service, url: str, tmp_path:
         table["timestamp_str"] = table["timestamp_str"].astype(str).str[:10]
         table["observed_at"] = pd.to_datetime(table["observed_at"], utc=True).dt.as_unit("ns")
         table["day"] = pd.to_datetime(table["timestamp_str"]).dt.as_unit("ns")
-        table["name"] = table["name"].astype(object).where(table["name"].notna(), None)
+        for text in ("name", "flags"):
+            table[text] = table[text].astype(object).where(table[text].notna(), None)
         rows = table.set_index(["code", "day"]).sort_index()
         for name, kind in frame.dtypes.items():
             pd.testing.assert_series_equal(

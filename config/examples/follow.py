@@ -22,3 +22,5 @@ try:
     asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "redis://127.0.0.1:6379"))
 except StoreMisfit as refusal:
     sys.exit(str(refusal))
+except KeyboardInterrupt:
+    pass

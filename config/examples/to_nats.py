@@ -69,3 +69,5 @@ try:
     asyncio.run(main(*sys.argv[1:3], *defaults[len(sys.argv) - 1 :]))
 except (StoreMisfit, Error) as refusal:
     sys.exit(str(refusal))
+except KeyboardInterrupt:
+    pass

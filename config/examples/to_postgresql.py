@@ -57,3 +57,5 @@ try:
     asyncio.run(main(*sys.argv[1:3], *["redis://127.0.0.1:6379", ""][len(sys.argv) - 1 :]))
 except (StoreMisfit, psycopg.Error) as refusal:
     sys.exit(str(refusal))
+except KeyboardInterrupt:
+    pass

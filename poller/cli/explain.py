@@ -11,13 +11,13 @@ from typing import Final
 from poller import show
 from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
-from poller.cli.stores import beside, store_of
+from poller.cli.stores import beside, instruments_of, store_of
 from poller.cli.webhooks import is_due, state_in_words
 from poller.clock import wall_clock
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.detect.impossible import explained
 from poller.markets import all_markets
-from poller.model import Code, market_of
+from poller.model import Code, Instrument, market_of
 from poller.schedule.calendar import expected_after
 from poller.settings.config import Config
 from poller.simulator.story import RELEASE_EVERY
@@ -32,7 +32,7 @@ Lines = Iterator[tuple[str, str]]
 _HOURS: Final = 48
 
 
-def explain(code: str, *, config: ConfigFile = None) -> None:
+def explain(code: str, /, *, config: ConfigFile = None) -> None:
     """Explain why a symbol has published nothing.
 
     Args:
@@ -66,7 +66,9 @@ async def explanation(config: Config, code: Code) -> list[tuple[str, str]]:
         simulated = await status_store.simulated()
         polls = (await status_store.polls([code])).get(code, Polls())
         snapshot = await store.records.snapshot(code)
-        rows = [*_history(code, snapshot, now, simulated=simulated)]
+        known = (await instruments_of(store, [code], [])).get(code, Instrument())
+        rows = [("company", known.name)] if known.name is not None else []
+        rows += _history(code, snapshot, now, simulated=simulated)
         unwatched = _unwatched(config, code, simulated=simulated)
         rows += _service(reports, lease, code, watched=watched, unwatched=unwatched)
         active = reports.get(lease.partition(":")[2])

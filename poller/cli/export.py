@@ -23,7 +23,7 @@ from poller.errors import how_to_install
 from poller.model import Code, Instrument, to_json
 from poller.settings.config import Config
 from poller.store.archive import Archive, Archived
-from poller.store.plain import DESCRIBED, coded_rows, described, history_names, whole_names
+from poller.store.plain import DESCRIBED, TEXTS, coded_rows, described, history_names, whole_names
 
 INSTALL: Final = how_to_install("parquet", "pyarrow")
 
@@ -191,9 +191,7 @@ class _Parquet:
         arrow, parquet = _pyarrow()
         self._arrow = arrow
         kinds = {
-            "code": arrow.string(),
-            "timestamp_str": arrow.string(),
-            "name": arrow.string(),
+            **dict.fromkeys(TEXTS, arrow.string()),
             "observed_at": arrow.timestamp("ms", tz="UTC"),
             **dict.fromkeys(whole_names(), arrow.int64()),
         }

@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.text import Text
@@ -14,8 +14,7 @@ from poller.cli.options import ConfigFile, Format, aware, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.model import Code, Instrument, Vintage, titled
-from poller.schedule.facts import FACTS
-from poller.schedule.report import change_of, percent_of
+from poller.schedule.facts import FACTS, facts_of
 from poller.settings.config import Config
 from poller.store.archive import Archive
 from poller.store.plain import DESCRIBED, coded_rows, described, history_names, history_rows
@@ -65,6 +64,8 @@ async def _print_histories(
         instruments = await instruments_of(store, list(found), problems)
     if found:
         several = len(codes) > 1
+        if moment is not None and form == "table":
+            show.say(f"As known at {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC:")
         match form:
             case "json":
                 rows = _described(found, instruments, several=several)
@@ -84,7 +85,10 @@ async def _print_histories(
 def unknown(code: Code, moment: datetime | None) -> str:
     """Return the message for a symbol of which nothing is, or was, known."""
     if moment is None:
-        return f"nothing is known of {code}; is it watched? See: poller watch list"
+        return (
+            f"nothing is known of {code}: it has no rows, or it is not watched; which, says poller "
+            f"explain {code}"
+        )
     return f"nothing was known of {code} at {moment.isoformat()}; now: poller history {code}"
 
 
@@ -134,13 +138,15 @@ def _print_wide(
     show.print_figures(names, [list(row) for row in zip(*columns, strict=True)], key=len(key))
 
 
+_SIGNED: Final = frozenset(FACTS) - {"split_factor"}
+
 _PLAIN: Final = frozenset({"timestamp", "revision"})
 """Whole numbers without separators between thousands."""
 
 
 def _wide_cells(name: str, values: Sequence[object]) -> list[Text]:
     """Return the cells of a column; figures have as many decimals as the longest of them."""
-    sign = "+" if name in FACTS else ""
+    sign = "+" if name in _SIGNED else ""
     if any(isinstance(value, float) for value in values):
         figures = [value if isinstance(value, int | float) else None for value in values]
         return show.decimal_cells(figures, sign=sign)
@@ -174,15 +180,14 @@ def _print_tables(
 def cells_of(vintages: Sequence[Vintage]) -> list[list[Text]]:
     """Return the cells of the table, newest first; a change is that since the day known before."""
     records = [vintage.record for vintage in vintages]
-    ratios = show.decimal_cells([record.ratio for record in records])
-    cover = show.decimal_cells([record.days_to_cover for record in records])
-    closes = show.decimal_cells([record.close_price for record in records])
-    rows = []
-    for place, record in enumerate(records):
-        before = records[place + 1] if place + 1 < len(records) else None
-        moved = show.change_cells(change_of(record, before), percent_of(record, before))
-        day = Text(record.timestamp_str)
-        rows.append(
-            [day, show.shares_cell(record), *moved, ratios[place], cover[place], closes[place]]
-        )
-    return rows
+    moved = [show.change_cells(each.change, each.change_percent) for each in facts_of(records)]
+    columns = (
+        [Text(record.timestamp_str) for record in records],
+        [show.shares_cell(record) for record in records],
+        [change for change, _ in moved],
+        [percent for _, percent in moved],
+        show.ratio_cells(records),
+        show.cover_cells(records),
+        show.decimal_cells([record.close_price for record in records]),
+    )
+    return [list(row) for row in zip(*columns, strict=True)]

@@ -70,7 +70,7 @@ def mcp(*, config: ConfigFile = None) -> None:
     Args:
         config: TOML file
     """
-    finish(_serve(load_config(config, reading=True)))
+    finish(_serve(load_config(config, reading=True)), serves=True)
 
 
 async def _serve(config: Config) -> None:

@@ -179,9 +179,9 @@ def _columns(shown: Sequence[Standing], sort: str) -> dict[str, list[Text]]:
     if sort == "zscore":
         columns["z-score"] = show.decimal_cells([each.zscore for each in shown])
     else:
-        columns["ratio"] = show.decimal_cells([each.record.ratio for each in shown])
+        columns["ratio"] = show.ratio_cells([each.record for each in shown])
     if any(each.days_to_cover is not None for each in shown):
-        columns["cover"] = show.decimal_cells([each.days_to_cover for each in shown])
+        columns["cover"] = show.cover_cells([each.record for each in shown])
     columns["%ile"] = [
         Text("-" if each.percentile is None else f"{each.percentile:.1f}") for each in shown
     ]

@@ -1,6 +1,7 @@
 """Runs a command, and ends it with an exit code and a line that says why."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn
@@ -36,6 +37,7 @@ def finish(
     *,
     stopping: Callable[[], None] = lambda: None,
     hangup: Callable[[], None] | None = None,
+    serves: bool = False,
 ) -> NoReturn:
     """Run to the end or until a signal, and exit without waiting for the SDK's threads.
 
@@ -44,6 +46,7 @@ def finish(
         journal: Records the end; None: stderr.
         stopping: Called when a signal asks to stop.
         hangup: Called on SIGHUP; None: SIGHUP stops, too.
+        serves: A signal is how it ends, with 0; else it is interrupted.
     """
 
     def overdue() -> None:
@@ -56,7 +59,9 @@ def finish(
         code = 0
         asyncio.get_running_loop().set_exception_handler(bridge.install().loop_failed)
         try:
-            await signals.until_signalled(work, stopping=stopping, overdue=overdue, hangup=hangup)
+            code = await signals.until_signalled(
+                work, stopping=stopping, overdue=overdue, hangup=hangup, serves=serves
+            )
             sys.stdout.flush()
         except BaseException as problem:  # noqa: BLE001  the process ends here, with its reason
             code = report(problem)
@@ -99,7 +104,9 @@ def report(problem: BaseException) -> int:
             code, text = FAILED, str(problem)
         case PollerError():
             code, text = FAILED, str(problem) or type(problem).__name__
-        case KeyboardInterrupt() | asyncio.CancelledError() | BrokenPipeError() | StdoutError():
+        case KeyboardInterrupt():
+            return signals.interrupted(signal.SIGINT)
+        case asyncio.CancelledError() | BrokenPipeError() | StdoutError():
             return 0
         case OSError(errno=int(), strerror=reason):  # a disk, a directory: for the operator to fix
             code = FAILED

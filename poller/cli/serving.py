@@ -51,7 +51,12 @@ def _simulated(settings: Config) -> NoReturn:
     from poller.cli.run_simulated import play  # noqa: PLC0415  only needed for simulations
 
     journal = Journal()
-    finish(play(settings, journal), journal, stopping=lambda: journal(observe.Happened("stopping")))
+    finish(
+        play(settings, journal),
+        journal,
+        stopping=lambda: journal(observe.Happened("stopping")),
+        serves=True,
+    )
 
 
 def _configuration(settings: Config, chosen: Path | None) -> observe.Happened:
@@ -92,4 +97,4 @@ def serve(role: Role, file: Path | None) -> NoReturn:
     work = composition.work_of(role)(settings, journal, notify=notify, reload=reload)
     # on a terminal SIGHUP means that it was closed: stop instead of reloading
     hangup = None if sys.stderr.isatty() else reload.asked.set
-    finish(work, journal, stopping=stopping, hangup=hangup)
+    finish(work, journal, stopping=stopping, hangup=hangup, serves=True)

@@ -94,6 +94,10 @@ async def _print_stream(
             entries = await store.streams.last_entries(wanted, stream) if wanted else newest
             if wanted:
                 printer.print(entries)
+            if not newest and not as_json:
+                kind = "release" if releases else "event"
+                waits = f"; waiting for the first {kind}" if follow else ""
+                print_stderr(f"the stream of {kind}s has no entries{waits}")
             after = entries[-1].id if entries else "0-0"
         elif after == "$":
             after = end

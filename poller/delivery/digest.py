@@ -155,7 +155,8 @@ def _parts(kinds: Mapping[str, Sequence[_Row]], most: int) -> Iterator[Part]:
     if reported := kinds[_REPORTED]:
         has_cover = any(row.days_to_cover is not None for row in reported)
         lines = [_cells(row, has_cover=has_cover) for row in reported]
-        yield _directions(reported)
+        order = "; largest change in % first" if len(reported) > 1 else ""
+        yield _directions(reported) + order
         yield _table(lines, most, _HEADER[: len(lines[0])])
     for kind, cells in _LISTED.items():
         if found := kinds[kind]:
@@ -189,18 +190,20 @@ def announcement(
 
 
 def _announcement(notice: StreamNotice) -> str:
-    market, day = notice.market, _date(notice.trading_day)
+    market, day = notice.market.labels.place, _date(notice.trading_day)
     if notice.type == Detected.type:
         first = _titled(notice.code, notice.name) if notice.code else None
         return f"{market}: the report of {day} is out, first seen at {first}."
-    words = f"{market} {day} is complete: {notice.found:,} of {notice.expected:,} symbols"
+    words = (
+        f"{market}, {day}: the report is complete: {notice.found:,} of {notice.expected:,} symbols"
+    )
     named = notice.missing_codes[:MOST_ROWS]
     more = notice.missing - len(named)
     if named:
         titles = (_titled(code, notice.missing_names.get(code)) for code in named)
         words += f"; missing {', '.join(titles)}" + (f" and {more:,} more" if more > 0 else "")
     moves = [f"\n{each.rank}. {_moved(each)}" for each in (notice.biggest or ())[:MOST_BIGGEST]]
-    return f"{words}. Biggest moves:{''.join(moves)}" if moves else f"{words}."
+    return f"{words}. Biggest moves in shares:{''.join(moves)}" if moves else f"{words}."
 
 
 def _moved(mover: Mover) -> str:

@@ -19,6 +19,7 @@ class Facts:
         days_to_cover_change: In days; None where either figure is the source's cap.
         zscore: How unusual the move is in the symbol's own history, as in an event's `change`.
         streak: Reports in a row that rose (positive) or fell (negative), as in an event's `change`.
+        split_factor: Of a split between the two: the shares of the day before are multiplied by it.
     """
 
     change: Shares | None = None
@@ -26,6 +27,7 @@ class Facts:
     days_to_cover_change: float | None = None
     zscore: float | None = None
     streak: int | None = None
+    split_factor: float | None = None
 
     def columns(self) -> dict[str, Any]:
         """Return name → fact, in order."""
@@ -49,10 +51,12 @@ def facts_of(records: Iterable[Record]) -> list[Facts]:
     for day in sorted(given):
         record, trend = given[day], trends.get(day, NO_TREND)
         change, percent, cover = None, None, None
+        factor = timeline.split_before(day)
         if before is not None:
             cover = cover_change(before, record)
             if not (is_below_threshold(before) or is_below_threshold(record)):
-                change, percent = move(before, record, timeline.split_before(day))
-        facts[day] = Facts(change, percent, cover, trend.zscore, trend.streak)
+                change, percent = move(before, record, factor)
+        split = None if factor is None else float(factor)
+        facts[day] = Facts(change, percent, cover, trend.zscore, trend.streak, split)
         before = record
     return [facts[day] for day in given]

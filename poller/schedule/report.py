@@ -43,27 +43,17 @@ class Standing:
     @property
     def change(self) -> Shares | None:
         """See the class."""
-        return change_of(self.record, self.previous)
+        return _move(self.record, self.previous)[0]
 
     @property
     def percent(self) -> float | None:
         """See the class."""
-        return percent_of(self.record, self.previous)
+        return _move(self.record, self.previous)[1]
 
     @property
     def days_to_cover(self) -> float | None:
         """Days; None where the market has no such figure."""
         return self.record.days_to_cover
-
-
-def change_of(record: Record, previous: Record | None) -> Shares | None:
-    """Return the change in shares; None where either figure is below the threshold or unknown."""
-    return _move(record, previous)[0]
-
-
-def percent_of(record: Record, previous: Record | None) -> float | None:
-    """Return the change in percent of the shares before; None also where those were 0."""
-    return _move(record, previous)[1]
 
 
 def _move(record: Record, previous: Record | None) -> tuple[Shares | None, float | None]:

@@ -42,13 +42,7 @@ from poller.store.ports import Trimming, Watermarks
 from poller.supervisor import supervise
 from poller.telemetry.log import configure
 from poller.telemetry.notify import Notify
-from poller.telemetry.observe import (
-    Newest,
-    Observe,
-    Ready,
-    UpToDate,
-    to_all,
-)
+from poller.telemetry.observe import Newest, Observe, Ready, UpToDate, to_all
 from poller.telemetry.roles import ROLES, Role
 from poller.telemetry.status_store import StatusStore
 from poller.telemetry.vitals import Vitals

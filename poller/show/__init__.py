@@ -4,9 +4,11 @@ from poller.show.found import Gaps, print_gaps, print_held
 from poller.show.lines import entry_line, release_line
 from poller.show.tables import (
     change_cells,
+    cover_cells,
     decimal_cells,
     print_figures,
     print_table,
+    ratio_cells,
     shares_cell,
 )
 from poller.show.terminal import (
@@ -25,6 +27,7 @@ __all__ = [
     "Gaps",
     "change_cells",
     "console",
+    "cover_cells",
     "decimal_cells",
     "entry_line",
     "errors",
@@ -33,6 +36,7 @@ __all__ = [
     "print_held",
     "print_table",
     "progress_bar",
+    "ratio_cells",
     "release_line",
     "say",
     "say_json",

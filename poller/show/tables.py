@@ -8,11 +8,11 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from poller.markets import Record, Shares
+from poller.markets import Record, Shares, is_below_threshold
 from poller.printable import printable
 from poller.show.terminal import USUAL_WIDTH, console, parts_of, room
 
-_FIGURE: Final = re.compile(r"-|< threshold|[+-]?[0-9.,]+")
+_FIGURE: Final = re.compile(r"-|below threshold|(?:[≤≥] )?[+-]?[0-9.,]+")
 _LEAST_DECIMALS, _MOST_DECIMALS = 2, 4
 
 _LEAST_LAST: Final = 12
@@ -85,8 +85,23 @@ def _print_columns(
 
 
 def shares_cell(record: Record) -> Text:
-    """Format a number of shares, or `< threshold` if it was not reported for that reason."""
-    return Text("< threshold" if "below_threshold" in record.flags else number(record.shares))
+    """Format a number of shares, or say that there is none because it is below the threshold."""
+    return Text("below threshold" if is_below_threshold(record) else number(record.shares))
+
+
+def ratio_cells(records: Sequence[Record]) -> list[Text]:
+    """Format a column of ratios; a position below the threshold has none."""
+    return decimal_cells([None if is_below_threshold(each) else each.ratio for each in records])
+
+
+def cover_cells(records: Sequence[Record]) -> list[Text]:
+    """Format a column of days to cover; at a bound, with its sign: `≥ 999.99`."""
+    cells = decimal_cells([each.days_to_cover for each in records])
+    bounds = [each.cover_bound for each in records]
+    return [
+        cell if bound is None else Text(bound.sign) + cell
+        for cell, bound in zip(cells, bounds, strict=True)
+    ]
 
 
 def number(value: Shares | None) -> str:

@@ -13,7 +13,7 @@ from poller.events import StreamNotice
 from poller.markets import market_named, market_names
 from poller.model import Code, Instrument, parse_code, unique
 from poller.store.archive import Archive, Archived
-from poller.store.plain import DESCRIBED, coded_rows, described, history_names, whole_names
+from poller.store.plain import DESCRIBED, TEXTS, coded_rows, described, history_names, whole_names
 from poller.store.reports import TIMELINE, timeline
 
 
@@ -31,7 +31,8 @@ def history(
     numbers are Int64, figures float64, `timestamp_str` object; then `revision` (Int64) and
     `observed_at` (datetime64[ns, UTC]); then `name` (object, None where it is not known),
     `outstanding_percent` (float64), and each day beside the day before it: `change` (Int64, in
-    shares), `change_percent`, `days_to_cover_change`, `zscore` (float64) and `streak` (Int64).
+    shares), `change_percent`, `days_to_cover_change`, `zscore` (float64), `streak` (Int64),
+    `split_factor` (float64), and `flags` (object: words separated by spaces, None for none).
     Absent values are NA or NaN. A time without a zone is UTC.
 
     Raises BadCode for an invalid code, StoreDown while Redis does not answer, LockedOut when it
@@ -123,7 +124,7 @@ def _frame(found: list[Archived], instruments: Mapping[Code, Instrument]) -> pd.
         if name == "observed_at":
             moments = pd.to_datetime(pd.Series(values, dtype=object), utc=True)
             columns[name] = moments.dt.as_unit("ns")
-        elif name in {"code", "timestamp_str", "name"}:
+        elif name in TEXTS:
             columns[name] = pd.Series(values, dtype=object)
         else:
             kind = "Int64" if name in whole_names() else "float64"

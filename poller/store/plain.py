@@ -1,18 +1,21 @@
 """Entries and history as plain rows, for JSON and CSV."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
 from poller.codec import Whole, read_json
 from poller.events import Foreign, StreamEvent, decode
-from poller.markets import all_markets
-from poller.model import Code, Instrument, Vintage, isoformat, market_of, to_json
+from poller.markets import Record, all_markets
+from poller.model import SPLIT, Code, Instrument, Vintage, isoformat, market_of, to_json
 from poller.schedule.facts import FACTS, Facts, facts_of
 from poller.store.store import Entry
 
-DESCRIBED: Final = ("name", "outstanding_percent", *FACTS)
+DESCRIBED: Final = ("name", "outstanding_percent", *FACTS, "flags")
 """The columns that `described` adds."""
+
+TEXTS: Final = ("code", "timestamp_str", "name", "flags")
+"""The columns that hold text; `observed_at` is a time, every other one a number."""
 
 
 def entry_json(entry: Entry) -> str:
@@ -75,9 +78,17 @@ def described(
             "name": known.name,
             "outstanding_percent": known.outstanding_percent(each.record),
             **fact.columns(),
+            "flags": " ".join(_flags(each.record, fact)) or None,
         }
         for row, each, fact in zip(rows, vintages, facts, strict=True)
     ]
+
+
+def _flags(record: Record, fact: Facts) -> Iterator[str]:
+    """Yield the caveats of a day, as in the `flags` of its event."""
+    yield from record.flags
+    if fact.split_factor is not None:
+        yield SPLIT
 
 
 def whole_names() -> frozenset[str]:

@@ -21,25 +21,28 @@ async def until_signalled(
     stopping: Callable[[], None] = lambda: None,
     overdue: Callable[[], None] = lambda: None,
     hangup: Callable[[], None] | None = None,
-) -> None:
+    serves: bool = False,
+) -> int:
     """Run `work` until it ends, or SIGTERM or SIGINT arrives, which cancels and awaits it.
 
     `stopping` is called on the signal. If `work` has not ended `STOP_LIMIT` seconds later,
-    `overdue` is called and the process exits with 0. SIGHUP calls `hangup`; without one, it ends
-    the work, too.
+    `overdue` is called and the process exits. SIGHUP calls `hangup`; without one, it ends the work,
+    too. `serves`: a signal is how the work ends.
+
+    Returns the exit code: 0, or that of an interrupted command.
     """
     task = asyncio.create_task(work, name="service")
     loop = asyncio.get_running_loop()
-    asked = False
+    asked, code = False, 0
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
+    def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked, code
         if asked:
             os._exit(1)  # a second signal ends it at once
-        asked = True
+        asked, code = True, 0 if serves else interrupted(number)
         # a timer of the system, in case the loop is blocked in a write that nobody reads; repeated,
         # in case it blocks between the timer and its handler
-        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(code))
         signal.setitimer(signal.ITIMER_REAL, STOP_LIMIT + _STUCK, _STUCK)
         loop.call_soon_threadsafe(stop)
 
@@ -52,7 +55,7 @@ async def until_signalled(
         try:
             overdue()
         finally:
-            leave(0)
+            leave(code)
 
     ending = [signal.SIGTERM, signal.SIGINT]
     if hangup is None:
@@ -69,6 +72,15 @@ async def until_signalled(
             raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    return code
+
+
+def interrupted(number: int) -> int:
+    """Return the exit code of a command that a signal ended before it was done, as shells have it.
+
+    With 0, a script would go on with what is not there.
+    """
+    return 128 + number
 
 
 def leave(code: int) -> NoReturn:

@@ -288,6 +288,8 @@ def _day() -> Schema:
         days_to_cover_change=_or_null(_REAL),
         zscore=_or_null(_REAL),
         streak=_or_null(_WHOLE),
+        split_factor=_or_null(_REAL),
+        flags=_or_null(_TEXT),
     )
     kinds = (market.record.__name__ for market in all_markets())
     return {"anyOf": [{"allOf": [_reference(kind), read]} for kind in kinds]}

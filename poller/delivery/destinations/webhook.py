@@ -44,7 +44,10 @@ _MAKE_ONE: Final = f"make one: {MAKE_ONE}"
 
 def _check_secrets(secrets: Sequence[str]) -> None:
     if not secrets:
-        raise ValueError(f"nothing to sign with; {_MAKE_ONE}")
+        raise ValueError(
+            f"nothing to sign with; {_MAKE_ONE}; a server that takes Slack's messages needs "
+            "slack = true"
+        )
     for secret in secrets:
         try:
             key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
