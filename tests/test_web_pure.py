@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 import string
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from html import unescape
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -46,6 +48,7 @@ from poller.web.formatting import (
 )
 from poller.web.market_view import markets, story_time
 from poller.web.plots import Move, moves, plot_text, plotted
+from poller.web.rendering import unbroken
 from poller.web.safe_json import entry_text, json_text
 from poller.web.service_status import ServiceStatus, unready
 from poller.web.watchlist_view import (
@@ -468,6 +471,19 @@ def test_no_report_of_a_simulation_is_late() -> None:
 def test_reasons(service: ServiceStatus, reason: str) -> None:
     """Each way not to be ready has its own words."""
     assert unready(service)[0].startswith(reason)
+
+
+@given(st.text())
+@example("the report of 2026-07-10 is expected from 2026-07-17 01:00 UTC on; <b>'2026-07-10'</b>")
+def test_dates_in_words_are_kept_whole(text: str) -> None:
+    """They are the only markup of a text, which is otherwise escaped and unchanged."""
+    marked = str(unbroken(text))
+    plain = marked.replace('<span class="value">', "").replace("</span>", "")
+    assert "<" not in plain
+    if text.isprintable():
+        assert unescape(plain) == text
+    for day in re.findall(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text, re.ASCII):
+        assert f'<span class="value">{day}</span>' in marked
 
 
 def test_words() -> None:
