@@ -23,11 +23,23 @@ _COARSE: Final = 2  # from this step on (minutes), one unit is enough
 _FEW: Final = 10
 _SIZES: Final = ((1e9, " B"), (1e6, " M"), (1e3, " k"))
 _LONG: Final = 1e15  # figures from here on are written with a power of ten
+_WIDEST_SHARES: Final = 1e10  # columns have room for smaller ones
+_WIDEST: Final = 1e5
 
 
 def number(value: Shares | None) -> str:
     """Return 1,234,567."""
     return ABSENT if value is None or abs(value) >= LARGEST else f"{value:,}"
+
+
+def is_wide(shares: Iterable[Shares | None], others: Iterable[float | None]) -> bool:
+    """Return whether any of these needs more room than a column has: no market reports such a one.
+
+    `shares`: positions and their changes. `others`: percents, days, prices.
+    """
+    return any(value is not None and abs(value) >= _WIDEST_SHARES for value in shares) or any(
+        value is not None and abs(value) >= _WIDEST for value in others
+    )
 
 
 def short(value: Shares | None) -> str:

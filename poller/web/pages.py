@@ -99,6 +99,12 @@ async def index(request: web.Request) -> web.Response:
         reports=reports,
         listing=listing,
         columns=columns,
+        is_wide=any(
+            formatting.is_wide(
+                (row.shares, row.change), (row.percent, row.ratio, row.days_to_cover)
+            )
+            for row in listing.rows
+        ),
         view=view,
         heads=[
             (key, head, kind, _link(view.with_sort(key)))
@@ -144,6 +150,13 @@ async def release(request: web.Request) -> web.Response:
         left=None if newest is None else time_left(service, newest),
         first_seen=service.first_seen.get((asked.market.name, report.day)),
         shown=shown,
+        is_wide=any(
+            formatting.is_wide(
+                (each.record.shares, each.change),
+                (each.percent, each.record.ratio, each.record.close_price),
+            )
+            for each in shown
+        ),
         more=len(ranked) - len(shown),
         named=_MISSING_NAMED,
         most_missing=_MOST_MISSING,
