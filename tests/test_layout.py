@@ -1,14 +1,16 @@
 """The page as Chromium lays it out: at no width does a figure break, or is anything cut off."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from poller.model import Code, Instrument
 from poller.telemetry.status import Poll, Polls, ReleaseState
+from poller.web.pages import COLUMNS
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import needs
 from tests.service import until
@@ -131,3 +133,19 @@ async def test_nothing_is_broken_or_cut_off(page: Desk) -> None:
         for path in (*PATHS, "/?sort=-ratio", "/?sort=-percentile&zone=UTC", *reports):
             await window.goto(page.url + path)
             assert await misfits(window) == {}, path
+
+
+async def test_the_order_is_seen_at_every_width(page: Desk) -> None:
+    """The head that the rows are sorted by has an arrow; of a new report, a sentence says more."""
+    await page.detected(HK, date(2026, 11, 13))
+    async with browser() as (window, _):
+        for sort in ("", *(f"?sort=-{key}" for key, *_ in COLUMNS)):
+            await window.goto(f"{page.url}/{sort}")
+            for width in WIDTHS:
+                await window.set_viewport_size({"width": width, "height": 900})
+                for table in (".movers", ".watchlist"):
+                    head = window.locator(f"{table} thead [aria-sort]")
+                    await expect(head).to_have_text(re.compile("[▾▴]"))
+                    await expect(head).to_be_visible()
+        await window.goto(page.url)
+        await expect(window.get_by_text("By the size of the change in shares, up")).to_be_visible()

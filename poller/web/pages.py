@@ -56,6 +56,12 @@ SIZES: Final = (50, 100, 500)
 MOVED_MOST: Final = "-moved"
 """The usual order of the watchlist while a report is new."""
 
+ORDERS: Final = {
+    "moved": ("By the size of the change in shares, up or down", "largest", "smallest"),
+    "observed": ("By when the report was read", "newest", "oldest"),
+}
+"""Orders that no column's head tells: sort → words, which comes first descending, ascending."""
+
 FIGURES: Final = (
     ("shares", "Shares short", ""),
     ("change", "Change", ""),
@@ -88,7 +94,7 @@ async def index(request: web.Request) -> web.Response:
     if not service.redis:
         polls = await sources.polls([row.code for row in listing.rows])
         lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
-    columns = _columns(listing.rows)
+    columns, kinds = _columns(listing.rows), _kinds(view.sort)
     return rendered(
         request,
         "index.html.jinja",
@@ -107,10 +113,12 @@ async def index(request: web.Request) -> web.Response:
         ),
         view=view,
         heads=[
-            (key, head, kind, _link(view.with_sort(key)))
-            for key, head, kind in COLUMNS
+            (key, head, kinds[key], _link(view.with_sort(key)))
+            for key, head, _ in COLUMNS
             if key in columns
         ],
+        kinds=kinds,
+        orders=ORDERS,
         has_turns=any(each.next_at is not None for each in polls.values()),
         page_link=lambda page: f"?{urlencode(view.query(page))}",
         sizes=[(size, _link(replace(view, size=size, page=1))) for size in SIZES],
@@ -128,6 +136,18 @@ def _columns(rows: Sequence[WatchlistRow]) -> set[str]:
     columns = {key for key, _, _ in COLUMNS}
     empty = {key for key in OPTIONAL if all(SORTS[key](row) is None for row in rows)}
     return columns - empty if rows else columns - {"days_to_cover", "volume", "percentile"}
+
+
+def _kinds(sort: str) -> dict[str, str]:
+    """Return the CSS classes of the watchlist's columns, by key.
+
+    The one it is sorted by is seen on every screen: phones show it in the place of the shares.
+    """
+    kinds = {key: kind for key, _, kind in COLUMNS}
+    by = "change" if sort == "moved" else sort
+    if "wide" in kinds.get(by, ""):
+        kinds |= {by: "figure", "shares": "figure wide"}
+    return kinds
 
 
 @zoned
