@@ -40,7 +40,7 @@ COLUMNS: Final = (
     ("ratio", "Ratio", "figure wide"),
     ("days_to_cover", "Days to cover", "figure wide second"),
     ("volume", "Average volume", "figure wide third"),
-    ("percentile", "Percentile", "figure wide third"),
+    ("percentile", "Percentile, 1 y", "figure wide third"),
     ("change", "Change", "figure wide second"),
     ("percent", "Change, %", "figure"),
 )
@@ -70,7 +70,7 @@ FIGURES: Final = (
     ("days_to_cover", "Days to cover", "second"),
     ("zscore", "z-score", ""),
     ("close", "Close", "second"),
-    ("percentile", "Percentile", "second"),
+    ("percentile", "Percentile in report", "second"),
 )
 """The figures of a report: key, head, CSS classes as above."""
 
