@@ -52,7 +52,8 @@ BROKEN = """() => {
 
 CUT = """() => {
   const found = [];
-  const shown = (node) => node.checkVisibility() && !node.closest(".hidden, .skip, svg");
+  // the live chart follows its window a moment later
+  const shown = (node) => node.checkVisibility() && !node.closest(".hidden, .skip, svg, .panels");
   if (document.documentElement.scrollWidth > innerWidth) found.push("the window scrolls sideways");
   for (const node of document.querySelectorAll("body *")) {
     if (!shown(node) || getComputedStyle(node).overflowX === "visible") continue;
@@ -100,7 +101,8 @@ async def page(tmp_path: Path) -> AsyncIterator[Desk]:
         await made.shows(US, 820_591_779)
         await made.shows(LONE, 2_148_447)
         names = {
-            code: Instrument(name, 9_100_000_000, 9_050_000_000) for code, name in NAMES.items()
+            code: Instrument(name, 9_100_000_000, 9_050_000_000, NOW, NOW)
+            for code, name in NAMES.items()
         }
         await made.store.instruments.save_instruments(names)
         await until(lambda: all(made.sources.overview.rows[code].name for code in NAMES))

@@ -106,14 +106,34 @@ def percent(value: float | None) -> str:
     return f"±{text[1:]}" if text[1:] == "0.00 %" else text
 
 
+def difference(value: float | None) -> str:
+    """Return +1.23, −1.23 or ±0.00."""
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    text = decimal(abs(known))
+    return f"{'±' if text == '0.00' else '+' if known > 0 else '−'}{text}"
+
+
+def zscore(value: float | None) -> str:
+    """Return 1.23 or −1.23."""
+    return decimal(value).replace("-", "−")
+
+
 def trend(facts: Facts) -> str:
     """Return how unusual a move is, and how long it has gone on; "" if neither is known."""
     parts = []
-    if (known := finite(facts.zscore)) is not None:
-        parts.append(f"z-score {decimal(known).replace('-', '−')}")
-    if facts.streak is not None and abs(facts.streak) > 1:
-        way = "up" if facts.streak > 0 else "down"
-        parts.append(f"{abs(facts.streak):,} reports {way} in a row")
+    if finite(facts.zscore) is not None:
+        parts.append(f"z-score {zscore(facts.zscore)}")
+    match facts.streak:
+        case None:
+            pass
+        case 0:
+            parts.append("unchanged")
+        case 1 | -1 as way:
+            parts.append(f"1 report {'up' if way > 0 else 'down'}")
+        case count:
+            parts.append(f"{abs(count):,} reports {'up' if count > 0 else 'down'} in a row")
     return ", ".join(parts)
 
 

@@ -22,7 +22,7 @@ LONGEST: Final = 4_000
 
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "trend", "direction", "plural"),
-    *("cover", "cover_note", "ratio_source", "short", "split"),
+    *("cover", "cover_note", "ratio_source", "short", "split", "difference", "zscore"),
     *("ago", "due", "moment", "days_old", "at_work", "left", "clock"),
 )
 """The functions of `formatting` that templates use."""
