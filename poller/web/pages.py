@@ -99,7 +99,7 @@ async def index(request: web.Request) -> web.Response:
         request,
         "index.html.jinja",
         service=service,
-        headline=headline(service),
+        headline=headline(service, len(late(service, rows))),
         reasons=unready(service),
         troubles=folded(further(service)),
         reports=reports,
@@ -222,13 +222,18 @@ def _report_link(sort: str, top: int | None) -> str:
     return f"?{urlencode(query)}"
 
 
-def headline(service: ServiceStatus) -> str:
-    """Return the state of the service in a sentence."""
+def headline(service: ServiceStatus, behind: int) -> str:
+    """Return the state of the service in a sentence.
+
+    `behind`: how many symbols still show an older report than their market. That is no trouble, as
+    some have stopped being reported, but the sentence must not deny what their rows say.
+    """
     if reasons := unready(service):
         return f"Not working: {reasons[0]}"
     if troubles := service.troubles:
         return f"Working, with {formatting.plural(len(troubles), ('trouble', 'troubles'))}"
-    return f"All is well: {formatting.plural(service.symbols, ('symbol', 'symbols'))} watched"
+    watched = f"{formatting.plural(service.symbols, ('symbol', 'symbols'))} watched"
+    return f"Working: {watched}, {behind:,} of them late" if behind else f"All is well: {watched}"
 
 
 def refusal(request: web.Request, error: web.HTTPException) -> web.Response:
