@@ -40,9 +40,9 @@ COLUMNS: Final = (
     ("ratio", "Ratio", "figure wide"),
     ("days_to_cover", "Days to cover", "figure wide second"),
     ("volume", "Average volume", "figure wide third"),
-    ("percentile", "Percentile, 1 y", "figure wide third"),
+    ("percentile", "Percentile, 1\N{NO-BREAK SPACE}y", "figure wide third"),
     ("change", "Change", "figure wide second"),
-    ("percent", "Change, %", "figure"),
+    ("percent", "Change,\N{NO-BREAK SPACE}%", "figure"),
 )
 """Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
 called second, and medium ones those called third."""
@@ -65,7 +65,7 @@ ORDERS: Final = {
 FIGURES: Final = (
     ("shares", "Shares short", ""),
     ("change", "Change", ""),
-    ("percent", "Change, %", ""),
+    ("percent", "Change,\N{NO-BREAK SPACE}%", ""),
     ("ratio", "Ratio", ""),
     ("days_to_cover", "Days to cover", "second"),
     ("zscore", "z-score", ""),
