@@ -39,7 +39,7 @@ BROKEN = """() => {
   for (let node; (node = texts.nextNode()); ) {
     const kept = node.parentElement.closest(".figure, .badge, .value, time, thead th");
     const words = kept ? [...node.data.matchAll(/[^\\s]+/gu)] : [];
-    if (kept?.matches(".badge, .value, td.figure") && node.data.trim()) {
+    if (node.parentElement.matches(".badge, .value, td.figure") && node.data.trim()) {
       words.push(Object.assign([node.data], { index: 0 }));
     }
     for (const word of [...words, ...node.data.matchAll(whole)]) {
@@ -106,6 +106,8 @@ async def page(tmp_path: Path) -> AsyncIterator[Desk]:
         }
         await made.store.instruments.save_instruments(names)
         await until(lambda: all(made.sources.overview.rows[code].name for code in NAMES))
+        waits = Polls((Poll(NOW, "newest day 2026-11-13"),), None, "one of 2 watched in rotation")
+        await made.status_store.save_polls({LONE: waits})
         await made.report(
             markets={"US": ReleaseState("watching", next_at=NOW + timedelta(hours=20))}
         )
@@ -122,6 +124,9 @@ async def planned(page: Desk) -> None:
 PATHS = ("/", f"/symbols/{HK}", f"/symbols/{US}", f"/symbols/{LATE}", f"/symbols/{SILENT}")
 
 
+FAR = ("/?zone=Asia/Kathmandu", f"/symbols/{LONE}")
+
+
 async def test_nothing_is_broken_or_cut_off(page: Desk) -> None:
     """At no width, whether a report is new or not, and in no order, with a plan or without."""
     async with browser() as (window, _):
@@ -132,7 +137,7 @@ async def test_nothing_is_broken_or_cut_off(page: Desk) -> None:
         await page.detected(HK, date(2026, 11, 13))
         await page.detected(US, date(2026, 11, 13))
         reports = ("/releases/HK", "/releases/US?sort=days_to_cover", "/releases/US?sort=zscore")
-        for path in (*PATHS, "/?sort=-ratio", "/?sort=-percentile&zone=UTC", *reports):
+        for path in (*PATHS, "/?sort=-ratio", "/?sort=-percentile&zone=UTC", *reports, *FAR):
             await window.goto(page.url + path)
             assert await misfits(window) == {}, path
 
