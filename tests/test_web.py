@@ -188,6 +188,7 @@ async def test_who_is_late_is_named(tmp_path: Path, http: aiohttp.ClientSession)
         assert "1 of 2 reported" in words
         assert "HK.00005 still shows 2026-10-30" in words
         assert "HK.00005 2026-10-30 25 d late 2" in words
+        assert "Working: 2 symbols watched, 1 of them late" in words
         assert "in progress" not in words
         assert "others show 2026-11-13" in spoken(
             (await get(http, f"{made.url}/symbols/{other}"))[0]
