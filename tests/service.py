@@ -88,7 +88,7 @@ class Service:
 
     def log(self) -> list[dict[str, Any]]:
         """Return the log lines so far."""
-        lines = (self.state_dir / "log").read_text(encoding="utf-8").splitlines()
+        lines = whole_lines(self.state_dir / "log")
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     async def said(self, text: str) -> None:
@@ -102,6 +102,14 @@ class Service:
     def told(self, text: str) -> int:
         """Return how many lines of the log speak of `text`."""
         return sum(text in line["event"] for line in self.log())
+
+
+def whole_lines(file: Path) -> list[str]:
+    """Return the lines of a file that another process writes, without one it is in the middle of.
+
+    A part of a line may end anywhere, in the middle of a character as well.
+    """
+    return file.read_bytes().rpartition(b"\n")[0].decode().splitlines()
 
 
 async def ended(process: asyncio.subprocess.Process) -> int:

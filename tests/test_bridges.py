@@ -20,7 +20,7 @@ from poller.store.redisstore import RedisStore
 from tests import nodes
 from tests.feed import publish
 from tests.machine import at_most, needs
-from tests.service import until
+from tests.service import until, whole_lines
 from tests.targets import PostgreSql, Target, running
 from tests.test_documents import PAGES, shown
 
@@ -113,8 +113,9 @@ async def started(
 
 def events(out: Path) -> list[tuple[str, ...]]:
     """Return the lines that tell of an event, word by word."""
-    told = out.read_text(encoding="utf-8").splitlines()
-    return [tuple(line.split(" ", 2)) for line in told if line.startswith(("HK.", "US."))]
+    return [
+        tuple(line.split(" ", 2)) for line in whole_lines(out) if line.startswith(("HK.", "US."))
+    ]
 
 
 # other clients
@@ -288,4 +289,4 @@ async def test_the_variables_name_the_database(redis: nodes.Node, tmp_path: Path
     await tell(redis, "HK.00700", 1)
     out = tmp_path / "out"
     async with started("to_postgresql.py", redis.url, out=out, PGHOST="/not/there"):
-        await until(lambda: "/not/there" in out.read_text(encoding="utf-8"))
+        await until(lambda: any("/not/there" in line for line in whole_lines(out)))

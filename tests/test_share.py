@@ -16,7 +16,7 @@ from poller.errors import StoreMisfit
 from poller.store.redisstore import RedisStore
 from poller.subscriber.redisgroup import TTL, RedisGroup
 from tests import nodes
-from tests.service import until
+from tests.service import until, whole_lines
 from tests.test_subscribe import CODES, publish, server, store, take
 
 __all__ = ["server", "store"]  # fixtures
@@ -90,7 +90,7 @@ async def test_a_killed_reader_loses_nothing(
     processes = []
 
     def told(*some: Path) -> list[str]:
-        return [id_ for log in some for id_ in log.read_text().split()]
+        return [id_ for log in some for id_ in whole_lines(log)]
 
     try:
         for log in logs:
