@@ -350,13 +350,18 @@ async def test_a_defect_of_the_page_tells_nothing_of_a_visitor(
 ) -> None:
     """Its type and place are reported, without its text; the next good answer ends it."""
     await page.shows(HK, 90)
-    rows = page.sources.overview.rows
-    row, rows[HK] = rows[HK], Defective(HK, DAY)
-    text, _ = await get(http, page.url, 500)
+    row = page.sources.overview.rows[HK]
+    async with at_most(what="the defect"):
+        status = 200
+        while status == 200:  # an event still to be read may replace the row
+            page.sources.overview.rows[HK] = Defective(HK, DAY)
+            async with http.get(page.url) as answer:
+                status, text = answer.status, await answer.text()
+    assert status == 500
     assert "a defect of the page; the log has it" in text
     (told,) = page.troubles
     assert re.search(r"please report it: ZeroDivisionError at \w+\.py:\d+$", told)
-    rows[HK] = row
+    page.sources.overview.rows[HK] = row
     await get(http, page.url)
     assert Recovered("page /") in page.facts
 
