@@ -127,7 +127,8 @@ async def test_a_killed_server_comes_back(service: Service, opend: Simulator) ->
         assert once_each(found)
     await service.said("redis: recovered")
     assert [service.told(text) for text in (RESTARTED, "redis: recovered")] == [1, 1]
-    assert service.told("redis: ") == 2
+    told = service.told_of("redis")
+    assert len(told) == len({*told})
     assert service.told("standing by") == 0
 
 
@@ -183,7 +184,7 @@ async def test_a_server_that_is_just_ending_is_followed_by_another(tmp_path: Pat
             fcntl.flock(gate, fcntl.LOCK_UN)
             await asyncio.sleep(0)
         fcntl.flock(lock, fcntl.LOCK_UN)
-        async with asyncio.timeout(START_LIMIT / 2):
+        async with at_most(START_LIMIT / 2):
             await coming
 
 
@@ -355,7 +356,7 @@ async def test_a_server_about_to_end_is_followed_by_another(tmp_path: Path) -> N
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(joined.wait(), 0.2)
     os.close(held)
-    async with asyncio.timeout(10):  # far less than a start may take
+    async with at_most(10):  # far less than a start may take
         await joining
 
 

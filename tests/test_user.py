@@ -136,7 +136,8 @@ async def test_an_opend_that_does_not_tell(tmp_path: Path, text: str) -> None:
         opend.login = Login(0, {})
         async with running(tmp_path, [opend], HK) as (service, store):
             await entries(store, len(HK))
-            assert sum(seen.proto == Proto.USER_INFO for seen in opend.seen) == 1
+            asked_for = [seen.proto for seen in opend.seen]
+            assert asked_for.count(Proto.USER_INFO) == asked_for.count(Proto.INIT_CONNECT)
             assert not [line for line in service.log() if line["level"] != "info"]
 
 
