@@ -23,7 +23,7 @@ from poller.store.embedded import Embedded
 from poller.store.redis_status import RedisStatusStore
 from poller.telemetry.status import DEAD_AFTER, ProcessReport
 from tests.feed import publish
-from tests.machine import needs
+from tests.machine import at_most, needs
 from tests.receiver import OK, SECRET, Receiver, status
 from tests.service import (
     Service,
@@ -324,7 +324,8 @@ async def in_node(secret: str, headers: Mapping[str, str], body: bytes) -> Any: 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    out, _ = await process.communicate()
+    async with at_most(what="Node"):
+        out, _ = await process.communicate()
     if process.returncode:
         raise ValueError("Node refuses it")
     return json.loads(out)

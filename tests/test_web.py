@@ -1,6 +1,7 @@
 """The page over HTTP, on a real server: what it shows, to whom, and what it survives."""
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -34,7 +35,7 @@ from poller.web.service_status import unready
 from poller.web.watchlist_view import WatchlistRow
 from tests.desk import HK, NOW, US, Desk, desk
 from tests.machine import at_most
-from tests.service import Service, simulator, until
+from tests.service import PATIENCE, Service, simulator, until
 
 TOKEN = "correct-horse-battery"  # noqa: S105  of the tests
 DAY = date(2026, 11, 13)
@@ -583,6 +584,7 @@ async def test_the_api_keeps_to_its_document(page: Desk) -> None:
     """Schemathesis finds no request to which the API answers otherwise than it says."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{page.url}/api/openapi.json"]
     options = ["--max-examples", "15", "--checks", "all", "--seed", "1", "--no-color"]
+    options += ["--suppress-health-check", "too_slow", "--request-timeout", str(PATIENCE)]
     process = await asyncio.create_subprocess_exec(
         *command,
         *options,
@@ -590,7 +592,13 @@ async def test_the_api_keeps_to_its_document(page: Desk) -> None:
         stderr=subprocess.STDOUT,
         cwd=page.sources.config.state_dir,
     )
-    out, _ = await process.communicate()
+    try:
+        async with at_most(100, "the end of schemathesis"):
+            out, _ = await process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
     assert process.returncode == 0, out.decode()[-6000:]
 
 
