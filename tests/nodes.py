@@ -154,7 +154,7 @@ def watched(folder: Path, *, sentinels: int = 1) -> Iterator[tuple[Node, Node, l
         options = (
             f"sentinel monitor {WATCHED} 127.0.0.1 {primary.port} 1",
             f"sentinel down-after-milliseconds {WATCHED} {AWAY_AFTER}",
-            f"sentinel failover-timeout {WATCHED} {6 * AWAY_AFTER}",
+            f"sentinel failover-timeout {WATCHED} 3000",
         )
         watchers = []
         for n in range(sentinels):
