@@ -123,7 +123,7 @@ async def test_an_example_pauses_while_its_server_is_away(name: str, tmp_path: P
         port = server.sockets[0].getsockname()[1]
         async with started(name, f"redis://127.0.0.1:{port}", tmp_path):
             await until(lambda: len(tried) >= 3)
-    assert tried[2] - tried[0] > 1.8
+    assert tried[2] - tried[0] > 1.5  # the first may have been noticed late
 
 
 @pytest.mark.parametrize("name", TRIED)
