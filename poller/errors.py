@@ -26,6 +26,12 @@ PollerError
 from collections.abc import Callable, Sequence
 
 
+def how_to_install(extra: str, package: str) -> str:
+    """Return what to type where a package is missing that only one extra needs."""
+    name = "short-interest-poller"
+    return f"pip install '{name}[{extra}]', or with pipx: pipx inject {name} {package}"
+
+
 class PollerError(Exception):
     """Root of all errors a caller is expected to handle."""
 

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 from poller.codec import FIRST_YEAR, LAST_YEAR, Codec, Figure, Moment, Whole
 from poller.errors import BadCode, Unreadable
 from poller.markets import (
+    SPLIT,
     Market,
     Record,
     all_markets,
@@ -306,9 +307,6 @@ class Event:
         is_split = self.change is not None and self.change.split_factor is not None
         return (*self.vintage.record.flags, *((SPLIT,) if is_split else ()))
 
-
-SPLIT: Final = "split"
-"""The flag of a day since whose previous one the shares were split or consolidated."""
 
 MOST_NAME: Final = 100
 """Characters kept of a name. The longest on these markets have some 60."""

@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from poller.cli.simulate import compared, season, setting
@@ -167,11 +168,12 @@ async def caught(quicker: int) -> str:
     world = World(made_up={"HK": SYMBOLS}, tencent=False, without_rows=0.0, history=20)
     world = replace(world, releases={(HONG_KONG, newest): far}, shift=-timedelta(days=1))
     with tempfile.TemporaryDirectory() as folder:
-        async with Simulator(world, requests=30, period=30 / quicker) as opend:
+        period, clock = 30 / quicker, partial(datetime.now, UTC)
+        async with Simulator(world, requests=30, period=period, now=clock) as opend:
             service = Service(Path(folder), opend.port, ",".join(world.codes()))
             service.settings = {
                 "POLLER_WATCHLIST__HISTORY": "5",
-                "POLLER_BUDGET__PERIOD": str(30 / quicker),
+                "POLLER_BUDGET__PERIOD": str(period),
                 "POLLER_SCHEDULE__DUE": str(20 / quicker),
                 "POLLER_SCHEDULE__LATE": str(20 / quicker),  # the simulator's day is overdue
             }

@@ -1,6 +1,10 @@
-"""What concerns every test: how long it may take, and what the summary says was left out."""
+"""What concerns every test: how long it may take, what is left of it, what the summary says."""
 
+import contextlib
+import os
 from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,6 +34,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("timeout")
         seconds = float(own.args[0]) if own is not None else usual
         item.add_marker(pytest.mark.timeout(scaled(seconds)), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Take leave of embedded servers that have ended.
+
+    Whoever started one ends soon after it, but for the process of the tests, where a few hundred
+    would wait for that.
+    """
+    yield
+    for children in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # of a thread or a child that is gone by now
+            for child in children.read_text(encoding="ascii").split():
+                if "(valkey-server) Z" in Path(f"/proc/{child}/stat").read_text(encoding="utf-8"):
+                    os.waitpid(int(child), os.WNOHANG)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -21,6 +21,11 @@ BINARY = shutil.which("redis-server") or str(get_binary_path())
 SLOTS = 16384
 WATCHED = "desk"
 """The name Sentinels know the primary by."""
+AWAY_AFTER = round(scaled(500))
+"""Milliseconds without an answer after which a server counts as away.
+
+A busy machine alone is silent for so long: each acknowledged write waits for the disk.
+"""
 
 Answer = Any  # redis-py types every answer as text or bytes, whatever decode_responses says
 
@@ -110,7 +115,7 @@ def node(folder: Path, *options: str) -> Iterator[Node]:
 def cluster(folder: Path) -> Iterator[list[Node]]:
     """Run a Cluster of three nodes, the slots shared out in thirds."""
     with contextlib.ExitStack() as stack:
-        options = ("cluster-enabled yes", "cluster-node-timeout 500")
+        options = ("cluster-enabled yes", f"cluster-node-timeout {AWAY_AFTER}")
         nodes = [
             stack.enter_context(node(folder / str(n), *options, f"cluster-port {free_port()}"))
             for n in range(3)
@@ -141,14 +146,14 @@ def owner(nodes: list[Node], key: str) -> Node:
 
 @contextlib.contextmanager
 def watched(folder: Path, *, sentinels: int = 1) -> Iterator[tuple[Node, Node, list[Node]]]:
-    """Run a primary, its replica, and Sentinels that notice an end within half a second."""
+    """Run a primary, its replica, and Sentinels that notice an end within `AWAY_AFTER`."""
     with contextlib.ExitStack() as stack:
         primary = stack.enter_context(node(folder / "a"))
         replica = stack.enter_context(node(folder / "b", f"replicaof 127.0.0.1 {primary.port}"))
         until(lambda: follows(replica))
         options = (
             f"sentinel monitor {WATCHED} 127.0.0.1 {primary.port} 1",
-            f"sentinel down-after-milliseconds {WATCHED} 500",
+            f"sentinel down-after-milliseconds {WATCHED} {AWAY_AFTER}",
             f"sentinel failover-timeout {WATCHED} 3000",
         )
         watchers = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from poller import simulator
 from poller.markets import all_markets
@@ -192,8 +192,8 @@ class _Judged(PlannedReply):
             writer.close()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+STILL: Final = datetime.now(UTC)
+"""The instant at which the worlds stand still: no day is released in the middle of a test."""
 
 
 class Simulator(simulator.Simulator):
@@ -211,7 +211,7 @@ class Simulator(simulator.Simulator):
         requests: int = 30,
         period: float = 30.0,
         window: SlidingWindow | None = None,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = lambda: STILL,
         clock: Callable[[], float] = time.monotonic,
         rsa_private_key: str | bytes | None = None,
         login: replies.Login | None = None,

@@ -30,6 +30,8 @@ NEWER = "99.0"
 PORT = 11111
 SECRET = "whsec_c2l4dHktZm91ciBieXRlcyBhcmUgbW9yZSB0aGFuIGVub3VnaCE="  # noqa: S105  nobody's
 CONFIG = """\
+state_dir = "/var/lib/poller"
+
 [[opend]]
 port = {port}
 
@@ -173,12 +175,12 @@ def install(version: str) -> None:
 
 
 def poller(*arguments: str) -> str:
-    """Run the installed program; returns what it prints."""
+    """Run the installed program with the service's configuration; returns what it prints."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [PROGRAM, *arguments],
         cwd=ETC,
-        env=environment | {"POLLER_STATE_DIR": "/var/lib/poller"},
+        env=environment | {"POLLER_CONFIG": str(ETC / "poller.toml")},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

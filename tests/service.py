@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from poller.store.redisstore import RedisStore
 from poller.store.store import Entry
 from poller.telemetry import signals
 from tests.machine import at_most, patience, scaled, send
-from tests.opend import Simulator
+from tests.opend import STILL, Simulator
 
 PATIENCE = scaled(30.0)
 """Seconds to wait for anything outside the test's own process."""
@@ -77,7 +77,8 @@ class Service:
         """Kill -9."""
         assert self.process is not None
         self.process.kill()
-        await self.process.wait()
+        async with at_most(what="the end of what was killed"):
+            await self.process.wait()
 
     async def stop(self) -> int:
         """Ask it to stop; returns its exit code. More than the promised 10 s is a failure."""
@@ -88,7 +89,7 @@ class Service:
 
     def log(self) -> list[dict[str, Any]]:
         """Return the log lines so far."""
-        lines = (self.state_dir / "log").read_text(encoding="utf-8").splitlines()
+        lines = whole_lines(self.state_dir / "log")
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     async def said(self, text: str) -> None:
@@ -102,6 +103,29 @@ class Service:
     def told(self, text: str) -> int:
         """Return how many lines of the log speak of `text`."""
         return sum(text in line["event"] for line in self.log())
+
+    def told_of(self, subject: str) -> list[str]:
+        """Return the lines about a subject in their order; a reason is there once until it ends.
+
+        What fails once more after its end is told once more: so much a busy machine does.
+        """
+        found = [line for line in self.log() if line["event"].startswith(f"{subject}: ")]
+        reasons: set[str] = set()
+        for line in found:
+            if line["level"] == "info":
+                reasons.clear()
+            else:
+                assert line["event"] not in reasons, found
+                reasons.add(line["event"])
+        return [line["event"] for line in found]
+
+
+def whole_lines(file: Path) -> list[str]:
+    """Return the lines of a file that another process writes, without one it is in the middle of.
+
+    A part of a line may end anywhere, in the middle of a character as well.
+    """
+    return file.read_bytes().rpartition(b"\n")[0].decode().splitlines()
 
 
 async def ended(process: asyncio.subprocess.Process) -> int:
@@ -194,5 +218,5 @@ async def whole(response: aiohttp.ClientResponse) -> None:
 
 
 def now() -> datetime:
-    """Return the current instant."""
-    return datetime.now(UTC)
+    """Return the instant at which the worlds of the simulators stand still."""
+    return STILL

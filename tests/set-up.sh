@@ -11,7 +11,8 @@ refuse() {
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     refuse "this project needs Python 3.11 or newer, which $python is not; try: make PYTHON=python3.12"
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    # a bare Debian ships Python without its venv module
+    # a bare Debian ships Python without its venv module. Root has it installed without another word:
+    # `make bare` and CI rely on a machine that has nothing, where nobody is there to be asked
     package=$(basename "$python")-venv
     command -v apt-get >/dev/null || refuse "$python lacks its venv module: install it and try again"
     [ "$(id -u)" = 0 ] || refuse "as root, type: apt-get install -y $package"

@@ -4,6 +4,7 @@ What they read was written by the product, on a real server, and what they write
 """
 
 import asyncio
+import itertools
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ from poller.store.redisstore import RedisStore
 from tests import nodes
 from tests.feed import publish
 from tests.machine import at_most, needs
-from tests.service import until
+from tests.service import until, whole_lines
 from tests.targets import PostgreSql, Target, running
 from tests.test_documents import PAGES, shown
 
@@ -112,8 +113,9 @@ async def started(
 
 def events(out: Path) -> list[tuple[str, ...]]:
     """Return the lines that tell of an event, word by word."""
-    told = out.read_text(encoding="utf-8").splitlines()
-    return [tuple(line.split(" ", 2)) for line in told if line.startswith(("HK.", "US."))]
+    return [
+        tuple(line.split(" ", 2)) for line in whole_lines(out) if line.startswith(("HK.", "US."))
+    ]
 
 
 # other clients
@@ -254,6 +256,26 @@ async def test_a_bridge_writes_each_event_once(
         ]
 
 
+async def test_a_server_that_is_away_is_told_once(redis: nodes.Node, tmp_path: Path) -> None:
+    """Not at each try of the many that it takes until it is back."""
+    await tell(redis, "HK.00700", 1)
+    tries, out = itertools.count(), tmp_path / "out"
+    enough = asyncio.Event()
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        if next(tries) >= 3:
+            enough.set()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    place = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, started("to_nats.py", redis.url, place, out=out), at_most():
+        await enough.wait()
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert len(lines) == len(set(lines))
+
+
 async def stored(target: Target, ids: list[str]) -> None:
     """Wait until a target has stored so many events; they are these."""
     async with at_most(what=f"{len(ids)} events in {target.group}"):
@@ -267,4 +289,4 @@ async def test_the_variables_name_the_database(redis: nodes.Node, tmp_path: Path
     await tell(redis, "HK.00700", 1)
     out = tmp_path / "out"
     async with started("to_postgresql.py", redis.url, out=out, PGHOST="/not/there"):
-        await until(lambda: "/not/there" in out.read_text(encoding="utf-8"))
+        await until(lambda: any("/not/there" in line for line in whole_lines(out)))

@@ -2,9 +2,13 @@
 
 import asyncio
 import errno
+import os
+import pty
 import re
 import ssl
+import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import trustme
@@ -23,13 +27,14 @@ from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
 from tests.nodes import free_port
 from tests.receiver import SECRET
-from tests.service import simulator
+from tests.service import Service, poller, simulator
 
 
 async def told(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """Return the rows of a check that fails: what was tried → its state and what was found."""
     file = folder / "poller.toml"
-    file.write_text(f'state_dir = "{folder}"\n{text}', encoding="utf-8")
+    place = "" if "state_dir" in text else f'state_dir = "{folder}"\n'
+    file.write_text(f"{place}{text}", encoding="utf-8")
     with pytest.raises(Failure):
         await run_checks(load(file, {}), file)
     lines = capsys.readouterr().out.splitlines()[1:]
@@ -74,6 +79,68 @@ async def test_an_unusable_key_and_a_disabled_endpoint_are_rows(
     assert rows["OpenD"].startswith("failed | opend.rsa_private_key_file: ")
     fix = "fixed? poller webhook enable desk"
     assert rows["webhook desk"] == f"failed | disabled: it answered 410; {fix}"
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return what is in a directory."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_on_a_terminal_it_says_what_it_waits_for(tmp_path: Path) -> None:
+    """Without OpenD it would be silent for seconds; into a file or pipe it says nothing of it."""
+    above, below = pty.openpty()
+    async with simulator(World()) as opend:
+        service = Service(tmp_path, opend.port, "HK.00700")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "poller", "check"),
+            env=service.environment(),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=below,
+        )
+        os.close(below)
+        assert await process.wait() == 0
+        assert await poller(service, "check") == (0, ANY, "")
+    told = os.read(above, 1000).decode()
+    os.close(above)
+    assert told == f"poller: waiting for OpenD 127.0.0.1:{opend.port}, 8 s at most\r\n"
+
+
+async def test_it_leaves_nothing_where_nothing_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A check in the wrong place makes no state that later commands would read in silence."""
+    text = f'state_dir = "{tmp_path}/deep/state"\n[[opend]]\nport = {free_port()}\n'
+    rows = await told(tmp_path, text, capsys)
+    assert rows["redis (embedded)"].endswith("state; new: nothing was there")
+    assert names_in(tmp_path) == ["poller.toml"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root looks in on other users")
+async def test_root_leaves_no_log_of_the_sdk_in_a_services_state(tmp_path: Path) -> None:
+    """A file of root's would keep the service from writing its own."""
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 4711, 4711)
+    sdk = Sdk(state)
+    await sdk.load()
+    sdk.close()
+    assert names_in(state) == []
+
+
+async def test_what_it_spent_stays_on_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The service that is started next on this state must not spend the same requests again."""
+    state, file = tmp_path / "state", tmp_path / "poller.toml"
+    async with simulator(World()) as opend:
+        file.write_text(f'watchlist.codes = ["HK.00700"]\n[[opend]]\nport = {opend.port}\n')
+        await run_checks(load(file, {}), file)
+    assert "new: nothing was there; kept: the ledger" in capsys.readouterr().out
+    assert names_in(state) == ["redis"]
+    async with Embedded(state).running() as url:
+        store = RedisStore(url, "short-interest")
+        assert await store.ledger.spent("main", period=60) == 1
+        await store.close()
 
 
 async def test_every_place_is_shown_whole(

@@ -30,7 +30,7 @@ from poller.store.redisstore import RedisStore
 from poller.store.store import ONE_OFF
 from poller.store.translation import translated
 from tests import nodes, wire
-from tests.machine import at_most
+from tests.machine import at_most, scaled
 from tests.service import now
 
 CODES = tuple(Code(f"HK.{n:05}") for n in range(1, 10_000))
@@ -329,7 +329,7 @@ async def test_any_node_leads_to_the_slot_and_follows_it(tmp_path: Path) -> None
         move_slot(members, before, next(node for node in members if node is not before))
         assert nodes.owner(members, "short-interest") is not before
         for code, store in zip(CODES[3:], stores, strict=False):
-            assert await eventually(store, code) < 5
+            assert await eventually(store, code) < scaled(5)
             assert len(set(await ids(store))) == len(await ids(store))
         assert len(await ids(stores[0])) == 6
         for store in stores:
@@ -433,7 +433,7 @@ async def test_a_failover_loses_nothing_acknowledged(tmp_path: Path) -> None:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
         found = await ids(plain)
-        assert gap < 10
+        assert gap < scaled(10)
         assert {f"{code}:2026-04-02:0" for code in done} <= set(found)
         assert len(found) == len(set(found))
         for each in (store, plain):
@@ -454,7 +454,7 @@ async def test_what_a_failover_takes_back_is_published_again(tmp_path: Path) -> 
         for code in CODES[1:3]:
             await publish(store, code)
         primary.kill()
-        assert await eventually(store, CODES[3]) < 10
+        assert await eventually(store, CODES[3]) < scaled(10)
         assert [CODES[1] in await store.records.watermarks(), len(await ids(store))] == [False, 2]
         for code in CODES[:4]:
             await publish(store, code)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import runpy
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,9 +23,8 @@ from poller.store.embedded import Embedded
 from poller.store.redis_status import RedisStatusStore
 from poller.telemetry.status import DEAD_AFTER, ProcessReport
 from tests.feed import publish
-from tests.machine import needs
+from tests.machine import at_most, needs
 from tests.receiver import OK, SECRET, Receiver, status
-from tests.receivers.verify import verify
 from tests.service import (
     Service,
     entries,
@@ -315,7 +315,7 @@ async def test_forgetting_names_who_may_take_it_up_again(
 async def in_node(secret: str, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401
     """Let the lines for Node look at a delivery."""
     script = (
-        "import {verify} from './tests/receivers/verify.mjs';"
+        "import {verify} from './config/examples/verify.mjs';"
         "const [secret, headers, body] = process.argv.slice(1);"
         "console.log(JSON.stringify(verify(secret, JSON.parse(headers), body)))"
     )
@@ -324,7 +324,8 @@ async def in_node(secret: str, headers: Mapping[str, str], body: bytes) -> Any: 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    out, _ = await process.communicate()
+    async with at_most(what="Node"):
+        out, _ = await process.communicate()
     if process.returncode:
         raise ValueError("Node refuses it")
     return json.loads(out)
@@ -332,7 +333,7 @@ async def in_node(secret: str, headers: Mapping[str, str], body: bytes) -> Any: 
 
 async def in_python(secret: str, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401
     """Let the lines for Python look at a delivery."""
-    return verify(secret, headers, body)
+    return runpy.run_path("config/examples/verify.py")["verify"](secret, headers, body)
 
 
 @pytest.mark.parametrize("look", [in_python, pytest.param(in_node, marks=needs("node"))])

@@ -18,6 +18,7 @@ from typing import TextIO
 import pytest
 from redis.asyncio import Redis
 
+from poller import subscribe
 from poller.cli.stores import Failure, store_of
 from poller.errors import StoreDown, StoreMisfit
 from poller.model import Code
@@ -116,7 +117,10 @@ async def reader(state_dir: Path) -> AsyncIterator[RedisStore]:
 
 
 async def test_a_killed_server_comes_back(service: Service, opend: Simulator) -> None:
-    """Kill -9 of the server: said once, recovered once, nothing lost or doubled."""
+    """Kill -9 of the server: said once, recovered once, nothing lost or doubled.
+
+    What was refused meanwhile is told as well, unless the next server answers before.
+    """
     await service.start()
     await service.said("polling")
     async with reader(service.state_dir) as store:
@@ -126,9 +130,10 @@ async def test_a_killed_server_comes_back(service: Service, opend: Simulator) ->
         await service.said(RESTARTED)
         found = await entries(store, 11)
         assert once_each(found)
-    await service.said("redis: recovered")
-    assert [service.told(text) for text in (RESTARTED, "redis: recovered")] == [1, 1]
-    assert service.told("redis: ") == 2
+    await until(lambda: service.told_of("redis")[-1:] in ([], ["redis: recovered"]))
+    assert service.told(RESTARTED) == 1
+    told = service.told_of("redis")
+    assert len(told) == len({*told})
     assert service.told("standing by") == 0
 
 
@@ -184,8 +189,79 @@ async def test_a_server_that_is_just_ending_is_followed_by_another(tmp_path: Pat
             fcntl.flock(gate, fcntl.LOCK_UN)
             await asyncio.sleep(0)
         fcntl.flock(lock, fcntl.LOCK_UN)
-        async with asyncio.timeout(START_LIMIT / 2):
+        async with at_most(START_LIMIT / 2):
             await coming
+
+
+async def test_who_only_reads_its_stream_keeps_no_server_up(tmp_path: Path) -> None:
+    """A client of somebody else's and a subscriber: the last program ends the server under them."""
+    async with contextlib.AsyncExitStack() as reading:
+        async with Embedded(tmp_path).running() as own:
+            server, url = await server_of(tmp_path), own.partition("?")[0]
+            events = await reading.enter_async_context(subscribe(url))
+            foreign = await reading.enter_async_context(Redis.from_url(url))
+            waiting = [
+                asyncio.ensure_future(anext(events)),
+                asyncio.ensure_future(foreign.xread({"short-interest": "$"}, block=0)),
+            ]
+            async with Redis.from_url(url) as looking, at_most(what="both readers"):
+                while [each["cmd"] for each in await looking.client_list()].count("xread") < 2:
+                    await asyncio.sleep(0.02)
+            await come_and_go(tmp_path)
+            assert alive(server)  # there is a program still
+        await until(lambda: not alive(server))
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_server_in_use_is_never_ended(tmp_path: Path) -> None:
+    """However many come and go at once, what one has is there until it leaves."""
+    kept = list[int]()
+
+    async def visit() -> None:
+        async with Embedded(tmp_path).running() as url, Redis.from_url(url) as redis:
+            for _ in range(5):
+                kept.append(await redis.incr("visits"))
+                await asyncio.sleep(0)
+
+    for _ in range(5):
+        await asyncio.gather(*(visit() for _ in range(6)))
+    assert sorted(kept) == [*range(1, 151)]
+
+
+async def test_a_trial_leaves_nothing_unless_it_wrote(tmp_path: Path) -> None:
+    """Nor does it take anything from a program that came meanwhile, and holds the server."""
+    async with Embedded(tmp_path).running(trial=True):
+        pass
+    assert not (tmp_path / "redis").exists()
+    async with Embedded(tmp_path).running(), Embedded(tmp_path).running(trial=True):
+        pass
+    assert (tmp_path / "redis/password").exists()
+    async with Embedded(tmp_path).running(trial=True) as url, Redis.from_url(url) as redis:
+        await redis.set("kept", "yes")
+    async with Embedded(tmp_path).running(trial=True) as url, Redis.from_url(url) as redis:
+        assert await redis.get("kept") == b"yes"
+
+
+async def test_who_waits_while_a_trial_ends_makes_another_directory(tmp_path: Path) -> None:
+    """The gate it waits at is gone then: it neither fails nor starts a server beside another."""
+    await come_and_go(tmp_path)
+    folder = tmp_path / "redis"
+    with (folder / "gate.lock").open() as gate:
+        await until(lambda: takes(gate))
+        coming = asyncio.create_task(come_and_go(tmp_path))
+        await until(lambda: opens(folder / "gate.lock") > 1)
+        shutil.rmtree(folder)
+    async with asyncio.timeout(START_LIMIT / 2):
+        await coming
+    assert (folder / "password").exists()
+
+
+def opens(path: Path) -> int:
+    """Return how often this process holds a file open."""
+    links = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    return links.count(str(path))
 
 
 async def come_and_go(state_dir: Path) -> None:
@@ -220,6 +296,7 @@ async def test_a_full_disk_is_waited_out(service: Service, opend: Simulator) -> 
         show_new_day(opend)
         resource.prlimit(server, resource.RLIMIT_FSIZE, (unlimited, unlimited))
         assert once_each(await entries(store, 11))
+    await service.said("redis: recovered")  # a part that asks less often may be the last to notice
     assert [service.told(f"redis: {text}") for text in ("MISCONF", "recovered", "")] == [1, 1, 2]
     assert service.told(RESTARTED) == 0
 
@@ -284,7 +361,7 @@ async def test_a_server_about_to_end_is_followed_by_another(tmp_path: Path) -> N
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(joined.wait(), 0.2)
     os.close(held)
-    async with asyncio.timeout(10):  # far less than a start may take
+    async with at_most(10):  # far less than a start may take
         await joining
 
 
@@ -567,6 +644,33 @@ def test_another_users_directory_is_refused() -> None:
         try:
             with pytest.raises(Unsafe, match=f"{state} belongs to user 4712: run it as that user"):
                 make_private(state)
+        finally:
+            os.seteuid(0)
+
+
+def closed(folder: Path, *, linked: bool) -> Path:
+    """Make a state directory of root's; `linked`: as systemd links that of a user it made."""
+    folder.chmod(0o755)
+    private, state = folder / "private", folder / "state"
+    private.mkdir(mode=0o700)
+    place = private / "poller" if linked else state
+    (place / "redis").mkdir(parents=True)
+    place.chmod(0o700)
+    if linked:
+        state.symlink_to(place)
+    return state
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("linked", [False, True])
+async def test_a_state_that_is_closed_to_its_reader_is_said_to_be(*, linked: bool) -> None:
+    """As a service's is for an ordinary user: to make it writable would be the wrong cure."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        state = closed(Path(name), linked=linked)
+        os.seteuid(4711)
+        try:
+            with pytest.raises(StoreMisfit, match=f"{state} is closed to this user.*redis.url"):
+                await come_and_go(state)
         finally:
             os.seteuid(0)
 

@@ -15,7 +15,17 @@ from poller.store.redis_status import RedisStatusStore
 from tests.feed import publish
 from tests.machine import at_most
 from tests.opend import Simulator
-from tests.service import Service, entries, later, now, poller, simulator, store_of, with_rows
+from tests.service import (
+    Service,
+    entries,
+    later,
+    now,
+    poller,
+    simulator,
+    store_of,
+    until,
+    with_rows,
+)
 
 TENCENT = Code("HK.00700")
 
@@ -234,8 +244,12 @@ async def test_a_broken_connection_is_replaced(
             await service.said("the connection was lost")
         else:
             opend.faults.refuse_login = "未登录" if way == "refuse_login" else None
+            gateway = f"OpenD 127.0.0.1:{opend.port}: "
+            before = service.told(gateway)
             opend.faults.kick()
-            await service.said("OpenD 127.0.0.1")
+            await until(lambda: service.told(gateway) > before)
+            if way == "refuse_login":
+                await service.said(f"{gateway}it accepts connections")
         opend.faults.refuse_login = None
         new = later(rows[0], days=8, aggregated_short=60_000_000)
         opend.world = with_rows(opend.world, TENCENT, (new, *rows))
@@ -315,7 +329,8 @@ async def test_the_live_watchlist_and_the_readers(tmp_path: Path) -> None:
         await service.start()
         async with store_of(service) as store:
             await entries(store, 3)
-            assert (await poller(service, "watch", "add", code))[0] == 0
+            added = await poller(service, "watch", "add", code)
+            assert added == (0, f"{code} watched\n", "")
             found = await entries(store, 3, code)
             exit_code, out, _ = await poller(service, "history", code, "--format", "json")
             assert exit_code == 0

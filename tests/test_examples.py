@@ -35,6 +35,8 @@ BRIDGES = {
     "to_postgresql.py",
 }
 """Those that `test_bridges` and `test_bridges_by_webhook` run."""
+RECEIVERS = {"verify.py", "verify.mjs"}
+"""Those that `test_deliver` calls."""
 TRIED = [
     "follow.py",
     pytest.param("follow.sh", marks=needs("redis-cli")),
@@ -44,7 +46,7 @@ TRIED = [
 
 def test_there_is_a_way_to_run_every_example() -> None:
     """No example is left out of these tests."""
-    assert {file.name for file in FOLDER.iterdir()} == {*RUN, *BRIDGES}
+    assert {file.name for file in FOLDER.iterdir()} == {*RUN, *BRIDGES, *RECEIVERS}
 
 
 @pytest.mark.parametrize("name", TRIED)
@@ -121,7 +123,7 @@ async def test_an_example_pauses_while_its_server_is_away(name: str, tmp_path: P
         port = server.sockets[0].getsockname()[1]
         async with started(name, f"redis://127.0.0.1:{port}", tmp_path):
             await until(lambda: len(tried) >= 3)
-    assert tried[2] - tried[0] > 1.8
+    assert tried[2] - tried[0] > 1.5  # the first may have been noticed late
 
 
 @pytest.mark.parametrize("name", TRIED)

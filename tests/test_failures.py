@@ -17,7 +17,7 @@ from poller.simulator import World
 from poller.store.redisstore import RedisStore
 from poller.store.store import Entry
 from tests import nodes
-from tests.machine import at_most
+from tests.machine import at_most, scaled
 from tests.opend import Simulator
 from tests.service import Service, entries, later, now, simulator, until, with_rows
 from tests.test_faults import is_documented
@@ -100,7 +100,7 @@ async def test_a_server_that_takes_no_writes(tmp_path: Path) -> None:
         def refused(code: str) -> Callable[[], bool]:
             return lambda: refusals(server, code) >= 4
 
-        async with trial(tmp_path, f"{server.url}?socket_timeout=0.5") as running:
+        async with trial(tmp_path, f"{server.url}?socket_timeout={scaled(0.5)}") as running:
             obstacle = tmp_path / "server" / "dump.rdb"
             obstacle.mkdir()
             server.ask("CONFIG", "SET", "save", "3600 1")

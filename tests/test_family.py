@@ -57,7 +57,7 @@ def has_ended(process: int) -> bool:
 
 def test_who_is_left_behind_ends_with_the_command() -> None:
     """A session of its own and a dead parent save nobody; the exit code is the command's."""
-    with started(RUNAWAY, "0.2") as family:
+    with started(RUNAWAY, "3") as family:
         left = left_by(family)
         assert family.wait() == 3
     assert has_ended(left)

@@ -13,6 +13,7 @@ import pytest
 from tests.fuzz import TARGETS, WITHOUT_DECODER, visitors
 from tests.fuzz.engine import Noise, Target, inputs_of, run
 from tests.fuzz.wire import Wire
+from tests.machine import at_most
 from tests.test_every_key import KEYS, PLACES
 
 INPUTS = {
@@ -44,7 +45,8 @@ async def test_what_the_sdk_reads() -> None:
         env=dict(os.environ) | chosen,
         stdout=asyncio.subprocess.PIPE,
     )
-    out, _ = await process.communicate()
+    async with at_most(100, "the SDK's targets"):
+        out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
     assert out.count(b"| 300 |") == len(SDK)
 

@@ -20,7 +20,7 @@ from poller.service.ports import opened
 from poller.settings.config import Config
 from poller.simulator import Proto, World
 from poller.telemetry.observe import Fact, Recovered, Trouble
-from tests.machine import at_most, send
+from tests.machine import at_most, scaled, send
 from tests.memorystore import MemoryStore
 from tests.nodes import free_port
 from tests.opend import Faults, Simulator, Verdict
@@ -173,7 +173,7 @@ async def suffer(directory: Path, way: str) -> QuarantinedFigure:
 
 async def connected(service: Service, times: int) -> None:
     """Wait until connections were made so many times: a minute is the promise."""
-    async with asyncio.timeout(60):
+    async with at_most(60, "so many connections"):
         while service.told(": connected") < times:
             await asyncio.sleep(0.1)
 
@@ -194,7 +194,8 @@ async def test_connections_are_rebuilt_and_leave_nothing(tmp_path: Path) -> None
 async def test_codes_and_the_rate_are_refused(service: Service, opend: Simulator) -> None:
     """A delisted code is told once and harms no other; "too frequent" silences a full period."""
     service.codes = f"{TENCENT},{GOOD}"
-    service.settings = {"POLLER_BUDGET__PERIOD": "2.0"}
+    period = scaled(2.0)
+    service.settings = {"POLLER_BUDGET__PERIOD": str(period)}
     await service.start()
     async with store_of(service) as store:
         await entries(store, 10, TENCENT)
@@ -211,10 +212,10 @@ async def test_codes_and_the_rate_are_refused(service: Service, opend: Simulator
         opend.faults.too_frequent_next = 1
         await service.said("another program spends requests")
         refused = next(one.at for one in opend.seen if one.verdict is Verdict.TOO_FREQUENT)
-        await until(lambda: asked(opend)[-1] > refused + 2.0)
+        await until(lambda: asked(opend)[-1] > refused + period)
     at = asked(opend)
     # what was already on its way when the refusal came in is not held back
-    assert not [moment for moment in at if refused + 0.2 < moment < refused + 2.0]
+    assert not [moment for moment in at if refused + scaled(0.2) < moment < refused + period]
 
 
 def asked(opend: Simulator) -> list[float]:
@@ -352,7 +353,7 @@ async def test_asked_twice_it_leaves_at_once(service: Service, opend: Simulator)
     process = service.process
     assert process is not None
     async with store_of(service):  # takes the server along that is left behind
-        async with asyncio.timeout(GRACE / 2):
+        async with at_most(GRACE / 2):  # after all of it, the exit code would be another
             while process.returncode is None:
                 send(process, signal.SIGTERM)
                 await asyncio.sleep(0.1)

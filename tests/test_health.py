@@ -19,6 +19,8 @@ from tests.nodes import free_port
 from tests.service import Service, poller, until
 
 TOKEN = "t" * 40
+MINE = "short-interest"
+"""The namespace of the one who asks."""
 
 
 @asynccontextmanager
@@ -53,6 +55,11 @@ async def answering(status: int, body: str) -> AsyncIterator[Web]:
         (200, "[" * 10_000, "not as the page of the poller"),
         (200, '{"ready": true}', "not as the page of the poller"),
         (200, "x" * 200_000, "not as the page of the poller"),
+        (
+            200,
+            '{"ready": true, "reasons": [], "namespace": "us\\u001b]"}',
+            r"another service, with redis\.namespace us.*has short-interest: .* web\.port",
+        ),
         (404, "", "answers 404"),
         (401, "", "refuses the token"),
         (421, "", "answers to localhost only"),
@@ -65,18 +72,18 @@ async def test_what_is_not_ready_fails(
     """Whatever answers there; the reasons are printed, and nothing that a terminal obeys."""
     async with answering(status, body) as place:
         with pytest.raises(Failure, match=told):
-            await ask_ready(place)
+            await ask_ready(place, MINE)
     assert "\x1b" not in capsys.readouterr().out
 
 
 async def test_a_port_of_nobodys_choice_cannot_be_asked() -> None:
     """Port 0 is wrong usage; with nobody there, the keys are named."""
     with pytest.raises(CommandFailed, match=r"web\.port: 0"):
-        await ask_ready(Web(port=0))
+        await ask_ready(Web(port=0), MINE)
     async with answering(200, "") as place:
         pass
     with pytest.raises(Failure, match=r"nobody answers at .*web\.host and web\.port"):
-        await ask_ready(place)
+        await ask_ready(place, MINE)
 
 
 @asynccontextmanager
@@ -102,10 +109,10 @@ async def test_what_is_no_page() -> None:
     """Another protocol is named; one that says nothing does not hold the check up."""
     async with saying(b"SSH-2.0-OpenSSH\r\n") as place:
         with pytest.raises(Failure, match="is not HTTP"):
-            await ask_ready(place)
+            await ask_ready(place, MINE)
     async with saying(b"") as place:
         with pytest.raises(Failure, match=r"does not answer within 0\.1 s"):
-            await ask_ready(place, limit=0.1)
+            await ask_ready(place, MINE, limit=0.1)
 
 
 async def test_the_token_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,11 +120,27 @@ async def test_the_token_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
     body = '{"ready": true, "reasons": [], "defects": ["webhook desk: stopped"]}'
     async with answering(200, body) as place:
         await ask_ready(
-            place.model_copy(update={"token": SecretStr(TOKEN), "host": str(IPv4Address(0))})
+            place.model_copy(update={"token": SecretStr(TOKEN), "host": str(IPv4Address(0))}),
+            MINE,
         )
         assert capsys.readouterr().out == "ready\nwebhook desk: stopped\n"
         with pytest.raises(Failure, match="refuses the token"):
-            await ask_ready(place.model_copy(update={"token": SecretStr("x" * 40)}))
+            await ask_ready(place.model_copy(update={"token": SecretStr("x" * 40)}), MINE)
+
+
+async def test_the_page_of_another_namespace_is_not_ours(tmp_path: Path) -> None:
+    """Where a second service could not have the port, the first one's page answers."""
+    settings = {"POLLER_WEB__PORT": str(free_port()), "POLLER_REDIS__NAMESPACE": "hk"}
+    service = Service(tmp_path, 1, "HK.00700", settings)
+    await service.start()
+    await until(lambda: service.told("page") > 0)
+    url_of = {"POLLER_REDIS__NAMESPACE": "us", "POLLER_REDIS__URL_FILE": "only the service's"}
+    other = Service(tmp_path, 1, "HK.00700", settings | url_of)
+    code, out, err = await poller(other, "health")
+    assert (code, out) == (1, "")
+    assert "with redis.namespace hk; this configuration has us" in err
+    assert (await poller(service, "health"))[1].startswith("not ready\n")
+    await service.stop()
 
 
 async def test_the_page_of_a_service(tmp_path: Path) -> None:

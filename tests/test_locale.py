@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import scaled
+
 LOCALES = {
     "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "gb18030": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "gb18030"},
@@ -41,7 +43,11 @@ def ours(text: bytes) -> list[str]:
 def run(folder: Path, locale: str, *words: str) -> tuple[int, bytes, bytes]:
     """Run Python to its end; returns its exit code, stdout and stderr."""
     done = subprocess.run(
-        command(*words), env=environment(folder, locale), capture_output=True, check=False
+        command(*words),
+        env=environment(folder, locale),
+        capture_output=True,
+        timeout=scaled(60),
+        check=False,
     )
     assert ours(done.stderr) == []
     return done.returncode, done.stdout, done.stderr
@@ -98,13 +104,13 @@ def test_the_service_runs_in_every_locale(tmp_path: Path, locale: str) -> None:
             stderr=stderr,
         )
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + scaled(60)
         while b'"published"' not in log.read_bytes():
             assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")
             assert time.monotonic() < until
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(scaled(30)) == 0
     finally:
         if process.poll() is None:
             process.kill()

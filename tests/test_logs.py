@@ -72,8 +72,9 @@ async def test_a_quiet_day_is_a_short_log(tmp_path: Path) -> None:
     outage = [text for text in said if text.startswith(("OpenD", CODE))]
     assert len(outage) <= 6  # connected, lost, recovered, connected; a poll that was cut, recovered
     others = [text for text in said if text not in outage]
-    assert (others[:2], others[-2:]) == (["store", "ready"], ["stopping", "stopped"])
-    assert sorted(others[2:-2]) == ["page", "polling", "published", "watchlist"]
+    assert others[:3] == ["configuration", "store", "ready"]
+    assert others[-2:] == ["stopping", "stopped"]
+    assert sorted(others[3:-2]) == ["page", "polling", "published", "watchlist"]
 
 
 async def test_a_crash_says_where(tmp_path: Path) -> None:

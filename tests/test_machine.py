@@ -11,6 +11,7 @@ import pytest
 
 from tests import machine
 from tests.machine import at_most, scaled
+from tests.service import Service
 
 SET_UP = Path("tests/set-up.sh").resolve()
 
@@ -25,6 +26,16 @@ async def test_a_wait_in_vain_says_for_what_and_how_long() -> None:
     with pytest.raises(TimeoutError, match="its own"):
         async with at_most(60):
             raise TimeoutError("its own")
+
+
+def test_a_log_that_is_being_written_is_read_by_whole_lines(tmp_path: Path) -> None:
+    """Wherever a line ends for now, in the middle of a character as well, it is not there yet."""
+    lines = ['{"event": "騰訊"}', "poller: 騰訊", '{"event": "ready"}']
+    written = "\n".join([*lines, ""]).encode()
+    for size in range(len(written) + 1):
+        (tmp_path / "log").write_bytes(written[:size])
+        told = [line["event"] for line in Service(tmp_path, 1, "").log()]
+        assert told == ["騰訊", "ready"][: written[:size].count(b"}\n")]
 
 
 @pytest.mark.parametrize("given", ["3.5", None])

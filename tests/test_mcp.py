@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.schedule.notice import Completed, fields_of
-from tests.machine import at_most
+from tests.machine import at_most, scaled
 from tests.service import Service
 from tests.test_reading import FIRST_SEEN, HK, REVISED, SECOND, US, service, url
 
@@ -144,7 +144,7 @@ def test_a_signal_ends_it_at_once(service: Service) -> None:
         print(json.dumps(HELLO), file=server.stdin, flush=True)
         assert json.loads(server.stdout.readline())["id"] == 1
         server.terminate()
-        assert (server.wait(), server.stdout.read(), server.stderr.read()) == (0, "", "")
+        assert (server.wait(scaled(30)), server.stdout.read(), server.stderr.read()) == (0, "", "")
 
 
 def test_without_the_package(tmp_path: Path) -> None:
@@ -160,5 +160,5 @@ def test_without_the_package(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "pip install mcp, or this package with its extra [mcp]" in done.stderr
+    assert "pip install 'short-interest-poller[mcp]', or with pipx: pipx inject" in done.stderr
     assert "Traceback" not in done.stderr

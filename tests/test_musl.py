@@ -60,8 +60,8 @@ except ValueError as problem: print(problem)
 """
 EMBEDDING = """
 from poller.errors import StoreMisfit
-from poller.store.bundled import program
-try: program()
+from poller.store.valkey import installed
+try: installed()
 except StoreMisfit as problem: print(problem)
 """
 

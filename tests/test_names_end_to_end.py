@@ -57,6 +57,13 @@ async def named(store: RedisStore, *codes: Code) -> dict[Code, str | None]:
             await asyncio.sleep(0.02)
 
 
+async def counted(store: RedisStore, code: Code) -> None:
+    """Wait until a named symbol's shares are known: they come by a call of their own."""
+    async with at_most(what="shares"):
+        while not (await store.instruments.instruments([code]))[code].counted_at:
+            await asyncio.sleep(0.02)
+
+
 def release(opend: Simulator, code: Code) -> None:
     """Report one more day of a symbol."""
     rows = opend.world.records(code, now())
@@ -92,6 +99,7 @@ async def test_a_name_is_everywhere(tmp_path: Path) -> None:
         running(tmp_path, opend, TENCENT, MARKED) as (service, store),
     ):
         await named(store, TENCENT, MARKED)
+        await counted(store, MARKED)
         await entries(store, 2)
         release(opend, MARKED)
         entry = await reported(store, MARKED)
@@ -171,10 +179,9 @@ async def test_a_new_symbol_and_a_restart(tmp_path: Path) -> None:
         async with running(tmp_path, opend, first) as (service, store):
             await named(store, first)
             await poller(service, "watch", "add", second)
-            async with asyncio.timeout(10):
+            async with at_most(10):
                 assert await named(store, second) == {second: name_of(WORLD.seed, second)}
-            while not (await store.instruments.instruments([second]))[second].counted_at:
-                await asyncio.sleep(0.02)
+            await counted(store, second)
         asked = [seen.proto for seen in opend.seen]
         async with running(tmp_path, opend, first) as (_, store):
             release(opend, first)

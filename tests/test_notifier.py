@@ -15,10 +15,11 @@ from poller.store.redisstore import RedisStore
 from poller.store.store import WATCHLIST, Stream
 from poller.telemetry.observe import Fact, Recovered, Trouble
 from tests import nodes, wire
+from tests.machine import scaled
 from tests.test_connections import eventually, move_slot, publish
 
 CODE = Code("HK.00700")
-PATIENCE = 30.0
+PATIENCE = scaled(30.0)
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from poller import __version__
-from poller.cli.demo import command_for
+from poller.cli.demo import _Seen, command_for
 from poller.settings.shipped import copy, shipped_files, template
 from tests.machine import scaled
 from tests.tagged import complaint
@@ -99,6 +99,7 @@ def test_the_sdist_is_what_it_takes_to_make_and_test_it(built: Path) -> None:
         names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
     assert names >= {"Makefile", "LICENSE", "README.md", "config/pins/run.txt", "tests/set-up.sh"}
     assert names >= {path.as_posix() for path in Path("poller").rglob("*.py")}
+    assert names >= {"Dockerfile", ".dockerignore", "compose.yaml"}
     made = (".venv", "__pycache__", "_cache", "build/", "state/", ".git/")
     assert [name for name in names if any(part in f"{name}/" for part in made)] == []
 
@@ -159,6 +160,15 @@ def test_it_is_used_in_an_empty_directory(installed: Path, tmp_path: Path) -> No
     done = run(program, "config", "files", "grafana/*", "none/*", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("poller: none/*: no such file comes with this version")
+
+
+def test_a_demo_that_is_ended_early_praises_nothing() -> None:
+    """What was not posted has no signature that could have been verified."""
+    assert _Seen(rows=1760).summary == "1,760 events read, none posted yet."
+    assert (
+        _Seen(1, news=2, verified=2).summary == "3 events read, 2 posted: every signature verified."
+    )
+    assert _Seen(1, news=2, verified=1, refused=1).summary.endswith("1 posted: 1 refused.")
 
 
 def test_its_demo_shows_the_product_and_ends(installed: Path, tmp_path: Path) -> None:

@@ -293,6 +293,35 @@ async def test_no_server_is_begun_where_nothing_is(folders: Folders, arguments: 
     assert not (folders.working / "state").exists()
 
 
+async def test_a_server_that_holds_nothing_is_no_place_to_read(folders: Folders) -> None:
+    """What a check has left, or anybody: its emptiness would say that nothing is published."""
+    folders.file.write_text("", encoding="utf-8")
+    async with Embedded(folders.beside / "state").running():
+        pass
+    code, out, err = await poller(reader(folders), "tail", "--no-follow")
+    assert (code, out) == (1, "")
+    assert f"no embedded server runs in {folders.beside / 'state'}" in err
+
+
+@pytest.mark.parametrize("role", ["poll", "deliver", "web"])
+async def test_the_first_line_names_the_configuration(tmp_path: Path, role: str) -> None:
+    """Or that there is none, as in another directory than meant; then the state's place, too."""
+    file = tmp_path / "poller.toml"
+    file.touch()
+    service = Service(tmp_path, 1, "HK.00700", {"POLLER_CONFIG": str(file)}, role=role)
+    await service.start()
+    await service.said("configuration")
+    assert service.log()[0]["file"] == str(file)
+    assert service.log()[0]["state_dir"] == str(tmp_path)
+    await service.stop()
+    (tmp_path / "log").unlink()
+    service.directory, service.unset = tmp_path, ("POLLER_CONFIG",)
+    await service.start()
+    await service.said("configuration")
+    assert service.log()[0]["file"].startswith("none, ")
+    await service.stop()
+
+
 async def test_a_server_that_has_just_begun_is_joined(folders: Folders) -> None:
     """Its lock shows it, though it has not written yet; one that has ended shows nothing."""
     state = folders.working / "state"

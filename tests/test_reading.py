@@ -220,6 +220,8 @@ async def test_a_report(service: Service) -> None:
     assert (apple["rank"], apple["code"], apple["percent"]) == (1, US, 150.0)
     found = csv.DictReader(await lines(service, "release", "HK", "--top", "1", "--format", "csv"))
     assert [row["code"] for row in found] == [HK]
+    told = await poller(service, "release", "SH")
+    assert told == (2, "", "poller: 'SH' is no market: write HK or US\n")
 
 
 async def test_a_symbol_that_lacks_the_report_is_named(service: Service, url: str) -> None:
@@ -312,6 +314,7 @@ async def test_parquet_is_an_extra(service: Service, tmp_path: Path) -> None:
     export = ("-S", "-m", "poller", "export")  # -S: only PYTHONPATH says where packages are
     code, _, err = await python(service, *export, "--format", "parquet", "-o", str(file))
     assert (code, err) == (1, f"poller: --format parquet needs pyarrow: {INSTALL}\n")
+    assert "short-interest-poller[parquet]" in INSTALL
     assert not file.exists()
     code, out, err = await python(service, *export, "--format", "csv")
     assert (code, err) == (0, "")

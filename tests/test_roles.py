@@ -109,8 +109,9 @@ async def test_a_role_that_cannot_go_on_says_why(tmp_path: Path, role: str) -> N
     (tmp_path / "redis").write_text("not a directory")
     service.settings = {}
     code, out, err = await poller(service, role)
-    assert (code, out, len(err.splitlines())) == (1, "", 1)
-    assert "the embedded server cannot live in" in err
+    first, last = err.splitlines()
+    assert (code, out, json.loads(first)["event"]) == (1, "", "configuration")
+    assert "the embedded server cannot live in" in last
 
 
 @pytest.mark.parametrize("role", ["run", *ROLES.values()])

@@ -2,8 +2,9 @@
 
 import json
 import re
+import time
 from dataclasses import asdict, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -213,10 +214,10 @@ def test_any_text_is_a_filter_or_a_line(text: str) -> None:
 def test_the_longest_filters_are_quick(text: str) -> None:
     """The costliest filters the limits allow take milliseconds an event, not seconds."""
     selection = Selection(filter=text)
-    began = datetime.now(UTC)
+    began = time.process_time()
     for _ in range(10):
         selection.matches(HK_ENTRY)
-    assert datetime.now(UTC) - began < timedelta(seconds=2)
+    assert time.process_time() - began < 2
 
 
 def test_a_filter_agrees_with_the_events_of_a_world() -> None:

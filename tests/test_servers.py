@@ -120,7 +120,7 @@ async def refused(tmp_path: Path, url: str) -> str:
     async with at_most(8):
         code, out, err = await poller(service, "run")
     assert (code, out) == (1, "")
-    (line,) = err.splitlines()
+    _, line = err.splitlines()  # after that of the configuration
     assert is_documented(line), line
     return line
 

@@ -16,7 +16,7 @@ from poller.errors import StoreMisfit
 from poller.store.redisstore import RedisStore
 from poller.subscriber.redisgroup import TTL, RedisGroup
 from tests import nodes
-from tests.service import until
+from tests.service import until, whole_lines
 from tests.test_subscribe import CODES, publish, server, store, take
 
 __all__ = ["server", "store"]  # fixtures
@@ -49,9 +49,13 @@ def pending(server: nodes.Node) -> int:
     return int(server.ask("XPENDING", STREAM, GROUP)["pending"])
 
 
+def sharers(server: nodes.Node) -> int:
+    """Return how many readers of the group there are."""
+    return int(server.ask("ZCARD", SHARERS))
+
+
 async def test_the_load_is_shared(server: nodes.Node, store: RedisStore) -> None:
     """Each event goes to one reader, once; of a symbol never two at a time, and in order."""
-    expected = await publish(store, range(30))
     done: list[str] = []
     under_way: set[str] = set()
     shares = [0, 0, 0]
@@ -71,6 +75,8 @@ async def test_the_load_is_shared(server: nodes.Node, store: RedisStore) -> None
             source = subscribe(server.url, group=GROUP, share=True, after="0")
             events = await stack.enter_async_context(source)
             tasks.append(asyncio.create_task(work(number, events)))
+        await until(lambda: sharers(server) == 3)  # the first would have read all for itself
+        expected = await publish(store, range(30))
         await until(lambda: len(done) >= len(expected))
         await until(lambda: pending(server) == 0)
         for task in tasks:
@@ -85,23 +91,25 @@ async def test_a_killed_reader_loses_nothing(
     server: nodes.Node, store: RedisStore, tmp_path: Path
 ) -> None:
     """Kill -9 of one of three: the others get what it had, and only one of that may come twice."""
-    expected = await publish(store, range(20))
     logs = [tmp_path / f"{number}" for number in range(3)]
     processes = []
 
     def told(*some: Path) -> list[str]:
-        return [id_ for log in some for id_ in log.read_text().split()]
+        return [id_ for log in some for id_ in whole_lines(log)]
 
     try:
         for log in logs:
             with log.open("wb") as out:
                 command = (sys.executable, "-c", SUBSCRIBER, server.url)
                 processes.append(await asyncio.create_subprocess_exec(*command, stdout=out))
+        await until(lambda: sharers(server) == 3)
+        publishing = asyncio.create_task(publish(store, range(40)))
         await until(lambda: bool(told(logs[0])))
         processes[0].kill()
         await processes[0].wait()
         (name,) = (n for n in server.ask("ZRANGE", SHARERS, 0, -1) if f"-{processes[0].pid}-" in n)
         server.ask("ZREM", SHARERS, name)  # instead of the seconds until it counts as dead
+        expected = await publishing
         await until(lambda: {*told(*logs)} >= {*expected})
     finally:
         for process in processes:

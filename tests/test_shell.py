@@ -47,6 +47,57 @@ def test_bash_completes_what_there_is(tmp_path: Path) -> None:
     assert completed(tmp_path, "poller", "history", "--format", "") == {"csv", "json", "table"}
     assert completed(tmp_path, "poller", "completion", "") == {"bash", "fish", "zsh"}
     assert completed(tmp_path, "poller", "check", "--config", "mi") == {"mine.toml"}
+    assert completed(tmp_path, "poller", "release", "") == {"HK", "US"}
+
+
+def in_fish(folder: Path, line: str) -> set[str]:
+    """Return what fish offers for a line."""
+    script = folder / "poller.fish"
+    script.write_text(completion_text("fish"), encoding="utf-8")
+    command = ["fish", "--no-config", "-c", 'source $argv[1]; complete -C "$argv[2]"']
+    done = subprocess.run(
+        [*command, str(script), line], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    return {each.partition("\t")[0] for each in done.stdout.splitlines()}
+
+
+@needs("fish")
+def test_fish_offers_files_only_where_they_are_meant(tmp_path: Path) -> None:
+    """Among the commands of a group, or their words, a file's name is never right."""
+    (tmp_path / "mine.toml").touch()
+    assert in_fish(tmp_path, "poller watch ") == {"add", "list", "remove"}
+    assert in_fish(tmp_path, "poller release ") == {"HK", "US"}
+    for line in ("poller ", "poller webhook ", "poller history "):
+        assert "mine.toml" not in in_fish(tmp_path, line)
+    for line in ("poller check --config ", "poller config init ", "poller export -o "):
+        assert "mine.toml" in in_fish(tmp_path, line)
+
+
+def test_every_command_with_a_file_as_argument_is_known_to_fish() -> None:
+    """Its completion does not tell by itself."""
+    found = {
+        words
+        for words, app in COMMANDS.items()
+        for argument in app.assemble_argument_collection(default_parameter=cli.default_parameter)
+        if argument.index is not None and argument.hint in {Path, Path | None}
+    }
+    text = completion_text("fish")
+    assert found
+    assert {w for w in found if f"using_command {w}' -F\n" not in text} == set()
+
+
+@needs("bash")
+def test_the_other_name_completes_the_same(tmp_path: Path) -> None:
+    """`short-interest-poller` is the same program."""
+    script = tmp_path / "script"
+    script.write_text(completion_text("bash"), encoding="utf-8")
+    program = f"source {script}; complete -p short-interest-poller poller"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.replace("short-interest-poller", "poller") == second
+    assert completion_text("zsh").startswith("#compdef poller short-interest-poller\n")
+    assert completion_text("fish").endswith("complete -c short-interest-poller -w poller\n")
 
 
 @pytest.mark.parametrize(

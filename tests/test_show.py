@@ -315,7 +315,9 @@ async def test_removing_what_was_never_watched_is_said(
     (tmp_path / "poller.toml").write_text(f'state_dir = "{tmp_path}"', encoding="utf-8")
     config = load(tmp_path / "poller.toml", {})
     await watch.set_watched(config, [Code("HK.00700"), Code("US.MSFT")], wanted=False)
-    known, unknown = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    known, unknown = out.splitlines()
     assert known == "HK.00700 no longer watched"
     assert unknown.startswith("US.MSFT was not watched")
     assert unknown.endswith("undo: poller watch add US.MSFT")
+    assert err.startswith(f"poller: no poller runs on this state (state_dir {tmp_path})")

@@ -8,7 +8,7 @@ import pytest
 
 from poller.simulator import World
 from poller.simulator.__main__ import main
-from tests.machine import send
+from tests.machine import at_most, send
 from tests.opend import Simulator
 from tests.simulator_client import Client
 
@@ -58,15 +58,17 @@ def test_the_command_refuses_what_it_cannot_serve(
 
 
 async def test_the_command_refuses_a_port_in_use() -> None:
-    """A second simulator on one port leaves with 2 and says why."""
+    """A second simulator on one port leaves with 2 and says why in a line, not its usage."""
     async with Simulator(World()) as simulator:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "poller.simulator", "--port", str(simulator.port)),
             stderr=asyncio.subprocess.PIPE,
         )
-        _, errors = await process.communicate()
+        async with at_most():
+            _, errors = await process.communicate()
     assert process.returncode == 2
     assert b"address already in use" in errors
+    assert errors.count(b"\n") == 1
 
 
 async def test_the_simulator_does_not_import_the_sdk() -> None:
@@ -78,5 +80,6 @@ async def test_the_simulator_does_not_import_the_sdk() -> None:
         "print(sorted({'futu', 'pandas'} & set(sys.modules)))",
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await process.communicate()
+    async with at_most():
+        output, _ = await process.communicate()
     assert output == b"[]\n"

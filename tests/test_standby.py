@@ -11,11 +11,12 @@ from poller.polling.leadership import TTL
 from poller.simulator import Proto, World
 from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
+from tests.machine import at_most, scaled
 from tests.opend import Simulator
 from tests.service import Service, entries, later, now, simulator, with_rows
 
 TENCENT = Code("HK.00700")
-TAKEOVER = TTL + 5.0
+TAKEOVER = TTL + scaled(5)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ async def test_one_polls_and_the_other_takes_over(
     await first.said("standing by")
     assert await second.stop() == 0
     show_new_day(opend)
-    async with asyncio.timeout(TTL / 2):
+    async with at_most(TTL / 2):
         found = await entries(store, 12)
     assert [first.told(text) for text in ("standing by", "polling")] == [1, 2]
     ids = [entry.fields["id"] for entry in found]

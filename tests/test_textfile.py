@@ -22,6 +22,7 @@ from poller.settings import codefile, credentials, sources
 from poller.settings.codefile import MOST_CODES, MOST_PROBLEMS, read_codes
 from poller.settings.config import load
 from poller.textfile import UnusableFile, decoded, read_bytes, read_text
+from tests.machine import scaled
 
 HK, US = Code("HK.00700"), Code("US.AAPL")
 VISITOR = "a-token-that-is-long-enough-for-anybody"
@@ -379,6 +380,6 @@ def test_an_exposed_secret_is_told_where_the_operator_looks(tmp_path: Path, verb
                 if b"chmod o=" in line:
                     break
             process.terminate()
-            process.communicate()
+            process.communicate(timeout=scaled(30))
     assert f"chmod o= {secret}".encode() in told
     assert b"secret file" in told

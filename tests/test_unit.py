@@ -1,6 +1,7 @@
 """The systemd units: what is shipped, what `service install` writes, what systemd thinks of it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
-from poller.cli.install import Installed, install, place_of
+from poller.cli.install import Installed, install, place_of, reminders
 from poller.errors import ConfigError
 from poller.service.unit import REFERENCE, TEMPORARY, Installation, obstacles, unit_of, unit_text
 from poller.settings.config import load
@@ -126,6 +127,39 @@ def test_the_unit_of_this_environment(
     unit = reachable / "poller.service"
     unit.write_text(text, encoding="utf-8")
     judge(unit)
+
+
+def test_a_configuration_with_another_state_is_told(home: Path) -> None:
+    """Every later command would read that state in silence; a Redis of one's own is one for all."""
+    file = home / "poller.toml"
+    assert list(reminders(file, {})) == []  # its redis.url_file
+    for text in ("", f'state_dir = "{home}"', 'state_dir = "state"'):
+        file.write_text(text)
+        (line,) = reminders(file, {"POLLER_STATE_DIR": "/var/lib/poller"})
+        assert line.startswith(f'{file}: write state_dir = "/var/lib/poller" into it')
+    file.write_text('state_dir = "/var/lib/poller"')
+    assert list(reminders(file, {"POLLER_STATE_DIR": "/srv"})) == []
+
+
+def test_a_unit_without_a_configuration_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the wrong directory it would watch nothing, in silence."""
+    monkeypatch.chdir(home)
+    (line,) = reminders(None, {})
+    assert line.startswith("no configuration: the unit has every key's default")
+
+
+def test_the_documented_installation_has_one_state(home: Path) -> None:
+    """Its lines lead every command with that configuration to the state of the unit."""
+    (line,) = re.findall(
+        r"^# (sed -i .*) poller\.toml$", Path("docs/installing.md").read_text(), re.MULTILINE
+    )
+    file = home / "poller.toml"
+    shutil.copy("config/poller.toml", file)
+    subprocess.run(["sh", "-euc", f"{line} {file}"], check=True)
+    assert load(file, {}).state_dir == Path("/var/lib/poller")
+    assert list(reminders(file, {})) == []
 
 
 def test_what_could_not_run_is_refused(reachable: Path) -> None:

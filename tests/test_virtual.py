@@ -1,6 +1,7 @@
 """Virtual time: order and instants as in real time, at no cost; a deadlock is reported."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -83,3 +84,17 @@ def test_news_wakes_everybody_once_and_is_never_missed() -> None:
         return woken
 
     assert run_virtually(BEGAN, work()) == pytest.approx([10, 60, 60, 120], abs=1e-3)
+
+
+def test_the_end_waits_for_no_thread() -> None:
+    """One that the loop has started may outlive it: waiting for it would be a deadlock."""
+    free = threading.Event()
+
+    async def work() -> None:
+        asyncio.get_running_loop().run_in_executor(None, free.wait)
+        await asyncio.sleep(1)
+
+    try:
+        run_virtually(BEGAN, work())
+    finally:
+        free.set()

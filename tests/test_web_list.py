@@ -117,11 +117,12 @@ async def test_columns_and_badges(page: Desk, http: aiohttp.ClientSession) -> No
     words = spoken(text)
     assert "Days to cover" in words
     assert f"{US} {DAY} 10 d year high 1,029,000 0.50 % 2.50 1 k 100.0 +1,000" in words
-    for head in ("Days to cover", "Average volume", "Percentile"):
+    for head in ("Days to cover", "Average volume", "Percentile, 1 y"):
         assert head in words
         assert head not in (await get(http, f"{page.url}/?market=HK"))[0]
     words = spoken((await get(http, f"{page.url}/symbols/{US}"))[0])
-    assert "Percentile 100.0 of its last 30 reports" in words
+    assert "Percentile, all 100.0 percent of its last 30 reports" in words
+    assert "Percentile, 1 y: 100.0" in words
     assert "the highest of the last 365 days" in words
     assert "Percentile" not in (await get(http, f"{page.url}/symbols/{HK}"))[0]
     rows = json.loads((await get(http, f"{page.url}/api/symbols"))[0])["symbols"]

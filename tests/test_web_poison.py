@@ -251,7 +251,8 @@ async def test_reports_of_others(tmp_path: Path) -> None:
 async def test_a_very_long_history(tmp_path: Path) -> None:
     """80,000 days: the page shows its newest ten years of weeks, the API all, others are answered.
 
-    Compared with each other, so that a slow machine does not matter.
+    Compared with each other, and in seconds of the processor, so that a slow machine does not
+    matter.
     """
     first = date(1980, 1, 1)
     days = [first + timedelta(days=n) for n in range(80_000)]
@@ -268,9 +269,9 @@ async def test_a_very_long_history(tmp_path: Path) -> None:
         async def look() -> None:
             nonlocal longest
             while True:
-                asked = time.monotonic()
+                asked = time.process_time()
                 await asyncio.sleep(0.001)
-                longest = max(longest, time.monotonic() - asked)
+                longest = max(longest, time.process_time() - asked)
 
         async def get(path: str) -> str:
             async with asyncio.timeout(PATIENCE), http.get(made.url + path) as answer:
@@ -278,7 +279,7 @@ async def test_a_very_long_history(tmp_path: Path) -> None:
                 return await answer.text()
 
         looking = asyncio.create_task(look())
-        began = time.monotonic()
+        began = time.process_time()
         page = await get(f"/symbols/{HK}")
         assert page.count("<tr><th") == 521
         assert "79,480 older days are in the downloads" in page
@@ -286,7 +287,7 @@ async def test_a_very_long_history(tmp_path: Path) -> None:
         assert (await get(f"/api/symbols/{HK}")).count('"observed_at":') == 80_001
         assert (await get(f"/api/symbols/{HK}/history.csv")).count("\r\n") == 80_001
         looking.cancel()
-        assert longest < (time.monotonic() - began) / 8
+        assert longest < (time.process_time() - began) / 8
 
 
 async def test_without_redis_the_last_look_is_shown(tmp_path: Path) -> None:

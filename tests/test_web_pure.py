@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 import string
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from html import unescape
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -15,8 +17,8 @@ from poller.codec import FIRST_YEAR, LAST_YEAR
 from poller.markets import Market, all_markets
 from poller.markets.hk import HONG_KONG, HkRecord
 from poller.markets.us import UNITED_STATES, UsRecord
-from poller.model import Code, Vintage
-from poller.schedule.facts import Facts
+from poller.model import Code, Instrument, Vintage
+from poller.schedule.facts import Facts, facts_of
 from poller.schedule.report import coverage
 from poller.store.store import Entry
 from poller.telemetry.status import (
@@ -46,7 +48,8 @@ from poller.web.formatting import (
     trend,
 )
 from poller.web.market_view import markets, story_time
-from poller.web.plots import Move, moves, plot_text, plotted
+from poller.web.plots import Move, beside, moves, plot_text, plotted
+from poller.web.rendering import unbroken
 from poller.web.safe_json import entry_text, json_text
 from poller.web.service_status import ServiceStatus, late, unready
 from poller.web.watchlist_view import (
@@ -504,6 +507,19 @@ def test_reasons(service: ServiceStatus, reason: str) -> None:
     assert unready(service)[0].startswith(reason)
 
 
+@given(st.text())
+@example("the report of 2026-07-10 is expected from 2026-07-17 01:00 UTC on; <b>'2026-07-10'</b>")
+def test_dates_in_words_are_kept_whole(text: str) -> None:
+    """They are the only markup of a text, which is otherwise escaped and unchanged."""
+    marked = str(unbroken(text))
+    plain = marked.replace('<span class="value">', "").replace("</span>", "")
+    assert "<" not in plain
+    if text.isprintable():
+        assert unescape(plain) == text
+    for day in re.findall(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text, re.ASCII):
+        assert f'<span class="value">{day}</span>' in marked
+
+
 def test_words() -> None:
     """Signs are typographic, absent is a dash, ages have one unit, days are the market's own."""
     assert [signed(n) for n in (1234, -1234, 0, None)] == ["+1,234", "−1,234", "±0", "–"]
@@ -534,7 +550,9 @@ def test_days_to_cover_at_a_bound(days: float | None, shown: str) -> None:
     ("facts", "shown"),
     [
         (Facts(zscore=-1.234, streak=-3), "z-score −1.23, 3 reports down in a row"),
-        (Facts(zscore=0.5, streak=1), "z-score 0.50"),
+        (Facts(zscore=0.5, streak=1), "z-score 0.50, 1 report up"),
+        (Facts(streak=-1), "1 report down"),
+        (Facts(streak=0), "unchanged"),
         (Facts(streak=1234), "1,234 reports up in a row"),
         (Facts(zscore=math.nan), ""),
         (Facts(), ""),
@@ -543,6 +561,29 @@ def test_days_to_cover_at_a_bound(days: float | None, shown: str) -> None:
 def test_the_trend_in_words(facts: Facts, shown: str) -> None:
     """What is not known is not said, nor that a move is the first of its kind."""
     assert trend(facts) == shown
+
+
+def test_a_history_has_columns_of_what_it_says() -> None:
+    """Of each day beside the earlier ones; a column of which nothing is known is left out."""
+    covers = (2.5, 2.75, 2.25, 2.25)
+    days = [NOW.date() - timedelta(weeks=n) for n in range(4)]
+    vintages = [
+        Vintage(UsRecord(None, str(day), shares, 0.5, 1000, cover, 9.0, 9.0), 0, NOW)
+        for day, shares, cover in zip(days, (30, 20, 10, 10), covers, strict=True)
+    ]
+    facts = facts_of(vintage.record for vintage in vintages)
+    bare = beside(vintages, facts, Instrument())
+    assert bare.heads == ("Days to cover, change", "Streak")
+    assert [bare.cells[day] for day in days] == [
+        ("−0.25", "+2"),
+        ("+0.50", "+1"),
+        ("±0.00", "±0"),
+        ("–", "–"),
+    ]
+    counted = beside(vintages, facts, Instrument(None, 400, 200, NOW, NOW))
+    assert counted.heads[-1] == "Of outstanding"
+    assert counted.cells[days[0]][-1] == "15.00 %"
+    assert beside((), (), Instrument()).heads == ()
 
 
 def test_prices_of_a_column_have_the_same_decimals() -> None:

@@ -208,7 +208,7 @@ async def test_the_page_opens_with_a_new_report(page: Desk, http: aiohttp.Client
     words = spoken((await get(http, page.url))[0])
     top = words[words.index("Biggest moves of this report") : words.index("Requests to OpenD")]
     assert "First seen 24 h ago · 1 missing" in top
-    assert "HK.00002 HOLDINGS &lt;2&gt; −60.00 % −30,000 to 20,000 20,000" in top
+    assert "HK.00002 HOLDINGS &lt;2&gt; −30,000 to 20,000 −60.00 % 20,000" in top
     assert top.index(DOWN) < top.index(UP) < top.index(HK)
     assert "about" not in top
     status = json.loads((await get(http, f"{page.url}/api/status"))[0])

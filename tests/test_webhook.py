@@ -28,6 +28,7 @@ from poller.model import Code
 from poller.settings.config import load
 from poller.store.store import Entry
 from tests.feed import event_of
+from tests.machine import scaled
 from tests.receiver import OK, SECRET, SILENCE, Receiver, status
 
 SEEN = datetime(2026, 5, 8, 9, 15, 2, 123000, tzinfo=UTC)
@@ -51,9 +52,13 @@ def endpoint(url: str, **how: Any) -> Endpoint:  # noqa: ANN401
     return replace(Endpoint("desk", url, (SECRET,), Selection()), **how)
 
 
-async def post(to: Endpoint, resolver: AbstractResolver | None = None) -> Outcome:
+async def post(
+    to: Endpoint,
+    resolver: AbstractResolver | None = None,
+    timeout: float = scaled(10),  # noqa: ASYNC109  of the sender
+) -> Outcome:
     """Send one event."""
-    sender = SignedPost(to, now=now, resolver=resolver, timeout=1.0)
+    sender = SignedPost(to, now=now, resolver=resolver, timeout=timeout)
     try:
         return await sender.send([event_of(entry().fields)])
     finally:
@@ -138,7 +143,7 @@ async def test_no_answer_ends_in_time() -> None:
     """An endpoint that says nothing costs a time-out, not for ever."""
     never = asyncio.Event()
     async with Receiver(lambda _: never).running() as receiver:
-        assert await post(endpoint(receiver.url)) == Failed("no answer within 1 s")
+        assert await post(endpoint(receiver.url), timeout=1.0) == Failed("no answer within 1 s")
         never.set()
 
 

@@ -23,8 +23,17 @@ STREAM = StreamConfig(
 )
 
 
+said: set[str] = set()  # since it was last there: each try would say the same
+
+
 async def say(problem: object) -> None:
-    print(f"NATS: {problem}", file=sys.stderr, flush=True)
+    if (line := f"NATS: {problem}") not in said:
+        said.add(line)
+        print(line, file=sys.stderr, flush=True)
+
+
+async def back() -> None:
+    said.clear()
 
 
 async def publish(stream: JetStreamContext, event: StreamEvent) -> None:
@@ -39,11 +48,12 @@ async def publish(stream: JetStreamContext, event: StreamEvent) -> None:
             await say(problem)
             await asyncio.sleep(1)
             continue
+        said.clear()
         break
 
 
 async def main(url: str, place: str) -> None:
-    forever = {"max_reconnect_attempts": -1, "reconnect_time_wait": 1}
+    forever = {"max_reconnect_attempts": -1, "reconnect_time_wait": 1, "reconnected_cb": back}
     stream = (await nats.connect(place, error_cb=say, **forever)).jetstream()
     try:
         await stream.stream_info(STREAM.name)  # as somebody has set it up

@@ -84,6 +84,15 @@ class _Seen:
         wanted = {"release.completed", "short_interest.revised"}
         return wanted <= self.kinds and self.verified + self.refused >= self.news
 
+    @property
+    def summary(self) -> str:
+        """One sentence: how much was read and posted, and how the signatures were."""
+        read = f"{self.rows + self.news:,} events read"
+        if not self.verified + self.refused:
+            return f"{read}, none posted yet."
+        verdict = f"{self.refused} refused" if self.refused else "every signature verified"
+        return f"{read}, {self.verified:,} posted: {verdict}."
+
 
 def demo() -> None:
     """Show the service at work for half a minute, against a simulated OpenD."""
@@ -135,8 +144,7 @@ async def _play(seen: _Seen) -> int:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         say(f"the service was told to stop and left with exit code {service.returncode}")
-    verdict = f"{seen.refused} refused" if seen.refused else "every signature verified"
-    console.print(f"{seen.rows + seen.news:,} events read, {seen.verified:,} posted: {verdict}.")
+    console.print(seen.summary)
     if not complete:
         say("not everything that the demo shows was seen")
     return service.returncode or int(not complete or seen.refused > 0)

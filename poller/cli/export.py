@@ -19,12 +19,13 @@ from poller.cli.history import unknown
 from poller.cli.options import ConfigFile, aware, codes_of, load_config
 from poller.cli.runner import FAILED, WRONG, CommandFailed, finish, print_stderr
 from poller.cli.stores import Failure, beside, instruments_of, store_of
+from poller.errors import how_to_install
 from poller.model import Code, Instrument, to_json
 from poller.settings.config import Config
 from poller.store.archive import Archive, Archived
 from poller.store.plain import DESCRIBED, TEXTS, coded_rows, described, history_names, whole_names
 
-INSTALL: Final = "pip install pyarrow, or this package with its extra [parquet]"
+INSTALL: Final = how_to_install("parquet", "pyarrow")
 
 _BATCH: Final = 50
 """Symbols written at once: a row group of Parquet, some thousand rows."""

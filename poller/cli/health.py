@@ -29,12 +29,14 @@ def health(*, config: ConfigFile = None) -> None:
     Args:
         config: TOML file
     """
-    finish(ask_ready(load_config(config, only=("web",)).web))
+    settings = load_config(config, only=("web", "redis.namespace"))
+    finish(ask_ready(settings.web, settings.redis.namespace))
 
 
-async def ask_ready(web: Web, *, limit: float = LIMIT) -> None:
+async def ask_ready(web: Web, namespace: str, *, limit: float = LIMIT) -> None:
     """Ask the page whether the service is ready, and print why it is not; then raises Failure.
 
+    So it does where the page is that of a service with another namespace than `namespace`.
     `limit`: seconds to wait.
     """
     if not web.port:
@@ -46,9 +48,15 @@ async def ask_ready(web: Web, *, limit: float = LIMIT) -> None:
     try:
         answer = read_json(body.decode())
         ready = answer["ready"] is True
+        other = answer.get("namespace", namespace)  # an older page does not tell
         lines = [str(line) for line in [*answer["reasons"], *answer.get("defects", ())]]
     except (Unreadable, UnicodeDecodeError, LookupError, TypeError, AttributeError):
         raise Failure(_unexpected(url, status)) from None
+    if other != namespace:
+        raise Failure(
+            f"{url} is the page of another service, with redis.namespace {other}; this "
+            f"configuration has {namespace}: give each service a web.port of its own"
+        )
     show.say("ready" if ready else "not ready")
     for line in lines:
         show.say(line)

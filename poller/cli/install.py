@@ -20,6 +20,7 @@ from poller.cli.runner import print_stderr
 from poller.errors import ConfigError
 from poller.service.unit import (
     NOTIFY_RELOAD_SINCE,
+    STATE,
     TEMPORARY,
     Installation,
     is_at_home,
@@ -31,6 +32,7 @@ from poller.settings.config import chosen_file, load, secret_files
 from poller.settings.variables import CONFIG, PREFIX, is_injected
 from poller.telemetry.roles import Role
 
+_STATE_DIR: Final = f"{PREFIX}STATE_DIR"
 UNITS: Final = Path("/etc/systemd/system")
 
 service = App(name="service", help="Install the poller as a systemd service.")
@@ -51,7 +53,26 @@ def service_install(
         config: TOML file
     """
     place = place_of(config, os.environ, installed())
+    for line in reminders(config, os.environ):
+        print_stderr(line)
     install(role, place, os.environ, dry_run=dry_run)
+
+
+def reminders(file: Path | None, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield what keeps no unit from running, and what its operator would stumble over."""
+    settings = load(file, {k: v for k, v in environment.items() if k != _STATE_DIR})
+    chosen = chosen_file(file, environment)
+    if chosen is None:
+        yield (
+            "no configuration: the unit has every key's default, and watches only what `poller "
+            "watch add` names; poller config init /etc/poller/poller.toml writes one for --config"
+        )
+    elif settings.redis.url is None and settings.state_dir.absolute() != STATE:
+        yield (
+            f'{chosen.absolute()}: write state_dir = "{STATE}" into it: that is where the unit '
+            "keeps its state, while commands with this configuration use "
+            f"{settings.state_dir.absolute()}"
+        )
 
 
 def install(

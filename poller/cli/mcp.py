@@ -19,7 +19,7 @@ from poller.cli.options import ConfigFile, aware, load_config
 from poller.cli.release import read_whole
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
-from poller.errors import PollerError
+from poller.errors import PollerError, how_to_install
 from poller.markets import Market, market_named, market_names
 from poller.model import Instrument, isoformat, parse_code, unique
 from poller.settings.config import Config
@@ -30,7 +30,7 @@ from poller.store.reports import columns_of, document, timeline
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
-INSTALL: Final = "pip install mcp, or this package with its extra [mcp]"
+INSTALL: Final = how_to_install("mcp", "mcp")
 
 _MOST_ROWS: Final = 520
 """Rows of one answer: ten years of Hong Kong's weeks."""

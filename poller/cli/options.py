@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import field, make_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import CoercionError, Parameter, Token, validators
 
@@ -48,6 +48,19 @@ def whole(_type: object, tokens: Sequence[Token]) -> int:
     except ValueError:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
+
+def as_written(_type: object, tokens: Sequence[Token]) -> str:
+    """Convert nothing: the command itself judges the text."""
+    return tokens[0].value
+
+
+# what a shell completes and the help names; hk is taken for HK, too
+MarketName: TypeAlias = Annotated[str, Parameter(converter=as_written)]
+if not TYPE_CHECKING:
+    MarketName = Annotated[
+        Literal[tuple(market.name for market in all_markets())] | str,
+        Parameter(converter=as_written),
+    ]
 
 Number = Annotated[int | None, Parameter(converter=whole)]
 Format = Literal["table", "csv", "json"]

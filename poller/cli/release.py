@@ -10,7 +10,7 @@ from typing import Final, Literal
 from rich.text import Text
 
 from poller import show
-from poller.cli.options import ConfigFile, Format, Number, load_config
+from poller.cli.options import ConfigFile, Format, MarketName, Number, load_config
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.cli.watched import sources_of
@@ -38,7 +38,7 @@ _NAMED: Final = 10  # symbols without the report that are named below the table
 
 
 def release(
-    market: str,
+    market: MarketName,
     day: date | None = None,
     /,
     *,

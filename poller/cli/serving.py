@@ -59,11 +59,22 @@ def _simulated(settings: Config) -> NoReturn:
     )
 
 
+def _configuration(settings: Config, chosen: Path | None) -> observe.Happened:
+    """Return which file is in use: in another directory than meant, it would be none."""
+    found = str(chosen.absolute()) if chosen else "none, so keys have their defaults"
+    details = [("file", found)]
+    if settings.redis.url is None:
+        details.append(("state_dir", str(settings.state_dir.absolute())))
+    return observe.Happened("configuration", tuple(details))
+
+
 def serve(role: Role, file: Path | None) -> NoReturn:
     """Run a role of the service until a signal, then exit the process."""
     raise_descriptor_limit()
     warnings: list[str] = []
     settings, journal = load_config(file, warnings), Journal()
+    chosen = chosen_file(file, os.environ)
+    journal(_configuration(settings, chosen))
     for warning in warnings:
         journal(observe.Trouble("secret file", warning))
     notify = Notify(os.environ.get("NOTIFY_SOCKET"))
@@ -76,7 +87,6 @@ def serve(role: Role, file: Path | None) -> NoReturn:
         check_usable([webhook.endpoint() for webhook in read.webhooks])
         return read
 
-    chosen = chosen_file(file, os.environ)
     had_keys = chosen is not None and not is_blank(chosen)
     reload = Reload(asyncio.Event(), fresh)
 

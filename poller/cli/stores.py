@@ -24,22 +24,25 @@ class Failure(PollerError):
 
 
 @contextlib.asynccontextmanager
-async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[RedisStore]:
+async def store_of(
+    config: Config, *, existing: bool = False, trial: bool = False
+) -> AsyncIterator[RedisStore]:
     """Open the store; raises Failure if the server does not answer.
 
     `existing`: also if an embedded server neither runs nor has left data. A new, empty one would
-    hide that this is the wrong directory.
+    hide that this is the wrong directory. `trial`: see `Embedded.running`.
     """
+    nothing = (
+        f"no embedded server runs in {config.state_dir.absolute()}, and it left no data "
+        "there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "
+        "`poller run` begins a new one"
+    )
     if existing and config.redis.url is None and not Embedded(config.state_dir).exists():
-        raise Failure(
-            f"no embedded server runs in {config.state_dir.absolute()}, and it left no data "
-            "there: is another --config, POLLER_CONFIG or POLLER_STATE_DIR meant? "
-            "`poller run` begins a new one"
-        )
+        raise Failure(nothing)
     async with contextlib.AsyncExitStack() as stack:
-        server = server_of(config.redis.url, config.state_dir, hasty=True)
+        server = server_of(config.redis.url, config.state_dir, hasty=True, trial=trial)
         try:
-            url, _ = await stack.enter_async_context(server)
+            url, embedded = await stack.enter_async_context(server)
         except StoreDown as problem:
             raise Failure(f"Redis does not answer: {problem}") from None
         store = RedisStore(url, config.redis.namespace, replicas=config.redis.replicas)
@@ -48,6 +51,8 @@ async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[R
                 await store.inspect()
             except StoreDown as problem:
                 raise Failure(f"Redis does not answer: {problem}") from None
+            if existing and embedded is not None and await embedded.is_blank():
+                raise Failure(nothing)
             yield store
         finally:
             await store.close()

@@ -9,7 +9,7 @@ from poller import show
 from poller.cli.options import ConfigFile, codes_of, load_config
 from poller.cli.runner import finish
 from poller.cli.stores import store_of
-from poller.cli.watched import mention_groups, sources_of
+from poller.cli.watched import mention_groups, mention_idle, sources_of
 from poller.model import Code
 from poller.settings.config import Config
 
@@ -60,11 +60,14 @@ async def set_watched(config: Config, codes: Sequence[Code], *, wanted: bool) ->
     async with store_of(config) as store:
         before = await sources_of(config, store)
         await store.watchlist.watch(codes, wanted=wanted)
-    for code in codes:
-        done = "watched" if wanted else "no longer watched"
-        if not wanted and code not in before:
-            done = f"was not watched, and is excluded from now on; undo: poller watch add {code}"
-        show.say(f"{code} {done}")
+        for code in codes:
+            done = "watched" if wanted else "no longer watched"
+            if not wanted and code not in before:
+                done = (
+                    f"was not watched, and is excluded from now on; undo: poller watch add {code}"
+                )
+            show.say(f"{code} {done}")
+        await mention_idle(config, store)
 
 
 async def _print_list(config: Config, codes: Sequence[Code], *, as_json: bool) -> None:

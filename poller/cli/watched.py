@@ -1,7 +1,10 @@
 """Determines what is watched: from the configuration, or from a running simulation."""
 
+from contextlib import suppress
+
 from poller.cli.runner import print_stderr
 from poller.cli.stores import beside
+from poller.errors import StoreError
 from poller.model import Code
 from poller.polling.watchlist import Watchlist
 from poller.settings.config import Config
@@ -33,6 +36,20 @@ async def simulated_codes(store: RedisStore) -> tuple[Code, ...] | None:
     """Return the symbols of a simulation; None if the store holds none, or nobody reported them."""
     async with beside(store, RedisStatusStore) as board:
         return await board.symbols() if await board.simulated() else None
+
+
+async def mention_idle(config: Config, store: RedisStore) -> None:
+    """Print on stderr that no poller holds the lease: a service may use another state."""
+    async with beside(store, RedisStatusStore) as board:
+        with suppress(StoreError):  # what the others say of that key is enough
+            if await board.lease():
+                return
+    place = (
+        f"state_dir {config.state_dir.absolute()}"
+        if config.redis.url is None
+        else f"redis.url, namespace {config.redis.namespace}"
+    )
+    print_stderr(f"no poller runs on this state ({place}); the next one that does takes it up")
 
 
 def mention_groups(config: Config) -> None:

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from poller.errors import ConfigError, Silent
@@ -26,6 +28,9 @@ from poller.model import Code, Page
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+LOGS: Final = "sdk"
+"""The directory of the SDK's log inside the state directory."""
 
 PAGE_SIZE: Final = 50
 """Rows a request brings at the most; the largest costs no more of the budget than the smallest."""
@@ -47,7 +52,7 @@ class Sdk:
     """The SDK module and the threads it is called in; one per process, shared by all gateways."""
 
     def __init__(self, state_dir: Path, rsa_private_key_file: Path | None = None) -> None:
-        self._home = state_dir / "sdk"
+        self._home = state_dir / LOGS
         self._key = rsa_private_key_file
         self._queries = ThreadPoolExecutor(_THREADS, thread_name_prefix="futu-query")
         # apart from the queries, so that hanging ones cannot keep a dead connection in place
@@ -56,6 +61,7 @@ class Sdk:
         # nor may what is only a hint hold up the checks by which a connection is judged
         self._hints = ThreadPoolExecutor(_HINT_THREADS, thread_name_prefix="futu-hint")
         self._module: ModuleType | None = None
+        self._removed: Path | None = None
 
     async def load(self) -> None:
         """Import the SDK, which takes some 0.4 s.
@@ -95,10 +101,14 @@ class Sdk:
         self._control.shutdown(wait=False, cancel_futures=True)
         self._checks.shutdown(wait=False, cancel_futures=True)
         self._hints.shutdown(wait=False, cancel_futures=True)
+        if self._removed is not None:
+            shutil.rmtree(self._removed, ignore_errors=True)
 
     def _load(self) -> None:
         # not in the main thread: there, the import would replace the handler of SIGINT
         try:
+            if _is_anothers(self._home.parent):  # root's files would be in its service's way
+                self._home = self._removed = Path(mkdtemp(prefix="poller-sdk-"))
             futu, logger = self._imported()
             _keep_small(logger, self._home / "futu.log")
         except OSError as problem:
@@ -141,6 +151,14 @@ class Sdk:
         context.set_sync_query_connect_timeout(2)
         context.set_handler(_listener(self._module, notified))
         return context
+
+
+def _is_anothers(directory: Path) -> bool:
+    """Return whether this is root in a directory of another user."""
+    try:
+        return os.geteuid() == 0 != directory.stat().st_uid
+    except OSError:
+        return False
 
 
 def _import_either() -> tuple[Any, Any]:

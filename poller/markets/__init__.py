@@ -6,6 +6,7 @@ No other package compares markets or names a vendor's column: every difference i
 
 from poller.markets.market import Figures, Market
 from poller.markets.record import (
+    SPLIT,
     CoverBound,
     Record,
     Shares,
@@ -17,6 +18,7 @@ from poller.markets.record import (
 from poller.markets.registry import MARKETS, all_markets, market_named, market_names, register
 
 __all__ = [
+    "SPLIT",
     "CoverBound",
     "Figures",
     "Market",

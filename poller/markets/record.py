@@ -12,6 +12,9 @@ from poller.codec import DayText, Whole
 BELOW_THRESHOLD: Final = "below_threshold"
 """The flag of a record whose 0 shares mean "too few to be reported", and not "none"."""
 
+SPLIT: Final = "split"
+"""The flag of a day since whose previous one the shares were split or consolidated."""
+
 Shares = int | float
 """A number of shares; it may have decimals in a market that counts in another unit."""
 

@@ -15,6 +15,9 @@ from poller.telemetry.roles import ROLES, Role
 NOTIFY_RELOAD_SINCE: Final = 253
 """The first systemd that knows Type=notify-reload."""
 
+STATE: Final = Path("/var/lib/poller")
+"""Where the units keep their state (StateDirectory=poller): what `state_dir` is for them."""
+
 _HOMES: Final = (Path("/home"), Path("/root"), Path("/run/user"))
 TEMPORARY: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 """Directories that a unit has for itself (PrivateTmp=yes)."""

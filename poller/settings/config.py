@@ -45,7 +45,7 @@ from poller.settings.paths import (
     state_dir_of,
     without_secrets,
 )
-from poller.settings.sources import LISTS, dotted, overlay, read, split
+from poller.settings.sources import LISTS, dotted, overlay, part, read, split
 from poller.settings.variables import names_in
 from poller.store.location import locate
 from poller.telemetry import log
@@ -366,7 +366,7 @@ def load(
         warnings: A line is added for each secret file that every user can read.
         reading: For commands that only read Redis: secrets of the page and the webhooks, and the
             watchlist's files, are neither read nor checked.
-        only: For commands that need only these sections: the others keep their defaults.
+        only: For commands that need only these sections or keys: the others keep their defaults.
     """
     chosen = chosen_file(file, environment)
     source = str(chosen or "configuration")
@@ -377,7 +377,7 @@ def load(
     if reading:
         without_secrets(raw)
     if only:
-        raw = {section: table for section, table in raw.items() if section in only}
+        raw = part(raw, only)
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
     if warnings is not None:

@@ -18,7 +18,7 @@ _PLACES: Final = (_PACKAGE / "config", _PACKAGE.parent / "config")
 
 _PATTERNS: Final[Mapping[str, str]] = {
     TEMPLATE: "the configuration, every key with its default",
-    "examples/*": "programs that follow the stream, and bridges to other systems",
+    "examples/*": "programs that follow the stream, bridges, and a receiver's check of signatures",
     "grafana/*": "a dashboard of the service, and one of the figures",
     "grafana/provisioning/*/*": "what loads them into Grafana",
     "prometheus/alerts.yml": "the alerts",

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +78,16 @@ def dotted(raw: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from dotted({str(number): one for number, one in enumerate(value)}, f"{name}.")
         else:
             yield name
+
+
+def part(raw: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return the sections that `names` has, and of other sections the keys (`redis.namespace`)."""
+    found = {section: table for section, table in raw.items() if section in names}
+    for section, _, key in (name.partition(".") for name in names):
+        table = raw.get(section)
+        if key and isinstance(table, dict) and key in table:
+            found[section] = found.get(section, {}) | {key: table[key]}
+    return found
 
 
 def overlay(

@@ -75,9 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         without = {tables[name]: NO_RIGHT for name in chosen.without}
         user = login.user if chosen.user is None else chosen.user
         simulator.login = replace(login, user=user, rights={**login.rights, **without})
-        asyncio.run(_serve(simulator, chosen.port))
     except (OSError, ValueError) as problem:
         parser.error(str(problem))
+    try:
+        asyncio.run(_serve(simulator, chosen.port))
+    except (OSError, OverflowError) as problem:  # the port's
+        parser.exit(2, f"{parser.prog}: {problem}\n")
 
 
 if __name__ == "__main__":

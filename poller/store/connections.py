@@ -10,6 +10,7 @@ that server, and to its successor after a redirection; transactions and scripts 
 """
 
 import asyncio
+import secrets
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -26,9 +27,20 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from poller.store.location import Location, Node, locate
 from poller.store.translation import UNHEARD, absence, translated
 
+PROGRAM: Final = "poller"
+"""How the names of this program's connections begin, in every version."""
+
+PROCESS: Final = f"{PROGRAM}-{secrets.token_hex(4)}"
+"""The name of this process's connections, where the URL gives no other."""
+
 _CONNECT_LIMIT: Final = 2.0
 _ANSWER_LIMIT: Final = 5.0
 _NOWHERE: Final = "no server takes the writes now"
+
+
+def named(url: str, name: str) -> str:
+    """Return a URL whose connections have this name, unless it gives them one already."""
+    return f"{url}{'&' if '?' in url else '?'}client_name={name}"
 
 
 class Connections:
@@ -75,7 +87,7 @@ class Connections:
             "health_check_interval": 0,
             "decode_responses": True,
             "encoding_errors": "surrogateescape" if exact else "replace",
-            "client_name": "poller",
+            "client_name": PROCESS,
             "driver_info": None,  # else each connection reads the package's metadata from disk
         }
         return Redis.from_pool(BlockingConnectionPool(**(settings | self._settings)))

@@ -4,14 +4,15 @@ Two servers would both start on one data directory, silently. So a lock decides,
 only the server inherits: the lock is held exactly as long as the server lives, however the program
 that started it ended. Lock busy → connect to the running server; lock free → start one. The last
 program to leave shuts the server down; if it is killed, the server keeps running for the next one.
+Programs are known by the names of their connections: other clients do not keep the server up.
 """
 
 import asyncio
 import contextlib
 import fcntl
 import os
-import re
 import secrets
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
-from poller.store.bundled import program
+from poller.store.connections import PROCESS, PROGRAM
 from poller.store.statedir import (
     SERVER,
     Unsafe,
@@ -37,6 +38,7 @@ from poller.store.statedir import (
     write_password,
 )
 from poller.store.translation import translated
+from poller.store.valkey import installed, settings_of
 from poller.telemetry import log
 
 START_LIMIT: Final = 30.0
@@ -71,6 +73,7 @@ class Embedded:
         self._pid: int | None = None
         self._answered = float("-inf")
         self._presence: Any = None  # redis-py types no answer
+        self._name = f"{PROGRAM}-{secrets.token_hex(4)}"
 
     @property
     def socket(self) -> Path:
@@ -106,10 +109,11 @@ class Embedded:
         return False
 
     @contextlib.asynccontextmanager
-    async def running(self, *, hasty: bool = False) -> AsyncIterator[str]:
+    async def running(self, *, hasty: bool = False, trial: bool = False) -> AsyncIterator[str]:
         """Keep the server up while the block runs, starting it if needed; yields its URL.
 
         `hasty`: raise StoreDown soon if it runs and answers nothing, instead of waiting for it.
+        `trial`: whoever leaves last removes the server's directory, unless the database has keys.
         """
         self._prepare()
         if hasty:
@@ -120,12 +124,17 @@ class Embedded:
             yield self.url
         finally:
             try:
-                await self._leave()
+                await self._leave(trial=trial)
             except StoreError:
                 if not self._gate.exists():  # its directory is gone, so nobody else can find it
                     self._stop_own()
             if self._presence is not None:
                 await self._presence.aclose()
+
+    async def is_blank(self) -> bool:
+        """Return whether the running server holds nothing, and no other program uses it."""
+        with translated():
+            return not await self._presence.dbsize() and not await self._others()
 
     async def ensure(self) -> bool:
         """Start the server unless it is running; returns whether it had to be started."""
@@ -174,6 +183,12 @@ class Embedded:
         except Unsafe as unsafe:
             raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
+            if holds_data(self._state_dir):
+                raise StoreMisfit(
+                    f"state_dir: {self._state_dir} is closed to this user: its embedded server is "
+                    "for the user who runs it, and root; type this as one of them, or give "
+                    "redis.url, which serves every user"
+                ) from None
             raise StoreMisfit(
                 f"state_dir: the embedded server cannot live in {self._dir}: {problem.strerror}; "
                 "make the directory writable, or give redis.url"
@@ -187,14 +202,13 @@ class Embedded:
     async def _exclusive(self) -> AsyncIterator[None]:
         """Let one program at a time start, join or stop the server; OSError becomes StoreDown."""
         try:
-            with self._opened(self._gate) as gate:
-                while True:
-                    try:
-                        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        break
-                    except BlockingIOError:
-                        await asyncio.sleep(0.02)
-                yield
+            while True:
+                with self._opened(self._gate) as gate:
+                    await _taken(gate)
+                    if _is_still(gate, self._gate):
+                        yield
+                        return
+                self._prepare()  # a trial has ended meanwhile and took the directory along
         except Unsafe as unsafe:
             raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
@@ -255,12 +269,12 @@ class Embedded:
     def _start(self, lock: int) -> None:
         make_socket_directory(self.socket.parent, self._dir)  # the last to leave removed it
         self.socket.unlink(missing_ok=True)
-        binary = program()
+        binary = installed()
         output = open_own(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         settings, write_end = os.pipe()
         try:
             # before the start: without its settings, the server would listen on the public port
-            os.write(write_end, self._settings().encode())
+            os.write(write_end, settings_of(self.socket, self._password or "", self._dir).encode())
             os.set_inheritable(lock, True)  # noqa: FBT003  the server holds the lock from now on
             self._pid = os.posix_spawn(
                 binary,
@@ -284,25 +298,6 @@ class Embedded:
                 if not ended:
                     return
             self._pid = None
-
-    def _settings(self) -> str:
-        """Return the server's configuration; sent to stdin, to keep the password off `ps`."""
-        return "\n".join(
-            (
-                "port 0",
-                f"unixsocket {_word(self.socket)}",
-                "unixsocketperm 600",
-                f"requirepass {_word(self._password or '')}",
-                f"dir {_word(self._dir)}",
-                "appendonly yes",
-                "appendfsync everysec",
-                'save ""',
-                "maxmemory-policy noeviction",
-                "loglevel warning",
-                "databases 1",
-                "",
-            )
-        )
 
     async def _answers(self) -> bool:
         """Return whether the server answers, even if only with an error such as a full disk."""
@@ -329,12 +324,13 @@ class Embedded:
                 self.url,
                 socket_timeout=_PING_LIMIT,
                 retry=Retry(NoBackoff(), 0),
+                client_name=self._name,
                 single_connection_client=True,
             )
         return self._presence
 
-    async def _leave(self) -> None:
-        """Shut the server down unless another program is connected."""
+    async def _leave(self, *, trial: bool) -> None:
+        """Shut the server down unless another program is connected; see `running` for `trial`."""
         async with self._exclusive():
             # twice: the first try may fail because the server was replaced
             there = await self._answers() or await self._answers()
@@ -342,15 +338,24 @@ class Embedded:
                 self._stop_own()
                 return
             with translated():
-                own = str(await self._presence.client_id())
-                if any(client["id"] != own for client in await self._presence.client_list()):
+                if await self._others():
                     # inside the lock, so that of two that leave at once the second is the last
                     await self._presence.aclose()
                     return
+                nothing = trial and await self._presence.dbsize() == 0
                 await self._presence.shutdown(nosave=True)
             if self.socket.parent != self._dir:
                 self.socket.unlink(missing_ok=True)
                 self.socket.parent.rmdir()
+            if nothing:
+                with self._opened(self._lock) as lock:
+                    await _taken(lock)  # the server has ended
+                    shutil.rmtree(self._dir)
+
+    async def _others(self) -> bool:
+        """Return whether another of our programs is connected; each connects inside the gate."""
+        names = {str(client["name"]) for client in await self._presence.client_list()}
+        return any(name.startswith(PROGRAM) for name in names - {self._name, PROCESS})
 
     def _stop_own(self) -> None:
         """Terminate the server if this process started it; its writes are on disk."""
@@ -359,27 +364,36 @@ class Embedded:
             os.kill(self._pid, signal.SIGTERM)
 
 
+async def _taken(descriptor: int) -> None:
+    """Take the lock of a file, as soon as nobody else holds it."""
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(_PAUSE)
+        else:
+            return
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 @contextlib.asynccontextmanager
 async def server_of(
-    url: SecretStr | None, state_dir: Path, *, hasty: bool = False
+    url: SecretStr | None, state_dir: Path, *, hasty: bool = False, trial: bool = False
 ) -> AsyncIterator[tuple[str, Embedded | None]]:
     """Yield the URL of the configured server: `url`, or an embedded one, kept up for the block.
 
-    The second value is the embedded server, or None. `hasty`: see `Embedded.running`.
+    The second value is the embedded server, or None. `hasty`, `trial`: see `Embedded.running`.
     """
     if url is not None:
         yield url.get_secret_value(), None
         return
     embedded = Embedded(state_dir)
-    async with embedded.running(hasty=hasty) as found:
+    async with embedded.running(hasty=hasty, trial=trial) as found:
         yield found, embedded
-
-
-def _word(value: object) -> str:
-    """Return a value quoted for the server's configuration, whatever is in it."""
-    plain = re.compile(rb"[A-Za-z0-9/._-]")
-    octets = os.fsencode(str(value))
-    escaped = (
-        chr(octet) if plain.match(bytes((octet,))) else f"\\x{octet:02x}" for octet in octets
-    )
-    return f'"{"".join(escaped)}"'

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from poller.codec import Whole, read_json
 from poller.events import Foreign, StreamEvent, decode
-from poller.markets import Record, all_markets
-from poller.model import SPLIT, Code, Instrument, Vintage, isoformat, market_of, to_json
+from poller.markets import SPLIT, Record, all_markets
+from poller.model import Code, Instrument, Vintage, isoformat, market_of, to_json
 from poller.schedule.facts import FACTS, Facts, facts_of
 from poller.store.store import Entry
 

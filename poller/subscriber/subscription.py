@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.events import Foreign, StreamEvent, decode
+from poller.store.connections import named
 from poller.store.ports import Streams
 from poller.store.position import Start
 from poller.store.redisstore import RedisStore
@@ -63,6 +64,7 @@ async def subscribe(
         raise ValueError(f"group={group!r}: choose another name")
     if share and group is None:
         raise ValueError("share=True: give the group, too")
+    url = named(url, "subscriber")
     async with AsyncExitStack() as stack:
         store = RedisStore(url, namespace)
         stack.push_async_callback(store.close)

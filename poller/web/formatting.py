@@ -23,11 +23,23 @@ _COARSE: Final = 2  # from this step on (minutes), one unit is enough
 _FEW: Final = 10
 _SIZES: Final = ((1e9, " B"), (1e6, " M"), (1e3, " k"))
 _LONG: Final = 1e15  # figures from here on are written with a power of ten
+_WIDEST_SHARES: Final = 1e10  # columns have room for smaller ones
+_WIDEST: Final = 1e5
 
 
 def number(value: Shares | None) -> str:
     """Return 1,234,567."""
     return ABSENT if value is None or abs(value) >= LARGEST else f"{value:,}"
+
+
+def is_wide(shares: Iterable[Shares | None], others: Iterable[float | None]) -> bool:
+    """Return whether any of these needs more room than a column has: no market reports such a one.
+
+    `shares`: positions and their changes. `others`: percents, days, prices.
+    """
+    return any(value is not None and abs(value) >= _WIDEST_SHARES for value in shares) or any(
+        value is not None and abs(value) >= _WIDEST for value in others
+    )
 
 
 def short(value: Shares | None) -> str:
@@ -94,14 +106,34 @@ def percent(value: float | None) -> str:
     return f"±{text[1:]}" if text[1:] == "0.00 %" else text
 
 
+def difference(value: float | None) -> str:
+    """Return +1.23, −1.23 or ±0.00."""
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    text = decimal(abs(known))
+    return f"{'±' if text == '0.00' else '+' if known > 0 else '−'}{text}"
+
+
+def zscore(value: float | None) -> str:
+    """Return 1.23 or −1.23."""
+    return decimal(value).replace("-", "−")
+
+
 def trend(facts: Facts) -> str:
     """Return how unusual a move is, and how long it has gone on; "" if neither is known."""
     parts = []
-    if (known := finite(facts.zscore)) is not None:
-        parts.append(f"z-score {decimal(known).replace('-', '−')}")
-    if facts.streak is not None and abs(facts.streak) > 1:
-        way = "up" if facts.streak > 0 else "down"
-        parts.append(f"{abs(facts.streak):,} reports {way} in a row")
+    if finite(facts.zscore) is not None:
+        parts.append(f"z-score {zscore(facts.zscore)}")
+    match facts.streak:
+        case None:
+            pass
+        case 0:
+            parts.append("unchanged")
+        case 1 | -1 as way:
+            parts.append(f"1 report {'up' if way > 0 else 'down'}")
+        case count:
+            parts.append(f"{abs(count):,} reports {'up' if count > 0 else 'down'} in a row")
     return ", ".join(parts)
 
 

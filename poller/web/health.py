@@ -17,14 +17,18 @@ async def healthz(_: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """Answer 200 if Redis and OpenD answer and every shared component runs, else 503.
 
+    The namespace tells services apart that share a machine.
+
     A defect of one endpoint or symbol is listed, as are a market an account has no right to and
     all other troubles, such as what OpenD says of its own state; none makes the service unready.
     """
-    service = await request.app[SOURCES].service_status()
+    sources = request.app[SOURCES]
+    service = await sources.service_status()
     reasons = unready(service)
     return web.json_response(
         {
             "ready": not reasons,
+            "namespace": sources.config.redis.namespace,
             "reasons": reasons,
             "defects": list(service.defects),
             "resting": [f"{right_of(r.account, r.market)}: {r.reason}" for r in service.resting],

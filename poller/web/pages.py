@@ -43,9 +43,9 @@ COLUMNS: Final = (
     ("ratio", "Ratio", "figure wide"),
     ("days_to_cover", "Days to cover", "figure wide second"),
     ("volume", "Average volume", "figure wide third"),
-    ("percentile", "Percentile", "figure wide third"),
+    ("percentile", "Percentile, 1\N{NO-BREAK SPACE}y", "figure wide third"),
     ("change", "Change", "figure wide second"),
-    ("percent", "Change, %", "figure"),
+    ("percent", "Change,\N{NO-BREAK SPACE}%", "figure"),
 )
 """Sortable columns: key, head, CSS classes. Phones leave out the wide ones, small windows those
 called second, and medium ones those called third."""
@@ -59,15 +59,21 @@ SIZES: Final = (50, 100, 500)
 MOVED_MOST: Final = "-moved"
 """The usual order of the watchlist while a report is new."""
 
+ORDERS: Final = {
+    "moved": ("By the size of the change in shares, up or down", "largest", "smallest"),
+    "observed": ("By when the report was read", "newest", "oldest"),
+}
+"""Orders that no column's head tells: sort → words, which comes first descending, ascending."""
+
 FIGURES: Final = (
     ("shares", "Shares short", ""),
     ("change", "Change", ""),
-    ("percent", "Change, %", ""),
+    ("percent", "Change,\N{NO-BREAK SPACE}%", ""),
     ("ratio", "Ratio", ""),
     ("days_to_cover", "Days to cover", "second"),
     ("zscore", "z-score", ""),
     ("close", "Close", "second"),
-    ("percentile", "Percentile", "second"),
+    ("percentile", "Percentile in report", "second"),
 )
 """The figures of a report: key, head, CSS classes as above."""
 
@@ -95,23 +101,31 @@ async def index(request: web.Request) -> web.Response:
                 lines = formatting.lines(await sources.streams.last_entries(_ENTRIES))[:_LINES]
         except StoreDown as problem:
             service = sources.stale(str(problem))
-    columns = _columns(listing.rows)
+    columns, kinds = _columns(listing.rows), _kinds(view.sort)
     return rendered(
         request,
         "index.html.jinja",
         service=service,
-        headline=headline(service),
+        headline=headline(service, len(late(service, rows))),
         reasons=unready(service),
         troubles=folded(further(service)),
         reports=reports,
         listing=listing,
         columns=columns,
+        is_wide=any(
+            formatting.is_wide(
+                (row.shares, row.change), (row.percent, row.ratio, row.days_to_cover)
+            )
+            for row in listing.rows
+        ),
         view=view,
         heads=[
-            (key, head, kind, _link(view.with_sort(key)))
-            for key, head, kind in COLUMNS
+            (key, head, kinds[key], _link(view.with_sort(key)))
+            for key, head, _ in COLUMNS
             if key in columns
         ],
+        kinds=kinds,
+        orders=ORDERS,
         has_turns=any(each.next_at is not None for each in polls.values()),
         page_link=lambda page: f"?{urlencode(view.query(page))}",
         sizes=[(size, _link(replace(view, size=size, page=1))) for size in SIZES],
@@ -130,6 +144,18 @@ def _columns(rows: Sequence[WatchlistRow]) -> set[str]:
     columns = {key for key, _, _ in COLUMNS}
     empty = {key for key in OPTIONAL if all(SORTS[key](row) is None for row in rows)}
     return columns - empty if rows else columns - {"days_to_cover", "volume", "percentile"}
+
+
+def _kinds(sort: str) -> dict[str, str]:
+    """Return the CSS classes of the watchlist's columns, by key.
+
+    The one it is sorted by is seen on every screen: phones show it in the place of the shares.
+    """
+    kinds = {key: kind for key, _, kind in COLUMNS}
+    by = "change" if sort == "moved" else sort
+    if "wide" in kinds.get(by, ""):
+        kinds |= {by: "figure", "shares": "figure wide"}
+    return kinds
 
 
 @zoned
@@ -156,6 +182,13 @@ async def release(request: web.Request) -> web.Response:
         first_seen=service.first_seen.get((asked.market.name, report.day)),
         shown=shown,
         more=len(found) - len(shown),
+        is_wide=any(
+            formatting.is_wide(
+                (each.record.shares, each.change),
+                (each.percent, each.record.ratio, each.record.close_price),
+            )
+            for each in shown
+        ),
         named=_MISSING_NAMED,
         most_missing=_MOST_MISSING,
         sort=asked.sort,
@@ -215,13 +248,18 @@ def _report_link(sort: str, top: int | None) -> str:
     return f"?{urlencode(query)}"
 
 
-def headline(service: ServiceStatus) -> str:
-    """Return the state of the service in a sentence."""
+def headline(service: ServiceStatus, behind: int) -> str:
+    """Return the state of the service in a sentence.
+
+    `behind`: how many symbols still show an older report than their market. That is no trouble, as
+    some have stopped being reported, but the sentence must not deny what their rows say.
+    """
     if reasons := unready(service):
         return f"Not working: {reasons[0]}"
     if troubles := service.troubles:
         return f"Working, with {formatting.plural(len(troubles), ('trouble', 'troubles'))}"
-    return f"All is well: {formatting.plural(service.symbols, ('symbol', 'symbols'))} watched"
+    watched = f"{formatting.plural(service.symbols, ('symbol', 'symbols'))} watched"
+    return f"Working: {watched}, {behind:,} of them late" if behind else f"All is well: {watched}"
 
 
 def refusal(request: web.Request, error: web.HTTPException) -> web.Response:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, Final
 
 from poller.detect.change import Timeline, move
 from poller.markets import Market, Record, Shares, is_below_threshold
-from poller.model import Vintage, to_json
-from poller.web.formatting import finite
+from poller.model import Instrument, Vintage, to_json
+from poller.schedule.facts import Facts
+from poller.web.formatting import ABSENT, difference, finite, ratio, signed, zscore
 from poller.web.watchlist_view import figure
 
 _EPOCH: Final = date(1970, 1, 1)
@@ -52,6 +53,34 @@ def moves(vintages: Sequence[Vintage]) -> dict[date, Move]:
         else:
             found[now.day] = Move(*move(before.record, now.record, split), split)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Columns of the history table beside the reported figures; one without a figure is left out.
+
+    Attributes:
+        heads: Of these columns.
+        cells: Day → what stands in them, in words.
+    """
+
+    heads: tuple[str, ...]
+    cells: Mapping[date, tuple[str, ...]]
+
+
+def beside(vintages: Sequence[Vintage], facts: Sequence[Facts], known: Instrument) -> Beside:
+    """Return what a history says of each day beside its figures. `facts`: of these days."""
+    percents = [known.outstanding_percent(vintage.record) for vintage in vintages]
+    columns = {
+        "Days to cover, change": [difference(each.days_to_cover_change) for each in facts],
+        "z-score": [zscore(each.zscore) for each in facts],
+        "Streak": [signed(each.streak) for each in facts],
+        "Of outstanding": [ratio(percent) for percent in percents],
+    }
+    kept = {head: cells for head, cells in columns.items() if set(cells) - {ABSENT}}
+    days = [vintage.day for vintage in vintages]
+    rows = zip(*kept.values(), strict=True) if kept else repeat(())
+    return Beside(tuple(kept), dict(zip(days, rows, strict=False)))
 
 
 _PANELS: Final[tuple[tuple[str, str, Callable[[Record], float | None]], ...]] = (

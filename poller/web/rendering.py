@@ -1,10 +1,11 @@
 """Makes an HTML page of a template, in the visitor's time zone."""
 
+import re
 from typing import Any, Final
 
 import jinja2
 from aiohttp import web
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from poller import __version__
 from poller.markets import is_below_threshold
@@ -21,10 +22,17 @@ LONGEST: Final = 4_000
 
 FILTERS: Final = (
     *("number", "decimal", "signed", "percent", "ratio", "trend", "direction", "plural"),
-    *("cover", "cover_note", "ratio_source", "short", "split"),
+    *("cover", "cover_note", "ratio_source", "short", "split", "difference", "zscore"),
     *("ago", "due", "moment", "days_old", "at_work", "left", "clock"),
 )
 """The functions of `formatting` that templates use."""
+
+
+_WHOLE: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{2}:[0-9]{2}(:[0-9]{2}(?![0-9]))?"
+    r"( [A-Z]{2,5}\b(?![+-]))?",
+    re.ASCII,
+)
 
 
 def templates() -> jinja2.Environment:
@@ -39,6 +47,7 @@ def templates() -> jinja2.Environment:
     )
     for name in FILTERS:
         made.filters[name] = getattr(formatting, name)
+    made.filters["unbroken"] = unbroken
     made.tests["below_threshold"] = is_below_threshold
     made.globals |= {"version": __version__}
     return made
@@ -53,6 +62,16 @@ def _shown(value: object) -> object:
         return value
     spaced = value.replace("\u00a0", " ").replace("\u202f", " ").replace("\n", " ")
     return value if spaced == printable(spaced, LONGEST) else printable(value, LONGEST)
+
+
+def unbroken(text: object) -> Markup:
+    """Return a text as markup in which each date and each time of day stays on one line.
+
+    Everything in it is escaped. A line may still end between a date and the time that follows.
+    """
+    return Markup(  # noqa: S704  of what is escaped, what matches has no markup
+        _WHOLE.sub(r'<span class="value">\g<0></span>', str(escape(_shown(text))))
+    )
 
 
 def rendered(request: web.Request, template: str, **values: Any) -> web.Response:  # noqa: ANN401

@@ -19,7 +19,7 @@ from poller.web.api import history_of
 from poller.web.asked import code_of, entered, known_at
 from poller.web.charts import FRAMES, chart
 from poller.web.histories import names_of, read, readable
-from poller.web.plots import UNMOVED, Move, moves, plot_text, plotted
+from poller.web.plots import UNMOVED, Move, beside, moves, plot_text, plotted
 from poller.web.rendering import rendered
 from poller.web.service_status import ServiceStatus, late
 from poller.web.sources import SOURCES, Sources
@@ -50,6 +50,7 @@ async def symbol(request: web.Request) -> web.Response:
     vintages = history.vintages
     older = read(market, raw, names[_HISTORY_SHOWN : _HISTORY_SHOWN + 1]).vintages
     moved = moves([*vintages, *older])
+    facts = facts_of(vintage.record for vintage in vintages)
     service = await sources.service_status()
     row = sources.overview.rows.get(code) if moment is None else row_of(code, raw)
     known = await sources.instrument(code)
@@ -78,7 +79,8 @@ async def symbol(request: web.Request) -> web.Response:
         plot=_plot(market, vintages, moved),
         ranges=RANGES,
         moves=moved,
-        facts=next(iter(facts_of(vintage.record for vintage in vintages)), NO_FACTS),
+        facts=next(iter(facts), NO_FACTS),
+        beside=beside(vintages, facts, known),
         unmoved=UNMOVED,
         places=formatting.places_of(vintage.record.close_price for vintage in vintages),
         late=late(service, [row] if row is not None and moment is None else []),

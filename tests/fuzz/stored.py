@@ -171,7 +171,7 @@ def _report(data: bytes) -> None:
     living(service.reports, NOW)
     json_text(as_json(service))
     further(service)
-    bounded(headline(service), 300_000)
+    bounded(headline(service, 0), 300_000)
     formatting.at_work(report)
     list(samples_of(service))
     report.to_json()

@@ -20,6 +20,7 @@ from poller.delivery.destinations.destination import ANY, Destination, Service
 from poller.delivery.endpoint import TIMEOUT, Endpoint
 from poller.delivery.retry import Delivered, Failed, Outcome
 from poller.delivery.target import check_chat_url
+from poller.errors import how_to_install
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -185,9 +186,7 @@ def _service(url: str) -> "NotifyBase":
     try:
         import apprise  # noqa: PLC0415  few configurations need it
     except ImportError:
-        raise ValueError(
-            "a chat URL needs apprise: pip install '.[chat]' in the project's directory"
-        ) from None
+        raise ValueError(f"a chat URL needs apprise: {how_to_install('chat', 'apprise')}") from None
     logger = logging.getLogger("apprise")
     if not any(isinstance(handler, _Capture) for handler in logger.handlers):
         logger.handlers = [_Capture(logging.WARNING)]

@@ -83,7 +83,7 @@ function read(place) {
     part.className = key;
     part.textContent = `${name} `;
     const figure = document.createElement("b");
-    figure.textContent = text;
+    figure.textContent = text.replace(" %", "\u00a0%");
     part.append(figure);
     readout.append(part);
   }

@@ -1,4 +1,5 @@
-// The receiver's half in Node: what docs/webhooks.md names.
+// The receiver's half of a webhook in Node: verify(secret, headers, body) returns the event.
+// Copy the function into your receiver; it throws for what does not come from the poller.
 import { createHmac, timingSafeEqual } from "node:crypto";
 
 export function verify(secret, headers, body) {

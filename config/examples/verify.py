@@ -1,4 +1,7 @@
-"""The receiver's half in Python: what docs/webhooks.md names."""
+"""The receiver's half of a webhook in Python: verify(secret, headers, body) returns the event.
+
+Copy the function into your receiver; it raises ValueError for what does not come from the poller.
+"""
 
 import base64
 import hmac
@@ -7,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+OLDEST = 300  # seconds
+
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes) -> Any:  # noqa: ANN401
     """Return the event, or raise ValueError; `headers` in lower case, `body` as it was received."""
@@ -14,6 +19,6 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes) -> Any:  # noqa
     key = base64.b64decode(secret.removeprefix("whsec_"))
     good = b"v1," + base64.b64encode(hmac.digest(key, signed, "sha256"))
     same = [hmac.compare_digest(good, s.encode()) for s in headers["webhook-signature"].split()]
-    if not any(same) or abs(time.time() - int(headers["webhook-timestamp"])) > 300:
+    if not any(same) or abs(time.time() - int(headers["webhook-timestamp"])) > OLDEST:
         raise ValueError("not from the poller, or more than five minutes old")
     return json.loads(body)
