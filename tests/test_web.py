@@ -74,7 +74,7 @@ async def get(
 
 def spoken(text: str) -> str:
     """Return the words of a page without its markup."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)).replace(" ,", ",")
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)).replace(" ,", ",").replace(" ;", ";")
 
 
 async def test_the_whole_service_on_one_screen(page: Desk, http: aiohttp.ClientSession) -> None:
