@@ -40,6 +40,7 @@ async def test_a_symbol_as_it_was_known(page: Desk, http: aiohttp.ClientSession)
     assert str(later) not in words
     for part in ("Next poll", "Last polls", "late", "Shares issued"):
         assert part not in words, part
+    assert '<span id="its-zone" class="muted">HKT</span>' in text
     for kind in ("csv", "json"):
         assert f'/history.{kind}?as_known_at={known}"' in text
 

@@ -67,7 +67,7 @@ async def symbol(request: web.Request) -> web.Response:
         at=sources.now() if moment is None else min(moment, sources.now()),
         asked="" if moment is None else f"?{urlencode({'as_known_at': moment.isoformat()})}",
         field=_field(moment, zone.of(market)),
-        zone_word=zone.text(sources.now(), "", market).strip(),
+        zone_word=zone.word(sources.now(), market),
         outstanding=known.outstanding_percent(vintages[0].record) if vintages else None,
         market=market,
         row=row,

@@ -42,9 +42,12 @@ class Zone:
 
     def text(self, moment: datetime, form: str, market: Market | None) -> str:
         """Return a moment in this form of `strftime`, and its zone: `2026-11-24 12:00 HKT`."""
-        there = moment.astimezone(self.of(market))
-        word = there.strftime("%Z")
-        return f"{there:{form}} {word if word[:1].isalpha() else f'UTC{word}'}"
+        return f"{moment.astimezone(self.of(market)):{form}} {self.word(moment, market)}"
+
+    def word(self, moment: datetime, market: Market | None) -> str:
+        """Return what the zone is called at this moment: `HKT`, `UTC+03`."""
+        word = moment.astimezone(self.of(market)).strftime("%Z")
+        return word if word[:1].isalpha() else f"UTC{word}"
 
 
 EACH_MARKET: Final = Zone(_MARKET)
