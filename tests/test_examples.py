@@ -162,7 +162,8 @@ async def started(name: str, url: str, folder: Path) -> AsyncIterator[Process]:
         arguments = ["-u", url]
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = await asyncio.create_subprocess_exec(
-            *(RUN[name], str(FOLDER / name), *arguments),
+            # jobs that a script started in the background ignore Ctrl-C, and so would this
+            *("env", "--default-signal=INT", RUN[name], str(FOLDER / name), *arguments),
             stdout=out,
             stderr=err,
             env=os.environ | more,
