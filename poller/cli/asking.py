@@ -59,18 +59,15 @@ def same_user(gateways: Sequence[OpenD]) -> list[Finding]:
     return [("accounts", "warning", told)] if told else []
 
 
-async def ask_for_markets(
-    config: Config, gateways: Sequence[OpenD], *, new: bool = False
-) -> list[Finding]:
+async def ask_for_markets(config: Config, gateways: Sequence[OpenD]) -> list[Finding]:
     """Spend one request for each watched market and account; returns a row for each.
 
-    A market is in order when one account is answered for it. `new`: leave no embedded server
-    behind in which nothing was spent.
+    A market is in order when one account is answered for it.
     """
     if not gateways:
         return []
     try:
-        async with store_of(config, trial=new) as store, asyncio.timeout(_LONGEST):
+        async with store_of(config) as store, asyncio.timeout(_LONGEST):
             samples = _samples([*_configured(config), *await _live(store.watchlist)])
             accounts = {gateway.account: gateway for gateway in gateways}
             asked = [

@@ -1,9 +1,7 @@
 """`poller check`: tries everything the service needs, each thing independently of the others."""
 
 import asyncio
-import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +19,11 @@ from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError, PollerError
 from poller.gateway.opend import Address, ConnectionChange, OpenD
-from poller.gateway.sdk import LOGS, Sdk
+from poller.gateway.sdk import Sdk
 from poller.settings.codefile import read_codes
 from poller.settings.config import Config, Webhook, chosen_file
 from poller.store.embedded import Embedded
 from poller.store.redisstore import RedisStore
-from poller.store.statedir import SERVER
 
 _REQUESTS: Final = 30
 _PERIOD: Final = 30.0
@@ -48,43 +45,15 @@ async def run_checks(
 ) -> None:
     """Check everything the service needs, and print the results and `warnings` as a table.
 
-    What it makes in a new state directory is removed, except for the ledger of requests it spent.
-
     `file`: the file that `config` was read from. Raises Failure if a check failed.
     """
-    with _tidied(config.state_dir) as new:
-        (store, webhooks), gateways = await asyncio.gather(
-            _storage(config, new=new), _gateways(config, new=new)
-        )
-    if new and (config.state_dir / SERVER).exists():  # the next to ask this OpenD must know of it
-        store = [
-            (n, state, f"{found}; kept: the ledger of its requests") for n, state, found in store
-        ]
+    (store, webhooks), gateways = await asyncio.gather(_storage(config), _gateways(config))
     exposed = [("secret file", "warning", warning) for warning in warnings]
     rows = [*_configuration(config, file), *exposed, *_budget(config)]
     rows += [*store, *gateways, *webhooks]
     show.print_table(("what", "state", "found"), rows)
     if any(state == "failed" for _, state, _ in rows):
         raise Failure("not everything works; see the table")
-
-
-@contextlib.contextmanager
-def _tidied(state_dir: Path) -> Iterator[bool]:
-    """Remove the SDK's log and the directories that the block made, if they are empty.
-
-    Yields whether there is no directory of an embedded server, either.
-    """
-    log = state_dir / LOGS
-    made = [path for path in (state_dir, *state_dir.absolute().parents) if not path.exists()]
-    has_log = os.path.lexists(log)
-    try:
-        yield not os.path.lexists(state_dir / SERVER)
-    finally:
-        if not has_log:
-            shutil.rmtree(log, ignore_errors=True)
-        for path in made:
-            with contextlib.suppress(OSError):  # somebody else uses it now
-                path.rmdir()
 
 
 def _configuration(config: Config, file: Path | None) -> Iterator[Finding]:
@@ -113,7 +82,7 @@ def _budget(config: Config) -> list[Finding]:
     return [("budget", "too high", found)]
 
 
-async def _storage(config: Config, *, new: bool) -> tuple[list[Finding], list[Finding]]:
+async def _storage(config: Config) -> tuple[list[Finding], list[Finding]]:
     """Check the store first, then the webhooks, whose states are in it."""
     name, place = "redis", ""
     if config.redis.url is None:
@@ -123,7 +92,7 @@ async def _storage(config: Config, *, new: bool) -> tuple[list[Finding], list[Fi
     disabled: dict[str, str] = {}
     left: list[Finding] = []
     try:
-        async with store_of(config, trial=new) as store:
+        async with store_of(config) as store:
             rows = [(name, "ok", f"{await store.inspect()}{place}")]
             if await store.mark.holds_simulation():
                 rows.append(("stream", "failed", store.mark.mixing_refusal(simulated=False)))
@@ -162,7 +131,7 @@ async def _webhook(table: Webhook, disabled: Mapping[str, str]) -> Finding:
         return name, "failed", endpoint.mask()(reason_of(problem))
 
 
-async def _gateways(config: Config, *, new: bool) -> list[Finding]:
+async def _gateways(config: Config) -> list[Finding]:
     """Log in to every OpenD at once, and ask what the service would ask."""
     sdk = Sdk(config.state_dir, config.opend[0].rsa_private_key_file)
     try:
@@ -200,7 +169,7 @@ async def _gateways(config: Config, *, new: bool) -> list[Finding]:
                 reason = troubles.get(gateway.name, _NO_LOGIN)
                 rows.append((f"OpenD {gateway.name}", "failed", reason))
         rows += same_user(gateways)
-        rows += await ask_for_markets(config, ready, new=new)
+        rows += await ask_for_markets(config, ready)
         for task in (*supervisors, *waits):
             task.cancel()
     sdk.close()

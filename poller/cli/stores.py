@@ -24,13 +24,11 @@ class Failure(PollerError):
 
 
 @contextlib.asynccontextmanager
-async def store_of(
-    config: Config, *, existing: bool = False, trial: bool = False
-) -> AsyncIterator[RedisStore]:
+async def store_of(config: Config, *, existing: bool = False) -> AsyncIterator[RedisStore]:
     """Open the store; raises Failure if the server does not answer.
 
     `existing`: also if an embedded server neither runs nor has left data. A new, empty one would
-    hide that this is the wrong directory. `trial`: see `Embedded.running`.
+    hide that this is the wrong directory.
     """
     nothing = (
         f"no embedded server runs in {config.state_dir.absolute()}, and it left no data "
@@ -40,7 +38,7 @@ async def store_of(
     if existing and config.redis.url is None and not Embedded(config.state_dir).exists():
         raise Failure(nothing)
     async with contextlib.AsyncExitStack() as stack:
-        server = server_of(config.redis.url, config.state_dir, hasty=True, trial=trial)
+        server = server_of(config.redis.url, config.state_dir, hasty=True)
         try:
             url, embedded = await stack.enter_async_context(server)
         except StoreDown as problem:

@@ -29,9 +29,6 @@ from poller.model import Code, Page
 if TYPE_CHECKING:
     from types import ModuleType
 
-LOGS: Final = "sdk"
-"""The directory of the SDK's log inside the state directory."""
-
 PAGE_SIZE: Final = 50
 """Rows a request brings at the most; the largest costs no more of the budget than the smallest."""
 
@@ -52,7 +49,7 @@ class Sdk:
     """The SDK module and the threads it is called in; one per process, shared by all gateways."""
 
     def __init__(self, state_dir: Path, rsa_private_key_file: Path | None = None) -> None:
-        self._home = state_dir / LOGS
+        self._home = state_dir / "sdk"
         self._key = rsa_private_key_file
         self._queries = ThreadPoolExecutor(_THREADS, thread_name_prefix="futu-query")
         # apart from the queries, so that hanging ones cannot keep a dead connection in place

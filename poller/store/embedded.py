@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -109,11 +108,10 @@ class Embedded:
         return False
 
     @contextlib.asynccontextmanager
-    async def running(self, *, hasty: bool = False, trial: bool = False) -> AsyncIterator[str]:
+    async def running(self, *, hasty: bool = False) -> AsyncIterator[str]:
         """Keep the server up while the block runs, starting it if needed; yields its URL.
 
         `hasty`: raise StoreDown soon if it runs and answers nothing, instead of waiting for it.
-        `trial`: whoever leaves last removes the server's directory, unless the database has keys.
         """
         self._prepare()
         if hasty:
@@ -124,7 +122,7 @@ class Embedded:
             yield self.url
         finally:
             try:
-                await self._leave(trial=trial)
+                await self._leave()
             except StoreError:
                 if not self._gate.exists():  # its directory is gone, so nobody else can find it
                     self._stop_own()
@@ -202,13 +200,14 @@ class Embedded:
     async def _exclusive(self) -> AsyncIterator[None]:
         """Let one program at a time start, join or stop the server; OSError becomes StoreDown."""
         try:
-            while True:
-                with self._opened(self._gate) as gate:
-                    await _taken(gate)
-                    if _is_still(gate, self._gate):
-                        yield
-                        return
-                self._prepare()  # a trial has ended meanwhile and took the directory along
+            with self._opened(self._gate) as gate:
+                while True:
+                    try:
+                        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        await asyncio.sleep(0.02)
+                yield
         except Unsafe as unsafe:
             raise StoreMisfit(f"state_dir: {unsafe.strerror}") from None
         except OSError as problem:
@@ -329,8 +328,8 @@ class Embedded:
             )
         return self._presence
 
-    async def _leave(self, *, trial: bool) -> None:
-        """Shut the server down unless another program is connected; see `running` for `trial`."""
+    async def _leave(self) -> None:
+        """Shut the server down unless another program is connected."""
         async with self._exclusive():
             # twice: the first try may fail because the server was replaced
             there = await self._answers() or await self._answers()
@@ -342,15 +341,10 @@ class Embedded:
                     # inside the lock, so that of two that leave at once the second is the last
                     await self._presence.aclose()
                     return
-                nothing = trial and await self._presence.dbsize() == 0
                 await self._presence.shutdown(nosave=True)
             if self.socket.parent != self._dir:
                 self.socket.unlink(missing_ok=True)
                 self.socket.parent.rmdir()
-            if nothing:
-                with self._opened(self._lock) as lock:
-                    await _taken(lock)  # the server has ended
-                    shutil.rmtree(self._dir)
 
     async def _others(self) -> bool:
         """Return whether another of our programs is connected; each connects inside the gate."""
@@ -364,36 +358,17 @@ class Embedded:
             os.kill(self._pid, signal.SIGTERM)
 
 
-async def _taken(descriptor: int) -> None:
-    """Take the lock of a file, as soon as nobody else holds it."""
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            await asyncio.sleep(_PAUSE)
-        else:
-            return
-
-
-def _is_still(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 @contextlib.asynccontextmanager
 async def server_of(
-    url: SecretStr | None, state_dir: Path, *, hasty: bool = False, trial: bool = False
+    url: SecretStr | None, state_dir: Path, *, hasty: bool = False
 ) -> AsyncIterator[tuple[str, Embedded | None]]:
     """Yield the URL of the configured server: `url`, or an embedded one, kept up for the block.
 
-    The second value is the embedded server, or None. `hasty`, `trial`: see `Embedded.running`.
+    The second value is the embedded server, or None. `hasty`: see `Embedded.running`.
     """
     if url is not None:
         yield url.get_secret_value(), None
         return
     embedded = Embedded(state_dir)
-    async with embedded.running(hasty=hasty, trial=trial) as found:
+    async with embedded.running(hasty=hasty) as found:
         yield found, embedded
