@@ -78,7 +78,7 @@ async def test_the_biggest_moves_are_asked_first(tmp_path: Path) -> None:
         codes = [entry.fields["code"] for entry in found[len(HK) :]]
         assert sorted(codes) == sorted(HK)
         assert service.told("positions moved in the rank") <= 1
-        assert "once the rank of HK moves" in (await poller(service, "explain", HK[0]))[1]
+        assert "A move in the rank of HK brings" in (await poller(service, "explain", HK[0]))[1]
 
 
 @pytest.mark.parametrize("fault", ["refused", "mute", "empty"])

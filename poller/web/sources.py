@@ -100,7 +100,7 @@ class Sources:
     observe: Observe
     now: Callable[[], datetime]
     fresh: timedelta = timedelta(seconds=1)
-    refresh: timedelta = timedelta(seconds=10)
+    refresh: timedelta = timedelta(minutes=1)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[ServiceStatus] = field(default_factory=list)
     _reports: dict[tuple[Market, date | None], "_Shared[Report]"] = field(default_factory=dict)
