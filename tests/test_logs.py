@@ -314,6 +314,20 @@ def test_parts_of_a_webhooks_url_are_in_no_line(url: str, secrets: tuple[str, ..
         assert secret not in line
 
 
+def test_an_outage_of_one_part_is_told_although_others_have_answers() -> None:
+    """Each of its attempts fails later than another part's succeeds, as with a slow write."""
+    heard: list[Fact] = []
+    time = 0.0
+    observe = UpToDate(heard.append, lambda: time)
+    for began in (0.0, 5.0, 10.0, 5000.0):
+        problem = StoreDown("no answer in time")
+        problem.asked_at, time = began, began + 4
+        observe(Recovered("redis"))
+        time = began + 5
+        observe(redis_trouble(problem))
+    assert [each.asked_at for each in heard if isinstance(each, Trouble)] == [5.0, 10.0]
+
+
 def test_one_outage_is_told_once_however_late_a_part_notices() -> None:
     """A failed attempt older than the last answer is no news; one that began after it is."""
     heard: list[Fact] = []

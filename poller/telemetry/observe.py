@@ -278,11 +278,16 @@ def to_all(*readers: Observe) -> Observe:
     return forward
 
 
+_AGAIN: Final = 600.0
+"""Seconds from a failure to the next attempt of the same part, at the most."""
+
+
 class UpToDate:
     """Passes facts on, but for a trouble with Redis that is older than its last answer.
 
     Many parts use Redis at once: a late failure of one must not undo what another saw since, or
-    one outage would be told twice.
+    one outage would be told twice. What fails late again, in a new attempt, is an outage of its
+    own: of writes, of one network path.
     """
 
     def __init__(self, observe: Observe, clock: Callable[[], float]) -> None:
@@ -290,6 +295,7 @@ class UpToDate:
         self._observe = observe
         self._clock = clock
         self._answered_at = -math.inf
+        self._late_at = -math.inf  # when a trouble was last older than the answer
 
     def __call__(self, fact: Fact) -> None:
         """Pass a fact on, or drop it."""
@@ -297,9 +303,13 @@ class UpToDate:
             case Recovered(subject) if subject == REDIS:
                 self._answered_at = self._clock()
             case Trouble(subject, _, asked_at) if subject == REDIS and asked_at is not None:
-                if asked_at < self._answered_at:
+                if asked_at < self._answered_at and not self._is_late_again(asked_at):
                     return
         self._observe(fact)
+
+    def _is_late_again(self, asked_at: float) -> bool:
+        since, self._late_at = asked_at - self._late_at, self._clock()
+        return 0 <= since <= _AGAIN
 
 
 def redis_trouble(problem: StoreDown) -> Trouble:
