@@ -15,7 +15,7 @@ def main() -> None:
     Importing a command takes up to a second, in which nothing is open. Commands that open something
     handle the signals themselves. A service ends with 0, another command with 128 + the signal.
     """
-    serves = not _SERVICES.isdisjoint(sys.argv[1:])
+    serves = not _SERVICES.isdisjoint(sys.argv[1:2])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: os._exit(0 if serves else 128 + number))
     with frozen_import():

@@ -23,7 +23,7 @@ from tests import nodes
 from tests.feed import publish
 from tests.machine import at_most, send
 from tests.receiver import SECRET, Receiver
-from tests.service import Service, ended, store_of
+from tests.service import Service, ended, store_of, until
 
 
 async def test_every_role_ends_in_time_whatever_hangs(tmp_path: Path) -> None:
@@ -74,6 +74,7 @@ async def test_every_role_ends_in_time_whatever_hangs(tmp_path: Path) -> None:
         ("run", signal.SIGTERM, 0),
         ("run", signal.SIGINT, 0),
         ("check", signal.SIGINT, 130),
+        ("webhook enable web", signal.SIGINT, 130),
         ("health", signal.SIGTERM, 143),
     ],
 )
@@ -82,7 +83,7 @@ async def test_a_signal_during_the_imports(
 ) -> None:
     """Before any loop listens for signals: not a word, and 0 only from what a signal ends."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "importtime", "-m", "poller", command),
+        *(sys.executable, "-X", "importtime", "-m", "poller", *command.split()),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=asyncio.subprocess.PIPE,
@@ -125,6 +126,22 @@ async def test_an_interrupted_command_has_not_succeeded(
             out, err = await process.communicate()
     assert (out, err) == (b"", b"")
     assert process.returncode == 128 + number
+
+
+async def test_an_interrupted_demo_has_not_succeeded(tmp_path: Path) -> None:
+    """It tells what was seen until then, and ends its service."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "poller", "demo"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with at_most():
+        await until(lambda: any(tmp_path.glob("poller-demo-*/redis/password")))
+        send(process, signal.SIGINT)
+        out, _ = await process.communicate()
+    assert b"left with exit code 0" in out
+    assert process.returncode == 130
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("command", ["--help", "watch list", "tail --from 0 --count 1"])

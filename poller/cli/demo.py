@@ -103,10 +103,10 @@ def demo() -> None:
         code = await _play(_Seen())
 
     sys.stdout.write(_INTRODUCTION)
-    asyncio.run(until_signalled(whole()))
+    interrupted = asyncio.run(until_signalled(whole()))
     for line in _FURTHER.format(poller=command_for(Path(sys.prefix))).splitlines():
         show.say(line, indent=6)
-    sys.exit(code)
+    sys.exit(interrupted or code)
 
 
 def command_for(prefix: Path) -> str:
