@@ -363,6 +363,16 @@ async def test_a_data_frame(url: str) -> None:
         library.history(["HK.700"], url=url)
 
 
+async def test_a_data_frame_of_nothing(url: str) -> None:
+    """A namespace in which nothing is known yet, and an empty list of symbols."""
+    nowhere = library.history(url=url, namespace="nobody")
+    for frame in (nowhere, library.history([], url=url)):
+        assert len(frame) == 0
+        assert frame.index.names == ["code", "day"]
+        assert str(frame.index.get_level_values("day").dtype) == "datetime64[ns]"
+        assert str(frame["observed_at"].dtype) == "datetime64[ns, UTC]"
+
+
 async def test_reports_as_a_data_frame(url: str) -> None:
     """One row a report, oldest first, with the same types whatever is absent."""
     store = RedisStore(url, "short-interest")

@@ -130,5 +130,6 @@ def _frame(found: list[Archived], instruments: Mapping[Code, Instrument]) -> pd.
             kind = "Int64" if name in whole_names() else "float64"
             columns[name] = pd.Series(values, dtype=kind)
     frame = pd.DataFrame(columns)
-    days = pd.to_datetime(frame["timestamp_str"], format="%Y-%m-%d")
+    texts = pd.Series([row["timestamp_str"] for row in rows], dtype=object)  # no code, no column
+    days = pd.to_datetime(texts, format="%Y-%m-%d")
     return frame.assign(day=days.dt.as_unit("ns")).set_index(["code", "day"]).sort_index()
