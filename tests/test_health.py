@@ -14,9 +14,11 @@ from poller.cli.health import ask_ready
 from poller.cli.runner import CommandFailed
 from poller.cli.stores import Failure
 from poller.settings.config import Web
+from poller.simulator import World
 from tests import nodes
+from tests.machine import at_most
 from tests.nodes import free_port
-from tests.service import Service, poller, until
+from tests.service import Service, poller, simulator, until
 
 TOKEN = "t" * 40
 MINE = "short-interest"
@@ -157,6 +159,29 @@ async def test_the_page_of_a_service(tmp_path: Path) -> None:
     assert "127.0.0.1:1" in out
     assert err.startswith("poller: not ready, as http://127.0.0.1:")
     await service.stop()
+
+
+async def test_a_redis_that_takes_no_writes_is_named(tmp_path: Path) -> None:
+    """No report can say so, but the process knows: until it takes them again."""
+    with nodes.node(tmp_path / "server") as server:
+        settings = {"POLLER_WEB__PORT": str(free_port()), "POLLER_REDIS__URL": server.url}
+        async with simulator(World()) as opend:
+            service = Service(tmp_path, opend.port, "HK.00700", settings)
+            await service.start()
+            try:
+                await service.said("published")
+                server.ask("REPLICAOF", "127.0.0.1", free_port())
+                await service.said("redis: READONLY")
+                code, out, _ = await poller(service, "health")
+                assert code == 1
+                assert "redis: READONLY" in out
+                server.ask("REPLICAOF", "NO", "ONE")
+                await service.said("redis: recovered")
+                async with at_most():
+                    while (await poller(service, "health"))[0]:
+                        await asyncio.sleep(0.1)
+            finally:
+                await service.stop()
 
 
 async def test_a_redis_that_is_silent_is_named(tmp_path: Path) -> None:

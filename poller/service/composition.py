@@ -152,7 +152,7 @@ async def serve(
         if parts.shows:
             metrics = Metrics(wall_clock())
             show = partial(
-                page, config, ports, notifier, metrics, observe, is_only_role=is_only_role
+                page, config, ports, notifier, metrics, reporter, observe, is_only_role=is_only_role
             )
             work.append(Component("page", show, fatal=(CannotListen,) if is_only_role else ()))
         if reload is not None:
@@ -332,6 +332,7 @@ async def page(
     ports: Ports,
     notifier: Notifier,
     metrics: Metrics,
+    reporter: Reporter,
     observe: Observe,
     *,
     is_only_role: bool = False,
@@ -360,6 +361,7 @@ async def page(
         metrics,
         observe,
         wall_clock,
+        redis_trouble=lambda: reporter.redis_trouble,
     )
     await serve_page(sources, is_only_role=is_only_role)
 

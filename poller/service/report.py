@@ -110,6 +110,11 @@ class Reporter:
         self._changed = asyncio.Event()
         self._grown = asyncio.Event()
 
+    @property
+    def redis_trouble(self) -> str:
+        """Why Redis does not serve this process, so that no report there says it; "": it does."""
+        return self._troubles.get(REDIS, "")
+
     def __call__(self, fact: Fact) -> None:
         """Count a fact, and remember one that changes the state."""
         self._tally(fact)

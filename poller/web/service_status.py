@@ -12,6 +12,7 @@ from typing import Any, Final
 from poller.delivery.outbox import Status
 from poller.markets import all_markets
 from poller.model import Code, isoformat
+from poller.telemetry.observe import REDIS
 from poller.telemetry.roles import parts_of
 from poller.telemetry.status import GatewayState, ProcessReport, RestingMarket
 from poller.web.market_view import MarketView
@@ -49,6 +50,8 @@ class ServiceStatus:
         first_seen: (market, trading day) → when a symbol first showed that report, of the last
             ones.
         late: Redis answers, although `redis` is set: reading took too long.
+        refusal: Why Redis does not serve this process, such as that it takes no writes, and so no
+            report of it; "": it does.
     """
 
     at: datetime
@@ -66,6 +69,7 @@ class ServiceStatus:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     late: bool = False
     first_seen: Mapping[tuple[str, date], datetime] = field(default_factory=dict)
+    refusal: str = ""
 
     def stale(self, at: datetime, reason: str, *, late: bool = False) -> "ServiceStatus":
         """Return the same state at a later time, when Redis could not be read."""
@@ -108,7 +112,8 @@ class ServiceStatus:
     def troubles(self) -> dict[str, str]:
         """The troubles of all processes, and what cannot be read: subject → reason."""
         reported = {s: why for r in self.reports.values() for s, why in r.troubles.items()}
-        return {**reported, **self.unreadable}
+        refused = {REDIS: self.refusal} if self.refusal else {}
+        return {**reported, **refused, **self.unreadable}
 
 
 def unready(service: ServiceStatus) -> list[str]:
@@ -117,6 +122,8 @@ def unready(service: ServiceStatus) -> list[str]:
         return [service.redis if service.late else f"Redis does not answer: {service.redis}"]
     shared = {name: why for name, why in service.defects.items() if not _is_single(name)}
     reasons = [f"{name}: {why}" for name, why in shared.items()]
+    if service.refusal:
+        reasons.insert(0, f"{REDIS}: {service.refusal}")
     if not service.pollers:
         return ["no poller reports: start poller run or poller poll", *reasons]
     if not service.lease:

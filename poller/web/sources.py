@@ -84,6 +84,7 @@ class Sources:
     Attributes:
         fresh: Requests within this time share one reading, so that they cannot overload Redis.
         refresh: Time between two readings of the state that nobody asks for.
+        redis_trouble: Why Redis does not serve this process; "": it does.
     """
 
     config: Config
@@ -101,6 +102,7 @@ class Sources:
     now: Callable[[], datetime]
     fresh: timedelta = timedelta(seconds=1)
     refresh: timedelta = timedelta(minutes=1)
+    redis_trouble: Callable[[], str] = str
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _last: list[ServiceStatus] = field(default_factory=list)
     _reports: dict[tuple[Market, date | None], "_Shared[Report]"] = field(default_factory=dict)
@@ -279,6 +281,7 @@ class Sources:
             simulated=simulated,
             unreadable=spoiled,
             first_seen=await self._first_seen(spoiled),
+            refusal=self.redis_trouble(),
         )
 
     async def _first_seen(self, spoiled: dict[str, str]) -> Mapping[tuple[str, date], datetime]:
