@@ -114,6 +114,9 @@ async def test_a_market_that_is_mute_costs_no_connection(tmp_path: Path) -> None
         opend.faults.mute_markets.add("US")
         async with running(tmp_path, [opend], [*HK[:4], *US]) as (service, store):
             await entries(store, 4)
+            async with at_most(what="a page that has heard of the connection"):
+                while (await page(service, "/readyz"))[0] != 200:
+                    await asyncio.sleep(0.1)
             release(opend)
             async with asyncio.timeout(CALL_LIMIT - LATE):  # what is under way holds nobody up
                 await entries(store, 8)
