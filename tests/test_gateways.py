@@ -157,8 +157,7 @@ async def test_two_accounts_of_one_user_are_one_budget(tmp_path: Path) -> None:
         )
         assert running.told(told) == running.told("give them the same account") == 1
         assert not beside.told("accounts:")
-        asked = [[s.at for s in g.seen if s.proto == Proto.SHORT_INTEREST] for g in (first, second)]
-        assert min(map(len, asked)) > 0
+        # the one ledger does not promise each of the two accounts a share of it
         assert window.most <= REQUESTS
         for gateway in (first, second, third):
             assert all(one.verdict is not Verdict.TOO_FREQUENT for one in gateway.seen)
