@@ -183,9 +183,11 @@ async def start(found: Trial) -> None:
 
 
 def of_another_type(client: Any, key: str) -> None:  # noqa: ANN401
-    """Put a list, which this service keeps nowhere, in place of a key."""
-    client.delete(key)
-    client.rpush(key, "somebody", "else's")
+    """Put a list, which this service keeps nowhere, in place of a key.
+
+    It is one transaction, as the service under trial writes meanwhile what is missing.
+    """
+    client.pipeline().delete(key).rpush(key, "somebody", "else's").execute()
 
 
 def garbage(client: Any, key: str) -> None:  # noqa: ANN401

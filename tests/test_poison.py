@@ -216,8 +216,8 @@ async def test_a_key_of_another_type_stops_one_endpoint(place: Place, key: str, 
         sent = await publish(place.store, A, [1])
         await until(lambda: desk.ids == other.ids == sent)
         await until(lambda: is_empty(place))
-        await place.raw.delete(key)
-        await (place.raw.set(key, "x") if kind == "string" else place.raw.rpush(key, "x"))
+        spoiling = place.raw.pipeline().delete(key)  # at once, as the endpoint writes meanwhile
+        await (spoiling.set(key, "x") if kind == "string" else spoiling.rpush(key, "x")).execute()
         for day in (2, 3):
             sent += await publish(place.store, A, [day])
         await until(lambda: other.ids == sent)
