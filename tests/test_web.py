@@ -18,6 +18,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 from poller.delivery.outbox import Status
 from poller.delivery.redisoutbox import RedisOutbox
@@ -455,6 +456,19 @@ async def test_events_replay_and_go_on(page: Desk, http: aiohttp.ClientSession) 
         await page.raw.xadd("short-interest", {"id": "alien\n\ndata: x", "code": "?"})
         assert await lines_of(answer, 2) == ["US.AAPL:2026-11-13:1", "alien\n\ndata: x"]
     await get(http, f"{page.url}/events", 400, Last_Event_ID="yesterday")
+
+
+async def test_whoever_asks_for_the_heads_of_events_alone_is_no_reader(page: Desk) -> None:
+    """The answer ends: a probe takes nobody's place, and its next request is answered."""
+    where = URL(page.url)
+    reader, writer = await asyncio.open_connection(where.host, where.port)
+    writer.write(b"HEAD /events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    async with at_most(what="the end of an answer to HEAD"):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Content-Type: text/event-stream" in answer
+    assert answer.endswith(b"\r\n\r\n")
 
 
 async def test_a_browser_finds_its_way_back_after_any_id(

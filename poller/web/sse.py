@@ -9,7 +9,7 @@ import contextlib
 import re
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from poller.errors import StoreError
 from poller.store.position import AFTER
@@ -37,7 +37,10 @@ async def events(request: web.Request) -> web.StreamResponse:
         raise web.HTTPServiceUnavailable(
             text=f"{most} readers are connected already\n", headers={"Retry-After": "30"}
         )
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    headers = {"Content-Type": "text/event-stream; charset=utf-8"}
+    if request.method == hdrs.METH_HEAD:  # it has no body to wait for, and takes nobody's place
+        return web.Response(headers=headers)
+    response = web.StreamResponse(headers=headers)
     task = asyncio.create_task(_send(request, response, feed, after), name="event reader")
     readers.add(task)
     task.add_done_callback(readers.discard)
