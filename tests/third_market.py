@@ -101,7 +101,6 @@ TOKYO: Final = Market(
     labels=Labels(
         country="Japan",
         place="Tokyo",
-        city="Tokyo",
         ratio_source="margin_share, made up for the tests",
         colour="#2e7d32",
     ),

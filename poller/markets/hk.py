@@ -114,7 +114,6 @@ HONG_KONG: Final = Market(
     labels=Labels(
         country="Hong Kong",
         place="Hong Kong",
-        city="Hong Kong",
         ratio_source="aggregated_short_ratio, from the SFC; it fits the issued shares",
         colour="#c0392b",
     ),

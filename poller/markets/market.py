@@ -34,14 +34,12 @@ class Labels:
     Attributes:
         country: The heading of its card on the page.
         place: A short name for sentences: `Hong Kong short interest`.
-        city: The city of its local times.
         ratio_source: Which column the ratio is, and where it comes from.
         colour: Of its dots in a chart, as an SVG colour.
     """
 
     country: str
     place: str
-    city: str
     ratio_source: str
     colour: str
 

@@ -159,7 +159,6 @@ UNITED_STATES: Final = Market(
     labels=Labels(
         country="United States",
         place="US",
-        city="New York",
         ratio_source="short_percent, from FINRA; OpenD does not document of what",
         colour="#2461a8",
     ),
