@@ -48,12 +48,12 @@ class Entitlements:
 
     def answered(self, account: str, code: Code) -> bool:
         """Record a usable answer; return whether it ends the rest of its market."""
-        granted = self._rights.answered(account, code, self._now())
-        if granted is None:
+        if not self._rights.answered(account, code, self._now()):
             return False
-        self._observe(MarketRight(account, granted.market, granted=True))
+        market = market_of(code)
+        self._observe(MarketRight(account, market, granted=True))
         how = f"that is over, {code} was answered"
-        self._observe(Recovered(right_of(account, granted.market), how))
+        self._observe(Recovered(right_of(account, market), how))
         return True
 
     def refused(

@@ -74,15 +74,6 @@ class Withheld:
     tried_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """A market that rested at an account is asked again, because `code` was answered."""
-
-    account: str
-    market: Market
-    code: Code
-
-
 class Rights:
     """The rights of every account of this process."""
 
@@ -144,8 +135,8 @@ class Rights:
         """Record that the request for a symbol has ended, whatever its result."""
         self._evidence(account, market_of(code)).under_way -= 1
 
-    def answered(self, account: str, code: Code, now: datetime) -> Granted | None:
-        """Record a usable answer; return the market if this ends its rest."""
+    def answered(self, account: str, code: Code, now: datetime) -> bool:
+        """Record a usable answer; return whether it ends the rest of its market."""
         market = market_of(code)
         rested = self._resting[account].pop(market, None) is not None
         if self._evidence(account, market).clear(code, now) or rested:
@@ -155,7 +146,7 @@ class Rights:
             for other, seen in markets.items():
                 if (name == account) != (other is market):
                     seen.witness(now)
-        return Granted(account, market, code) if rested else None
+        return rested
 
     def refused(
         self, account: str, refusal: Refusal, now: datetime, asked_at: datetime
