@@ -12,25 +12,19 @@ from poller.show.tables import (
     shares_cell,
 )
 from poller.show.terminal import (
-    LINE_LIMIT,
-    USUAL_WIDTH,
     console,
-    errors,
     progress_bar,
     say,
     say_json,
 )
 
 __all__ = [
-    "LINE_LIMIT",
-    "USUAL_WIDTH",
     "Gaps",
     "change_cells",
     "console",
     "cover_cells",
     "decimal_cells",
     "entry_line",
-    "errors",
     "print_figures",
     "print_gaps",
     "print_held",
