@@ -29,7 +29,7 @@ from poller.telemetry.observe import (
     Published,
 )
 from poller.telemetry.status import ProcessReport
-from poller.web.metrics import GAUGES, Metrics, Sample, midnight
+from poller.web.metrics import GAUGES, Metrics, Sample
 from poller.web.samples import samples_of
 from poller.web.service_status import ServiceStatus, Spending
 from tests.machine import needs
@@ -293,4 +293,4 @@ def test_prometheus_takes_the_rules_and_the_metrics() -> None:
 
 def test_a_trading_day_begins_in_its_market() -> None:
     """Timestamps of days are midnight in the market's own zone."""
-    assert midnight(HONG_KONG, date(2026, 4, 30)) == 1777478400
+    assert HONG_KONG.midnight(date(2026, 4, 30)).timestamp() == 1777478400

@@ -56,6 +56,6 @@ def _event(day: date, code: str, name: str, before: int, now: int, ratio: float)
 
 def _record(code: Code, day: date, shares: int, ratio: float) -> Record:
     market = market_of(code)
-    midnight = int(datetime.combine(day, time(), market.zone).timestamp())
+    midnight = int(market.midnight(day).timestamp())
     figures = Figures(shares, ratio, None, None, None, None)
     return market.simulation.record(midnight, str(day), figures)

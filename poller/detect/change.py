@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final
@@ -177,7 +177,7 @@ def _change(
     price = None if previous.close_price is None else previous.close_price / float(scale)
     if factor is not None and not previous.shares:
         price = None  # it is not known on which side of the split that price is
-    midnight = datetime.combine(now.day, time(), market.zone)
+    begun = market.midnight(now.day)
     return Change(
         shares=shares,
         percent=percent,
@@ -191,7 +191,7 @@ def _change(
         history_days=rank.known,
         zscore=trend.zscore,
         streak=trend.streak,
-        delay_hours=round((vintage.observed_at - midnight).total_seconds() / 3600, 2),
+        delay_hours=round((vintage.observed_at - begun).total_seconds() / 3600, 2),
         split_factor=None if factor is None else float(factor),
     )
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -146,6 +146,10 @@ class Market:
     def columns(self) -> tuple[str, ...]:
         """The names of its record's columns, in order."""
         return columns_of(self.record)
+
+    def midnight(self, day: date) -> datetime:
+        """Return 00:00 of a trading day, in its zone."""
+        return datetime.combine(day, time(), self.zone)
 
     def __str__(self) -> str:
         return self.name

@@ -6,7 +6,7 @@ they are due.
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import takewhile
 from typing import Final
 
@@ -108,11 +108,10 @@ def _continued(played: tuple[StoryRelease, ...]) -> Rows:
 def _row_like(row: Record, day: date) -> Record:
     """Return a row of `day` whose figures differ from this one's by at most a tenth."""
     market, part = market_of(TENCENT), 0.9 + 0.2 * draw(TENCENT, day)
-    midnight = datetime.combine(day, time(), market.zone)
     made = market.simulation.figures(row)._replace(
         shares=round((row.shares or 0) * part), ratio=round((row.ratio or 0.0) * part, 2)
     )
-    return market.simulation.record(int(midnight.timestamp()), day.isoformat(), made)
+    return market.simulation.record(int(market.midnight(day).timestamp()), day.isoformat(), made)
 
 
 def _revised(world: World, release: StoryRelease, number: int) -> Revision:

@@ -7,7 +7,7 @@ A world is a frozen value; to change it while it runs, give the simulator anothe
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, cached_property, lru_cache
 from itertools import islice, takewhile
 from math import prod
@@ -263,7 +263,7 @@ def _timeline(
 
 @cache
 def _midnight(market: Market, day: date) -> int:
-    return int(datetime.combine(day, time(), market.zone).timestamp())
+    return int(market.midnight(day).timestamp())
 
 
 @lru_cache(maxsize=1 << 16)

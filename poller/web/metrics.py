@@ -7,7 +7,7 @@ import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
 from itertools import accumulate
 from typing import Final
 
@@ -21,7 +21,6 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from poller import __version__
-from poller.markets import Market
 from poller.telemetry.counts import COUNTED, LAG, LAG_HELP, LAG_STEPS, SUM, Totals
 from poller.telemetry.status import ProcessReport
 
@@ -140,8 +139,3 @@ class Metrics:
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-def midnight(market: Market, day: date) -> float:
-    """Return 00:00 of a trading day in its market, in seconds since 1970."""
-    return datetime.combine(day, datetime.min.time(), market.zone).astimezone(UTC).timestamp()

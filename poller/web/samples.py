@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from poller.printable import printable
-from poller.web.metrics import Sample, midnight
+from poller.web.metrics import Sample
 from poller.web.service_status import ServiceStatus, unready
 
 
@@ -58,9 +58,9 @@ def _markets(service: ServiceStatus) -> Iterator[Sample]:
         market = (str(view.market),)
         yield Sample("poller_symbols", view.symbols, market)
         if view.day is not None:
-            newest = midnight(view.market, view.day)
+            newest = view.market.midnight(view.day).timestamp()
             yield Sample("poller_watermark_timestamp_seconds", newest, market)
-        expected = midnight(view.market, view.expected)
+        expected = view.market.midnight(view.expected).timestamp()
         yield Sample("poller_watermark_expected_timestamp_seconds", expected, market)
         overdue = 0.0
         if view.due_since is not None:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,7 +67,7 @@ def _example() -> dict[str, Any]:
     """
     code, day = Code("HK.00000"), date(1970, 1, 1)
     market = market_of(code)
-    midnight = int(datetime.combine(day, time(), market.zone).timestamp())
+    midnight = int(market.midnight(day).timestamp())
     figures = Figures(51480638, 0.56, None, None, 467.8, 479.2)
     return {
         "id": f"{code}:{day}:0",
