@@ -28,6 +28,12 @@ class Release:
     opens: datetime
 
 
+def zone_word(moment: datetime) -> str:
+    """Return what the zone of an aware moment is called then: `HKT`, `UTC+03`."""
+    word = f"{moment:%Z}"
+    return word if word[:1].isalpha() else f"UTC{word}"
+
+
 def knows(market: Market, year: int) -> bool:
     """Return whether any holiday of that year is known; if not, all weekdays are trading days."""
     return market.exchange.knows(year)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from poller.codec import Codec, Day, Moment
 from poller.markets import Market
-from poller.schedule.calendar import expected_after, is_trading_day, knows, release_of
+from poller.schedule.calendar import expected_after, is_trading_day, knows, release_of, zone_word
 
 REMEMBERED: Final = 8
 """Number of releases the hour is learned from."""
@@ -226,8 +226,7 @@ def _next_probe(
 def _local(market: Market, moment: datetime) -> str:
     """Return a moment as the market's clocks show it: 2026-11-20 09:14 HKT."""
     there = moment.astimezone(market.zone)
-    word = there.strftime("%Z")
-    return f"{there:%Y-%m-%d %H:%M} {word if word[:1].isalpha() else f'UTC{word}'}"
+    return f"{there:%Y-%m-%d %H:%M} {zone_word(there)}"
 
 
 def _eager(window: Window, now: datetime, intervals: Intervals) -> timedelta:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from poller.markets import Market
+from poller.schedule.calendar import zone_word
 
 PARAMETER: Final = "zone"
 """Of the query: chooses a zone, and then leaves the address."""
@@ -46,8 +47,7 @@ class Zone:
 
     def word(self, moment: datetime, market: Market | None) -> str:
         """Return what the zone is called at this moment: `HKT`, `UTC+03`."""
-        word = moment.astimezone(self.of(market)).strftime("%Z")
-        return word if word[:1].isalpha() else f"UTC{word}"
+        return zone_word(moment.astimezone(self.of(market)))
 
 
 EACH_MARKET: Final = Zone(_MARKET)
