@@ -117,10 +117,9 @@ def address_of(table: Opend) -> Address:
 
 def _gateways(tables: Sequence[Opend], sdk: Sdk, observe: Observe) -> list[OpenD]:
     gateways: list[OpenD] = []
-    report = _connection_fact(observe)
 
     def changed(change: ConnectionChange) -> None:
-        report(change)
+        _tell_of(observe, change)
         if change.ready:  # and has logged in
             _tell(observe, "accounts", shared_logins(gateways))
 
@@ -134,17 +133,14 @@ def _tell(observe: Observe, subject: str, trouble: str) -> None:
     observe(Trouble(subject, trouble) if trouble else Recovered(subject))
 
 
-def _connection_fact(observe: Observe) -> Any:  # noqa: ANN401  a function of ConnectionChange
-    def report(change: ConnectionChange) -> None:
-        observe(GatewayConnection(change.gateway, change.ready, change.reason, change.rebuilds))
-        subject = f"OpenD {change.gateway}"
-        if change.ready:
-            observe(Recovered(subject))
-            observe(Happened(f"{subject}: {change.reason}", (("reconnects", change.rebuilds),)))
-        else:
-            observe(Trouble(subject, change.reason))
-
-    return report
+def _tell_of(observe: Observe, change: ConnectionChange) -> None:
+    observe(GatewayConnection(change.gateway, change.ready, change.reason, change.rebuilds))
+    subject = f"OpenD {change.gateway}"
+    if change.ready:
+        observe(Recovered(subject))
+        observe(Happened(f"{subject}: {change.reason}", (("reconnects", change.rebuilds),)))
+    else:
+        observe(Trouble(subject, change.reason))
 
 
 async def _until_there(store: RedisStore, observe: Observe, simulated: bool | None) -> None:  # noqa: FBT001
