@@ -18,8 +18,9 @@ from poller.delivery.client import reason_of
 from poller.delivery.destinations import check_usable, destination_of
 from poller.delivery.redisoutbox import RedisOutbox
 from poller.errors import ConfigError, PollerError
-from poller.gateway.opend import Address, ConnectionChange, OpenD
+from poller.gateway.opend import ConnectionChange, OpenD
 from poller.gateway.sdk import Sdk
+from poller.service.ports import address_of
 from poller.settings.codefile import read_codes
 from poller.settings.config import Config, Webhook, chosen_file
 from poller.store.embedded import Embedded
@@ -145,8 +146,7 @@ async def _gateways(config: Config) -> list[Finding]:
             troubles[change.gateway] = change.reason
 
     rows = []
-    tables = [Address(table.host, table.port, table.account) for table in config.opend]
-    gateways = [OpenD(address, sdk, remember) for address in tables]
+    gateways = [OpenD(address_of(table), sdk, remember) for table in config.opend]
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         supervisors = [group.create_task(gateway.supervise()) for gateway in gateways]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from poller.service.descriptors import MOST_DESCRIPTORS
 from poller.telemetry.roles import ROLES, Role
 
 NOTIFY_RELOAD_SINCE: Final = 253
@@ -89,7 +90,7 @@ WatchdogSec=3min
 KillMode=mixed
 TimeoutStopSec=12
 # systemd's 1024 are few for hundreds of endpoints and a crowd on the page
-LimitNOFILE=16384
+LimitNOFILE={descriptors}
 
 DynamicUser=yes
 User=poller
@@ -199,6 +200,7 @@ def unit_text(role: Role, place: Installation) -> str:
         command=" ".join([_quoted(place.python), *(_argument(part) for part in command)]),
         directory=_escaped(place.directory),
         secrets=_credentials(place.secrets),
+        descriptors=MOST_DESCRIPTORS,
         home=_home(place),
     )
 

@@ -46,7 +46,7 @@ from poller.settings.paths import (
     without_secrets,
 )
 from poller.settings.sources import LISTS, dotted, overlay, part, read, split
-from poller.settings.variables import names_in
+from poller.settings.variables import CONFIG, names_in
 from poller.store.location import locate
 from poller.telemetry import log
 
@@ -464,7 +464,7 @@ def chosen_file(file: Path | None, environment: Mapping[str, str]) -> Path | Non
     """Return the file to read: `file`, else POLLER_CONFIG, else the default if it exists."""
     if file is not None:
         return file
-    if named := environment.get("POLLER_CONFIG"):
+    if named := environment.get(CONFIG):
         return Path(named)
     return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
 
