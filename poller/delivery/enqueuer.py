@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Final
 
 from poller.delivery.endpoint import Endpoint
-from poller.delivery.log_lines import gone_text, missed_text, new_text, subject_of
+from poller.delivery.log_lines import gone_text, intake_of, missed_text, new_text, subject_of
 from poller.delivery.outbox import Batch, Outbox, QueueItem, Take, Taken, WrongKeyType
 from poller.delivery.queued import delivery_of
 from poller.delivery.routes import key_of, route
@@ -115,7 +115,7 @@ class Enqueuer:
     async def run(self) -> None:
         """Read and queue until cancelled."""
         self._start_over()
-        with heartbeat(self._observe, f"webhook intake of the {self._stream}") as beat:
+        with heartbeat(self._observe, intake_of(self._stream)) as beat:
             while True:
                 beat()
                 news = self._news(self._stream)

@@ -20,6 +20,11 @@ def subject_of(name: str) -> str:
     return f"webhook {name}"
 
 
+def intake_of(stream: Stream) -> str:
+    """Return the name of the loop that queues what a stream gets."""
+    return f"webhook intake of the {stream}"
+
+
 def gone_text(names: Sequence[str], stream: Stream, position: str) -> str:
     """Return the line for endpoints whose group was deleted, with where they go on."""
     return (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from poller.delivery.destinations import Sender
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.enqueuer import STORE, Enqueuer
+from poller.delivery.log_lines import intake_of, subject_of
 from poller.delivery.outbox import Outbox
 from poller.delivery.worker import EndpointWorker, Timing
 from poller.errors import StoreDown, StoreMisfit
@@ -74,7 +75,7 @@ class Relay:
         self._running.clear()  # tasks of an earlier run have ended with its group
         async with asyncio.TaskGroup() as group:
             for stream, enqueuer in self._enqueuers.items():
-                name = f"webhook intake of the {stream}"
+                name = intake_of(stream)
                 group.create_task(
                     supervise(name, enqueuer.run, self._observe, label=LABEL), name=name
                 )
@@ -100,7 +101,7 @@ class Relay:
         self._wakes = {n: e for n, e in self._wakes.items() if n in self._running}
 
     def _begin(self, endpoint: Endpoint, group: asyncio.TaskGroup) -> "asyncio.Task[None]":
-        name = f"webhook {endpoint.name}"
+        name = subject_of(endpoint.name)
         wake = self._wakes[endpoint.name] = asyncio.Event()
 
         async def work() -> None:

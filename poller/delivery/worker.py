@@ -33,6 +33,7 @@ from poller.delivery.log_lines import (
     disabled_text,
     dropped_text,
     queued_again_text,
+    subject_of,
     unreadable_text,
 )
 from poller.delivery.outbox import (
@@ -139,7 +140,7 @@ class EndpointWorker:
         self._jitter = jitter
         self._timing = timing
         self._wake = wake
-        self._subject = f"webhook {endpoint.name}"
+        self._subject = subject_of(endpoint.name)
         self._pace = Pace(connections=endpoint.connections, rate=endpoint.rate)
         self._prefetched: deque[_Lane] = deque()
         self._sending: set[_Lane] = set()

@@ -23,6 +23,7 @@ from poller.telemetry.observe import (
     Trouble,
     forgotten,
     heartbeat,
+    quarantine_of,
     redis_trouble,
 )
 
@@ -63,9 +64,9 @@ class LeaderObserver:
             case Recovered(subject):
                 self._ends.pop(subject, None)
             case Quarantined(code, ()):
-                self._ends.pop(f"{code} quarantine", None)
+                self._ends.pop(quarantine_of(code), None)
             case Quarantined(code):
-                self._ends[f"{code} quarantine"] = forgotten(code)
+                self._ends[quarantine_of(code)] = forgotten(code)
             case Standby():
                 for end in itertools.chain.from_iterable(self._ends.values()):
                     self._observe(end)

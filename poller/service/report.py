@@ -34,6 +34,7 @@ from poller.telemetry.observe import (
     Standby,
     Trouble,
     decision_needed,
+    quarantine_of,
     redis_trouble,
 )
 from poller.telemetry.roles import Role
@@ -142,7 +143,7 @@ class Reporter:
                 self._troubles[component] = self._defects[component] = fact.reason
             case Quarantined(code, held):
                 self._held[code] = len(held)
-                subject = f"{code} quarantine"
+                subject = quarantine_of(code)
                 wanted = Trouble(subject, decision_needed(code, held)) if held else None
                 return self._changes(wanted or Recovered(subject))
             case Active(token):

@@ -26,6 +26,7 @@ from poller.telemetry.observe import (
     Standby,
     Trouble,
     decision_needed,
+    quarantine_of,
     trouble_text,
 )
 
@@ -85,10 +86,10 @@ class Journal:
             case Happened(what, details):
                 write("info", what, **dict(details))
             case Quarantined(code, ()):
-                if self._troubled.pop(f"{code} quarantine", None) is not None:
+                if self._troubled.pop(quarantine_of(code), None) is not None:
                     write("info", f"{code}: nothing is held any more")
             case Quarantined(code, held):
-                self(Trouble(f"{code} quarantine", decision_needed(code, held)))
+                self(Trouble(quarantine_of(code), decision_needed(code, held)))
             case Published(code, events):
                 write("info", "published", code=code, **_summary(events))
             case Announced(notice):

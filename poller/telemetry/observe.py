@@ -327,6 +327,11 @@ def polling_of(code: Code) -> str:
     return f"poll of {code}"
 
 
+def quarantine_of(code: Code) -> str:
+    """Return the subject of what is held of a symbol."""
+    return f"{code} quarantine"
+
+
 def budget_of(account: str) -> str:
     """Return the subject of trouble with an account's budget."""
     return f"budget of account {account}"
@@ -339,7 +344,7 @@ def right_of(account: str, market: Market | str) -> str:
 
 def forgotten(code: Code, how: str = "recovered") -> tuple[Fact, ...]:
     """Return the facts that end all troubles of a symbol, its quarantine included."""
-    subjects = (code, f"{code} answer", f"{code} quarantine", polling_of(code))
+    subjects = (code, f"{code} answer", quarantine_of(code), polling_of(code))
     return (*(Recovered(each, how) for each in subjects), Quarantined(code, ()))
 
 

@@ -20,7 +20,7 @@ from poller.store.archive import Archive
 from poller.store.ports import Instruments, Spent, Streams, Watermarks
 from poller.store.reports import Report, known_reports, read_report
 from poller.store.store import Entry, Stream
-from poller.telemetry.observe import Observe
+from poller.telemetry.observe import Observe, budget_of
 from poller.telemetry.status import Polls, ProcessReport, living
 from poller.telemetry.status_store import StatusStore
 from poller.web.feed import Feed
@@ -305,7 +305,7 @@ class Sources:
             limit, period = own
         spent = {
             name: await _readable(
-                self.ledger.spent(name, period=period), None, spoiled, f"budget of account {name}"
+                self.ledger.spent(name, period=period), None, spoiled, budget_of(name)
             )
             for name in accounts
         }
