@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from poller.codec import is_within
-from poller.detect.restate import Rescaled
+from poller.detect.restate import Rescaled, in_order
 from poller.detect.split import split_factor
 from poller.detect.trend import NO_TREND, Level, Trend, trends
 from poller.markets import Market, Record, Shares, difference, exact, is_below_threshold
@@ -39,7 +39,7 @@ def events_of(
     timeline = Timeline(records)
     ranks, moves = timeline.ranks(found), timeline.trends(found)
     events = []
-    for day in sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day)):
+    for day in in_order(found):
         kind, vintage = found[day]
         is_known = day in known
         previous = known[day].record if is_known else timeline.before(day)

@@ -12,7 +12,7 @@ from typing import Final
 
 from poller.detect.split import simplest
 from poller.markets import Record, exact
-from poller.model import Cause, Restatement, Vintage
+from poller.model import Cause, EventType, Restatement, Vintage
 
 RESTATED_LEAST: Final = 3
 """Least number of changed days: two may be corrections, or share a factor by chance."""
@@ -208,3 +208,8 @@ def _replaced(pairs: Pairs) -> Restatement | None:
     if len(moved) < least or not _is_most(list(pairs.values())[-JUDGED:]):
         return None
     return Restatement(None, moved, None, Cause.REPLACED)
+
+
+def in_order(found: Mapping[date, tuple[EventType, Vintage]]) -> list[date]:
+    """Return a restatement first, as later days are compared with it; then oldest first."""
+    return sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day))

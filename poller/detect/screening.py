@@ -12,7 +12,7 @@ from typing import Final
 
 from poller.detect.held import Decision, QuarantinedFigure, Reason
 from poller.detect.plausible import SLIP, MarketMoves, implausible, is_extreme, same_level
-from poller.detect.restate import Rescaled
+from poller.detect.restate import Rescaled, in_order
 from poller.markets import Record
 from poller.model import Code, EventType, Vintage, market_of
 
@@ -78,7 +78,7 @@ class Screening:
         """Return what is implausible beside `trusted`; adds what passes to it."""
         held: dict[date, QuarantinedFigure] = {}
         order: list[date] = []  # of `held`, oldest first
-        for day in _in_order(found):
+        for day in in_order(found):
             kind, vintage = found[day]
             replaced = self.vintages.get(day)
             before = trusted.before(day) if replaced is None else replaced.record
@@ -128,11 +128,6 @@ class Screening:
             return True
         is_alone = before is None or not is_extreme(before, record)
         return not is_alone and self.moves.is_impossible(record.day)
-
-
-def _in_order(found: Candidates) -> Iterator[date]:
-    """Yield a restatement first, as later days are compared with it; then oldest first."""
-    yield from sorted(found, key=lambda day: (found[day][0] is not EventType.RESTATED, day))
 
 
 def _since(
