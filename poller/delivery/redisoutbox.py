@@ -4,7 +4,6 @@ A script takes and returns one JSON text: redis-py is slow with many small argum
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -52,7 +51,7 @@ from poller.errors import StoreMisfit
 from poller.model import to_json
 from poller.store.connections import Connections
 from poller.store.position import ReaderState, Start, StreamState, start_of
-from poller.store.store import Entry, Keys, Stream
+from poller.store.store import Entry, Keys, Stream, beginning_with
 from poller.store.translation import WrongType, translated
 
 _LAG_LIMIT: Final = 10_000
@@ -374,8 +373,7 @@ class RedisOutbox:
             found = {*_endpoints([await self._groups(each, lenient=True) for each in Stream])}
             if thorough:
                 start = self._keys("").state.removesuffix(":state")
-                pattern = f"{_ESCAPED.sub(_BACKSLASHED, start)}*"
-                async for key in self._redis.scan_iter(pattern, count=1000):
+                async for key in self._redis.scan_iter(beginning_with(start), count=1000):
                     found.add(key.removeprefix(start).rpartition(":")[0])
         return sorted(found)
 
@@ -394,7 +392,3 @@ def _endpoints(groups: Iterable[Iterable[str]]) -> list[str]:
     """Return the endpoints that have a group among those of some streams."""
     names = {name for some in groups for name in some if name.startswith(GROUP_PREFIX)}
     return sorted(name.removeprefix(GROUP_PREFIX) for name in names)
-
-
-_ESCAPED: Final = re.compile(r"([\\*?\[\]])")
-_BACKSLASHED: Final = r"\\\1"

@@ -1,7 +1,6 @@
 """What is known of each symbol, on a Redis-compatible server: watermarks, history, what is held."""
 
 import contextlib
-import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -21,7 +20,7 @@ from poller.store.snapshots import (
     read_vintages,
     writes_of,
 )
-from poller.store.store import Lease, Snapshot, Unparsed, Write
+from poller.store.store import Lease, Snapshot, Unparsed, Write, beginning_with
 
 
 class RedisRecords(PollerRecords, Vintages):
@@ -117,9 +116,8 @@ class RedisRecords(PollerRecords, Vintages):
         return await self._codes_under(self.keys.held(Code("")))
 
     async def _codes_under(self, start: str) -> list[Code]:
-        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
         async with self._translated():
-            keys = {key async for key in self._redis.scan_iter(pattern, count=1000)}
+            keys = {key async for key in self._redis.scan_iter(beginning_with(start), count=1000)}
         found = []
         for key in keys:
             with contextlib.suppress(BadCode):  # another client's key

@@ -3,6 +3,7 @@
 All keys of a namespace share one hash slot, so that a poll commits atomically on a Cluster, too.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -269,6 +270,11 @@ class News:
 
     position: Mapping[str, str]
     topics: AbstractSet[str] | None
+
+
+def beginning_with(start: str) -> str:
+    """Return Redis' pattern of the keys that begin with this text."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", start) + "*"
 
 
 def order(entry_id: str) -> tuple[int, int]:
