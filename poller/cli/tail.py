@@ -16,6 +16,7 @@ from poller.errors import StoreDown
 from poller.settings.config import Config
 from poller.store.plain import entry_json
 from poller.store.ports import Streams
+from poller.store.position import START
 from poller.store.store import Entry, Stream, order
 
 MOST_LAST: Final = 10_000
@@ -88,7 +89,7 @@ async def _print_stream(
     async with store_of(config, existing=True) as store:
         printer = _Printer(count, releases=releases, as_json=as_json)
         newest = await store.streams.last_entries(1, stream)
-        end = newest[0].id if newest else "0-0"
+        end = newest[0].id if newest else START
         if after is None:
             wanted = last if count is None else min(last, count)
             entries = await store.streams.last_entries(wanted, stream) if wanted else newest
@@ -98,7 +99,7 @@ async def _print_stream(
                 kind = "release" if releases else "event"
                 waits = f"; waiting for the first {kind}" if follow else ""
                 print_stderr(f"the stream of {kind}s has no entries{waits}")
-            after = entries[-1].id if entries else "0-0"
+            after = entries[-1].id if entries else START
         elif after == "$":
             after = end
         if not follow:

@@ -18,6 +18,7 @@ from poller.errors import BadCode, StoreMisfit
 from poller.events import Foreign, Message, StreamEvent, decode, encode
 from poller.model import Code, Event, parse_code
 from poller.store.ports import Streams, Vintages
+from poller.store.position import START
 from poller.store.store import Entry, Stream, order
 
 _BATCH: Final = 200
@@ -118,7 +119,7 @@ def _answer(message: Message) -> tuple[Code, datetime]:
 
 async def _read(streams: Streams, stream: Stream) -> AsyncIterator[tuple[Entry, Message]]:
     """Yield this service's entries of a stream."""
-    after = "0-0"
+    after = START
     while batch := await streams.read(after, count=_BATCH, block=None, stream=stream):
         for entry in batch:
             message = decode(entry.id, entry.fields)

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from poller.store.namespace import Namespace
 from poller.store.ports import Signals, Streams, Trimming
-from poller.store.position import LAST
+from poller.store.position import LAST, START
 from poller.store.retention import Group
 from poller.store.store import SIGNALS_KEPT, Entry, News, Stream
 
@@ -50,7 +50,7 @@ class RedisStreams(Streams, Signals, Trimming):
         if position is not None:
             async with self._translated(), self._blocking.reading(block) as redis:
                 await redis.xread(dict(position), count=1, block=_milliseconds(block))
-        seen = position[self._keys.signals] if position is not None else "0-0"
+        seen = position[self._keys.signals] if position is not None else START
         async with self._translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.xrevrange(self._keys.stream, count=1)
             pipe.xrevrange(self._keys.releases, count=1)
@@ -58,8 +58,8 @@ class RedisStreams(Streams, Signals, Trimming):
             pipe.xrevrange(self._keys.signals, min=least, count=SIGNALS_KEPT)
             events, releases, signals = await pipe.execute()
         newest = {
-            self._keys.stream: _newest_id(events, "0-0"),
-            self._keys.releases: _newest_id(releases, "0-0"),
+            self._keys.stream: _newest_id(events, START),
+            self._keys.releases: _newest_id(releases, START),
             self._keys.signals: _newest_id(signals, seen),
         }
         if position is None or len(signals) >= SIGNALS_KEPT:

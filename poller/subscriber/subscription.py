@@ -15,7 +15,7 @@ from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.events import Foreign, StreamEvent, decode
 from poller.store.connections import named
 from poller.store.ports import Streams
-from poller.store.position import Start
+from poller.store.position import START, Start
 from poller.store.redisstore import RedisStore
 from poller.store.store import Entry
 from poller.subscriber.redisgroup import TTL, RedisGroup
@@ -215,7 +215,7 @@ async def _position(streams: Streams, after: str) -> str:
     if after != "$":
         return after
     last = await streams.last_entries(1)
-    return last[0].id if last else "0-0"
+    return last[0].id if last else START
 
 
 async def _patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:

@@ -16,6 +16,7 @@ from poller.errors import BadCode, StoreDown, StoreMisfit
 from poller.model import Code, parse_code
 from poller.store.notifier import EventOf
 from poller.store.ports import Instruments, Streams, Watermarks
+from poller.store.position import START
 from poller.store.store import NAMES, SYMBOLS, Entry, Stream
 from poller.telemetry.observe import Observe, Recovered, Trouble
 from poller.telemetry.status_store import StatusStore
@@ -76,7 +77,7 @@ class Overview:
         news = self._news(Stream.EVENTS, SYMBOLS, NAMES)
         if not self._after:
             newest = await self._streams.last_entries(1)
-            self._after = newest[0].id if newest else "0-0"
+            self._after = newest[0].id if newest else START
         if self._symbols.is_set() or time.monotonic() - self._checked >= _RECHECK:
             self._symbols = self._news(SYMBOLS)
             self._checked = float("-inf")  # if the next line fails, repeat it
