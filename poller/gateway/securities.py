@@ -5,14 +5,10 @@ read in an answer is absent: it decides nothing, and is asked for again the next
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-from poller.errors import Malformed
 from poller.gateway import vendor
 from poller.model import Code, market_of, plain_name
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAME_REQUESTS: Final = 10
 NAME_PERIOD: Final = 30.0
@@ -74,15 +70,10 @@ def share_counts_in(answer: object, codes: Sequence[Code]) -> dict[Code, ShareCo
 
 def _cells(answer: object, codes: Sequence[Code], *columns: str) -> Iterator[tuple[Any, ...]]:
     """Yield code and cells of each row about one of `codes`, once for each of them."""
-    if not hasattr(answer, "columns"):
-        raise Malformed(f"the SDK returned {type(answer).__name__} where a table belongs")
-    frame = cast("pd.DataFrame", answer)
-    if missing := {"code", *columns} - set(frame.columns):
-        raise Malformed(f"the SDK's table lacks {', '.join(sorted(missing))}")
-    if not frame.columns.is_unique:
-        raise Malformed("the SDK's table has two columns of one name")
+    frame, names = vendor.table_of(answer), ("code", *columns)
+    vendor.check_columns(frame, names)
     asked = set(codes)
-    for code, *cells in zip(*(frame[name].tolist() for name in ("code", *columns)), strict=True):
+    for code, *cells in zip(*(frame[name].tolist() for name in names), strict=True):
         if isinstance(code, str) and code in asked:
             asked.remove(Code(code))
             yield code, *cells

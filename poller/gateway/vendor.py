@@ -8,7 +8,7 @@ of None; `timestamp_str` changes its type with the version of pandas. So every c
 import math
 import numbers
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import fields
 from datetime import date, datetime
 from functools import cache
@@ -153,17 +153,11 @@ def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:
     """Return the typed page of `code`, or raise Malformed when the frames are not its own."""
     market = market_of(code)
     frames = {"us": us_frame, "hk": hk_frame}
-    own = frames.pop(market.table)
-    if own is None or not hasattr(own, "columns"):
-        raise Malformed(f"the SDK returned {type(own).__name__} where a table belongs")
-    frame = cast("pd.DataFrame", own)
+    frame = table_of(frames.pop(market.table))
     if frame.empty and not all(getattr(other, "empty", True) for other in frames.values()):
         raise Malformed("OpenD answered with rows of the other market")
     names = [name for _, name, _ in _cells(market)]
-    if missing := set(names) - set(frame.columns):
-        raise Malformed(f"the SDK's table lacks {', '.join(sorted(missing))}")
-    if not frame.columns.is_unique:
-        raise Malformed("the SDK's table has two columns of one name")
+    check_columns(frame, names)
     records: list[Record] = []
     oddities: list[str] = []
     # column by column: pandas' own rows take eight times as long
@@ -173,6 +167,21 @@ def page_of(code: Code, us_frame: object, hk_frame: object) -> Page:
         except ValueError as problem:
             oddities.append(f"a row was dropped: {problem}")
     return Page(tuple(records), _next_key(frame.attrs), tuple(dict.fromkeys(oddities)))
+
+
+def table_of(answer: object) -> "pd.DataFrame":
+    """Return what the SDK returned, or raise Malformed if it is no table."""
+    if not hasattr(answer, "columns"):
+        raise Malformed(f"the SDK returned {type(answer).__name__} where a table belongs")
+    return cast("pd.DataFrame", answer)
+
+
+def check_columns(frame: "pd.DataFrame", names: Collection[str]) -> None:
+    """Raise Malformed unless a table has each of these columns, and none twice."""
+    if missing := set(names) - set(frame.columns):
+        raise Malformed(f"the SDK's table lacks {', '.join(sorted(missing))}")
+    if not frame.columns.is_unique:
+        raise Malformed("the SDK's table has two columns of one name")
 
 
 def _next_key(attributes: Mapping[Hashable, Any]) -> str | None:
