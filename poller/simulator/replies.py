@@ -48,7 +48,8 @@ def refusal(proto: int, text: str) -> Message:
     return reply
 
 
-def _success(proto: Proto) -> Message:
+def success(proto: Proto) -> Message:
+    """Return a reply without an error, whose fields are still to be set."""
     reply = response(proto)
     reply.retType = 0
     reply.s2c.SetInParent()  # present even if it stays empty
@@ -57,7 +58,7 @@ def _success(proto: Proto) -> Message:
 
 def login(user: int, connection: int, key: str, iv: str | None, *, keep_alive: int) -> Message:
     """Return the reply to InitConnect. `keep_alive`: seconds. `iv` None: not encrypted."""
-    reply = _success(Proto.INIT_CONNECT)
+    reply = success(Proto.INIT_CONNECT)
     reply.s2c.serverVer = _SERVER_VERSION
     reply.s2c.loginUserID = user
     reply.s2c.connID = connection
@@ -91,7 +92,7 @@ def _notification(kind: int) -> Message:
 
 def user_info(login: Login) -> Message:
     """Return the reply to GetUserInfo."""
-    reply = _success(Proto.USER_INFO)
+    reply = success(Proto.USER_INFO)
     for table, right in login.rights.items():
         setattr(reply.s2c, f"{table}QotRight", right)
     reply.s2c.isNeedAgreeDisclaimer, reply.s2c.updateType = login.disclaimer, login.update
@@ -102,7 +103,7 @@ def user_info(login: Login) -> Message:
 
 def heartbeat(now: datetime) -> Message:
     """Return the reply to KeepAlive."""
-    reply = _success(Proto.KEEP_ALIVE)
+    reply = success(Proto.KEEP_ALIVE)
     reply.s2c.time = int(now.timestamp())
     return reply
 
@@ -114,7 +115,7 @@ def global_state(
 
     `status`: number and words of the program's own state; it leaves that out if None.
     """
-    reply = _success(Proto.GLOBAL_STATE)
+    reply = success(Proto.GLOBAL_STATE)
     for each in reply.s2c.DESCRIPTOR.fields:
         if each.name.startswith("market"):
             setattr(reply.s2c, each.name, _CLOSED)
@@ -128,7 +129,7 @@ def global_state(
 
 def groups(known: Mapping[str, tuple[str, ...]], kind: int) -> Message:
     """Return the names of the user's own watch groups; `kind`: the SDK's number of the kind."""
-    reply = _success(Proto.GROUPS)
+    reply = success(Proto.GROUPS)
     for name in known if kind in {_CUSTOM_GROUP, _ALL_GROUPS} else ():
         reply.s2c.groupList.add(groupName=name, groupType=_CUSTOM_GROUP)
     return reply
@@ -138,7 +139,7 @@ def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
     """Return the members of one watch group."""
     if name not in known:
         return refusal(Proto.GROUP, f"未知分组 {name}")
-    reply = _success(Proto.GROUP)
+    reply = success(Proto.GROUP)
     for number, code in enumerate(known[name], start=1):
         market, _, symbol = code.partition(".")
         basic = reply.s2c.staticInfoList.add().basic
@@ -151,13 +152,13 @@ def group(known: Mapping[str, tuple[str, ...]], name: str) -> Message:
 
 def code_of(security: Message) -> str:
     """Return a Security's code as the SDK writes it; a market without a name keeps its number."""
-    names = {number: name for name, number in market_numbers().items()}
-    return f"{names.get(security.market, security.market)}.{security.code}"
+    name = _market_name(security.market) or security.market
+    return f"{name}.{security.code}"
 
 
 def short_interest(answer: WorldAnswer) -> Message:
     """Return one page. Fields that are None are left out, as OpenD may do."""
-    reply = _success(Proto.SHORT_INTEREST)
+    reply = success(Proto.SHORT_INTEREST)
     items = getattr(reply.s2c, f"{answer.market.table}ItemList")
     for record in answer.records:
         items.add(**_present(answer.market, record))
@@ -167,7 +168,7 @@ def short_interest(answer: WorldAnswer) -> Message:
 
 def rank(market: Market, total: int, listed: Sequence[tuple[Code, int]]) -> Message:
     """Return a stretch of the list of short positions."""
-    reply = _success(Proto.RANK)
+    reply = success(Proto.RANK)
     reply.s2c.allCount = total
     number = market_numbers()[market.name]
     for code, shares in listed:
@@ -179,8 +180,11 @@ def rank(market: Market, total: int, listed: Sequence[tuple[Code, int]]) -> Mess
 
 def market_of_number(number: int) -> Market | None:
     """Return the market of the SDK's number; None: there is none here."""
-    names = {number: name for name, number in market_numbers().items()}
-    return market_named(names.get(number, ""))
+    return market_named(_market_name(number))
+
+
+def _market_name(number: int) -> str:
+    return next((name for name, each in market_numbers().items() if each == number), "")
 
 
 def _present(market: Market, record: Record) -> dict[str, object]:

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Final
 
 from poller.model import Code
-from poller.simulator.replies import code_of, refusal
+from poller.simulator.replies import code_of, refusal, success
 from poller.simulator.series import TENCENT, draw, walk
-from poller.simulator.wire import Message, Proto, response
+from poller.simulator.wire import Message, Proto
 from poller.simulator.world import World, why_unknown
 
 MOST_SNAPSHOTS: Final = 400
@@ -59,7 +59,7 @@ def static_info(world: World, asked: Message, _: datetime) -> Message:
     codes = [code_of(security) for security in asked.securityList]
     if (text := _refusal_of(world, codes)) is not None:
         return refusal(Proto.STATIC_INFO, text)
-    reply = _empty(Proto.STATIC_INFO)
+    reply = success(Proto.STATIC_INFO)
     for number, (code, security) in enumerate(zip(codes, asked.securityList, strict=True), start=1):
         basic = reply.s2c.staticInfoList.add().basic
         basic.security.CopyFrom(security)
@@ -75,7 +75,7 @@ def snapshot(world: World, asked: Message, now: datetime) -> Message:
         return refusal(Proto.SNAPSHOT, f"请求的股票数量超过上限{MOST_SNAPSHOTS}")
     if (text := _refusal_of(world, codes)) is not None:
         return refusal(Proto.SNAPSHOT, text)
-    reply = _empty(Proto.SNAPSHOT)
+    reply = success(Proto.SNAPSHOT)
     for code, security in zip(codes, asked.securityList, strict=True):
         one = reply.s2c.snapshotList.add()
         shares = shares_of(world, Code(code), now)
@@ -93,13 +93,6 @@ def _refusal_of(world: World, codes: Sequence[str]) -> str | None:
     if not codes:
         return "股票列表为空"
     return next((why_unknown(code) for code in codes if not world.knows(code)), None)
-
-
-def _empty(proto: Proto) -> Message:
-    reply = response(proto)
-    reply.retType = 0
-    reply.s2c.SetInParent()  # present even if it stays empty
-    return reply
 
 
 def _fill(message: Message) -> None:
