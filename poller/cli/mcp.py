@@ -20,12 +20,12 @@ from poller.cli.release import read_whole
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.errors import PollerError, how_to_install
-from poller.markets import Market, market_named, market_names
+from poller.markets import Market, market_named, no_market
 from poller.model import Instrument, isoformat, parse_code, unique
 from poller.settings.config import Config
 from poller.store.archive import Archive
 from poller.store.plain import described, history_rows
-from poller.store.reports import columns_of, document, timeline
+from poller.store.reports import document, rows_of, timeline
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -157,11 +157,7 @@ class Tools:
         report, names, problems = await read_whole(
             self._config, chosen, day, zscores=sort == "zscore"
         )
-        standings = report.ranked(sort)[:top]
-        rows = [
-            columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)}
-            for each in standings
-        ]
+        rows = rows_of(report.ranked(sort)[:top], names)
         return document(report, sort, rows) | {"problems": problems}
 
     async def gaps(self, codes: _Codes = []) -> _Json:  # noqa: B006  only read
@@ -208,5 +204,5 @@ def _bounded(tool: Callable[_Given, Awaitable[_Json]]) -> Callable[_Given, Await
 def _market(name: str) -> Market:
     chosen = market_named(name.upper())
     if chosen is None:
-        raise Failure(f"{name!r} is no market: write {market_names(' or ')}")
+        raise Failure(no_market(name))
     return chosen

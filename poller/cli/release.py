@@ -14,7 +14,7 @@ from poller.cli.options import ConfigFile, Format, MarketName, Number, load_conf
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.cli.watched import sources_of
-from poller.markets import Market, market_named, market_names
+from poller.markets import Market, market_named, no_market
 from poller.model import Code, newest_days
 from poller.schedule.report import Standing
 from poller.settings.config import Config
@@ -26,9 +26,9 @@ from poller.store.reports import (
     SORT_WORDS,
     NoReport,
     Report,
-    columns_of,
     document,
     read_report,
+    rows_of,
 )
 
 TOP: Final = 20
@@ -60,7 +60,7 @@ def release(
     """
     chosen = market_named(market.upper())
     if chosen is None:
-        raise CommandFailed(WRONG, [f"{market!r} is no market: write {market_names(' or ')}"])
+        raise CommandFailed(WRONG, [no_market(market)])
     if top is not None and top < 1:
         raise CommandFailed(WRONG, [f"--top {top}: give a number above 0"])
     if sort == "days_to_cover" and not chosen.has_cover:
@@ -125,15 +125,12 @@ def _print(
     report: Report, names: Mapping[Code, str | None], sort: str, top: int | None, form: str
 ) -> None:
     standings = report.ranked(sort)
-    rows = [
-        columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)}
-        for each in standings[:top]
-    ]
+    rows = rows_of(standings[:top], names)
     match form:
         case "json":
             show.say_json(json.dumps(document(report, sort, rows), indent=2))
         case "csv":
-            writer = csv.DictWriter(sys.stdout, [*COLUMNS, "zscore", "name"], lineterminator="\n")
+            writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         case _:

@@ -15,7 +15,14 @@ from poller.markets.record import (
     exact,
     is_below_threshold,
 )
-from poller.markets.registry import MARKETS, all_markets, market_named, market_names, register
+from poller.markets.registry import (
+    MARKETS,
+    all_markets,
+    market_named,
+    market_names,
+    no_market,
+    register,
+)
 
 __all__ = [
     "SPLIT",
@@ -31,6 +38,7 @@ __all__ = [
     "is_below_threshold",
     "market_named",
     "market_names",
+    "no_market",
     "register",
 ]
 

@@ -12,3 +12,8 @@ register, all_markets, market_named = MARKETS.register, MARKETS.all, MARKETS.nam
 def market_names(between: str, *, after: str = "") -> str:
     """Return the names of all markets as one text: `HK or US`."""
     return between.join(f"{market}{after}" for market in all_markets())
+
+
+def no_market(name: str) -> str:
+    """Return that this is no market's name, and which are."""
+    return f"{name!r} is no market: write {market_names(' or ')}"

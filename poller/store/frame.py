@@ -10,7 +10,7 @@ import pandas as pd
 
 from poller.errors import StoreMisfit
 from poller.events import StreamNotice
-from poller.markets import market_named, market_names
+from poller.markets import market_named, no_market
 from poller.model import Code, Instrument, parse_code, unique
 from poller.store.archive import Archive, Archived
 from poller.store.plain import DESCRIBED, TEXTS, coded_rows, described, history_names, whole_names
@@ -65,7 +65,7 @@ def releases(
     Raises ValueError for another market, and the errors of `history`; it may be called as that.
     """
     if market is not None and market_named(market) is None:
-        raise ValueError(f"{market!r} is no market: write {market_names(' or ')}")
+        raise ValueError(no_market(market))
     notices = [n for n in _run(_notices(url, namespace)) if market in {None, n.market.name}]
     columns = [list(row.values()) for row in timeline(notices)]
     frame = pd.DataFrame(columns, columns=["market", "day", *TIMELINE], dtype=object)

@@ -27,8 +27,10 @@ COLUMNS: Final = (
     "previous_day",
     "revision",
     "observed_at",
+    "zscore",
+    "name",
 )
-"""The columns of `columns_of`, in order."""
+"""The columns of `rows_of`, in order."""
 
 SORT_WORDS: Final = {
     "change": "|change| in shares",
@@ -192,8 +194,14 @@ def _no_such_day(market: Market, day: date, reported: Collection[date]) -> str:
     return f"no symbol of {market} shows {day}; the nearest reports: {days}"
 
 
-def columns_of(each: Standing) -> dict[str, Any]:
-    """Return a standing as JSON and CSV have it."""
+def rows_of(
+    standings: Iterable[Standing], names: Mapping[Code, str | None]
+) -> list[dict[str, Any]]:
+    """Return standings as JSON and CSV have them."""
+    return [_row_of(each, names.get(each.code)) for each in standings]
+
+
+def _row_of(each: Standing, name: str | None) -> dict[str, Any]:
     values = (
         each.rank,
         each.percentile,
@@ -207,12 +215,14 @@ def columns_of(each: Standing) -> dict[str, Any]:
         None if each.previous is None else each.previous.timestamp_str,
         each.vintage.revision,
         isoformat(each.vintage.observed_at),
+        each.zscore,
+        name,
     )
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def document(report: Report, sort: str, symbols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a report as JSON has it. `symbols`: the columns of those to show."""
+    """Return a report as JSON has it. `symbols`: the rows of those to show."""
     covered = report.coverage
     return {
         "market": report.market.name,

@@ -17,8 +17,8 @@ from poller.schedule.facts import NO_FACTS, Facts, facts_of
 from poller.schedule.report import ranked
 from poller.store.plain import DESCRIBED, described, history_names, history_rows
 from poller.store.position import AFTER
-from poller.store.reports import columns_of
 from poller.store.reports import document as report_document
+from poller.store.reports import rows_of
 from poller.store.store import Entry
 from poller.web.asked import (
     MOST_TOP,
@@ -240,10 +240,7 @@ async def release(request: web.Request) -> web.Response:
     else:
         shown = await sources.scored(report, report.ranked(asked.sort)[: asked.top])
     names = await sources.names([each.code for each in shown])
-    rows = [
-        columns_of(each) | {"zscore": each.zscore, "name": names.get(each.code)} for each in shown
-    ]
-    return _json(report_document(report, asked.sort, rows))
+    return _json(report_document(report, asked.sort, rows_of(shown, names)))
 
 
 async def releases(request: web.Request) -> web.Response:
