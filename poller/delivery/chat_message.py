@@ -76,14 +76,14 @@ def body_of(message: ChatMessage, *, monospaced: bool = False) -> str:
         if part.rows and monospaced:
             lines += ["```", *aligned(part), "```"]
         elif part.rows:
-            lines += ("  ".join(line) for line in _lines(part))
+            lines += ("  ".join(line) for line in lines_of(part))
         lines += [part.rest] if part.rest else []
     return "\n".join(lines)
 
 
 def aligned(table: Table) -> Iterator[str]:
     """Yield the lines of a table whose columns line up in a monospaced font."""
-    lines = _lines(table)
+    lines = lines_of(table)
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
         right = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
@@ -101,7 +101,8 @@ def itemized(table: Table) -> Iterator[str]:
         yield f"- {first}" + (f": {(', ' if table.header else ' ').join(bold)}" if bold else "")
 
 
-def _lines(table: Table) -> Sequence[Line]:
+def lines_of(table: Table) -> Sequence[Line]:
+    """Return the header, if there is one, and the rows."""
     return table.rows if table.header is None else (table.header, *table.rows)
 
 

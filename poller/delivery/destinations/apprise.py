@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from poller.delivery.chat_message import ChatMessage, body_of, text_of
 from poller.delivery.destinations.chat import (
+    LEAVE_OUT,
     MOST_TOGETHER,
     TEST_SHOWS,
     Chat,
@@ -61,7 +62,7 @@ _SERVICES: Final = (
 
 def _check_secrets(secrets: Sequence[str]) -> None:
     if secrets:
-        raise ValueError("leave it out: all that such a service needs is in its URL")
+        raise ValueError(LEAVE_OUT)
 
 
 async def _reach(endpoint: Endpoint) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from poller.clock import wall_clock
 from poller.delivery.chat_message import ChatMessage
 from poller.delivery.destinations.chat import (
+    LEAVE_OUT,
     MOST_TOGETHER,
     TEST_SHOWS,
     Chat,
@@ -198,7 +199,7 @@ def _check_url(
 
 def _check_secrets(dialect: Dialect, secrets: Sequence[str]) -> None:
     if secrets and dialect.sign is None:
-        raise ValueError("leave it out: all that such a service needs is in its URL")
+        raise ValueError(LEAVE_OUT)
     if len(secrets) > 1:
         raise ValueError("a bot has one secret")
 

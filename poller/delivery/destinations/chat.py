@@ -23,6 +23,10 @@ MOST_TOGETHER: Final = 2000
 """Events in one message; further ones go into the next."""
 
 
+LEAVE_OUT: Final = "leave it out: all that such a service needs is in its URL"
+"""Why a service takes no secrets."""
+
+
 class Channel(Protocol):
     """Posts messages to one chat. `limit`: the largest `size` of a message."""
 

@@ -1,5 +1,6 @@
 """Incoming webhooks of Slack, and of servers that speak like it, such as Mattermost."""
 
+from html import escape
 from typing import Final
 
 from poller.delivery.chat_message import ChatMessage, body_of
@@ -37,9 +38,7 @@ _STATUSES: Final = {
 def _compose(message: ChatMessage) -> Payload:
     title = f"*{message.title}*\n" if message.title else ""
     text = title + body_of(message, monospaced=True)
-    for character, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;"}.items():
-        text = text.replace(character, entity)
-    return {"text": text, "unfurl_links": False}
+    return {"text": escape(text, quote=False), "unfurl_links": False}
 
 
 def _judge(status: int, body: bytes) -> Refused | None:

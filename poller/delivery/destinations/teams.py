@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from poller.delivery.chat_message import ChatMessage, Line, Part
+from poller.delivery.chat_message import ChatMessage, Line, Part, lines_of
 from poller.delivery.destinations.bot import (
     Dialect,
     Payload,
@@ -53,7 +53,7 @@ def _elements(part: Part) -> list[Payload]:
         return [_text(line) for line in part.splitlines()]
     found = list[Payload]()
     if part.rows:
-        lines = part.rows if part.header is None else (part.header, *part.rows)
+        lines = lines_of(part)
         right = {"width": 2, "horizontalCellContentAlignment": "Right"}
         found.append(
             {

@@ -1,5 +1,6 @@
 """A Telegram bot, by Telegram's Bot API or by a server of one's own that offers it."""
 
+from html import escape
 from typing import Final
 
 from poller.delivery.chat_message import ChatMessage, Table, aligned
@@ -27,23 +28,19 @@ _FIXES: Final = {
 
 
 def _compose(message: ChatMessage) -> Payload:
-    parts = [f"<b>{_escaped(message.title)}</b>"] if message.title else []
+    parts = [f"<b>{escape(message.title, quote=False)}</b>"] if message.title else []
     for part in message.parts:
         if isinstance(part, Table):
-            rows = _escaped("\n".join(aligned(part))) if part.rows else ""
+            rows = escape("\n".join(aligned(part)), quote=False) if part.rows else ""
             parts += [f"<pre>{rows}</pre>"] if rows else []
             parts += [part.rest] if part.rest else []
         else:
-            parts.append(_escaped(part))
+            parts.append(escape(part, quote=False))
     return {
         "text": "\n".join(parts),
         "parse_mode": "HTML",
         "link_preview_options": {"is_disabled": True},
     }
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _judge(status: int, body: bytes) -> Refused | None:
