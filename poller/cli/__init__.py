@@ -1,1 +1,1 @@
-"""What each command does; `cli` names them."""
+"""What each command does; `main` names them."""

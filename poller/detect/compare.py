@@ -63,6 +63,7 @@ class Comparison:
         unpublished: Vintages kept in history without an entry.
         oddities: Contradictions in the answer, for the log.
         held: Figures to hold, or the operator's decision on held ones.
+        settled: Days of which nothing is held any more.
         moves: The moves of the market's symbols, including this answer.
         extreme: The new day if its move is extreme; its commit waits for the market's other moves.
     """

@@ -38,11 +38,9 @@ def explained(market: Market, held: QuarantinedFigure) -> str:
     if held.reason == Reason.WHOLE_HISTORY:
         return f"{held.reason} ({_WHOLE})"
     found = impossible(market, held.record)
-    return (
-        str(held.reason)
-        if found is None or found[0] != held.reason
-        else (f"{held.reason} ({found[1]})")
-    )
+    if found is None or found[0] != held.reason:
+        return str(held.reason)
+    return f"{held.reason} ({found[1]})"
 
 
 def storable(record: Record) -> Record:

@@ -51,9 +51,8 @@ class MovingPlans(Plans):
         else:
             notice = replace(notice, name=self._known_of(notice.code).name)
         announced = await self._plans.announce(notice, lease)
-        if (
-            announced is not None and lacking
-        ):  # only now: until it is announced, this is tried again and again
+        # only now: until it is announced, this is tried again and again
+        if announced is not None and lacking:
             self._observe(Happened("a notice without biggest moves", (("reason", lacking),)))
         return announced
 

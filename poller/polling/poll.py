@@ -288,9 +288,8 @@ class Poller:
                 gateway = min(ready, key=busy.count)
                 if busy.count(gateway) < _IN_FLIGHT and self._publisher.committing < _COMMITS:
                     return gateway
-                await self._wake.wait(
-                    seen, LONGEST_TURN
-                )  # no turn: a poll that never ends is stuck
+                # no turn: a poll that never ends is stuck
+                await self._wake.wait(seen, LONGEST_TURN)
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_TURN):

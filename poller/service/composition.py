@@ -103,8 +103,8 @@ async def serve(
 ) -> None:
     """Do the work of a role until cancelled: poll, deliver, serve the page, or all of it.
 
-    Opens components in this order and closes them in reverse: polls in flight, gateways, store,
-    embedded server.
+    Opens embedded server, store and gateways, in this order, and closes them in reverse, once no
+    poll is in flight.
     """
     process = Process(process_name(), role)
     parts = ROLES[role]

@@ -97,6 +97,7 @@ class ProcessReport:
         counts: What it has counted since then.
         budget: An account's requests, and its period in seconds; None unless it polls.
         defects: Component that a defect stopped and that has not run steadily since → the defect.
+        resting: Markets that an account has no right to.
     """
 
     at: Moment

@@ -70,9 +70,8 @@ def routes() -> list[web.RouteDef]:
 
 def _strict(path: str, answer: Any) -> Answer:  # noqa: ANN401  aiohttp's types allow classes, too
     """Return the answer, which refuses parameters that the document does not name."""
-    described = path.rstrip("/").replace(
-        "{market}", all_markets()[0].name
-    )  # all have the same ones
+    any_market = all_markets()[0].name  # all have the same ones
+    described = path.rstrip("/").replace("{market}", any_market)
     item = _document()["paths"].get(described, {"get": {"parameters": []}})
     known = [each["name"] for each in item["get"]["parameters"] if each["in"] == "query"]
 

@@ -122,9 +122,8 @@ class PageConnections:
         if connection is None:
             raise ConnectionResetError
         if request.can_read_body:
-            self._wait(
-                connection, self.limits.body + 2 * _CHECK_EVERY
-            )  # the answer 408 comes first
+            # the answer 408 comes first
+            self._wait(connection, self.limits.body + 2 * _CHECK_EVERY)
             await self._read(request)
         self._waiting.pop(connection, None)
         connection.deadline, connection.unread = None, False
