@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from functools import wraps
 from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec
 
 from pydantic import Field
 
 from poller import __version__
 from poller.cli.explain import explanation
 from poller.cli.gaps import gaps_of
-from poller.cli.options import ConfigFile, aware, load_config
+from poller.cli.options import ConfigFile, Sort, aware, load_config
 from poller.cli.release import read_whole
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
@@ -56,10 +56,7 @@ _Moment = Annotated[
 ]
 _Rows = Annotated[int, Field(ge=1, le=_MOST_ROWS, description="at most so many, the newest first")]
 _Top = Annotated[int, Field(ge=1, le=_MOST_ROWS, description="at most so many symbols")]
-_Sort = Annotated[
-    Literal["change", "percent", "ratio", "days_to_cover", "zscore"],
-    Field(description="by the size of this figure, the largest first"),
-]
+_Sort = Annotated[Sort, Field(description="by the size of this figure, the largest first")]
 _Json = dict[str, Any]
 _Given = ParamSpec("_Given")
 

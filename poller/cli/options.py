@@ -64,6 +64,7 @@ if not TYPE_CHECKING:
 
 Number = Annotated[int | None, Parameter(converter=whole)]
 Format = Literal["table", "csv", "json"]
+Sort = Literal["change", "percent", "ratio", "days_to_cover", "zscore"]
 
 
 def _symbols(market: Market) -> tuple[str, object, object]:

@@ -5,12 +5,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Final, Literal
+from typing import Final
 
 from rich.text import Text
 
 from poller import show
-from poller.cli.options import ConfigFile, Format, MarketName, Number, load_config
+from poller.cli.options import ConfigFile, Format, MarketName, Number, Sort, load_config
 from poller.cli.runner import WRONG, CommandFailed, finish
 from poller.cli.stores import Failure, beside, instruments_of, store_of
 from poller.cli.watched import sources_of
@@ -43,7 +43,7 @@ def release(
     /,
     *,
     top: Number = None,
-    sort: Literal["change", "percent", "ratio", "days_to_cover", "zscore"] = "change",
+    sort: Sort = "change",
     format: Format = "table",  # noqa: A002  the option's name
     config: ConfigFile = None,
 ) -> None:
