@@ -15,16 +15,17 @@ from functools import cached_property
 from typing import Final
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes, urlsplit
 
+from poller.telemetry.redaction import PREFIX
+
 MASK: Final = "***"
 
 LEAST: Final = 6
 """Characters of the shortest part of a URL that is taken for a secret. Shorter ones can be guessed
 anyway, and masking them would blot out every `hook` and `true` of an answer."""
 
-PREFIX: Final = "whsec_"
 MAKE_ONE: Final = (
     'python3 -c "import base64, secrets; '
-    "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
+    f"print('{PREFIX}' + base64.b64encode(secrets.token_bytes(32)).decode())\""
 )
 """The command that prints a new signing secret."""
 _STEPS: Final = 4

@@ -14,7 +14,9 @@ _SHORTEST: Final = 4
 _SHORTEST_INSIDE: Final = 8
 """Characters of a secret inside other base64; fewer occur by chance."""
 
-_PREFIX: Final = "whsec_"
+PREFIX: Final = "whsec_"
+"""Begins a secret of Standard Webhooks."""
+
 _GROUP: Final = 3  # bytes that base64 encodes together, as four characters
 
 
@@ -55,7 +57,7 @@ def spellings(secret: str) -> set[str]:
     Plain; as Python and JSON quote it; percent-encoded and decoded; in base64, alone or inside
     something longer, as in an HTTP Basic authentication header.
     """
-    plain = {secret, unquote(secret), secret.removeprefix(_PREFIX)}
+    plain = {secret, unquote(secret), secret.removeprefix(PREFIX)}
     found = set(plain)
     for each in plain:
         encoded = quote(each.encode(errors="surrogatepass"), safe="")

@@ -12,12 +12,13 @@ from standardwebhooks import Webhook
 from poller.clock import wall_clock
 from poller.delivery.destinations.destination import Destination
 from poller.delivery.endpoint import TIMEOUT, Endpoint
-from poller.delivery.masking import MAKE_ONE, PREFIX
+from poller.delivery.masking import MAKE_ONE
 from poller.delivery.retry import Delivered, Failed, Outcome, retry_after
 from poller.delivery.webhookid import webhook_id
 from poller.events import Message, StreamEvent
 from poller.markets import Figures
 from poller.model import Code, isoformat, market_of, to_json
+from poller.telemetry.redaction import PREFIX
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
