@@ -22,12 +22,10 @@ from poller.schedule.release import (
     Window,
     expected,
 )
+from poller.schedule.report import MISSED
 from poller.schedule.sweep import Sweep
 from poller.schedule.symbol import Queue, Symbol, SymbolState, head, taken, taken_out
 from poller.schedule.watch import HOLD, LONG_AGO, Watch
-
-LAPSED_AFTER: Final = 3
-"""Missed releases after which a symbol is looked at once a day."""
 
 QUIET_FOR: Final = timedelta(days=1)
 """Longest time between two looks at a symbol that takes no part in releases."""
@@ -326,9 +324,7 @@ class MarketQueue:
         return sum(one.day > (watermark or date.min) for one in self._sightings)
 
     def _state_of(self, watermark: date) -> SymbolState:
-        return (
-            SymbolState.DORMANT if self._missed(watermark) >= LAPSED_AFTER else SymbolState.ACTIVE
-        )
+        return SymbolState.DORMANT if self._missed(watermark) >= MISSED else SymbolState.ACTIVE
 
     def job_at(self) -> datetime | None:
         """Return from when symbols are polled at the full rate; None if none is outstanding."""

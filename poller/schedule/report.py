@@ -12,7 +12,8 @@ from poller.markets import Record, Shares, is_below_threshold
 from poller.model import Code, Vintage
 
 MISSED: Final = 3
-"""Reports before one, any of which a symbol must show to be expected to show that one."""
+"""Reports before one, any of which a symbol must show to be expected to show that one. One that
+missed as many is looked at once a day."""
 
 
 @dataclass(frozen=True, slots=True)
