@@ -26,7 +26,7 @@ LAST_YEAR: Final = 2199
 LARGEST_WHOLE: Final = 2**64 - 1  # as many bits as OpenD sends
 LARGEST_FIGURE: Final = 1e18  # sums, differences and squares of such figures stay finite
 _REASON: Final = 200
-_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+LIKE_A_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def _day(day: date) -> date:
 
 
 def _day_text(text: str) -> str:
-    if _DAY.fullmatch(text) is None:
+    if LIKE_A_DAY.fullmatch(text) is None:
         raise ValueError("is not a day, YYYY-MM-DD")
     date.fromisoformat(text)
     return text

@@ -4,11 +4,11 @@ Any client may write there. A day that cannot be shown is left out and named; th
 symbol repairs it, or reports what is wrong.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from poller.codec import LIKE_A_DAY
 from poller.errors import Unreadable
 from poller.markets import Market
 from poller.model import Vintage
@@ -16,7 +16,6 @@ from poller.model import Vintage
 LARGEST: Final = 2**64
 """OpenD's figures have 64 bits: larger ones were written by another client."""
 
-_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _NAMED: Final = 5  # unreadable days listed by name
 _LONGEST_NAME: Final = 20
 
@@ -54,7 +53,7 @@ def readable(market: Market, name: str, text: str) -> Vintage | None:
 
 def names_of(history: Mapping[str, str]) -> list[str]:
     """Return the fields of a history hash that look like days, newest first."""
-    return sorted(filter(_DAY.fullmatch, history), reverse=True)
+    return sorted(filter(LIKE_A_DAY.fullmatch, history), reverse=True)
 
 
 def read(market: Market, history: Mapping[str, str], names: Sequence[str]) -> History:
