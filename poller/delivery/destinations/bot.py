@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from poller.delivery.client import Answer
 
+_OK: Final = 200
 _KEPT: Final = 200
 """Bytes kept of an answer, before its secrets are masked."""
 
@@ -211,6 +212,28 @@ def members_of(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):  # RecursionError: no service's answer either
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def errcode_judge(
+    bot: str, fixes: Mapping[int, str], pauses: Mapping[int, timedelta]
+) -> Callable[[int, bytes], Refused | None]:
+    """Return what judges answers by their `errcode`: 0 if the message was taken.
+
+    `bot`: what kind of bot the URL is to be of. `fixes`: code → what an operator can do. `pauses`:
+    code → how long to send nothing.
+    """
+
+    def judge(status: int, body: bytes) -> Refused | None:
+        code = whole(members_of(body).get("errcode"))
+        if status == _OK and code == 0:
+            return None
+        if not code:
+            unlike = f"its answer holds no errcode; is the URL a {bot} bot's?"
+            return Refused(f"{status}: {unlike}" if status == _OK else str(status))
+        reason = f"{code}: {fixes.get(code, 'it did not take the message')}"
+        return Refused(reason, pauses.get(code))
+
+    return judge
 
 
 def whole(value: object) -> int | None:

@@ -11,15 +11,11 @@ from poller.delivery.chat_message import UNTITLED, ChatMessage, Table, itemized
 from poller.delivery.destinations.bot import (
     Dialect,
     Payload,
-    Refused,
     Signature,
     destination_for,
-    members_of,
-    whole,
+    errcode_judge,
 )
 from poller.delivery.destinations.destination import Service
-
-_OK: Final = 200
 
 _FIXES: Final = {
     -1: "it has trouble of its own",
@@ -35,8 +31,7 @@ _FIXES: Final = {
 }
 """DingTalk's code → what an operator can do."""
 
-_TOO_FREQUENT: Final = {130101, 410100}
-_PAUSE: Final = timedelta(minutes=10)
+_PAUSES: Final = dict.fromkeys((130101, 410100), timedelta(minutes=10))
 """For so long it takes nothing from a bot that sent more than twenty messages in a minute."""
 
 
@@ -52,17 +47,6 @@ def _compose(message: ChatMessage) -> Payload:
     return {"msgtype": "markdown", "markdown": {"title": title, "text": "\n\n".join(parts)}}
 
 
-def _judge(status: int, body: bytes) -> Refused | None:
-    code = whole(members_of(body).get("errcode"))
-    if status == _OK and code == 0:
-        return None
-    if not code:
-        unlike = "its answer holds no errcode; is the URL a custom bot's?"
-        return Refused(f"{status}: {unlike}" if status == _OK else str(status))
-    reason = f"{code}: {_FIXES.get(code, 'it did not take the message')}"
-    return Refused(reason, _PAUSE if code in _TOO_FREQUENT else None)
-
-
 def _sign(secret: str, now: datetime) -> Signature:
     """Sign the time in milliseconds with the bot's secret, as parameters of the URL."""
     timestamp = str(int(now.timestamp() * 1000))
@@ -75,7 +59,7 @@ DIALECT: Final = Dialect(
     name="DingTalk",
     limit=18_000,  # bytes; a request may have 20,000
     compose=_compose,
-    judge=_judge,
+    judge=errcode_judge("custom", _FIXES, _PAUSES),
     sign=_sign,
 )
 

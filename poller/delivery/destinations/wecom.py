@@ -7,14 +7,10 @@ from poller.delivery.chat_message import ChatMessage, Line, Table, itemized
 from poller.delivery.destinations.bot import (
     Dialect,
     Payload,
-    Refused,
     destination_for,
-    members_of,
-    whole,
+    errcode_judge,
 )
 from poller.delivery.destinations.destination import Service
-
-_OK: Final = 200
 
 _FIXES: Final = {
     -1: "it has trouble of its own",
@@ -28,8 +24,7 @@ _FIXES: Final = {
 }
 """WeCom's code → what an operator can do."""
 
-_TOO_FREQUENT: Final = {45009, 45033}
-_PAUSE: Final = timedelta(seconds=60)
+_PAUSES: Final = dict.fromkeys((45009, 45033), timedelta(seconds=60))
 """It takes twenty messages a minute."""
 
 
@@ -60,23 +55,12 @@ def _size(payload: Payload) -> int:
     return len(str(told["content"]).encode())
 
 
-def _judge(status: int, body: bytes) -> Refused | None:
-    code = whole(members_of(body).get("errcode"))
-    if status == _OK and code == 0:
-        return None
-    if not code:
-        unlike = "its answer holds no errcode; is the URL a group bot's?"
-        return Refused(f"{status}: {unlike}" if status == _OK else str(status))
-    reason = f"{code}: {_FIXES.get(code, 'it did not take the message')}"
-    return Refused(reason, _PAUSE if code in _TOO_FREQUENT else None)
-
-
 DIALECT: Final = Dialect(
     name="WeCom",
     limit=4_096,  # bytes of the text
     compose=_compose,
     size=_size,
-    judge=_judge,
+    judge=errcode_judge("group", _FIXES, _PAUSES),
 )
 
 WECOM: Final = destination_for(
