@@ -127,7 +127,7 @@ class RankReader:
             self._hints.rest(self._hints.markets)
             for market in self._hints.markets:
                 for about in About:
-                    self._observe(Recovered(f"{about} of the rank of {market}"))
+                    self._observe(Recovered(_use(about, market)))
             for account, market in self._rests:
                 self._observe(Recovered(_subject(market, account)))
             self._rests.clear()
@@ -290,7 +290,7 @@ class RankReader:
 
     def _tell(self, told: Iterable[Told]) -> None:
         for each in told:
-            subject = f"{each.about} of the rank of {each.market}"
+            subject = _use(each.about, each.market)
             match each.begins:
                 case None:
                     self._observe(Happened(f"rank of {each.market}: {each.text}"))
@@ -305,6 +305,10 @@ class RankReader:
 
 def _subject(market: Market, account: str) -> str:
     return f"rank of {market} at account {account}"
+
+
+def _use(about: About, market: Market) -> str:
+    return f"{about} of the rank of {market}"
 
 
 def _spelled(pause: timedelta) -> str:
