@@ -118,7 +118,7 @@ class PageConnections:
     @web.middleware
     async def answered(self, request: web.Request, handler: Handle) -> web.StreamResponse:
         """Read the body, then answer the request; its connection is not closed meanwhile."""
-        connection = self._open.get(request.transport) if request.transport is not None else None
+        connection = self._of(request)
         if connection is None:
             raise ConnectionResetError
         if request.can_read_body:
@@ -136,6 +136,9 @@ class PageConnections:
                 limits = self.limits
                 self._wait(connection, limits.header if connection.unread else limits.idle)
         return response
+
+    def _of(self, request: web.Request) -> "_PageConnection | None":
+        return None if request.transport is None else self._open.get(request.transport)
 
     async def _read(self, request: web.Request) -> None:
         try:
@@ -179,7 +182,7 @@ class PageConnections:
 
     def bind(self, request: web.Request, answering: asyncio.Task[None]) -> None:
         """Cancel a task as soon as the connection of its request is gone, and not at a write."""
-        connection = self._open.get(request.transport) if request.transport is not None else None
+        connection = self._of(request)
         if connection is None:
             answering.cancel()
         else:
