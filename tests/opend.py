@@ -14,7 +14,31 @@ from poller import simulator
 from poller.markets import all_markets
 from poller.simulator import END, Proto, SlidingWindow, World, WorldAnswer, replies
 from poller.simulator.connection import ClientConnection, PlannedReply
-from poller.simulator.wire import HEADER_SIZE, Header, Message, parse
+from poller.simulator.wire import HEADER_SIZE, Header, Message, messages, parse
+
+_NOTIFY: Final = 1003
+"""What OpenD sends unasked."""
+
+
+def gateway_event(kind: int, text: str) -> Message:
+    """Return the notification of an event: 7 is a login elsewhere, 11 a phone code that is due."""
+    reply = _notification(1)
+    reply.s2c.event.eventType, reply.s2c.event.desc = kind, text
+    return reply
+
+
+def quote_rights(hk: int, us: int) -> Message:
+    """Return the notification of an account's rights: 5 is none."""
+    reply = _notification(4)
+    rights = reply.s2c.qotRight
+    rights.hkQotRight, rights.usQotRight, rights.cnQotRight = hk, us, 0
+    return reply
+
+
+def _notification(kind: int) -> Message:
+    reply = messages("Notify_pb2").Response()
+    reply.retType, reply.s2c.type = 0, kind
+    return reply
 
 
 class Verdict(StrEnum):
@@ -233,6 +257,13 @@ class Simulator(simulator.Simulator):
         self._at = 0.0
         self._arrivals: Counter[int] = Counter()
         self._arrived = asyncio.Event()
+
+    def notify(self, notification: Message) -> None:
+        """Send this to every client that is logged in, unasked."""
+        for connection in self._open.values():
+            if connection.logged_in:
+                body = notification.SerializeToString()
+                connection.writer.write(connection.session.seal(_NOTIFY, 0, body))
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen, and let the faults hang up."""

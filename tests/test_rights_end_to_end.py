@@ -17,10 +17,10 @@ from poller.gateway.sdk import CALL_LIMIT
 from poller.model import Code
 from poller.schedule.evidence import UNPROVEN
 from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE
-from poller.simulator import Proto, World, replies
+from poller.simulator import Proto, World
 from poller.store.redisstore import RedisStore
 from tests.machine import at_most
-from tests.opend import Simulator
+from tests.opend import Simulator, gateway_event, quote_rights
 from tests.service import PATIENCE, Service, entries, later, now, poller, simulator, store_of, whole
 
 TIMED_OUT = "NN_ProtoRet_TimeOut"
@@ -182,10 +182,10 @@ async def test_notifications_are_hints(tmp_path: Path) -> None:
         opend.faults.no_right["US"] = TEXTS[1]
         async with running(tmp_path, [opend], [*HK[:3], *US[:3]]) as (service, store):
             await service.said(LEARNED)
-            opend.notify(replies.gateway_event(7, "在别处登录"))
+            opend.notify(gateway_event(7, "在别处登录"))
             await service.said("OpenD was logged out by a login of its account elsewhere")
             opend.faults.no_right.clear()
-            opend.notify(replies.quote_rights(3, 3))
+            opend.notify(quote_rights(3, 3))
             async with at_most(HINT_PAUSE.total_seconds() + PATIENCE / 2, "a trial"):
                 while not service.told(f"{LEARNED}: that is over"):
                     await asyncio.sleep(0.2)

@@ -21,10 +21,10 @@ from poller.schedule.release import Intervals
 from poller.schedule.rights import FIRST_PAUSE, HINT_PAUSE, Rights
 from poller.schedule.schedule import Answered, Probe, Schedule
 from poller.settings.config import load
-from poller.simulator import Proto, replies
+from poller.simulator import Proto
 from poller.simulator.replies import NO_RIGHT, Login
 from tests.machine import at_most
-from tests.opend import Simulator
+from tests.opend import Simulator, quote_rights
 from tests.service import entries, simulator
 from tests.test_rights_end_to_end import HK, LEARNED, TIMED_OUT, US, WORLD, asked, running, told
 
@@ -112,7 +112,7 @@ async def test_a_hint_that_is_true(tmp_path: Path) -> None:
             assert 0 < asked(opend, "US") <= 2 * UNPROVEN  # the hint may come after the first polls
             opend.faults.no_right.clear()
             opend.login = ALL
-            opend.notify(replies.quote_rights(LEVEL2, LEVEL1))
+            opend.notify(quote_rights(LEVEL2, LEVEL1))
             async with at_most(HINT_PAUSE.total_seconds() / 2, "the trial of a right"):
                 while not service.told(f"{LEARNED}: that is over"):
                     await asyncio.sleep(0.1)

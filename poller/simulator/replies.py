@@ -7,7 +7,7 @@ from typing import Final
 
 from poller.markets import Market, Record, all_markets, market_named
 from poller.model import Code
-from poller.simulator.wire import Message, Proto, market_numbers, messages, response
+from poller.simulator.wire import Message, Proto, market_numbers, response
 from poller.simulator.world import WorldAnswer
 
 _REFUSED: Final = -1
@@ -66,27 +66,6 @@ def login(user: int, connection: int, key: str, iv: str | None, *, keep_alive: i
     reply.s2c.keepAliveInterval = keep_alive
     if iv is not None:
         reply.s2c.aesCBCiv = iv
-    return reply
-
-
-def gateway_event(kind: int, text: str) -> Message:
-    """Return the notification of an event: 7 is a login elsewhere, 11 a phone code that is due."""
-    reply = _notification(1)
-    reply.s2c.event.eventType, reply.s2c.event.desc = kind, text
-    return reply
-
-
-def quote_rights(hk: int, us: int) -> Message:
-    """Return the notification of an account's rights: 5 is none."""
-    reply = _notification(4)
-    rights = reply.s2c.qotRight
-    rights.hkQotRight, rights.usQotRight, rights.cnQotRight = hk, us, 0
-    return reply
-
-
-def _notification(kind: int) -> Message:
-    reply = messages("Notify_pb2").Response()
-    reply.retType, reply.s2c.type = 0, kind
     return reply
 
 

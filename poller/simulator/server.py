@@ -21,7 +21,7 @@ from poller.simulator import replies, securities
 from poller.simulator.connection import ClientConnection, PlannedReply
 from poller.simulator.ranking import Listed, Ranking
 from poller.simulator.window import SlidingWindow
-from poller.simulator.wire import NOTIFY, Garbled, Header, Message, Proto, Session, parse
+from poller.simulator.wire import Garbled, Header, Message, Proto, Session, parse
 from poller.simulator.world import Refusal, ShortInterest, World, WorldAnswer
 
 KEEP_ALIVE: Final = 10
@@ -124,13 +124,6 @@ class Simulator:
             failures, self._failures = self._failures, []
             msg = "the simulator failed while it served"
             raise ExceptionGroup(msg, failures)
-
-    def notify(self, notification: Message) -> None:
-        """Send this to every client that is logged in, unasked."""
-        for connection in self._open.values():
-            if connection.logged_in:
-                body = notification.SerializeToString()
-                connection.writer.write(connection.session.seal(NOTIFY, 0, body))
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = ClientConnection(next(self._numbers), reader, writer, Session(self._rsa))

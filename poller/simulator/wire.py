@@ -54,9 +54,6 @@ class Proto(IntEnum):
     RANK = 3415
 
 
-NOTIFY: Final = 1003
-"""What OpenD sends unasked."""
-
 _MODULES: Final = {
     Proto.INIT_CONNECT: "InitConnect_pb2",
     Proto.GLOBAL_STATE: "GetGlobalState_pb2",
