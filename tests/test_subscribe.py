@@ -227,7 +227,11 @@ async def test_what_is_no_event_is_passed_over(
 
 @pytest.mark.parametrize(
     ("arguments", "cure"),
-    [({"after": "now"}, "give a position"), ({"group": "webhook:desk"}, "another name")],
+    [
+        ({"after": "now"}, "give a position"),
+        ({"after": "18446744073709551616"}, "give a position"),
+        ({"group": "webhook:desk"}, "another name"),
+    ],
 )
 async def test_arguments_that_cannot_be(arguments: dict[str, Any], cure: str) -> None:
     """They are refused at once, with what to write."""

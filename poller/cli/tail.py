@@ -1,7 +1,6 @@
 """`poller tail`: prints the last entries of a stream, then follows it."""
 
 import asyncio
-import re
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Final
@@ -16,7 +15,7 @@ from poller.errors import StoreDown
 from poller.settings.config import Config
 from poller.store.plain import entry_json
 from poller.store.ports import Streams
-from poller.store.position import START
+from poller.store.position import START, is_stream_id
 from poller.store.store import Entry, Stream, order
 
 MOST_LAST: Final = 10_000
@@ -49,7 +48,7 @@ def tail(
         config: TOML file
     """
     problems = []
-    if from_ is not None and from_ != "$" and not _is_stream_id(from_):
+    if from_ is not None and from_ != "$" and not is_stream_id(from_):
         problems.append(f"--from {from_!r} is not a stream id: use 0, $ or 1715152502123-0")
     if last is not None and from_ is not None:
         problems.append(f"-n {last} and --from {from_}: give one of them")
@@ -153,9 +152,3 @@ class _Printer:
                 self._console.print(self._line(entry))
             self._left = None if self._left is None else self._left - 1
         sys.stdout.flush()
-
-
-def _is_stream_id(text: str) -> bool:
-    """Return whether Redis accepts it: one or two numbers of 64 bits."""
-    parts = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text, re.ASCII)
-    return parts is not None and all(int(part or 0) < 1 << 64 for part in parts.groups())

@@ -91,6 +91,12 @@ def is_id(text: str) -> bool:
     return found is not None and int(found[1]) < 2**63 and int(found[2]) < 2**64
 
 
+def is_stream_id(text: str) -> bool:
+    """Return whether a server takes this for an id: one or two numbers of 64 bits."""
+    parts = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text, re.ASCII)
+    return parts is not None and all(int(part or 0) < 1 << 64 for part in parts.groups())
+
+
 def appended(entry_id: str) -> datetime:
     """Return when an entry was appended, by its id; aware, clamped to the codec's years."""
     return from_millis(order(entry_id)[0])

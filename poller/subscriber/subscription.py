@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import secrets
 import socket
 from collections import deque
@@ -15,7 +14,7 @@ from poller.errors import LockedOut, StoreDown, StoreError, StoreMisfit
 from poller.events import Foreign, StreamEvent, decode
 from poller.store.connections import named
 from poller.store.ports import Streams
-from poller.store.position import START, Start
+from poller.store.position import START, Start, is_stream_id
 from poller.store.redisstore import RedisStore
 from poller.store.store import Entry
 from poller.subscriber.redisgroup import TTL, RedisGroup
@@ -58,7 +57,7 @@ async def subscribe(
     ValueError for invalid arguments, and StoreMisfit if Redis rejects the user or a key holds
     another type.
     """
-    if re.fullmatch(r"\$|[0-9]+(-[0-9]+)?", after) is None:
+    if after != "$" and not is_stream_id(after):
         raise ValueError(f'after={after!r}: give a position, like "1715152502123-0", "0" or "$"')
     if group is not None and (not group or group.startswith(_RESERVED)):
         raise ValueError(f"group={group!r}: choose another name")
