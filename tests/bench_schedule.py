@@ -163,7 +163,7 @@ def decision(symbols: int) -> float:
 
 async def caught(quicker: int) -> str:
     """Catch a release with the real process, so many times quicker than in life; say how late."""
-    (newest,) = released_by(HONG_KONG, datetime.now(UTC), 1)
+    newest = released_by(HONG_KONG, datetime.now(UTC))
     far = datetime.now(UTC) + timedelta(days=300)
     world = World(made_up={"HK": SYMBOLS}, tencent=False, without_rows=0.0, history=20)
     world = replace(world, releases={(HONG_KONG, newest): far}, shift=-timedelta(days=1))

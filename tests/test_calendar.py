@@ -175,13 +175,10 @@ def test_missing_days(market: Market, known: list[str], now: str, missing: list[
 
 
 @pytest.mark.parametrize("market", all_markets())
-def test_what_is_out_is_told_newest_first(market: Market) -> None:
-    """From the second at which its window opens, and as many as were asked for."""
+def test_the_last_that_is_out(market: Market) -> None:
+    """From the second at which its window opens."""
     out = list(islice(reporting_days(market, date(2025, 11, 1)), 12))
     for place in (5, 8, 11):
         opens = release_of(market, out[place]).opens
-        for count in (0, 1, 3):
-            newest = tuple(reversed(out[: place + 1]))[:count]
-            assert released_by(market, opens, count) == newest
-            before = tuple(reversed(out[:place]))[:count]
-            assert released_by(market, opens - timedelta(seconds=1), count) == before
+        assert released_by(market, opens) == out[place]
+        assert released_by(market, opens - timedelta(seconds=1)) == out[place - 1]

@@ -221,7 +221,7 @@ def test_its_calendar_plans_its_polls() -> None:
     assert expected_after(TOKYO, date(2026, 1, 30)).day == date(2026, 2, 27)
     opens = release_of(TOKYO, date(2026, 1, 30)).opens
     assert (opens.date(), opens.utcoffset()) == (date(2026, 2, 16), timedelta(hours=9))
-    assert released_by(TOKYO, opens, 2) == (date(2026, 1, 30), date(2025, 12, 30))
+    assert released_by(TOKYO, opens) == date(2026, 1, 30)
     gaps = missing_days(TOKYO, [date(2025, 11, 28), date(2026, 1, 30)], opens)
     assert gaps == (date(2025, 12, 30),)
 

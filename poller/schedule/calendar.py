@@ -68,15 +68,11 @@ def expected_after(market: Market, watermark: date) -> Release:
     return release_of(market, next(reporting_days(market, _bounded(watermark) + _DAY)))
 
 
-def released_by(market: Market, now: datetime, count: int) -> tuple[date, ...]:
-    """Return the last `count` reporting days whose window is open at `now`, newest first."""
-    start = now.astimezone(market.zone).date() - market.longest_gap * (2 + count)
-    days: list[date] = []
-    for day in reporting_days(market, start):
-        if release_of(market, day).opens > now:
-            return tuple(reversed(days[-count:])) if count else ()
-        days.append(day)
-    return ()
+def released_by(market: Market, now: datetime) -> date:
+    """Return the last reporting day whose window is open at `now`."""
+    start = now.astimezone(market.zone).date() - 3 * market.longest_gap
+    days = reporting_days(market, start)
+    return max(takewhile(lambda day: release_of(market, day).opens <= now, days))
 
 
 def missing_days(market: Market, known: Collection[date], now: datetime) -> tuple[date, ...]:

@@ -75,7 +75,7 @@ def story_time(rows: Sequence[WatchlistRow], now: datetime) -> datetime:
 def _market(
     market: Market, rows: Sequence[WatchlistRow], state: ReleaseState | None, now: datetime
 ) -> MarketView:
-    (expected,) = released_by(market, now, 1)
+    expected = released_by(market, now)
     known = {row.code: row.days for row in rows if row.day is not None}
     day = max((days[-1] for days in known.values()), default=None)
     covered = None if day is None else coverage(day, known, [row.code for row in rows])
