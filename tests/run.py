@@ -16,8 +16,8 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     # also where Python is told to keep none: the tests start hundreds of processes, and each would
     # compile every module anew
     ("byte code", (sys.executable, "-m", "compileall", "-q", "poller", "tests")),
-    # most tests wait for processes: four at once keep two cores busy
-    ("tests", (str(BIN / "pytest"), "-q", "-n", "4", "--dist", "worksteal")),
+    # most tests wait for processes: six at once keep two cores busy
+    ("tests", (str(BIN / "pytest"), "-q", "-n", "6", "--dist", "worksteal")),
 )
 
 
