@@ -316,6 +316,22 @@ def test_a_backfill_of_a_symbol_that_somebody_else_writes_ends() -> None:
     virtually(work)
 
 
+def test_a_backfill_under_a_watermark_in_the_future_names_its_cure() -> None:
+    """It is refused with the command that mends it, before a request is spent."""
+
+    async def work() -> None:
+        scene = Scene(MemoryStore(asyncio.get_running_loop().time))
+        scene.store.records.watermark_texts[CODE] = "2099-01-01"
+        budget = Budget(
+            scene.store.ledger, "main", "test", requests=30, period=PERIOD, pace=NoPace()
+        )
+        with pytest.raises(StoreMisfit, match=rf"HDEL \S+ {CODE}$"):
+            await backfill_symbol(scene.store.records, scene.gateway, budget, CODE, date.min)
+        assert not scene.gateway.asked
+
+    virtually(work)
+
+
 class Distant(MemoryLedger):
     """A ledger that takes its time over a grant."""
 

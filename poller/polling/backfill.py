@@ -13,6 +13,7 @@ from poller.errors import Superseded, TooFrequent, Unavailable
 from poller.gateway.opend import Gateway
 from poller.model import Code, Page
 from poller.polling.budget import Budget
+from poller.polling.publish import check_watermark
 from poller.polling.request import fetch
 from poller.store.ports import Records
 from poller.store.store import ONE_OFF
@@ -39,6 +40,7 @@ async def backfill_symbol(
     """
     for _ in range(_TRIES):
         snapshot = await records.snapshot(code)
+        check_watermark(records.keys.watermark, code, snapshot.known.newest, wall_clock())
         pages: list[Page] = []
         while not pages or progress(code, pages, snapshot.known, history=1, since=since) is (
             Reading.MORE

@@ -27,6 +27,18 @@ PUBLISHING: Final = "publishing"
 _CONFIRMATIONS: Final = 3
 
 
+def check_watermark(key: str, code: Code, newest: date | None, now: datetime) -> None:
+    """Raise StoreMisfit for a watermark in the future, which would keep its symbol silent.
+
+    `key`: where watermarks are stored. `now`: aware.
+    """
+    if newest is not None and newest > now.astimezone(market_of(code).zone).date():
+        raise StoreMisfit(
+            f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
+            f"it is found again: HDEL {key} {code}"
+        )
+
+
 class Publisher:
     """Publishes what the answers of a market's symbols say that was not known.
 
@@ -123,14 +135,7 @@ class Publisher:
     def _parsed(self, code: Code, unparsed: Unparsed) -> Snapshot:
         """Return what is known; raises StoreMisfit also when nothing newer could be found."""
         snapshot = unparsed.parse()
-        newest = snapshot.known.newest
-        today = self._now().astimezone(market_of(code).zone).date()
-        if newest is not None and newest > today:
-            key = self._records.keys.watermark
-            raise StoreMisfit(
-                f"{key}: the watermark of {code} is {newest}, a day in the future; remove it and "
-                f"it is found again: HDEL {key} {code}"
-            )
+        check_watermark(self._records.keys.watermark, code, snapshot.known.newest, self._now())
         return snapshot
 
     def _compared(
