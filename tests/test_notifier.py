@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from poller.model import Code
 from poller.store.notifier import SUBJECT, Notifier
+from poller.store.position import LAST
 from poller.store.redis_status import RedisStatusStore
 from poller.store.redisstore import RedisStore
 from poller.store.store import WATCHLIST, Stream
@@ -123,6 +124,31 @@ async def test_one_connection_for_all_that_waits(server: wire.Server) -> None:
             await store.streams.read("$", count=1, block=0.02)
         # the first read has one of its own, and short commands that overlap may need one more
         assert await connections(client) - before <= 3
+
+
+@pytest.mark.parametrize("ahead", [LAST, "9223372036854775807-5"])
+async def test_signals_that_began_again_are_heard(server: wire.Server, ahead: str) -> None:
+    """Their key was deleted, after an id of another client or of a clock that was ahead."""
+    store = store_of(server)
+    async with (
+        Redis(unix_socket_path=str(server.path)) as client,
+        notifying(store, block=0.1) as told,
+    ):
+        for _ in range(2):
+            await client.xadd(store.keys.signals, {"subject": "theirs"}, id=ahead)
+            await wait(told.notifier.news("theirs"))
+            await client.delete(store.keys.signals)
+            for _ in range(3):
+                watchlist = told.notifier.news(WATCHLIST)
+                await store.streams.signal(WATCHLIST)
+                await wait(watchlist)
+        other = told.notifier.news("other")  # by now it is over: only who waits for it is woken
+        for _ in range(3):
+            watchlist = told.notifier.news(WATCHLIST)
+            await store.streams.signal(WATCHLIST)
+            await wait(watchlist)
+        assert not other.is_set()
+        assert told.troubles == []
 
 
 async def test_a_cut_connection_is_replaced_without_a_word(server: wire.Server) -> None:

@@ -7,7 +7,7 @@ from poller.store.namespace import Namespace
 from poller.store.ports import Signals, Streams, Trimming
 from poller.store.position import LAST, START
 from poller.store.retention import Group
-from poller.store.store import SIGNALS_KEPT, Entry, News, Stream
+from poller.store.store import SIGNALS_KEPT, Entry, News, Stream, order
 
 
 class RedisStreams(Streams, Signals, Trimming):
@@ -56,13 +56,15 @@ class RedisStreams(Streams, Signals, Trimming):
             pipe.xrevrange(self._keys.releases, count=1)
             least = LAST if seen == LAST else f"({seen}"
             pipe.xrevrange(self._keys.signals, min=least, count=SIGNALS_KEPT)
-            events, releases, signals = await pipe.execute()
+            pipe.xrevrange(self._keys.signals, count=1)
+            events, releases, signals, last = await pipe.execute()
         newest = {
-            self._keys.stream: _newest_id(events, START),
-            self._keys.releases: _newest_id(releases, START),
-            self._keys.signals: _newest_id(signals, seen),
+            self._keys.stream: _newest_id(events),
+            self._keys.releases: _newest_id(releases),
+            self._keys.signals: _newest_id(signals or last),
         }
-        if position is None or len(signals) >= SIGNALS_KEPT:
+        began_again = order(newest[self._keys.signals]) < order(seen)
+        if position is None or began_again or len(signals) >= SIGNALS_KEPT:
             return News(newest, None)
         grown = {s for s in Stream if newest[k := self._keys.stream_of(s)] != position[k]}
         subjects = {fields.get("subject", "") for _, fields in signals}
@@ -117,8 +119,8 @@ def _readable(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _newest_id(entries: Sequence[tuple[str, Any]], otherwise: str) -> str:
-    return entries[0][0] if entries else otherwise
+def _newest_id(entries: Sequence[tuple[str, Any]]) -> str:
+    return entries[0][0] if entries else START
 
 
 def _milliseconds(block: float) -> int:
