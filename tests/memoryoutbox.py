@@ -273,7 +273,9 @@ class MemoryOutbox:
             last_success=_maybe(queue.last_success),
             last_error=queue.last_error,
             last_error_at=_maybe(queue.last_error_at),
-            next_attempt=None if first is None else _moment(max(first, queue.hold_until)),
+            next_attempt=(
+                None if first is None or queue.disabled else _moment(max(first, queue.hold_until))
+            ),
         )
 
     async def statuses(self, names: Sequence[str] | None = None) -> dict[str, Status]:

@@ -245,8 +245,8 @@ def _refusal(text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["HK.700", "hk.700", " hk.0700", "700", "00700"])
-def test_a_shortened_code_is_answered_with_the_whole(text: str) -> None:
+@pytest.mark.parametrize("text", ["HK.700", "hk.700", " hk.0700", "700", "00700", "HK.000700"])
+def test_a_code_of_too_few_or_too_many_digits_is_answered_with_the_right_one(text: str) -> None:
     """Whatever its case, with or without its market: the code proposed is one of five digits."""
     assert "write 'HK.00700'" in _refusal(text)
 
@@ -261,7 +261,9 @@ def test_a_symbol_without_its_market(text: str, proposed: bool) -> None:  # noqa
     assert ("write" in said) is proposed
 
 
-@pytest.mark.parametrize("text", ["", "HK", "HK.", "SH.600519", "HK.00700 ", "us.AAPL", "HK.７"])
+@pytest.mark.parametrize(
+    "text", ["", "HK", "HK.", "SH.600519", "HK.00700 ", "us.AAPL", "HK.７", "HK.99999999"]
+)
 def test_what_is_no_code(text: str) -> None:
     """Anything but a market and a symbol is refused by name."""
     assert repr(text) in _refusal(text)

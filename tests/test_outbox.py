@@ -468,7 +468,8 @@ async def test_a_disabled_endpoint_takes_but_does_not_send(place: Place) -> None
     await place.queue((await place.publish(B, 2))[-1])
     claimed = await place.exchange()
     assert (claimed.claims, claimed.disabled) == ((), "it answered 410")
-    assert (await place.outbox.status(NAME)).disabled == "it answered 410"
+    status = await place.outbox.status(NAME)
+    assert (status.disabled, status.next_attempt) == ("it answered 410", None)
     await place.outbox.enable(NAME)
     claims = await place.claim()
     assert told(claims) == {A: ["02"], B: ["02"]}

@@ -255,7 +255,7 @@ class Status:
         waiting: Deliveries in its queue.
         retrying: Lanes whose first delivery has failed before.
         dead: Dead letters.
-        next_attempt: None if the queue is empty.
+        next_attempt: None if the queue is empty, or nothing is sent at all.
     """
 
     disabled: str = ""

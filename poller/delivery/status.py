@@ -30,9 +30,10 @@ def ask(pipe: Any, keys: OutboxKeys) -> None:  # noqa: ANN401  redis-py is typed
 def status_of(answers: Sequence[Any], lag: int) -> Status:
     """Return the status from the answers to `ask`; `lag`: entries not read."""
     state, waiting, retrying, dead, due, *_ = answers
-    following = [due[0][1], number(state, "hold_until") or 0] if due else []
+    disabled = state.get("disabled", "")[:TEXT_SHOWN]
+    following = [due[0][1], number(state, "hold_until") or 0] if due and not disabled else []
     return Status(
-        disabled=state.get("disabled", "")[:TEXT_SHOWN],
+        disabled=disabled,
         lag=lag,
         waiting=waiting,
         retrying=retrying,

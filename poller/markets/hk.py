@@ -65,10 +65,16 @@ def _due(day: date) -> date:
     return day + timedelta(days=7 + FRIDAY - day.weekday())
 
 
+_NUMBERS: Final = "[0-9]{5}|[89][0-9]{5}"
+"""Pattern of symbols of digits alone: those of six are indices and futures, which OpenD refuses."""
+
+
 def _hint(symbol: str) -> str | None:
-    if re.fullmatch(r"[0-9]{1,4}", symbol, re.ASCII) is None:
+    if not re.fullmatch(r"[0-9]+", symbol, re.ASCII) or re.fullmatch(_NUMBERS, symbol, re.ASCII):
         return None
-    return f"Hong Kong symbols have five digits; write 'HK.{int(symbol):05}'"
+    number = symbol.lstrip("0").zfill(5)
+    fix = f"; write 'HK.{number}'" if re.fullmatch(_NUMBERS, number, re.ASCII) else ""
+    return f"Hong Kong symbols have five digits{fix}"
 
 
 _MAIN_BOARD: Final = 10_000
@@ -93,8 +99,7 @@ def _figures(row: Record) -> Figures:
 HONG_KONG: Final = Market(
     name="HK",
     example="00700",
-    # codes of up to four digits are five-digit ones without their leading zeros
-    symbol=re.compile(r"(?![0-9]{1,4}$)[A-Z0-9][A-Z0-9._-]{0,19}", re.ASCII),
+    symbol=re.compile(rf"(?:{_NUMBERS}|(?![0-9]+$)[A-Z0-9][A-Z0-9._-]{{0,19}})", re.ASCII),
     hint=_hint,
     zone=ZoneInfo("Asia/Hong_Kong"),
     record=HkRecord,

@@ -105,7 +105,7 @@ def report_asked(request: web.Request, top: int, most: int) -> ReportAsked:
     `top`: how many symbols if the query names no number; `most`: how many at most.
     """
     name, text = request.match_info["market"], request.match_info.get("day")
-    market = market_named(name)
+    market = market_named(name.upper())
     if market is None:
         raise web.HTTPBadRequest(text=f"{name!r} is no market: use {market_names(' or ')}")
     try:
