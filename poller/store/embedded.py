@@ -46,6 +46,7 @@ START_LIMIT: Final = 30.0
 _SOCKET_PATH_LIMIT: Final = 107
 _PAUSE: Final = 0.01
 _STARTS: Final = 3
+_END_LIMIT: Final = 3.0  # seconds; a command has ten to end in
 _UNUSABLE_AFTER: Final = 5.0
 """Seconds to wait for a server whose password cannot be read: one that is shutting down is gone by
 then.
@@ -125,7 +126,7 @@ class Embedded:
                 await self._leave()
             except StoreError:
                 if not self._gate.exists():  # its directory is gone, so nobody else can find it
-                    self._stop_own()
+                    await self._stop_own()
             if self._presence is not None:
                 await self._presence.aclose()
 
@@ -334,7 +335,7 @@ class Embedded:
             # twice: the first try may fail because the server was replaced
             there = await self._answers() or await self._answers()
             if not there:  # it was still starting: nobody can be connected
-                self._stop_own()
+                await self._stop_own()
                 return
             with translated():
                 if await self._others():
@@ -351,11 +352,19 @@ class Embedded:
         names = {str(client["name"]) for client in await self._presence.client_list()}
         return any(name.startswith(PROGRAM) for name in names - {self._name, PROCESS})
 
-    def _stop_own(self) -> None:
-        """Terminate the server if this process started it; its writes are on disk."""
+    async def _stop_own(self) -> None:
+        """Terminate the server if this process started it; its writes are on disk.
+
+        Waits for its end, as whoever removes the directory afterwards would find it at work there.
+        """
         self._reap()
         if self._pid is not None:
             os.kill(self._pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_LIMIT):
+                while self._pid is not None:
+                    await asyncio.sleep(_PAUSE)
+                    self._reap()
 
 
 @contextlib.asynccontextmanager
