@@ -11,6 +11,7 @@ import pytest
 from cyclopts import CycloptsError
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from poller.cli.history import history
 from poller.cli.main import cli, refusal
@@ -19,7 +20,7 @@ from poller.cli.runner import WRONG, CommandFailed, report
 from poller.cli.tail import MOST_LAST, tail
 from poller.cli.webhookcli import replay
 from poller.errors import ConfigError
-from poller.settings.config import Config, load
+from poller.settings.config import Config, load, origin_of_keys, secret_files
 from poller.settings.variables import misspelt, names_in
 
 SIGNED = 'secret = "whsec_' + "A" * 32 + '"\n'
@@ -304,6 +305,108 @@ def test_an_unreadable_file_is_one_problem(
     (line,) = problems(tmp_path, f"{table}{key.rpartition('.')[2]} = {value}")
     assert line.startswith(f"{tmp_path / 'poller.toml'}: {key}: ")
     assert part in line
+
+
+PAIRS = {
+    "redis.url": ("redis://own:1", "redis://other:2"),
+    "web.token": ("a-token-of-the-file", "a-token-of-the-variable"),
+    "webhooks.0.url": ("https://example.org/own", "https://example.org/other"),
+    "webhooks.0.secret": (f"whsec_{'A' * 32}", f"whsec_{'B' * 32}"),
+}
+SPELLINGS = ("", "_file")
+
+
+def one_pair(key: str, ending: str, value: str) -> str:
+    """Return a configuration that has a key in one spelling, and what else its table needs."""
+    place, _, name = key.rpartition(".")
+    desk = {"name": "desk", "url": "https://example.org/", "secret": PAIRS["webhooks.0.secret"][0]}
+    table = desk if place.startswith("webhooks") else {}
+    table = {k: v for k, v in table.items() if k != name} | {f"{name}{ending}": value}
+    head = "[[webhooks]]" if place.startswith("webhooks") else f"[{place}]"
+    return "\n".join([head, *(f"{k} = {json.dumps(v)}" for k, v in table.items()), ""])
+
+
+def told_of(config: Config, key: str) -> str:
+    """Return the secret that a configuration has at a key."""
+    found: object = config
+    for step in key.split("."):
+        found = found[int(step)] if isinstance(found, tuple) else getattr(found, step)
+    (secret,) = found if isinstance(found, tuple) else (found,)
+    assert isinstance(secret, SecretStr)
+    return secret.get_secret_value()
+
+
+@pytest.mark.parametrize("key", PAIRS)
+@pytest.mark.parametrize("below", SPELLINGS)
+@pytest.mark.parametrize("above", SPELLINGS)
+def test_a_variable_of_either_spelling_overrides_both(
+    tmp_path: Path, key: str, below: str, above: str
+) -> None:
+    """A command that is pointed at another Redis writes there, and it is told where that is from.
+
+    The file's path may be spoiled, since nothing reads it.
+    """
+    own, other = PAIRS[key]
+    (tmp_path / "other").write_text(f"{other}\n")
+    file = tmp_path / "poller.toml"
+    file.write_text(one_pair(key, below, str(tmp_path / "none") if below else own))
+    variable = f"POLLER_{key.replace('.', '__')}{above}".upper()
+    environment = {variable: str(tmp_path / "other") if above else other}
+    assert told_of(load(file, environment), key) == other
+    origins = origin_of_keys(file, environment)
+    written = {name: where for name, where in origins.items() if name.startswith(key)}
+    assert written == {f"{key}{above}": variable}
+    assert secret_files(file, environment) == ((tmp_path / "other",) if above else ())
+
+
+@pytest.mark.parametrize("key", PAIRS)
+def test_both_spellings_in_one_table_are_refused(tmp_path: Path, key: str) -> None:
+    """Each is named; a variable settles which counts."""
+    own, other = PAIRS[key]
+    (tmp_path / "own").write_text(own)
+    name = key.rpartition(".")[2]
+    text = one_pair(key, "", own) + f'{name}_file = "own"\n'
+    (line,) = problems(tmp_path, text)
+    assert line.startswith(f"{tmp_path / 'poller.toml'}: {key}: {key}_file is set as well: ")
+    assert f"remove {key} to read the file" in line
+    assert own not in line
+    variable = f"POLLER_{key.replace('.', '__')}".upper()
+    assert told_of(load(tmp_path / "poller.toml", {variable: other}), key) == other
+
+
+@pytest.mark.parametrize("key", PAIRS)
+def test_both_spellings_as_variables_are_refused(tmp_path: Path, key: str) -> None:
+    """By the variables' names, of which one is to be removed."""
+    own, other = PAIRS[key]
+    (tmp_path / "other").write_text(other)
+    variable = f"POLLER_{key.replace('.', '__')}".upper()
+    both = {variable: own, f"{variable}_FILE": str(tmp_path / "other")}
+    (line,) = problems(tmp_path, one_pair(key, "", own), **both)
+    assert line.startswith(f"{variable}: {variable}_FILE is set as well: remove {variable} ")
+    assert own not in line
+    assert other not in line
+
+
+def test_both_spellings_in_the_json_of_a_variable(tmp_path: Path) -> None:
+    """The table's variable is named, with the keys in it, or the other variable."""
+    (tmp_path / "url").write_text("redis://own:1")
+    table = {"url": "redis://own:1", "url_file": str(tmp_path / "url")}
+    (line,) = problems(tmp_path, "", POLLER_REDIS=json.dumps(table))
+    assert line.startswith("POLLER_REDIS: redis.url_file is set as well: remove redis.url ")
+    del table["url"]
+    both = {"POLLER_REDIS": json.dumps(table), "POLLER_REDIS__URL": "redis://own:1"}
+    (line,) = problems(tmp_path, "", **both)
+    assert line.startswith("POLLER_REDIS__URL: redis.url_file is set as well: ")
+
+
+def test_a_command_that_reads_is_not_refused_for_the_secrets_of_others(tmp_path: Path) -> None:
+    """Only Redis's may not be there twice."""
+    file = tmp_path / "poller.toml"
+    file.write_text(f'{DESK}url_file = "none"\n{SIGNED}secret_file = "none"\n')
+    assert load(file, {}, reading=True).redis.url is None
+    file.write_text('[redis]\nurl = "redis://a"\nurl_file = "none"\n')
+    with pytest.raises(ConfigError, match=r"redis\.url_file is set as well"):
+        load(file, {}, reading=True)
 
 
 def test_a_signing_secret_that_is_not_there_can_be_made(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from poller.model import Code, parse_code
 from poller.schedule.release import Intervals
 from poller.settings import credentials
 from poller.settings.codefile import check_codes
-from poller.settings.error_messages import Origin, follows, refusal
+from poller.settings.error_messages import Origin, follows, given_twice, refusal
 from poller.settings.paths import (
     DEFAULT_STATE_DIR,
     STATE_DIR,
@@ -46,7 +46,7 @@ from poller.settings.paths import (
     without_secrets,
 )
 from poller.settings.sources import LISTS, dotted, overlay, part, read, split
-from poller.settings.variables import CONFIG, names_in
+from poller.settings.variables import CONFIG, names_in, twin
 from poller.store.location import locate
 from poller.telemetry import log
 
@@ -378,6 +378,7 @@ def load(
         without_secrets(raw)
     if only:
         raw = part(raw, only)
+    problems += [given_twice(key, origin) for key in credentials.given_twice(raw)]
     if directory := environment.get("CREDENTIALS_DIRECTORY"):
         credentials.put_in_place(raw, Path(directory))
     if warnings is not None:
@@ -419,12 +420,15 @@ def _written(
     raw: dict[str, Any] = read(chosen) if chosen else {}
     notes = anchor(raw, chosen) if chosen else {}
     variables = overlay(raw, environment, names_in(Config), problems)
-    effective = {
-        key: lines
-        for key, lines in notes.items()
-        if not any(f"{key}.".startswith(f"{known}.") for known in variables)
-    }
+    effective = {key: lines for key, lines in notes.items() if not _is_overridden(key, variables)}
     return raw, Origin(str(chosen) if chosen else "configuration", variables), effective
+
+
+def _is_overridden(key: str, variables: Collection[str]) -> bool:
+    """Return whether a variable sets a dotted key, a table above it or its other spelling."""
+    table, _, last = key.rpartition(".")
+    names = [key, *([f"{table}.{other}"] if (other := twin(last)) else [])]
+    return any(f"{name}.".startswith(f"{known}.") for name in names for known in variables)
 
 
 def _settle_paths(raw: dict[str, Any], chosen: Path, notes: dict[str, list[str]]) -> None:

@@ -13,6 +13,7 @@ from shlex import quote
 from typing import Any, Final
 
 from poller.delivery.masking import MAKE_ONE
+from poller.settings.variables import WITH_FILES
 from poller.textfile import KIB, NoSuchFile, read_text
 
 LARGEST_SECRET: Final = 64 * KIB
@@ -63,13 +64,9 @@ def read(raw: dict[str, Any]) -> dict[str, str]:
     Returns dotted key → problem for those that cannot be read, whose text is then empty.
     """
     problems = {}
-    tables = [("redis", raw.get("redis")), ("web", raw.get("web"))]
-    webhooks = raw.get("webhooks")
-    if isinstance(webhooks, list):
-        tables += [(f"webhooks.{n}", table) for n, table in enumerate(webhooks)]
-    for name, table in tables:
-        for key in ("url", "secret", "token"):
-            if not isinstance(table, dict) or f"{key}_file" not in table:
+    for name, table in _tables(raw):
+        for key in WITH_FILES:
+            if f"{key}_file" not in table:
                 continue
             table[key], files = "", table.pop(f"{key}_file")
             try:
@@ -79,6 +76,25 @@ def read(raw: dict[str, Any]) -> dict[str, str]:
             except ValueError as problem:
                 problems[f"{name}.{key}_file"] = str(problem)
     return problems
+
+
+def given_twice(raw: dict[str, Any]) -> list[str]:
+    """Return the dotted keys that are there with and without `_file`, by the latter."""
+    return [
+        f"{name}.{key}"
+        for name, table in _tables(raw)
+        for key in WITH_FILES
+        if key in table and f"{key}_file" in table
+    ]
+
+
+def _tables(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the dotted names of the tables that may hold secrets, and the tables."""
+    tables = [("redis", raw.get("redis")), ("web", raw.get("web"))]
+    webhooks = raw.get("webhooks")
+    if isinstance(webhooks, list):
+        tables += [(f"webhooks.{n}", table) for n, table in enumerate(webhooks)]
+    yield from ((name, table) for name, table in tables if isinstance(table, dict))
 
 
 def _hint(key: str, path: Path) -> str:

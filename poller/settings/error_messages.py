@@ -71,6 +71,21 @@ class Origin:
                 return variable
         return self.of(key)
 
+    def name(self, key: str) -> str:
+        """Return what an operator removes to unset a dotted key: a variable, or the key."""
+        named = (v for known, v in self.variables.items() if f"{known}.".startswith(f"{key}."))
+        return next(named, key)
+
+
+def given_twice(key: str, origin: Origin) -> str:
+    """Return the line for a key that is there with and without `_file` at one level."""
+    text, file = origin.name(key), origin.name(f"{key}_file")
+    where = origin.of(key) if text == key else text
+    return (
+        f"{where}: {file} is set as well: remove {text} to read the file, or {file} to use the "
+        "value written here"
+    )
+
 
 def refusal(
     error: Any,  # noqa: ANN401  pydantic's ErrorDetails

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from poller.errors import ConfigError
-from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt
+from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt, twin
 from poller.textfile import MIB, UnusableFile, read_text
 
 LARGEST_CONFIG: Final = 1 * MIB
@@ -100,8 +100,9 @@ def overlay(
 
     Tables in a list are addressed by number (`POLLER_OPEND__1__HOST`); for the first, the number
     may be left out. `names`: see `names_in`. Variables set by Kubernetes and Docker are ignored.
+    A variable also displaces the file's other spelling of its key, with or without `_file`.
     """
-    origin = {}
+    origin: dict[str, str] = {}
     for variable, text in sorted(environment.items(), key=_in_order):
         if not variable.upper().startswith(PREFIX) or variable == CONFIG:
             continue
@@ -120,8 +121,23 @@ def overlay(
         except ValueError as clash:
             problems.append(f"{variable}: {clash}")
             continue
+        _displace_twin(raw, path, origin)
         origin[".".join(path)] = variable
     return origin
+
+
+def _displace_twin(raw: dict[str, Any], path: list[str], origin: Collection[str]) -> None:
+    """Remove the other spelling of a variable's key, unless a variable set that one, too.
+
+    `origin`: the dotted keys that variables have set so far.
+    """
+    here: Any = raw
+    for depth, step in enumerate(path):
+        if isinstance(here, dict) and (other := twin(step)) in here:
+            name = ".".join([*path[:depth], str(other)])
+            if not any(f"{name}.".startswith(f"{known}.") for known in origin):
+                del here[other]
+        here = here[int(step) if isinstance(here, list) else step]
 
 
 def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:

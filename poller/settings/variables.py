@@ -33,7 +33,9 @@ _INJECTED: Final = tuple(
 )
 """The rest of the name, and the value, of variables that Kubernetes and Docker set."""
 
-_WITH_FILES: Final = ("url", "secret", "token")
+WITH_FILES: Final = ("url", "secret", "token")
+"""Keys with a twin that ends in `_file` and names the files that hold the value."""
+
 _PARTED: Final = re.compile("__")
 _ALIKE: Final = 0.6  # difflib's ratio, below which a suggestion would mislead
 
@@ -44,6 +46,14 @@ def is_injected(variable: str, value: str) -> bool:
     return name != variable and any(
         known.fullmatch(name) and form.fullmatch(value) for known, form in _INJECTED
     )
+
+
+def twin(key: str) -> str | None:
+    """Return the other spelling of a key, with or without `_file`; None: there is none."""
+    plain = key.removesuffix("_file")
+    if plain not in WITH_FILES:
+        return None
+    return f"{key}_file" if key == plain else plain
 
 
 def table_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  of any field
@@ -68,7 +78,7 @@ def _names(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, bool]]:
         inner = table_in(field.annotation)
         if inner is None:
             yield name, get_origin(field.annotation) in {tuple, Mapping}
-            if key in _WITH_FILES:
+            if key in WITH_FILES:
                 yield f"{name}_FILE", True
             continue
         yield name, False
