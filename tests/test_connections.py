@@ -71,6 +71,10 @@ async def eventually(store: RedisStore, code: Code) -> float:
         ("rediss://u:p@h:1/2?a=b", Location("rediss://u:p@any/2?a=b", (Node("h", 1),))),
         ("redis://[::1]:7,b/0", Location("redis://any/0", (Node("::1", 7), Node("b", 6379)))),
         ("unix://:p@/run/r.sock", Location("unix://:p@/run/r.sock", ())),
+        ("unix:///run/r.sock?db=1", Location("unix:///run/r.sock?db=1", ())),
+        ("redis://h/1/?db=1", Location("redis://any/1/?db=1", (Node("h", 6379),))),
+        ("redis://h/0?db=1", Location("redis://any/0?db=1", (Node("h", 6379),))),
+        ("redis://h/?db=1", Location("redis://any/?db=1", (Node("h", 6379),))),
         (
             "redis+sentinel://:p@a,b:1/desk/3?sentinel_password=s&x=y",
             Location(
@@ -97,6 +101,18 @@ def test_a_url_names_servers(url: str, expected: Location) -> None:
         ("redis://h:99999", "from 1 to 65535"),
         ("redis://a,h:0/1", "from 1 to 65535"),
         ("redis+sentinel://h:65536/desk", "from 1 to 65535"),
+        ("redis://h/first", "redis://HOST:6379/1 for database 1"),
+        ("rediss://h,b/0/first", "not a number"),
+        (f"redis://h/{'1' * 9_000}", "not a number"),
+        ("redis://h/1/2", "not a number"),  # redis-py would take 12
+        ("redis://h/-1", "not a number"),
+        ("redis://h/\u00b2", "not a number"),
+        ("redis://user/word@h", "%2F"),
+        ("redis+sentinel://h/desk/\u00b2", "database 1"),
+        ("redis://h/1?db=2", "two databases"),
+        ("redis+sentinel://h/desk/1?db=2", "two databases"),
+        ("redis://h/#1", "%23"),
+        ("unix:///run/a#b.sock", "%23"),
     ],
 )
 def test_an_unusable_url_names_its_cure(url: str, cure: str) -> None:

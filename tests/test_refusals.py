@@ -79,6 +79,8 @@ def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str])
         ("POLLER_WATCHLIST__CODES", "US.AAPL,HK.1", "'HK.00001' (it is 'HK.1')"),
         ("POLLER_WATCHLIST__CODES", "[HK.00700]", "write a list as a,b,c"),
         ("POLLER_REDIS__URL", "redis://127.0.0.1:99999/0", "a port is a number from 1 to 65535"),
+        ("POLLER_REDIS__URL", "redis://h:1/first", "redis://HOST:6379/1 for database 1"),
+        ("POLLER_REDIS__URL", "unix:///run/s?db=\u0663", "its option db is not a number"),
         ("POLLER_REDIS__URL", "redis://h?socket_timeout=0.0", "not a number of seconds above 0"),
         ("POLLER_REDIS__URL", f"redis://h?socket_timeout={'9' * 400}", "not a number of seconds"),
         ("POLLER_OPEND__2__PORT", "1", "the next one is number 1"),

@@ -89,7 +89,7 @@ def _redis_url(url: SecretStr) -> SecretStr:
         raise ValueError(
             f"it has an option that is not known; known: {', '.join(sorted(_URL_OPTIONS))}"
         )
-    if not options.get("db", "0").isdecimal():
+    if not re.fullmatch(r"[0-9]+", options.get("db", "0")):
         raise ValueError("its option db is not a number")
     limit = options.get("socket_timeout", "1")
     if not (re.fullmatch(r"[0-9]+(\.[0-9]+)?", limit, re.ASCII) and 0 < float(limit) < math.inf):
