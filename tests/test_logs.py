@@ -314,6 +314,33 @@ def test_parts_of_a_webhooks_url_are_in_no_line(url: str, secrets: tuple[str, ..
         assert secret not in line
 
 
+@pytest.mark.parametrize(
+    ("target", "shown", "hidden"),
+    [
+        ("hook/redir2?k=s3cret-s3cret", "webhook redir2: fails: 302", "s3cret-s3cret"),
+        ("%72edir2/redir2-s3cret", "webhook redir2: fails: 302", "redir2-s3cret"),
+        ("h?code=HK.00700&k=HK.00700s", "HK.00700: refused", "HK.00700s"),
+        ("h?code=HK%2E00700", "HK.00700: refused", "code=HK%2E00700"),
+        ("acc0unt/names-pace", "account acc0unt of names-pace", "/acc0unt/names-pace"),
+        ("HK.007001/US.aapl-1", "HK.00700: refused", "US.aapl-1"),
+    ],
+)
+def test_what_the_log_is_about_is_named(target: str, shown: str, hidden: str) -> None:
+    """A name or code that also is in a webhook's URL is no secret; what only begins so is one."""
+    url = f"https://example.org/{target}"
+    config = Config.model_validate(
+        {
+            "webhooks": [{"name": "redir2", "url": url, "secret": SECRET}],
+            "opend": [{"account": "acc0unt"}],
+            "redis": {"namespace": "names-pace", "url": "redis://:p4ss@h/0"},
+        }
+    )
+    text = written(config, f"{shown}; {hidden} {url} {SECRET} p4ss")
+    assert shown in text
+    for secret in (hidden, url, SECRET, "p4ss"):
+        assert secret not in text
+
+
 def test_an_outage_of_one_part_is_told_although_others_have_answers() -> None:
     """Each of its attempts fails later than another part's succeeds, as with a slow write."""
     heard: list[Fact] = []

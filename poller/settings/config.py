@@ -32,7 +32,7 @@ from poller.delivery.destinations import Destination, check_secrets, check_url, 
 from poller.delivery.endpoint import Endpoint
 from poller.delivery.masking import secrets_in_key, secrets_in_lines
 from poller.delivery.selection import Selection, check_pattern
-from poller.errors import ConfigError
+from poller.errors import BadCode, ConfigError
 from poller.model import Code, parse_code
 from poller.schedule.release import Intervals
 from poller.settings import credentials
@@ -323,7 +323,11 @@ class Config(_Section):
     webhooks: tuple[Webhook, ...] = ()
 
     def secrets(self) -> tuple[str, ...]:
-        """Return every text that must not be shown, including passwords within URLs."""
+        """Return every text that must not be shown, including passwords within URLs.
+
+        A name that the operator gave to an endpoint, an account or the namespace is shown all the
+        same, and so is a code in a webhook's URL: the log would not say what it is about.
+        """
         found = dict.fromkeys(_secrets_in(self))
         for text in tuple(found):
             _, _, rest = text.partition("://")
@@ -332,10 +336,21 @@ class Config(_Section):
             password = rest.rpartition("@")[0].partition(":")[2]
             found |= dict.fromkeys((password, unquote(password)) if password else ())
         for webhook in self.webhooks:  # libraries log URLs in other forms, or parts of them
-            found |= dict.fromkeys(secrets_in_lines(webhook.url.get_secret_value()))
+            parts = secrets_in_lines(webhook.url.get_secret_value())
+            found |= dict.fromkeys(part for part in parts if not _is_code(unquote(part)))
             for secret in webhook.secret:
                 found |= dict.fromkeys(secrets_in_key(secret.get_secret_value()))
-        return tuple(found)
+        names = {self.redis.namespace, *(gateway.account for gateway in self.opend)}
+        names |= {webhook.name for webhook in self.webhooks}
+        return tuple(text for text in found if unquote(text) not in names)
+
+
+def _is_code(text: str) -> bool:
+    try:
+        parse_code(text)
+    except BadCode:
+        return False
+    return True
 
 
 def _secrets_in(value: object) -> Iterator[str]:
