@@ -58,7 +58,11 @@ def test_what_counts_is_shown_with_its_place_and_no_secret(
     file = tmp_path / "poller.toml"
     file.write_text(TOML.format(secret=SECRET), encoding="utf-8")
     (tmp_path / "url").write_text("rediss://:hunter2@a:1,b:2")
-    environment = {"POLLER_WEB__PORT": "0", "POLLER_WEB__TOKEN": "hidden-hidden-hidden"}
+    environment = {
+        "POLLER_WEB__PORT": "0",
+        "POLLER_WEB__TOKEN": "hidden-hidden-hidden",
+        "POLLER_WATCHLIST__WEIGHTS__HK.00700": "3",
+    }
     print_configuration(load(file, environment), file, environment, file)
     out = capsys.readouterr().out
     for secret in ("hunter2", "hidden", SECRET, "\x1b", "\u202e"):
@@ -70,7 +74,9 @@ def test_what_counts_is_shown_with_its_place_and_no_secret(
     assert told["redis.url"] == f"*** (a:1, b:2) {file} (redis.url_file)"
     assert told["web.port"] == "0 POLLER_WEB__PORT"
     assert told["web.token"] == "*** POLLER_WEB__TOKEN"
-    assert told["watchlist.weights"] == f'{{"HK.*": 2.0}} {file}'
+    weights = '{"HK.*": 2.0, "HK.00700": 3.0}'
+    variable = "POLLER_WATCHLIST__WEIGHTS__HK.00700"
+    assert told["watchlist.weights"] == f"{weights} {file}, {variable}"
     assert told["watchlist.futu_groups"].startswith('["自選", ')
     assert told["webhooks.0.url"] == f"*** (example.org) {file}"
     assert told["webhooks.0.secret"] == f"***, *** {file}"

@@ -92,7 +92,22 @@ def test_one_line_with_key_and_cure(tmp_path: Path, text: str, parts: list[str])
             os.fsdecode(b"/none/\xff.txt"),
             r"\udcff.txt: there is no such",
         ),
-        ("POLLER_WEBHOOKS__0", "null", "webhooks"),
+        ("POLLER_WATCHLIST__WEIGHTS__hk.00700", "3", "'hk.00700' fits no code; write 'HK.00700'"),
+        ("POLLER_WATCHLIST__WEIGHTS__HK.00700", "much", "give a number (it is 'much')"),
+        ("POLLER_WATCHLIST__WEIGHTS", '{"HK.*"=2}', 'write a table as {"HK.*": 2}'),
+        ("POLLER_WATCHLIST__WEIGHTS", "HK.*=2", 'write it in JSON, as {"HK.*": 2}'),
+        ("POLLER_WATCHLIST__WEIGHTS", '{"HK.*": true}', "give a number (it is True)"),
+        ("POLLER_WATCHLIST__CODES__0", "HK.1", "write 'HK.00001' (it is 'HK.1')"),
+        ("POLLER_WATCHLIST__CODES__1", "HK.00001", "the next one is number 0"),
+        ("POLLER_WEB__HOST", "[::1]", "without brackets: ::1"),
+        ("POLLER_OPEND__HOST", "[::1]", "without brackets: ::1"),
+        ("POLLER_WEB__HOST", "::", ":: can be reached from other machines"),
+        ("POLLER_OPEND__1__HOST", "127.0.0.1", "127.0.0.1:11111 is listed twice"),
+        ("POLLER_OPEND__01__PORT", "6", "write POLLER_OPEND__1__PORT"),
+        ("POLLER_OPEND__\u0661__PORT", "6", "write POLLER_OPEND__1__PORT"),
+        ("POLLER_OPEND__00__PORT", "6", "write POLLER_OPEND__0__PORT"),
+        ("POLLER_OPEND__" + "0" * 5_000 + "__PORT", "6", "write POLLER_OPEND__0__PORT"),
+        ("POLLER_WEBHOOKS__0", "null", "write it in JSON"),
         ("POLLER_OPEND", '[{"prot": 1}]', "unknown key; did you mean 'port'?"),
     ],
 )
@@ -101,6 +116,76 @@ def test_a_variable_is_named(tmp_path: Path, variable: str, value: str, part: st
     (line,) = problems(tmp_path, 'state_dir = "state"', **{variable: value})
     assert line.startswith(f"{variable}: ")
     assert part in line
+
+
+def test_a_variable_may_set_one_weight_or_one_code(tmp_path: Path) -> None:
+    """The name of the code is taken as it is written, and what the file has beside it stays."""
+    file = tmp_path / "poller.toml"
+    file.write_text('[watchlist]\nweights = { "HK.*" = 2, "HK.00700" = 5 }\n')
+    environment = {
+        "POLLER_WATCHLIST__WEIGHTS__HK.00700": "3",
+        "POLLER_WATCHLIST__WEIGHTS__US.*": "0.5",
+        "POLLER_WATCHLIST__CODES__0": "US.MSFT",
+    }
+    watchlist = load(file, environment).watchlist
+    assert watchlist.weights == {"HK.*": 2, "HK.00700": 3, "US.*": 0.5}
+    assert watchlist.codes == ("US.MSFT",)
+    assert load(None, {"POLLER_WATCHLIST__WEIGHTS": '{"HK.*": 2}'}).watchlist.weights == {"HK.*": 2}
+
+
+def test_two_variables_for_one_key() -> None:
+    """The number 0 may be left out; then both must say the same."""
+    both = {"POLLER_OPEND__PORT": "5", "POLLER_OPEND__0__PORT": "6"}
+    with pytest.raises(ConfigError) as caught:
+        load(Path("/dev/null"), both)
+    (line,) = caught.value.problems
+    for variable in both:
+        assert variable in line
+    assert load(Path("/dev/null"), dict.fromkeys(both, "5")).opend[0].port == 5
+
+
+def test_a_text_may_begin_like_json(tmp_path: Path) -> None:
+    """Where neither a list nor a table belongs, it is a text as in the file."""
+    environment = {
+        "POLLER_STATE_DIR": str(tmp_path / "[x]"),
+        "POLLER_WEBHOOKS__0__NAME": "desk",
+        "POLLER_WEBHOOKS__URL": "https://example.org/",
+        "POLLER_WEBHOOKS__SECRET": "whsec_" + "A" * 32,
+        "POLLER_WEBHOOKS__0__FILTER": "[1, 2].size() == 2",
+    }
+    with pytest.raises(ConfigError) as caught:  # as the text is no filter, and not as it is no JSON
+        load(None, environment)
+    (line,) = caught.value.problems
+    assert line.startswith("POLLER_WEBHOOKS__0__FILTER: ")
+    assert "JSON" not in line
+
+
+@pytest.mark.parametrize("value", ['"redis://:hunter2@h"', '["hunter2"]', "[3]"])
+@pytest.mark.parametrize("key", ["redis", "web", "webhooks"])
+def test_what_is_in_a_tables_place_is_not_shown(tmp_path: Path, key: str, value: str) -> None:
+    """It may be the secret that belongs into the table."""
+    assert "hunter2" not in str(problems(tmp_path, f"{key} = {value}"))
+    variable = f"POLLER_{key.upper()}"
+    assert "hunter2" not in str(problems(tmp_path, "", **{variable: value.strip('"')}))
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "named"),
+    [
+        (DESK + SIGNED, {"POLLER_WEBHOOKS__1__RATE": "3"}, "poller.toml: webhooks: desk is the"),
+        ("", {"POLLER_WEBHOOKS__1__NAME": "desk"}, "POLLER_WEBHOOKS__1__NAME: desk is the name of"),
+        ("", {"POLLER_OPEND__1__RSA_PRIVATE_KEY_FILE": "k"}, "RSA_PRIVATE_KEY_FILE: the SDK"),
+    ],
+)
+def test_a_contradiction_is_told_with_the_variable_that_can_mend_it(
+    tmp_path: Path, text: str, environment: dict[str, str], named: str
+) -> None:
+    """A variable that sets another key of the same table has no part in it."""
+    other = DESK.replace('"desk"', '"other"') if not text else DESK
+    gateways = "[[opend]]\n[[opend]]\nport = 2\n"
+    lines = problems(tmp_path, f"{gateways}{DESK}{SIGNED}{other}{SIGNED}", **environment)
+    (line,) = lines
+    assert named in line
 
 
 @pytest.mark.parametrize(

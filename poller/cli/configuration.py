@@ -87,17 +87,17 @@ def print_configuration(
     for key, value in _leaves(settings):
         names = (key, f"{key}_file")
         # each value of a table such as `weights` has an origin of its own
-        fits = (name for name in origins if name in names or name.startswith(f"{key}."))
-        written = next(fits, None)
-        origin = "default" if written is None else origins[written]
-        if chosen and origin == f"{chosen}: {written}":
-            origin = (
-                f"{chosen.absolute()}"
-                if written != names[1]
-                else f"{chosen.absolute()} ({written})"
-            )
-        rows.append((key, value, origin))
+        fits = [name for name in origins if name in names or name.startswith(f"{key}.")]
+        places = dict.fromkeys(_place(key, name, origins[name], chosen) for name in fits)
+        rows.append((key, value, ", ".join(places) or "default"))
     show.print_table(("key", "value", "from"), rows)
+
+
+def _place(key: str, written: str, origin: str, chosen: Path | None) -> str:
+    """Return where a key was written: a variable, or the file, and the key's other spelling."""
+    if chosen is None or origin != f"{chosen}: {written}":
+        return origin
+    return f"{chosen.absolute()}{f' ({written})' if written == f'{key}_file' else ''}"
 
 
 def _leaves(table: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -6,10 +6,11 @@ reads them.
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
@@ -50,6 +51,7 @@ from poller.settings.variables import CONFIG, names_in, twin
 from poller.store.location import locate
 from poller.telemetry import log
 
+T = TypeVar("T")
 DEFAULT_FILE: Final = Path("config/poller.toml")
 _READING: Final = "reading"  # key of pydantic's context
 _URL_OPTIONS: Final = {
@@ -144,10 +146,19 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 PlainPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_path)]
 
 
+def _host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        raise ValueError(f"write the address without brackets: {text[1:-1]}")
+    return text
+
+
+Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
+
+
 class Opend(_Section):
     """One gateway; gateways of one account share one request budget."""
 
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 11111
     account: Annotated[str, AfterValidator(_namespace)] = "main"
     rsa_private_key_file: PlainPath | None = None
@@ -164,6 +175,13 @@ class Redis(_Section):
     namespace: Annotated[str, AfterValidator(_namespace)] = "short-interest"
     replicas: Annotated[int, Field(ge=0, le=100)] = 0
     keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+
+
+def _no_flag(value: object) -> object:
+    """Reject what pydantic would read as 1, as `_flags_are_no_numbers` does for other keys."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
 
 
 def _pattern(text: str) -> str:
@@ -183,7 +201,7 @@ class Watchlist(_Section):
     history: Annotated[int, Field(ge=0, le=10_000)] = 50
     weights: Mapping[
         Annotated[str, AfterValidator(_pattern)],
-        Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)],
+        Annotated[float, BeforeValidator(_no_flag), Field(gt=0, allow_inf_nan=False)],
     ] = {}
 
     @model_validator(mode="after")
@@ -221,7 +239,7 @@ class Schedule(_Section):
 class Web(_Section):
     """Where the status page is served, and the token it demands; port 0: any free port."""
 
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     token: Annotated[SecretStr, AfterValidator(_token)] | None = None
 
@@ -401,6 +419,7 @@ def load(
     unread = credentials.read(raw)
     problems += [f"{origin.of(key)}: {problem}" for key, problem in unread.items()]
     context = {_READING: reading}
+    shifted = False  # whether tables of a list have other numbers than they were written under
     try:
         config = Config.model_validate(raw, context=context)
     except ValidationError as invalid:
@@ -412,9 +431,13 @@ def load(
             for error in errors
             if not follows(error["loc"], unread)
         ]
+        shifted = any(error["loc"][0] in LISTS for error in errors)
         config = _valid_part(raw, errors, context)
     if not reading:
-        problems += [f"{source}: {line}" for line in _contradictions(config)]
+        problems += [
+            f"{each.origin(source, {} if shifted else origin.variables)}: {each.words}"
+            for each in _contradictions(config)
+        ]
     if problems:
         raise ConfigError(problems)
     return config
@@ -494,30 +517,57 @@ def secret_files(file: Path | None, environment: Mapping[str, str]) -> tuple[Pat
     return credentials.named_in(raw)
 
 
-def _contradictions(config: Config) -> list[str]:
-    """Return a line for each contradiction between keys."""
-    lines = []
-    keys = {gateway.rsa_private_key_file for gateway in config.opend}
-    if len(keys) > 1:
-        lines.append(
-            "opend: the SDK encrypts all connections with one key or none: give every gateway the "
-            "same rsa_private_key_file"
+class _Contradiction(NamedTuple):
+    """What contradicts, in words.
+
+    Attributes:
+        place: The dotted key or section that is named if a file has it.
+        keys: The dotted keys that may be mended; the variable of the first that has one is named.
+    """
+
+    place: str
+    keys: tuple[str, ...]
+    words: str
+
+    def origin(self, source: str, variables: Mapping[str, str]) -> str:
+        """Return what to name: a variable, of those by dotted key, or the place in `source`."""
+        named = (variables[key] for key in self.keys if key in variables)
+        return next(named, f"{source}: {self.place}")
+
+
+def _contradictions(config: Config) -> Iterator[_Contradiction]:
+    """Yield every contradiction between keys."""
+    if len({gateway.rsa_private_key_file for gateway in config.opend}) > 1:
+        yield _Contradiction(
+            "opend",
+            tuple(f"opend.{n}.rsa_private_key_file" for n in range(len(config.opend))),
+            "the SDK encrypts all connections with one key or none: give every gateway the same "
+            "rsa_private_key_file",
         )
-    names = [webhook.name for webhook in config.webhooks]
-    lines += [
-        f"webhooks: {name} is the name of two: each keeps a queue under its name"
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
-    ]
+    for name, numbers in _twice(webhook.name for webhook in config.webhooks):
+        yield _Contradiction(
+            "webhooks",
+            tuple(f"webhooks.{n}.name" for n in numbers),
+            f"{name} is the name of two: each keeps a queue under its name",
+        )
     if config.web.token is None and not names_loopback(config.web.host):
-        lines.append(
-            f"web.host: {config.web.host} can be reached from other machines: set web.token_file, "
-            "or use 127.0.0.1"
+        yield _Contradiction(
+            "web.host",
+            ("web.host",),
+            f"{config.web.host} can be reached from other machines: set web.token_file, or use "
+            "127.0.0.1",
         )
-    addresses = [(gateway.host, gateway.port) for gateway in config.opend]
-    lines += [
-        f"opend: {host}:{port} is listed twice"
-        for host, port in dict.fromkeys(addresses)
-        if addresses.count((host, port)) > 1
-    ]
-    return lines
+    for (host, port), numbers in _twice((gate.host, gate.port) for gate in config.opend):
+        yield _Contradiction(
+            "opend",
+            tuple(f"opend.{n}.{key}" for n in numbers for key in ("port", "host")),
+            f"{host}:{port} is listed twice",
+        )
+
+
+def _twice(values: Iterator[T]) -> Iterator[tuple[T, list[int]]]:
+    """Yield each value that occurs more than once, with its indexes, the last one first."""
+    found: dict[T, list[int]] = defaultdict(list)
+    for number, value in enumerate(values):
+        found[value].insert(0, number)
+    yield from ((value, numbers) for value, numbers in found.items() if len(numbers) > 1)

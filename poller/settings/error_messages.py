@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from poller.settings.sources import LISTS, split
+from poller.settings.sources import LISTS, example_table, split
 from poller.settings.variables import table_in
 
 Location = tuple[int | str, ...]
@@ -47,6 +47,7 @@ _EXAMPLES: Final = {
     "webhooks.url": '"https://example.org/hook"',
 }
 _LARGEST_SHOWN: Final = 2**63
+_NO_TABLE: Final = {"model_type", "dict_type"}
 _SECRET: Final = {"url", "secret", "token"}
 
 
@@ -58,23 +59,23 @@ class Origin:
     variables: Mapping[str, str]
 
     def of(self, key: str) -> str:
-        """Return where a dotted key, or a table above it, was written."""
+        """Return where a dotted key was written: a part of it, the whole or a table above it."""
+        return self.variable(key) or f"{self.source}: {key}"
+
+    def variable(self, key: str) -> str | None:
+        """Return the variable that set a dotted key, a table above it or else a part of it."""
         for known, variable in self.variables.items():
             if f"{key}.".startswith(f"{known}."):
                 return variable
-        return f"{self.source}: {key}"
+        return self._below(key)
 
-    def below(self, key: str) -> str:
-        """Return the first variable below an unknown key, or where the key was written."""
-        for known, variable in self.variables.items():
-            if known.startswith(f"{key}."):
-                return variable
-        return self.of(key)
+    def _below(self, key: str) -> str | None:
+        named = (v for known, v in self.variables.items() if known.startswith(f"{key}."))
+        return next(named, None)
 
     def name(self, key: str) -> str:
         """Return what an operator removes to unset a dotted key: a variable, or the key."""
-        named = (v for known, v in self.variables.items() if f"{known}.".startswith(f"{key}."))
-        return next(named, key)
+        return self.variables.get(key) or self._below(key) or key
 
 
 def given_twice(key: str, origin: Origin) -> str:
@@ -97,11 +98,17 @@ def refusal(
     location: Location = tuple(part for part in error["loc"] if part != "[key]")
     key = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
-        return f"{origin.below(key)}: unknown key{_did_you_mean(location, model)}"
+        return f"{origin.of(key)}: unknown key{_did_you_mean(location, model)}"
     value = _value_at(raw, location)
     shown = f" (it is {value!r})" if _is_showable(value) else ""
-    secret = not _SECRET.isdisjoint(location)
-    return f"{origin.of(key)}: {_words(error, location)}{'' if secret else shown}"
+    # in place of a table somebody may have written its secret, as in `redis = "redis://…"`
+    no_table = error["type"] in _NO_TABLE or not LISTS.isdisjoint(location[-1:])
+    secret = not _SECRET.isdisjoint(location) or no_table
+    words = _words(error, location)
+    if no_table and origin.variable(key):
+        table = example_table(str(location[-1]))
+        words = f"write it in JSON, as {f'[{table}]' if location[-1] in LISTS else table}"
+    return f"{origin.of(key)}: {words}{'' if secret else shown}"
 
 
 def _is_showable(value: object) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from poller.errors import ConfigError
-from poller.settings.variables import CONFIG, PREFIX, is_injected, misspelt, twin
+from poller.settings.variables import CONFIG, PREFIX, is_injected, is_single, misspelt, twin
 from poller.textfile import MIB, UnusableFile, read_text
 
 LARGEST_CONFIG: Final = 1 * MIB
@@ -27,6 +27,9 @@ _LONG_KEY: Final = re.compile(
 
 LISTS: Final = {"opend", "webhooks"}
 """Sections that are lists of tables."""
+
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]*")
+_DIGITS: Final = 9  # Python refuses to read numbers of thousands of them
 
 _PATHS: Final = ("_file", "_dir", "files")
 """How the names of keys that hold paths end."""
@@ -113,17 +116,38 @@ def overlay(
             continue
         if not variable.startswith(PREFIX):
             continue
-        path = variable.removeprefix(PREFIX).lower().split("__")
-        if path[0] in LISTS and len(path) > 1 and not path[1].isdecimal():
-            path.insert(1, "0")
+        path = _path_of(variable)
         try:
-            _put(raw, path, _value(text, is_path=path[-1].endswith(_PATHS)))
+            _check_numbers(variable, path)
+            if (other := origin.get(".".join(path))) and environment[other] != text:
+                problems.append(f"{variable}: {other} sets the same key: remove one of them")
+                continue
+            _put(raw, path, _value(text, path[-1], single=is_single(variable, names)))
         except ValueError as clash:
             problems.append(f"{variable}: {clash}")
             continue
         _displace_twin(raw, path, origin)
         origin[".".join(path)] = variable
     return origin
+
+
+def _path_of(variable: str) -> list[str]:
+    """Return the keys and numbers that lead to a variable's value."""
+    path = variable.removeprefix(PREFIX).split("__")
+    # below a section and its key are the names of a table's values, such as codes, as written
+    depth = 3 if path[0].lower() in LISTS and len(path) > 1 and path[1].isdecimal() else 2
+    path[:depth] = [part.lower() for part in path[:depth]]
+    if path[0] in LISTS and len(path) > 1 and not path[1].isdecimal():
+        path.insert(1, "0")
+    return path
+
+
+def _check_numbers(variable: str, path: list[str]) -> None:
+    """Raise ValueError for a number with leading zeros: two variables could mean one table."""
+    for number in path:
+        if number.isdecimal() and not _NUMBER.fullmatch(number):
+            plain = variable.replace(f"__{number}", f"__{int(number[:_DIGITS])}")
+            raise ValueError(f"numbers have no leading zeros: write {plain}")
 
 
 def _displace_twin(raw: dict[str, Any], path: list[str], origin: Collection[str]) -> None:
@@ -145,25 +169,32 @@ def _in_order(item: tuple[str, str]) -> list[tuple[int, str]]:
     return [(len(part), part) for part in item[0].split("__")]
 
 
-def _value(text: str, *, is_path: bool) -> object:
-    """Return a variable's text, or its value if it is JSON; raises ValueError."""
+def _value(text: str, key: str, *, single: bool) -> object:
+    """Return a variable's text, or its value if it is JSON; raises ValueError.
+
+    `single`: whether the key holds neither a list nor a table, so that `[` begins a text.
+    """
     value: object = text
     try:
-        if text.startswith(("[", "{")):
+        if text.startswith(("[", "{")) and not single:
             value = json.loads(text)
-        if not is_path:  # a file name may be any bytes
+        if not key.endswith(_PATHS):  # a file name may be any bytes
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("it is not text in UTF-8") from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except ValueError as problem:
-        raise ValueError(
-            f"it begins like JSON and is not JSON ({problem}); write a list as a,b,c"
-        ) from None
+        cure = "a list as a,b,c" if text.startswith("[") else f"a table as {example_table(key)}"
+        raise ValueError(f"it begins like JSON and is not JSON ({problem}); write {cure}") from None
     if isinstance(value, dict | list) and _is_too_deep(value):
         raise ValueError(_TOO_DEEP)
     return value
+
+
+def example_table(key: str) -> str:
+    """Return what a variable for this table may hold."""
+    return '{"HK.*": 2}' if key == "weights" else '{"KEY": VALUE}'
 
 
 def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
@@ -181,13 +212,18 @@ def _put(raw: dict[str, Any], path: list[str], value: object) -> None:
             here[key] = value
             return
         if isinstance(here, dict) and key not in here:
-            here[key] = _new_list(key) if key in LISTS and here is raw else {}
+            here[key] = _new(path[: depth + 2])
         here = here[key]
 
 
-def _new_list(section: str) -> list[dict[str, Any]]:
-    """Return the list that a file lacks: by default it has one gateway."""
-    return [{}] if section == "opend" else []
+def _new(path: list[str]) -> list[dict[str, Any]] | dict[str, Any]:
+    """Return the list or table that a file lacks; by default the first gateway is there.
+
+    `path`: where it is, and the key or number within it.
+    """
+    if path[:-1] == ["opend"]:
+        return [{}]
+    return [] if path[-1].isdecimal() else {}
 
 
 def _number(step: str, tables: list[Any], place: list[str]) -> int:
@@ -195,7 +231,7 @@ def _number(step: str, tables: list[Any], place: list[str]) -> int:
     if not step.isdecimal():
         raise ValueError(_in_the_way(place, "a list"))
     if int(step) > len(tables):
-        raise ValueError(f"the table before it is missing: the next one is number {len(tables)}")
+        raise ValueError(f"the one before it is missing: the next one is number {len(tables)}")
     return int(step)
 
 

@@ -107,6 +107,12 @@ def misspelt(variable: str, names: Mapping[str, bool]) -> str | None:
     return f"unknown key; did you mean {_numbered(meant, capitals)}?"
 
 
+def is_single(variable: str, names: Mapping[str, bool]) -> bool:
+    """Return whether a variable, whose name is known, holds one value: no list and no table."""
+    name = _counted(variable)
+    return not names.get(name) and not any(each.startswith(f"{name}__") for each in names)
+
+
 def _nearest(capitals: str, names: Mapping[str, bool]) -> str | None:
     """Return the variable of a single key that is most similar to a name."""
     tables = {name[: found.start()] for name in names for found in _PARTED.finditer(name)}
@@ -117,11 +123,16 @@ def _nearest(capitals: str, names: Mapping[str, bool]) -> str | None:
 
 
 def _is_known(capitals: str, names: Mapping[str, bool]) -> bool:
-    parts = capitals.removeprefix(PREFIX).split("__")
-    steps = ["#" if part.isdecimal() else part for part in parts]
-    if PREFIX + "__".join(steps) in names:
+    if (counted := _counted(capitals)) in names:
         return True
+    steps = counted.removeprefix(PREFIX).split("__")
     return any(names.get(PREFIX + "__".join(steps[:end])) for end in range(1, len(steps)))
+
+
+def _counted(name: str) -> str:
+    """Return a variable's name with `#` for each number."""
+    parts = name.removeprefix(PREFIX).split("__")
+    return PREFIX + "__".join("#" if part.isdecimal() else part for part in parts)
 
 
 def _folded(name: str) -> str:
