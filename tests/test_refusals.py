@@ -506,6 +506,77 @@ def test_a_signing_secret_that_is_not_there_can_be_made(tmp_path: Path) -> None:
     assert (tmp_path / "my desk.secret").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (DESK, "webhooks.0.secret_file"),
+        (f'[[webhooks]]\nname = "desk"\n{SIGNED}', "webhooks.0.url_file"),
+        ("[redis]\n", "redis.url_file"),
+        ("[web]\n", "web.token_file"),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [False, True])
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (" \n", "it is empty"),
+        ("first-text-of-two\nsecond-text-of-two\n", "there are 2"),
+        ("http://[", ""),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_the_file(
+    tmp_path: Path, table: str, key: str, content: str, part: str, *, by_variable: bool
+) -> None:
+    """And with the key or variable that names it, but not with what is in it."""
+    (tmp_path / "secret").write_text(content)
+    variable = f"POLLER_{key.replace('.', '__')}".upper()
+    if by_variable:
+        lines = problems(tmp_path, table, **{variable: str(tmp_path / "secret")})
+    else:
+        lines = problems(tmp_path, f'{table}{key.rpartition(".")[2]} = "secret"')
+    place = variable if by_variable else f"{tmp_path / 'poller.toml'}: {key}"
+    (line,) = lines
+    assert line.startswith(f"{place}: {tmp_path / 'secret'}: ")
+    if "secret_file" in key and "two" in content:  # while rotating there may be several
+        assert "whsec_" in line
+    else:
+        assert part in line
+    for word in content.split():
+        assert word not in line
+
+
+@pytest.mark.parametrize("value", ['""', '" , "', "[]", '[""]'])
+def test_a_key_that_names_no_file_is_refused(tmp_path: Path, value: str) -> None:
+    """An empty path would be the directory of the configuration."""
+    (line,) = problems(tmp_path, f"[redis]\nurl_file = {value}")
+    assert "redis.url_file: it is empty: write a path" in line
+
+
+def test_a_comma_may_be_in_a_secrets_path(tmp_path: Path) -> None:
+    """What exists as a whole is one file; else the line says that commas separate."""
+    (tmp_path / "a,b").mkdir()
+    secret = "whsec_" + "A" * 32
+    (tmp_path / "a,b/c").write_text(secret)
+    (tmp_path / "d").write_text(secret)
+    file = tmp_path / "poller.toml"
+    variable = "POLLER_WEBHOOKS__0__SECRET_FILE"
+    file.write_text(DESK)
+    by_variable = load(file, {variable: f"{tmp_path}/a,b/c"})
+    file.write_text(f'{DESK}secret_file = "a,b/c"')
+    for config in (load(file, {}), by_variable):
+        (found,) = config.webhooks[0].secret
+        assert found.get_secret_value() == secret
+    assert secret_files(file, {}) == (tmp_path / "a,b/c",)
+    file.write_text(f'{DESK}secret_file = ["a,b/c", "d"]')
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "d").write_text(secret)
+    assert len(load(file, {"CREDENTIALS_DIRECTORY": str(credentials)}).webhooks[0].secret) == 2
+    (line,) = problems(tmp_path, f'{DESK}secret_file = "a,b/none"')
+    assert "commas separate paths" in line
+    assert "umask" not in line
+
+
 def test_contradictions_are_told_beside_other_problems(tmp_path: Path) -> None:
     """Twins and a page without a token do not wait until the rest is mended."""
     lines = problems(

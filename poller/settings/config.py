@@ -8,6 +8,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
@@ -91,7 +92,7 @@ def _redis_url(url: SecretStr) -> SecretStr:
         raise ValueError(
             f"it has an option that is not known; known: {', '.join(sorted(_URL_OPTIONS))}"
         )
-    if not re.fullmatch(r"[0-9]+", options.get("db", "0")):
+    if not re.fullmatch(r"[0-9]{1,9}", options.get("db", "0")):
         raise ValueError("its option db is not a number")
     limit = options.get("socket_timeout", "1")
     if not (re.fullmatch(r"[0-9]+(\.[0-9]+)?", limit, re.ASCII) and 0 < float(limit) < math.inf):
@@ -416,7 +417,8 @@ def load(
         credentials.put_in_place(raw, Path(directory))
     if warnings is not None:
         warnings += credentials.exposed(credentials.named_in(raw))
-    unread = credentials.read(raw)
+    unread, files = credentials.read(raw)
+    origin = replace(origin, files=files)
     problems += [f"{origin.of(key)}: {problem}" for key, problem in unread.items()]
     context = {_READING: reading}
     shifted = False  # whether tables of a list have other numbers than they were written under

@@ -1,6 +1,7 @@
 """Reads secrets from files, or from systemd's copies of them.
 
-A key that ends in `_file` names a file, or several separated by commas. A copy that systemd made
+A key that ends in `_file` names a file, or several separated by commas; a text that as a whole is
+the path of an existing file is that file. A copy that systemd made
 with `LoadCredential=NAME:PATH` is readable by the service alone, while PATH may be root's: if there
 is a credential with the file's name, it is read instead of the file.
 """
@@ -13,11 +14,16 @@ from shlex import quote
 from typing import Any, Final
 
 from poller.delivery.masking import MAKE_ONE
+from poller.settings.paths import listed
 from poller.settings.variables import WITH_FILES
 from poller.textfile import KIB, NoSuchFile, read_text
 
 LARGEST_SECRET: Final = 64 * KIB
 """Bytes of a secret file: hundreds of the longest secrets."""
+
+_SEPARATED: Final = (
+    '; commas separate paths: write one that has a comma in brackets and quotes, ["a,b/desk"]'
+)
 
 
 def named_in(raw: dict[str, Any]) -> tuple[Path, ...]:
@@ -28,8 +34,9 @@ def named_in(raw: dict[str, Any]) -> tuple[Path, ...]:
 def put_in_place(raw: dict[str, Any], directory: Path) -> None:
     """Replace files in `raw` by the credentials with their names in `directory`, if any."""
     for table, key in _file_keys(raw):
-        pairs = [(directory / path.name, path) for path in _paths(table[key])]
-        table[key] = ",".join(str(copy if copy.is_file() else path) for copy, path in pairs)
+        paths = [(directory / path.name, path) for path in _paths(table[key])]
+        named = [str(copy if copy.is_file() else path) for copy, path in paths]
+        table[key] = named if key.removesuffix("_file") in WITH_FILES else ",".join(named)
 
 
 def exposed(paths: Iterable[Path]) -> list[str]:
@@ -58,24 +65,28 @@ def _is_exposed(path: Path) -> bool:
         return False
 
 
-def read(raw: dict[str, Any]) -> dict[str, str]:
+def read(raw: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Replace `url_file`, `secret_file` and `token_file` in `raw` by the text of the files.
 
-    Returns dotted key → problem for those that cannot be read, whose text is then empty.
+    Returns two mappings: dotted key → problem for those that cannot be read, whose text is then
+    empty, and dotted key, without `_file`, → the files that its text is from.
     """
-    problems = {}
+    problems: dict[str, str] = {}
+    read_from: dict[str, str] = {}
     for name, table in _tables(raw):
         for key in WITH_FILES:
             if f"{key}_file" not in table:
                 continue
             table[key], files = "", table.pop(f"{key}_file")
             try:
-                table[key] = ",".join(_texts(files))
+                table[key] = _text(files, several=key == "secret")
+                read_from[f"{name}.{key}"] = ", ".join(map(str, _paths(files)))
             except NoSuchFile as problem:
-                problems[f"{name}.{key}_file"] = f"{problem}{_hint(key, problem.path)}"
+                cure = _SEPARATED if len(_paths(files)) > 1 else _hint(key, problem.path)
+                problems[f"{name}.{key}_file"] = f"{problem}{cure}"
             except ValueError as problem:
                 problems[f"{name}.{key}_file"] = str(problem)
-    return problems
+    return problems, read_from
 
 
 def given_twice(raw: dict[str, Any]) -> list[str]:
@@ -104,15 +115,27 @@ def _hint(key: str, path: Path) -> str:
     return unless + command if key == "secret" and path.parent.is_dir() else ""
 
 
-def _texts(value: object) -> list[str]:
-    """Return the words in one or several files; raises ValueError with the problem."""
+def _text(value: object, *, several: bool) -> str:
+    """Return the words in one or several files, with commas between them.
+
+    Raises ValueError with the problem: a file without a word, or too many words.
+    """
     names = value if isinstance(value, list) else [value]
     if not all(isinstance(name, str) for name in names):
         raise ValueError('give the path of a file in quotes: "secrets/desk"')
-    texts = []
-    for path in _paths(value):
-        texts += read_text(path, limit=LARGEST_SECRET, pipe=True).split()
-    return texts
+    if not (paths := _paths(value)):
+        raise ValueError("it is empty: write a path, or leave the key out")
+    words: list[str] = []
+    for path in paths:
+        found = read_text(path, limit=LARGEST_SECRET, pipe=True).split()
+        if not found:
+            raise ValueError(f"{path}: it is empty: write into it what it is to hold")
+        words += found
+    if len(words) > 1 and not several:
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: write one text without spaces; there are {len(words)}"
+        )
+    return ",".join(words)
 
 
 def _file_keys(table: object) -> Iterator[tuple[dict[str, Any], str]]:
@@ -128,5 +151,5 @@ def _file_keys(table: object) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _paths(value: object) -> list[Path]:
-    names = value if isinstance(value, list) else str(value).split(",")
-    return [Path(str(name).strip()) for name in names]
+    names = value if isinstance(value, list) else listed(str(value), Path())
+    return [Path(text) for name in names if (text := str(name).strip())]

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -53,13 +53,25 @@ _SECRET: Final = {"url", "secret", "token"}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where keys were written: in `source`, unless `variables` (by dotted key) names one."""
+    """Where keys were written.
+
+    Attributes:
+        source: The file that has the keys of which no variable has.
+        variables: Dotted key → the variable that set it.
+        files: Dotted key, without `_file` → the files that its text is from.
+    """
 
     source: str
     variables: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, key: str) -> str:
         """Return where a dotted key was written: a part of it, the whole or a table above it."""
+        for known, paths in self.files.items():
+            if f"{key}.".startswith(f"{known}."):
+                return (
+                    f"{self.variable(f'{known}_file') or f'{self.source}: {known}_file'}: {paths}"
+                )
         return self.variable(key) or f"{self.source}: {key}"
 
     def variable(self, key: str) -> str | None:

@@ -37,9 +37,10 @@ def anchor(raw: dict[str, Any], file: Path) -> dict[str, list[str]]:
         if name == _KEY_FILE:
             table[name] = _beside(table[name], folder, os.path.exists, notes)
         else:  # written as a list, since the directory's name may contain a comma
+            names = table[name] if isinstance(table[name], list) else listed(table[name], folder)
             table[name] = [
                 _beside(each, folder, os.path.exists, notes) if isinstance(each, str) else each
-                for each in _listed(table[name])
+                for each in names
             ]
     redis = raw.get("redis")
     if isinstance(redis, dict) and isinstance(url := redis.get("url"), str):
@@ -104,8 +105,15 @@ def _files_of(place: str, table: dict[str, Any]) -> Iterator[tuple[str, dict[str
             yield f"{place}.{name}", table, name
 
 
-def _listed(value: str | list[Any]) -> list[Any]:
-    return value if isinstance(value, list) else [part.strip() for part in value.split(",")]
+def listed(text: str, folder: Path) -> list[str]:
+    """Return the paths in a text: the text itself if such a file exists, else between its commas.
+
+    Relative paths are looked up in `folder`, and then in the working directory.
+    """
+    whole = text.strip()
+    if any(os.path.isfile(path) for path in (folder / whole, whole)):  # noqa: PTH113  takes NUL
+        return [whole]
+    return [part.strip() for part in text.split(",")]
 
 
 def _beside(written: str, folder: Path, exists: Callable[[Path], bool], notes: list[str]) -> str:
