@@ -344,8 +344,8 @@ class Config(_Section):
     def secrets(self) -> tuple[str, ...]:
         """Return every text that must not be shown, including passwords within URLs.
 
-        A name that the operator gave to an endpoint, an account or the namespace is shown all the
-        same, and so is a code in a webhook's URL: the log would not say what it is about.
+        A part of a webhook's URL is shown if it is a code, or a name that the operator gave to an
+        endpoint, an account or the namespace: else the log would not say what it is about.
         """
         found = dict.fromkeys(_secrets_in(self))
         for text in tuple(found):
@@ -354,17 +354,20 @@ class Config(_Section):
             found |= dict.fromkeys(value for name, value in named if name.endswith("password"))
             password = rest.rpartition("@")[0].partition(":")[2]
             found |= dict.fromkeys((password, unquote(password)) if password else ())
-        for webhook in self.webhooks:  # libraries log URLs in other forms, or parts of them
-            parts = secrets_in_lines(webhook.url.get_secret_value())
-            found |= dict.fromkeys(part for part in parts if not _is_code(unquote(part)))
-            for secret in webhook.secret:
-                found |= dict.fromkeys(secrets_in_key(secret.get_secret_value()))
         names = {self.redis.namespace, *(gateway.account for gateway in self.opend)}
         names |= {webhook.name for webhook in self.webhooks}
-        return tuple(text for text in found if unquote(text) not in names)
+        for webhook in self.webhooks:  # libraries log URLs in other forms, or parts of them
+            parts = secrets_in_lines(webhook.url.get_secret_value())
+            found |= dict.fromkeys(part for part in parts if not _is_shown(unquote(part), names))
+            for secret in webhook.secret:
+                found |= dict.fromkeys(secrets_in_key(secret.get_secret_value()))
+        return tuple(found)
 
 
-def _is_code(text: str) -> bool:
+def _is_shown(text: str, names: Collection[str]) -> bool:
+    """Return whether a part of a URL is one of these names, or a code."""
+    if text in names:
+        return True
     try:
         parse_code(text)
     except BadCode:
