@@ -62,7 +62,7 @@ def test_a_change_is_one_of_known_figures(
 
 
 def test_the_largest_move_is_first_whichever_way() -> None:
-    """Ties go by code; whose figure is not known comes last, without a rank."""
+    """Ties share a rank, by code; whose figure is not known comes last, without a rank."""
     found = [
         standing(D, hk(0), hk(5)),
         standing(C, hk(150), hk(100)),
@@ -70,7 +70,7 @@ def test_the_largest_move_is_first_whichever_way() -> None:
         standing(A, hk(1_000), hk(900)),
     ]
     by_change = ranked(found, "change")
-    assert [(one.rank, one.code) for one in by_change] == [(1, A), (2, B), (3, C), (None, D)]
+    assert [(one.rank, one.code) for one in by_change] == [(1, A), (2, B), (2, C), (None, D)]
     assert [one.code for one in ranked(found, "percent")] == [B, C, A, D]
 
 
@@ -82,6 +82,27 @@ def test_a_cap_is_no_figure() -> None:
         (2, B),
         (None, A),
     ]
+
+
+@pytest.mark.parametrize(
+    ("moves", "ranks", "percentiles"),
+    [
+        ([7] * 10, [1] * 10, [100.0] * 10),
+        ([9, 9, 5, -5, 3], [1, 1, 3, 3, 5], [100.0, 100.0, 60.0, 60.0, 20.0]),
+        ([8, 4, -4, 4], [1, 2, 2, 2], [100.0, 75.0, 75.0, 75.0]),
+        ([0, 0], [1, 1], [100.0, 100.0]),
+    ],
+)
+def test_equal_moves_share_the_first_of_their_ranks(
+    moves: list[int], ranks: list[int], percentiles: list[float]
+) -> None:
+    """Their order is that of their codes, so that it is the same each time."""
+    found = [standing(Code(f"HK.{n:05}"), hk(100 + m), hk(100)) for n, m in enumerate(moves)]
+    for given_order in (found, found[::-1]):
+        by_change = ranked(given_order, "change")
+        assert [one.code for one in by_change] == [one.code for one in found]
+        assert [one.rank for one in by_change] == ranks
+        assert [one.percentile for one in by_change] == percentiles
 
 
 @pytest.mark.parametrize("sort", [*SORTS, *HISTORY_SORTS])
@@ -141,7 +162,9 @@ def test_a_percentile_counts_those_that_did_not_move_more(moves: list[int | None
             assert one.percentile == round(100 * below / len(sizes), 1)
     told = biggest_moves(found, lambda code: f"name of {code}")
     assert len(told) == min(MOST_BIGGEST, sum(size > 0 for size in sizes))
-    assert [each.rank for each in told] == list(range(1, len(told) + 1))
+    assert [each.rank for each in told] == [
+        1 + sum(size > abs(each.change) for size in sizes) for each in told
+    ]
     assert all(each.name == f"name of {each.code}" for each in told)
 
 

@@ -22,7 +22,7 @@ class Standing:
 
     Attributes:
         zscore: The unusualness of the move, as in an event's `change`; None also if not read.
-        rank: From 1; None where the figure that ranks is not known.
+        rank: From 1, the same for equal figures; None where the figure that ranks is not known.
         percentile: 0-100: how many of the ranked symbols do not exceed that figure.
         change: In shares; None where either figure is below the reporting threshold or not known.
             As if adjusted for a split between the two reports, as in an event's `change`.
@@ -85,19 +85,22 @@ HISTORY_SORTS: Final[Mapping[str, Callable[[Standing], float | None]]] = {
 
 
 def ranked(standings: Iterable[Standing], sort: str) -> list[Standing]:
-    """Return them by rank; those whose figure is not known come last, by code, without a rank."""
+    """Return them by rank, and by code among equals, which share the first of their ranks.
+
+    Those whose figure is not known come last, by code, without a rank.
+    """
     figure = {**SORTS, **HISTORY_SORTS}[sort]
     known = [(figure(one), one) for one in standings]
     known.sort(key=lambda pair: (pair[0] is None, -(pair[0] or 0), pair[1].code))
     figures = sorted(value for value, _ in known if value is not None)
-    return [
-        one if value is None else replace(one, rank=place, percentile=_percentile(value, figures))
-        for place, (value, one) in enumerate(known, start=1)
-    ]
+    return [one if value is None else _placed(one, value, figures) for value, one in known]
 
 
-def _percentile(value: float, figures: Sequence[float]) -> float:
-    return round(100 * bisect_right(figures, value) / len(figures), 1)
+def _placed(one: Standing, value: float, figures: Sequence[float]) -> Standing:
+    """Return a standing with its rank and percentile among these figures, the smallest first."""
+    not_above = bisect_right(figures, value)
+    percentile = round(100 * not_above / len(figures), 1)
+    return replace(one, rank=1 + len(figures) - not_above, percentile=percentile)
 
 
 @dataclass(frozen=True, slots=True)
