@@ -17,7 +17,7 @@ from poller.events import StreamEvent, encode
 from poller.markets import all_markets
 from poller.markets.hk import HkRecord
 from poller.markets.us import UsRecord
-from poller.model import Change, Code, Event, EventType, Vintage
+from poller.model import Cause, Change, Code, Event, EventType, Restatement, Vintage
 from poller.schedule.notice import TYPES, Completed, Detected
 from poller.simulator import World
 from tests.feed import event_of, notice_of
@@ -84,9 +84,67 @@ def test_what_a_filter_lets_pass(text: str, matching: list[StreamEvent]) -> None
     assert [one for one in (HK_ENTRY, US_ENTRY, FIRST) if selection.matches(one)] == matching
 
 
+def restatement(cause: Cause, factor: float | None, change: Change | None) -> StreamEvent:
+    """Return the event of a restatement of two months."""
+    days = (date(2026, 9, 18), date(2026, 10, 30), date(2026, 11, 13))
+    column = None if cause is Cause.REPLACED else "aggregated_short"
+    fact = Restatement(factor, days, column, cause)
+    vintage = Vintage(HK_ROW, 1, SEEN)
+    event = Event(EventType.RESTATED, HK, vintage, HK_ROW, change, fact, name="TENCENT")
+    return event_of(encode(event))
+
+
+RESCALED = restatement(Cause.RESCALED, 4.0, moved(300.0))
+RECOMPUTED = restatement(Cause.RECOMPUTED, 1.02, moved(0.0))
+REPLACED = restatement(Cause.REPLACED, None, None)
+SPLIT = entry(HK_ROW, replace(moved(0.0), split_factor=4.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "matching"),
+    [
+        # as a filter about moves does, and the two ways of writing it that are documented
+        ("abs(change.percent) >= 10", [HK_ENTRY, RESCALED]),
+        (
+            'event == "restated" || abs(change.percent) >= 10',
+            [HK_ENTRY, RESCALED, RECOMPUTED, REPLACED],
+        ),
+        (
+            'restated.cause == "replaced" || (event != "restated" && abs(change.percent) >= 10)',
+            [HK_ENTRY, REPLACED],
+        ),
+        ("restated.cause in ['rescaled', 'recomputed']", [RESCALED, RECOMPUTED]),
+        ("restated.factor > 2", [RESCALED]),
+        ("restated.days == 3", [RESCALED, RECOMPUTED, REPLACED]),
+        ("restated.column == 'aggregated_short'", [RESCALED, RECOMPUTED]),
+        ("restated.from < '2026-10-01' && restated.to == trading_day",
+         [RESCALED, RECOMPUTED, REPLACED]),
+        ("'split' in flags", [SPLIT]),
+        ("!('split' in flags)", [HK_ENTRY, RESCALED, RECOMPUTED, REPLACED]),
+        ("name.startsWith('TEN')", [RESCALED, RECOMPUTED, REPLACED]),
+    ],
+)  # fmt: skip
+def test_what_a_filter_says_of_restatements_flags_and_names(
+    text: str, matching: list[StreamEvent]
+) -> None:
+    """Every member of an event can be asked for; one that it lacks decides nothing."""
+    selection = Selection(EVERYTHING, filter=text)
+    events = (HK_ENTRY, SPLIT, RESCALED, RECOMPUTED, REPLACED)
+    assert [one for one in events if selection.matches(one)] == matching
+
+
+def test_a_restatement_without_a_cause_is_a_rescaling() -> None:
+    """The first version knew no other, and did not write it."""
+    assert RESCALED.restated is not None
+    old = replace(RESCALED, restated=replace(RESCALED.restated, cause=None))
+    assert Selection(EVERYTHING, filter="restated.cause == 'rescaled'").matches(old)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("flags == 'split'", "'==' does not go with list and text: write 'split' in flags"),
+        ("cause == 'replaced'", "did you mean 'restated.cause'?"),
         ("shares > 1 && change.percnt > 3", "column 15, at 'change.percnt > 3': unknown name"),
         ("change.percnt > 3", "did you mean 'change.percent'?"),
         ("days_to_cover > 5", "did you mean 'record.days_to_cover'?"),
@@ -244,5 +302,6 @@ def test_every_name_of_the_language_is_one_an_event_has() -> None:
         told = json.loads(one["data"])
         for part in ("record", "previous", "change"):
             given |= {f"{part}.{name}" for name in (*told[part], "shares", "ratio")}
-    given |= {"outstanding_percent"}  # where the number of shares is known
+    given |= {"flags", *(f"restated.{name}" for name in RESCALED.data["restated"])}
+    given |= {"name", "outstanding_percent"}  # where they are known
     assert set(NAMES) <= given

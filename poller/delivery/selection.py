@@ -9,11 +9,14 @@ A filter is a boolean expression in CEL, the Common Expression Language:
 |---|---|
 | `event` | `"reported"`, `"revised"`, `"backfilled"` or `"restated"` |
 | `code`, `market`, `trading_day`, `observed_at` | texts as on the stream; days and times sort |
+| `name` | the company's name, where it is known |
+| `flags` | texts: `"split" in flags` |
 | `revision` | number |
 | `shares`, `ratio` | the short shares and their percentage, of any market |
 | `record.…`, `previous.…` | every figure of the SDK's columns; also `.shares`, `.ratio` |
 | `outstanding_percent` | the short shares in percent of the outstanding shares |
 | `change.…` | every figure of `change`; `change.year_high` and `.year_low` are true or false |
+| `restated.…` | every member of `restated`: `.factor` and `.days` are numbers, the others texts |
 
 Operators: `&& || ! == != < <= > >= in + - * / ? :`, `abs(number)`, and on texts `.startsWith()`,
 `.endsWith()`, `.contains()`. In arithmetic, numbers need a decimal point (`2.0`); in comparisons
@@ -38,15 +41,19 @@ from functools import cache, lru_cache
 from itertools import takewhile
 from typing import Any, Final
 
-from poller.events import Message, StreamEvent, StreamNotice
+from poller.events import Message, Restated, StreamEvent, StreamNotice
 from poller.markets import Record, all_markets
-from poller.model import Change, EventType, isoformat, parse_code
+from poller.model import Cause, Change, EventType, isoformat, parse_code
 from poller.schedule.notice import TYPES
 
 EVENTS: Final = (*(kind.removeprefix("short_interest.") for kind in EventType), *TYPES)
 """The values that `events` may hold."""
 
-_TEXTS: Final = ("code", "market", "trading_day", "observed_at")
+_TEXTS: Final = ("code", "market", "trading_day", "observed_at", "name")
+_RESTATED: Final = {
+    **dict.fromkeys(("cause", "column", "from", "to"), "string"),
+    **dict.fromkeys(("factor", "days"), "double"),
+}
 _NEUTRAL: Final = ("shares", "ratio")
 _COLUMNS: Final = {column for market in all_markets() for column in market.columns}
 _FIGURES: Final = {*_COLUMNS, *_NEUTRAL} - {"timestamp_str"}
@@ -61,11 +68,12 @@ def _types() -> dict[str, str]:
     for each in fields(Change):
         is_flag = each.name in {"year_high", "year_low"}
         names[f"change.{each.name}"] = "bool" if is_flag else "double"
-    return names
+    names |= {f"restated.{name}": kind for name, kind in _RESTATED.items()}
+    return names | {"flags": "list"}
 
 
 NAMES: Final[Mapping[str, str]] = _types()
-"""Name → `string`, `double` or `bool`."""
+"""Name → `string`, `double`, `bool` or, of texts, `list`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +152,8 @@ def _values(event: StreamEvent) -> dict[str, object]:
         "observed_at": isoformat(event.observed_at),
         "revision": float(event.revision),
         "outstanding_percent": event.outstanding_percent,
+        "name": event.name,
+        "flags": list(event.flags),
     }
     values |= dict(_neutral(event.record))
     for part, row in (("record", event.record), ("previous", event.previous)):
@@ -152,6 +162,8 @@ def _values(event: StreamEvent) -> dict[str, object]:
             values |= {f"{part}.{name}": _plain(value) for name, value in figures}
     if event.change is not None:
         values |= {f"change.{n}": _plain(value) for n, value in event.change.columns().items()}
+    if event.restated is not None:
+        values |= {f"restated.{n}": _plain(value) for n, value in _restated(event.restated)}
     return {name: value for name, value in values.items() if type(value) is _type_of(name)}
 
 
@@ -159,6 +171,16 @@ def _neutral(record: Record) -> Iterator[tuple[str, float | None]]:
     """Yield the short figures under the names that all markets share."""
     yield "shares", None if record.shares is None else float(record.shares)
     yield "ratio", record.ratio
+
+
+def _restated(fact: Restated) -> Iterator[tuple[str, object]]:
+    """Yield the members of `restated` as on the stream; the first version did not write a cause."""
+    yield "cause", fact.cause or str(Cause.RESCALED)
+    yield "column", fact.column
+    yield "from", fact.first
+    yield "to", fact.last
+    yield "factor", fact.factor
+    yield "days", fact.days
 
 
 def _plain(value: object) -> object:
@@ -170,7 +192,12 @@ def _type_of(name: str) -> type | None:
     return _TYPES.get(NAMES.get(name))
 
 
-_TYPES: Final[Mapping[str | None, type]] = {"double": float, "bool": bool, "string": str}
+_TYPES: Final[Mapping[str | None, type]] = {
+    "double": float,
+    "bool": bool,
+    "string": str,
+    "list": list,
+}
 
 
 # The language is limited to what is listed here. Of the CEL libraries considered (the others are
@@ -218,7 +245,7 @@ def _language() -> Any:  # noqa: ANN401  the library ships no types
         for name, verb in _COMPARISONS.items()
     ]
     functions.append({"name": "abs", "overloads": [_overload("abs_double", "double", "double")]})
-    variables = [{"name": name, "type_name": kind} for name, kind in NAMES.items()]
+    variables = [{"name": name, **_declared(kind)} for name, kind in NAMES.items()]
     settings = {
         "stdlib": {"disable_macros": True, "include_functions": standard},
         "variables": variables,
@@ -227,6 +254,11 @@ def _language() -> Any:  # noqa: ANN401  the library ships no types
     cel = _cel()
     config = cel.NewEnvConfigFromYaml(json.dumps(settings))  # JSON is YAML
     return cel.NewEnv(config=config, function_impls={"abs_double": abs})
+
+
+def _declared(kind: str) -> dict[str, object]:
+    """Return how the library is told a type; all lists are of texts."""
+    return {"type_name": kind} | ({"params": [{"type_name": "string"}]} if kind == "list" else {})
 
 
 def _comparison(name: str, verb: str) -> Iterator[dict[str, object]]:
@@ -250,7 +282,13 @@ _MISFIT: Final = re.compile(r"found no matching overload for '([^']+)' applied t
 _OTHERWISE_SPELLED: Final = re.compile(r"\b(and|or|not)\b|(?<![=!<>])=(?!=)")
 _SPELLING: Final = "write &&, ||, ! and == for and, or, not and ="
 _SHOWN: Final = 30
-_WORDS: Final = {"double": "number", "int": "whole number", "string": "text", "bool": "true/false"}
+_WORDS: Final = {
+    "double": "number",
+    "int": "whole number",
+    "string": "text",
+    "bool": "true/false",
+    "list(string)": "list",
+}
 
 
 def _compiled(text: str) -> Any:  # noqa: ANN401  the library ships no types
@@ -291,9 +329,8 @@ def _suggestion(name: str) -> str:
     close = last or difflib.get_close_matches(name, [*NAMES, "abs"], n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return (
-        f"; known are {', '.join(known for known in NAMES if '.' not in known)}, record.…, change.…"
-    )
+    plain = ", ".join(known for known in NAMES if "." not in known)
+    return f"; known are {plain}, record.…, change.…, restated.…"
 
 
 def _why_no_overload(operator: str, kinds: list[str]) -> str:
@@ -302,4 +339,6 @@ def _why_no_overload(operator: str, kinds: list[str]) -> str:
     words = " and ".join(_WORDS.get(kind, kind) for kind in kinds)
     whole = operator in "+-*/" and "int" in kinds and set(kinds) <= {"int", "double"}
     hint = ": write numbers with a decimal point, like 2.0" if whole else ""
+    if "list(string)" in kinds:
+        hint = ": write 'split' in flags"
     return f"{operator!r} does not go with {words}{hint}"
