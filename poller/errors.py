@@ -11,6 +11,7 @@ PollerError
 │   ├── Outdated       OpenD does not know the call: another version is needed
 │   ├── Unavailable    no answer: back off, keep the watermark
 │   │   ├── Disconnected  the connection was lost: ask again over the next one
+│   │   │   └── HungUp     while the request was under way: ask again, but not for ever
 │   │   └── Silent     no answer in time: after several in a row, reconnect
 │   ├── Malformed      an answer that cannot be trusted: publish nothing, ask again later
 │   └── Refused        OpenD will not serve this code: stop asking for it, notify the operator
@@ -84,7 +85,11 @@ class Unavailable(GatewayError):
 
 
 class Disconnected(Unavailable):
-    """The connection was lost during the request: ask again over the next one."""
+    """The connection was lost: ask again over the next one."""
+
+
+class HungUp(Disconnected):
+    """It was lost while the request was under way: what was asked for may be the cause."""
 
 
 class Silent(Unavailable):

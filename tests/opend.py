@@ -102,6 +102,7 @@ class Faults:
         `too_frequent_next`: so many refusals for the rate. `errors`: the text per code.
         `no_right`: the text per market, which this OpenD's account has no right to.
         `mute_markets`: no replies to what is asked of these markets; all else is answered.
+        `hangs_up`: the connection ends when one of these codes is asked for.
         `endless_keys`, `wrong_market` (rows come in the table of another market).
         `mutate`: per code, a function that alters the reply (the SDK's protobuf Response).
     On any call:
@@ -125,6 +126,7 @@ class Faults:
     errors: dict[str, str] = field(default_factory=dict)
     no_right: dict[str, str] = field(default_factory=dict)
     mute_markets: set[str] = field(default_factory=set)
+    hangs_up: set[str] = field(default_factory=set)
     endless_keys: EndlessKeys | None = None
     wrong_market: bool = False
     mutate: dict[str, Callable[[Message], None]] = field(default_factory=dict)
@@ -332,6 +334,8 @@ class Simulator(simulator.Simulator):
         code = replies.code_of(asked.security) if proto is Proto.SHORT_INTEREST else ""
         if faults.mutes(proto, code):
             return _Judged(None, verdict=Verdict.SILENT)
+        if code in faults.hangs_up:
+            return _Judged(replies.refusal(proto, ""), verdict=Verdict.CUT, cut=0)
         hold = faults.hold()
         if proto is Proto.SHORT_INTEREST:
             admitted = not faults.refuses_for_rate() and admitted

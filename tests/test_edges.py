@@ -13,6 +13,7 @@ from poller.errors import (
     ConfigError,
     Disconnected,
     GatewayError,
+    HungUp,
     Malformed,
     NoRight,
     Outdated,
@@ -133,7 +134,7 @@ def test_rows_of_the_other_market_are_not_believed() -> None:
         ("该股票已退市，无权限", NoRight),  # which may come back, a listing may not
         ("right", Unavailable),
         ("notright copyright", Unavailable),
-        ("Disconnect", Disconnected),
+        ("Disconnect", HungUp),
         ("invalid connid", Disconnected),
         ("", Unavailable),
         (ValueError("x"), Unavailable),

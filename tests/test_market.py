@@ -15,6 +15,7 @@ from poller.schedule.release import ODD_HOURS, MarketState, Sighting, expected, 
 from poller.schedule.schedule import (
     Answered,
     Excluded,
+    Lost,
     Postponed,
     Probe,
     Reply,
@@ -68,7 +69,7 @@ outcomes = st.lists(
     st.sampled_from(
         [
             *(Answered(day) for day in (OLD, DAY, DAY, DAY, DAY + WEEK, None)),
-            *(Excluded(), Unanswered(), Postponed()),
+            *(Excluded(), Unanswered(), Postponed(), Lost(), Lost(own=True)),
         ]
     ),
     max_size=60,

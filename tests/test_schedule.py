@@ -28,6 +28,7 @@ from poller.schedule.release import (
 from poller.schedule.schedule import (
     Answered,
     Excluded,
+    Lost,
     Postponed,
     Probe,
     Reply,
@@ -544,9 +545,8 @@ def test_nobody_is_forgotten(seed: int) -> None:
         if isinstance(decision, Probe):
             code = decision.code
             looked[code] = now
-            outcome = chance.choices((Answered(days[code]), Unanswered(), Postponed()), (90, 5, 5))[
-                0
-            ]
+            ends: list[Reply] = [Answered(days[code]), Unanswered(), Postponed(), Lost()]
+            (outcome,) = chance.choices(ends, (88, 4, 4, 4))
             plan.record(code, outcome, now)
             if isinstance(outcome, Answered):
                 known[code] = days[code]

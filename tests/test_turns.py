@@ -1,5 +1,6 @@
 """Whose turn it is where symbols fail, and where accounts may see one market and not another."""
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from poller.markets.hk import HONG_KONG
 from poller.markets.us import UNITED_STATES
 from poller.model import Code
+from poller.schedule.market import once_a_day
 from poller.schedule.release import Intervals
 from poller.schedule.retries import FAILING_SHARE
 from poller.schedule.rights import Access
@@ -19,6 +21,7 @@ from poller.schedule.schedule import (
     Answered,
     Barred,
     Excluded,
+    Lost,
     Postponed,
     Probe,
     Reply,
@@ -112,7 +115,7 @@ def test_a_trial_is_one_symbol_and_only_when_it_is_due() -> None:
     assert ask(plan, due, access).startswith("US.")
 
 
-@pytest.mark.parametrize("outcome", [Postponed(), Unanswered(), Excluded()])
+@pytest.mark.parametrize("outcome", [Postponed(), Unanswered(), Excluded(), Lost(), Lost(own=True)])
 def test_a_trial_that_came_to_nothing_leaves_another_one(outcome: Reply) -> None:
     """Whatever becomes of the only symbol, its market is tried again."""
     plan, now = following(0, 1), NOW
@@ -218,6 +221,77 @@ def test_who_fails_beside_others_is_not_relieved() -> None:
     assert asked[good] > 50
 
 
+def alone(plan: Schedule, now: datetime, access: Access = ALL) -> dict[Code, bool]:
+    """Return all who are polled now, in order, and whether each is polled alone."""
+    found = {}
+    while isinstance(decision := plan.next(now, access), Probe):
+        found[decision.code] = decision.alone
+    return found
+
+
+def test_with_whom_a_connection_broke_twice_is_asked_alone_once_another_is_answered() -> None:
+    """First of all then: it may be nobody's fault. Whoever is answered is asked as ever."""
+    plan, (lost, other, third) = Schedule(INTERVALS), codes(3)
+    plan.watch([lost, other, third])
+    drain(plan, NOW, ALL)
+    plan.record(lost, Lost(), NOW)
+    assert not drain(plan, NOW, ALL)
+    plan.record(other, Answered(OLD), NOW)
+    assert next(iter(alone(plan, NOW).items())) == (lost, True)
+    for code in (lost, other, third):
+        plan.record(code, Answered(OLD), NOW)
+    asked = dict[Code, bool]()
+    for hours in range(1, 9):
+        found = alone(plan, NOW + hours * HOUR)
+        asked |= found
+        for code in found:
+            plan.record(code, Answered(OLD), NOW + hours * HOUR)
+    assert asked == dict.fromkeys((lost, other, third), False)
+
+
+def test_an_answer_is_sought_for_whom_a_connection_broke_twice() -> None:
+    """Another symbol of its market is looked at, however long its turn would be."""
+    plan = following(9, 0)
+    first = ask(plan, NOW)
+    plan.record(first, Answered(OLD), NOW)
+    lost = ask(plan, NOW + HOUR)
+    plan.record(lost, Lost(), NOW + HOUR)
+    assert ask(plan, NOW + HOUR) != lost
+
+
+def test_while_nobody_is_answered_nobody_waits_long() -> None:
+    """Where OpenD breaks with everybody, all are asked again after the shortest pause."""
+    plan, now = Schedule(INTERVALS), NOW
+    plan.watch(codes(20))
+    for _ in range(9):
+        for code in drain(plan, now, ALL):
+            plan.record(code, Lost(), now)
+        now += INTERVALS.due
+    assert set(drain(plan, now, ALL)) == set(codes(20))
+
+
+def test_whose_fault_a_broken_connection_is_waits_ever_longer() -> None:
+    """Each pause is twice as long, up to that of who shows nothing; others are asked as ever."""
+    plan, now, (guilty, good) = following(2, 0), NOW, codes(2)
+    at = list[datetime]()
+    while now < NOW + timedelta(days=5):
+        decision = plan.next(now, ALL)
+        if isinstance(decision, Wait):
+            assert decision.until is not None
+            now = max(decision.until, now + SECOND)
+        elif decision.code == good:
+            plan.record(good, Answered(OLD), now)
+        else:
+            assert decision.alone == bool(at)
+            at.append(now)
+            plan.record(guilty, Lost(own=True), now)
+    pauses = [after - before for before, after in itertools.pairwise(at)]
+    expected = [min(INTERVALS.due * 2**n, once_a_day(INTERVALS)) for n in range(len(pauses))]
+    assert len(pauses) > 10
+    for pause, planned in zip(pauses, expected, strict=True):
+        assert planned <= pause <= planned + 2 * INTERVALS.idle
+
+
 @given(st.integers(0, 10**6))
 def test_what_is_due_is_handed_out(seed: int) -> None:
     """`due_at` has come exactly when `next` has a symbol, whoever asks and whatever was answered.
@@ -228,7 +302,8 @@ def test_what_is_due_is_handed_out(seed: int) -> None:
     plan, now, waiting = Schedule(INTERVALS), NOW, list[Code]()
     plan.watch([*codes(4), *codes(4, "US")])
     answers: list[Reply] = [Answered(OLD), Answered(DAY), Answered(None)]
-    outcomes: list[Reply] = [*answers, Unanswered(), Excluded(), Barred(), Postponed()]
+    losses: list[Reply] = [Postponed(), Lost(), Lost(own=True)]
+    outcomes: list[Reply] = [*answers, Unanswered(), Excluded(), Barred(), *losses]
     for _ in range(150):
         now += chance.choice([timedelta(0), SECOND, INTERVALS.due, HOUR])
         resting = {

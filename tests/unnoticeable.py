@@ -13,7 +13,7 @@ _ENABLE: Final = "poller/delivery/lua/enable.lua"
 _FRIDAY: Final = "if day > friday - timedelta(days=5) and day >= start:"
 _VERSION: Final = "self.version = 0  # grows with whatever `state` tells"
 _SCHEDULE: Final = "poller/schedule/schedule.py"
-_FAILED: Final = "pause = min(self._intervals.due * 2 ** min(symbol.failures - 1, 16), idle)"
+_FAILED: Final = "grown: timedelta = due * 2 ** min(max(symbol.failures - 1, 0), 16)"
 _REFUSED: Final = (
     "pause = min(idle * 2 ** min(symbol.failures - 1, 16), once_a_day(self._intervals))"
 )

@@ -18,6 +18,7 @@ from poller.codec import Whole
 from poller.errors import (
     Disconnected,
     GatewayError,
+    HungUp,
     Malformed,
     NoRight,
     Outdated,
@@ -98,8 +99,9 @@ _ABOUT_THE_CODE: Final = {
     "delisted": "",
 }
 """What a refusal says → the same in English, where it is not."""
+_UNDER_WAY: Final = "disconnect"
+"""What the SDK says of a request that was sent and whose connection then ended."""
 _ABOUT_THE_CONNECTION: Final = (
-    "disconnect",
     "connection closed",
     "connect timeout",
     "invalid connid",
@@ -122,6 +124,8 @@ def error_of(message: object) -> GatewayError:
     if (meaning := _meaning(_ABOUT_THE_CODE, folded)) is not None:
         said = _ANY_CODE.sub("", text).strip()
         return Refused(f"OpenD refuses it: {f'{meaning} ({said})' if meaning else said}")
+    if folded.startswith(_UNDER_WAY):
+        return HungUp(f"OpenD hung up on it ({text})")
     if folded.startswith(_ABOUT_THE_CONNECTION):
         return Disconnected(text)
     meaning = _meaning(_ABOUT_THE_STATE, folded)

@@ -15,6 +15,7 @@ from poller.clock import News, wall_clock
 from poller.errors import (
     Disconnected,
     GatewayError,
+    HungUp,
     LeaseLost,
     Malformed,
     NoRight,
@@ -34,7 +35,7 @@ from poller.markets import Market
 from poller.model import Code, market_of
 from poller.polling.budget import Budget
 from poller.polling.entitlements import Entitlements
-from poller.polling.failures import FailureTracker
+from poller.polling.failures import FailureTracker, Loss
 from poller.polling.gate import Gate
 from poller.polling.plan_store import PlanStore
 from poller.polling.publish import PUBLISHING, Publisher
@@ -44,6 +45,7 @@ from poller.schedule.schedule import (
     Answered,
     Barred,
     Excluded,
+    Lost,
     Postponed,
     Probe,
     Reply,
@@ -85,6 +87,9 @@ So a burst of answers is published one after the other, half of it by half-time.
 by side would be told at the end; both take as long.
 """
 
+_ALONE: Final = 5.0
+"""Most seconds that a request that is sent alone waits for others, and others for it."""
+
 _STORE_PAUSE: Final = 1.0
 _MISFIT_PAUSE: Final = 10.0  # what only an operator can mend
 _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
@@ -93,6 +98,7 @@ _WORDS: Final[Mapping[type[Reply], PollOutcome]] = {
     Excluded: "refused",
     Barred: "refused",
     Postponed: "postponed",
+    Lost: "failed",
 }
 
 
@@ -206,6 +212,7 @@ class Poller:
 
     def _forget(self, code: Code) -> None:
         self._publisher.forget(code)
+        self._failures.unbroken(code)
         for fact in forgotten(code, "no longer watched"):
             self._observe(fact)
 
@@ -243,11 +250,15 @@ class Poller:
         self._observe(Recovered(REDIS))
         self._observe(Recovered(f"ledger of account {account}"))
         decision = await self._decide(account)
+        if isinstance(decision, Probe) and decision.alone:
+            await self._until_quiet(gateway)
         if isinstance(decision, Probe) and gateway.ready:
             rights = self._entitlements
             rights.asked(account, decision.code)
             self._failures.asked(gateway.name, decision.code)
             self._start(PollJob(decision.code, gateway, budget, grant, lease, self._now(), rights))
+            if decision.alone:
+                await self._until_quiet(gateway)
             return
         if isinstance(decision, Probe):
             self._record(decision.code, Postponed())
@@ -295,6 +306,13 @@ class Poller:
                 async with asyncio.timeout(LONGEST_TURN):
                     await any_ready(gateways)
             beat()
+
+    async def _until_quiet(self, gateway: Gateway) -> None:
+        """Wait until a gateway has no poll under way, `_ALONE` seconds at most."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + _ALONE
+        while gateway in self._in_flight.values() and (left := ends - loop.time()) > 0:
+            await self._wake.wait(self._wake.count, left)
 
     def _notify(self) -> None:
         self._wake.tell()
@@ -358,11 +376,12 @@ class Poller:
             await job.budget.exhaust()
             return Postponed()
         except Refused as problem:
+            self._failures.unbroken(job.code)
             cure = f"when it is gone for good: poller watch remove {job.code}"
             self._observe(Trouble(job.code, f"{problem}; kept out, tried again later; {cure}"))
             return Excluded(str(problem))
-        except Disconnected:
-            return Postponed()  # the gateway's trouble, which its supervisor tells
+        except Disconnected as problem:
+            return self._disconnected(job, problem)
         except StoreDown as problem:
             self._observe(redis_trouble(problem))
             return Unanswered(f"redis: {problem}")
@@ -397,18 +416,46 @@ class Poller:
             self._schedule.relieve(market_of(code))
         self._observe(Recovered(polling_of(code)))
 
+    def _disconnected(self, job: PollJob, problem: Disconnected) -> Reply:
+        """Say whose trouble it is; the gateway's is told by its supervisor."""
+        by_us = problem.replaced is not None  # for want of answers
+        if by_us or not isinstance(problem, HungUp):
+            return Postponed()
+        account = job.budget.account
+        beside = [gateway.name for gateway in self._gateways if gateway.account == account]
+        loss = self._failures.lost(job.code, beside)
+        # of a market that rests: its next trial is later, as after any other answer of no use
+        is_trial = self._entitlements.rests(account, market_of(job.code))
+        if loss is not Loss.OWN and not is_trial:
+            again = Lost("the connection broke again", own=loss is Loss.LIKELY)
+            return Postponed() if loss is Loss.NOTHING else again
+        if (barred := self._barred(job, problem)) is not None:
+            return barred
+        cure = f"see OpenD's log; when it is gone for good: poller watch remove {job.code}"
+        text = "OpenD hangs up when asked for it, and answers others; asked ever more rarely"
+        self._observe(Trouble(job.code, f"{text}; {cure}"))
+        return Lost(str(problem), own=True)
+
     def _unanswered(self, job: PollJob, problem: GatewayError) -> Reply:
         """Say whose trouble it is that OpenD had no usable answer."""
+        # silence is the link's
+        judged = not isinstance(problem, Malformed | Silent)
+        if (barred := self._barred(job, problem, judged=judged)) is not None:
+            return barred
+        self._failures.failed(job.gateway.name, job.code, problem)
+        return Unanswered(str(problem))
+
+    def _barred(self, job: PollJob, problem: GatewayError, *, judged: bool = True) -> Barred | None:
+        """Return what is done if it is a trouble of the whole market; `judged`: it may tell so."""
         account, code = job.budget.account, job.code
-        if not isinstance(problem, Malformed | Silent):  # which is the link's
+        if judged:
             withheld = self._entitlements.refused(account, code, problem, job.began)
             if withheld is not None:  # those that failed till now have failed for this
                 self._failures.withdraw(withheld.codes)
                 self._schedule.relieve(withheld.market)
         if self._entitlements.rests(account, market_of(code)):
             return Barred(f"account {account} has no right to {market_of(code)}: {problem}")
-        self._failures.failed(job.gateway.name, code, problem)
-        return Unanswered(str(problem))
+        return None
 
 
 def _answer(outcome: Reply) -> str:
@@ -417,7 +464,7 @@ def _answer(outcome: Reply) -> str:
             return "no rows"
         case Answered(watermark):
             return f"newest day {watermark}"
-        case Unanswered(reason) | Excluded(reason) | Barred(reason):
+        case Unanswered(reason) | Excluded(reason) | Barred(reason) | Lost(reason):
             return reason or "no usable answer"
         case Postponed():
             return "postponed"

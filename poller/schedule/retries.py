@@ -1,7 +1,8 @@
 """Symbols of one market that failed, and when each is tried again. Pure.
 
 A symbol that failed once is asked again like any other. One that fails repeatedly is asked within a
-small share of the budget, `FAILING_SHARE`.
+small share of the budget, `FAILING_SHARE`. One during whose requests connections broke waits until
+another one was answered, so that a dead gateway is not taken for its fault.
 """
 
 import heapq
@@ -30,7 +31,7 @@ class Retries:
     def __init__(self) -> None:
         self._once: _Heap = []
         self._failing: _Heap = []
-        self._suspects: list[Symbol] = []  # failing, but no other symbol was answered meanwhile
+        self._suspects: list[Symbol] = []  # of whom an answer of another symbol may tell more
         self._answers = 0
 
     def add(self, symbol: Symbol, at: datetime, ticket: int) -> None:
@@ -39,10 +40,17 @@ class Retries:
         if symbol.failures < _AGAIN:
             symbol.failed_after = self._answers
             heapq.heappush(self._once, (at, ticket, symbol))
-            return
-        heapq.heappush(self._failing, (at, ticket, symbol))
-        if symbol.failed_after == self._answers and symbol.state is not SymbolState.REFUSED:
+        else:
+            heapq.heappush(self._failing, (at, ticket, symbol))
+        if self._is_suspect(symbol):
             self._suspects.append(symbol)
+
+    def _is_suspect(self, symbol: Symbol) -> bool:
+        """Tell whether a waiting symbol need not wait any longer once another one is answered."""
+        if symbol.alone:
+            return not symbol.failures
+        failing = symbol.failures >= _AGAIN and symbol.state is not SymbolState.REFUSED
+        return failing and symbol.failed_after == self._answers
 
     def once_at(self) -> datetime | None:
         """Return when the next symbol that failed once is tried again."""
@@ -64,15 +72,15 @@ class Retries:
             yield from (symbol for at, _, symbol in heap if symbol.retry_at == at)
 
     def answered(self) -> list[Symbol]:
-        """Record a usable answer; return the symbols that need not count as failing.
+        """Record a usable answer; return the symbols that need not wait any longer.
 
         All their failures came after the previous answer, so the market or the gateway may have
-        been the cause.
+        been the cause. Or connections broke, and now it can be told whether they break again.
         """
         found = [
             each
             for each in dict.fromkeys(self._suspects)
-            if each.retry_at is not None and each.failures >= _AGAIN
+            if each.retry_at is not None and self._is_suspect(each)
         ]
         self._suspects.clear()
         self._answers += 1

@@ -23,16 +23,22 @@ from poller.schedule.symbol import Symbol, SymbolState, taken
 from poller.schedule.watch import HOLD, LONG_AGO
 
 _STEP: Final = timedelta(minutes=1)
+_LOST: Final = {
+    False: "the connection broke again while it was asked; alone, once another one is answered",
+    True: "the connection broke again and again while it was asked; alone, and ever more rarely",
+}
+"""Why a symbol waits during whose requests connections broke, by whether that is its own fault."""
 _WATCH_SHARE: Final = 10
 """While symbols are wanted, at most one decision in so many watches another market."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Poll this code now."""
+    """Poll this code now; `alone`: while nothing else is under way over the same connection."""
 
     code: Code
     reason: str
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,19 @@ class Postponed:
     """Nothing was asked or kept, through no fault of the symbol's: poll it first of all."""
 
 
-Reply = Answered | Unanswered | Excluded | Barred | Postponed
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A connection broke during its request, as it did during the one before; `reason` says so.
+
+    It is polled alone from now on, so that others do not suffer, and are not suspected. `own`: it
+    is likely to be the symbol's own trouble, as others were answered in between.
+    """
+
+    reason: str = ""
+    own: bool = False
+
+
+Reply = Answered | Unanswered | Excluded | Barred | Postponed | Lost
 
 
 class Schedule:
@@ -198,7 +216,9 @@ class Schedule:
         """
         self.tick(now)
         symbol = self._next(now, access)
-        return Wait(self.due_at(access)) if symbol is None else Probe(symbol.code, symbol.reason)
+        if symbol is None:
+            return Wait(self.due_at(access))
+        return Probe(symbol.code, symbol.reason, symbol.alone)
 
     def _next(self, now: datetime, access: Access) -> Symbol | None:
         """First what was postponed; then releases, with a look at other markets; then failures."""
@@ -292,7 +312,10 @@ class Schedule:
 
     def _relieve(self, symbols: Iterable[Symbol]) -> None:
         for symbol in list(symbols):
-            if symbol.state is not SymbolState.REFUSED:
+            if not symbol.failures:  # it waited with no failure of its own
+                symbol.retry_at = None
+                self._again[market_of(symbol.code)].append(symbol)
+            elif symbol.state is not SymbolState.REFUSED:
                 symbol.failures, symbol.retry_at = 0, None
                 self._queue(symbol.code).put_back(symbol)
 
@@ -311,14 +334,13 @@ class Schedule:
         queue, idle = self._queue(code), self._intervals.idle
         match outcome:
             case Answered(watermark):
-                symbol.failures = 0
+                symbol.failures, symbol.alone = 0, False
                 self._relieve(self._retries[queue.market].answered())
                 return queue.answered(symbol, watermark, now)
             case Unanswered():
                 symbol.failures += 1
-                pause = min(self._intervals.due * 2 ** min(symbol.failures - 1, 16), idle)
                 reason = f"{symbol.failures} tries in a row failed"
-                self._wait(symbol, now + max(pause, self._intervals.due), reason)
+                self._wait(symbol, now + self._pause(symbol, idle), reason)
             case Excluded():
                 symbol.failures += 1
                 queue.set_state(symbol, SymbolState.REFUSED)
@@ -329,6 +351,12 @@ class Schedule:
                 self._wait(symbol, now + idle, reason)
             case Barred():
                 queue.put_back(symbol)
+            case Lost(own=own):
+                symbol.alone = True
+                symbol.failures += own
+                longest = once_a_day(self._intervals) if own else idle
+                self._wait(symbol, now + self._pause(symbol, longest), _LOST[own])
+                self._seek_an_answer()
             case Postponed():
                 self._again[queue.market].append(symbol)
         return []
@@ -345,6 +373,11 @@ class Schedule:
             queue.sweep.tick(now)
             queue.held_until = min(queue.held_until, now + HOLD)  # a clock may be set back
         self._latest = now if back else max(now, self._latest)
+
+    def _seek_an_answer(self) -> None:
+        """Probe every market soon: whether others are answered tells whose fault a loss is."""
+        for queue in self._markets.values():
+            queue.watch.hurry("does OpenD answer for others?")
 
     def _hurry(self, now: datetime) -> None:
         """Let nothing wait longer than an idle interval from now."""
@@ -366,6 +399,12 @@ class Schedule:
         if symbol.polling or symbol.retry_at is not None:
             return symbol.retry_at, symbol.reason
         return self._queue(code).outlook(symbol)
+
+    def _pause(self, symbol: Symbol, longest: timedelta) -> timedelta:
+        """Return the pause after so many failures: the interval of due symbols, ever doubled."""
+        due = self._intervals.due
+        grown: timedelta = due * 2 ** min(max(symbol.failures - 1, 0), 16)
+        return max(min(grown, longest), due)
 
     def _queue(self, code: Code) -> MarketQueue:
         return self._markets[market_of(code)]

@@ -29,6 +29,7 @@ class Symbol:
         ticket: The queue entry that counts; 0 while it waits in none.
         move: How far its position is said to have moved, as a fraction of the one before: a hint,
             for the order of a sweep alone. None: nobody says.
+        alone: Whether it is asked alone, because connections broke while it was asked.
     """
 
     code: Code
@@ -37,6 +38,7 @@ class Symbol:
     state: SymbolState = SymbolState.NEW
     ticket: int = 0
     polling: bool = False
+    alone: bool = False
     swept: bool = False  # the poll under way is part of a sweep
     rounds: int = 0  # polls since the release that brought nothing
     failures: int = 0  # failures or refusals in a row
