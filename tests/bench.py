@@ -38,7 +38,7 @@ def rows() -> list[HkRecord]:
     """Return fifty weeks."""
     first = date(2025, 1, 3)
     days = [first + timedelta(days=7 * n) for n in range(ROWS)]
-    return [HkRecord(0, str(day), 1000 + n, 0.5, 10.0, 9.0) for n, day in enumerate(days)]
+    return [HkRecord(None, str(day), 1000 + n, 0.5, 10.0, 9.0) for n, day in enumerate(days)]
 
 
 async def commit_ratio(store: RedisStore, client: Any) -> tuple[float, float]:  # noqa: ANN401
@@ -81,7 +81,7 @@ async def hops(store: RedisStore, client: Any) -> tuple[list[float], list[float]
     ours, bare = [], []
     for n in range(HOPS):
         day = str(date(2013, 1, 1) + timedelta(days=n))
-        record = replace(rows()[0], timestamp=None, timestamp_str=day)
+        record = replace(rows()[0], timestamp_str=day)
         found = compare(code, [record], snapshot.known, observed_at=NOW, history=1)
         commit = partial(store.records.commit, code, found, snapshot, ONE_OFF)
         ours.append(await _hop(client, store.keys.stream, commit))
