@@ -43,7 +43,7 @@ _WORTH_A_WORD: Final = 1.5
 _OWN_LOAD: Final = 2
 """How many processors the run itself keeps busy."""
 
-_MEMORY: Final = 2 << 30
+_MEMORY: Final = 3 << 30
 _DISK: Final = 2 << 30
 _DESCRIPTORS: Final = 1024
 
@@ -158,7 +158,7 @@ def preflight() -> list[str]:
             f"{patience():.1f} times as long as on a quiet machine ({_VARIABLE} overrides that)"
         )
     if (free := _available_memory()) is not None and free < _MEMORY:
-        found.append(f"little memory: {free >> 20:,} MiB available, the tests take up to 2,048")
+        found.append(f"little memory: {free >> 20:,} MiB available, the tests take up to 3,072")
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= descriptors < _DESCRIPTORS:
         found.append(f"few descriptors: {descriptors} a process (ulimit -n {_DESCRIPTORS})")
