@@ -180,9 +180,11 @@ async def store_of(service: Service) -> AsyncIterator[RedisStore]:
             await store.close()
 
 
-async def entries(store: RedisStore, count: int, code: str | None = None) -> list[Entry]:
+async def entries(
+    store: RedisStore, count: int, code: str | None = None, *, seconds: float = 30
+) -> list[Entry]:
     """Wait until the stream holds at least `count` entries (of a code); returns them all."""
-    async with at_most(what=f"{count} entries of {code or 'all symbols'}"):
+    async with at_most(seconds, f"{count} entries of {code or 'all symbols'}"):
         while True:
             found = await store.streams.read("0", count=100_000, block=None)
             mine = [entry for entry in found if code in (None, entry.fields["code"])]

@@ -4,6 +4,8 @@
 set -eu
 python=${1:-python3}
 pins=${2:-dev}
+# what tests shares packages with what only builds: an environment that tests is kept one
+[ ! -e .venv/.set-up ] || pins=dev
 refuse() {
     echo "$*" >&2
     exit 2
